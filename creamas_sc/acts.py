@@ -1,0 +1,111 @@
+"""The act loop: every agent of an environment acts once, concurrently, at the price of a loop.
+
+An act that never suspends must not cost a task. So one worker task awaits act after act; when a
+worker suspends for the first time, the next worker is started and takes over the agents that are
+left, and the suspended one ends with the act it is in. Every act still lives in one task from
+start to end, so cancel scopes stay right. The acts of one worker share its context variables.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from inspect import isawaitable
+from types import CoroutineType, coroutine
+from typing import Any
+
+import trio
+
+from creamas_sc.home import is_ctrl_c
+
+__all__ = ["run_acts"]
+
+# A step of many short acts stays cancellable: a worker yields to the scheduler this often.
+YIELD_SECONDS = 0.01
+_ACTS_PER_CLOCK_READING = 64
+
+
+async def run_acts(
+    agents: Iterable[Any], act: Callable[[Any], Any]
+) -> tuple[list[Any], dict[int, BaseException]]:
+    """Await ``act(agent)`` for all agents, concurrently.
+
+    Returns:
+        The results in the agents' order (None for one that failed), and position -> exception of
+        those that failed. Cancellation and a real Ctrl-C pass through.
+    """
+    step = _Step(agents, act)
+    async with trio.open_nursery() as nursery:
+        await step.work(nursery)
+    return step.results, step.failures
+
+
+class _Step:
+    """One step in the making; its workers share the iterator over the agents."""
+
+    def __init__(self, agents: Iterable[Any], act: Callable[[Any], Any]) -> None:
+        self.todo: Iterator[Any] = iter(agents)
+        self.act = act
+        self.results: list[Any] = []
+        self.failures: dict[int, BaseException] = {}
+
+    async def work(self, nursery: trio.Nursery) -> None:
+        """Act for agent after agent until none is left or one suspends."""
+        worker = _Worker(self)
+
+        def hand_over() -> None:
+            worker.suspended = True
+            nursery.start_soon(self.work, nursery)
+
+        await _watch(worker.run(), hand_over)
+
+
+class _Worker:
+    __slots__ = ("step", "suspended")
+
+    def __init__(self, step: _Step) -> None:
+        self.step = step
+        self.suspended = False
+
+    async def run(self) -> None:
+        step = self.step
+        results, act, failures = step.results, step.act, step.failures
+        give_way_at = time.perf_counter() + YIELD_SECONDS
+        for agent in step.todo:
+            position = len(results)
+            results.append(None)
+            try:
+                value = act(agent)
+                if type(value) is CoroutineType or isawaitable(value):
+                    value = await value
+                results[position] = value
+            except trio.Cancelled:
+                raise
+            except BaseException as error:  # user code may raise anything, SystemExit included
+                if is_ctrl_c(error):
+                    raise
+                failures[position] = error
+            if self.suspended:
+                return
+            if not position % _ACTS_PER_CLOCK_READING and time.perf_counter() > give_way_at:
+                await trio.lowlevel.checkpoint()
+                return
+
+
+@coroutine
+def _watch(
+    work: Coroutine[Any, Any, None], suspended: Callable[[], None]
+) -> Generator[Any, Any, None]:
+    """Drive ``work`` as ``yield from`` would, and call ``suspended`` at its first suspension."""
+    try:
+        trap = work.send(None)
+        suspended()
+        while True:
+            try:
+                value = yield trap
+            except BaseException as error:  # thrown in by the scheduler: the work's to handle
+                trap = work.throw(error)
+            else:
+                trap = work.send(value)
+    except StopIteration:
+        return

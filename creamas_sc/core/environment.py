@@ -1,0 +1,440 @@
+"""The environment: where agents live, and through which they find each other."""
+
+from __future__ import annotations
+
+import bisect
+import logging
+import random
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from inspect import isawaitable
+from typing import Any
+
+from anyio.abc import SocketAttribute
+
+from creamas_sc.acts import run_acts
+from creamas_sc.core.agent import Agent
+from creamas_sc.core.artifact import Artifact
+from creamas_sc.core.network import Network
+from creamas_sc.errors import agent_errors
+from creamas_sc.home import Home, at_home, current_home, portal_home, sync_or_coro
+from creamas_sc.identity import membership, user_membership
+from creamas_sc.loading import end_script_load
+from creamas_sc.logging import ObjectLogger
+from creamas_sc.rpc import Proxy
+from creamas_sc.serializers import check_codec, get_serializers, to_serializers
+from creamas_sc.wire.endpoint import base_url, listen, split_address
+
+__all__ = ["Environment"]
+
+
+class Environment:
+    """A place for agents, with an address at which others reach them.
+
+    Make one with `create`. An agent joins by being made with the environment as its first argument
+    and gets the address ``tcp://host:port/number``.
+
+    Args:
+        addr: ``(host, port)`` to listen on; port 0 is any free one.
+        codec: `creamas_sc.MsgPack` or None; there is no other.
+        extra_serializers: Callables that return ``(class, encode, decode)``; None for those
+            registered with `creamas_sc.serializers.register`.
+        name: Shown in logs; the address by default.
+        log_folder: As the property.
+
+    Raises:
+        TypeError: For what aiomas' containers took and this one has no use for.
+    """
+
+    manager: Any = None
+
+    def __init__(
+        self,
+        addr: tuple[str, int],
+        *,
+        codec: Any = None,
+        extra_serializers: Iterable[Callable[[], tuple[Any, ...]]] | None = None,
+        name: str | None = None,
+        log_folder: str | None = None,
+    ) -> None:
+        end_script_load()
+        check_codec(codec)
+        self._host, self._port = addr
+        self._agents: list[Agent] = []
+        triples = get_serializers() if extra_serializers is None else extra_serializers
+        url = base_url(self._host, self._port)
+        self._net = Network(self._agents, url, to_serializers(triples))
+        self._name = name
+        self._home: Home | None = None
+        self._member = membership.get()
+        self._opened = False
+        self._closed = False
+        self._age = 0
+        self._artifacts: list[Artifact] = []
+        self._candidates: list[Artifact] = []
+        self._logger: ObjectLogger | None = None
+        self._log_folder: str | None = None
+        self._seed: int | None = None
+        self._spawns: list[tuple[int, int]] = []
+        if log_folder is not None:
+            self.log_folder = log_folder
+
+    @classmethod
+    def create(cls, addr: tuple[str, int], *args: Any, as_coro: bool = False, **kwargs: Any) -> Any:
+        """Make an environment that listens on ``addr``.
+
+        Args:
+            as_coro: Return a coroutine of the environment instead of blocking until it listens.
+            *args, **kwargs: Passed to the class.
+
+        Raises:
+            StartError: The address cannot be had.
+        """
+        env = cls(addr, *args, **kwargs)
+
+        async def create() -> Environment:
+            await env.open()
+            return env
+
+        return sync_or_coro(env, create(), as_coro)
+
+    @at_home
+    async def open(self) -> None:
+        """Listen; does nothing if it does so already."""
+        if self._opened:
+            return
+        listener = await listen(self._host, self._port)
+        self._opened = True
+        self._port = listener.extra(SocketAttribute.local_port)
+        self._net.home = self.get_home()
+        self._net.base_url = base_url(self._host, self._port)
+        for agent in self._agents:
+            agent._addr = None
+        member = self._member or user_membership()
+        await self.get_home().nursery.start(partial(self._net.run, listener, member))
+
+    def get_home(self) -> Home:
+        """The loop on which this environment lives; settled at the first call."""
+        if self._home is None:
+            self._home = current_home() or portal_home()
+        return self._home
+
+    @property
+    def base_url(self) -> str:
+        """``tcp://host:port/``; agents' addresses are this and their number."""
+        return self._net.base_url
+
+    @property
+    def name(self) -> str:
+        """Name of the environment."""
+        return self._name or self.base_url
+
+    @property
+    def artifacts(self) -> list[Artifact]:
+        """Artifacts published in this environment, in order."""
+        return self._artifacts
+
+    @property
+    def age(self) -> int:
+        """Age of the environment in simulation steps."""
+        return self._age
+
+    @age.setter
+    def age(self, age: int) -> None:
+        self._age = age
+
+    @property
+    def logger(self) -> ObjectLogger | None:
+        """Logger of the environment; there is one once `log_folder` is set."""
+        return self._logger
+
+    @property
+    def log_folder(self) -> str | None:
+        """Folder for logs; setting it makes the logger."""
+        return self._log_folder
+
+    @log_folder.setter
+    def log_folder(self, folder: str) -> None:
+        if not isinstance(folder, str):
+            raise TypeError(f"log_folder must be a str, not {type(folder).__name__}")
+        self._log_folder = folder
+        self._logger = ObjectLogger(self, folder, add_name=True, init=True)
+
+    # ---- agents
+
+    def _register(self, agent: Agent) -> int:
+        """Give a new agent its number."""
+        self._agents.append(agent)
+        return len(self._agents) - 1
+
+    @contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        """Forget the agents made within the block if it raises: none of them came to be."""
+        count = len(self._agents)
+        try:
+            yield
+        except BaseException:
+            del self._agents[count:]
+            raise
+
+    def get_agents(
+        self, addr: bool = True, agent_cls: type | None = None, include_manager: bool = False
+    ) -> list[Any]:
+        """Agents in this environment, in the order of their creation.
+
+        Args:
+            addr: Return their addresses rather than the agents.
+            agent_cls: Only agents of exactly this class.
+            include_manager: With the manager, agent 0, where there is one.
+        """
+        skip = self.manager is not None and not include_manager
+        agents = self._agents[1:] if skip else self._agents[:]
+        if agent_cls is not None:
+            agents = [agent for agent in agents if type(agent) is agent_cls]
+        return [agent.addr for agent in agents] if addr else agents
+
+    def get_agent(self, addr: str) -> Agent:
+        """The agent at ``addr``.
+
+        Raises:
+            ValueError: The address is not of this environment.
+            KeyError: There is no such agent.
+        """
+        number = split_address(addr)[2]
+        if not addr.startswith(self.base_url):
+            raise ValueError(f"{addr} is not in this environment, {self.base_url}")
+        return self._net.agent(number)
+
+    def get_random_agent(self, agent: Agent) -> Agent:
+        """An agent of this environment, chosen at random, that is not ``agent``.
+
+        Raises:
+            ValueError: There is no other.
+        """
+        others = [other for other in self.get_agents(addr=False) if other is not agent]
+        if not others:
+            raise ValueError(f"{self} has no agent besides {agent}")
+        return random.choice(others)  # type: ignore[no-any-return]
+
+    @at_home
+    async def connect(self, addr: str, timeout: float | None = 0) -> Proxy:
+        """A proxy of the agent at ``addr``, in this environment or another.
+
+        Args:
+            addr: ``tcp://host:port/number``.
+            timeout: Seconds to keep trying while nobody listens there; 0 for one attempt, None for
+                no limit.
+
+        Raises:
+            ValueError: The address is malformed.
+            ConnectionLost, HandshakeError: Its environment cannot be reached.
+            UnknownAgent: Its environment has no such agent.
+        """
+        await self.open()
+        return await self._net.connect(addr, timeout)
+
+    # ---- acting
+
+    @at_home
+    async def trigger_act(
+        self, *args: Any, addr: str | None = None, agent: Any = None, **kwargs: Any
+    ) -> Any:
+        """Make one agent act and return what its ``act`` returns.
+
+        Args:
+            addr: Its address, needed where ``agent`` is None.
+            *args, **kwargs: Passed to ``act``.
+
+        Raises:
+            TypeError: Neither ``addr`` nor ``agent`` is given.
+        """
+        if agent is None:
+            if addr is None:
+                raise TypeError("trigger_act needs addr or agent")
+            agent = self.get_agent(addr)
+        self._log(logging.DEBUG, "Triggering agent in %s", agent.addr)
+        return await agent.act(*args, **kwargs)
+
+    @at_home
+    async def trigger_all(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """Make every agent but the manager act once, concurrently.
+
+        Returns:
+            What each ``act`` returned, in the order of the agents' creation.
+
+        Raises:
+            AgentErrors: Some raised; the group names them and holds the others' results.
+        """
+        agents = self.get_agents(addr=False)
+        if type(self).trigger_act is Environment.trigger_act:
+            results, failed = await run_acts(agents, lambda agent: agent.act(*args, **kwargs))
+        else:
+            results, failed = await run_acts(
+                agents, lambda agent: self.trigger_act(*args, agent=agent, **kwargs)
+            )
+        if failed:
+            told = {agents[i].addr: e for i, e in sorted(failed.items())}
+            kept = [result for i, result in enumerate(results) if i not in failed]
+            raise agent_errors("failed to act", told, kept)
+        return results
+
+    def is_ready(self) -> bool:
+        """Whether the environment is ready for a simulation; override where that takes time."""
+        return True
+
+    # ---- connections
+
+    def create_random_connections(self, n: int = 5) -> None:
+        """Connect every agent to ``n`` others of this environment, chosen at random.
+
+        A connection that exists counts as one of the ``n``.
+
+        Raises:
+            TypeError, ValueError: ``n`` is not a positive int.
+        """
+        if type(n) is not int:
+            raise TypeError(f"n must be an int, not {type(n).__name__}")
+        if n <= 0:
+            raise ValueError(f"n must be greater than zero, not {n}")
+        addrs = self.get_agents(addr=True)
+        for agent in self.get_agents(addr=False):
+            chosen = random.sample(addrs, min(n + 1, len(addrs)))
+            for addr in [other for other in chosen if other != agent.addr][:n]:
+                agent.add_connection(addr)
+
+    def create_connections(self, connection_map: Mapping[str, Iterable[Any]]) -> list[list[bool]]:
+        """Make the connections of ``connection_map`` whose agents are in this environment.
+
+        Args:
+            connection_map: Address -> list of ``(addr, data)``, as `CreativeAgent.add_connections`
+                takes it.
+
+        Returns:
+            What ``add_connections`` returned, for each agent concerned.
+        """
+        return [
+            agent.add_connections(connection_map[agent.addr])
+            for agent in self.get_agents(addr=False)
+            if agent.addr in connection_map
+        ]
+
+    def get_connections(self, data: bool = True) -> list[tuple[str, Any]]:
+        """``(addr, connections)`` of every agent but the manager.
+
+        Args:
+            data: ``connections`` maps addresses to data rather than listing addresses.
+        """
+        return [(a.addr, a.get_connections(data=data)) for a in self.get_agents(addr=False)]
+
+    def clear_connections(self) -> None:
+        """Remove all connections of all agents."""
+        for agent in self.get_agents(addr=False):
+            agent.clear_connections()
+
+    # ---- artifacts
+
+    def add_artifact(self, artifact: Artifact) -> None:
+        """Add an artifact, and tell the master environment where there is one.
+
+        Raises:
+            EncodeError: The artifact cannot travel to the master; it is not added.
+        """
+        artifact.env_time = self.age
+        self._net.publish(artifact)
+        self._artifacts.append(artifact)
+        self._log(logging.DEBUG, "Artifact %d added: %s", len(self._artifacts), artifact)
+
+    def add_artifacts(self, artifacts: Iterable[Artifact]) -> None:
+        """Add several artifacts, in order."""
+        for artifact in artifacts:
+            self.add_artifact(artifact)
+
+    async def get_artifacts(self, agent: Any = None) -> list[Artifact]:
+        """All artifacts, or those of ``agent``; where there is a manager, those it knows of."""
+        artifacts = self._artifacts if self.manager is None else await self.manager.get_artifacts()
+        return [a for a in artifacts if agent is None or a.creator == agent.name]
+
+    # ---- randomness
+
+    def _note_spawn(self, index: int) -> None:
+        """From the next agent on, spawn indexes count up from ``index``."""
+        self._spawns.append((len(self._agents), index))
+
+    def _make_rng(self, agent: Agent) -> Any:
+        """An agent's own generator: by seed and order of spawning, wherever the agent lives."""
+        if self._seed is None:
+            entropy: Any = None
+            key: tuple[int, ...] = ()
+        else:
+            at = bisect.bisect_right(self._spawns, (agent._number, sys.maxsize)) - 1
+            first, index = self._spawns[at] if at >= 0 else (0, 0)
+            entropy, key = self._seed, (index + agent._number - first,)
+        try:
+            import numpy as np
+        except ImportError:
+            return random.Random(None if entropy is None else f"{entropy}/{key}")
+        return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
+
+    # ---- the end
+
+    def save_info(self, folder: str | None, *args: Any, **kwargs: Any) -> Any:
+        """Save what was gathered; called by `close`. Override in a subclass."""
+
+    def close(self, folder: str | None = None, as_coro: bool = False) -> Any:
+        """Save, close every agent, and close all connections; a second call does nothing.
+
+        Args:
+            folder: Passed to `save_info` and each agent's ``close``.
+            as_coro: Return a coroutine instead of blocking.
+
+        Returns:
+            What `save_info` returned.
+
+        Raises:
+            AgentErrors: `save_info` or an agent's ``close`` raised; all the rest was closed.
+        """
+        return sync_or_coro(self, self._close(folder), as_coro)
+
+    @at_home
+    async def _close(self, folder: str | None) -> Any:
+        if self._closed:
+            return None
+        self._closed = True
+        failures: dict[str, BaseException] = {}
+        try:
+            saved = await _guarded(failures, f"{self.base_url}", lambda: self.save_info(folder))
+            for agent in self.get_agents(addr=False):
+                await _guarded(failures, agent.addr, partial(agent.close, folder=folder))
+        finally:
+            await self._net.aclose()
+        if failures:
+            raise agent_errors("failed to close", failures, [])
+        return saved
+
+    def destroy(self, folder: str | None = None, as_coro: bool = False) -> Any:
+        """Deprecated: use `close`."""
+        warnings.warn("destroy is deprecated: use close", DeprecationWarning, stacklevel=2)
+        return self.close(folder=folder, as_coro=as_coro)
+
+    def _log(self, level: int, msg: str, *args: Any) -> None:
+        if self._logger is not None:
+            text = msg % args
+            self._logger.log(level, text)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name})"
+
+
+async def _guarded(
+    failures: dict[str, BaseException], address: str, action: Callable[[], Any]
+) -> Any:
+    """Call user code and await what it returns; note what it raises."""
+    try:
+        value = action()
+        return await value if isawaitable(value) else value
+    except Exception as error:
+        failures[address] = error
+        return None

@@ -1,0 +1,275 @@
+"""What an environment does over its connections: calls out, calls in, and the news of artifacts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import trio
+from anyio.abc import SocketListener, TaskStatus
+
+from creamas_sc.core.agent import Agent
+from creamas_sc.errors import (
+    AgentError,
+    AgentErrors,
+    CallRefused,
+    ConnectionLost,
+    EncodeError,
+    SlaveLost,
+    UnknownAgent,
+    agent_errors,
+)
+from creamas_sc.home import Home, is_ctrl_c
+from creamas_sc.identity import Membership
+from creamas_sc.loading import class_name
+from creamas_sc.rpc import Proxy, exposed_method, start_call
+from creamas_sc.wire.codec import Codec, Payload, Serializer
+from creamas_sc.wire.connection import Connection, Request
+from creamas_sc.wire.endpoint import Endpoint, split_address
+from creamas_sc.wire.handshake import Identity
+
+if TYPE_CHECKING:
+    from creamas_sc.core.artifact import Artifact
+
+__all__ = ["Network"]
+
+ARTIFACT_EVENT = "artifact"
+# A manager's method whose reply is a list of what its agents returned.
+STEP_METHOD = "trigger_all"
+# Proxies remembered, so that connecting again to a known agent costs no round trip.
+MAX_KNOWN_PROXIES = 100_000
+
+_NOTHING = Payload(b"")
+
+ExplainLoss = Callable[[str, ConnectionLost], Awaitable[Exception]]
+ArtifactSink = Callable[[str, "Artifact"], None]
+
+
+class Network:
+    """The calls of one environment's agents, within it and to others.
+
+    Args:
+        agents: The environment's agents; an agent's number is its position.
+        base_url: The environment's address, as asked for.
+        serializers: How to carry the user's classes.
+    """
+
+    def __init__(
+        self, agents: Sequence[Agent], base_url: str, serializers: Sequence[Serializer]
+    ) -> None:
+        self.base_url = base_url
+        self.codec = Codec(serializers, references=self)
+        self.home: Home
+        self.artifact_sink: ArtifactSink | None = None
+        self.explain_loss: ExplainLoss | None = None
+        self.call_timeout: Callable[[], float | None] = lambda: None
+        self._agents = agents
+        self._check_local = os.environ.get("CREAMAS_CHECK_LOCAL") == "1"
+        self._endpoint = Endpoint(self._serve, self.codec, self._on_event, self._on_link)
+        self._known: dict[str, Proxy] = {}
+        self._peers: dict[str, Identity] = {}
+        self._upstream: Connection | None = None
+        self._unsent: list[Payload] = []
+
+    async def run(
+        self,
+        listener: SocketListener,
+        member: Membership,
+        *,
+        task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Be reachable at ``listener`` until `aclose`; see `Endpoint.run`."""
+        identity = Identity(member.simulation, member.key, member.role, self.base_url, os.getpid())
+        await self._endpoint.run(listener, identity, task_status=task_status)
+
+    async def aclose(self) -> None:
+        """Close the listener and all connections."""
+        await self._endpoint.aclose()
+
+    # ---- references: agents and proxies as values
+
+    types = (Agent, Proxy)
+
+    def describe(self, obj: Any) -> tuple[str, str]:
+        """Address and class name under which an agent or proxy travels."""
+        if isinstance(obj, Proxy):
+            return obj.addr, obj.class_name
+        return obj.addr, class_name(type(obj))
+
+    def resolve(self, address: str, name: str) -> Proxy:
+        """The proxy that an agent or proxy arrives as."""
+        return Proxy(self, address, name)
+
+    # ---- calls out
+
+    async def connect(self, address: str, timeout: float | None) -> Proxy:
+        """A proxy of the agent at ``address``, after a check that there is one.
+
+        Raises:
+            ValueError: The address is malformed.
+            ConnectionLost, HandshakeError: Its environment cannot be reached.
+            UnknownAgent: Its environment has no such agent.
+        """
+        proxy = self._known.get(address)
+        if proxy is not None:
+            return proxy
+        host, port, number = split_address(address)
+        if address.startswith(self.base_url):
+            name = class_name(type(self.agent(number)))
+        else:
+            link = await self._endpoint.connection(host, port, timeout=timeout)
+            try:
+                name = self.codec.decode(await link.call(number, "", _NOTHING))
+            except ConnectionLost as error:
+                raise await self._explain(address, error) from error
+        if len(self._known) >= MAX_KNOWN_PROXIES:
+            self._known.clear()
+        proxy = self._known[address] = Proxy(self, address, name)
+        return proxy
+
+    async def call_agent(
+        self, address: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call an exposed method of the agent at ``address``, here or elsewhere."""
+        if not self.home.is_current():
+            return await self.home.call(self.call_agent, address, method, args, kwargs)
+        if address.startswith(self.base_url):
+            return await self._call_here(address, method, args, kwargs)
+        host, port, number = split_address(address)
+        payload = self.codec.encode((args, kwargs))
+        try:
+            link = await self._endpoint.connection(host, port)
+            answer = await link.call(number, method, payload, timeout=self.call_timeout())
+        except ConnectionLost as error:
+            raise await self._explain(address, error) from error
+        return self.codec.decode(answer)
+
+    async def _call_here(
+        self, address: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        method = exposed_method(self.agent(split_address(address)[2]), name)
+        if self._check_local:
+            args, kwargs = self._through_codec((args, kwargs), "args")
+        try:
+            value = start_call(method, args, kwargs)
+            if isawaitable(value):
+                value = await value
+        except (trio.Cancelled, CallRefused):
+            raise
+        except BaseException as error:
+            raise _told(address, error) from error
+        return self._through_codec(value, f"the reply of {name}") if self._check_local else value
+
+    def _through_codec(self, value: Any, root: str) -> Any:
+        return self.codec.decode(self.codec.encode(value, root=root))
+
+    async def _explain(self, address: str, error: ConnectionLost) -> Exception:
+        if self.explain_loss is not None:
+            return await self.explain_loss(address, error)
+        peer = self._peers.get(address.rpartition("/")[0] + "/")
+        if peer is None or peer.role != "slave":
+            return error
+        # Slaves end connections only with themselves; how this one ended its supervisor knows.
+        return SlaveLost(
+            f"the slave {peer.address} (pid {peer.pid}) is gone",
+            address=f"{peer.address}0",
+            pid=peer.pid,
+            may_have_run=error.may_have_run,
+        )
+
+    # ---- calls in
+
+    def agent(self, number: int | None) -> Agent:
+        """The agent of that number; `UnknownAgent` if there is none."""
+        if isinstance(number, int) and 0 <= number < len(self._agents):
+            return self._agents[number]
+        raise UnknownAgent(f"there is no agent {self.base_url}{number}")
+
+    def _serve(self, request: Request) -> Payload | Awaitable[Payload]:
+        """Answer a call: at once if its method is no coroutine function."""
+        agent = self.agent(request.target)
+        if not request.method:
+            return self.codec.encode(class_name(type(agent)))
+        method = exposed_method(agent, request.method)
+        args, kwargs = self.codec.decode(request.payload)
+        try:
+            value = start_call(method, args, kwargs)
+        except (CallRefused, AgentErrors):
+            raise
+        except BaseException as error:
+            raise _told(agent.addr, error) from error
+        if isawaitable(value):
+            return self._finish(agent, request.method, value)
+        return self._encode_reply(agent, request.method, value)
+
+    async def _finish(self, agent: Agent, method: str, value: Awaitable[Any]) -> Payload:
+        try:
+            result = await value
+        except AgentErrors as errors:
+            raise self._encodable(errors.failures, errors.results) from None
+        except (trio.Cancelled, CallRefused):
+            raise
+        except BaseException as error:
+            raise _told(agent.addr, error) from error
+        return self._encode_reply(agent, method, result)
+
+    def _encode_reply(self, agent: Agent, method: str, value: Any) -> Payload:
+        try:
+            return self.codec.encode(value, root=f"the reply of {method}")
+        except EncodeError as error:
+            if method == STEP_METHOD and isinstance(value, list):
+                raise self._encodable({}, value) from None
+            raise AgentError.from_exception(agent.addr, error) from error
+
+    def _encodable(self, failures: Mapping[str, AgentError], results: list[Any]) -> AgentErrors:
+        """A step's failures, with those added whose results cannot travel."""
+        failures, kept = dict(failures), []
+        acted = [a.addr for a in self._agents[1:] if a.addr not in failures]
+        for address, result in zip(acted, results, strict=False):
+            try:
+                self.codec.encode(result, root="the result of act")
+            except EncodeError as error:
+                failures[address] = AgentError.from_exception(address, error)
+            else:
+                kept.append(result)
+        return agent_errors("failed to act", failures, kept)
+
+    # ---- artifacts travel to the master
+
+    def publish(self, artifact: Artifact) -> None:
+        """Tell the master of an artifact, ahead of the next reply to it.
+
+        Raises:
+            EncodeError: The artifact cannot travel.
+        """
+        if self._upstream is None or not self._upstream.alive:
+            return
+        self._unsent.append(self.codec.encode(artifact, root="artifact"))
+        if not self._upstream.serving:
+            self._send_artifacts()
+
+    def _send_artifacts(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        for payload in unsent:
+            assert self._upstream is not None
+            self._upstream.post(ARTIFACT_EVENT, payload)
+
+    def _on_link(self, link: Connection, peer: Identity) -> None:
+        self._peers[peer.address] = peer
+        if peer.role == "master":
+            self._upstream = link
+            link.before_reply = self._send_artifacts
+
+    def _on_event(self, link: Connection, name: str, payload: Payload) -> None:
+        if name == ARTIFACT_EVENT and self.artifact_sink is not None:
+            self.artifact_sink(link.name, self.codec.decode(payload))
+
+
+def _told(address: str, error: BaseException) -> BaseException:
+    """How an error of an agent's code reaches its caller; a real Ctrl-C stays what it is."""
+    if is_ctrl_c(error):
+        return error
+    return AgentError.from_exception(address, error)

@@ -1,0 +1,396 @@
+"""Simulations: steps in which every agent acts once."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import random
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, Self
+
+from creamas_sc import util
+from creamas_sc.core.agent import CreativeAgent
+from creamas_sc.core.environment import Environment
+from creamas_sc.errors import AgentError, AgentErrors, CallRefused, CreamasError
+from creamas_sc.home import current_home
+from creamas_sc.logging import ObjectLogger
+from creamas_sc.progress import with_progress
+
+__all__ = ["Simulation"]
+
+Order = Literal["alphabetical", "random"]
+Callback = Callable[[int], object]
+Folder = str | os.PathLike[str]
+
+_ORDERS = ("alphabetical", "random")
+_NEEDED_OF_ENVIRONMENT = ("get_agents", "trigger_act", "trigger_all", "close")
+
+
+class Simulation:
+    """Steps an environment: in each step every agent acts once.
+
+    `step` and `steps` let the agents act one after another in `order`; `async_step` and
+    `async_steps` let all act at once. All four block until the step is done; `astep` and `asteps`
+    are `async_step` and `async_steps` to be awaited.
+
+    An exception in an agent's ``act`` keeps no other agent from acting: when all have acted and the
+    callback was called, the step raises an ``AgentErrors`` with the failures and the others'
+    results, and the next step can follow. What else stops `step` (a lost slave, Ctrl-C) leaves the
+    step unfinished: `finish_step` lets the remaining agents act.
+
+    Args:
+        env: An Environment or a MultiEnvironment.
+        callback: Called with the step's number after each step, in the thread of the caller.
+        log_folder: If given, the simulation logs its steps.
+
+    Raises:
+        TypeError: ``env`` is no environment, or ``callback`` no plain callable.
+    """
+
+    @classmethod
+    def create(
+        cls,
+        agent_cls: type[CreativeAgent] | Iterable[type[CreativeAgent]] | None = None,
+        n_agents: int | Iterable[int] = 10,
+        agent_kwargs: Mapping[str, Any] | Iterable[Mapping[str, Any]] | None = None,
+        env_cls: type[Environment] = Environment,
+        env_kwargs: Mapping[str, Any] | None = None,
+        callback: Callback | None = None,
+        conns: int = 0,
+        log_folder: Folder | None = None,
+    ) -> Self:
+        """Make an environment, agents in it, and their simulation.
+
+        Args:
+            agent_cls: The agents' class, or a list of classes.
+            n_agents: How many agents, for a list of classes a list of as many numbers.
+            agent_kwargs: Keyword arguments of the agents. A list of classes may have a list of
+                them; one mapping goes for all.
+            env_cls: The environment's class.
+            env_kwargs: Keyword arguments of its ``create``; without ``addr`` it gets a free port.
+            callback: Called with the step's number after each step.
+            conns: Random connections of each agent to begin with.
+            log_folder: Where environment, agents and simulation log; replaces a ``log_folder``
+                among ``agent_kwargs``.
+
+        Raises:
+            TypeError: A class or the callback is none.
+            ValueError: The lists differ in length.
+        """
+        _check_environment_class(env_cls)
+        _check_callback(callback)
+        plan = _agent_plan(agent_cls, n_agents, agent_kwargs)
+        env = env_cls.create(**{"addr": ("localhost", 0), **(env_kwargs or {})})
+        try:
+            overrides: dict[str, Any] = {}
+            if log_folder is not None:
+                env.log_folder = os.fspath(log_folder)
+                overrides = {"log_folder": log_folder}
+            for agent_class, n, kwargs in plan:
+                for _ in range(n):
+                    agent_class(env, **{**kwargs, **overrides})
+            if conns > 0:
+                env.create_random_connections(n=conns)
+            return cls(env, callback, log_folder)
+        except BaseException:
+            env.close()
+            raise
+
+    def __init__(
+        self, env: Any, callback: Callback | None = None, log_folder: Folder | None = None
+    ) -> None:
+        missing = [name for name in _NEEDED_OF_ENVIRONMENT if not hasattr(env, name)]
+        if missing:
+            kind = type(env).__name__
+            raise TypeError(f"a simulation needs an environment; {kind} has no {missing[0]}")
+        _check_callback(callback)
+        self._env = env
+        self._callback = callback
+        self._name = "sim"
+        self._cur_step = 0
+        self._order: Order = "alphabetical"
+        self._unfinished: _Turns | None = None
+        self._started_at = self._step_started_at = time.monotonic()
+        self._acting_seconds = 0.0
+        self.logger = None if log_folder is None else ObjectLogger(self, log_folder)
+
+    @property
+    def name(self) -> str:
+        """The simulation's name in logs."""
+        return self._name
+
+    @property
+    def env(self) -> Any:
+        """The environment that is stepped."""
+        return self._env
+
+    @property
+    def cur_step(self) -> int:
+        """Number of the step that was started last; the first is 1, before it is 0."""
+        return self._cur_step
+
+    @property
+    def callback(self) -> Callback | None:
+        """Called with the step's number after each step."""
+        return self._callback
+
+    @property
+    def order(self) -> Order:
+        """How `step` orders the agents: "alphabetical" (by address) or "random".
+
+        A change counts from the next step on. Setting another value raises a ValueError.
+        """
+        return self._order
+
+    @order.setter
+    def order(self, order: Order) -> None:
+        if order not in _ORDERS:
+            raise ValueError(f"order must be one of {', '.join(_ORDERS)}, not {order!r}")
+        self._order = order
+
+    def step(self) -> list[Any]:
+        """Let all agents act, one after another in `order`.
+
+        Returns:
+            What their ``act`` returned, in the order of acting.
+
+        Raises:
+            AgentErrors: Some ``act`` raised; all have acted.
+            RuntimeError: The step before is unfinished, or this is the home loop, which cannot
+                wait for itself.
+        """
+        self._refuse_if_unfinished()
+        _refuse_at_home("use `await astep()`, or trigger_act for each agent in turn")
+        addrs = self._ordered(self.env.get_agents(addr=True))
+        self._begin()
+        self._unfinished = turns = _Turns(self.env, addrs)
+        return self._take(turns)
+
+    def finish_step(self) -> list[Any]:
+        """Let those act that did not when `step` was stopped; agents that are gone are left out.
+
+        Returns:
+            What all agents of the step returned, in the order of acting; an empty list if no step
+            is unfinished.
+
+        Raises:
+            AgentErrors: Some ``act`` raised; all have acted.
+        """
+        turns = self._unfinished
+        if turns is None:
+            return []
+        present = set(self.env.get_agents(addr=True))
+        turns.to_act = deque(addr for addr in turns.to_act if addr in present)
+        return self._take(turns)
+
+    def steps(self, n: int, progress: bool = True) -> list[list[Any]]:
+        """`step` ``n`` times; the list of what they return.
+
+        ``progress=False`` hides the progress bar, which only a terminal shows.
+        """
+        return [self.step() for _ in with_progress(n, progress)]
+
+    def async_step(self) -> list[Any]:
+        """Let all agents act at once, and block until they have.
+
+        Returns:
+            What their ``act`` returned, in slave and then spawn order.
+
+        Raises:
+            AgentErrors: Some ``act`` raised; all have acted.
+            RuntimeError: The step before is unfinished, or this is the home loop: await `astep`.
+        """
+        self._refuse_if_unfinished()
+        _refuse_at_home("use `await astep()`")
+        self._begin()
+        try:
+            results: list[Any] = util.run(self.env.trigger_all())
+        except AgentErrors:
+            self._finish()
+            raise
+        self._finish()
+        return results
+
+    def async_steps(self, n: int, progress: bool = True) -> list[list[Any]]:
+        """`async_step` ``n`` times; the list of what they return. ``progress`` as in `steps`."""
+        return [self.async_step() for _ in with_progress(n, progress)]
+
+    async def astep(self) -> list[Any]:
+        """`async_step`, to be awaited, under trio or asyncio."""
+        self._refuse_if_unfinished()
+        self._begin()
+        try:
+            results: list[Any] = await self.env.trigger_all()
+        except AgentErrors:
+            self._finish()
+            raise
+        self._finish()
+        return results
+
+    async def asteps(self, n: int, progress: bool = True) -> list[list[Any]]:
+        """`async_steps`, to be awaited, under trio or asyncio."""
+        return [await self.astep() for _ in with_progress(n, progress)]
+
+    def close(self, folder: Folder | None = None) -> Any:
+        """Close the environment; returns what its ``close`` returns."""
+        try:
+            return self.env.close(folder=folder)
+        finally:
+            self._close_log()
+
+    async def aclose(self, folder: Folder | None = None) -> Any:
+        """`close`, to be awaited, under trio or asyncio."""
+        try:
+            return await self.env.close(folder=folder, as_coro=True)
+        finally:
+            self._close_log()
+
+    def end(self, folder: Folder | None = None) -> Any:
+        """Deprecated: use `close`."""
+        warnings.warn("Simulation.end: use close", DeprecationWarning, stacklevel=2)
+        return self.close(folder)
+
+    def _ordered(self, addrs: Iterable[str]) -> list[str]:
+        addrs = sorted(addrs)
+        if self._order == "random":
+            seed = getattr(self.env, "seed", None)
+            # In a seeded simulation the order is repeatable, whatever else draws numbers here.
+            rng = random if seed is None else random.Random(f"{seed}/{self._cur_step}")
+            rng.shuffle(addrs)
+        return addrs
+
+    def _refuse_if_unfinished(self) -> None:
+        if self._unfinished is not None:
+            raise RuntimeError(
+                f"step {self._cur_step} was stopped with {len(self._unfinished.to_act)} agents "
+                "still to act: call finish_step() first"
+            )
+
+    def _begin(self) -> None:
+        self._cur_step += 1
+        self.env.age = self._cur_step
+        self._step_started_at = time.monotonic()
+        self._log(logging.INFO, f"step {self._cur_step}")
+
+    def _take(self, turns: _Turns) -> list[Any]:
+        try:
+            util.run(turns.take())
+        except Exception as error:
+            error.add_note(
+                f"This stopped step {self._cur_step} with {len(turns.to_act)} agents still to "
+                "act: finish_step() lets them."
+            )
+            raise
+        try:
+            return turns.outcome(self._cur_step)
+        finally:
+            self._unfinished = None
+            self._finish()
+
+    def _finish(self) -> None:
+        seconds = time.monotonic() - self._step_started_at
+        self._acting_seconds += seconds
+        self._log(logging.INFO, f"step {self._cur_step} took {seconds:.3f} s")
+        if self._callback is not None:
+            self._callback(self._cur_step)
+
+    def _close_log(self) -> None:
+        seconds = time.monotonic() - self._started_at
+        self._log(
+            logging.INFO,
+            f"closed after {self._cur_step} steps and {seconds:.3f} s, "
+            f"{self._acting_seconds:.3f} s of them acting",
+        )
+        if self.logger is not None:
+            self.logger.close()
+
+    def _log(self, level: int, message: str) -> None:
+        if self.logger is not None:
+            self.logger.log(level, message)
+
+
+class _Turns:
+    """One step of agents that act one after another, and how far it has come."""
+
+    def __init__(self, env: Any, addrs: Iterable[str]) -> None:
+        self.env = env
+        self.to_act = deque(addrs)
+        self.results: list[Any] = []
+        self.failures: dict[str, AgentError] = {}
+
+    async def take(self) -> None:
+        """Let the remaining agents act; may be awaited again after what stopped it."""
+        while self.to_act:
+            addr = self.to_act.popleft()
+            try:
+                self.results.append(await self.env.trigger_act(addr=addr))
+            except Exception as error:
+                self.failures[addr] = _failure_of(addr, error)
+
+    def outcome(self, step: int) -> list[Any]:
+        if self.failures:
+            n = len(self.failures) + len(self.results)
+            message = f"in step {step}, {len(self.failures)} of {n} agents failed"
+            raise AgentErrors(message, self.failures, self.results)
+        return self.results
+
+
+def _failure_of(addr: str, error: Exception) -> AgentError:
+    """The agent's failure; raises what is none, such as a lost slave."""
+    if isinstance(error, AgentError):
+        return error
+    if isinstance(error, CreamasError) and not isinstance(error, CallRefused):
+        raise error
+    return AgentError.from_exception(addr, error)
+
+
+def _refuse_at_home(advice: str) -> None:
+    # Here already, before the step is counted.
+    if current_home() is not None:
+        raise RuntimeError(f"this would block the loop on which the agents live: {advice}")
+
+
+def _check_environment_class(env_cls: Any) -> None:
+    if not (isinstance(env_cls, type) and issubclass(env_cls, Environment)):
+        raise TypeError(
+            f"env_cls must be an Environment, not {env_cls!r}; for a MultiEnvironment spawn its "
+            "agents first and call Simulation(menv)"
+        )
+
+
+def _check_callback(callback: Any) -> None:
+    if callback is None:
+        return
+    if not callable(callback):
+        raise TypeError(f"callback must be callable, not {callback!r}")
+    if inspect.iscoroutinefunction(callback):
+        raise TypeError(
+            "callback must be a plain function; for an async one await it after each astep()"
+        )
+
+
+def _agent_plan(
+    agent_cls: Any, n_agents: Any, agent_kwargs: Any
+) -> list[tuple[type[CreativeAgent], int, Mapping[str, Any]]]:
+    """Class, number and keyword arguments, for each class."""
+    if isinstance(agent_cls, type) or not isinstance(agent_cls, Iterable):
+        agent_cls, n_agents, agent_kwargs = [agent_cls], [n_agents], [agent_kwargs or {}]
+    classes = list(agent_cls)
+    for cls in classes:
+        if not (isinstance(cls, type) and issubclass(cls, CreativeAgent)):
+            raise TypeError(f"agent_cls must be a CreativeAgent, not {cls!r}")
+    if not isinstance(n_agents, Iterable):
+        raise TypeError("for a list of agent classes, n_agents must be a list of numbers")
+    if agent_kwargs is None or isinstance(agent_kwargs, Mapping):
+        agent_kwargs = [agent_kwargs or {}] * len(classes)
+    numbers, kwargs = list(n_agents), list(agent_kwargs)
+    if not len(classes) == len(numbers) == len(kwargs):
+        raise ValueError(
+            f"{len(classes)} agent classes, but {len(numbers)} n_agents and {len(kwargs)} "
+            "agent_kwargs"
+        )
+    return list(zip(classes, numbers, kwargs, strict=True))

@@ -1,0 +1,27 @@
+"""Simulations over several processes: multi-environments, their managers, single containers."""
+
+from creamas_sc.mp.containers import (
+    Container,
+    Containers,
+    spawn_container,
+    spawn_containers,
+    start,
+)
+from creamas_sc.mp.managers import EnvManager, MultiEnvManager
+from creamas_sc.mp.multienvironment import MultiEnvironment
+from creamas_sc.mp.receipt import Receipt, SlaveReceipt
+from creamas_sc.mp.timeouts import set_base_timeout
+
+__all__ = [
+    "Container",
+    "Containers",
+    "EnvManager",
+    "MultiEnvManager",
+    "MultiEnvironment",
+    "Receipt",
+    "SlaveReceipt",
+    "set_base_timeout",
+    "spawn_container",
+    "spawn_containers",
+    "start",
+]

@@ -1,0 +1,189 @@
+"""Single environments with a manager: in the calling process, or in processes of their own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
+
+import anyio
+import trio
+
+from creamas_sc.core.environment import Environment
+from creamas_sc.home import Home, at_home, portal_home, sync_or_coro
+from creamas_sc.loading import end_script_load
+from creamas_sc.mp.managers import EnvManager, Manager
+from creamas_sc.mp.receipt import Receipt
+from creamas_sc.mp.slaves import Slave, Slaves
+from creamas_sc.slave import name_process, seed_process
+from creamas_sc.util import run
+
+__all__ = ["Container", "Containers", "spawn_container", "spawn_containers", "start"]
+
+log = logging.getLogger(__name__)
+
+# What the agents' ``close`` and `save_info` may take when an environment is interrupted, seconds.
+CLOSE_SECONDS = 5.0
+
+
+async def start(
+    addr: tuple[str, int],
+    env_cls: type[Environment],
+    mgr_cls: type[Manager],
+    *env_args: Any,
+    **env_kwargs: Any,
+) -> None:
+    """Run an environment with a manager in this process until the manager's ``stop`` is called.
+
+    The environment is closed, with its ``log_folder`` as folder, however this ends.
+
+    Args:
+        addr: ``(host, port)`` to listen on.
+        env_cls: Class of the environment; ``env_args`` and ``env_kwargs`` go to its ``create``.
+        mgr_cls: Class of the manager.
+
+    Raises:
+        StartError: The address cannot be had.
+    """
+    env = await env_cls.create(addr, *env_args, as_coro=True, **env_kwargs)
+    try:
+        env.manager = mgr_cls(env)
+        await env.get_home().call(env.manager.stop_received.wait)
+    finally:
+        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+            await env.close(folder=env.log_folder, as_coro=True)
+
+
+def spawn_container(
+    addr: tuple[str, int],
+    env_cls: type[Environment] = Environment,
+    mgr_cls: type[Manager] = EnvManager,
+    set_seed: bool | int = True,
+    *args: Any,
+    **kwargs: Any,
+) -> None:
+    """Run an environment in this process, blocking, until its manager is told to stop, or Ctrl-C.
+
+    Args:
+        addr: ``(host, port)`` to listen on.
+        env_cls: Class of the environment; ``args`` and ``kwargs`` go to its ``create``.
+        mgr_cls: Class of the manager.
+        set_seed: True seeds the process's random generators afresh, an int makes them repeatable,
+            False leaves them alone.
+    """
+    end_script_load()
+    name_process(f"creamas: {env_cls.__name__}({addr[0]}:{addr[1]})")
+    seed_process(set_seed)
+    try:
+        run(start(addr, env_cls, mgr_cls, *args, **kwargs))
+    except KeyboardInterrupt:
+        log.info("interrupted by the user")
+
+
+def spawn_containers(
+    addrs: Sequence[tuple[str, int]],
+    env_cls: type[Environment] = Environment,
+    env_params: Iterable[Mapping[str, Any]] | None = None,
+    mgr_cls: type[Manager] = EnvManager,
+    *args: Any,
+    **kwargs: Any,
+) -> Containers:
+    """Start environments in processes of their own, under one supervisor of this process.
+
+    Returns when each has bound its address: all come up, or none. They end with `Containers.stop`,
+    with this process, or each when its manager is told to stop.
+
+    Args:
+        addrs: ``(host, port)`` of each.
+        env_cls: Class of the environments, whose ``__init__`` gets ``args`` and ``kwargs``.
+        env_params: Keyword arguments for each environment, in place of ``kwargs``.
+        mgr_cls: Class of the managers.
+
+    Raises:
+        ValueError: ``env_params`` is not of the length of ``addrs``.
+        StartError: One did not come up.
+    """
+    end_script_load()
+    each = [kwargs for _ in addrs] if env_params is None else list(env_params)
+    containers = Containers(portal_home())
+    orders = containers._slaves.orders(addrs, env_cls, mgr_cls, each, args)
+    containers._home.call_sync(containers._start, orders)
+    return containers
+
+
+class Container:
+    """One environment in a process of its own.
+
+    Attributes:
+        address: Of its manager.
+        pid: Its process.
+    """
+
+    def __init__(self, home: Home, slave: Slave) -> None:
+        self._home = home
+        self._slave = slave
+        self.address = slave.address
+        self.pid = slave.pid
+
+    def get_home(self) -> Home:
+        """The loop that watches the process."""
+        return self._home
+
+    @property
+    def running(self) -> bool:
+        """Whether its process lives."""
+        return not self._slave.gone.is_set()
+
+    def wait(self, timeout: float | None = None, as_coro: bool = False) -> Any:
+        """Wait for its process to end, at most ``timeout`` seconds; whether it has."""
+        return sync_or_coro(self, self._wait(timeout), as_coro)
+
+    @at_home
+    async def _wait(self, timeout: float | None) -> bool:
+        with trio.move_on_after(float("inf") if timeout is None else timeout):
+            await self._slave.gone.wait()
+        return self._slave.gone.is_set()
+
+
+class Containers(list[Container]):
+    """The containers of one `spawn_containers`; ``with`` stops them at the block's end."""
+
+    def __init__(self, home: Home) -> None:
+        super().__init__()
+        self._home = home
+        self._slaves = Slaves(None, None)
+
+    def get_home(self) -> Home:
+        """The loop that watches the processes."""
+        return self._home
+
+    async def _start(self, orders: Sequence[Mapping[str, Any]]) -> None:
+        await self._home.nursery.start(self._slaves.supervise)
+        try:
+            started = await self._slaves.start(orders)
+        except BaseException:
+            await self._slaves.aclose()
+            raise
+        self.extend(Container(self._home, slave) for slave in started)
+
+    def stop(self, timeout: float = 1, as_coro: bool = False) -> Any:
+        """Stop all and their supervisor; the `Receipt` tells how each ended.
+
+        Args:
+            timeout: Seconds that each has to save and close its agents.
+        """
+        return sync_or_coro(self, self._stop(timeout), as_coro)
+
+    @at_home
+    async def _stop(self, timeout: float) -> Receipt:
+        with trio.CancelScope(shield=True):
+            try:
+                return Receipt(await self._slaves.stop(timeout, None))
+            finally:
+                await self._slaves.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()

@@ -1,0 +1,274 @@
+"""Managers: the agents through which an environment is run from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from creamas_sc.core.agent import Agent
+from creamas_sc.core.artifact import Artifact
+from creamas_sc.core.environment import Environment
+from creamas_sc.errors import ConnectionLost, CreamasError, LoadError
+from creamas_sc.loading import class_name, load_object
+from creamas_sc.mp.timeouts import base_timeout
+from creamas_sc.rpc import expose, start_call
+
+if TYPE_CHECKING:
+    from creamas_sc.mp.multienvironment import MultiEnvironment
+
+__all__ = ["EnvManager", "Manager", "MultiEnvManager"]
+
+# How `MultiEnvironment` tells a manager the order of spawning over all slaves, on which the
+# agents' random generators depend.
+SPAWN_INDEX = "_spawn_index"
+
+
+class Manager(Agent):
+    """What every manager can do: make agents, and end its environment's process.
+
+    It must be its environment's first agent.
+    """
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        self.stop_received = trio.Event()
+
+    @expose
+    async def spawn(self, agent_cls: str | type, *args: Any, **kwargs: Any) -> tuple[Agent, str]:
+        """Make an agent in this environment.
+
+        Args:
+            agent_cls: ``pkg.mod:Cls``, or the class itself; a plain or coroutine function that
+                makes an agent will do.
+            *args, **kwargs: Passed on after the environment.
+
+        Returns:
+            The agent, which arrives elsewhere as a proxy, and its address.
+
+        Raises:
+            LoadError: The name leads to no agent class.
+            AgentError: The agent's ``__init__`` raised; the environment is as before.
+        """
+        index = kwargs.pop(SPAWN_INDEX, None)
+        if index is not None:
+            self.env._note_spawn(index)
+        agent = await self._make(_agent_factory(agent_cls), args, kwargs)
+        return agent, agent.addr
+
+    async def _make(
+        self, factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Agent:
+        with self.env._undone_on_error():
+            agent = start_call(factory, (self.env, *args), kwargs)
+        if isawaitable(agent):
+            agent = await agent
+        if not isinstance(agent, Agent):
+            raise LoadError(f"{factory!r} made no agent but {agent!r}")
+        return agent
+
+    @expose
+    def stop(self) -> None:
+        """End the environment, and its process where it has one of its own."""
+        home = self.env.get_home()
+        if home.is_current():
+            self.stop_received.set()
+        else:
+            home.call_soon(self.stop_received.set)
+
+
+def _agent_factory(agent_cls: str | type | Callable[..., Any]) -> Callable[..., Any]:
+    factory = load_object(agent_cls) if isinstance(agent_cls, str) else agent_cls
+    if isinstance(factory, type):
+        if issubclass(factory, Agent):
+            return factory
+        raise LoadError(f"{class_name(factory)} is no agent class: derive it from CreativeAgent")
+    if callable(factory):
+        return factory
+    raise LoadError(f"{agent_cls!r} is no agent class but {type(factory).__name__}")
+
+
+class EnvManager(Manager):
+    """Manages one environment, in a slave of a `MultiEnvironment` or on its own."""
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        self._host_manager: str | None = None
+
+    @expose
+    def set_host_manager(self, addr: str) -> None:
+        """Set the address of the host manager, to which `report` and `get_artifacts` turn."""
+        self._host_manager = addr
+
+    @expose
+    def host_manager(self) -> str | None:
+        """Address of the host manager, None before it is set."""
+        return self._host_manager
+
+    async def _host(self, timeout: float | None) -> Any:
+        if self._host_manager is None:
+            raise CreamasError(
+                f"{self.addr} has no host manager: call set_host_managers() of the MultiEnvironment"
+            )
+        try:
+            return await self.env.connect(self._host_manager, timeout=timeout)
+        except ConnectionLost as error:
+            raise ConnectionLost(
+                f"could not reach the host manager {self._host_manager}",
+                address=self._host_manager,
+                may_have_run=False,
+            ) from error
+
+    @expose
+    async def report(self, msg: Any, timeout: float | None = None) -> Any:
+        """Send ``msg`` to the host manager and return what its ``handle`` returns.
+
+        Args:
+            timeout: Seconds to keep trying to connect; the base timeout by default.
+        """
+        host = await self._host(base_timeout() if timeout is None else timeout)
+        return await host.handle(msg)
+
+    @expose
+    def handle(self, msg: Any) -> Any:
+        """Take a message from another manager; override in a subclass."""
+
+    @expose
+    def get_agents(
+        self, addr: bool = True, agent_cls: type | None = None, as_coro: bool = False
+    ) -> list[Any]:
+        """The environment's agents without this manager; see `Environment.get_agents`."""
+        return self.env.get_agents(addr=addr, agent_cls=agent_cls)
+
+    @expose
+    def set_log_folder(self, log_folder: str) -> None:
+        """Set the environment's log folder."""
+        self.env.log_folder = log_folder
+
+    @expose
+    def artifacts(self) -> list[Artifact]:
+        """Artifacts published in this environment alone."""
+        return self.env.artifacts
+
+    @expose
+    async def get_artifacts(self) -> list[Artifact]:
+        """All artifacts that the host manager knows of; this environment's if there is no host."""
+        if self._host_manager is None:
+            return self.env.artifacts
+        host = await self._host(base_timeout())
+        return await host.get_artifacts()  # type: ignore[no-any-return]
+
+    @expose
+    def create_connections(self, connection_map: dict[str, Any]) -> list[list[bool]]:
+        """See `Environment.create_connections`."""
+        return self.env.create_connections(connection_map)
+
+    @expose
+    def get_connections(self, data: bool = False) -> list[tuple[str, Any]]:
+        """See `Environment.get_connections`."""
+        return self.env.get_connections(data=data)
+
+    @expose
+    async def is_ready(self) -> bool:
+        """Whether the environment is ready; see `Environment.is_ready`."""
+        ready: Any = self.env.is_ready()
+        return bool(await ready if isawaitable(ready) else ready)
+
+    @expose
+    async def spawn_n(
+        self, agent_cls: str | type, n: int, *args: Any, **kwargs: Any
+    ) -> list[tuple[Agent, str]]:
+        """Make ``n`` agents with the same arguments, all or none; see `spawn`."""
+        index = kwargs.pop(SPAWN_INDEX, None)
+        if index is not None:
+            self.env._note_spawn(index)
+        factory = _agent_factory(agent_cls)
+        with self.env._undone_on_error():
+            agents = [await self._make(factory, args, kwargs) for _ in range(n)]
+        return [(agent, agent.addr) for agent in agents]
+
+    @expose
+    async def trigger_all(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """Make every agent of the environment act once; see `Environment.trigger_all`."""
+        return await self.env.trigger_all(*args, **kwargs)
+
+    @expose
+    def close(self, folder: str | None = None) -> Any:
+        """Called before the environment closes; override in a subclass."""
+
+
+class MultiEnvManager(Manager):
+    """Manages a `MultiEnvironment`, which is its ``menv``: the same operations, for agents."""
+
+    menv: MultiEnvironment
+
+    @expose
+    def handle(self, msg: Any) -> Any:
+        """Take a message that a slave's manager reports; override in a subclass."""
+
+    @expose
+    async def spawn(  # type: ignore[override]
+        self, agent_cls: str | type, *args: Any, addr: str | None = None, **kwargs: Any
+    ) -> str:
+        """Make an agent in a slave; returns its address. See `MultiEnvironment.spawn`."""
+        return (await self.menv.spawn(agent_cls, *args, addr=addr, **kwargs))[1]
+
+    @expose
+    async def spawn_n(
+        self, agent_cls: str | type, n: int, *args: Any, addr: str | None = None, **kwargs: Any
+    ) -> list[str]:
+        """Make ``n`` agents in one slave; their addresses. See `MultiEnvironment.spawn_n`."""
+        spawned = await self.menv.spawn_n(agent_cls, n, *args, addr=addr, **kwargs)
+        return [address for _, address in spawned]
+
+    @expose
+    async def get_agents(self, addr: bool = True, agent_cls: type | None = None) -> list[Any]:
+        """Agents of all slaves; see `MultiEnvironment.get_agents`."""
+        return await self.menv.get_agents(  # type: ignore[no-any-return]
+            addr=addr, agent_cls=agent_cls, as_coro=True
+        )
+
+    @expose
+    async def create_connections(self, connection_map: dict[str, Any]) -> list[list[bool]]:
+        """See `MultiEnvironment.create_connections`."""
+        return await self.menv.create_connections(  # type: ignore[no-any-return]
+            connection_map, as_coro=True
+        )
+
+    @expose
+    async def get_connections(self, data: bool = True) -> list[tuple[str, Any]]:
+        """See `MultiEnvironment.get_connections`."""
+        return await self.menv.get_connections(  # type: ignore[no-any-return]
+            data=data, as_coro=True
+        )
+
+    @expose
+    async def get_artifacts(self) -> list[Artifact]:
+        """Artifacts of all agents; see `MultiEnvironment.artifacts`."""
+        return self.menv.artifacts
+
+    @expose
+    async def get_slave_managers(self) -> list[str]:
+        """Addresses of the slaves' managers."""
+        return self.menv.get_slave_managers()
+
+    @expose
+    async def set_as_host_manager(self, addr: str, timeout: float = 5) -> Any:
+        """Become the host manager of the manager at ``addr``."""
+        return await self.menv.set_host_manager(addr, timeout=timeout)
+
+    @expose
+    async def trigger_all(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """Make every agent of all slaves act once; see `MultiEnvironment.trigger_all`."""
+        return await self.menv.trigger_all(*args, **kwargs)
+
+    @expose
+    async def is_ready(self) -> bool:
+        """See `MultiEnvironment.is_ready`."""
+        return await self.menv.is_ready()
+
+    @expose
+    def close(self, folder: str | None = None) -> Any:
+        """Called before the multi-environment closes; override in a subclass."""

@@ -1,0 +1,570 @@
+"""The multi-environment: a master environment, and slaves with the agents in their processes."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from inspect import isawaitable
+from typing import Any, Self, TypeVar
+
+import sniffio
+import trio
+
+from creamas_sc.core.artifact import Artifact
+from creamas_sc.core.environment import Environment
+from creamas_sc.errors import AgentError, AgentErrors, NoSlaves, agent_errors
+from creamas_sc.home import Home, at_home, current_home, own_home, sync_or_coro
+from creamas_sc.identity import Membership, membership
+from creamas_sc.loading import end_script_load, portable_name
+from creamas_sc.mp.managers import SPAWN_INDEX
+from creamas_sc.mp.receipt import Receipt
+from creamas_sc.mp.slaves import Slave, Slaves
+from creamas_sc.mp.timeouts import base_timeout, call_timeout
+from creamas_sc.rpc import Proxy
+from creamas_sc.util import create_tasks, get_manager
+
+__all__ = ["MultiEnvironment"]
+
+T = TypeVar("T")
+
+# Seconds that slaves have to save and close their agents in `close`.
+GRACE_SECONDS = 1.0
+# Between two questions whether a slave is ready, in seconds: shortest, longest.
+READY_PAUSES = (0.01, 0.2)
+
+
+class MultiEnvironment:
+    """An environment over several processes of one machine.
+
+    Not a subclass of `Environment`: it has a master environment, `env`, which holds only its
+    manager, and slaves, each with an environment, a manager and agents of its own.
+
+    The constructor starts nothing. ``async with`` (under trio or asyncio) or ``with`` guarantees
+    the close; without them call `close`. Async methods may be awaited under trio and asyncio, or
+    given to `creamas_sc.util.run` in plain code; the others have a sync form and, with
+    ``as_coro=True``, an async one.
+
+    Args:
+        addr: ``(host, port)`` of the master environment; port 0 is any free one.
+        env_cls: Class of the master environment.
+        mgr_cls: Class of its manager, a subclass of `MultiEnvManager`; None for no manager.
+        name: Shown in logs; "host:port" by default.
+        logger: Has ``log(level, message)``.
+        seed: Makes a run repeatable: each agent's ``rng`` depends on it and the order of spawning.
+        **env_kwargs: Passed to ``env_cls``.
+    """
+
+    def __init__(
+        self,
+        addr: tuple[str, int],
+        env_cls: type[Environment],
+        mgr_cls: type | None = None,
+        name: str | None = None,
+        logger: Any = None,
+        *,
+        seed: int | None = None,
+        **env_kwargs: Any,
+    ) -> None:
+        end_script_load()
+        member = Membership.new()
+        token = membership.set(member)
+        try:
+            self._env = env_cls(addr, **env_kwargs)
+        finally:
+            membership.reset(token)
+        self._env._net.artifact_sink = self._take_artifact
+        self._env._net.call_timeout = call_timeout
+        self._manager = None if mgr_cls is None else mgr_cls(self._env)
+        if self._manager is not None:
+            self._manager.menv = self
+        self._slaves = Slaves(member, seed)
+        self._env._net.explain_loss = self._slaves.explain_loss
+        self._name = name if isinstance(name, str) else f"{addr[0]}:{addr[1]}"
+        self._logger = logger
+        self._age = 0
+        self._artifacts: list[Artifact] = []
+        self._candidates: list[Artifact] = []
+        self._step_lock = trio.Lock()
+        # During a step, what each slave published; None between steps.
+        self._step_artifacts: dict[str, list[Artifact]] | None = None
+        self._spawned = 0
+        self._receipt: Receipt | None = None
+        self._closed = trio.Event()
+        self._own_home: own_home | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name})"
+
+    def get_home(self) -> Home:
+        """The loop on which the master environment lives."""
+        return self._env.get_home()
+
+    # ---- properties
+
+    @property
+    def name(self) -> str:
+        """The name of the environment."""
+        return self._name
+
+    @property
+    def env(self) -> Environment:
+        """The master environment, which holds the manager and connects to the slaves."""
+        return self._env
+
+    @property
+    def manager(self) -> Any:
+        """The master environment's manager, or None."""
+        return self._manager
+
+    @property
+    def logger(self) -> Any:
+        """The logger that the constructor got."""
+        return self._logger
+
+    @property
+    def addrs(self) -> list[str]:
+        """Addresses of the slaves' managers, in the order of the slaves."""
+        return self._slaves.addrs
+
+    @property
+    def age(self) -> int:
+        """Age of the environment in simulation steps."""
+        return self._age
+
+    @age.setter
+    def age(self, age: int) -> None:
+        self._age = age
+        self._env.age = age
+
+    @property
+    def artifacts(self) -> list[Artifact]:
+        """Artifacts that agents of all slaves published, and those added here.
+
+        Those of a step are there when ``trigger_all`` returns, in slave and then publication order.
+        """
+        return self._artifacts
+
+    def get_slave_managers(self) -> list[str]:
+        """Addresses of the slaves' managers."""
+        return self.addrs
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Proxy:
+        """A proxy of an agent; see `Environment.connect`."""
+        return await self._env.connect(*args, **kwargs)
+
+    # ---- slaves
+
+    @at_home
+    async def spawn_slaves(
+        self,
+        slave_addrs: Sequence[tuple[str, int]],
+        slave_env_cls: type[Environment] | str,
+        slave_mgr_cls: type | str,
+        slave_kwargs: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Start slaves; returns when each has bound its address. All come up, or none.
+
+        Args:
+            slave_addrs: ``(host, port)`` of each; port 0 is any free one, and `addrs` tells which.
+            slave_env_cls: Class of their environments, or its name ``pkg.mod:Cls``.
+            slave_mgr_cls: Class of their managers, or its name.
+            slave_kwargs: Keyword arguments for each environment.
+
+        Raises:
+            ValueError: ``slave_kwargs`` is not of the length of ``slave_addrs``.
+            LoadError: A class cannot be loaded by name in another process.
+            StartError: A slave did not come up: a port is taken, a class does not import, its
+                ``__init__`` raised.
+        """
+        self._check_open()
+        orders = self._slaves.orders(slave_addrs, slave_env_cls, slave_mgr_cls, slave_kwargs)
+        await self._env.open()
+        if self._slaves.supervisor is None:
+            await self.get_home().nursery.start(self._slaves.supervise)
+            self.get_home().nursery.start_soon(self._close_at_end)
+        for slave in await self._slaves.start(orders):
+            await self._env.connect(slave.address, timeout=base_timeout())
+
+    async def _close_at_end(self) -> None:
+        """Close with the home loop, where nobody did before: a Ctrl-C, a script's end."""
+        try:
+            await self._closed.wait()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._close(None)
+
+    @at_home
+    async def wait_slaves(self, timeout: float, check_ready: bool = False) -> bool:
+        """Wait until all slaves are online and, if asked, ready.
+
+        Args:
+            timeout: Seconds to wait.
+            check_ready: Also wait until each slave's manager says so from ``is_ready``.
+
+        Returns:
+            False if the timeout passed first.
+
+        Raises:
+            NoSlaves: There are none; was `spawn_slaves` awaited?
+            SlaveLost: One died.
+            AgentError: Its ``is_ready`` raised.
+        """
+        slaves = self._need_slaves("wait_slaves")
+        with trio.move_on_after(timeout):
+            await self._on_slaves(slaves, lambda slave: self._wait_slave(slave, check_ready))
+            return True
+        self._log(logging.DEBUG, "Timeout while waiting for the slaves.")
+        return False
+
+    async def _wait_slave(self, slave: Slave, check_ready: bool) -> None:
+        manager = await self._env.connect(slave.address, timeout=None)
+        pause, longest = READY_PAUSES
+        # `is_ready` is any predicate of the user's: nothing tells when its answer changes.
+        while check_ready and not await manager.is_ready():
+            await slave.sleep(pause)
+            pause = min(2 * pause, longest)
+
+    def check_ready(self) -> bool:
+        """Whether the multi-environment itself is ready; override where that takes time."""
+        return True
+
+    @at_home
+    async def is_ready(self) -> bool:
+        """Whether the master environment, `check_ready` and all slaves say that they are ready."""
+        for check in (self._env.is_ready, self.check_ready):
+            ready: Any = check()
+            if not (await ready if isawaitable(ready) else ready):
+                return False
+        return all(await self._on_slaves(self._slaves.members, lambda s: self._call(s, "is_ready")))
+
+    @at_home
+    async def set_host_manager(self, addr: str, timeout: float = 5) -> Any:
+        """Make this multi-environment's manager the host manager of the manager at ``addr``.
+
+        Raises:
+            TypeError: There is no manager: the constructor got no ``mgr_cls``.
+        """
+        if self._manager is None:
+            raise TypeError("there is no manager to be the host manager: pass mgr_cls")
+        await self._env.open()
+        manager = await self._env.connect(addr, timeout=timeout)
+        return await manager.set_host_manager(self._manager.addr)
+
+    @at_home
+    async def set_host_managers(self, timeout: float = 5) -> list[Any]:
+        """Make this multi-environment's manager the host manager of all slaves' managers."""
+        slaves = self._need_slaves("set_host_managers")
+        return await self._on_slaves(
+            slaves, lambda slave: self.set_host_manager(slave.address, timeout)
+        )
+
+    # ---- agents
+
+    @at_home
+    async def spawn(
+        self, agent_cls: str | type, *args: Any, addr: str | None = None, **kwargs: Any
+    ) -> tuple[Proxy, str]:
+        """Make an agent in a slave.
+
+        Args:
+            agent_cls: ``pkg.mod:Cls``, or the class itself.
+            addr: Address of the slave's manager; the slave with the fewest agents by default.
+            *args, **kwargs: Passed to the agent's ``__init__`` after its environment.
+
+        Returns:
+            A proxy of the agent, and its address.
+
+        Raises:
+            LoadError: The name leads to no agent class.
+            AgentError: Its ``__init__`` raised. The slave lives on.
+        """
+        return await self._spawn("spawn", 1, addr, (agent_cls, *args), kwargs)  # type: ignore[no-any-return]
+
+    @at_home
+    async def spawn_n(
+        self, agent_cls: str | type, n: int, *args: Any, addr: str | None = None, **kwargs: Any
+    ) -> list[tuple[Proxy, str]]:
+        """Make ``n`` agents with the same arguments in one slave; see `spawn`.
+
+        Returns:
+            Proxy and address of each, in order.
+        """
+        if type(n) is not int or n < 0:
+            raise ValueError(f"n must be an int of at least 0, not {n!r}")
+        return await self._spawn("spawn_n", n, addr, (agent_cls, n, *args), kwargs)  # type: ignore[no-any-return]
+
+    async def _spawn(
+        self, method: str, n: int, addr: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        slaves = self._need_slaves(method)
+        slave = self._slaves.at(addr) if addr else min(slaves, key=lambda slave: slave.agents)
+        index = self._spawned
+        # Counted before the call, so that calls under way count too.
+        self._spawned += n
+        slave.agents += n
+        kwargs[SPAWN_INDEX] = index
+        args = (portable_name(args[0]), *args[1:])
+        try:
+            return await self._call(slave, method, args, kwargs)
+        except BaseException:
+            slave.agents -= n
+            raise
+
+    def get_agents(
+        self, addr: bool = True, agent_cls: type | None = None, as_coro: bool = False
+    ) -> Any:
+        """Agents of all slaves, in slave and then spawn order, without the managers.
+
+        Args:
+            addr: Return their addresses rather than proxies.
+            agent_cls: Only agents of exactly this class.
+            as_coro: Return a coroutine instead of blocking.
+        """
+        return sync_or_coro(self, self._gather("get_agents", addr, agent_cls), as_coro)
+
+    # ---- acting
+
+    @at_home
+    async def trigger_act(self, addr: str) -> Any:
+        """Make the agent at ``addr`` act and return what its ``act`` returns."""
+        self._need_slaves("trigger_act")
+        async with self._step_lock:
+            agent = await self._env.connect(addr, timeout=base_timeout())
+            return await agent.act()
+
+    @at_home
+    async def trigger_all(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """Make every agent act once, concurrently, and wait for all of them.
+
+        One step at a time: calls wait for each other, in order.
+
+        Args:
+            *args, **kwargs: Passed to each ``act``.
+
+        Returns:
+            One value per agent, in slave and then spawn order; managers do not act.
+
+        Raises:
+            AgentErrors: Some ``act`` raised; ``failures`` maps address to error, ``results`` holds
+                what the others returned.
+            SlaveLost: A slave died; its agents may have acted, and those of the others too. It is
+                told once: from the next call on, the other slaves go on without it.
+            NoSlaves: There are none; was `spawn_slaves` awaited?
+        """
+        slaves = self._need_slaves("trigger_all")
+        async with self._step_lock:
+            self._step_artifacts = {}
+            try:
+                return await self._step(slaves, args, kwargs)
+            finally:
+                published, self._step_artifacts = self._step_artifacts, None
+                for slave in slaves:
+                    self.add_artifacts(published.get(slave.base_url, ()))
+
+    async def _step(
+        self, slaves: Sequence[Slave], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> list[Any]:
+        failures: dict[str, AgentError] = {}
+
+        async def step(slave: Slave) -> list[Any]:
+            try:
+                return await self._call(slave, "trigger_all", args, kwargs)  # type: ignore[no-any-return]
+            except AgentErrors as errors:
+                failures.update(errors.failures)
+                return errors.results
+
+        results = [r for part in await self._on_slaves(slaves, step) for r in part]
+        if failures:
+            raise agent_errors("failed to act", failures, results)
+        return results
+
+    # ---- connections
+
+    def create_connections(
+        self, connection_map: Mapping[str, Iterable[Any]], as_coro: bool = False
+    ) -> Any:
+        """Make the connections of ``connection_map`` for agents that are in the slaves.
+
+        Args:
+            connection_map: Address -> list of ``(addr, data)``, as `CreativeAgent.add_connections`
+                takes it.
+            as_coro: Return a coroutine instead of blocking.
+        """
+        return sync_or_coro(self, self._create_connections(connection_map), as_coro)
+
+    @at_home
+    async def _create_connections(self, connection_map: Mapping[str, Iterable[Any]]) -> list[Any]:
+        slaves = self._need_slaves("create_connections")
+        parts: dict[str, dict[str, Any]] = {slave.address: {} for slave in slaves}
+        for addr, connections in connection_map.items():
+            part = parts.get(get_manager(addr))
+            if part is not None:
+                part[addr] = connections
+        made = await self._on_slaves(
+            slaves, lambda s: self._call(s, "create_connections", (parts[s.address],))
+        )
+        return [answer for part in made for answer in part]
+
+    def get_connections(self, data: bool = True, as_coro: bool = False) -> Any:
+        """``(addr, connections)`` of all agents, in slave and then spawn order.
+
+        Args:
+            data: ``connections`` maps addresses to data rather than listing addresses.
+            as_coro: Return a coroutine instead of blocking.
+        """
+        return sync_or_coro(self, self._gather("get_connections", data), as_coro)
+
+    # ---- artifacts
+
+    def add_artifact(self, artifact: Artifact) -> None:
+        """Add an artifact to the environment."""
+        artifact.env_time = self.age
+        self._artifacts.append(artifact)
+        self._log(logging.DEBUG, f"Artifact {len(self._artifacts)} added: {artifact}")
+
+    def add_artifacts(self, artifacts: Iterable[Artifact]) -> None:
+        """Add several artifacts, in order."""
+        for artifact in artifacts:
+            self.add_artifact(artifact)
+
+    def get_artifacts(self, agent_name: str | None = None) -> list[Artifact]:
+        """All artifacts, or those that the agent of that name published."""
+        return [a for a in self._artifacts if agent_name is None or a.creator == agent_name]
+
+    def _take_artifact(self, url: str, artifact: Artifact) -> None:
+        """A slave tells of an artifact."""
+        if self._step_artifacts is None:
+            self.add_artifact(artifact)
+        else:
+            self._step_artifacts.setdefault(url, []).append(artifact)
+
+    # ---- the end
+
+    def save_info(self, folder: str | None, *args: Any, **kwargs: Any) -> Any:
+        """Save what was gathered; called by `close`. Override in a subclass."""
+
+    @at_home
+    async def stop_slaves(self, timeout: float = 1) -> Receipt:
+        """Stop all slaves: ask, wait, and force what does not answer.
+
+        Args:
+            timeout: Seconds that a slave has to save and close its agents.
+
+        Returns:
+            What became of each; when it returns, their processes are gone.
+        """
+        return await self._stop_slaves(timeout, None)
+
+    async def _stop_slaves(self, timeout: float, folder: str | None) -> Receipt:
+        receipts = await self._slaves.stop(timeout, folder)
+        for slave in receipts:
+            if not slave.graceful or slave.errors:
+                self._log(logging.WARNING, f"Could not stop {slave.address} in order: {slave}")
+        return Receipt(receipts)
+
+    def close(self, folder: str | None = None, as_coro: bool = False) -> Any:
+        """Save, stop the slaves and the supervisor, and close the master environment.
+
+        Args:
+            folder: Passed to `save_info` here and in the slaves, and to the agents' ``close``.
+            as_coro: Return a coroutine instead of blocking.
+
+        Returns:
+            The `Receipt`; a second call returns the first one's.
+
+        Raises:
+            AgentErrors: `save_info` raised, or an agent's ``close`` in the master environment; all
+                was closed.
+        """
+        return sync_or_coro(self, self._close(folder), as_coro)
+
+    @at_home
+    async def _close(self, folder: str | None) -> Receipt:
+        if self._receipt is not None:
+            await self._closed.wait()
+            return self._receipt
+        receipt = self._receipt = Receipt()
+        failure: BaseException | None = None
+        # Every wait below is bounded: a cancelled close still closes.
+        with trio.CancelScope(shield=True):
+            try:
+                saved = self.save_info(folder)
+                receipt.saved = await saved if isawaitable(saved) else saved
+            except Exception as error:
+                failure = AgentError.from_exception(self._env.base_url, error)
+            try:
+                receipt.extend(await self._stop_slaves(GRACE_SECONDS, folder))
+            finally:
+                await self._slaves.aclose()
+                await self._env.close(folder=folder, as_coro=True)
+                self._closed.set()
+        if failure is not None:
+            raise failure
+        return receipt
+
+    def destroy(self, folder: str | None = None, as_coro: bool = False) -> Any:
+        """Deprecated: use `close`."""
+        warnings.warn("destroy is deprecated: use close", DeprecationWarning, stacklevel=2)
+        return self.close(folder=folder, as_coro=as_coro)
+
+    # ---- helpers
+
+    def _check_open(self) -> None:
+        if self._receipt is not None:
+            raise NoSlaves(f"{self!r} is closed")
+
+    def _need_slaves(self, method: str) -> list[Slave]:
+        self._check_open()
+        slaves = self._slaves.members
+        if not slaves:
+            raise NoSlaves(f"{method}: there are no slaves; was spawn_slaves() awaited?")
+        return slaves
+
+    async def _on_slaves(
+        self, slaves: Sequence[Slave], work: Callable[[Slave], Awaitable[T]]
+    ) -> list[T]:
+        """Do ``work`` for all slaves at once; the first error cancels the rest."""
+        return await create_tasks(work, slaves, flatten=False)  # type: ignore[arg-type]
+
+    async def _call(
+        self,
+        slave: Slave,
+        method: str,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call a slave's manager."""
+        return await self._env._net.call_agent(slave.address, method, args, dict(kwargs or {}))
+
+    @at_home
+    async def _gather(self, method: str, *args: Any) -> list[Any]:
+        """Call ``method`` of all managers and join the lists that they return."""
+        slaves = self._need_slaves(method)
+        parts = await self._on_slaves(slaves, lambda slave: self._call(slave, method, args))
+        return [item for part in parts for item in part]
+
+    def _log(self, level: int, msg: str) -> None:
+        if self._logger is not None:
+            self._logger.log(level, msg)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        homeless = self._env._home is None and current_home() is None
+        if homeless and sniffio.current_async_library() == "trio":
+            self._own_home = own_home()
+            self._env._home = await self._own_home.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> bool | None:
+        try:
+            await self._close(None)
+        finally:
+            if self._own_home is not None:
+                await self._own_home.__aexit__(*exc_info)
+        return None

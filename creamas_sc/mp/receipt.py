@@ -1,0 +1,51 @@
+"""What became of each slave when it was stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = ["Receipt", "SlaveReceipt"]
+
+
+@dataclass(frozen=True)
+class SlaveReceipt:
+    """How one slave ended.
+
+    Attributes:
+        address: Of its manager.
+        pid: Its process, which is gone and reaped.
+        exit_code: None if a signal ended it, or if it is unknown.
+        signal: The signal that ended it, or None.
+        seconds: From the request to the end.
+        graceful: It ended by itself upon the request: no signal was needed.
+        ended_by: The last step that was needed: "request", "cancel", "term" or "kill", or "lost"
+            if it was gone before.
+        errors: What its `save_info` or its agents' ``close`` raised, as text.
+    """
+
+    address: str
+    pid: int
+    exit_code: int | None
+    signal: int | None
+    seconds: float
+    graceful: bool
+    ended_by: str
+    errors: tuple[str, ...] = ()
+
+
+class Receipt(list[SlaveReceipt]):
+    """One `SlaveReceipt` for each slave, in the order of the slaves.
+
+    Attributes:
+        saved: What the multi-environment's own `save_info` returned.
+    """
+
+    def __init__(self, slaves: Iterable[SlaveReceipt] = (), saved: object = None) -> None:
+        super().__init__(slaves)
+        self.saved = saved
+
+    @property
+    def graceful(self) -> bool:
+        """Whether no slave needed a signal."""
+        return all(slave.graceful for slave in self)

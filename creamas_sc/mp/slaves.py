@@ -1,0 +1,251 @@
+"""A multi-environment's slaves: how they are described, started, lost and stopped."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+from anyio.abc import TaskStatus
+
+from creamas_sc.embedded import PrivateSupervisor, Told, actor_order
+from creamas_sc.errors import ConnectionLost, SlaveLost
+from creamas_sc.identity import Membership
+from creamas_sc.loading import portable_name
+from creamas_sc.mp.receipt import SlaveReceipt
+from creamas_sc.slave import SLAVE_ENTRY, SlaveSpec, pack, unpack
+from creamas_sc.wire.endpoint import base_url
+
+__all__ = ["Slave", "Slaves"]
+
+# A lost connection tells of a death before its cause is known; the cause is awaited this long.
+CAUSE_SECONDS = 0.5
+# Beyond a stop's grace: the rest of the supervisor's ladder, and its answer.
+LADDER_SECONDS = 2.0
+
+_UNKNOWN_EXIT: Told = {"exit_code": None, "signal": None, "error": None}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Slave:
+    """One slave, running or gone.
+
+    Attributes:
+        slot: What the supervisor calls it.
+        base_url: Of its environment.
+        agents: How many agents were spawned into it.
+        gone: Set when its process has ended; ``exit`` then tells how, None where unknown.
+        reported: Its loss was raised to a caller; from then on the others go on without it.
+    """
+
+    slot: str
+    base_url: str
+    pid: int
+    agents: int = 0
+    gone: trio.Event = field(default_factory=trio.Event)
+    exit: Told | None = None
+    reported: bool = False
+
+    @property
+    def address(self) -> str:
+        """Address of its manager."""
+        return f"{self.base_url}0"
+
+    def end(self) -> str:
+        """How it ended, in words."""
+        told = self.exit or _UNKNOWN_EXIT
+        if told["signal"] is not None:
+            how = f"was ended by {signal.Signals(told['signal']).name}"
+        elif told["exit_code"] is not None:
+            how = f"exited with status {told['exit_code']}"
+        else:
+            how = "ended"
+        why = f": {told['error']}" if told["error"] else ""
+        return f"the slave {self.base_url} (pid {self.pid}) {how}{why}"
+
+    def lost(self) -> SlaveLost:
+        """The error of whoever needs it now that it is gone."""
+        self.reported = True
+        told = self.exit or _UNKNOWN_EXIT
+        return SlaveLost(
+            self.end(),
+            address=self.address,
+            pid=self.pid,
+            exit_code=told["exit_code"],
+            signal=told["signal"],
+        )
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, but wake with `SlaveLost` if it dies."""
+        with trio.move_on_after(seconds):
+            await self.gone.wait()
+            raise self.lost()
+
+
+class Slaves:
+    """The slaves of one multi-environment, and the supervisor that owns their processes."""
+
+    def __init__(self, member: Membership | None, seed: int | None) -> None:
+        self.supervisor: PrivateSupervisor | None = None
+        # Without a simulation of their own they are the user's environments like any other.
+        self._member = None if member is None else (member.simulation, member.key, "slave")
+        self._seed = seed
+        self._slaves: list[Slave] = []
+        self._by_url: dict[str, Slave] = {}
+        self._by_slot: dict[str, Slave] = {}
+        self._started = 0
+
+    @property
+    def addrs(self) -> list[str]:
+        """Addresses of the managers."""
+        return [slave.address for slave in self.members]
+
+    @property
+    def members(self) -> list[Slave]:
+        """All slaves but those whose loss was reported."""
+        return [slave for slave in self._slaves if not slave.reported]
+
+    def at(self, address: str) -> Slave:
+        """The slave whose manager is at ``address``.
+
+        Raises:
+            ValueError: There is none.
+        """
+        slave = self._by_url.get(address.rpartition("/")[0] + "/")
+        if slave is None or slave.address != address:
+            raise ValueError(f"{address!r} is no slave's manager; there are {self.addrs}")
+        return slave
+
+    # ---- starting
+
+    def orders(
+        self,
+        addrs: Sequence[tuple[str, int]],
+        env_cls: type | str,
+        mgr_cls: type | str,
+        kwargs: Sequence[Mapping[str, Any]] | None,
+        args: tuple[Any, ...] = (),
+    ) -> list[dict[str, Any]]:
+        """What to ask of the supervisor for slaves at ``addrs``; see `spawn_slaves` for errors."""
+        if kwargs is not None and len(kwargs) != len(addrs):
+            raise ValueError(
+                f"slave_kwargs has {len(kwargs)} items for {len(addrs)} slave_addrs: give one each"
+            )
+        orders = []
+        for i, addr in enumerate(addrs):
+            index = self._started + i
+            spec = SlaveSpec(
+                addr=_checked(addr),
+                env_cls=portable_name(env_cls),
+                mgr_cls=portable_name(mgr_cls),
+                args=args,
+                kwargs={} if kwargs is None else kwargs[i],
+                member=self._member,
+                set_seed=True if self._seed is None else self._seed,
+                index=index,
+            )
+            name = f"slave-{index} {base_url(*addr)}"
+            orders.append(actor_order(f"slave-{index}", name, SLAVE_ENTRY, spec.encode()))
+        self._started += len(addrs)
+        return orders
+
+    async def supervise(self, *, task_status: TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
+        """Start the private supervisor and keep it until `aclose`; a task of the home loop."""
+        self.supervisor = PrivateSupervisor(self._note_exit)
+        try:
+            await self.supervisor.run(task_status=task_status)
+        finally:
+            for slave in self._slaves:
+                slave.gone.set()
+            self.supervisor = None
+
+    async def start(self, orders: Sequence[Told]) -> list[Slave]:
+        """Start slaves, all or none."""
+        assert self.supervisor is not None
+        started = []
+        for told in await self.supervisor.start(orders):
+            slave = Slave(told["slot"], unpack(told["info"]), told["pid"])
+            self._slaves.append(slave)
+            self._by_url[slave.base_url] = slave
+            self._by_slot[slave.slot] = slave
+            started.append(slave)
+        return started
+
+    # ---- losing
+
+    def _note_exit(self, told: Told) -> None:
+        slave = self._by_slot.get(told["slot"])
+        if slave is not None:
+            slave.exit = told
+            slave.gone.set()
+            if not told["expected"]:
+                log.warning("%s", slave.end())
+
+    async def explain_loss(self, address: str, error: ConnectionLost) -> Exception:
+        """What a lost connection to ``address`` means: a `SlaveLost` if it is a slave's."""
+        slave = self._by_url.get(address.rpartition("/")[0] + "/")
+        if slave is None:
+            return error
+        with trio.move_on_after(CAUSE_SECONDS):
+            await slave.gone.wait()
+        if not slave.gone.is_set():
+            return error
+        lost = slave.lost()
+        lost.may_have_run = error.may_have_run
+        return lost
+
+    # ---- stopping
+
+    async def stop(self, grace_seconds: float, folder: str | None) -> list[SlaveReceipt]:
+        """Stop all slaves and forget them; how each ended."""
+        slaves = self._slaves
+        told: Sequence[Told] = ()
+        if slaves and self.supervisor is not None:
+            try:
+                with trio.move_on_after(grace_seconds + LADDER_SECONDS):
+                    told = await self.supervisor.stop(None, grace_seconds, pack(folder))
+            except ConnectionLost:
+                told = ()  # the supervisor is gone, and its slaves with it
+        by_slot = {receipt["slot"]: receipt for receipt in told}
+        self._slaves = []
+        self._by_url.clear()
+        self._by_slot.clear()
+        return [_receipt(slave, by_slot.get(slave.slot)) for slave in slaves]
+
+    async def aclose(self) -> None:
+        """End the supervisor; when this returns, no process of it is left."""
+        if self.supervisor is not None:
+            await self.supervisor.aclose()
+
+
+def _checked(addr: Any) -> tuple[str, int]:
+    try:
+        host, port = addr
+    except (TypeError, ValueError):
+        host = port = None
+    if not isinstance(host, str) or type(port) is not int or not 0 <= port < 1 << 16:
+        raise ValueError(f"{addr!r} is no slave address: expected (host, port)")
+    return host, port
+
+
+def _receipt(slave: Slave, told: Told | None) -> SlaveReceipt:
+    exit_ = told or slave.exit or _UNKNOWN_EXIT
+    payload = None if told is None else told["payload"]
+    errors = [] if payload is None else list(unpack(payload))
+    if exit_.get("error"):
+        errors.append(exit_["error"])
+    return SlaveReceipt(
+        address=slave.address,
+        pid=slave.pid,
+        exit_code=exit_["exit_code"],
+        signal=exit_["signal"],
+        seconds=0.0 if told is None else told["seconds"],
+        graceful=told is not None and told["graceful"],
+        ended_by="lost" if told is None else told["ladder"],
+        errors=tuple(errors),
+    )

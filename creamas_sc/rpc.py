@@ -1,0 +1,107 @@
+"""Calls on agents: which methods are open to others, and the proxy that calls them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+from creamas_sc.errors import BadArguments, NotExposed
+
+__all__ = ["Proxy", "expose"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_EXPOSED = "__creamas_exposed__"
+
+
+def expose(method: Function) -> Function:
+    """Mark a method as one that other agents may call.
+
+    An overriding method must be marked again.
+    """
+    setattr(method, _EXPOSED, True)
+    return method
+
+
+def exposed_method(agent: Any, name: str) -> Callable[..., Any]:
+    """The bound method ``name`` of ``agent``.
+
+    Raises:
+        NotExposed: There is no such method, or it is not marked with `expose`.
+    """
+    method = getattr(agent, name, None)
+    if getattr(method, _EXPOSED, False) and callable(method):
+        return method  # type: ignore[no-any-return]
+    kind = type(agent).__qualname__
+    if callable(method) and not name.startswith("_"):
+        raise NotExposed(f"{kind}.{name} of {agent.addr} is not exposed: mark it with @expose")
+    raise NotExposed(f"{kind} of {agent.addr} has no exposed method {name!r}")
+
+
+def start_call(method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Call ``method``; of a coroutine function this only makes the coroutine.
+
+    Raises:
+        BadArguments: The arguments do not fit its signature.
+    """
+    try:
+        return method(*args, **kwargs)
+    except TypeError as error:
+        # Raised by the call itself, not within the method: no frame below this one.
+        if error.__traceback__ is not None and error.__traceback__.tb_next is None:
+            owner = getattr(method, "__self__", None)
+            where = f" of {owner.addr}" if owner is not None and hasattr(owner, "addr") else ""
+            signature = _signature(method)
+            raise BadArguments(f"{error}; the method{where} is {signature}") from None
+        raise
+
+
+def _signature(method: Callable[..., Any]) -> str:
+    name = getattr(method, "__qualname__", repr(method))
+    try:
+        return f"{name}{inspect.signature(method)}"
+    except (TypeError, ValueError):
+        return str(name)
+
+
+class Caller(Protocol):
+    """What a proxy needs of the environment that it belongs to."""
+
+    def call_agent(
+        self, address: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Coroutine[Any, Any, Any]:
+        """Call ``method`` of the agent at ``address``."""
+
+
+class Proxy:
+    """Stands for an agent wherever it lives; its exposed methods are awaited.
+
+    ``await proxy.evaluate(artifact)`` returns what the agent's ``evaluate`` returns. Proxies of one
+    agent are equal and have its address as ``addr``.
+    """
+
+    __slots__ = ("_env", "addr", "class_name")
+
+    def __init__(self, env: Caller, addr: str, class_name: str = "Agent") -> None:
+        self._env = env
+        self.addr = addr
+        self.class_name = class_name
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        env, addr = self._env, self.addr
+
+        def call(*args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+            return env.call_agent(addr, name, args, kwargs)
+
+        return call
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Proxy) and other.addr == self.addr
+
+    def __hash__(self) -> int:
+        return hash(self.addr)
+
+    def __repr__(self) -> str:
+        return f"{self.class_name.rpartition(':')[2]}Proxy({self.addr!r})"

@@ -1,0 +1,305 @@
+"""Values to bytes and back: equal values of the same types, or a refusal.
+
+Carried are None, bool, int of any size, float, str, bytes, list, tuple, set, frozenset, dict,
+complex, the ``datetime`` types (tzinfo: None, ``timezone``, ``ZoneInfo``), Decimal, UUID, classes,
+numpy's arrays and scalars; objects whose class has a `Serializer`, or the pair of methods
+``_wire_state_(self) -> dict`` and ``_from_wire_state_(cls, state)``; and, by reference, what
+`References` knows. A subclass of a built-in type is refused, not reduced to its base.
+
+What cannot be kept: msgpack turns a ``bytearray`` or ``memoryview`` within a list or dict into
+bytes (elsewhere they are refused); objects that a value holds twice arrive as two.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol
+
+from creamas_sc.errors import DecodeError, EncodeError, LoadError
+from creamas_sc.loading import load_class
+from creamas_sc.wire import extensions
+from creamas_sc.wire.blame import explained, is_call, name_of
+from creamas_sc.wire.frames import Buffer
+from creamas_sc.wire.packing import Decoder, EncodeHandler, Encoder, ext
+
+__all__ = ["Codec", "Payload", "References", "Serializer"]
+
+# A packer never shrinks: after a value larger than this, in bytes, it is not used again.
+_KEPT_BYTES: Final = 2**20
+_PLAIN_TYPES: Final = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
+_ADVICE: Final = (
+    "register a serializer for it, or give its class the methods _wire_state_ and _from_wire_state_"
+)
+
+
+class Payload(NamedTuple):
+    """An encoded value: a body, and large pieces which travel beside it.
+
+    A part may be a view of memory that the value still owns: it must be written before the value
+    changes.
+    """
+
+    body: bytes
+    parts: Sequence[Buffer] = ()
+
+
+@dataclass(frozen=True)
+class Serializer:
+    """How objects of exactly the class ``cls`` travel; both ends must know it by ``name``.
+
+    Attributes:
+        encode: Object to any value that can be carried.
+        decode: What ``encode`` returned to an equal object.
+    """
+
+    cls: type
+    name: str
+    encode: Callable[[Any], Any]
+    decode: Callable[[Any], Any]
+
+
+class References(Protocol):
+    """Objects that stay where they are: agents, and the proxies of agents."""
+
+    @property
+    def types(self) -> tuple[type, ...]:
+        """Classes whose instances, and those of their subclasses, are such objects."""
+
+    def describe(self, obj: Any) -> tuple[str, str]:
+        """Address and class name of ``obj``, an instance of one of ``types``."""
+
+    def resolve(self, address: str, class_name: str) -> Any:
+        """The object of that address, or a stand-in for it."""
+
+
+class Codec:
+    """Encodes and decodes; may be used from several threads at once.
+
+    Raises:
+        ValueError: Two serializers for one class or of one name, or one for a plain type.
+    """
+
+    def __init__(
+        self, serializers: Iterable[Serializer] = (), references: References | None = None
+    ) -> None:
+        self._references = references
+        self._serializers: dict[str, Serializer] = {}
+        self._classes: dict[str, Any] = {}
+        self._encode_handlers = dict(extensions.ENCODERS)
+        self._decode_handlers = {
+            **extensions.DECODERS,
+            extensions.ARRAY: _decode_array,
+            extensions.SCALAR: _decode_scalar,
+            extensions.SERIALIZED: self._decode_serialized,
+            extensions.OBJECT: self._decode_object,
+            extensions.REFERENCE: self._decode_reference,
+        }
+        # Free ones: whoever encodes or decodes takes one, and gives it back if all went well.
+        self._encoders: list[Encoder] = []
+        self._decoders: list[Decoder] = []
+        taken: set[type] = set(_PLAIN_TYPES)
+        for serializer in serializers:
+            if serializer.cls in taken or serializer.name in self._serializers:
+                raise ValueError(f"cannot register another serializer for {serializer}")
+            taken.add(serializer.cls)
+            self._serializers[serializer.name] = serializer
+            self._encode_handlers[serializer.cls] = _serialized_encoder(serializer)
+
+    def encode(self, value: Any, root: str = "args") -> Payload:
+        """Encode ``value``.
+
+        Args:
+            root: What the value is called in errors. For a call's ``(args, kwargs)`` leave it at
+                "args": keyword arguments are called "kwargs" then.
+
+        Raises:
+            EncodeError: Some piece of the value cannot be carried; which one, and where it sits.
+        """
+        try:
+            encoder = self._encoders.pop()
+        except IndexError:
+            encoder = self._new_encoder()
+        try:
+            body = _pack_top(encoder, value)
+        except Exception as error:
+            encoder = self._new_encoder("surrogatepass")
+            body = self._pack_again(encoder, value, root, error)
+        parts: Sequence[Buffer] = ()
+        if encoder.parts:
+            parts, encoder.parts = encoder.parts, []
+        if len(body) < _KEPT_BYTES:
+            self._encoders.append(encoder)
+        return Payload(body, parts)
+
+    def decode(self, payload: Payload) -> Any:
+        """The value that was encoded; arrays in it may be built upon the payload's parts.
+
+        Raises:
+            DecodeError: The bytes are no value, or one that needs a class which is not here.
+        """
+        try:
+            decoder = self._decoders.pop()
+        except IndexError:
+            decoder = Decoder(self._decode_handlers)
+        try:
+            body, decoder.parts = payload
+            value = decoder.unpack(body)
+        except DecodeError:
+            raise
+        except LoadError as error:
+            raise DecodeError(str(error)) from error
+        except Exception as error:
+            raise DecodeError(f"not an encoded value: {error!r}") from error
+        decoder.parts = ()
+        self._decoders.append(decoder)
+        return _unpack_top(value) if type(value) is list else value
+
+    # ---- encoding
+
+    def _new_encoder(self, unicode_errors: str | None = None) -> Encoder:
+        return Encoder(self._encode_handlers, self._find_handler, unicode_errors)
+
+    def _pack_again(self, encoder: Encoder, value: Any, root: str, error: Exception) -> bytes:
+        """Pack strings with lone surrogates, as undecodable file names have; else explain."""
+        if isinstance(error, UnicodeEncodeError):
+            try:
+                return _pack_top(encoder, value)
+            except Exception as other:
+                error = other
+        raise explained(value, root, error, self._failure_of) from error
+
+    def _failure_of(self, value: Any) -> Exception | None:
+        try:
+            _pack_top(self._new_encoder("surrogatepass"), value)
+        except Exception as error:
+            return error
+        return None
+
+    def _find_handler(self, cls: type) -> EncodeHandler:
+        handler = self._handler_of(cls)
+        if handler is None:
+            raise EncodeError(_ADVICE, type_name=name_of(cls))
+        self._encode_handlers[cls] = handler
+        return handler
+
+    def _handler_of(self, cls: type) -> EncodeHandler | None:
+        if self._references is not None and issubclass(cls, self._references.types):
+            return self._encode_reference
+        if issubclass(cls, type):
+            return extensions.encode_type
+        if hasattr(cls, "_wire_state_") and hasattr(cls, "_from_wire_state_"):
+            return _object_encoder(cls)
+        # Whoever has a value of these modules has imported them.
+        zoneinfo = sys.modules.get("zoneinfo")
+        if zoneinfo is not None and cls is zoneinfo.ZoneInfo:
+            return extensions.encode_zone_info
+        if sys.modules.get("numpy") is not None:
+            from creamas_sc.wire import numpy_values
+
+            return numpy_values.encoder_of(cls)
+        return None
+
+    def _encode_reference(self, encoder: Encoder, value: Any) -> Any:
+        assert self._references is not None
+        return ext(extensions.REFERENCE, encoder.pack(list(self._references.describe(value))))
+
+    # ---- decoding
+
+    def _decode_reference(self, decoder: Decoder, data: bytes) -> Any:
+        address, name = decoder.unpack_list(data, 2)
+        if self._references is None or type(address) is not str or type(name) is not str:
+            raise DecodeError("a reference to an agent, where none can be")
+        return self._references.resolve(address, name)
+
+    def _decode_serialized(self, decoder: Decoder, data: bytes) -> Any:
+        name, told = decoder.unpack_list(data, 2)
+        serializer = self._serializers.get(name)
+        if serializer is None:
+            raise DecodeError(f"no serializer {name!r} is registered here")
+        try:
+            return serializer.decode(told)
+        except Exception as error:
+            raise DecodeError(f"serializer {name!r} failed to decode: {error!r}") from error
+
+    def _decode_object(self, decoder: Decoder, data: bytes) -> Any:
+        name, state = decoder.unpack_list(data, 2)
+        cls = self._classes.get(name)
+        if cls is None:
+            cls = load_class(name)
+            if not hasattr(cls, "_from_wire_state_"):
+                raise DecodeError(f"objects of class {name!r} do not travel")
+            self._classes[name] = cls
+        try:
+            return cls._from_wire_state_(state)
+        except Exception as error:
+            raise DecodeError(f"{name}._from_wire_state_ failed: {error!r}") from error
+
+
+def _pack_top(encoder: Encoder, value: Any) -> bytes:
+    """Pack a whole value.
+
+    Arguments and results need no extension, which would cost more than the rest. The pair
+    ``(args, kwargs)`` is the one list ``[*args, kwargs]``, any other tuple ``[*value, True]``; a
+    value which is a list is ``[value, None]``, to be told from these.
+    """
+    kind = type(value)
+    if kind is tuple:
+        if is_call(value):
+            args, kwargs = value
+            if args:
+                args = encoder.lift(args)
+            if kwargs:
+                kwargs = encoder.lift(kwargs)
+            return encoder.pack([*args, kwargs])
+        return encoder.pack([*encoder.lift(value), True])
+    value = encoder.lift(value)
+    return encoder.pack([value, None] if kind is list else value)
+
+
+def _unpack_top(items: list[Any]) -> Any:
+    last = items.pop() if items else None
+    if type(last) is dict:
+        return tuple(items), last
+    if last is True:
+        return tuple(items)
+    if last is None and len(items) == 1 and type(items[0]) is list:
+        return items[0]
+    raise DecodeError("not an encoded value: a list of no known form")
+
+
+def _serialized_encoder(serializer: Serializer) -> EncodeHandler:
+    def encode(encoder: Encoder, value: Any) -> Any:
+        told = encoder.lift(serializer.encode(value))
+        return ext(extensions.SERIALIZED, encoder.pack([serializer.name, told]))
+
+    return encode
+
+
+def _object_encoder(cls: type) -> EncodeHandler:
+    name = extensions.travel_name(cls)
+
+    def encode(encoder: Encoder, value: Any) -> Any:
+        state = value._wire_state_()
+        if type(state) is not dict:
+            raise EncodeError("_wire_state_ must return a dict", type_name=name_of(cls))
+        return ext(extensions.OBJECT, encoder.pack([name, encoder.lift(state)]))
+
+    return encode
+
+
+def _decode_array(decoder: Decoder, data: bytes) -> Any:
+    return _numpy_values().decode_array(decoder, data)
+
+
+def _decode_scalar(decoder: Decoder, data: bytes) -> Any:
+    return _numpy_values().decode_scalar(decoder, data)
+
+
+def _numpy_values() -> Any:
+    try:
+        from creamas_sc.wire import numpy_values
+    except ImportError as error:
+        raise DecodeError("a numpy value came, and numpy is not installed here") from error
+    return numpy_values

@@ -1,0 +1,444 @@
+"""One framed connection, driven with anyio: calls go both ways, pipelined, each cancellable.
+
+The reader task handles what arrives; a call that a handler can answer at once is answered there,
+any other gets a task of its own. Whoever has something to send writes it directly when the socket
+is free and nobody else is about to; what the socket does not take is left to the writer task.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+import anyio
+import anyio.lowlevel
+import msgpack
+from anyio.abc import ByteStream, SocketAttribute, TaskGroup
+
+from creamas_sc.errors import (
+    CallRefused,
+    ConnectionLost,
+    CreamasError,
+    DeadlineExceeded,
+    DecodeError,
+    EncodeError,
+    ProtocolError,
+    from_wire,
+    to_wire,
+)
+from creamas_sc.wire.codec import Codec, Payload
+from creamas_sc.wire.frames import Frame, FrameReader, Kind, encode_frame
+
+__all__ = ["Connection", "Request"]
+
+log = logging.getLogger(__name__)
+
+# How long a cancelled call waits for the callee to confirm, in seconds (design: promise 3).
+ACKNOWLEDGE_SECONDS = 0.4
+# Time to write out what is queued when a connection is closed, in seconds.
+FLUSH_SECONDS = 0.5
+READ_BYTES = 1 << 18
+# Senders wait while more than this is queued; a peer that asks on meanwhile is served in turn.
+HIGH_WATER_BYTES = 1 << 22
+JOIN_BYTES = 1 << 16
+MAX_CALLS_IN_FLIGHT = 100_000
+
+
+class Request(NamedTuple):
+    """A call that arrived: ``remaining`` is its deadline in seconds from now, or None."""
+
+    connection: Connection
+    target: int | None
+    method: str
+    payload: Payload
+    remaining: float | None
+
+
+Answer = Payload | Awaitable[Payload]
+Handler = Callable[[Request], Answer]
+EventHandler = Callable[[str, Payload], None]
+
+
+class _Slot:
+    """A call of ours in flight."""
+
+    __slots__ = ("done", "frame")
+
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.frame: Frame | None = None
+
+
+class Connection:
+    """Both ends of a connection are one of these.
+
+    Args:
+        stream: The connected byte stream; owned and closed by the connection.
+        serve: Answers the peer's calls; None refuses them. It returns the answer, or an awaitable
+            of it, which then runs in a task of its own. Errors it raises travel to the caller.
+        codec: Carries errors, and the results that some of them hold.
+        on_event: Told of each event, in order, in the reader task.
+        reader, backlog: Where a handshake on ``stream`` left off.
+        name: The peer, for error messages.
+    """
+
+    def __init__(
+        self,
+        stream: ByteStream,
+        serve: Handler | None = None,
+        *,
+        codec: Codec | None = None,
+        on_event: EventHandler | None = None,
+        reader: FrameReader | None = None,
+        backlog: Sequence[Frame] = (),
+        name: str = "peer",
+    ) -> None:
+        self.name = name
+        self.closed = anyio.Event()
+        self._stream = stream
+        self._serve = serve
+        self._codec = codec or Codec()
+        self._on_event = on_event
+        self._reader = reader or FrameReader()
+        self._backlog = list(backlog)
+        self._ids = itertools.count(1)
+        self._pending: dict[int, _Slot] = {}
+        self._serving: dict[int, anyio.CancelScope] = {}
+        self._scope = anyio.CancelScope()
+        self._tasks: TaskGroup | None = None
+        self._out: list[Any] = []
+        self._out_bytes = 0
+        self._corked = False
+        self._writing = False
+        self._wake = anyio.Event()
+        self._drained = anyio.Event()
+        self._drained.set()
+        self._over = False
+        self._raw = _raw_socket(stream)
+        self.before_reply: Callable[[], None] | None = None
+
+    # ---- life
+
+    async def run(self) -> None:
+        """Read and write until the peer goes, breaks the protocol, or `aclose` is called.
+
+        Never raises but for cancellation: calls in flight get `ConnectionLost`, the peer's calls
+        are cancelled.
+        """
+        try:
+            with self._scope:
+                async with anyio.create_task_group() as tasks:
+                    self._tasks = tasks
+                    tasks.start_soon(self._write_loop)
+                    await self._read_loop()
+                    self._end()
+                    tasks.cancel_scope.cancel()
+        finally:
+            self._end()
+            with anyio.CancelScope(shield=True):
+                await anyio.aclose_forcefully(self._stream)
+            self.closed.set()
+
+    async def aclose(self) -> None:
+        """Write out what is queued, within a bound, and end the connection."""
+        if not self._over:
+            with anyio.move_on_after(FLUSH_SECONDS):
+                await self._drained.wait()
+        self.abort()
+        if self._tasks is not None:
+            with anyio.CancelScope(shield=True):
+                await self.closed.wait()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self._end()
+        self._scope.cancel()
+
+    @property
+    def alive(self) -> bool:
+        """Whether calls can be made."""
+        return not self._over
+
+    @property
+    def serving(self) -> bool:
+        """Whether calls of the peer are in flight."""
+        return bool(self._serving)
+
+    def _end(self) -> None:
+        self._over = True
+        for slot in self._pending.values():
+            slot.done.set()
+        self._drained.set()
+
+    # ---- calls of ours
+
+    async def call(
+        self, target: int | None, method: str, payload: Payload, *, timeout: float | None = None
+    ) -> Payload:
+        """Call ``method`` of the peer's ``target`` and return its answer.
+
+        Args:
+            timeout: Seconds this call may take; the caller's own cancel scopes count too.
+
+        Raises:
+            ConnectionLost: The connection ended.
+            DeadlineExceeded: ``timeout`` passed.
+            Exception: What the callee raised, as `creamas_sc.errors` tells it.
+        """
+        if self._over:
+            raise ConnectionLost(f"no connection to {self.name}", may_have_run=False)
+        call_id = next(self._ids)
+        slot = self._pending[call_id] = _Slot()
+        deadline = anyio.current_effective_deadline()
+        meta = msgpack.packb((target, method, _remaining(deadline, timeout)))
+        try:
+            self._send(encode_frame(Kind.REQUEST, call_id, meta, payload.body, payload.parts))
+            await self._reply_to(call_id, slot, timeout, method)
+        finally:
+            del self._pending[call_id]
+        try:
+            return self._answer(slot.frame)
+        except DeadlineExceeded:
+            # The callee's clock was a little ahead: let the caller's own scope do its part.
+            if 0 < deadline - anyio.current_time() < ACKNOWLEDGE_SECONDS:
+                await anyio.sleep_until(deadline)
+                await anyio.lowlevel.checkpoint()
+            raise
+
+    async def _reply_to(
+        self, call_id: int, slot: _Slot, timeout: float | None, method: str
+    ) -> None:
+        """Wait until ``slot`` is filled; a wait that is given up cancels the peer's work."""
+        try:
+            if timeout is None:
+                await slot.done.wait()
+                return
+            with anyio.move_on_after(timeout):
+                await slot.done.wait()
+        except anyio.get_cancelled_exc_class():
+            await self._cancel(call_id, slot)
+            raise
+        if slot.done.is_set():
+            return
+        acknowledged = await self._cancel(call_id, slot)
+        if slot.frame is None or slot.frame.kind is not Kind.REPLY:
+            raise DeadlineExceeded(
+                f"{method} of {self.name} did not finish in {timeout:g} s",
+                acknowledged=acknowledged,
+                addresses=[self.name],
+            )
+
+    async def _cancel(self, call_id: int, slot: _Slot) -> bool:
+        """Ask the peer to cancel a call; whether it confirmed within the bound."""
+        if self._over:
+            return False
+        self._send(encode_frame(Kind.CANCEL, call_id))
+        with anyio.move_on_after(ACKNOWLEDGE_SECONDS, shield=True):
+            await slot.done.wait()
+        return slot.frame is not None
+
+    def _answer(self, frame: Frame | None) -> Payload:
+        if frame is None:
+            raise ConnectionLost(f"the connection to {self.name} was lost", address=self.name)
+        if frame.kind is Kind.REPLY:
+            return Payload(frame.body, frame.parts)
+        raise from_wire(self._codec.decode(Payload(frame.body, frame.parts)))
+
+    def post(self, event: str, payload: Payload) -> None:
+        """Send an event; nobody answers. Does nothing once the connection is over."""
+        if not self._over:
+            meta = event.encode()
+            self._send(encode_frame(Kind.EVENT, 0, meta, payload.body, payload.parts))
+
+    # ---- reading
+
+    async def _read_loop(self) -> None:
+        try:
+            self._take(self._backlog)
+            while not self._over:
+                data = await self._stream.receive(READ_BYTES)
+                self._take(self._reader.receive_data(data))
+        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+            return
+        except (ProtocolError, DecodeError) as error:
+            log.warning("closing the connection to %s: %s", self.name, error)
+
+    def _take(self, frames: Sequence[Frame]) -> None:
+        self._corked = True
+        try:
+            for frame in frames:
+                self._take_frame(frame)
+        finally:
+            self._corked = False
+            if self._out and not self._writing:
+                self._flush()
+
+    def _take_frame(self, frame: Frame) -> None:
+        kind = frame.kind
+        if kind is Kind.REPLY or kind is Kind.FAILURE:
+            slot = self._pending.get(frame.call_id)
+            if slot is not None:  # else: a late answer to a call given up
+                slot.frame = frame
+                slot.done.set()
+        elif kind is Kind.REQUEST:
+            self._take_request(frame)
+        elif kind is Kind.CANCEL:
+            scope = self._serving.get(frame.call_id)
+            if scope is not None:
+                scope.cancel()
+        elif kind is Kind.EVENT:
+            if self._on_event is not None:
+                self._on_event(frame.meta.decode(), Payload(frame.body, frame.parts))
+        else:
+            raise ProtocolError(f"unexpected {kind.name} frame")
+
+    def _take_request(self, frame: Frame) -> None:
+        try:
+            target, method, remaining = msgpack.unpackb(frame.meta)
+            if not isinstance(method, str):
+                raise TypeError("method is no string")
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise ProtocolError(f"malformed request: {error!r}") from error
+        payload = Payload(frame.body, frame.parts)
+        request = Request(self, target, method, payload, remaining)
+        call_id = frame.call_id
+        try:
+            answer = self._begin(request)
+        except Exception as error:
+            self._fail(call_id, error)
+            return
+        if isinstance(answer, Payload):
+            self._reply(call_id, answer)
+        else:
+            scope = anyio.CancelScope()
+            self._serving[call_id] = scope
+            assert self._tasks is not None
+            self._tasks.start_soon(self._finish, call_id, request, answer, scope)
+
+    def _begin(self, request: Request) -> Answer:
+        if self._serve is None:
+            raise CallRefused(f"{request.method}: this end takes no calls")
+        if len(self._serving) >= MAX_CALLS_IN_FLIGHT:
+            raise CallRefused(f"{request.method}: {MAX_CALLS_IN_FLIGHT} calls are in flight")
+        return self._serve(request)
+
+    async def _finish(
+        self, call_id: int, request: Request, answer: Awaitable[Payload], scope: anyio.CancelScope
+    ) -> None:
+        """Await the answer to one of the peer's calls, within the call's deadline, and send it."""
+        try:
+            with scope:
+                if request.remaining is not None:
+                    scope.deadline = anyio.current_time() + request.remaining
+                self._reply(call_id, await answer)
+                await self._drained.wait()
+                return
+        except Exception as error:
+            self._fail(call_id, error)
+            return
+        finally:
+            self._serving.pop(call_id, None)
+        ended = f"{request.method} was cancelled, or its time ran out"
+        self._fail(call_id, DeadlineExceeded(ended, acknowledged=True))
+
+    def _reply(self, call_id: int, answer: Payload) -> None:
+        if self._over:
+            return
+        if self.before_reply is not None:
+            self.before_reply()
+        self._send(encode_frame(Kind.REPLY, call_id, b"", answer.body, answer.parts))
+
+    def _fail(self, call_id: int, error: Exception) -> None:
+        if self._over:
+            return
+        if not isinstance(error, (CreamasError, ExceptionGroup)):
+            log.error("a call failed inside creamas_sc", exc_info=error)
+        if self.before_reply is not None:
+            self.before_reply()
+        try:
+            told = self._codec.encode(to_wire(error))
+        except EncodeError as refused:
+            told = self._codec.encode(to_wire(refused))
+        self._send(encode_frame(Kind.FAILURE, call_id, b"", told.body, told.parts))
+
+    # ---- writing
+
+    def _send(self, buffers: Sequence[Any]) -> None:
+        self._out.extend(buffers)
+        self._out_bytes += sum(map(len, buffers))
+        if not self._corked and not self._writing:
+            # With several calls in flight others are about to send: one write for all of them.
+            if len(self._pending) > 1 or self._raw is None:
+                self._wake.set()
+            else:
+                self._flush()
+
+    def _flush(self) -> None:
+        """Write from here what the socket takes now; the rest is the writer task's."""
+        while self._out and self._raw is not None:
+            chunk = self._next_chunk()
+            try:
+                sent = self._raw.send(chunk)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self._end()  # the reader sees the end too
+                return
+            self._out_bytes -= sent
+            if sent < len(chunk):
+                self._out.insert(0, memoryview(chunk)[sent:])
+                break
+        if self._out:
+            if self._out_bytes > HIGH_WATER_BYTES and self._drained.is_set():
+                self._drained = anyio.Event()
+            self._wake.set()
+
+    def _next_chunk(self) -> Any:
+        """Take from the queue what goes into one write: a large buffer, or small ones joined."""
+        out = self._out
+        if len(out) == 1 or len(out[0]) >= JOIN_BYTES:
+            return out.pop(0)
+        size = count = 0
+        for count, buffer in enumerate(out):
+            size += len(buffer)
+            if size > JOIN_BYTES and count:
+                break
+        else:
+            count += 1
+        chunk = b"".join(out[:count])
+        del out[:count]
+        return chunk
+
+    async def _write_loop(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake = anyio.Event()
+                self._writing = True
+                while self._out:
+                    chunk = self._next_chunk()
+                    await self._stream.send(chunk)
+                    self._out_bytes -= len(chunk)
+                self._writing = False
+                self._drained.set()
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+            self._end()
+        finally:
+            self._writing = False
+
+
+def _remaining(deadline: float, timeout: float | None) -> float | None:
+    """Seconds until the nearer of ``deadline`` (on the loop's clock) and ``timeout``, or None."""
+    left = deadline - anyio.current_time()
+    if timeout is not None:
+        left = min(left, timeout)
+    return None if left == float("inf") else max(left, 0.0)
+
+
+def _raw_socket(stream: ByteStream) -> socket.socket | None:
+    """The non-blocking socket under ``stream`` where writing to it directly is sound: on trio."""
+    raw = stream.extra(SocketAttribute.raw_socket, None)
+    return raw if isinstance(raw, socket.socket) and raw.gettimeout() == 0 else None

@@ -1,0 +1,295 @@
+"""An environment's place on the network: its listener, and one connection to each peer.
+
+Everything runs in the nursery of `Endpoint.run`; when that returns, listener, connections and their
+tasks are gone.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from typing import cast
+
+import anyio
+from anyio.abc import SocketListener, SocketStream, TaskGroup, TaskStatus
+
+from creamas_sc.errors import ConnectionLost, HandshakeError, ProtocolError, StartError
+from creamas_sc.wire.codec import Codec, Payload
+from creamas_sc.wire.connection import Connection, Handler
+from creamas_sc.wire.frames import Frame, FrameReader
+from creamas_sc.wire.handshake import Handshake, Identity
+
+__all__ = ["Endpoint", "base_url", "listen", "split_address"]
+
+log = logging.getLogger(__name__)
+
+HANDSHAKE_SECONDS = 5.0
+HANDSHAKE_BYTES = 4096
+MAX_CONNECTIONS = 1024
+RETRY_SECONDS = (0.01, 0.2)
+ACCEPT_PAUSE_SECONDS = 0.1
+DISMISS_SECONDS = 0.2
+
+
+def base_url(host: str, port: int) -> str:
+    """``tcp://host:port/``, to which an agent's number is appended."""
+    return f"tcp://[{host}]:{port}/" if ":" in host else f"tcp://{host}:{port}/"
+
+
+def split_address(address: str) -> tuple[str, int, int]:
+    """Host, port and agent number of ``tcp://host:port/number``.
+
+    Raises:
+        ValueError: The address is not of that form.
+    """
+    scheme, _, rest = address.partition("://")
+    place, _, number = rest.partition("/")
+    host, _, port = place.rpartition(":")
+    if scheme == "tcp" and host and port.isdecimal() and number.isdecimal():
+        return host.strip("[]"), int(port), int(number)
+    raise ValueError(f"{address!r} is no agent's address: expected 'tcp://host:port/number'")
+
+
+class Endpoint:
+    """Listens for peers of the same simulation and connects to them.
+
+    Args:
+        serve: Answers the calls of every connection.
+        codec: Carries their errors.
+        on_event: Told of each event: connection, name, payload.
+        on_link: Told of each connection once its peer is known, before anything is read.
+    """
+
+    def __init__(
+        self,
+        serve: Handler,
+        codec: Codec,
+        on_event: Callable[[Connection, str, Payload], None],
+        on_link: Callable[[Connection, Identity], None],
+    ) -> None:
+        self._serve = serve
+        self._codec = codec
+        self._on_event = on_event
+        self._on_link = on_link
+        self._identity: Identity | None = None
+        self._links: dict[str, Connection] = {}
+        self._opening: dict[str, anyio.Lock] = {}
+        self._accepted = 0
+        self._tasks: TaskGroup | None = None
+        self._ended: anyio.Event | None = None
+
+    async def run(
+        self,
+        listener: SocketListener,
+        identity: Identity,
+        *,
+        task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Accept and keep connections until cancelled or `aclose` is called."""
+        self._identity = identity
+        self._ended = anyio.Event()
+        try:
+            async with listener, anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                task_status.started()
+                while True:
+                    stream = await _accept(listener)
+                    if self._accepted >= MAX_CONNECTIONS:
+                        log.warning("refused a connection: %d are open", MAX_CONNECTIONS)
+                        await anyio.aclose_forcefully(stream)
+                        continue
+                    self._accepted += 1
+                    tasks.start_soon(self._welcome, stream)
+        finally:
+            self._tasks = None
+            self._links.clear()
+            self._ended.set()
+
+    async def aclose(self) -> None:
+        """Write out what is queued, close everything and wait until it is closed."""
+        if self._tasks is not None:
+            async with anyio.create_task_group() as closing:
+                for link in list(self._links.values()):
+                    closing.start_soon(link.aclose)
+        if self._tasks is not None and self._ended is not None:
+            self._tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await self._ended.wait()
+
+    # ---- incoming
+
+    async def _welcome(self, stream: SocketStream) -> None:
+        try:
+            link = await self._authenticate(stream, client=False)
+            if link is not None:
+                await link.run()
+        finally:
+            self._accepted -= 1
+
+    async def _authenticate(self, stream: SocketStream, *, client: bool) -> Connection | None:
+        """A connection whose peer has proved itself; of an accepted stranger None, logged once."""
+        assert self._identity is not None
+        make = Handshake.client if client else Handshake.server
+        handshake = make(self._identity)
+        reader = FrameReader(HANDSHAKE_BYTES)
+        try:
+            with anyio.fail_after(HANDSHAKE_SECONDS):
+                backlog = await _shake_hands(stream, handshake, reader)
+        except (HandshakeError, ProtocolError, TimeoutError, OSError, anyio.EndOfStream,
+                anyio.BrokenResourceError) as error:  # fmt: skip
+            await _dismiss(stream, handshake)
+            if client:
+                raise
+            log.warning("refused a connection: %s", error or type(error).__name__)
+            return None
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await anyio.aclose_forcefully(stream)
+            raise
+        return self._link(stream, handshake.peer, reader, backlog)
+
+    def _link(
+        self, stream: SocketStream, peer: Identity, reader: FrameReader, backlog: list[Frame]
+    ) -> Connection:
+        reader.max_frame_bytes = FrameReader().max_frame_bytes
+        link = Connection(
+            stream,
+            self._serve,
+            codec=self._codec,
+            on_event=lambda name, payload: self._on_event(link, name, payload),
+            reader=reader,
+            backlog=backlog,
+            name=peer.address,
+        )
+        known = self._links.get(peer.address)
+        if known is None or not known.alive:
+            # The peer's own connection serves calls to it, too.
+            self._links[peer.address] = link
+        self._on_link(link, peer)
+        return link
+
+    # ---- outgoing
+
+    async def connection(self, host: str, port: int, *, timeout: float | None = 0) -> Connection:
+        """The connection to the environment at ``host`` and ``port``, opened if need be.
+
+        Args:
+            timeout: Seconds to keep trying while nobody listens there; 0 for one attempt, None
+                for no limit.
+
+        Raises:
+            ConnectionLost: Nobody listens there.
+            HandshakeError: Who listens there is not of this simulation.
+        """
+        url = base_url(host, port)
+        link = self._links.get(url)
+        if link is not None and link.alive:
+            return link
+        async with self._opening.setdefault(url, anyio.Lock()):
+            link = self._links.get(url)
+            if link is None or not link.alive:
+                link = await self._open(host, port, timeout)
+            return link
+
+    async def _open(self, host: str, port: int, timeout: float | None) -> Connection:
+        if self._tasks is None:
+            raise ConnectionLost("this environment is closed", may_have_run=False)
+        url = base_url(host, port)
+        stream = await _connect(host, port, timeout)
+        try:
+            link = await self._authenticate(stream, client=True)
+        except (ProtocolError, TimeoutError, OSError, anyio.EndOfStream,
+                anyio.BrokenResourceError) as error:  # fmt: skip
+            if isinstance(error, HandshakeError):
+                raise
+            raise HandshakeError(
+                f"what listens at {url} is no environment of this simulation"
+            ) from error
+        assert link is not None
+        tasks = self._tasks
+        if tasks is None:
+            link.abort()
+            raise ConnectionLost("this environment is closed", may_have_run=False)
+        self._links[url] = link
+        tasks.start_soon(link.run)
+        return link
+
+
+async def listen(host: str, port: int) -> SocketListener:
+    """A listener on ``host`` and ``port`` (0 for any free one).
+
+    Raises:
+        StartError: The address cannot be had; the message says which and why.
+    """
+    try:
+        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        # One address of those that a name has, so that port 0 is one port.
+        _, _, _, _, place = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+        multi = await anyio.create_tcp_listener(local_host=place[0], local_port=place[1])
+    except (OSError, OverflowError) as error:
+        taken = getattr(error, "errno", None) == errno.EADDRINUSE
+        why = "the port is taken" if taken else str(error)
+        raise StartError(f"cannot listen on {host}:{port}: {why}") from None
+    return cast("SocketListener", multi.listeners[0])
+
+
+async def _accept(listener: SocketListener) -> SocketStream:
+    while True:
+        try:
+            return await listener.accept()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+                raise
+            # Out of descriptors: the kernel keeps the peer waiting until some are free.
+            log.warning("cannot accept a connection now: %s", error.strerror)
+            await anyio.sleep(ACCEPT_PAUSE_SECONDS)
+
+
+async def _shake_hands(
+    stream: SocketStream, handshake: Handshake, reader: FrameReader
+) -> list[Frame]:
+    """Prove each other's membership; returns frames that came right behind the proof."""
+    while True:
+        for data in handshake.data_to_send():
+            await stream.send(data)
+        if handshake.complete:
+            return []
+        frames = reader.receive_data(await stream.receive(HANDSHAKE_BYTES))
+        while frames:
+            handshake.receive(frames.pop(0))
+            if handshake.complete:
+                for data in handshake.data_to_send():
+                    await stream.send(data)
+                return frames
+
+
+async def _dismiss(stream: SocketStream, handshake: Handshake) -> None:
+    """Tell a peer why it is refused, if it listens, and close."""
+    with anyio.move_on_after(DISMISS_SECONDS):
+        try:
+            for data in handshake.data_to_send():
+                await stream.send(data)
+        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            pass  # it is gone already
+    await anyio.aclose_forcefully(stream)
+
+
+async def _connect(host: str, port: int, timeout: float | None) -> SocketStream:
+    limit = float("inf") if timeout is None else timeout
+    give_up_at = anyio.current_time() + limit
+    pause, longest = RETRY_SECONDS
+    while True:
+        try:
+            with anyio.fail_after(max(HANDSHAKE_SECONDS, 0 if timeout is None else timeout)):
+                return await anyio.connect_tcp(host, port)
+        except (OSError, TimeoutError) as error:
+            # Nothing tells when somebody will listen there: asking again is the only way.
+            if anyio.current_time() + pause > give_up_at:
+                url = base_url(host, port)
+                raise ConnectionLost(
+                    f"nobody listens at {url}", address=url, may_have_run=False
+                ) from error
+        await anyio.sleep(pause)
+        pause = min(2 * pause, longest)

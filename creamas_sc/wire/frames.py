@@ -1,0 +1,278 @@
+"""Frames to bytes and back, without I/O.
+
+A frame is a fixed header, the lengths of its parts, and then meta, body and parts::
+
+    length u32 | kind u8 | pad u8 | meta length u16 | call id u32 | number of parts u32
+    part lengths u32 ... | meta | body | parts
+
+``length`` counts everything after the header; all numbers are big-endian. The parts are large
+binary pieces (array data, long ``bytes``) which travel next to the body, so that neither side
+copies them into or out of it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Final, NamedTuple, TypeAlias
+
+from creamas_sc.errors import EncodeError, ProtocolError
+
+__all__ = [
+    "HELLO_FRAME_BYTES",
+    "MAX_FRAME_BYTES",
+    "MAX_PARTS",
+    "Buffer",
+    "Frame",
+    "FrameReader",
+    "Kind",
+    "encode_frame",
+]
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+MAX_FRAME_BYTES: Final = 256 * 2**20
+"""Default limit of what follows a frame's header, in bytes."""
+HELLO_FRAME_BYTES: Final = 1024
+"""The same limit before the handshake is done."""
+MAX_PARTS: Final = 1024
+
+_HEADER: Final = struct.Struct("!IBxHII")
+_MAX_META_BYTES: Final = 2**16 - 1
+# Up to here one more copy costs less than one more write.
+_JOIN_BYTES: Final = 16 * 2**10
+
+
+class Kind(IntEnum):
+    """What a frame is for."""
+
+    HELLO = 1
+    REQUEST = 2
+    REPLY = 3
+    FAILURE = 4
+    CANCEL = 5
+    EVENT = 6
+
+
+# Kind(number) costs ten times as much as a look-up.
+_KINDS: Final = {int(kind): kind for kind in Kind}
+
+
+class Frame(NamedTuple):
+    """One frame, its fields in the order of `encode_frame`'s parameters.
+
+    Parts that `FrameReader` returns are bytearrays of their own: aligned, and writable, so that
+    an array may be built upon one.
+    """
+
+    kind: Kind
+    call_id: int
+    meta: bytes = b""
+    body: bytes = b""
+    parts: Sequence[Buffer] = ()
+
+
+def encode_frame(
+    kind: Kind,
+    call_id: int,
+    meta: bytes = b"",
+    body: Buffer = b"",
+    parts: Sequence[Buffer] = (),
+    *,
+    max_frame_bytes: int = MAX_FRAME_BYTES,
+) -> list[Buffer]:
+    """Lay out a frame as buffers to be written in order; small ones are joined.
+
+    Large bodies and parts are passed on as they are, not copied: they must not change until
+    they are written.
+
+    Raises:
+        EncodeError: The frame is larger than ``max_frame_bytes`` (count the peer's limit), or
+            has more than `MAX_PARTS` parts or 65,535 bytes of meta.
+    """
+    if not parts:
+        length = len(meta) + len(body)
+        _check_limits(length, len(meta), 0, max_frame_bytes)
+        head = _HEADER.pack(length, kind, len(meta), call_id, 0) + meta
+        return [head + body] if len(body) <= _JOIN_BYTES else [head, body]
+    flat = [_flat(part) for part in parts]
+    table = struct.pack(f"!{len(flat)}I", *map(len, flat))
+    length = len(table) + len(meta) + len(body) + sum(map(len, flat))
+    _check_limits(length, len(meta), len(flat), max_frame_bytes)
+    head = _HEADER.pack(length, kind, len(meta), call_id, len(flat)) + table + meta
+    return _join_small([head, body, *flat])
+
+
+def _check_limits(length: int, meta: int, parts: int, max_frame_bytes: int) -> None:
+    if length > max_frame_bytes:
+        raise EncodeError(f"a frame of {length} bytes is over the limit of {max_frame_bytes}")
+    if meta > _MAX_META_BYTES:
+        raise EncodeError(f"{meta} bytes of meta are over the limit of {_MAX_META_BYTES}")
+    if parts > MAX_PARTS:
+        raise EncodeError(f"a frame of {parts} parts is over the limit of {MAX_PARTS}")
+
+
+def _flat(part: Buffer) -> Buffer:
+    """The part such that ``len`` counts bytes."""
+    if isinstance(part, memoryview) and (part.itemsize != 1 or part.ndim != 1):
+        return part.cast("B") if part.nbytes else b""
+    return part
+
+
+def _join_small(buffers: list[Buffer]) -> list[Buffer]:
+    joined: list[Buffer] = []
+    small: list[Buffer] = []
+    for buffer in buffers:
+        if len(buffer) <= _JOIN_BYTES:
+            small.append(buffer)
+            continue
+        if small:
+            joined.append(b"".join(small))
+            small = []
+        joined.append(buffer)
+    if small:
+        joined.append(b"".join(small))
+    return joined
+
+
+class _Filling:
+    """A frame whose parts are still arriving, each into a buffer of its own."""
+
+    def __init__(self, kind: Kind, call_id: int, head: bytes, meta: int, sizes: Sequence[int]):
+        parts = [bytearray() for _ in sizes]
+        self.frame = Frame(kind, call_id, head[:meta], head[meta:], parts)
+        # Grown as bytes come, not made at once: a size that is only announced takes no memory.
+        self._missing = [(p, n) for p, n in zip(parts, sizes, strict=True) if n][::-1]
+
+    @property
+    def complete(self) -> bool:
+        return not self._missing
+
+    def fill(self, data: bytes, start: int) -> int:
+        """Take what belongs to the parts from ``data[start:]``; return where the rest starts."""
+        view = memoryview(data)
+        while self._missing and start < len(data):
+            part, size = self._missing[-1]
+            taken = min(size - len(part), len(data) - start)
+            part += view[start : start + taken]
+            start += taken
+            if len(part) == size:
+                self._missing.pop()
+        return start
+
+
+class FrameReader:
+    """Turns a stream's chunks into frames; holds at most one unfinished frame.
+
+    Attributes:
+        max_frame_bytes: The largest ``length`` accepted; may be raised after the handshake.
+    """
+
+    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+        self.max_frame_bytes = max_frame_bytes
+        self._rest = bytearray()
+        self._wanted = _HEADER.size  # Bytes which the rest must hold to be worth a look.
+        self._filling: _Filling | None = None
+        self._error: str | None = None
+
+    @property
+    def in_frame(self) -> bool:
+        """Whether a frame has begun and not ended: a stream that ends now was cut."""
+        return bool(self._rest) or self._filling is not None
+
+    def receive_data(self, data: Buffer) -> list[Frame]:
+        """Take the stream's next bytes and return the frames that they complete.
+
+        Frames before a broken one are returned first: the next call raises, or, if the limit was
+        raised in between, goes on. It may be given no bytes.
+
+        Raises:
+            ProtocolError: The bytes are no frames: unknown kind, over the limit, lengths that do
+                not add up. Such a stream has no next frame: every later call raises as well.
+        """
+        if self._error is not None:
+            raise ProtocolError(self._error)
+        try:
+            return self._receive(bytes(data))
+        except ProtocolError as error:
+            self._error = str(error)
+            self._rest.clear()
+            self._filling = None
+            raise
+
+    def _receive(self, data: bytes) -> list[Frame]:
+        frames: list[Frame] = []
+        if self._rest:
+            self._rest += data
+            # Looked at only when there is enough, so that a large frame is not copied per chunk.
+            if len(self._rest) < self._wanted:
+                return frames
+            data = bytes(self._rest)
+            self._rest.clear()
+        start = 0
+        while True:
+            if self._filling is not None:
+                start = self._filling.fill(data, start)
+                if not self._filling.complete:
+                    return frames
+                frames.append(self._filling.frame)
+                self._filling = None
+            try:
+                end = self._read_frame(data, start, frames)
+            except ProtocolError:
+                if not frames:
+                    raise
+                end, self._wanted = 0, _HEADER.size  # The frames before it first.
+            if not end:
+                self._rest += data[start:] if start else data
+                return frames
+            start = end
+
+    def _read_frame(self, data: bytes, start: int, frames: list[Frame]) -> int:
+        """Read a whole frame, or one up to its parts; return its end, 0 if too little is there."""
+        there = len(data) - start
+        if there < _HEADER.size:
+            self._wanted = _HEADER.size
+            return 0
+        length, number, meta, call_id, parts = _HEADER.unpack_from(data, start)
+        kind = _KINDS.get(number)
+        if kind is None or length > self.max_frame_bytes or parts or meta > length:
+            return self._read_head(data, start)
+        size = _HEADER.size + length
+        if there < size:
+            self._wanted = size
+            return 0
+        middle = start + _HEADER.size + meta
+        end: int = start + size
+        frames.append(
+            Frame(kind, call_id, data[start + _HEADER.size : middle], data[middle:end], [])
+        )
+        return end
+
+    def _read_head(self, data: bytes, start: int) -> int:
+        """Read a frame up to its parts, or say what is wrong with it."""
+        length, number, meta, call_id, count = _HEADER.unpack_from(data, start)
+        kind = _KINDS.get(number)
+        if kind is None:
+            raise ProtocolError(f"not a frame: unknown kind {number}")
+        if length > self.max_frame_bytes:
+            limit = self.max_frame_bytes
+            raise ProtocolError(f"a frame of {length} bytes is over the limit of {limit}")
+        if count > MAX_PARTS:
+            raise ProtocolError(f"a frame of {count} parts is over the limit of {MAX_PARTS}")
+        if 4 * count + meta > length:
+            raise ProtocolError("a frame's lengths do not add up")
+        self._wanted = _HEADER.size + 4 * count
+        if len(data) - start < self._wanted:
+            return 0
+        sizes = struct.unpack_from(f"!{count}I", data, start + _HEADER.size)
+        head = start + self._wanted
+        self._wanted += length - 4 * count - sum(sizes)
+        end = start + self._wanted
+        if end < head + meta:
+            raise ProtocolError("a frame's lengths do not add up")
+        if len(data) < end:
+            return 0
+        self._filling = _Filling(kind, call_id, data[head:end], meta, sizes)
+        return end

@@ -1,0 +1,200 @@
+"""Who may talk: both ends prove that they hold the simulation's key, which never travels.
+
+Three HELLO frames, the client's first::
+
+    client  body: version, simulation, role, address, pid, nonce
+    server  body: the same of its own          meta: MAC("server", both bodies)
+    client  body: empty                        meta: MAC("client", both bodies)
+
+A MAC (HMAC-SHA256) covers both bodies whole: nothing that is told in clear can be altered, and
+the nonces keep an old proof from being used again. Whoever refuses says why in a HELLO of its own.
+The frames after it are not protected: on a network that others can write to, use TLS below.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import struct
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final
+
+import msgpack
+
+from creamas_sc.errors import HandshakeError
+from creamas_sc.wire.frames import HELLO_FRAME_BYTES, Frame, Kind, encode_frame
+
+__all__ = ["MIN_KEY_BYTES", "Handshake", "Identity"]
+
+MIN_KEY_BYTES: Final = 16
+_VERSION: Final = 1
+_NONCE_BYTES: Final = 32
+_REFUSED: Final = b"refused"
+_TYPES: Final = [int, str, str, str, int, bytes]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """An end of a connection.
+
+    Attributes:
+        simulation: Id of the simulation; sent in clear.
+        key: The simulation's secret; empty in what is told about a peer.
+        role: "master", "slave", "client" or "environment".
+    """
+
+    simulation: str
+    key: bytes = field(repr=False)
+    role: str
+    address: str
+    pid: int
+
+
+class _State(Enum):
+    AWAITS_HELLO = "server: the client's hello"
+    AWAITS_ANSWER = "client: the server's hello and proof"
+    AWAITS_PROOF = "server: the client's proof"
+    COMPLETE = "complete"
+    FAILED = "failed"
+
+
+class Handshake:
+    """One end of a handshake; made by `client` or `server`.
+
+    Feed it the peer's frames and send what `data_to_send` returns, also after an error: it holds
+    the refusal then, which tells the peer why.
+    """
+
+    def __init__(self, identity: Identity, state: _State) -> None:
+        if len(identity.key) < MIN_KEY_BYTES:
+            raise ValueError(f"a key has at least {MIN_KEY_BYTES} bytes, not {len(identity.key)}")
+        self._identity = identity
+        self._state = state
+        self._outgoing: list[bytes] = []
+        self._peer: Identity | None = None
+        self._transcript = b""
+        told = [identity.simulation, identity.role, identity.address, identity.pid]
+        self._hello = _packed([_VERSION, *told, secrets.token_bytes(_NONCE_BYTES)])
+        if len(self._hello) + hashlib.sha256().digest_size > HELLO_FRAME_BYTES:
+            raise ValueError(f"simulation, role and address are too long: {told}")
+
+    @classmethod
+    def client(cls, identity: Identity) -> Handshake:
+        """The end that connected; it speaks first.
+
+        Raises:
+            ValueError: The key is too short, or the other fields too long.
+        """
+        self = cls(identity, _State.AWAITS_ANSWER)
+        self._send(body=self._hello)
+        return self
+
+    @classmethod
+    def server(cls, identity: Identity) -> Handshake:
+        """The end that was connected to; raises as `client` does."""
+        return cls(identity, _State.AWAITS_HELLO)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the peer has proved itself; what is left to send must still be sent."""
+        return self._state is _State.COMPLETE
+
+    @property
+    def peer(self) -> Identity:
+        """The peer, once the handshake is complete; its ``key`` is empty."""
+        if self._peer is None or not self.complete:
+            raise RuntimeError("the handshake is not complete")
+        return self._peer
+
+    def data_to_send(self) -> list[bytes]:
+        """What is to be written now; each piece is returned once."""
+        outgoing, self._outgoing = self._outgoing, []
+        return outgoing
+
+    def receive(self, frame: Frame) -> None:
+        """Take the peer's next frame.
+
+        Raises:
+            HandshakeError: The peer is of another simulation, cannot prove itself, speaks another
+                version or something else, or has refused. The handshake is over.
+        """
+        try:
+            self._receive(frame)
+        except HandshakeError:
+            self._state = _State.FAILED
+            raise
+
+    def _receive(self, frame: Frame) -> None:
+        if self._state in (_State.COMPLETE, _State.FAILED):
+            raise HandshakeError("a handshake that is over got another frame")
+        if frame.kind is not Kind.HELLO or frame.call_id or frame.parts:
+            self._refuse(f"expected a hello, not {frame.kind.name}")
+        if len(frame.body) + len(frame.meta) > HELLO_FRAME_BYTES:
+            self._refuse(f"a hello has at most {HELLO_FRAME_BYTES} bytes")
+        if frame.meta == _REFUSED:
+            raise HandshakeError(f"the peer refused: {frame.body[:500].decode(errors='replace')}")
+        if self._state is _State.AWAITS_HELLO:
+            self._meet(frame.body)
+            self._transcript = _joined(frame.body, self._hello)
+            self._send(meta=self._mac(b"server"), body=self._hello)
+            self._state = _State.AWAITS_PROOF
+            return
+        if self._state is _State.AWAITS_ANSWER:
+            self._meet(frame.body)
+            self._transcript = _joined(self._hello, frame.body)
+            self._verify(b"server", frame.meta)
+            self._send(meta=self._mac(b"client"))
+        else:
+            self._verify(b"client", frame.meta)
+        self._state = _State.COMPLETE
+
+    def _meet(self, hello: bytes) -> None:
+        fields = _unpacked(hello)
+        if not fields or type(fields[0]) is not int:
+            self._refuse("a malformed hello")
+        if fields[0] != _VERSION:
+            self._refuse(f"protocol version {fields[0]} met version {_VERSION}")
+        if [type(each) for each in fields] != _TYPES or len(fields[5]) != _NONCE_BYTES:
+            self._refuse("a malformed hello")
+        _, simulation, role, address, pid, _ = fields
+        ours = self._identity
+        if simulation != ours.simulation:
+            self._refuse(
+                f"{role} {address} of simulation {simulation!r} met "
+                f"{ours.role} {ours.address} of simulation {ours.simulation!r}"
+            )
+        self._peer = Identity(simulation, b"", role, address, pid)
+
+    def _verify(self, label: bytes, mac: bytes) -> None:
+        if not hmac.compare_digest(self._mac(label), mac):
+            self._refuse(f"a wrong key for simulation {self._identity.simulation!r}")
+
+    def _mac(self, label: bytes) -> bytes:
+        return hmac.digest(self._identity.key, _joined(label, self._transcript), "sha256")
+
+    def _send(self, meta: bytes = b"", body: bytes = b"") -> None:
+        self._outgoing.append(b"".join(encode_frame(Kind.HELLO, 0, meta, body)))
+
+    def _refuse(self, reason: str) -> None:
+        self._send(meta=_REFUSED, body=reason.encode(errors="replace")[:500])
+        raise HandshakeError(reason)
+
+
+def _joined(*pieces: bytes) -> bytes:
+    """The pieces, such that no two lists of them give the same bytes."""
+    return b"".join(struct.pack("!I", len(piece)) + piece for piece in pieces)
+
+
+def _packed(fields: list[Any]) -> bytes:
+    packed: bytes = msgpack.packb(fields)
+    return packed
+
+
+def _unpacked(hello: bytes) -> list[Any]:
+    try:
+        fields = msgpack.unpackb(hello)
+    except (ValueError, RecursionError, msgpack.UnpackException):
+        return []
+    return fields if type(fields) is list else []

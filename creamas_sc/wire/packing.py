@@ -1,0 +1,226 @@
+"""msgpack with our extensions: nesting, depth and out-of-band parts of one value at a time.
+
+msgpack's C code handles the plain types; every other value reaches a hook, here, which looks up
+what to do by exact type or by extension code. Extensions hold packed values themselves, so each
+level of them has a packer or unpacker of its own, kept from value to value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+import msgpack
+
+from creamas_sc.errors import DecodeError, EncodeError
+from creamas_sc.wire.frames import MAX_PARTS, Buffer
+
+__all__ = [
+    "BYTES_PART",
+    "HAVE_C_EXTENSION",
+    "LARGE_BYTES",
+    "MAX_DEPTH",
+    "DecodeHandler",
+    "Decoder",
+    "EncodeHandler",
+    "Encoder",
+    "TooDeep",
+    "ext",
+]
+
+LARGE_BYTES: Final = 64 * 2**10
+"""From this size on, in bytes, binary data travels out of band."""
+MAX_DEPTH: Final = 100
+"""How many extensions (tuples, sets, objects ...) may be nested; lists and dicts: 1024."""
+HAVE_C_EXTENSION: Final = msgpack.Packer.__module__ != "msgpack.fallback"
+"""Whether msgpack is the compiled one; without, everything works at a tenth of the speed."""
+
+# msgpack's C code recurses, some 400 bytes of stack for each list: 1024 lists between any two of
+# a hundred tuples would end the process. So few lists are allowed below the first few tuples.
+_UNGUARDED_DEPTH: Final = 4
+_GUARDED_NESTING: Final = 32
+# Unpackers for this much data are kept; they need no C stack, and less time than unpackb().
+_SMALL_BYTES: Final = 4096
+_RAW_TYPES: Final = frozenset({bytes, bytearray, memoryview})
+BYTES_PART: Final = 19
+
+EncodeHandler: TypeAlias = "Callable[[Encoder, Any], Any]"
+DecodeHandler: TypeAlias = Callable[["Decoder", bytes], Any]
+
+
+class TooDeep(EncodeError):
+    """The value is nested too deeply, or holds itself."""
+
+
+def ext(code: int, data: bytes) -> Any:
+    """An extension; ``msgpack.ExtType()`` without its checks, which cost more than the packing."""
+    return tuple.__new__(msgpack.ExtType, (code, data))
+
+
+class Encoder:
+    """Packs one value at a time, and collects its parts.
+
+    Args:
+        handlers: What to do with a value of a type; shared, and grown by ``find_handler``.
+        find_handler: Called for a type that is not among ``handlers``.
+        unicode_errors: As of ``str.encode``; other than strict is slower.
+    """
+
+    def __init__(
+        self,
+        handlers: dict[type, EncodeHandler],
+        find_handler: Callable[[type], EncodeHandler],
+        unicode_errors: str | None = None,
+    ) -> None:
+        self.parts: list[Buffer] = []
+        self._handlers = handlers
+        self._find_handler = find_handler
+        self._unicode_errors = unicode_errors
+        self._packs: list[Callable[[Any], bytes]] = []
+        self._depth = 0
+
+    def _hook(self, value: Any) -> Any:
+        kind = type(value)
+        handler = self._handlers.get(kind) or self._find_handler(kind)
+        return handler(self, value)
+
+    def pack(self, value: Any) -> bytes:
+        """Pack ``value``; handlers call this for what their extension holds."""
+        depth = self._depth
+        if depth >= _UNGUARDED_DEPTH:
+            _check_nesting(value)
+        if depth == len(self._packs):
+            self._add_packer()
+        self._depth = depth + 1
+        packed = self._packs[depth](value)
+        self._depth = depth
+        return packed
+
+    def _add_packer(self) -> None:
+        if len(self._packs) > MAX_DEPTH:
+            raise TooDeep(f"more than {MAX_DEPTH} tuples or objects within each other")
+        packer = msgpack.Packer(
+            strict_types=True,
+            default=self._hook,
+            unicode_errors=self._unicode_errors,
+            buf_size=1024,
+        )
+        self._packs.append(packer.pack)
+
+    def lift(self, value: Any) -> Any:
+        """Move ``value``, or its items, out of band where they are large bytes.
+
+        Raises:
+            EncodeError: There is a bytearray or memoryview, which msgpack would turn into bytes.
+        """
+        kind = type(value)
+        if kind is tuple or kind is list:
+            items = value
+        elif kind is dict:
+            items = value.values()
+        else:
+            return self._lift_raw(value) if kind in _RAW_TYPES else value
+        if len(value) <= MAX_PARTS:
+            for item in items:
+                if type(item) in _RAW_TYPES:
+                    break
+            else:
+                return value
+            lifted = map(self._lift_raw, items)
+            return dict(zip(value, lifted, strict=True)) if kind is dict else kind(lifted)
+        return value
+
+    def _lift_raw(self, value: Any) -> Any:
+        kind = type(value)
+        if kind is bytes:
+            if len(value) >= LARGE_BYTES and len(self.parts) < MAX_PARTS:
+                return ext(BYTES_PART, self.add_part(value).to_bytes(2, "big"))
+        elif kind in _RAW_TYPES:
+            raise EncodeError("use bytes instead", type_name=kind.__name__)
+        return value
+
+    def add_part(self, part: Buffer) -> int:
+        """Send ``part`` out of band; return its index. At most `MAX_PARTS`."""
+        self.parts.append(part)
+        return len(self.parts) - 1
+
+
+def _check_nesting(value: list[Any]) -> None:
+    """Bound the nesting of lists and dicts in ``value``, up to the next extensions."""
+    level: list[Any] = [value]
+    for _ in range(_GUARDED_NESTING):
+        # By identity, or lists that hold themselves twice would double with every level.
+        below: dict[int, Any] = {}
+        for container in level:
+            items = container.values() if type(container) is dict else container
+            below |= {id(item): item for item in items if type(item) is list or type(item) is dict}
+        if not below:
+            return
+        level = list(below.values())
+    raise TooDeep("too many lists or dicts within tuples or objects")
+
+
+class Decoder:
+    """Unpacks one value at a time.
+
+    Args:
+        handlers: What to do with an extension of a code.
+
+    Attributes:
+        parts: The parts that came with the value.
+    """
+
+    def __init__(self, handlers: dict[int, DecodeHandler]) -> None:
+        self.parts: Sequence[Buffer] = ()
+        self._handlers = handlers
+        self._options: dict[str, Any] = {
+            "ext_hook": self._hook,
+            "strict_map_key": False,
+            "unicode_errors": "surrogatepass",
+        }
+        self._unpackers: list[Any] = []
+        self._depth = 0
+
+    def _hook(self, code: int, data: bytes) -> Any:
+        handler = self._handlers.get(code)
+        if handler is None:
+            raise DecodeError(f"unknown extension {code}")
+        return handler(self, data)
+
+    def part(self, index: int) -> Buffer:
+        """The part of that number."""
+        if not 0 <= index < len(self.parts):
+            raise DecodeError(f"part {index} of {len(self.parts)} parts")
+        return self.parts[index]
+
+    def unpack(self, data: Buffer) -> Any:
+        """Unpack ``data``; handlers call this for what their extension holds."""
+        depth = self._depth
+        if depth == len(self._unpackers):
+            self._add_unpacker()
+        self._depth = depth + 1
+        size = len(data)
+        unpacker = self._unpackers[depth] if size <= _SMALL_BYTES else self._new_unpacker(size)
+        end = unpacker.tell() + size
+        unpacker.feed(data)
+        value = unpacker.unpack()
+        if unpacker.tell() != end:
+            raise DecodeError("bytes after the end of a value")
+        self._depth = depth
+        return value
+
+    def unpack_list(self, data: bytes, length: int | None = None) -> list[Any]:
+        """Unpack what must be a list, of ``length`` items if that is given."""
+        value = self.unpack(data)
+        if type(value) is not list or (length is not None and len(value) != length):
+            raise DecodeError("an extension does not hold what it should")
+        return value
+
+    def _add_unpacker(self) -> None:
+        if len(self._unpackers) > MAX_DEPTH:
+            raise DecodeError(f"more than {MAX_DEPTH} tuples or objects within each other")
+        self._unpackers.append(self._new_unpacker(_SMALL_BYTES))
+
+    def _new_unpacker(self, size: int) -> Any:
+        # No array may announce more items than there are bytes.
+        return msgpack.Unpacker(read_size=size, max_buffer_size=size, **self._options)

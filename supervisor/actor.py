@@ -1,0 +1,133 @@
+"""What runs in an actor's process: finds the entry and runs it, and lets nothing of it escape."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import trio
+
+Entry = Callable[[bytes, "Control"], Awaitable[bytes]]
+
+_clean_path: list[str] = list(sys.path)
+
+
+class Link(Protocol):
+    """Messages to and from the supervisor."""
+
+    async def send(self, message: list[Any]) -> None:
+        """Send one message."""
+
+    async def receive(self) -> list[Any] | None:
+        """Wait for the next; None where no more will come."""
+
+
+class Control:
+    """An entry's hold on its own life.
+
+    An entry is ``async def entry(spec: bytes, control: Control) -> bytes``; what it returns goes
+    into the receipt of its end.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._ready = False
+        self._stopping = trio.Event()
+        self._payload = b""
+
+    async def ready(self, info: bytes = b"") -> None:
+        """Tell that the actor is up; ``info`` is what the start returns.
+
+        Raises:
+            RuntimeError: It was told already.
+        """
+        if self._ready:
+            raise RuntimeError("ready() was called already")
+        self._ready = True
+        await self._link.send(["ready", info])
+
+    async def wait_stop(self) -> bytes:
+        """Wait until the actor is asked to stop; returns what came with the request."""
+        await self._stopping.wait()
+        return self._payload
+
+    async def listen(self) -> None:
+        """Take the supervisor's messages, as long as there are any."""
+        while (message := await self._link.receive()) is not None:
+            kind, payload = message
+            if kind == "stop" and not self._stopping.is_set():
+                self._payload = payload
+                self._stopping.set()
+
+
+def remember_path(path: list[str]) -> None:
+    """Name the ``sys.path`` that actors start from; tractor appends folders of its own to it."""
+    global _clean_path
+    _clean_path = path
+
+
+async def live(order: dict[str, Any], link: Link) -> dict[str, Any]:
+    """Run the entry that ``order`` names.
+
+    Returns:
+        ``{"done": payload}``, or ``{"failed": text, "traceback": text}`` where the entry raised,
+        SystemExit and KeyboardInterrupt included.
+    """
+    control = Control(link)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(control.listen)
+            _settle(order)
+            payload = await _load(order["entry"])(order["spec"], control)
+            if not isinstance(payload, bytes):
+                raise TypeError(f"{order['entry']} returned {type(payload).__name__}, not bytes")
+            nursery.cancel_scope.cancel()
+    except BaseException as error:  # the border of user code; cancellation goes on below
+        cancelled, failure = _split(error)
+        if failure is None:
+            raise
+        if cancelled is not None:
+            raise cancelled from None
+        return _tell(failure)
+    return {"done": payload}
+
+
+def _settle(order: dict[str, Any]) -> None:
+    """Take over the working folder, environment and import path that the actor is to have."""
+    os.environ.clear()
+    os.environ.update(order["environ"])
+    os.chdir(order["cwd"])
+    first = order["path"]
+    sys.path[:] = [*first, *(p for p in _clean_path if p not in first)]
+
+
+def _load(name: str) -> Entry:
+    module, _, path = name.partition(":")
+    entry: Any = importlib.import_module(module)
+    for attribute in path.split("."):
+        entry = getattr(entry, attribute)
+    if not inspect.iscoroutinefunction(entry):
+        raise TypeError(f"{name} is no coroutine function")
+    return entry  # type: ignore[no-any-return]
+
+
+def _split(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """Part cancellation from failure; they come mixed where both struck one nursery."""
+    if isinstance(error, trio.Cancelled):
+        return error, None
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)
+    return None, error
+
+
+def _tell(error: BaseException) -> dict[str, Any]:
+    # One error that a nursery wrapped is told bare.
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    last = traceback.format_exception_only(error)[0].strip()
+    return {"failed": last, "traceback": "".join(traceback.format_exception(error))}

@@ -1,0 +1,69 @@
+"""The first and last acts of a process that the zygote forked."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+from supervisor import kernel
+
+
+def begin(zygote_pid: int, keep: Iterable[int], name: str) -> None:
+    """Arm this process's death and shed what it inherited of the zygote.
+
+    Args:
+        zygote_pid: The parent; when it ends the kernel kills this process, however stuck it is.
+        keep: The descriptors this process is to have, beside standard input, output and error.
+        name: What ``ps`` shows.
+    """
+    kernel.die_with_parent(zygote_pid, signal.SIGKILL)
+    signal.set_wakeup_fd(-1)
+    for reset in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(reset, signal.SIG_DFL)
+    # A group of its own: a user's os.killpg(0, ...) must not hit the whole tree.
+    os.setpgid(0, 0)
+    kernel.name_process(name)
+    close_all_but({0, 1, 2, *keep})
+    # The zygote's exit handlers are not ours to run.
+    atexit._clear()
+    gc.enable()
+
+
+def close_all_but(keep: Iterable[int]) -> None:
+    """Close every descriptor that is not in ``keep``."""
+    start = 0
+    for fd in sorted(keep):
+        if fd > start:  # CPython's closerange(0, 0) closes everything
+            os.closerange(start, fd)
+        start = fd + 1
+    os.closerange(start, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+
+def live(body: Callable[[], int]) -> NoReturn:
+    """Run ``body`` as this process's whole life and exit with what it returns.
+
+    Never unwinds into the zygote's frames, whatever is raised.
+    """
+    code = 1
+    try:
+        code = body()
+    except BaseException:  # the process's outermost frame: told, and the exit code says it
+        traceback.print_exc()
+    finally:
+        _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):  # closed, or replaced by the user
+            code = code or 1
+    os._exit(code)

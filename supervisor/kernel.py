@@ -1,0 +1,118 @@
+"""What Linux offers to make sure that a process ends: death signals, adoption, pidfds.
+
+Standard library only: the keeper runs on this.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import time
+
+from supervisor.bounds import SWEEP_SECONDS
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_PR_SET_CHILD_SUBREAPER = 36
+_STATE_ZOMBIE = b"Z"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, argument: int | bytes) -> None:
+    value = argument if isinstance(argument, bytes) else ctypes.c_ulong(argument)
+    if _libc.prctl(option, value, 0, 0, 0) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"prctl({option}): {os.strerror(error)}")
+
+
+def become_subreaper() -> None:
+    """Adopt orphans among the descendants, in place of init."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def name_process(name: str) -> None:
+    """What ``ps`` shows as the command; 15 bytes of it are kept."""
+    _prctl(_PR_SET_NAME, name.encode()[:15])
+
+
+def die_with_parent(parent_pid: int, with_signal: signal.Signals) -> None:
+    """Have the kernel send ``with_signal`` when the parent ends; exit if it already has.
+
+    The parent must have forked from its only thread: a thread's end counts as the parent's.
+    """
+    _prctl(_PR_SET_PDEATHSIG, with_signal)
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+def kill_pidfd(pidfd: int, with_signal: signal.Signals) -> bool:
+    """Signal the very process that ``pidfd`` was opened for; whether it was still there."""
+    try:
+        signal.pidfd_send_signal(pidfd, with_signal)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def has_ended(pidfd: int) -> bool:
+    """Whether the process is over, reaped or not."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def zombie_status(pid: int) -> int | None:
+    """Wait status of a process that ended and that its parent has not reaped; None if unknown."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return int(fields[-1]) if fields and fields[0] == _STATE_ZOMBIE else None
+
+
+def children() -> list[int]:
+    """Pids of the children of this process, adopted and unreaped ones included."""
+    pid = os.getpid()
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:  # a kernel without CONFIG_PROC_CHILDREN
+        return [int(e) for e in os.listdir("/proc") if e.isdigit() and _parent_of(e) == pid]
+
+
+def _parent_of(pid: str) -> int | None:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except (OSError, IndexError):
+        return None
+
+
+def reap() -> list[tuple[int, int]]:
+    """Collect the children that have ended: their pids and wait statuses."""
+    ended: list[tuple[int, int]] = []
+    try:
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return ended
+            ended.append((pid, status))
+    except ChildProcessError:
+        return ended
+
+
+def sweep() -> None:
+    """Kill and reap every child, and what that adopts in turn, until none is left."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    deadline = time.monotonic() + SWEEP_SECONDS
+    while time.monotonic() < deadline:
+        for pid in children():
+            os.kill(pid, signal.SIGKILL)
+        reap()
+        if not children():
+            return
+        signal.sigtimedwait({signal.SIGCHLD}, 0.01)

@@ -1,0 +1,60 @@
+"""The tractor side of an actor's process: one context, through which everything goes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import trio
+
+from supervisor import actor
+from supervisor.seam import wiring
+from supervisor.seam.runtime import tractor
+
+_exit_code = 0
+
+
+def run_actor(name: str, uid: str, fd: int) -> int:
+    """Run a tractor actor that talks to its parent over ``fd``, until it is cancelled.
+
+    Returns:
+        The process's exit code: 0, or 1 where the entry failed.
+    """
+    path = list(sys.path)
+    wiring.use_forker(None)
+    child = tractor._actor.Actor(name, uid=uid, spawn_method="trio")
+    actor.remember_path(path)
+    tractor._entry._trio_main(child, parent_addr=("fd", fd))
+    return _exit_code
+
+
+@tractor.context  # type: ignore[untyped-decorator]
+async def live(ctx: Any, order: dict[str, Any]) -> dict[str, Any]:
+    """The one context of an actor: runs the entry, and answers how that ended.
+
+    Up the stream go messages of the entry, down it the request to stop. Nothing is raised here
+    but cancellation: an error that left this function would end the actor's siblings too.
+    """
+    global _exit_code
+    await ctx.started(None)
+    async with ctx.open_stream() as stream:
+        outcome = await actor.live(order, _Link(stream))
+    _exit_code = 0 if "done" in outcome else 1
+    return outcome
+
+
+class _Link:
+    """The stream, as `supervisor.actor` sees it."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    async def send(self, message: list[Any]) -> None:
+        await self._stream.send(message)
+
+    async def receive(self) -> list[Any] | None:
+        try:
+            message: list[Any] = await self._stream.receive()
+        except (trio.EndOfChannel, trio.ClosedResourceError):
+            return None
+        return message

@@ -1,0 +1,105 @@
+"""Imports tractor, checks that it is the one this seam was written for, and keeps it quiet."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+import types
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+WRITTEN_FOR = "0.1.0a5"
+
+# The highest level that tractor knows: nothing of its own log passes. What an actor's end means
+# is said by the supervisor, once.
+QUIET = "PDB"
+
+# Each private name in use, and why.
+PRIVATE_NAMES = {
+    "tractor._spawn:new_proc": "start_actor looks it up; ours has the zygote fork",
+    "tractor._actor:Actor": "made in the forked child as in the parent",
+    "tractor._actor:Actor._stream_handler": "run on our end of the socketpair: no listener",
+    "tractor._actor:Actor._serve_forever": "replaced: no port is opened",
+    "tractor._actor:Actor.accept_addr": "replaced: there is no address",
+    "tractor._actor:Actor._do_handshake": "part of what _stream_handler does",
+    "tractor._actor:get_arbiter": "replaced: there is no registry",
+    "tractor._mp_fixup_main:_mp_figure_out_main": "replaced: a child never runs our __main__",
+    "tractor._root:_connect_chan": "replaced: no other root is looked for",
+    "tractor._ipc:Channel.connect": "replaced: a descriptor in place of an address",
+    "tractor._ipc:Channel.set_msg_transport": "used by our connect",
+    "tractor._entry:_trio_main": "the child's run",
+    "tractor._portal:Portal": "what start_actor answers",
+    "tractor._portal:Portal.cancel_actor": "the ordinary end of an actor, and the second step",
+    "tractor._state:current_actor": "the root, whose tables new_proc fills",
+}
+
+# The same for attributes that their class's ``__init__`` sets.
+PRIVATE_ATTRIBUTES = {
+    "tractor._actor:Actor": ("_peers", "_peer_connected", "_contexts", "_spawn_method"),
+    "tractor._supervise:ActorNursery": ("_children", "_join_procs"),
+    "tractor._ipc:Channel": ("_destaddr",),
+}
+
+
+class SeamError(RuntimeError):
+    """The tractor that is installed is not one this seam can drive."""
+
+
+def check_names(names: Iterable[str], attributes: Mapping[str, Iterable[str]]) -> None:
+    """Make sure that each ``module:name`` exists, and each attribute of the classes named.
+
+    Raises:
+        SeamError: One does not; the message names it and tractor's version.
+    """
+    for name in names:
+        _find(name)
+    for owner, wanted in attributes.items():
+        cls: Any = _find(owner)
+        for attribute in wanted:
+            if attribute not in cls.__init__.__code__.co_names:
+                raise _missing(f"{owner}.{attribute}")
+
+
+def _find(name: str) -> object:
+    module, _, path = name.partition(":")
+    try:
+        thing: object = importlib.import_module(module)
+        for attribute in path.split("."):
+            thing = getattr(thing, attribute)
+    except (ImportError, AttributeError) as error:
+        raise _missing(name) from error
+    return thing
+
+
+def _missing(name: str) -> SeamError:
+    from importlib.metadata import version  # costs 20 ms, and is for this message only
+
+    found = version("tractor")
+    return SeamError(f"tractor {found} has no {name}; the supervisor needs tractor {WRITTEN_FOR}")
+
+
+def _import_tractor() -> types.ModuleType:
+    # tractor 0.1.0a5 uses trio.MultiError, which trio 0.23 is the last to have.
+    warnings.filterwarnings("ignore", r"(trio\.)?MultiError", FutureWarning)
+    # Imported by tractor and never used here: a debugger that patches pdb, and all of asyncio.
+    debugger = types.ModuleType("pdbpp")
+    debugger.DefaultConfig = debugger.Pdb = object  # type: ignore[attr-defined]
+    guest = types.ModuleType("tractor.to_asyncio")
+    guest.run_as_asyncio_guest = None  # type: ignore[attr-defined]
+    stubs = {stub.__name__: stub for stub in (debugger, guest)}
+    real = {name: sys.modules[name] for name in stubs if name in sys.modules}
+    sys.modules.update(stubs)
+    try:
+        module = importlib.import_module("tractor")
+    finally:
+        for name in stubs:
+            del sys.modules[name]
+        sys.modules.update(real)
+    logging.getLogger("tractor").setLevel(QUIET)
+    return module
+
+
+tractor = _import_tractor()
+check_names(PRIVATE_NAMES, PRIVATE_ATTRIBUTES)

@@ -1,0 +1,247 @@
+"""What a supervisor does for the one who started it: start actors, watch them, end them.
+
+Wire form of the methods and events: see `supervisor.main`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import trio
+
+from creamas_sc.errors import CreamasError, StartError
+from supervisor.bounds import GRACE_SECONDS, START_SECONDS
+from supervisor.seam import Died, Simulation, first_of
+from supervisor.slots import Slot, Told
+
+log = logging.getLogger(__name__)
+
+# Of an actor's name, in messages and to the zygote.
+NAME_LENGTH = 100
+_ORDER_KEYS = ("entry", "spec", "environ", "cwd", "path")
+
+
+class Service:
+    """The actors of one simulation.
+
+    Args:
+        simulation: Where they live.
+        nursery: Runs the watch over each.
+        on_exit: Told of each actor that ends after its start was answered.
+    """
+
+    def __init__(
+        self, simulation: Simulation, nursery: trio.Nursery, on_exit: Callable[[Told], None]
+    ) -> None:
+        self._simulation = simulation
+        self._nursery = nursery
+        self._on_exit = on_exit
+        self._slots: dict[str, Slot] = {}
+        self._ended: dict[str, Slot] = {}
+        self._starting: set[str] = set()
+        self._closing = False
+        self.numbers = itertools.count()
+
+    async def start(self, orders: Sequence[Told], timeout: float | None = None) -> list[Told]:
+        """Start actors, all or none.
+
+        Args:
+            orders: For each: slot, name, entry, spec, environ, cwd, path (`supervisor.actor`).
+            timeout: Seconds until all are ready, 30 by default.
+
+        Returns:
+            slot, pid and info of each, in the order asked.
+
+        Raises:
+            StartError: One failed, or time ran out; whatever had come up is gone again.
+        """
+        seconds = START_SECONDS if timeout is None else timeout
+        starting = _Start(self, orders)
+        with self._reserve([order["slot"] for order in orders]):
+            try:
+                with trio.move_on_after(seconds):
+                    await self._wait_for_slots(orders)
+                    await starting.run()
+                failure = starting.verdict(seconds)
+                if failure is not None:
+                    raise StartError(failure)
+            except BaseException:
+                with trio.CancelScope(shield=True):
+                    await self._end(starting.slots.values(), b"", GRACE_SECONDS)
+                raise
+        for slot in starting.slots.values():
+            slot.announced = True
+        return [
+            {"slot": name, "pid": slot.actor.process.pid, "info": slot.actor.info}
+            for name, slot in ((order["slot"], starting.slots[order["slot"]]) for order in orders)
+        ]
+
+    @contextmanager
+    def _reserve(self, names: Sequence[str]) -> Iterator[None]:
+        """Keep ``names`` for one start.
+
+        Raises:
+            StartError: One is in use, and its actor is not on its way out.
+        """
+        if self._closing:
+            raise StartError("the supervisor is closing")
+        for name in names:
+            slot = self._slots.get(name)
+            used = slot is not None and not slot.stopping
+            if used or name in self._starting or names.count(name) > 1:
+                raise StartError(f"slot {name} is taken")
+        self._starting.update(names)
+        try:
+            yield
+        finally:
+            self._starting.difference_update(names)
+
+    async def _wait_for_slots(self, orders: Sequence[Told]) -> None:
+        """Wait until those that are being stopped are gone."""
+        for order in orders:
+            slot = self._slots.get(order["slot"])
+            if slot is not None:
+                await slot.gone.wait()
+
+    async def launch(self, order: Told, number: int) -> Slot:
+        """Start one actor's process and the watch over it; does not wait until it is ready."""
+        body = {key: order[key] for key in _ORDER_KEYS}
+        try:
+            actor = await self._simulation.start(order["name"][:NAME_LENGTH], body)
+        except Died as error:
+            process = error.process
+            message = f"{process.name} (pid {process.pid}) {error} while starting"
+            raise StartError(message) from None
+        except (OSError, trio.TooSlowError) as error:
+            raise StartError(f"{order['name']} did not start: {error}") from error
+        slot = self._slots[order["slot"]] = Slot(order["slot"], actor, number)
+        self._ended.pop(order["slot"], None)
+        self._nursery.start_soon(self._watch, slot)
+        return slot
+
+    async def _watch(self, slot: Slot) -> None:
+        """See one actor to its end, and tell of it."""
+        actor = slot.actor
+        await first_of(actor.finished, actor.process.exited)
+        if not slot.stopping and not actor.process.exited.is_set():
+            await slot.end(0)  # the entry returned, or raised, unasked
+        await actor.settled.wait()
+        self._retire(slot)
+
+    def _retire(self, slot: Slot) -> None:
+        """Free the slot of one that is over, and tell of its end, once."""
+        if self._slots.get(slot.slot) is slot and slot.actor.settled.is_set():
+            del self._slots[slot.slot]
+            slot.gone.set()
+            if slot.announced:
+                self._ended[slot.slot] = slot
+                self._on_exit({**slot.fate(), "expected": slot.stopping})
+
+    async def stop(
+        self, slots: Iterable[str] | None, grace: float | None = None, payload: bytes = b""
+    ) -> list[Told]:
+        """End actors in parallel, each by its own ladder, and answer when they are gone.
+
+        Args:
+            slots: Which; None for all. Some may have ended before: their receipts tell how.
+            grace: Seconds an entry has to return, 1.0 by default.
+            payload: Goes to each entry with the request.
+
+        Raises:
+            CreamasError: There never was an actor in one of ``slots``.
+        """
+        known = {**self._ended, **self._slots}
+        names = sorted(known, key=lambda n: known[n].number) if slots is None else list(slots)
+        for name in names:
+            if name not in known:
+                raise CreamasError(f"no actor in slot {name}")
+        chosen = [known[name] for name in names]
+        receipts = await self._end(chosen, payload, GRACE_SECONDS if grace is None else grace)
+        for slot in chosen:
+            if self._ended.get(slot.slot) is slot:
+                del self._ended[slot.slot]
+        return receipts
+
+    async def close(self, grace: float = GRACE_SECONDS) -> list[Told]:
+        """Stop all, those of starts under way too, and take no more."""
+        self._closing = True
+        return await self.stop(None, grace)
+
+    async def _end(self, slots: Iterable[Slot], payload: bytes, grace: float) -> list[Told]:
+        chosen = list(slots)
+        began = time.monotonic()
+        seconds: dict[Slot, float] = {}
+
+        async def end(slot: Slot) -> None:
+            slot.stopping = True
+            # One that is not ready would not hear a request.
+            await slot.end(grace if slot.actor.ready.is_set() else 0.0, payload)
+            seconds[slot] = time.monotonic() - began
+            self._retire(slot)
+
+        async with trio.open_nursery() as nursery:
+            for slot in chosen:
+                nursery.start_soon(end, slot)
+        return [slot.receipt(seconds[slot]) for slot in chosen]
+
+
+class _Start:
+    """One call of `Service.start` under way."""
+
+    def __init__(self, service: Service, orders: Sequence[Told]) -> None:
+        self.slots: dict[str, Slot] = {}
+        self.failure: str | None = None
+        self.all_ready = trio.Event()
+        self._service = service
+        self._orders = orders
+        self._pending = len(orders)
+
+    async def run(self) -> None:
+        """Start all; returns when all are ready, or one is not to be."""
+        if not self._orders:
+            self.all_ready.set()
+        async with trio.open_nursery() as nursery:
+            for order in self._orders:
+                number = next(self._service.numbers)
+                nursery.start_soon(self._one, order, number, nursery.cancel_scope)
+
+    async def _one(self, order: Told, number: int, scope: trio.CancelScope) -> None:
+        try:
+            slot = self.slots[order["slot"]] = await self._service.launch(order, number)
+        except StartError as error:
+            self._fail(str(error), scope)
+            return
+        actor = slot.actor
+        await first_of(actor.ready, actor.finished)
+        if actor.ready.is_set() and not actor.finished.is_set():
+            self._pending -= 1
+            if self._pending == 0:
+                self.all_ready.set()
+            # One that ends while others still start fails them too.
+            await first_of(self.all_ready, actor.finished)
+        if actor.finished.is_set():
+            self._fail(slot.failure(), scope)
+
+    def _fail(self, failure: str, scope: trio.CancelScope) -> None:
+        self.failure = self.failure or failure
+        scope.cancel()
+
+    def verdict(self, seconds: float) -> str | None:
+        """Why it failed, after ``run`` ended or ``seconds`` did; None where all are up."""
+        if self.failure is None and not self.all_ready.is_set():
+            return f"not ready within {seconds:g} s: {self._unready()}"
+        ended = [slot for slot in self.slots.values() if slot.actor.finished.is_set()]
+        return self.failure or (ended[0].failure() if ended else None)
+
+    def _unready(self) -> str:
+        """Names of those that time ran out for."""
+        names = []
+        for order in self._orders:
+            slot = self.slots.get(order["slot"])
+            if slot is None or not slot.actor.ready.is_set():
+                names.append(order["name"] if slot is None else slot.describe())
+        return ", ".join(names)

@@ -1,0 +1,115 @@
+"""One actor that the service owns: what is told of it, and how it is ended."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+from supervisor import ladder
+from supervisor.ladder import Step
+from supervisor.seam import Actor, first_of
+
+Told = dict[str, Any]
+Act = Callable[[], Awaitable[object]]
+
+_DEPTH = list(Step)
+
+
+class Slot:
+    """An actor that the service owns, from its process's first moment to its receipt."""
+
+    def __init__(self, slot: str, actor: Actor, number: int) -> None:
+        self.slot = slot
+        self.number = number  # receipts come in the order of the starts
+        self.actor = actor
+        self.announced = False  # its start has been answered: its end is an event
+        self.stopping = False
+        self.gone = trio.Event()  # its slot is free again
+        self._asked = False
+        self._step = Step.GONE
+
+    def describe(self) -> str:
+        """Name and pid, for a message."""
+        return f"{self.actor.process.name} (pid {self.actor.process.pid})"
+
+    def failure(self) -> str:
+        """Why it did not come up."""
+        outcome = self.actor.outcome
+        if outcome is not None and outcome.error is not None:
+            return f"{self.describe()} failed to start: {outcome.error}"
+        if self.actor.process.exited.is_set():
+            return f"{self.describe()} {self.actor.process.describe_end()} while starting"
+        return f"{self.describe()} ended before it was ready"
+
+    def fate(self) -> Told:
+        """What is told of every end."""
+        process, outcome = self.actor.process, self.actor.outcome
+        return {
+            "slot": self.slot,
+            "pid": process.pid,
+            "exit_code": process.exit_code,
+            "signal": process.signal,
+            "error": None if outcome is None else outcome.error,
+            "traceback": "" if outcome is None else outcome.traceback,
+        }
+
+    def receipt(self, seconds: float) -> Told:
+        """What is told of a stop."""
+        outcome, fate = self.actor.outcome, self.fate()
+        step = self._step
+        if step is Step.CANCEL and outcome is not None:
+            step = Step.REQUEST  # it answered in time, its process took a little longer
+        payload = None if outcome is None else outcome.payload
+        return {
+            **fate,
+            "seconds": seconds,
+            "graceful": payload is not None and fate["exit_code"] == 0,
+            "ladder": step.value,
+            "payload": payload,
+        }
+
+    async def end(self, grace: float, payload: bytes = b"") -> None:
+        """Take it down the ladder; returns when it is over, or past killing.
+
+        Two of these may run at a time, with different patience; the receipt tells the deepest step.
+        """
+        exited = self.actor.process.exited
+        await ladder.descend(exited, self._acts(payload), grace)
+        if exited.is_set():
+            await self.actor.settled.wait()
+
+    def _acts(self, payload: bytes) -> dict[Step, Act]:
+        actor = self.actor
+
+        async def request() -> None:
+            self._mark(Step.REQUEST)
+            if not self._asked:
+                self._asked = True
+                await actor.request_stop(payload)
+            await first_of(actor.finished, actor.process.exited)
+            await actor.cancel()
+
+        async def cancel() -> None:
+            self._mark(Step.CANCEL)
+            await actor.cancel()
+
+        async def terminate() -> None:
+            self._mark(Step.TERM)
+            actor.process.terminate()
+
+        async def kill() -> None:
+            self._mark(Step.KILL)
+            actor.process.kill()
+
+        return {
+            Step.REQUEST: request,
+            Step.CANCEL: cancel,
+            Step.TERM: terminate,
+            Step.KILL: kill,
+        }
+
+    def _mark(self, step: Step) -> None:
+        if self.stopping:  # an end that nobody asked for has no step
+            self._step = max(self._step, step, key=_DEPTH.index)

@@ -1,0 +1,214 @@
+"""The zygote: one thread that imports everything of ours once and then forks the rest.
+
+It never runs trio and never imports numpy or a user's module, so a fork of it is a clean start.
+Supervisor and actors are its children: it reaps them, tells the supervisor how each ended, and
+kills what a dead actor forked away. When supervisor, keeper or script are gone, it clears all.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import errno
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from supervisor import birth, kernel
+from supervisor.bounds import ZYGOTE_PATIENCE_SECONDS
+
+_MESSAGE_BYTES = 1 << 14
+
+
+def run(
+    control_fd: int,
+    script_pidfd: int,
+    keeper_pid: int,
+    keeper_pidfd: int,
+    report_fd: int,
+    preload: list[str],
+) -> NoReturn:
+    """Import, fork the supervisor, serve its requests to fork, and clear all at the end."""
+    kernel.become_subreaper()
+    kernel.name_process("creamas-zygote")
+    gc.disable()  # until the freeze: a collection between would leave holes that are copied
+    with _without_ldconfig():
+        from supervisor import main, seam
+    for name in preload:
+        _import_if_there(name)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    zygote_pid = os.getpid()
+
+    def supervise() -> int:
+        birth.begin(zygote_pid, [control_fd, theirs.fileno(), keeper_pidfd], "creamas-superv")
+        return main.run(control_fd, theirs, zygote_pid, keeper_pidfd)
+
+    gc.freeze()
+    supervisor_pid = os.fork()
+    if supervisor_pid == 0:
+        birth.live(supervise)
+    theirs.close()
+    for fd in (control_fd, keeper_pidfd):
+        os.close(fd)
+    os.write(report_fd, b"%d" % supervisor_pid)
+    os.close(report_fd)
+    _Zygote(ours, script_pidfd, supervisor_pid, seam.run_actor).serve()
+    kernel.sweep()
+    # A stopped keeper could not adopt and kill what this sweep may have missed.
+    if os.getppid() == keeper_pid:
+        os.kill(keeper_pid, signal.SIGCONT)
+    os._exit(0)
+
+
+@contextmanager
+def _without_ldconfig() -> Iterator[None]:
+    """Spare trio's import a subprocess: it asks for libpthread, to give its threads names."""
+    real = ctypes.util.find_library
+    ctypes.util.find_library = lambda name: None
+    try:
+        yield
+    finally:
+        ctypes.util.find_library = real
+
+
+def _import_if_there(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name + ".").startswith(error.name + "."):
+            raise
+
+
+def _signals_as_bytes() -> int:
+    """Turn SIGCHLD and SIGTERM (the keeper's death among its causes) into bytes to poll for."""
+    read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    return read
+
+
+class _Zygote:
+    """The loop after start-up. `serve` returns when the tree is to be cleared."""
+
+    def __init__(
+        self,
+        requests: socket.socket,
+        script_pidfd: int,
+        supervisor_pid: int,
+        run_actor: Callable[[str, str, int], int],
+    ) -> None:
+        requests.setblocking(False)
+        self._requests = requests
+        self._wakeup_fd = _signals_as_bytes()
+        self._script_pidfd = script_pidfd
+        self._supervisor_pid = supervisor_pid
+        self._run_actor = run_actor
+        self._actors: set[int] = set()
+        self._outbox: deque[tuple[dict[str, Any], int | None]] = deque()
+        self._over = False
+
+    def serve(self) -> None:
+        """Fork, reap and report until the supervisor is gone or a signal says to end."""
+        poll = select.poll()
+        poll.register(self._wakeup_fd, select.POLLIN)
+        poll.register(self._script_pidfd, select.POLLIN)
+        deadline: float | None = None
+        self._reap()  # what ended before the handlers stood
+        while not self._over:
+            events = select.POLLIN | (select.POLLOUT if self._outbox else 0)
+            poll.register(self._requests, events)
+            timeout = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+            ready = dict(poll.poll(timeout))
+            if not ready and deadline is not None:
+                return
+            if self._script_pidfd in ready:
+                # Its supervisor sees the control connection end, and has its ladder's time.
+                poll.unregister(self._script_pidfd)
+                deadline = time.monotonic() + ZYGOTE_PATIENCE_SECONDS
+            if self._wakeup_fd in ready:
+                self._take_signals()
+            if ready.get(self._requests.fileno(), 0) & ~select.POLLOUT:
+                self._take_request()
+            self._send()
+
+    def _take_signals(self) -> None:
+        numbers = os.read(self._wakeup_fd, 512)
+        if signal.SIGTERM in numbers:
+            self._over = True
+        elif signal.SIGCHLD in numbers:
+            self._reap()
+
+    def _reap(self) -> None:
+        """Collect the dead; whatever they leave to this process as their heir is killed."""
+        ended = kernel.reap()
+        for pid, status in ended:
+            if pid == self._supervisor_pid:
+                self._over = True
+            elif pid in self._actors:
+                self._actors.discard(pid)
+                self._outbox.append(({"ended": pid, "status": status}, None))
+        if ended and not self._over:
+            for pid in set(kernel.children()) - self._actors - {self._supervisor_pid}:
+                os.kill(pid, signal.SIGKILL)
+
+    def _take_request(self) -> None:
+        try:
+            data, fds, _, _ = socket.recv_fds(self._requests, _MESSAGE_BYTES, 1)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, fds = b"", []
+        if not data:
+            self._over = True
+            return
+        request = json.loads(data)
+        try:
+            if not fds:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            pid = self._fork(request, fds[0])
+        except OSError as error:
+            self._outbox.append(({"serial": request["serial"], "error": str(error)}, None))
+        else:
+            self._actors.add(pid)
+            answer = {"serial": request["serial"], "pid": pid}
+            self._outbox.append((answer, os.pidfd_open(pid)))
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _fork(self, request: dict[str, Any], fd: int) -> int:
+        zygote_pid = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+
+            def act() -> int:
+                birth.begin(zygote_pid, [fd], request["name"])
+                kernel.become_subreaper()  # what it forks away stays findable
+                return self._run_actor(request["name"], request["uid"], fd)
+
+            birth.live(act)
+        return pid
+
+    def _send(self) -> None:
+        while self._outbox:
+            message, fd = self._outbox[0]
+            try:
+                socket.send_fds(
+                    self._requests, [json.dumps(message).encode()], [] if fd is None else [fd]
+                )
+            except BlockingIOError:
+                return
+            except OSError:  # the supervisor is gone, as SIGCHLD tells
+                self._over = True
+            self._outbox.popleft()
+            if fd is not None:
+                os.close(fd)

@@ -1,0 +1,261 @@
+"""Agents, environments and managers that the integration tests start in slaves."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import trio
+
+from creamas_sc import Artifact, CreativeAgent, Environment, expose
+from creamas_sc.mp import EnvManager, MultiEnvManager
+from creamas_sc.serializers import register
+
+
+class Point:
+    """A class that travels by a registered pair of functions."""
+
+    def __init__(self, x: float, y: float) -> None:
+        self.x, self.y = x, y
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Point) and (self.x, self.y) == (other.x, other.y)
+
+    def __hash__(self) -> int:
+        return hash((self.x, self.y))
+
+
+register(Point, lambda p: [p.x, p.y], lambda xy: Point(*xy))
+
+
+class Sketch(Artifact):
+    """An artifact with an attribute of its own."""
+
+    def __init__(self, creator: Any, obj: Any, style: str) -> None:
+        super().__init__(creator, obj, domain=list)
+        self.style = style
+
+
+class Stranger:
+    """A class that nobody registered."""
+
+
+class Echo(CreativeAgent):
+    """Returns what it is given, and asks others to."""
+
+    @expose
+    def evaluate(self, artifact: Any) -> Any:
+        return artifact
+
+    @expose
+    async def ask(self, addr: str, value: Any) -> Any:
+        other = await self.connect(addr)
+        return await other.evaluate(value)
+
+    @expose
+    async def act(self, *args: Any, **kwargs: Any) -> Any:
+        return args, kwargs
+
+    @expose
+    def pid(self) -> int:
+        return os.getpid()
+
+    @expose
+    def give_stranger(self) -> Any:
+        return [1, {"odd": Stranger()}]
+
+    @expose
+    def fail(self, text: str) -> None:
+        raise ValueError(text)
+
+    def secret(self) -> None:
+        """Not for others."""
+
+    @expose
+    def draw(self, n: int) -> list[float]:
+        return [float(self.rng.random()) for _ in range(n)]
+
+    @expose
+    def stop_environment(self) -> None:
+        self.env.manager.stop()
+
+    @expose
+    async def all_artifacts(self) -> list[Artifact]:
+        return await self.env.get_artifacts()
+
+    @expose
+    async def use_asyncio(self) -> None:
+        import asyncio
+
+        await asyncio.sleep(0)
+
+
+class Counter(CreativeAgent):
+    """Counts its acts, and publishes each count."""
+
+    def __init__(self, environment: Environment, start: int = 0) -> None:
+        super().__init__(environment)
+        self.count = start
+
+    @expose
+    async def act(self, *args: Any) -> int:
+        self.count += 1
+        self.publish(Artifact(self, self.count))
+        return self.count
+
+
+class Raises(CreativeAgent):
+    """Raises what it is told to, where it is told to."""
+
+    def __init__(self, environment: Environment, kind: str, where: str) -> None:
+        super().__init__(environment)
+        self.kind, self.where = kind, where
+        self._perhaps("init")
+
+    def _perhaps(self, where: str) -> None:
+        if where == self.where:
+            kinds = {"value": ValueError, "exit": SystemExit, "interrupt": KeyboardInterrupt}
+            raise kinds[self.kind](f"raised in {where}")
+
+    @expose
+    async def act(self) -> str:
+        self._perhaps("act")
+        return "acted"
+
+    @expose
+    def close(self, folder: str | None = None) -> None:
+        self._perhaps("close")
+
+
+class GivesStranger(CreativeAgent):
+    """Its act returns what cannot travel."""
+
+    @expose
+    async def act(self) -> Any:
+        return Stranger()
+
+
+class Sleeper(CreativeAgent):
+    """Sleeps through its act, and notes whether it was cancelled."""
+
+    cancelled = False
+
+    @expose
+    async def act(self) -> None:
+        try:
+            await trio.sleep(3600)
+        except trio.Cancelled:
+            type(self).cancelled = True
+            raise
+
+    @expose
+    def was_cancelled(self) -> bool:
+        return type(self).cancelled
+
+
+class Killer(CreativeAgent):
+    """Kills its process in its act, by ``signal`` or with an exit code."""
+
+    def __init__(self, environment: Environment, how: str = "SIGKILL") -> None:
+        super().__init__(environment)
+        self.how = how
+
+    @expose
+    async def act(self) -> None:
+        if self.how == "exit":
+            os._exit(3)
+        os.kill(os.getpid(), getattr(signal, self.how))
+
+
+class Busy(CreativeAgent):
+    """Holds its process: in Python, or in C with the interpreter's lock."""
+
+    def __init__(self, environment: Environment, how: str = "python") -> None:
+        super().__init__(environment)
+        self.how = how
+
+    @expose
+    async def act(self) -> None:
+        if self.how == "python":
+            while True:
+                pass
+        if self.how == "c":
+            ctypes.PyDLL(None).usleep(3_600_000_000 % 2**32)
+        if self.how == "stopped":
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+
+class Forker(CreativeAgent):
+    """Starts a grandchild that has left its session and parent."""
+
+    @expose
+    async def act(self) -> int:
+        code = "import os, time; os.fork() and os._exit(0); os.setsid(); print(os.getpid(), "
+        code += "flush=True); os.close(1); time.sleep(3600)"
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        with child:
+            assert child.stdout is not None
+            return int(child.stdout.readline())
+
+
+class SavingEnvironment(Environment):
+    """Notes in its folder that it saved."""
+
+    def save_info(self, folder: str | None, *args: Any, **kwargs: Any) -> Any:
+        if folder is not None:
+            with open(os.path.join(folder, f"saved-{os.getpid()}"), "w"):
+                pass
+
+
+class FailingEnvironment(Environment):
+    """Raises in `is_ready` or `save_info`."""
+
+    def __init__(self, *args: Any, fails_in: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fails_in = fails_in
+
+    def is_ready(self) -> bool:
+        if self.fails_in == "is_ready":
+            raise ValueError("not ready at all")
+        return True
+
+    def save_info(self, folder: str | None, *args: Any, **kwargs: Any) -> Any:
+        if self.fails_in == "save_info":
+            raise ValueError("cannot save")
+
+
+class LateEnvironment(Environment):
+    """Is ready from the ``late``-th question on."""
+
+    def __init__(self, *args: Any, late: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.late = late
+
+    def is_ready(self) -> bool:
+        self.late -= 1
+        return self.late <= 0
+
+
+class Host(MultiEnvManager):
+    """Keeps what slaves report."""
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        self.reported: list[Any] = []
+
+    @expose
+    def handle(self, msg: Any) -> Any:
+        self.reported.append(msg)
+        return "heard", msg
+
+
+class Manager(EnvManager):
+    """A slave's manager with a method of its own."""
+
+    @expose
+    def pid(self) -> int:
+        return os.getpid()

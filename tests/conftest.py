@@ -1,0 +1,91 @@
+"""What every test runs under: local calls through the codec, and a check that nothing is left."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Before anything of the project is imported: calls within an environment pass through the codec,
+# so that what they carry could travel.
+os.environ["CREAMAS_CHECK_LOCAL"] = "1"
+
+LEFT_SECONDS = 2.0
+PR_SET_CHILD_SUBREAPER = 36
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A runtime folder of the tests' own; orphans of any test become this process's children."""
+    folder = tmp_path_factory.mktemp("runtime", numbered=True)
+    os.environ["XDG_RUNTIME_DIR"] = str(folder)
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        from creamas_sc.home import portal_home
+    except ImportError:  # the client's tests run without trio
+        yield
+        return
+    portal_home()  # its descriptors and thread stay until the end, and are nobody's leak
+    yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(_surroundings: None) -> Iterator[None]:
+    """Fail a test that leaves a process, a descriptor or a task of the home loop behind."""
+    before = _descriptors()
+    yield
+    deadline = time.monotonic() + LEFT_SECONDS
+    while (left := _left(before)) and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.01)  # a process that was killed is a moment on its way
+    assert not left, f"left behind: {left}"
+
+
+def _left(before: dict[int, str]) -> list[str]:
+    return [
+        *(f"process {pid}: {name}" for pid, name in _children()),
+        *(f"descriptor {fd}: {to}" for fd, to in _descriptors().items() if before.get(fd) != to),
+        *_home_tasks(),
+    ]
+
+
+def _descriptors() -> dict[int, str]:
+    found = {}
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            found[int(entry.name)] = os.readlink(entry)
+        except OSError:  # the listing's own
+            continue
+    return found
+
+
+def _children() -> list[tuple[int, str]]:
+    """This process's children; those that are over and that nobody waited for are reaped."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        for pid in map(int, (task / "children").read_text().split()):
+            try:
+                stat = Path(f"/proc/{pid}/stat").read_text()
+            except OSError:
+                continue
+            name, _, rest = stat.partition("(")[2].rpartition(")")
+            if rest.split()[0] == "Z" and name.startswith("creamas"):
+                os.waitpid(pid, os.WNOHANG)  # an orphan that came to us when its script was killed
+            else:
+                found.append((pid, name))
+    return found
+
+
+def _home_tasks() -> list[str]:
+    home = sys.modules.get("creamas_sc.home")
+    portal = None if home is None else home._portal
+    if portal is None or portal.home is None:
+        return []
+    return [f"task {task.name}" for task in list(portal.home.nursery.child_tasks)]

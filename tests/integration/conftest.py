@@ -1,0 +1,22 @@
+"""A multi-environment with two slaves, for tests that run under trio."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest_trio
+import trio
+
+from creamas_sc import Environment, MultiEnvironment
+from tests import agents
+
+BOUND_SECONDS = 30
+
+
+@pytest_trio.trio_fixture
+async def menv() -> AsyncIterator[MultiEnvironment]:
+    """Two slaves with nothing in them; the test's own body is bounded by its fixture."""
+    with trio.fail_after(BOUND_SECONDS):
+        async with MultiEnvironment(("localhost", 0), Environment, agents.Host, seed=7) as menv:
+            await menv.spawn_slaves([("localhost", 0)] * 2, Environment, agents.Manager)
+            yield menv

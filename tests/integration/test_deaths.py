@@ -1,0 +1,178 @@
+"""Whatever is killed, at whatever moment: nothing is left, and who lives is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from creamas_sc import CreativeAgent, Environment, MultiEnvironment
+from creamas_sc.errors import AgentErrors, SlaveLost
+from tests import agents, supervisor_tree
+from tests.agents import Busy, Counter, Echo, Forker, Killer, Sleeper
+from tests.integration.scripts import Running, running
+
+LEFT_SECONDS = 2.0
+TOLD_SECONDS = 1.0
+
+SCRIPT = """
+import sys
+from creamas_sc import Environment, MultiEnvironment, run
+from creamas_sc.mp import EnvManager
+from tests import agents
+
+busy = sys.argv[1]
+menv = MultiEnvironment(("localhost", 0), Environment)
+run(menv.spawn_slaves([("localhost", 0)] * 3, Environment, EnvManager))
+forked = [run(menv.trigger_act(run(menv.spawn(agents.Forker))[1])) for _ in range(3)]
+run(menv.spawn(agents.Sleeper, addr=menv.addrs[0]))
+if busy != "rest":
+    run(menv.spawn(agents.Busy, busy, addr=menv.addrs[1]))
+print("forked", *forked, flush=True)
+if busy == "rest":
+    sys.stdin.read()
+run(menv.trigger_all())
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def victims(script: Running) -> dict[str, int]:
+    """The processes under a script, by role; slaves are "0", "1", "2"."""
+    (keeper,) = supervisor_tree.children(script.pid)
+    family = supervisor_tree.family(keeper)
+    named = {role: family.pop(role) for role in ("keeper", "zygote", "supervisor")}
+    return {"script": script.pid, **named, **dict(zip("012", sorted(family.values()), strict=True))}
+
+
+@pytest.mark.parametrize("busy", ["rest", "sleep", "python", "c", "stopped"])
+@pytest.mark.parametrize("victim", ["script", "keeper", "zygote", "supervisor"])
+def test_nothing_is_left(script: Path, victim: str, busy: str) -> None:
+    with running(script, busy) as under_way:
+        forked = [int(pid) for pid in under_way.read_until("forked").split()[1:]]
+        pids = victims(under_way)
+        others = [pid for role, pid in pids.items() if role != "script"]
+        left = supervisor_tree.open_pidfds([*others, *forked])
+        os.kill(pids[victim], signal.SIGKILL)
+        assert supervisor_tree.wait_gone(left, LEFT_SECONDS) == []
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGSEGV", "exit"])
+async def test_a_slave_that_dies_in_a_step(menv: MultiEnvironment, how: str) -> None:
+    await menv.spawn(Killer, how)
+    await menv.spawn(Sleeper)
+    began = time.monotonic()
+    with pytest.raises(SlaveLost) as caught:
+        await menv.trigger_all()
+    assert time.monotonic() - began < TOLD_SECONDS
+    lost = caught.value
+    assert (lost.exit_code, lost.signal) == ((3, None) if how == "exit" else (
+        None, getattr(signal, how)))  # fmt: skip
+    assert lost.pid
+    assert lost.may_have_run
+    assert how in str(lost) or "status 3" in str(lost)
+    # It is told once; the others go on.
+    survivor = menv.addrs[0]
+    await menv.spawn(Counter, addr=survivor)
+    with pytest.raises(SlaveLost):
+        await menv.spawn(Echo, addr=lost.address)
+    receipt = await menv.close(as_coro=True)
+    assert [slave.ended_by for slave in receipt] == ["gone", "request"]
+
+
+@pytest.mark.parametrize("busy", ["python", "c", "stopped"])
+async def test_a_slave_that_is_killed_while_it_cannot_answer(
+    menv: MultiEnvironment, busy: str
+) -> None:
+    first, second = [await menv.connect(addr) for addr in menv.addrs]
+    pid = await first.pid()
+    await menv.spawn(Busy, busy, addr=menv.addrs[0])
+    errors: list[SlaveLost] = []
+
+    async def step() -> None:
+        try:
+            await menv.trigger_all()
+        except SlaveLost as error:
+            errors.append(error)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(step)
+        assert await second.pid() != pid
+        with trio.fail_after(TOLD_SECONDS):
+            os.kill(pid, signal.SIGKILL)
+            while not errors:
+                await trio.lowlevel.checkpoint()
+    assert errors[0].signal == signal.SIGKILL
+    assert await second.pid()
+
+
+async def test_survivors_calls_to_the_dead_fail_with_its_name(menv: MultiEnvironment) -> None:
+    one, _ = await menv.spawn(Echo)
+    two, two_addr = await menv.spawn(Echo)
+    assert await one.ask(two_addr, 5) == 5
+    os.kill(await two.pid(), signal.SIGKILL)
+    with trio.fail_after(TOLD_SECONDS):
+        with pytest.raises(Exception, match=r"SlaveLost|nobody listens"):
+            while True:
+                await one.ask(two_addr, 5)
+    assert await one.evaluate(1) == 1
+
+
+async def test_what_a_dead_slave_forked_away_goes_with_it(menv: MultiEnvironment) -> None:
+    forker, _ = await menv.spawn(Forker)
+    left = supervisor_tree.open_pidfds([await forker.act() for _ in range(3)])
+    await menv.spawn(Killer, addr=menv.addrs[0])
+    with pytest.raises(SlaveLost):
+        await menv.trigger_all()
+    assert supervisor_tree.wait_gone(left, LEFT_SECONDS) == []
+
+
+@pytest.mark.parametrize("busy", ["python", "c", "stopped"])
+async def test_a_slave_that_does_not_answer_is_forced(menv: MultiEnvironment, busy: str) -> None:
+    manager = await menv.connect(menv.addrs[0])
+    await menv.spawn(Busy, busy, addr=menv.addrs[0])
+    with trio.move_on_after(0.1):
+        await menv.trigger_all()
+    assert manager
+    began = time.monotonic()
+    receipt = await menv.close(as_coro=True)
+    assert time.monotonic() - began < 2.5
+    assert [slave.graceful for slave in receipt] == [False, True]
+    assert receipt[0].signal in (signal.SIGTERM, signal.SIGKILL)
+
+
+async def test_a_supervisor_that_dies_takes_all_and_is_told(menv: MultiEnvironment) -> None:
+    await menv.spawn(Sleeper)
+    (keeper,) = [p for p in supervisor_tree.children(os.getpid())]
+    pids = supervisor_tree.family(keeper)
+    left = supervisor_tree.open_pidfds(pids.values())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_kill_soon, pids["supervisor"])
+        with pytest.raises(SlaveLost):
+            await menv.trigger_all()
+    receipt = await menv.close(as_coro=True)
+    assert [slave.ended_by for slave in receipt] == ["lost", "lost"]
+    assert supervisor_tree.wait_gone(left, LEFT_SECONDS) == []
+
+
+async def _kill_soon(pid: int) -> None:
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    os.kill(pid, signal.SIGKILL)
+
+
+async def test_a_slave_of_another_simulation_is_refused(menv: MultiEnvironment) -> None:
+    async with MultiEnvironment(("localhost", 0), Environment) as other:
+        with pytest.raises(Exception, match="simulation"):
+            await other.connect(menv.addrs[0])
+    agent = CreativeAgent(menv.env)
+    assert agent.addr.startswith(menv.env.base_url)

@@ -1,0 +1,257 @@
+"""What a user does with a multi-environment, as creamas.mp's reference page has it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import trio
+
+from creamas_sc import Artifact, CreativeAgent, Environment, MultiEnvironment, Proxy
+from creamas_sc.errors import AgentError, AgentErrors, NoSlaves, StartError
+from creamas_sc.wire.endpoint import split_address
+from tests import agents
+from tests.agents import Counter, Echo, Raises
+
+
+async def test_agents_act_in_slave_and_then_spawn_order(menv: MultiEnvironment) -> None:
+    for start in (0, 10, 20, 30):
+        await menv.spawn(Counter, start)
+    assert [split_address(a)[2] for a in await menv.get_agents(as_coro=True)] == [1, 2, 1, 2]
+    assert await menv.trigger_all() == [1, 21, 11, 31]
+    assert await menv.trigger_all() == [2, 22, 12, 32]
+
+
+async def test_spawn_picks_the_slave_with_the_fewest_agents(menv: MultiEnvironment) -> None:
+    first, second = menv.addrs
+    spawned = await menv.spawn_n("tests.agents:Echo", 3, addr=second)
+    assert [addr for _, addr in spawned] == [second[:-1] + str(n) for n in (1, 2, 3)]
+    assert all(isinstance(proxy, Proxy) and proxy.addr == addr for proxy, addr in spawned)
+    landed = [(await menv.spawn(Echo))[1] for _ in range(4)]
+    base = [addr.rpartition("/")[0] + "/0" for addr in landed]
+    assert base == [first, first, first, first]
+
+
+async def test_agents_are_in_processes_of_their_own(menv: MultiEnvironment) -> None:
+    pids = {await (await menv.spawn(Echo))[0].pid() for _ in range(4)}
+    assert len(pids) == 2
+    assert os.getpid() not in pids
+
+
+async def test_get_agents_by_class_and_as_proxies(menv: MultiEnvironment) -> None:
+    await menv.spawn(Echo)
+    await menv.spawn(Counter)
+    echoes = await menv.get_agents(addr=False, agent_cls=Echo, as_coro=True)
+    assert [await echo.evaluate(1) for echo in echoes] == [1]
+
+
+async def test_artifacts_of_a_step_are_there_when_it_returns(menv: MultiEnvironment) -> None:
+    for start in (0, 10, 20):
+        await menv.spawn(Counter, start)
+    menv.age = 5
+    await menv.trigger_all()
+    assert [artifact.obj for artifact in menv.artifacts] == [1, 21, 11]
+    assert {artifact.env_time for artifact in menv.artifacts} == {5}
+    name = menv.artifacts[1].creator
+    assert menv.get_artifacts(agent_name=name) == [Artifact(name, 21)]
+
+
+async def test_an_artifact_of_a_single_call_is_there_when_it_returns(
+    menv: MultiEnvironment,
+) -> None:
+    agent, addr = await menv.spawn(Counter)
+    await agent.act()
+    assert await menv.trigger_act(addr) == 2
+    assert [artifact.obj for artifact in menv.artifacts] == [1, 2]
+
+
+async def test_slaves_see_all_artifacts_through_the_host_manager(menv: MultiEnvironment) -> None:
+    echo, _ = await menv.spawn(Echo)
+    counter, _ = await menv.spawn(Counter)
+    await menv.set_host_managers()
+    await counter.act()
+    assert [a.obj for a in await echo.all_artifacts()] == [1]
+
+
+async def test_managers_talk_to_the_host(menv: MultiEnvironment) -> None:
+    manager = await menv.connect(menv.addrs[1])
+    with pytest.raises(AgentError, match="no host manager"):
+        await manager.report("too early")
+    await menv.set_host_managers()
+    assert await manager.host_manager() == menv.manager.addr
+    assert await manager.report({"a": (1, 2)}) == ("heard", {"a": (1, 2)})
+    assert menv.manager.reported == [{"a": (1, 2)}]
+    host = await menv.env.connect(menv.manager.addr)
+    assert await host.get_slave_managers() == menv.addrs
+    await host.set_as_host_manager(menv.addrs[0])
+
+
+async def test_managers_run_the_whole(menv: MultiEnvironment) -> None:
+    host = await menv.connect(menv.manager.addr)
+    addr = await host.spawn("tests.agents:Counter", 4)
+    addrs = await host.spawn_n("tests.agents:Counter", 2, addr=menv.addrs[1])
+    assert await host.get_agents() == [addr, *addrs]
+    assert await host.trigger_all() == [5, 1, 1]
+    assert await host.is_ready()
+    assert [a.obj for a in await host.get_artifacts()] == [5, 1, 1]
+    await host.create_connections({addr: [(addrs[0], {"weight": 2})]})
+    assert await host.get_connections() == [
+        (addr, {addrs[0]: {"weight": 2}}),
+        (addrs[0], {}),
+        (addrs[1], {}),
+    ]
+
+
+async def test_connections(menv: MultiEnvironment) -> None:
+    addrs = [(await menv.spawn(Echo))[1] for _ in range(3)]
+    one, two, three = await menv.get_agents(as_coro=True)
+    assert sorted(addrs) == sorted([one, two, three])
+    made = await menv.create_connections(
+        {one: [(two, {"a": 1}), (three, {})], three: [(one, {}), (one, {})], "tcp://no:1/1": []},
+        as_coro=True,
+    )
+    assert made == [[True, True], [True, False]]
+    assert await menv.get_connections(as_coro=True) == [
+        (one, {two: {"a": 1}, three: {}}),
+        (two, {}),
+        (three, {one: {}}),
+    ]
+    assert await menv.get_connections(data=False, as_coro=True) == [
+        (one, [two, three]),
+        (two, []),
+        (three, [one]),
+    ]
+
+
+async def test_a_failed_act_keeps_the_others_results(menv: MultiEnvironment) -> None:
+    for start in (0, 10):
+        await menv.spawn(Counter, start)
+    wrong = [(await menv.spawn(Raises, kind, "act"))[1] for kind in ("value", "exit", "interrupt")]
+    wrong.append((await menv.spawn(agents.GivesStranger))[1])
+    with pytest.raises(AgentErrors) as caught:
+        await menv.trigger_all()
+    assert sorted(caught.value.failures) == sorted(wrong)
+    assert caught.value.results == [1, 11]
+    kinds = {addr: error.type_name for addr, error in caught.value.failures.items()}
+    assert [kinds[addr] for addr in wrong] == [
+        "ValueError",
+        "SystemExit",
+        "KeyboardInterrupt",
+        "creamas_sc.errors.EncodeError",
+    ]
+    assert "raised in act" in caught.value.failures[wrong[0]].traceback_text
+    with pytest.raises(AgentErrors):
+        await menv.trigger_all()
+    assert [artifact.obj for artifact in menv.artifacts] == [1, 11, 2, 12]
+
+
+async def test_the_seed_fixes_each_agents_numbers_wherever_it_lives(
+    menv: MultiEnvironment,
+) -> None:
+    spread = [await (await menv.spawn(Echo))[0].draw(3) for _ in range(4)]
+    async with MultiEnvironment(("localhost", 0), Environment, seed=7) as other:
+        await other.spawn_slaves([("localhost", 0)], Environment, agents.Manager)
+        together = [await proxy.draw(3) for proxy, _ in await other.spawn_n(Echo, 4)]
+    assert together == spread
+    assert len({tuple(numbers) for numbers in spread}) == 4
+
+
+async def test_an_ordinary_close_needs_no_signal(tmp_path: Path) -> None:
+    with trio.fail_after(30):
+        async with MultiEnvironment(("localhost", 0), Environment) as menv:
+            await menv.spawn_slaves(
+                [("localhost", 0)] * 2, agents.SavingEnvironment, agents.Manager
+            )
+            manager = await menv.connect(menv.addrs[0])
+            pid = await manager.pid()
+            receipt = await menv.close(folder=str(tmp_path), as_coro=True)
+            assert [(r.exit_code, r.signal, r.ended_by) for r in receipt] == [
+                (0, None, "request")
+            ] * 2
+            assert receipt.graceful
+            assert receipt[0].pid == pid
+            assert await menv.close(as_coro=True) is receipt
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        f"saved-{slave.pid}" for slave in receipt
+    )
+
+
+async def test_stop_slaves_ends_their_processes_and_no_more(menv: MultiEnvironment) -> None:
+    await menv.spawn(Echo)
+    receipt = await menv.stop_slaves(timeout=2)
+    assert [slave.graceful for slave in receipt] == [True, True]
+    for slave in receipt:
+        assert not Path(f"/proc/{slave.pid}").exists()
+    assert menv.addrs == []
+    with pytest.raises(NoSlaves, match="spawn_slaves"):
+        await menv.trigger_all()
+    await menv.spawn_slaves([("localhost", 0)], Environment, agents.Manager)
+    await menv.spawn(Counter)
+    assert await menv.trigger_all() == [1]
+
+
+async def test_wait_slaves(menv: MultiEnvironment) -> None:
+    assert await menv.wait_slaves(5)
+    assert await menv.wait_slaves(5, check_ready=True)
+    assert await menv.is_ready()
+    await menv.spawn_slaves(
+        [("localhost", 0)], agents.LateEnvironment, agents.Manager, [{"late": 3}]
+    )
+    assert not await menv.is_ready()
+    assert await menv.wait_slaves(5, check_ready=True)
+
+
+async def test_wait_slaves_gives_up_at_its_timeout(menv: MultiEnvironment) -> None:
+    await menv.spawn_slaves(
+        [("localhost", 0)], agents.LateEnvironment, agents.Manager, [{"late": 10**6}]
+    )
+    assert await menv.wait_slaves(0.1, check_ready=True) is False
+    assert await menv.wait_slaves(0.1) is True
+
+
+async def test_before_there_are_slaves() -> None:
+    async with MultiEnvironment(("localhost", 0), Environment) as menv:
+        for call in (menv.wait_slaves(1), menv.trigger_all(), menv.trigger_act("x")):
+            with pytest.raises(NoSlaves, match=r"was spawn_slaves\(\) awaited"):
+                await call
+
+
+async def test_a_taken_port_fails_the_call_and_leaves_nothing(menv: MultiEnvironment) -> None:
+    taken = split_address(menv.addrs[0])[1]
+    addrs = menv.addrs
+    with pytest.raises(StartError, match=rf"localhost:{taken}.*port is taken"):
+        await menv.spawn_slaves(
+            [("localhost", 0), ("localhost", taken)], Environment, agents.Manager
+        )
+    assert menv.addrs == addrs
+    await menv.spawn(Counter)
+    assert await menv.trigger_all() == [1]
+
+
+async def test_slave_kwargs_of_the_wrong_length_are_refused_before_anything_starts() -> None:
+    async with MultiEnvironment(("localhost", 0), Environment) as menv:
+        with pytest.raises(ValueError, match="1 items for 2"):
+            await menv.spawn_slaves([("localhost", 0)] * 2, Environment, agents.Manager, [{}])
+        with pytest.raises(ValueError, match="no slave address"):
+            await menv.spawn_slaves(["localhost"], Environment, agents.Manager)  # type: ignore[list-item]
+        assert menv._slaves.supervisor is None
+
+
+async def test_destroy_warns(menv: MultiEnvironment) -> None:
+    with pytest.warns(DeprecationWarning, match="use close"):
+        await menv.destroy(as_coro=True)
+
+
+async def test_sync_forms_say_so_on_the_home_loop(menv: MultiEnvironment) -> None:
+    for call in (menv.close, menv.get_agents, menv.get_connections):
+        with pytest.raises(RuntimeError, match="await the async form"):
+            call()
+
+
+class TestTheMasterEnvironment:
+    async def test_has_agents_of_its_own(self, menv: MultiEnvironment) -> None:
+        agent = CreativeAgent(menv.env)
+        echo, _ = await menv.spawn(Echo)
+        proxy = await echo.ask(agent.addr, 1)
+        assert proxy == (0.0, None)

@@ -1,0 +1,78 @@
+"""Whatever is killed, and whatever is stopped, nothing is left after two seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import supervisor_tree as trees
+
+LEFT_SECONDS = 2.0
+STARTED_SECONDS = 20.0
+CROWD = ("obey", "loop", "hold_gil", "ignore_sigterm", "fork_away_and_loop")
+ROLES = ("script", "keeper", "zygote", "supervisor")
+
+
+@contextmanager
+def running_script(*entries: str) -> Iterator[dict[str, Any]]:
+    """A script with one actor an entry; gives the pids of all, and clears up whatever happens."""
+    script = subprocess.Popen(
+        [sys.executable, Path(trees.__file__).parent / "supervisor_script.py", *entries],
+        stdout=subprocess.PIPE,
+    )
+    assert script.stdout is not None
+    try:
+        assert select.select([script.stdout], [], [], STARTED_SECONDS)[0], "no start"
+        yield json.loads(script.stdout.readline())
+    finally:
+        script.kill()
+        script.wait()
+        script.stdout.close()
+
+
+def everybody(pids: dict[str, Any]) -> dict[int, int]:
+    """Pidfds of the whole tree, forked-away descendants included."""
+    return trees.open_pidfds([*(p for p in pids.values() if isinstance(p, int)), *pids["forked"]])
+
+
+@pytest.mark.parametrize("victim", ROLES)
+def test_nothing_is_left_when_one_is_killed(victim: str) -> None:
+    with running_script(*CROWD) as pids:
+        left = everybody(pids)
+        os.kill(pids[victim], signal.SIGKILL)
+        assert trees.wait_gone(left, LEFT_SECONDS) == []
+
+
+@pytest.mark.parametrize(
+    ("stopped", "victim"),
+    [pair for pair in product((*ROLES[1:], "obey"), ROLES) if pair[0] != pair[1]],
+)
+def test_nothing_is_left_when_another_is_stopped(stopped: str, victim: str) -> None:
+    with running_script("obey", "loop", "fork_away") as pids:
+        left = everybody(pids)
+        os.kill(pids[stopped], signal.SIGSTOP)
+        os.kill(pids[victim], signal.SIGKILL)
+        assert trees.wait_gone(left, LEFT_SECONDS) == []
+
+
+def test_what_a_killed_actor_forked_away_goes_with_it_and_siblings_live() -> None:
+    with running_script("obey", "fork_away", "fork_away_and_loop") as pids:
+        left = everybody({"a": pids["fork_away"], "b": pids["fork_away_and_loop"], **pids})
+        lost = trees.open_pidfds([pids["fork_away"], pids["fork_away_and_loop"], *pids["forked"]])
+        for entry in ("fork_away", "fork_away_and_loop"):
+            os.kill(pids[entry], signal.SIGKILL)
+        assert trees.wait_gone(lost, LEFT_SECONDS) == []
+        os.kill(pids["obey"], 0)
+        os.kill(pids["script"], signal.SIGKILL)
+        assert trees.wait_gone(left, LEFT_SECONDS) == []

@@ -1,0 +1,178 @@
+"""The handshake: two ends joined without a socket, and what may go wrong between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import msgpack
+import pytest
+
+from creamas_sc.errors import HandshakeError
+from creamas_sc.wire.frames import HELLO_FRAME_BYTES, Frame, FrameReader, Kind
+from creamas_sc.wire.handshake import Handshake, Identity
+
+MASTER = Identity("novelty", b"k" * 32, "master", "tcp://localhost:5555", 100)
+SLAVE = Identity("novelty", b"k" * 32, "slave", "tcp://localhost:5556", 200)
+
+
+def sent(end: Handshake) -> list[Frame]:
+    data = b"".join(end.data_to_send())
+    return FrameReader(HELLO_FRAME_BYTES).receive_data(data)
+
+
+def exchange(client: Handshake, server: Handshake) -> int:
+    """Carry frames until nobody has any; the number of them."""
+    count = 0
+    while True:
+        moved = [(server, frame) for frame in sent(client)]
+        moved += [(client, frame) for frame in sent(server)]
+        if not moved:
+            return count
+        for end, frame in moved:
+            end.receive(frame)
+            count += 1
+
+
+def refusal(client: Handshake, server: Handshake) -> tuple[str, str]:
+    """What the end that refuses says, and what the other one hears."""
+    with pytest.raises(HandshakeError) as refused:
+        exchange(client, server)
+    with pytest.raises(HandshakeError) as heard:
+        exchange(client, server)
+    assert not client.complete or not server.complete
+    return str(refused.value), str(heard.value)
+
+
+def test_both_ends_know_each_other_after_three_frames() -> None:
+    client, server = Handshake.client(MASTER), Handshake.server(SLAVE)
+    assert exchange(client, server) == 3
+    assert client.complete
+    assert server.complete
+    assert client.peer == replace(SLAVE, key=b"")
+    assert server.peer == replace(MASTER, key=b"")
+
+
+def test_the_key_never_travels() -> None:
+    client, server = Handshake.client(MASTER), Handshake.server(SLAVE)
+    hello = b"".join(client.data_to_send())
+    for frame in FrameReader().receive_data(hello):
+        server.receive(frame)
+    answer = b"".join(server.data_to_send())
+    assert MASTER.key not in hello + answer
+    assert "kkk" not in repr(MASTER)
+
+
+def test_another_simulation_is_refused_by_both_names() -> None:
+    client = Handshake.client(MASTER)
+    server = Handshake.server(replace(SLAVE, simulation="spiro"))
+    for text in refusal(client, server):
+        assert "'novelty'" in text
+        assert "'spiro'" in text
+
+
+def test_a_client_with_a_wrong_key() -> None:
+    client = Handshake.client(replace(MASTER, key=b"x" * 32))
+    server = Handshake.server(SLAVE)
+    for text in refusal(client, server):
+        assert "wrong key" in text
+    assert not client.complete
+    assert not server.complete
+
+
+def test_a_client_that_skips_the_check_is_refused_by_the_server() -> None:
+    server = Handshake.server(SLAVE)
+    [hello] = sent(Handshake.client(replace(MASTER, key=b"x" * 32)))
+    server.receive(hello)
+    with pytest.raises(HandshakeError, match="wrong key"):
+        server.receive(Frame(Kind.HELLO, 0, b"\0" * 32))
+    assert not server.complete
+    assert sent(server)[-1].meta == b"refused"
+
+
+def test_a_proof_cannot_be_reflected() -> None:
+    # Without the key: take the server's own proof, and offer it as the client's.
+    server = Handshake.server(SLAVE)
+    [hello] = sent(Handshake.client(replace(MASTER, key=b"x" * 32)))
+    server.receive(hello)
+    [answer] = sent(server)
+    with pytest.raises(HandshakeError, match="wrong key"):
+        server.receive(Frame(Kind.HELLO, 0, answer.meta))
+
+
+def test_a_proof_cannot_be_replayed() -> None:
+    client, server = Handshake.client(MASTER), Handshake.server(SLAVE)
+    [hello] = sent(client)
+    server.receive(hello)
+    client.receive(sent(server)[0])
+    [proof] = sent(client)
+    again = Handshake.server(SLAVE)
+    again.receive(hello)
+    with pytest.raises(HandshakeError, match="wrong key"):
+        again.receive(proof)
+
+
+@pytest.mark.parametrize("field", range(1, 5))
+def test_what_is_told_in_clear_cannot_be_altered(field: int) -> None:
+    client, server = Handshake.client(MASTER), Handshake.server(SLAVE)
+    [hello] = sent(client)
+    server.receive(hello)
+    [answer] = sent(server)
+    told = msgpack.unpackb(answer.body)
+    told[field] = told[field] + (1 if isinstance(told[field], int) else "x")
+    with pytest.raises(HandshakeError):
+        client.receive(answer._replace(body=msgpack.packb(told)))
+    assert not client.complete
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        Frame(Kind.REQUEST, 1, b"", b""),
+        Frame(Kind.HELLO, 1, b"", b""),
+        Frame(Kind.HELLO, 0, b"", b""),
+        Frame(Kind.HELLO, 0, b"", b"\xc1"),
+        Frame(Kind.HELLO, 0, b"", b"\x91" * 1000),
+        Frame(Kind.HELLO, 0, b"", bytes(HELLO_FRAME_BYTES + 1)),
+        Frame(Kind.HELLO, 0, b"", msgpack.packb([])),
+        Frame(Kind.HELLO, 0, b"", msgpack.packb({"a": 1})),
+        Frame(Kind.HELLO, 0, b"", msgpack.packb([True, "novelty", "m", "a", 1, bytes(32)])),
+        Frame(Kind.HELLO, 0, b"", msgpack.packb([1, "novelty", "m", "a", "1", bytes(32)])),
+        Frame(Kind.HELLO, 0, b"", msgpack.packb([1, "novelty", "m", "a", 1, bytes(8)])),
+        Frame(Kind.HELLO, 0, b"", msgpack.packb([1, "novelty", "m", "a", 1])),
+        Frame(Kind.HELLO, 0, b"", b"", [b"part"]),
+    ],
+)
+@pytest.mark.parametrize("make", [Handshake.client, Handshake.server])
+def test_anything_else_is_refused(frame: Frame, make: Callable[[Identity], Handshake]) -> None:
+    end = make(MASTER)
+    with pytest.raises(HandshakeError):
+        end.receive(frame)
+    assert sent(end)[-1].meta == b"refused"
+    with pytest.raises(HandshakeError, match="over"):
+        end.receive(frame)
+
+
+def test_another_version_is_named() -> None:
+    hello = Frame(Kind.HELLO, 0, b"", msgpack.packb([99, "of", "another", "form"]))
+    with pytest.raises(HandshakeError, match="version 99 met version 1"):
+        Handshake.server(SLAVE).receive(hello)
+
+
+def test_a_refusal_is_cut_to_a_bound() -> None:
+    with pytest.raises(HandshakeError) as heard:
+        Handshake.client(MASTER).receive(Frame(Kind.HELLO, 0, b"refused", b"\xffno" * 300))
+    assert len(str(heard.value)) < 600
+
+
+def test_a_weak_key_or_a_long_name_is_an_error_at_once() -> None:
+    with pytest.raises(ValueError, match="16 bytes"):
+        Handshake.client(replace(MASTER, key=b"short"))
+    with pytest.raises(ValueError, match="too long"):
+        Handshake.server(replace(MASTER, simulation="x" * 2000))
+
+
+def test_the_peer_is_unknown_until_the_end() -> None:
+    end = Handshake.client(MASTER)
+    with pytest.raises(RuntimeError, match="not complete"):
+        _ = end.peer

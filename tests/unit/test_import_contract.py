@@ -1,0 +1,40 @@
+"""Imports point one way: the contract in pyproject.toml, and what an import may pull in."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from importlinter import cli
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_layers_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert cli.lint_imports(no_cache=True) == cli.EXIT_STATUS_SUCCESS
+
+
+def test_tractor_is_imported_by_the_seam_only() -> None:
+    statement = re.compile(r"^\s*(import|from) tractor\b|import_module\(.tractor\b", re.MULTILINE)
+    importers = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("creamas_sc", "supervisor")
+        for path in (ROOT / package).rglob("*.py")
+        if statement.search(path.read_text(encoding="utf-8"))
+    }
+    assert importers
+    assert all(path.startswith("supervisor/seam/") for path in importers), importers
+
+
+@pytest.mark.parametrize("module", ["creamas_sc", "creamas_sc.mp"])
+def test_a_script_imports_neither_tractor_nor_numpy(module: str) -> None:
+    heavy = {"tractor", "numpy", "networkx"}
+    code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.strip() == "[]"

@@ -1,0 +1,154 @@
+"""The pure parts of the spirographs example: curves, memory, who asks whom, and the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("PIL", reason="the extra 'examples' is not installed")
+
+from PIL import Image
+
+from creamas_sc.core.artifact import Artifact
+from examples.spirographs import curves, report
+from examples.spirographs.curves import Gears
+from examples.spirographs.memory import Memory
+from examples.spirographs.society import Plan, Step, peers_of
+
+gears = st.integers(*curves.RINGS).flatmap(
+    lambda ring: st.builds(
+        Gears,
+        st.just(ring),
+        st.integers(1, ring - 1),
+        st.floats(*curves.PENS),
+        st.floats(0.0, 1.0, exclude_max=True),
+    )
+)
+
+
+@given(gears)
+def test_a_curve_closes_and_reaches_the_unit_circle(gears: Gears) -> None:
+    xy = curves.curve(gears)
+    radius = np.hypot(*xy.T)
+    assert np.allclose(xy[0], xy[-1])
+    assert radius.max() == pytest.approx(1.0, abs=0.01)
+
+
+@given(gears)
+def test_a_picture_has_ink_and_bare_paper(gears: Gears) -> None:
+    image = curves.picture(gears)
+    assert image.shape == (curves.SIDE, curves.SIDE)
+    assert image.dtype == np.uint8
+    assert image.max() > 0
+    assert image.min() == 0
+
+
+def test_a_four_petal_curve_looks_the_same_after_a_quarter_turn() -> None:
+    xy = curves.curve(Gears(4, 1, 1.0, 0.0))
+    quarter = len(xy) // 4
+    turned = xy[: len(xy) - quarter] @ np.array([[0.0, 1.0], [-1.0, 0.0]])
+    assert np.allclose(turned, xy[quarter:], atol=0.02)
+
+
+@given(gears, st.integers(0, 2**32 - 1))
+def test_mutated_gears_still_fit_together(gears: Gears, seed: int) -> None:
+    mutant = curves.mutate(gears, np.random.default_rng(seed), spread=2.0)
+    assert curves.RINGS[0] <= mutant.ring <= curves.RINGS[1]
+    assert 1 <= mutant.wheel < mutant.ring
+    assert curves.PENS[0] <= mutant.pen <= curves.PENS[1]
+    assert 0.0 <= mutant.tilt < 1.0
+
+
+def test_distance_runs_from_0_to_1() -> None:
+    bare = np.zeros((32, 32), dtype=np.uint8)
+    full = np.full((32, 32), 255, dtype=np.uint8)
+    assert curves.distance(bare, np.stack([bare, full])).tolist() == [0.0, 1.0]
+
+
+def test_nothing_remembered_is_all_new() -> None:
+    memory = Memory(3)
+    assert memory.novelty(_flat(0)) == 1.0
+    assert memory.recall(np.random.default_rng(1)) is None
+
+
+def test_novelty_is_the_distance_to_the_nearest() -> None:
+    memory = Memory(3)
+    for grey in (0, 100, 255):
+        memory.memorize(Gears(3, 1, 1.0, 0.0), _flat(grey))
+    assert memory.novelty(_flat(100)) == 0.0
+    assert memory.novelty(_flat(151)) == pytest.approx(51 / 255)
+
+
+def test_a_full_memory_forgets_its_oldest() -> None:
+    memory = Memory(2)
+    for ring, grey in enumerate((0, 100, 255, 50), start=3):
+        memory.memorize(Gears(ring, 1, 1.0, 0.0), _flat(grey))
+    assert len(memory) == 2
+    assert memory.novelty(_flat(100)) == pytest.approx(50 / 255)
+    draw = np.random.default_rng(1)
+    assert {memory.recall(draw).ring for _ in range(50)} == {5, 6}  # type: ignore[union-attr]
+
+
+def test_a_memory_needs_room() -> None:
+    with pytest.raises(ValueError, match="room for one picture"):
+        Memory(0)
+
+
+def test_peers_live_in_other_slaves_and_follow_the_seed() -> None:
+    plan = Plan(agents=9, slaves=3, peers=4, seed=7)
+    peers = peers_of(plan)
+    assert peers == peers_of(plan)
+    for agent, asked in enumerate(peers):
+        assert len(asked) == len(set(asked)) == 4
+        assert all(peer % 3 != agent % 3 for peer in asked)
+
+
+@pytest.mark.parametrize(("agents", "asked"), [(1, 0), (3, 2)])
+def test_in_one_slave_the_others_are_peers(agents: int, asked: int) -> None:
+    peers = peers_of(Plan(agents=agents, slaves=1, peers=4))
+    assert [len(others) for others in peers] == [asked] * agents
+    assert all(agent not in others for agent, others in enumerate(peers))
+
+
+def test_the_table_sums_up_parts_and_the_whole() -> None:
+    lines = report.table([_step(number) for number in range(1, 5)], rows=2).splitlines()
+    assert [line.split() for line in lines] == [
+        ["steps", "invented", "novelty", "published", "novelty"],
+        ["1-2", "4", "0.300", "2", "0.350"],
+        ["3-4", "4", "0.300", "2", "0.350"],
+        ["all", "8", "0.300", "4", "0.350"],
+    ]
+
+
+def test_the_table_of_a_single_step_without_publications() -> None:
+    lines = report.table([Step(1, [0.5], [])]).splitlines()
+    assert lines[1].split() == ["1", "1", "0.500", "0", "-"]
+
+
+@pytest.mark.parametrize("published", [True, False])
+@pytest.mark.parametrize("count", [1, 3, 120])
+def test_the_pictures_are_drawn(tmp_path: Path, count: int, published: bool) -> None:
+    steps = [_step(number, published) for number in range(1, count + 1)]
+    report.contact_sheet(steps, tmp_path / "sheet.png", most=50)
+    report.novelty_plot(steps, tmp_path / "plot.png")
+    for name in ("sheet.png", "plot.png"):
+        with Image.open(tmp_path / name) as image:
+            image.load()
+            assert image.format == "PNG"
+            assert image.convert("L").getextrema() != (250, 250)  # more than bare paper
+
+
+def _flat(grey: int) -> curves.Image:
+    return np.full((curves.SIDE, curves.SIDE), grey, dtype=np.uint8)
+
+
+def _step(number: int, published: bool = True) -> Step:
+    made = Artifact("maker", _flat(9), domain=np.ndarray)
+    made.add_feature_value("gears", (5, 2, 0.8, 0.1))
+    made.add_eval("maker", 0.4)
+    made.add_eval("judge", 0.3)
+    return Step(number, [0.2, 0.4], [made] if published else [])

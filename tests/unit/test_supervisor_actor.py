@@ -1,0 +1,100 @@
+"""What runs in an actor's process, with a list in place of tractor's stream."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from supervisor import actor
+from tests import supervisor_entries
+from tests.supervisor_tree import order
+
+
+class FakeLink:
+    """Notes what an actor sends; asks it to stop with each of ``stops``."""
+
+    def __init__(self, *stops: bytes) -> None:
+        self.sent: list[list[Any]] = []
+        self._stops = [["stop", payload] for payload in stops]
+
+    async def send(self, message: list[Any]) -> None:
+        self.sent.append(message)
+
+    async def receive(self) -> list[Any] | None:
+        await trio.lowlevel.checkpoint()
+        return self._stops.pop(0) if self._stops else None
+
+
+@pytest.fixture(autouse=True)
+def _place(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    environ, path, cwd = dict(os.environ), list(sys.path), os.getcwd()
+    yield
+    os.environ.clear()
+    os.environ.update(environ)
+    sys.path[:] = path
+    os.chdir(cwd)
+
+
+async def test_an_entry_is_run_told_to_stop_and_its_answer_kept() -> None:
+    link = FakeLink(b"now", b"again")
+    assert await actor.live(order("a", "obey", b"spec"), link) == {"done": b"now stopped"}
+    assert link.sent == [["ready", b"spec ready"]]
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        (b"value", "ValueError: said why"),
+        (b"exit", "SystemExit: said why"),
+        (b"interrupt", "KeyboardInterrupt: said why"),
+    ],
+)
+async def test_nothing_that_an_entry_raises_escapes(spec: bytes, text: str) -> None:
+    outcome = await actor.live(order("a", "fail_to_start", spec), FakeLink())
+    assert outcome["failed"] == text
+    assert "fail_to_start" in outcome["traceback"]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"entry": "no.such.module:f"}, "ModuleNotFoundError: No module named 'no'"),
+        ({"entry": f"{supervisor_entries.__name__}:nothing"}, "AttributeError: "),
+        ({"entry": f"{supervisor_entries.__name__}:os"}, "TypeError: "),
+        ({"cwd": "/no/such/folder"}, "FileNotFoundError: "),
+    ],
+)
+async def test_an_order_that_cannot_be_followed_fails_alone(
+    change: dict[str, str], text: str
+) -> None:
+    outcome = await actor.live({**order("a", "obey"), **change}, FakeLink(b""))
+    assert outcome["failed"].startswith(text)
+
+
+async def test_cancellation_passes_through() -> None:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await actor.live(order("a", "never_ready"), FakeLink())
+    assert scope.cancelled_caught
+
+
+async def test_cancellation_mixed_with_a_failure_tells_neither_wrong() -> None:
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(actor.live, order("a", "fail_when_cancelled"), FakeLink())
+            await wait_all_tasks_blocked()
+            scope.cancel()
+    assert scope.cancelled_caught
+
+
+async def test_ready_is_told_once() -> None:
+    control = actor.Control(FakeLink())
+    await control.ready(b"")
+    with pytest.raises(RuntimeError, match="already"):
+        await control.ready(b"")
