@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import inspect
+import logging
 import os
 import signal
 import threading
@@ -25,6 +26,8 @@ import trio
 from creamas_sc.loading import end_script_load
 
 __all__ = ["Home", "at_home", "current_home", "portal_home", "run_coroutine"]
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -62,6 +65,8 @@ class Home:
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self.nursery = nursery
+        # What closes the things that live here, in the order they were made; see `aclose`.
+        self.closers: dict[object, Callable[[], Awaitable[object]]] = {}
         self._token = trio.lowlevel.current_trio_token()
         self._thread = threading.get_ident()
 
@@ -110,6 +115,17 @@ class Home:
                 _wait_bounded(job.future, INTERRUPT_SECONDS)
             raise
 
+    async def aclose(self) -> None:
+        """Close what is still open here, then end every task of the nursery.
+
+        Closers bound themselves, and are not cancelled: a Ctrl-C or a script's end is a close.
+        """
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as closing:
+                for close in self.closers.values():
+                    closing.start_soon(_close_logged, close)
+        self.nursery.cancel_scope.cancel()
+
     def call_soon(self, function: Callable[..., object], *args: Any) -> None:
         """Have ``function(*args)`` called at home soon; from any thread. It must not raise."""
         self._token.run_sync_soon(function, *args)
@@ -131,6 +147,13 @@ class Home:
             self._token.run_sync_soon(job.scope.cancel)
         except trio.RunFinishedError:
             return  # and with it the job
+
+
+async def _close_logged(close: Callable[[], Awaitable[object]]) -> None:
+    try:
+        await close()
+    except Exception:  # nobody is left to raise it to
+        log.exception("closing at the end failed")
 
 
 def _wait_bounded(future: Future[Any], seconds: float) -> None:
@@ -242,7 +265,7 @@ class _Portal:
             self.home = Home(nursery)
             self._ready.set()
             await self._stop.wait()
-            nursery.cancel_scope.cancel()
+            await self.home.aclose()
 
     def stop(self) -> None:
         """Cancel what runs there, let it close what it owns, and join the thread."""
@@ -303,17 +326,17 @@ class own_home:
     async def __aenter__(self) -> Home:
         self._nurseries = trio.open_nursery()
         self._nursery = await self._nurseries.__aenter__()
-        home = Home(self._nursery)
+        self._home = Home(self._nursery)
         self._outer = _homes.get(threading.get_ident())
-        _homes[threading.get_ident()] = home
-        return home
+        _homes[threading.get_ident()] = self._home
+        return self._home
 
     async def __aexit__(self, *exc_info: Any) -> bool | None:
         if self._outer is None:
             del _homes[threading.get_ident()]
         else:
             _homes[threading.get_ident()] = self._outer
-        self._nursery.cancel_scope.cancel()
+        await self._home.aclose()
         return await self._nurseries.__aexit__(*exc_info)
 
 

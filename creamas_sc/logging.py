@@ -58,7 +58,7 @@ class ObjectLogger:
             self.logger.setLevel(log_level)
             if not self.logger.hasHandlers():
                 self.add_handler(logging.StreamHandler())
-        elif not self.logger.handlers:
+        else:
             self.add_handler(logging.NullHandler())
 
     @property

@@ -22,7 +22,6 @@ def with_progress(n: int, shown: bool = True) -> Iterator[int]:
         yield from range(n)
         return
     started = drawn = time.monotonic()
-    done = 0
     stream.write(_line(0, n, 0.0))
     stream.flush()
     try:

@@ -123,6 +123,7 @@ async def main(spec: bytes, control: Control) -> bytes:
         env = env_cls(told.addr, *told.args, **told.kwargs)
         if told.set_seed is not True:
             env._seed = told.set_seed
+            env._index = 1 + told.index
         env.manager = manager = mgr_cls(env)
         await env.open()
         await control.ready(pack(env.base_url))

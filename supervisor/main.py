@@ -54,7 +54,7 @@ async def _supervise(
         front = _Front(ConnectedStream(control))
         front.service = Service(simulation, nursery, front.tell_exit)
         nursery.start_soon(front.mind_signals)
-        await front.serve()
+        await front.serve(zygote.script_gone)
         nursery.cancel_scope.cancel()
 
 
@@ -82,11 +82,11 @@ class _Front:
             name="the script",
         )
 
-    async def serve(self) -> None:
+    async def serve(self, script_gone: trio.Event) -> None:
         """Answer calls until the peer goes, or asks for the end; then stop all actors."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._connection.run)
-            await seam.first_of(self._over, self._stream.ended)
+            await seam.first_of(self._over, self._stream.ended, script_gone)
             # Beside the calls that the connection's end cancels, not after them.
             await self.service.close()
             await self._connection.aclose()

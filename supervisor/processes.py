@@ -98,9 +98,14 @@ class Process:
 
 
 class Zygote:
-    """The supervisor's end of the socket to the zygote."""
+    """The supervisor's end of the socket to the zygote.
+
+    Attributes:
+        script_gone: Set when the script's process is over.
+    """
 
     def __init__(self, sock: trio.socket.SocketType, nursery: trio.Nursery) -> None:
+        self.script_gone = trio.Event()
         self._sock = sock
         self._nursery = nursery
         self._serials = itertools.count(1)
@@ -140,6 +145,8 @@ class Zygote:
                 process = self._running.pop(message["ended"], None)
                 if process is not None:
                     process.tell_status(message["status"])
+            elif "gone" in message:
+                self.script_gone.set()
             else:
                 self._take_answer(message, rights)
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 
 import trio
 
@@ -42,7 +41,7 @@ class Service:
         self._on_exit = on_exit
         self._slots: dict[str, Slot] = {}
         self._ended: dict[str, Slot] = {}
-        self._starting: set[str] = set()
+        self._starting: dict[str, trio.Event] = {}
         self._closing = False
         self.numbers = itertools.count()
 
@@ -61,18 +60,21 @@ class Service:
         """
         seconds = START_SECONDS if timeout is None else timeout
         starting = _Start(self, orders)
-        with self._reserve([order["slot"] for order in orders]):
-            try:
-                with trio.move_on_after(seconds):
-                    await self._wait_for_slots(orders)
-                    await starting.run()
-                failure = starting.verdict(seconds)
-                if failure is not None:
-                    raise StartError(failure)
-            except BaseException:
-                with trio.CancelScope(shield=True):
-                    await self._end(starting.slots.values(), b"", GRACE_SECONDS)
-                raise
+        over = trio.Event()
+        try:
+            with trio.move_on_after(seconds):
+                await self._reserve([order["slot"] for order in orders], over)
+                await starting.run()
+            failure = starting.verdict(seconds)
+            if failure is not None:
+                raise StartError(failure)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._end(starting.slots.values(), b"", GRACE_SECONDS)
+            raise
+        finally:
+            self._starting = {k: v for k, v in self._starting.items() if v is not over}
+            over.set()
         for slot in starting.slots.values():
             slot.announced = True
         return [
@@ -80,32 +82,31 @@ class Service:
             for name, slot in ((order["slot"], starting.slots[order["slot"]]) for order in orders)
         ]
 
-    @contextmanager
-    def _reserve(self, names: Sequence[str]) -> Iterator[None]:
-        """Keep ``names`` for one start.
+    async def _reserve(self, names: Sequence[str], over: trio.Event) -> None:
+        """Keep ``names`` for one start, which sets ``over`` at its end.
+
+        Waits for those that are being stopped, and for other starts of the same slots.
 
         Raises:
-            StartError: One is in use, and its actor is not on its way out.
+            StartError: One is in use.
         """
+        while (event := self._hindrance(names)) is not None:
+            await event.wait()
         if self._closing:
             raise StartError("the supervisor is closing")
         for name in names:
-            slot = self._slots.get(name)
-            used = slot is not None and not slot.stopping
-            if used or name in self._starting or names.count(name) > 1:
+            if name in self._slots or names.count(name) > 1:
                 raise StartError(f"slot {name} is taken")
-        self._starting.update(names)
-        try:
-            yield
-        finally:
-            self._starting.difference_update(names)
+        self._starting.update(dict.fromkeys(names, over))
 
-    async def _wait_for_slots(self, orders: Sequence[Told]) -> None:
-        """Wait until those that are being stopped are gone."""
-        for order in orders:
-            slot = self._slots.get(order["slot"])
-            if slot is not None:
-                await slot.gone.wait()
+    def _hindrance(self, names: Sequence[str]) -> trio.Event | None:
+        for name in names:
+            slot = self._slots.get(name)
+            if name in self._starting:
+                return self._starting[name]
+            if slot is not None and slot.stopping:
+                return slot.gone
+        return None
 
     async def launch(self, order: Told, number: int) -> Slot:
         """Start one actor's process and the watch over it; does not wait until it is ready."""

@@ -131,8 +131,10 @@ class _Zygote:
             if not ready and deadline is not None:
                 return
             if self._script_pidfd in ready:
-                # Its supervisor sees the control connection end, and has its ladder's time.
+                # The control connection may live on in a fork of the script, so it is said; the
+                # supervisor has its ladder's time.
                 poll.unregister(self._script_pidfd)
+                self._outbox.append(({"gone": "script"}, None))
                 deadline = time.monotonic() + ZYGOTE_PATIENCE_SECONDS
             if self._wakeup_fd in ready:
                 self._take_signals()

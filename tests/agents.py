@@ -172,7 +172,7 @@ class Killer(CreativeAgent):
 
 
 class Busy(CreativeAgent):
-    """Holds its process: in Python, or in C with the interpreter's lock."""
+    """Says that it acts, then holds its process: in Python, in C with the interpreter's lock, ..."""
 
     def __init__(self, environment: Environment, how: str = "python") -> None:
         super().__init__(environment)
@@ -180,6 +180,9 @@ class Busy(CreativeAgent):
 
     @expose
     async def act(self) -> None:
+        os.write(1, b"busy\n")
+        if self.how == "sleep":
+            await trio.sleep_forever()
         if self.how == "python":
             while True:
                 pass

@@ -70,7 +70,11 @@ def _children() -> list[tuple[int, str]]:
     """This process's children; those that are over and that nobody waited for are reaped."""
     found = []
     for task in Path("/proc/self/task").iterdir():
-        for pid in map(int, (task / "children").read_text().split()):
+        try:
+            pids = (task / "children").read_text().split()
+        except OSError:  # the thread has ended
+            continue
+        for pid in map(int, pids):
             try:
                 stat = Path(f"/proc/{pid}/stat").read_text()
             except OSError:

@@ -13,6 +13,7 @@ from functools import partial
 from inspect import isawaitable
 from typing import Any
 
+import trio
 from anyio.abc import SocketAttribute
 
 from creamas_sc.acts import run_acts
@@ -70,6 +71,7 @@ class Environment:
         self._name = name
         self._home: Home | None = None
         self._member = membership.get()
+        self._opening = trio.Lock()
         self._opened = False
         self._closed = False
         self._age = 0
@@ -78,6 +80,7 @@ class Environment:
         self._logger: ObjectLogger | None = None
         self._log_folder: str | None = None
         self._seed: int | None = None
+        self._index = 0
         self._spawns: list[tuple[int, int]] = []
         if log_folder is not None:
             self.log_folder = log_folder
@@ -104,10 +107,13 @@ class Environment:
     @at_home
     async def open(self) -> None:
         """Listen; does nothing if it does so already."""
-        if self._opened:
-            return
+        async with self._opening:
+            if not self._opened:
+                await self._open()
+                self._opened = True
+
+    async def _open(self) -> None:
         listener = await listen(self._host, self._port)
-        self._opened = True
         self._port = listener.extra(SocketAttribute.local_port)
         self._net.home = self.get_home()
         self._net.base_url = base_url(self._host, self._port)
@@ -145,6 +151,11 @@ class Environment:
     @age.setter
     def age(self, age: int) -> None:
         self._age = age
+
+    @property
+    def seed(self) -> int | None:
+        """What agents' random generators depend on; None for fresh entropy."""
+        return self._seed
 
     @property
     def logger(self) -> ObjectLogger | None:
@@ -365,18 +376,16 @@ class Environment:
 
     def _make_rng(self, agent: Agent) -> Any:
         """An agent's own generator: by seed and order of spawning, wherever the agent lives."""
-        if self._seed is None:
-            entropy: Any = None
-            key: tuple[int, ...] = ()
-        else:
-            at = bisect.bisect_right(self._spawns, (agent._number, sys.maxsize)) - 1
-            first, index = self._spawns[at] if at >= 0 else (0, 0)
-            entropy, key = self._seed, (index + agent._number - first,)
+        key: tuple[int, ...] = (self._index, agent._number)
+        at = bisect.bisect_right(self._spawns, (agent._number, sys.maxsize)) - 1
+        if at >= 0:
+            first, index = self._spawns[at]
+            key = (index + agent._number - first,)
         try:
             import numpy as np
         except ImportError:
-            return random.Random(None if entropy is None else f"{entropy}/{key}")
-        return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
+            return random.Random(None if self._seed is None else f"{self._seed}/{key}")
+        return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=key))
 
     # ---- the end
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import isawaitable
@@ -26,6 +27,7 @@ from creamas_sc.home import Home, is_ctrl_c
 from creamas_sc.identity import Membership
 from creamas_sc.loading import class_name
 from creamas_sc.rpc import Proxy, exposed_method, start_call
+from creamas_sc.serializers import follow
 from creamas_sc.wire.codec import Codec, Payload, Serializer
 from creamas_sc.wire.connection import Connection, Request
 from creamas_sc.wire.endpoint import Endpoint, split_address
@@ -41,6 +43,8 @@ ARTIFACT_EVENT = "artifact"
 STEP_METHOD = "trigger_all"
 # Proxies remembered, so that connecting again to a known agent costs no round trip.
 MAX_KNOWN_PROXIES = 100_000
+
+log = logging.getLogger(__name__)
 
 _NOTHING = Payload(b"")
 
@@ -62,6 +66,8 @@ class Network:
     ) -> None:
         self.base_url = base_url
         self.codec = Codec(serializers, references=self)
+        # An agent's module, imported later, may register classes of its own.
+        follow(self.codec.add)
         self.home: Home
         self.artifact_sink: ArtifactSink | None = None
         self.explain_loss: ExplainLoss | None = None
@@ -264,8 +270,12 @@ class Network:
             link.before_reply = self._send_artifacts
 
     def _on_event(self, link: Connection, name: str, payload: Payload) -> None:
-        if name == ARTIFACT_EVENT and self.artifact_sink is not None:
+        if name != ARTIFACT_EVENT or self.artifact_sink is None:
+            return
+        try:
             self.artifact_sink(link.name, self.codec.decode(payload))
+        except Exception:  # a class unknown here, or a user's add_artifact: the connection lives on
+            log.exception("an artifact of %s could not be added", link.name)
 
 
 def _told(address: str, error: BaseException) -> BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 import anyio
@@ -159,6 +160,7 @@ class Containers(list[Container]):
 
     async def _start(self, orders: Sequence[Mapping[str, Any]]) -> None:
         await self._home.nursery.start(self._slaves.supervise)
+        self._home.closers[id(self)] = partial(self._stop, 1)
         try:
             started = await self._slaves.start(orders)
         except BaseException:
@@ -181,6 +183,7 @@ class Containers(list[Container]):
                 return Receipt(await self._slaves.stop(timeout, None))
             finally:
                 await self._slaves.aclose()
+                self._home.closers.pop(id(self), None)
 
     def __enter__(self) -> Self:
         return self

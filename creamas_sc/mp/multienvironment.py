@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
 from inspect import isawaitable
 from typing import Any, Self, TypeVar
 
+import anyio
 import sniffio
 import trio
 
@@ -78,6 +81,7 @@ class MultiEnvironment:
         self._manager = None if mgr_cls is None else mgr_cls(self._env)
         if self._manager is not None:
             self._manager.menv = self
+        self._env._seed = seed
         self._slaves = Slaves(member, seed)
         self._env._net.explain_loss = self._slaves.explain_loss
         self._name = name if isinstance(name, str) else f"{addr[0]}:{addr[1]}"
@@ -91,7 +95,7 @@ class MultiEnvironment:
         self._spawned = 0
         self._receipt: Receipt | None = None
         self._closed = trio.Event()
-        self._own_home: own_home | None = None
+        self._exits = AsyncExitStack()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name})"
@@ -116,6 +120,11 @@ class MultiEnvironment:
     def manager(self) -> Any:
         """The master environment's manager, or None."""
         return self._manager
+
+    @property
+    def seed(self) -> int | None:
+        """The seed that the constructor got; None for fresh entropy."""
+        return self._env.seed
 
     @property
     def logger(self) -> Any:
@@ -182,17 +191,9 @@ class MultiEnvironment:
         await self._env.open()
         if self._slaves.supervisor is None:
             await self.get_home().nursery.start(self._slaves.supervise)
-            self.get_home().nursery.start_soon(self._close_at_end)
+            self.get_home().closers[self] = partial(self._close, None)
         for slave in await self._slaves.start(orders):
             await self._env.connect(slave.address, timeout=base_timeout())
-
-    async def _close_at_end(self) -> None:
-        """Close with the home loop, where nobody did before: a Ctrl-C, a script's end."""
-        try:
-            await self._closed.wait()
-        finally:
-            with trio.CancelScope(shield=True):
-                await self._close(None)
 
     @at_home
     async def wait_slaves(self, timeout: float, check_ready: bool = False) -> bool:
@@ -485,23 +486,27 @@ class MultiEnvironment:
             await self._closed.wait()
             return self._receipt
         receipt = self._receipt = Receipt()
-        failure: BaseException | None = None
-        # Every wait below is bounded: a cancelled close still closes.
-        with trio.CancelScope(shield=True):
-            try:
+        try:
+            with anyio.move_on_after(GRACE_SECONDS, shield=True):
                 saved = self.save_info(folder)
                 receipt.saved = await saved if isawaitable(saved) else saved
-            except Exception as error:
-                failure = AgentError.from_exception(self._env.base_url, error)
-            try:
-                receipt.extend(await self._stop_slaves(GRACE_SECONDS, folder))
-            finally:
-                await self._slaves.aclose()
-                await self._env.close(folder=folder, as_coro=True)
-                self._closed.set()
-        if failure is not None:
-            raise failure
+        except Exception as error:
+            raise AgentError.from_exception(self._env.base_url, error) from error
+        finally:
+            await self._end(receipt, folder)
         return receipt
+
+    async def _end(self, receipt: Receipt, folder: str | None) -> None:
+        """End everything; each wait is bounded, so that a cancelled close still closes."""
+        try:
+            with trio.CancelScope(shield=True):
+                receipt.extend(await self._stop_slaves(GRACE_SECONDS, folder))
+                await self._slaves.aclose()
+            with anyio.move_on_after(GRACE_SECONDS, shield=True):
+                await self._env.close(folder=folder, as_coro=True)
+        finally:
+            self.get_home().closers.pop(self, None)
+            self._closed.set()
 
     def destroy(self, folder: str | None = None, as_coro: bool = False) -> Any:
         """Deprecated: use `close`."""
@@ -557,14 +562,9 @@ class MultiEnvironment:
     async def __aenter__(self) -> Self:
         homeless = self._env._home is None and current_home() is None
         if homeless and sniffio.current_async_library() == "trio":
-            self._own_home = own_home()
-            self._env._home = await self._own_home.__aenter__()
+            self._env._home = await self._exits.enter_async_context(own_home())
+        self._exits.push_async_callback(self._close, None)
         return self
 
     async def __aexit__(self, *exc_info: Any) -> bool | None:
-        try:
-            await self._close(None)
-        finally:
-            if self._own_home is not None:
-                await self._own_home.__aexit__(*exc_info)
-        return None
+        return await self._exits.__aexit__(*exc_info)

@@ -104,8 +104,12 @@ class Codec:
             if serializer.cls in taken or serializer.name in self._serializers:
                 raise ValueError(f"cannot register another serializer for {serializer}")
             taken.add(serializer.cls)
-            self._serializers[serializer.name] = serializer
-            self._encode_handlers[serializer.cls] = _serialized_encoder(serializer)
+            self.add(serializer)
+
+    def add(self, serializer: Serializer) -> None:
+        """Carry one more class, or one known already by other functions."""
+        self._serializers[serializer.name] = serializer
+        self._encode_handlers[serializer.cls] = _serialized_encoder(serializer)
 
     def encode(self, value: Any, root: str = "args") -> Payload:
         """Encode ``value``.
@@ -215,13 +219,19 @@ class Codec:
 
     def _decode_serialized(self, decoder: Decoder, data: bytes) -> Any:
         name, told = decoder.unpack_list(data, 2)
-        serializer = self._serializers.get(name)
-        if serializer is None:
-            raise DecodeError(f"no serializer {name!r} is registered here")
+        serializer = self._serializers.get(name) or self._imported_serializer(name)
         try:
             return serializer.decode(told)
         except Exception as error:
             raise DecodeError(f"serializer {name!r} failed to decode: {error!r}") from error
+
+    def _imported_serializer(self, name: Any) -> Serializer:
+        """The serializer that the module of the class ``name`` registers when it is imported."""
+        try:
+            load_class(name)
+            return self._serializers[name]
+        except (LoadError, KeyError, TypeError, AttributeError) as error:
+            raise DecodeError(f"no serializer {name!r} is registered here") from error
 
     def _decode_object(self, decoder: Decoder, data: bytes) -> Any:
         name, state = decoder.unpack_list(data, 2)

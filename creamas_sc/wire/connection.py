@@ -188,6 +188,7 @@ class Connection:
             DeadlineExceeded: ``timeout`` passed.
             Exception: What the callee raised, as `creamas_sc.errors` tells it.
         """
+        await self._drained.wait()
         if self._over:
             raise ConnectionLost(f"no connection to {self.name}", may_have_run=False)
         call_id = next(self._ids)
@@ -306,17 +307,20 @@ class Connection:
         request = Request(self, target, method, payload, remaining)
         call_id = frame.call_id
         try:
-            answer = self._begin(request)
+            if not self._drained.is_set():  # the peer asks on, but does not read its answers
+                answer: Answer = self._begin_later(request)
+            else:
+                answer = self._begin(request)
+            if isinstance(answer, Payload):
+                self._reply(call_id, answer)
+                return
         except Exception as error:
             self._fail(call_id, error)
             return
-        if isinstance(answer, Payload):
-            self._reply(call_id, answer)
-        else:
-            scope = anyio.CancelScope()
-            self._serving[call_id] = scope
-            assert self._tasks is not None
-            self._tasks.start_soon(self._finish, call_id, request, answer, scope)
+        scope = anyio.CancelScope()
+        self._serving[call_id] = scope
+        assert self._tasks is not None
+        self._tasks.start_soon(self._finish, call_id, request, answer, scope)
 
     def _begin(self, request: Request) -> Answer:
         if self._serve is None:
@@ -324,6 +328,11 @@ class Connection:
         if len(self._serving) >= MAX_CALLS_IN_FLIGHT:
             raise CallRefused(f"{request.method}: {MAX_CALLS_IN_FLIGHT} calls are in flight")
         return self._serve(request)
+
+    async def _begin_later(self, request: Request) -> Payload:
+        await self._drained.wait()
+        answer = self._begin(request)
+        return answer if isinstance(answer, Payload) else await answer
 
     async def _finish(
         self, call_id: int, request: Request, answer: Awaitable[Payload], scope: anyio.CancelScope
@@ -369,6 +378,8 @@ class Connection:
     def _send(self, buffers: Sequence[Any]) -> None:
         self._out.extend(buffers)
         self._out_bytes += sum(map(len, buffers))
+        if self._out_bytes > HIGH_WATER_BYTES and self._drained.is_set():
+            self._drained = anyio.Event()
         if not self._corked and not self._writing:
             # With several calls in flight others are about to send: one write for all of them.
             if len(self._pending) > 1 or self._raw is None:
@@ -392,9 +403,9 @@ class Connection:
                 self._out.insert(0, memoryview(chunk)[sent:])
                 break
         if self._out:
-            if self._out_bytes > HIGH_WATER_BYTES and self._drained.is_set():
-                self._drained = anyio.Event()
             self._wake.set()
+        else:
+            self._drained.set()
 
     def _next_chunk(self) -> Any:
         """Take from the queue what goes into one write: a large buffer, or small ones joined."""

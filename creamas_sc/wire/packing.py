@@ -75,7 +75,12 @@ class Encoder:
         self.parts: list[Buffer] = []
         self._handlers = handlers
         self._find_handler = find_handler
-        self._unicode_errors = unicode_errors
+        self._options: dict[str, Any] = {
+            "strict_types": True,
+            "default": self._hook,
+            "unicode_errors": unicode_errors,
+            "buf_size": 1024,  # Grows; there may be one a level.
+        }
         self._packs: list[Callable[[Any], bytes]] = []
         self._depth = 0
 
@@ -99,13 +104,7 @@ class Encoder:
     def _add_packer(self) -> None:
         if len(self._packs) > MAX_DEPTH:
             raise TooDeep(f"more than {MAX_DEPTH} tuples or objects within each other")
-        packer = msgpack.Packer(
-            strict_types=True,
-            default=self._hook,
-            unicode_errors=self._unicode_errors,
-            buf_size=1024,
-        )
-        self._packs.append(packer.pack)
+        self._packs.append(msgpack.Packer(**self._options).pack)
 
     def lift(self, value: Any) -> Any:
         """Move ``value``, or its items, out of band where they are large bytes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -61,20 +62,24 @@ def _positive(text: str) -> int:
 
 
 class _Progress:
-    """Shows how far the run is: a line that changes on a terminal, else a line now and then."""
+    """Shows how far the run is: a line that changes on a terminal, else a line each second."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
         self._published = 0
+        self._shown = -math.inf
 
     def __call__(self, step: Step) -> None:
         self._published += len(step.published)
-        told = f"step {step.number}/{self._steps}, {self._published} published"
         last = step.number == self._steps
-        if sys.stderr.isatty():
-            print(f"\r{told}", end="\n" if last else "", file=sys.stderr, flush=True)
-        elif last or step.number % max(1, self._steps // 10) == 0:
-            print(told, file=sys.stderr, flush=True)
+        terminal = sys.stderr.isatty()
+        now = time.monotonic()
+        if not last and now - self._shown < (0.05 if terminal else 1.0):
+            return
+        self._shown = now
+        told = f"step {step.number}/{self._steps}, {self._published} published"
+        end = "" if terminal and not last else "\n"
+        print(f"\r{told}" if terminal else told, end=end, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -99,8 +99,9 @@ def picture(gears: Gears, side: int = SIDE) -> Image:
     return grey.reshape(side, side)
 
 
-def distance(image: Image, others: NDArray[np.uint8]) -> NDArray[np.float32]:
+def distance(image: Image, others: NDArray[np.float32]) -> NDArray[np.float32]:
     """How far ``image`` is from each of ``others``: root of the mean squared difference, 0 to 1."""
-    difference = others.astype(np.float32) - image
-    rms: NDArray[np.float32] = np.sqrt(np.square(difference, out=difference).mean(axis=(-2, -1)))
+    difference = others - image
+    squares: NDArray[np.float32] = np.einsum("nij,nij->n", difference, difference)
+    rms: NDArray[np.float32] = np.sqrt(squares / np.float32(image.size))
     return rms / np.float32(255)

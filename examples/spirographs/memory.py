@@ -19,7 +19,7 @@ class Memory:
         """
         if capacity < 1:
             raise ValueError(f"a memory needs room for one picture at least, not {capacity}")
-        self._pictures = np.zeros((capacity, SIDE, SIDE), dtype=np.uint8)
+        self._pictures = np.zeros((capacity, SIDE, SIDE), dtype=np.float32)
         self._gears: list[Gears] = []
         self._oldest = 0
 

@@ -51,6 +51,7 @@ class Actor:
         self.outcome: Outcome | None = None
         self.settled = trio.Event()
         self._portal = portal
+        self._context: Any = None
         self._stream: Any = None
 
     async def request_stop(self, payload: bytes) -> None:
@@ -64,6 +65,9 @@ class Actor:
 
     async def cancel(self) -> None:
         """Have tractor cancel the actor: the ordinary end of one whose entry has returned."""
+        if self._context is not None:
+            # Its context ends with it, and is not to ask for that over a connection that closes.
+            self._context._cancel_called = True
         try:
             await self._portal.cancel_actor(timeout=CANCEL_SECONDS)
         except (trio.ClosedResourceError, trio.BrokenResourceError, tractor.RemoteActorError):
@@ -89,12 +93,15 @@ class Actor:
     async def _converse(self, order: dict[str, Any]) -> None:
         try:
             async with self._portal.open_context(child.live, order=order) as (context, _):
+                self._context = context
                 async with context.open_stream() as stream:
                     self._stream = stream
                     async for message in stream:
                         self._take(message)
                 told = await context.result()
-            self.outcome = Outcome(told.get("done"), told.get("failed"), told.get("traceback", ""))
+                self.outcome = Outcome(
+                    told.get("done"), told.get("failed"), told.get("traceback", "")
+                )
         except Exception as error:  # tractor's, all of them; the process's end says the rest
             log.debug("the context of %s ended: %r", self.process.name, error)
         except BaseExceptionGroup as group:
@@ -133,10 +140,8 @@ class Simulation:
             Died: The process ended before it talked.
             OSError: There is no process to be had.
         """
-        process, portal, disconnected = await self._actors.start_actor(
-            name, enable_modules=[child.__name__]
-        )
-        actor = Actor(process, portal, disconnected)
+        started = await self._actors.start_actor(name, enable_modules=[child.__name__])
+        actor = Actor(*started)  # what our `new_proc` told its nursery
         self._tasks.start_soon(actor.attend, order)
         return actor
 

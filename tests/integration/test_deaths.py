@@ -60,6 +60,8 @@ def victims(script: Running) -> dict[str, int]:
 def test_nothing_is_left(script: Path, victim: str, busy: str) -> None:
     with running(script, busy) as under_way:
         forked = [int(pid) for pid in under_way.read_until("forked").split()[1:]]
+        if busy != "rest":
+            under_way.read_until("busy")
         pids = victims(under_way)
         others = [pid for role, pid in pids.items() if role != "script"]
         left = supervisor_tree.open_pidfds([*others, *forked])

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -76,3 +76,17 @@ def test_what_a_killed_actor_forked_away_goes_with_it_and_siblings_live() -> Non
         os.kill(pids["obey"], 0)
         os.kill(pids["script"], signal.SIGKILL)
         assert trees.wait_gone(left, LEFT_SECONDS) == []
+
+
+def test_actors_are_asked_to_end_though_a_fork_of_the_script_keeps_its_connection() -> None:
+    with running_script("--fork", "obey") as pids:
+        heir = pids.pop("heir")
+        left = everybody(pids)
+        os.kill(pids["script"], signal.SIGKILL)
+        try:
+            # Well before the zygote's patience ends.
+            assert trees.wait_gone(left, 1.0) == []
+        finally:
+            os.kill(heir, signal.SIGKILL)
+            with suppress(ChildProcessError):  # this process may have become its parent
+                os.waitpid(heir, 0)

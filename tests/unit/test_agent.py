@@ -114,6 +114,7 @@ def test_resources_are_capped_and_never_negative(env: Any) -> None:
     agent.max_res = -2
     assert (agent.max_res, agent.cur_res) == (0, 0)
     assert CreativeAgent(env, resources=-1).max_res == 0
+    assert CreativeAgent(env, resources=0.5).cur_res == 0.5
 
 
 def test_without_a_limit_no_resources_are_counted(agent: CreativeAgent) -> None:

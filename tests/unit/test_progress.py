@@ -43,6 +43,11 @@ def test_each_step_is_shown(terminal: Terminal) -> None:
     assert terminal.getvalue().endswith("\n")
 
 
+def test_two_steps_are_many(terminal: Terminal) -> None:
+    assert list(with_progress(2)) == [0, 1]
+    assert len(drawn(terminal)) == 3
+
+
 def test_long_times(terminal: Terminal) -> None:
     assert progress._line(1, 2, 3725.0).rstrip().endswith("in 1:02:05, 1:02:05 left")
 
@@ -51,6 +56,14 @@ def test_fast_steps_are_not_all_drawn(terminal: Terminal, monkeypatch: pytest.Mo
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: 0.0))
     assert len(list(with_progress(1000))) == 1000
     assert len(drawn(terminal)) == 2, "the first and the last"
+
+
+def test_a_pause_between_two_drawings(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = count()
+    clock = SimpleNamespace(monotonic=lambda: next(ticks) * 0.06)
+    monkeypatch.setattr(progress, "time", clock)
+    assert list(with_progress(9))
+    assert len(drawn(terminal)) == 6, "every second one, the first and the last"
 
 
 def test_the_line_ends_when_a_step_fails(terminal: Terminal) -> None:

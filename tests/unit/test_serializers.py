@@ -57,6 +57,7 @@ def test_a_class_can_have_a_name_of_its_own() -> None:
     assert [s.name for s in to_serializers()] == ["point"]
     register(Point, encode, decode)
     assert [s.name for s in to_serializers()] == [f"{__name__}:Point"], "one name a class"
+    register(Other, encode, decode, name="point")  # which is free again
 
 
 def test_registering_again_replaces() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
+from creamas_sc.core import simulation
 from creamas_sc.core.agent import CreativeAgent
 from creamas_sc.core.environment import Environment
 from creamas_sc.core.simulation import Simulation
@@ -73,6 +74,7 @@ class Studio(Environment):
     """An environment that nobody can reach."""
 
     made: list[Studio] = []  # noqa: RUF012
+    closed = False
 
     @classmethod
     def create(cls, addr: tuple[str, int], *args: Any, as_coro: bool = False, **kwargs: Any) -> Any:
@@ -81,8 +83,7 @@ class Studio(Environment):
         return env
 
     def close(self, folder: str | None = None, as_coro: bool = False) -> Any:
-        self.folder = folder
-        self.made.remove(self)
+        self.closed = True
 
 
 @pytest.fixture
@@ -126,6 +127,23 @@ def test_the_awaited_forms(env: FakeEnvironment, sim: Simulation, backend: str) 
     step = [[f"{addr} in {step}" for addr in env.addrs] for step in (1, 2, 3)]
     assert anyio.run(main, backend=backend) == (step[0], step[1:], "receipt")
     assert env.closed == ["results"]
+
+
+def test_many_steps_show_progress(sim: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[int, bool]] = []
+
+    def with_progress(n: int, progress: bool) -> range:
+        shown.append((n, progress))
+        return range(n)
+
+    monkeypatch.setattr(simulation, "with_progress", with_progress)
+    sim.steps(2)
+    sim.async_steps(3)
+    anyio.run(sim.asteps, 4)
+    sim.steps(2, progress=False)
+    sim.async_steps(3, progress=False)
+    anyio.run(sim.asteps, 4, False)
+    assert shown == [(2, True), (3, True), (4, True), (2, False), (3, False), (4, False)]
 
 
 def test_no_steps(sim: Simulation) -> None:
@@ -179,12 +197,20 @@ STEPS: list[Callable[[Simulation], Any]] = [
 
 
 @pytest.mark.parametrize("step", STEPS)
+def test_a_callback_is_told_the_step(env: Any, step: Any) -> None:
+    called: list[int] = []
+    sim = Simulation(env, called.append)
+    assert sim.callback == called.append
+    step(sim)
+    step(sim)
+    assert called == [1, 2]
+
+
+@pytest.mark.parametrize("step", STEPS)
 def test_the_callback_runs_in_the_callers_thread(env: Any, step: Any) -> None:
     called: list[Any] = []
-    sim = Simulation(env, callback=lambda n: called.append((n, threading.get_ident())))
-    step(sim)
-    step(sim)
-    assert called == [(1, threading.get_ident()), (2, threading.get_ident())]
+    step(Simulation(env, lambda n: called.append(threading.get_ident())))
+    assert called == [threading.get_ident()]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -374,6 +400,7 @@ def test_create(studios: list[Studio]) -> None:
     )  # fmt: skip
     assert isinstance(sim.env, Studio)
     assert sim.env.name == "studio"
+    assert sim.env.base_url == "tcp://localhost:0/", "any free port"
     agents = sim.env.get_agents(addr=False)
     assert [type(agent) for agent in agents] == [Painter] * 3
     assert [len(agent.connections) for agent in agents] == [2, 2, 2]
@@ -387,6 +414,11 @@ def test_create_makes_ten_agents_without_connections(studios: Any) -> None:
     agents = sim.env.get_agents(addr=False)
     assert len(agents) == 10
     assert not any(agent.connections for agent in agents)
+
+
+def test_create_makes_connections(studios: Any) -> None:
+    sim = Simulation.create(Poet, 3, env_cls=Studio, conns=1)
+    assert [len(agent.connections) for agent in sim.env.get_agents(addr=False)] == [1, 1, 1]
 
 
 def test_create_with_several_classes(studios: Any) -> None:
@@ -447,4 +479,4 @@ def test_create_checks_before_it_makes_anything(
 def test_create_closes_what_it_made_when_an_agent_fails(studios: list[Studio]) -> None:
     with pytest.raises(ValueError, match="no colour"):
         Simulation.create(Painter, 2, {"colour": "none"}, env_cls=Studio)
-    assert studios == []
+    assert [studio.closed for studio in studios] == [True]

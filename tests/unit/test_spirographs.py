@@ -66,7 +66,7 @@ def test_mutated_gears_still_fit_together(gears: Gears, seed: int) -> None:
 def test_distance_runs_from_0_to_1() -> None:
     bare = np.zeros((32, 32), dtype=np.uint8)
     full = np.full((32, 32), 255, dtype=np.uint8)
-    assert curves.distance(bare, np.stack([bare, full])).tolist() == [0.0, 1.0]
+    assert curves.distance(bare, np.stack([bare, full]).astype(np.float32)).tolist() == [0.0, 1.0]
 
 
 def test_nothing_remembered_is_all_new() -> None:

@@ -224,9 +224,9 @@ async def test_several_of_them_come_as_a_group() -> None:
         finally:
             raise KeyboardInterrupt
 
-    with pytest.raises(BaseExceptionGroup) as caught:
-        with anyio.CancelScope() as scope:
-            scope.cancel()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(BaseExceptionGroup) as caught:
             await util.create_tasks(task, ["0", "1"])
     assert [type(error) for error in caught.value.exceptions] == [KeyboardInterrupt] * 2
 

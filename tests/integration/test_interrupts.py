@@ -1,0 +1,132 @@
+"""Ctrl-C ends well: what was asked of is saved, nothing is left, the exit code is the signal's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import trio
+
+from creamas_sc import Environment, MultiEnvironment
+from tests import supervisor_tree
+from tests.agents import Manager, SavingEnvironment, Sleeper
+from tests.integration.scripts import running
+
+HEAD = """
+import asyncio, os, sys, time, trio
+from creamas_sc import Environment, MultiEnvironment, run
+from creamas_sc.mp import EnvManager
+from tests import agents
+
+class Saving(Environment):
+    def save_info(self, folder):
+        os.write(1, b"slave saved\\n")
+
+class Master(MultiEnvironment):
+    def save_info(self, folder):
+        print("master saved", flush=True)
+
+async def main():
+    async with Master(("localhost", 0), Environment) as menv:
+        await prepare(menv)
+        print("ready", flush=True)
+        await menv.trigger_all()
+
+async def prepare(menv):
+    await menv.spawn_slaves([("localhost", 0)] * 2, Saving, EnvManager)
+    await menv.spawn(agents.Sleeper)
+    if "busy" in sys.argv:
+        await menv.spawn(agents.Busy, addr=menv.addrs[1])
+
+menv = Master(("localhost", 0), Environment)
+"""
+SYNC = HEAD + 'run(prepare(menv)); print("ready", flush=True)\n'
+SCRIPTS = {
+    "sync": SYNC + "run(menv.trigger_all())",
+    "idle": SYNC + "time.sleep(60)",
+    "with": SYNC + "with menv:\n    run(menv.trigger_all())",
+    "trio": HEAD + "trio.run(main)",
+    "asyncio": HEAD + "asyncio.run(main())",
+}
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["process", "group"])
+@pytest.mark.parametrize("form", SCRIPTS)
+def test_ctrl_c(form: str, group: bool, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPTS[form])
+    with running(script) as under_way:
+        under_way.read_until("ready")
+        (keeper,) = supervisor_tree.children(under_way.pid)
+        left = supervisor_tree.open_pidfds(supervisor_tree.family(keeper).values())
+        began = time.monotonic()
+        under_way.signal(signal.SIGINT, group=group)
+        code, out, err = under_way.finish()
+        assert time.monotonic() - began < 3
+        assert supervisor_tree.wait_gone(left, 0) == []
+    # What a shell calls 130: ended by SIGINT.
+    assert code == -signal.SIGINT
+    assert sorted(out.split("\n")) == ["", "master saved", "slave saved", "slave saved"]
+    assert err.strip().endswith("KeyboardInterrupt")
+
+
+def test_ctrl_c_while_a_slave_is_busy(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPTS["sync"])
+    with running(script, "busy") as under_way:
+        under_way.read_until("busy")
+        began = time.monotonic()
+        under_way.signal(signal.SIGINT)
+        code, out, _ = under_way.finish()
+        assert time.monotonic() - began < 3
+    assert code == -signal.SIGINT
+    assert out.split("\n").count("slave saved") == 1
+
+
+def test_the_scripts_end_is_a_close(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SYNC + "sys.exit(3)")
+    with running(script) as under_way:
+        under_way.read_until("ready")
+        code, out, err = under_way.finish()
+    assert (code, err) == (3, "")
+    assert sorted(out.split("\n")) == ["", "master saved", "slave saved", "slave saved"]
+
+
+@pytest.mark.skipif(
+    threading.current_thread() is not threading.main_thread(), reason="signals need it"
+)
+def test_ctrl_c_ends_every_actor_by_request(tmp_path: Path) -> None:
+    """In this process, so that the receipt can be seen."""
+    receipts = []
+
+    async def main() -> None:
+        async with MultiEnvironment(("localhost", 0), Environment) as menv:
+            await menv.spawn_slaves([("localhost", 0)] * 2, SavingEnvironment, Manager)
+            await menv.spawn(Sleeper)
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(menv.trigger_all)
+                    await trio.testing.wait_all_tasks_blocked(0.05)
+                    signal.raise_signal(signal.SIGINT)
+                    await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    receipts.extend(await menv.close(as_coro=True))
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)
+    assert [(slave.exit_code, slave.ended_by) for slave in receipts] == [(0, "request")] * 2
+
+
+async def test_cancelling_a_step_reaches_the_agents(menv: MultiEnvironment) -> None:
+    sleeper, _ = await menv.spawn(Sleeper)
+    with trio.move_on_after(0.1) as scope:
+        await menv.trigger_all()
+    assert scope.cancelled_caught
+    assert await sleeper.was_cancelled()
+    assert os.getpid()

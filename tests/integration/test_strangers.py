@@ -1,0 +1,128 @@
+"""Whoever is not of the simulation changes nothing, on any port that the tree listens on."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import struct
+from pathlib import Path
+
+import pytest
+import trio
+
+from creamas_sc import Environment, MultiEnvironment
+from creamas_sc.errors import HandshakeError
+from creamas_sc.wire.endpoint import split_address
+from creamas_sc.wire.frames import Kind, encode_frame
+from tests import supervisor_tree
+from tests.agents import Counter, Echo
+
+GREETINGS = {
+    "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "random": secrets.token_bytes(4096),
+    "truncated": b"".join(encode_frame(Kind.HELLO, 0, b"", b"x" * 100))[:-50],
+    "a request first": b"".join(encode_frame(Kind.REQUEST, 1, b"\x93\x01\xa3act\xc0", b"")),
+    "4 GiB header": struct.pack("!IBxHII", 2**32 - 1, 1, 0, 0, 0),
+    "malformed hello": b"".join(encode_frame(Kind.HELLO, 0, b"", b"\xc1")),
+    "half-open": b"",
+}
+
+
+def listening_ports(pids: list[int]) -> set[int]:
+    """TCP ports on which any of the processes listens."""
+    inodes = set()
+    for pid in pids:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                target = os.readlink(entry)
+            except OSError:  # the listing's own
+                continue
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+    ports = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                ports.add(int(fields[1].rpartition(":")[2], 16))
+    return ports
+
+
+def tree() -> list[int]:
+    (keeper,) = supervisor_tree.children(os.getpid())
+    return list(supervisor_tree.family(keeper).values())
+
+
+async def test_only_environments_listen(menv: MultiEnvironment) -> None:
+    slaves = {split_address(addr)[1] for addr in menv.addrs}
+    assert listening_ports(tree()) == slaves
+    master = split_address(menv.manager.addr)[1]
+    assert listening_ports([os.getpid()]) == {master}
+
+
+@pytest.mark.parametrize("greeting", GREETINGS)
+async def test_strangers_change_nothing(menv: MultiEnvironment, greeting: str) -> None:
+    echo, _ = await menv.spawn(Echo)
+    await menv.spawn(Counter)
+    ports = [split_address(addr)[1] for addr in (*menv.addrs, menv.manager.addr)]
+    strangers = [await trio.open_tcp_stream("127.0.0.1", port) for port in ports for _ in range(3)]
+    try:
+        for stranger in strangers:
+            await stranger.send_all(GREETINGS[greeting])
+        assert await echo.evaluate(1) == 1
+        assert await menv.trigger_all() == [((), {}), 1]
+        if greeting not in ("half-open", "truncated"):
+            for stranger in strangers:
+                with trio.fail_after(3):
+                    await _read_to_end(stranger)
+    finally:
+        for stranger in strangers:
+            await stranger.aclose()
+    assert await menv.trigger_all() == [((), {}), 2]
+    receipt = await menv.close(as_coro=True)
+    assert receipt.graceful
+
+
+async def _read_to_end(stream: trio.SocketStream) -> None:
+    try:
+        while await stream.receive_some(4096):
+            pass
+    except trio.BrokenResourceError:
+        return
+
+
+async def test_a_half_open_connection_is_cut(menv: MultiEnvironment) -> None:
+    stranger = await trio.open_tcp_stream("127.0.0.1", split_address(menv.addrs[0])[1])
+    async with stranger:
+        with trio.fail_after(8):
+            await _read_to_end(stranger)
+
+
+async def test_the_users_own_environments_do_not_get_in(menv: MultiEnvironment) -> None:
+    env = await Environment.create(("localhost", 0), as_coro=True)
+    try:
+        with pytest.raises(HandshakeError, match="simulation"):
+            await env.connect(menv.addrs[0])
+    finally:
+        await env.close(as_coro=True)
+
+
+async def test_what_listens_there_is_something_else() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        env = await Environment.create(("localhost", 0), as_coro=True)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_answer, server)
+                with pytest.raises(HandshakeError, match=f":{port}/"):
+                    await env.connect(f"tcp://localhost:{port}/1")
+        finally:
+            await env.close(as_coro=True)
+
+
+async def _answer(server: socket.socket) -> None:
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(server.dup()))
+    async with listener:
+        async with await listener.accept() as stream:
+            await stream.send_all(b"220 mail.example.com ESMTP\r\n")
