@@ -51,6 +51,8 @@ class _Step:
 
     async def work(self, nursery: trio.Nursery) -> None:
         """Act for agent after agent until none is left or one suspends."""
+        # The worker before handed over before it could see that the step is cancelled.
+        await trio.lowlevel.checkpoint_if_cancelled()
         worker = _Worker(self)
 
         def hand_over() -> None:

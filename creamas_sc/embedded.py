@@ -21,7 +21,7 @@ from typing import Any
 import trio
 from anyio.abc import TaskStatus
 
-from creamas_sc.errors import StartError
+from creamas_sc.errors import ConnectionLost, StartError
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.connection import Connection
 from creamas_sc.wire.streams import ConnectedStream
@@ -35,6 +35,8 @@ PRELOADED = ("creamas_sc.slave", "creamas_sc.mp", "creamas_sc.core.simulation")
 # After the connection is closed: the supervisor's whole ladder, and some more.
 END_SECONDS = 3.0
 KILL_SECONDS = 1.0
+# What the supervisor gives slaves to become ready, where the caller says nothing.
+START_SECONDS = 30.0
 
 Told = Mapping[str, Any]
 
@@ -98,8 +100,22 @@ class PrivateSupervisor:
     async def start(
         self, orders: Sequence[Told], timeout: float | None = None
     ) -> list[dict[str, Any]]:
-        """Start actors, all or none; their slot, pid and info, in order. See `StartError`."""
-        return await self._call("start", list(orders), timeout)  # type: ignore[no-any-return]
+        """Start actors, all or none; their slot, pid and info, in order.
+
+        Args:
+            timeout: Seconds until all are ready, 30 by default.
+
+        Raises:
+            StartError: One did not come up, or the supervisor itself did not.
+        """
+        try:
+            # The supervisor keeps the deadline; ours is for one that never comes up.
+            with trio.fail_after((timeout or START_SECONDS) + END_SECONDS):
+                return await self._call("start", list(orders), timeout)  # type: ignore[no-any-return]
+        except ConnectionLost as error:
+            raise StartError("the supervisor ended while it was starting slaves") from error
+        except trio.TooSlowError as error:
+            raise StartError("the supervisor does not answer") from error
 
     async def stop(
         self, slots: Sequence[str] | None, grace: float, payload: bytes
@@ -151,9 +167,9 @@ def _supervisor_package() -> Path:
     missing = [name for name in ("tractor", "trio", "supervisor") if find_spec(name) is None]
     if missing:
         raise StartError(
-            f"slaves need {', '.join(missing)}, which this Python lacks: pip install "
-            "'creamas-sc[supervisor]' and then pip install --no-deps tractor==0.1.0a5 "
-            "(Python 3.11 or 3.12)"
+            f"slaves need {', '.join(missing)}, which this Python lacks: pip install uv "
+            "'creamas-sc[supervisor]', then python -m uv pip install --no-deps tractor==0.1.0a5 "
+            "(with Python 3.11 or 3.12)"
         )
     spec = find_spec("supervisor.keeper")
     if spec is None or spec.origin is None:

@@ -58,7 +58,10 @@ def runtime_folder() -> Path:
         folder = Path(base) / "creamas"
     else:
         folder = Path(tempfile.gettempdir()) / f"creamas-{os.getuid()}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        pass  # what it is comes next
     status = folder.lstat()
     private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
     if not private or status.st_uid != os.getuid():

@@ -172,7 +172,7 @@ class Killer(CreativeAgent):
 
 
 class Busy(CreativeAgent):
-    """Says that it acts, then holds its process: in Python, in C with the interpreter's lock, ..."""
+    """Says that it acts, then holds its process in one of several ways."""
 
     def __init__(self, environment: Environment, how: str = "python") -> None:
         super().__init__(environment)

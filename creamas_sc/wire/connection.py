@@ -45,6 +45,7 @@ READ_BYTES = 1 << 18
 HIGH_WATER_BYTES = 1 << 22
 JOIN_BYTES = 1 << 16
 MAX_CALLS_IN_FLIGHT = 100_000
+CALL_ID_MASK = (1 << 32) - 1
 
 
 class Request(NamedTuple):
@@ -144,13 +145,18 @@ class Connection:
 
     async def aclose(self) -> None:
         """Write out what is queued, within a bound, and end the connection."""
-        if not self._over:
-            with anyio.move_on_after(FLUSH_SECONDS):
-                await self._drained.wait()
-        self.abort()
-        if self._tasks is not None:
-            with anyio.CancelScope(shield=True):
-                await self.closed.wait()
+        try:
+            if not self._over and (self._out or self._writing):
+                if self._drained.is_set():
+                    self._drained = anyio.Event()  # set by the writer once all is written
+                self._wake.set()
+                with anyio.move_on_after(FLUSH_SECONDS):
+                    await self._drained.wait()
+        finally:
+            self.abort()
+            if self._tasks is not None:
+                with anyio.CancelScope(shield=True):
+                    await self.closed.wait()
 
     def abort(self) -> None:
         """End the connection at once."""
@@ -188,10 +194,11 @@ class Connection:
             DeadlineExceeded: ``timeout`` passed.
             Exception: What the callee raised, as `creamas_sc.errors` tells it.
         """
-        await self._drained.wait()
+        if not self._drained.is_set():
+            timeout = await self._wait_for_room(method, timeout)
         if self._over:
             raise ConnectionLost(f"no connection to {self.name}", may_have_run=False)
-        call_id = next(self._ids)
+        call_id = next(self._ids) & CALL_ID_MASK
         slot = self._pending[call_id] = _Slot()
         deadline = anyio.current_effective_deadline()
         meta = msgpack.packb((target, method, _remaining(deadline, timeout)))
@@ -208,6 +215,19 @@ class Connection:
                 await anyio.sleep_until(deadline)
                 await anyio.lowlevel.checkpoint()
             raise
+
+    async def _wait_for_room(self, method: str, timeout: float | None) -> float | None:
+        """Wait until the peer has read what is queued; what is left of ``timeout`` then."""
+        began = anyio.current_time()
+        with anyio.move_on_after(timeout):
+            while not self._drained.is_set():  # of those that wait, another may fill it up again
+                await self._drained.wait()
+            return None if timeout is None else max(timeout - anyio.current_time() + began, 0.0)
+        raise DeadlineExceeded(
+            f"{method} could not be sent to {self.name} in {timeout:g} s",
+            may_have_run=False,
+            addresses=[self.name],
+        )
 
     async def _reply_to(
         self, call_id: int, slot: _Slot, timeout: float | None, method: str
@@ -291,26 +311,34 @@ class Connection:
             if scope is not None:
                 scope.cancel()
         elif kind is Kind.EVENT:
-            if self._on_event is not None:
-                self._on_event(frame.meta.decode(), Payload(frame.body, frame.parts))
+            self._take_event(frame)
         else:
             raise ProtocolError(f"unexpected {kind.name} frame")
+
+    def _take_event(self, frame: Frame) -> None:
+        try:
+            name = frame.meta.decode()
+        except UnicodeDecodeError as error:
+            raise ProtocolError(f"malformed event: {error}") from error
+        if self._on_event is None:
+            return
+        try:
+            self._on_event(name, Payload(frame.body, frame.parts))
+        except Exception:  # nobody waits for it, and the calls must go on
+            log.exception("taking the event %r of %s failed", name, self.name)
 
     def _take_request(self, frame: Frame) -> None:
         try:
             target, method, remaining = msgpack.unpackb(frame.meta)
-            if not isinstance(method, str):
-                raise TypeError("method is no string")
+            if not isinstance(method, str) or not (remaining is None or remaining >= 0):
+                raise TypeError("no method, or no seconds")
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise ProtocolError(f"malformed request: {error!r}") from error
         payload = Payload(frame.body, frame.parts)
         request = Request(self, target, method, payload, remaining)
         call_id = frame.call_id
         try:
-            if not self._drained.is_set():  # the peer asks on, but does not read its answers
-                answer: Answer = self._begin_later(request)
-            else:
-                answer = self._begin(request)
+            answer = self._begin(request)
             if isinstance(answer, Payload):
                 self._reply(call_id, answer)
                 return
@@ -327,11 +355,17 @@ class Connection:
             raise CallRefused(f"{request.method}: this end takes no calls")
         if len(self._serving) >= MAX_CALLS_IN_FLIGHT:
             raise CallRefused(f"{request.method}: {MAX_CALLS_IN_FLIGHT} calls are in flight")
+        if not self._drained.is_set():
+            return self._serve_later(self._serve, request)
         return self._serve(request)
 
-    async def _begin_later(self, request: Request) -> Payload:
-        await self._drained.wait()
-        answer = self._begin(request)
+    async def _serve_later(self, serve: Handler, request: Request) -> Payload:
+        """Serve a peer that asks on, but does not read its answers, once it has read them."""
+        while not self._drained.is_set():
+            await self._drained.wait()
+        if self._over:
+            raise ConnectionLost(f"no connection to {self.name}", may_have_run=False)
+        answer = serve(request)
         return answer if isinstance(answer, Payload) else await answer
 
     async def _finish(
@@ -343,7 +377,6 @@ class Connection:
                 if request.remaining is not None:
                     scope.deadline = anyio.current_time() + request.remaining
                 self._reply(call_id, await answer)
-                await self._drained.wait()
                 return
         except Exception as error:
             self._fail(call_id, error)

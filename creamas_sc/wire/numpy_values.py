@@ -39,7 +39,7 @@ def _encode_array(encoder: Encoder, array: np.ndarray[Any, Any]) -> Any:
     else:
         # The array's own memory, unless it has gaps.
         whole = array.T if order == "F" else np.ascontiguousarray(array)
-        data = encoder.add_part(memoryview(whole.reshape(-1).view(np.uint8)))
+        data = encoder.add_part(whole.reshape(-1).view(np.uint8).data)
     return ext(ARRAY, encoder.pack([described, order, list(array.shape), data]))
 
 

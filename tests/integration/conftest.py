@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import pytest_trio
+import pytest
 import trio
 
 from creamas_sc import Environment, MultiEnvironment
@@ -13,7 +13,7 @@ from tests import agents
 BOUND_SECONDS = 30
 
 
-@pytest_trio.trio_fixture
+@pytest.fixture
 async def menv() -> AsyncIterator[MultiEnvironment]:
     """Two slaves with nothing in them; the test's own body is bounded by its fixture."""
     with trio.fail_after(BOUND_SECONDS):

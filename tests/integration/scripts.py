@@ -1,4 +1,4 @@
-"""Runs scripts as a user would: in processes of their own, from a file, to their end or a signal."""
+"""Runs scripts as a user would: from a file, to their end or to a signal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def environ() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def run(script: Path, *args: str, seconds: float = BOUND_SECONDS) -> subprocess.CompletedProcess[str]:
+def run(
+    script: Path, *args: str, seconds: float = BOUND_SECONDS
+) -> subprocess.CompletedProcess[str]:
     """Run a script to its end."""
     return subprocess.run(
         command(script, *args),

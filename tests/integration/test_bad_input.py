@@ -45,7 +45,7 @@ CASES: dict[str, tuple[Call, type[Exception], str]] = {
     "no agent": (lambda m, _: m.spawn("tests.agents:Point"), LoadError, "is no agent class"),
     "not callable": (lambda m, _: m.spawn("tests.agents:os"), LoadError, "no agent class but"),
     "malformed": (lambda m, _: m.spawn("tests.agents.Echo"), LoadError, "package.module:Class"),
-    "number": (lambda m, _: m.spawn(5), LoadError, "got 5"),
+    "number": (lambda m, _: m.spawn(5), LoadError, "got 5"),  # type: ignore[arg-type]
     "agent's init": (
         lambda m, _: m.spawn(Raises, "value", "init"),
         AgentError,
@@ -65,7 +65,9 @@ CASES: dict[str, tuple[Call, type[Exception], str]] = {
         "unexpected keyword argument 'x'",
     ),
     "environment's codec": (
-        lambda m, _: m.spawn_slaves([("localhost", 0)], Environment, agents.Manager, [{"codec": int}]),
+        lambda m, _: m.spawn_slaves(
+            [("localhost", 0)], Environment, agents.Manager, [{"codec": int}]
+        ),
         StartError,
         "int",
     ),
@@ -130,9 +132,13 @@ async def test_an_agent_that_stops_its_environment(menv: MultiEnvironment) -> No
     two, _ = await menv.spawn(Echo)
     await one.stop_environment()
     assert await two.evaluate(1) == 1
-    with pytest.raises((AgentErrors, ConnectionLost)):
+
+    async def step_until_told() -> None:
         while True:
             await menv.trigger_all()
+
+    with pytest.raises((AgentErrors, ConnectionLost)):
+        await step_until_told()
     assert await menv.trigger_all() == [((), {})]
 
 

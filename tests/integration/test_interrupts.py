@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import threading
 import time
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from creamas_sc import Environment, MultiEnvironment
 from tests import supervisor_tree
@@ -97,30 +96,23 @@ def test_the_scripts_end_is_a_close(tmp_path: Path) -> None:
     assert sorted(out.split("\n")) == ["", "master saved", "slave saved", "slave saved"]
 
 
-@pytest.mark.skipif(
-    threading.current_thread() is not threading.main_thread(), reason="signals need it"
-)
-def test_ctrl_c_ends_every_actor_by_request(tmp_path: Path) -> None:
-    """In this process, so that the receipt can be seen."""
-    receipts = []
+async def test_ctrl_c_ends_every_actor_by_request() -> None:
+    """Within this process, so that the receipt can be seen."""
+    menv = MultiEnvironment(("localhost", 0), Environment)
 
-    async def main() -> None:
-        async with MultiEnvironment(("localhost", 0), Environment) as menv:
+    async def step_until_ctrl_c() -> None:
+        async with menv:
             await menv.spawn_slaves([("localhost", 0)] * 2, SavingEnvironment, Manager)
             await menv.spawn(Sleeper)
-            try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(menv.trigger_all)
-                    await trio.testing.wait_all_tasks_blocked(0.05)
-                    signal.raise_signal(signal.SIGINT)
-                    await trio.sleep_forever()
-            finally:
-                with trio.CancelScope(shield=True):
-                    receipts.extend(await menv.close(as_coro=True))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(menv.trigger_all)
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        trio.run(main)
-    assert [(slave.exit_code, slave.ended_by) for slave in receipts] == [(0, "request")] * 2
+    with trio.fail_after(30), pytest.raises(KeyboardInterrupt):
+        await step_until_ctrl_c()
+    receipt = await menv.close(as_coro=True)
+    assert [(slave.exit_code, slave.ended_by) for slave in receipt] == [(0, "request")] * 2
 
 
 async def test_cancelling_a_step_reaches_the_agents(menv: MultiEnvironment) -> None:
@@ -129,4 +121,3 @@ async def test_cancelling_a_step_reaches_the_agents(menv: MultiEnvironment) -> N
         await menv.trigger_all()
     assert scope.cancelled_caught
     assert await sleeper.was_cancelled()
-    assert os.getpid()

@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.scripts import run
 
-HEAD = '''
+HEAD = """
 from creamas_sc import Artifact, CreativeAgent, Environment, MsgPack, expose
 from creamas_sc.mp import EnvManager, MultiEnvironment
 from creamas_sc.util import run
@@ -35,9 +35,9 @@ def check(menv, sums, receipt):
     assert [a.obj for a in menv.artifacts] == [6] * 4
     assert receipt.graceful and len(receipt) == 2, receipt
     print("done")
-'''
+"""
 
-SYNC = '''
+SYNC = """
 menv = MultiEnvironment(("localhost", 0), Environment, codec=MsgPack)
 run(menv.spawn_slaves(ADDRS, Home, EnvManager, KWARGS))
 assert run(menv.wait_slaves(10, check_ready=True))
@@ -46,18 +46,18 @@ for _ in range(4):
 assert len(menv.get_agents()) == 4
 sums = run(menv.trigger_all(1, 2, 3))
 check(menv, sums, menv.close())
-'''
+"""
 
-WITH = '''
+WITH = """
 with MultiEnvironment(("localhost", 0), Environment, codec=MsgPack) as menv:
     run(menv.spawn_slaves(ADDRS, Home, EnvManager, KWARGS))
     run(menv.spawn("__main__:Sum"))
     run(menv.spawn_n(Sum, 3, addr=menv.addrs[1]))
     sums = run(menv.trigger_all(1, 2, 3))
 check(menv, sums, menv.close())
-'''
+"""
 
-ASYNC = '''
+ASYNC = """
 async def main():
     menv = MultiEnvironment(("localhost", 0), Environment, codec=MsgPack)
     await menv.spawn_slaves(ADDRS, Home, EnvManager, KWARGS)
@@ -76,7 +76,7 @@ async def main():
 
 import {library}
 {call}
-'''
+"""
 
 # A notebook's cell runs as plain code while the kernel's asyncio loop is running in this thread.
 NOTEBOOK = '''

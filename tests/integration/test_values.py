@@ -51,7 +51,7 @@ def same(one: Any, other: Any) -> bool:
         return alike and one.flags.fnc == fortran and bool(np.array_equal(one, other))
     if isinstance(one, float):
         return math.copysign(1, one) == math.copysign(1, other) and (
-            one == other or math.isnan(one) and math.isnan(other)
+            one == other or (math.isnan(one) and math.isnan(other))
         )
     if isinstance(one, Sketch) and one.style != other.style:
         return False

@@ -439,14 +439,20 @@ def test_clashing_serializers() -> None:
     [
         (MAX_DEPTH, lambda v: (v,)),
         (MAX_DEPTH - 1, lambda v: frozenset({v})),
-        (1000, lambda v: [v]),
-        (1000, lambda v: {"k": v}),
+        (400, lambda v: [v]),
+        (400, lambda v: {"k": v}),
         (MAX_DEPTH - 1, lambda v: ([{"k": [v, "x" * 50]}],)),
     ],
 )
 def test_deep_values(levels: int, wrap: Callable[[Any], Any]) -> None:
     value = nested(levels, wrap)
     assert carried(value) == value
+
+
+def test_deeper_than_python_compares() -> None:
+    value = carried(nested(1000, lambda v: [v]))
+    for _ in range(1000):
+        (value,) = value
 
 
 @pytest.mark.parametrize(

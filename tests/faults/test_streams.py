@@ -1,0 +1,277 @@
+"""Streams that are cut, split and stalled anywhere: the named error or none, never a hang."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import anyio
+import msgpack
+import pytest
+import trio
+import trio.testing
+from anyio.abc import ByteStream
+from trio.testing import MockClock
+
+from creamas_sc.errors import ConnectionLost, DeadlineExceeded, HandshakeError, to_wire
+from creamas_sc.wire import endpoint as endpoint_module
+from creamas_sc.wire.codec import Payload
+from creamas_sc.wire.connection import Connection, Request
+from creamas_sc.wire.endpoint import HANDSHAKE_SECONDS, Endpoint
+from creamas_sc.wire.frames import FrameReader, Kind, encode_frame
+from creamas_sc.wire.handshake import Handshake, Identity
+from tests.streams import BOUND_SECONDS, CODEC, ask, memory_pair, wired
+
+
+def _frame(kind: Kind, call_id: int, meta: bytes, value: Any, *parts: bytes) -> bytes:
+    return b"".join(encode_frame(kind, call_id, meta, CODEC.encode(value).body, parts))
+
+
+REQUEST = msgpack.packb((None, "echo", 10.0))
+LOST = to_wire(ConnectionLost("of the callee's", address="its own", may_have_run=True))
+# The first call of a connection has the id 1: replies, failures and cancels are about that.
+FRAMES = {
+    "request": _frame(Kind.REQUEST, 1, REQUEST, ("value",)),
+    "request with parts": _frame(Kind.REQUEST, 1, REQUEST, ("value",), b"part", b"", b"more"),
+    "reply": _frame(Kind.REPLY, 1, b"", "answer"),
+    "failure": _frame(Kind.FAILURE, 1, b"", LOST),
+    "cancel": _frame(Kind.CANCEL, 1, b"", None),
+    "event": _frame(Kind.EVENT, 0, b"news", [1, 2, 3]),
+    "hello": _frame(Kind.HELLO, 0, b"proof", "again"),
+}
+
+
+class Heard:
+    """What came through at the connection's end."""
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        self.events: list[str] = []
+        self.outcomes: list[Any] = []
+
+    def serve(self, request: Request) -> Payload:
+        self.requests.append(request.method)
+        return request.payload
+
+    def hear(self, name: str, payload: Payload) -> None:
+        self.events.append(name)
+
+    async def call(self, connection: Connection, **kwargs: Any) -> None:
+        try:
+            self.outcomes.append(await ask(connection, "any", **kwargs))
+        except (ConnectionLost, DeadlineExceeded) as error:
+            self.outcomes.append(type(error))
+
+    def expect(self, name: str, whole: bool) -> None:
+        """Nothing of a frame that was cut; a whole one counts."""
+        assert self.requests == ["echo"] * (whole and "request" in name)
+        assert self.events == ["news"] * (whole and name == "event")
+        answered = whole and name == "reply"
+        assert self.outcomes == ["answer" if answered else ConnectionLost]
+
+
+@pytest.mark.parametrize("name", FRAMES)
+async def test_a_stream_cut_after_each_byte(name: str, autojump_clock: MockClock) -> None:
+    frame = FRAMES[name]
+    for end in range(len(frame) + 1):
+        heard = Heard()
+        async with wired(heard.serve, on_event=heard.hear) as (bare, connection):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(heard.call, connection)
+                await trio.testing.wait_all_tasks_blocked()
+                await bare.send(frame[:end])
+                await bare.aclose()
+                await connection.closed.wait()
+        heard.expect(name, end == len(frame))
+
+
+@pytest.mark.parametrize("name", FRAMES)
+async def test_a_stream_split_into_single_bytes(name: str, autojump_clock: MockClock) -> None:
+    heard = Heard()
+    async with wired(heard.serve, on_event=heard.hear) as (bare, connection):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(heard.call, connection)
+            await trio.testing.wait_all_tasks_blocked()
+            for byte in FRAMES[name]:
+                await bare.send(bytes([byte]))
+                await trio.testing.wait_all_tasks_blocked()
+            assert connection.alive == (name != "hello")
+            await bare.aclose()
+    heard.expect(name, True)
+
+
+@pytest.mark.parametrize("name", FRAMES)
+async def test_a_stream_stalled_in_a_frame(name: str, autojump_clock: MockClock) -> None:
+    """The call meets its own deadline; what is there is closed without delay."""
+    frame = FRAMES[name]
+    for end in range(len(frame)):
+        heard = Heard()
+        async with wired(heard.serve, on_event=heard.hear) as (bare, connection):
+            await bare.send(frame[:end])
+            began = trio.current_time()
+            await heard.call(connection, timeout=2)
+            assert trio.current_time() - began < 3
+            assert connection.alive
+            await connection.aclose()
+        assert (heard.outcomes, heard.requests, heard.events) == ([DeadlineExceeded], [], [])
+
+
+# ---- while the ends get to know each other
+
+IDENTITY = Identity("s", b"k" * 32, "environment", "tcp://localhost:1/", 1)
+
+
+class Accepting:
+    """A listener of streams in memory."""
+
+    def __init__(self) -> None:
+        self.send, self.receive = trio.open_memory_channel[ByteStream](10)
+
+    async def accept(self) -> ByteStream:
+        return await self.receive.receive()
+
+    async def __aenter__(self) -> Accepting:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.receive.close()
+
+
+def _endpoint(links: list[Connection]) -> Endpoint:
+    def serve(request: Request) -> Payload:
+        return request.payload
+
+    return Endpoint(serve, CODEC, lambda *_: None, lambda link, _: links.append(link))
+
+
+async def _speak(stream: ByteStream, handshake: Handshake, send: Callable[[bytes], Any]) -> None:
+    """Our part of a handshake; whatever it has to say goes through ``send``."""
+    reader = FrameReader()
+    while True:
+        for data in handshake.data_to_send():
+            await send(data)
+        if handshake.complete:
+            return
+        for frame in reader.receive_data(await stream.receive()):
+            handshake.receive(frame)
+
+
+class Fault:
+    """Sends ``limit`` bytes as they are, or one by one, and then closes or stalls."""
+
+    def __init__(self, stream: ByteStream, limit: int, single: bool, stall: bool) -> None:
+        self.stream, self.left, self.single, self.stall = stream, limit, single, stall
+        self.sent = 0
+
+    async def send(self, data: bytes) -> None:
+        data, cut = data[: self.left], len(data) > self.left
+        self.left -= len(data)
+        self.sent += len(data)
+        for piece in [data[i : i + 1] for i in range(len(data))] if self.single else [data]:
+            await self.stream.send(piece)
+            await trio.lowlevel.checkpoint()
+        if cut:
+            if self.stall:
+                await trio.sleep_forever()
+            await self.stream.aclose()
+            raise anyio.ClosedResourceError
+
+
+async def _spoken(stream: ByteStream, handshake: Handshake, fault: Fault) -> bool:
+    """Whether the handshake came to its end."""
+    try:
+        with trio.move_on_after(2 * HANDSHAKE_SECONDS):
+            await _speak(stream, handshake, fault.send)
+            return True
+    except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError,
+            HandshakeError):  # fmt: skip
+        pass
+    return False
+
+
+async def _dial(limit: int, single: bool = False, stall: bool = False) -> tuple[bool, int]:
+    """Greet an endpoint, with a fault; whether it took us in, and how much we had said."""
+    links: list[Connection] = []
+    endpoint, listener = _endpoint(links), Accepting()
+    ours, theirs = memory_pair()
+    fault = Fault(ours, limit, single, stall)
+    with trio.fail_after(BOUND_SECONDS):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(endpoint.run, listener, IDENTITY)
+            await listener.send.send(theirs)
+            spoken = await _spoken(ours, Handshake.client(IDENTITY), fault)
+            if spoken:
+                await ours.send(FRAMES["request"])
+                (frame,) = FrameReader().receive_data(await ours.receive())
+                assert frame.kind is Kind.REPLY
+            with trio.move_on_after(2 * HANDSHAKE_SECONDS):
+                await trio.testing.wait_all_tasks_blocked()
+            await ours.aclose()
+            await endpoint.aclose()
+    assert len(links) == spoken
+    return spoken, fault.sent
+
+
+async def test_who_is_accepted_splits_cuts_or_stalls(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    spoken, size = await _dial(10**6)
+    assert spoken
+    assert await _dial(10**6, single=True) == (True, size)
+    for limit in range(size):
+        for stall in (False, True):
+            caplog.clear()
+            assert await _dial(limit, stall=stall) == (False, limit)
+            (record,) = caplog.records
+            assert record.getMessage().startswith("refused a connection: ")
+            assert record.exc_info is None
+
+
+async def _answer(
+    monkeypatch: pytest.MonkeyPatch, limit: int, single: bool = False, stall: bool = False
+) -> tuple[Any, int]:
+    """Answer an endpoint that connects, with a fault; what it got from us, and how much we said."""
+    ours, theirs = memory_pair()
+    fault = Fault(ours, limit, single, stall)
+    endpoint, listener = _endpoint([]), Accepting()
+    outcome: list[Any] = []
+
+    async def connect(*args: Any) -> ByteStream:
+        return theirs
+
+    async def dial() -> None:
+        try:
+            link = await endpoint.connection("localhost", 2)
+            outcome.append(await ask(link, "any", timeout=2))
+        except (HandshakeError, ConnectionLost, DeadlineExceeded) as error:
+            outcome.append(type(error))
+
+    monkeypatch.setattr(endpoint_module, "_connect", connect)
+    with trio.fail_after(BOUND_SECONDS):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(endpoint.run, listener, IDENTITY)
+            async with trio.open_nursery() as answering:
+                answering.start_soon(dial)
+                if await _spoken(ours, Handshake.server(IDENTITY), fault):
+                    with trio.move_on_after(5), suppress(anyio.ClosedResourceError):
+                        await fault.send(FRAMES["reply"])
+            await ours.aclose()
+            await endpoint.aclose()
+    (told,) = outcome
+    return told, fault.sent
+
+
+async def test_who_is_connected_to_splits_cuts_or_stalls(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, size = await _answer(monkeypatch, 10**6)
+    assert told == "answer"
+    assert await _answer(monkeypatch, 10**6, single=True) == ("answer", size)
+    hello = size - len(FRAMES["reply"])
+    for limit in range(size):
+        expected = HandshakeError if limit < hello else ConnectionLost
+        assert await _answer(monkeypatch, limit) == (expected, limit)
+    for limit in range(0, size, 7):
+        expected = HandshakeError if limit < hello else DeadlineExceeded
+        assert await _answer(monkeypatch, limit, stall=True) == (expected, limit)

@@ -1,0 +1,672 @@
+"""Two connections joined in memory, or by a pair of sockets that never leaves the process."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import Any
+
+import anyio
+import msgpack
+import pytest
+import trio
+import trio.testing
+from anyio.abc import ByteStream
+from trio.testing import MockClock
+
+from creamas_sc import errors
+from creamas_sc.errors import (
+    AgentError,
+    AgentErrors,
+    CallRefused,
+    ConnectionLost,
+    CreamasError,
+    DeadlineExceeded,
+    EncodeError,
+    SlaveLost,
+)
+from creamas_sc.wire import connection as connection_module
+from creamas_sc.wire.codec import Payload
+from creamas_sc.wire.connection import ACKNOWLEDGE_SECONDS, HIGH_WATER_BYTES, Connection, Request
+from creamas_sc.wire.frames import Frame, FrameReader, Kind, encode_frame
+from tests.streams import (
+    BOUND_SECONDS,
+    CODEC,
+    Pair,
+    ask,
+    joined,
+    lockstep_pair,
+    memory_pair,
+    socket_pair,
+    wired,
+)
+
+every_pair = pytest.mark.parametrize("pair", [memory_pair, lockstep_pair, socket_pair])
+
+
+class Service:
+    """Serves its methods; notes the requests, and the calls that were cancelled."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.cancelled: list[str] = []
+        self.gates: dict[Any, trio.Event] = {}
+
+    def __call__(self, request: Request) -> Payload | Awaitable[Payload]:
+        self.requests.append(request)
+        value = getattr(self, request.method)(*CODEC.decode(request.payload))
+        return self._finish(request, value) if isawaitable(value) else CODEC.encode(value)
+
+    async def _finish(self, request: Request, value: Awaitable[Any]) -> Payload:
+        try:
+            return CODEC.encode(await value)
+        except trio.Cancelled:
+            self.cancelled.append(request.method)
+            raise
+
+    def echo(self, *values: Any) -> tuple[Any, ...]:
+        return values
+
+    async def pause(self, *values: Any) -> tuple[Any, ...]:
+        await trio.lowlevel.checkpoint()
+        return values
+
+    def gate(self, key: Any) -> trio.Event:
+        return self.gates.setdefault(key, trio.Event())
+
+    async def behind(self, key: Any) -> Any:
+        await self.gate(key).wait()
+        return key
+
+    async def sleep(self, seconds: float = 1e6) -> str:
+        await trio.sleep(seconds)
+        return "slept"
+
+    async def shield(self, seconds: float) -> str:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(seconds)
+        return "done all the same"
+
+
+# ---- calls
+
+
+@every_pair
+@pytest.mark.parametrize("method", ["echo", "pause"])
+async def test_pipelined_calls_both_ways(pair: Pair, method: str) -> None:
+    answers: list[Any] = []
+
+    async def call(connection: Connection, key: str) -> None:
+        answers.append(await ask(connection, method, key, b"x" * 1000))
+
+    async with joined(Service(), serve_near=Service(), pair=pair) as (near, far):
+        async with trio.open_nursery() as nursery:
+            for n in range(200):
+                nursery.start_soon(call, near, f"to far {n}")
+                nursery.start_soon(call, far, f"to near {n}")
+    asked = {f"to {side} {n}" for side in ("near", "far") for n in range(200)}
+    assert {key for key, _ in answers} == asked
+    assert len(answers) == 400
+
+
+async def test_the_peer_gets_target_method_and_arguments() -> None:
+    service = Service()
+    async with joined(service) as (near, far):
+        answer = await near.call(7, "echo", CODEC.encode(("x", {1: (2, 3)})))
+        assert CODEC.decode(answer) == ("x", {1: (2, 3)})
+    (request,) = service.requests
+    assert (request.connection, request.target, request.method) == (far, 7, "echo")
+
+
+async def test_answers_may_come_in_any_order() -> None:
+    service = Service()
+    answered: list[int] = []
+
+    async def call(key: int) -> None:
+        assert await ask(near, "behind", key) == key
+        answered.append(key)
+
+    async with joined(service) as (near, _):
+        async with trio.open_nursery() as nursery:
+            for key in (1, 2, 3):
+                nursery.start_soon(call, key)
+            await trio.testing.wait_all_tasks_blocked()
+            for key in (2, 3, 1):
+                service.gate(key).set()
+                await trio.testing.wait_all_tasks_blocked()
+    assert answered == [2, 3, 1]
+
+
+@every_pair
+async def test_large_parts_arrive_whole(pair: Pair) -> None:
+    large = bytes(range(256)) * 8192
+    async with joined(Service(), pair=pair) as (near, _):
+        assert await ask(near, "echo", large, 1, large) == (large, 1, large)
+
+
+async def test_an_end_that_serves_nothing_refuses() -> None:
+    async with joined() as (near, _):
+        with pytest.raises(CallRefused, match="echo: this end takes no calls"):
+            await ask(near, "echo")
+
+
+async def test_call_ids_start_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with joined(Service()) as (near, _):
+        monkeypatch.setattr(near, "_ids", itertools.count(2**32 - 2))
+        assert [await ask(near, "echo", n) for n in range(4)] == [(n,) for n in range(4)]
+
+
+# ---- errors
+
+
+def _agent_error(number: int) -> AgentError:
+    return AgentError(
+        address=f"tcp://localhost:1/{number}",
+        type_name="ValueError",
+        message="bad",
+        traceback_text="T",
+    )
+
+
+ERRORS: list[Exception] = [
+    *(
+        cls("what went wrong")
+        for cls in errors.WIRE_CODES.values()
+        if cls not in (AgentError, SlaveLost, DeadlineExceeded, EncodeError)
+    ),
+    _agent_error(3),
+    SlaveLost("gone", address="a", pid=3, exit_code=None, signal=9, may_have_run=False),
+    DeadlineExceeded("late", acknowledged=True, may_have_run=False, addresses=["a", "b"]),
+    EncodeError("cannot", type_name="x.Y", path="args[0]"),
+]
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+async def test_each_error_crosses_with_its_fields(error: CreamasError, late: bool) -> None:
+    async def fail() -> Payload:
+        await trio.lowlevel.checkpoint()
+        raise error
+
+    def serve(request: Request) -> Awaitable[Payload]:
+        if late:
+            return fail()
+        raise error
+
+    async with joined(serve) as (near, _):
+        with pytest.raises(CreamasError) as caught:
+            await ask(near, "fail")
+    assert type(caught.value) is type(error)
+    assert str(caught.value) == str(error)
+    names = {*error.fields, "may_have_run"}
+    assert {n: getattr(caught.value, n) for n in names} == {n: getattr(error, n) for n in names}
+
+
+async def test_a_group_keeps_its_failures_and_results() -> None:
+    told = {e.address: e for e in (_agent_error(1), _agent_error(2))}
+
+    def serve(request: Request) -> Payload:
+        raise AgentErrors("two failed", told, [1, (2,)])
+
+    async with joined(serve) as (near, _):
+        with pytest.raises(AgentErrors, match="two failed") as caught:
+            await ask(near, "fail")
+    assert list(caught.value.failures) == list(told)
+    assert caught.value.results == [1, (2,)]
+    assert [str(e) for e in caught.value.exceptions] == [str(e) for e in told.values()]
+
+
+async def test_our_own_slip_is_logged_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    async with joined(Service()) as (near, _):
+        with pytest.raises(CreamasError, match="TypeError"):
+            await near.call(None, "echo", CODEC.encode(3))  # no tuple: ``*3`` fails
+        assert await ask(near, "echo", 1) == (1,)
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.levelno == logging.ERROR
+
+
+@pytest.mark.parametrize("method", ["echo", "pause"])
+async def test_too_large_a_reply_is_an_error_and_the_connection_lives(method: str) -> None:
+    class Huge(Service):
+        def echo(self, *values: Any) -> Any:
+            return (bytes(2**28 + 1),) if values[0] == "huge" else values
+
+        async def pause(self, *values: Any) -> Any:
+            return self.echo(*values)
+
+    async with joined(Huge()) as (near, _):
+        with pytest.raises(EncodeError, match="over the limit"):
+            await ask(near, method, "huge")
+        assert await ask(near, method, "small") == ("small",)
+
+
+async def test_too_large_a_call_is_an_error_and_the_connection_lives() -> None:
+    async with joined(Service()) as (near, _):
+        with pytest.raises(EncodeError, match="over the limit"):
+            await ask(near, "echo", bytes(2**28 + 1))
+        assert await ask(near, "echo", "small") == ("small",)
+
+
+# ---- events
+
+
+@every_pair
+async def test_events_arrive_in_order(pair: Pair) -> None:
+    heard: list[tuple[str, Any]] = []
+
+    def hear(name: str, payload: Payload) -> None:
+        heard.append((name, CODEC.decode(payload)))
+
+    async with joined(Service(), on_event=hear, pair=pair) as (near, _):
+        for n in range(500):
+            near.post(f"event {n % 3}", CODEC.encode((n, b"y" * (n * 37 % 5000))))
+        await ask(near, "echo")
+        assert [(name, value[0]) for name, value in heard] == [
+            (f"event {n % 3}", n) for n in range(500)
+        ]
+    near.post("nobody is there", CODEC.encode(1))
+    assert len(heard) == 500
+
+
+async def test_an_event_is_there_before_the_reply_behind_it() -> None:
+    heard: list[str] = []
+    order: list[str] = []
+
+    def serve(request: Request) -> Payload:
+        return CODEC.encode("reply")
+
+    async with joined(serve) as (near, far):
+        near._on_event = lambda name, _: heard.append(name)
+        far.before_reply = lambda: far.post("news", CODEC.encode(None))
+        order.append(await ask(near, "any"))
+        assert heard == ["news"]
+        far.before_reply = None
+    assert order == ["reply"]
+
+
+# ---- cancellation and deadlines
+
+
+async def test_a_cancelled_call_is_cancelled_at_the_peer_and_acknowledged(
+    autojump_clock: MockClock,
+) -> None:
+    service = Service()
+    async with joined(service) as (near, _):
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask, near, "sleep")
+                await trio.testing.wait_all_tasks_blocked()
+                began = trio.current_time()
+                scope.cancel()
+        assert scope.cancelled_caught
+        assert service.cancelled == ["sleep"]
+        assert trio.current_time() == began  # the acknowledgement came at once
+        assert await ask(near, "echo", 1) == (1,)
+
+
+async def test_a_cancelled_call_of_a_deaf_peer_ends_within_the_bound(
+    autojump_clock: MockClock,
+) -> None:
+    async with joined(Service()) as (near, _):
+        began = trio.current_time()
+        with trio.move_on_after(1) as scope:
+            await ask(near, "shield", 20)
+        assert scope.cancelled_caught
+        assert trio.current_time() - began == pytest.approx(1 + ACKNOWLEDGE_SECONDS)
+        assert await ask(near, "echo", 1) == (1,)
+        await trio.sleep(20)  # the late reply changes nothing
+        assert await ask(near, "echo", 2) == (2,)
+
+
+async def test_a_timeout_that_the_callee_acknowledges(autojump_clock: MockClock) -> None:
+    service = Service()
+    async with joined(service) as (near, _):
+        began = trio.current_time()
+        with pytest.raises(DeadlineExceeded) as caught:
+            await ask(near, "sleep", timeout=3)
+        assert trio.current_time() - began == pytest.approx(3)
+        assert service.cancelled == ["sleep"]
+    assert (caught.value.acknowledged, caught.value.may_have_run) == (True, True)
+
+
+async def test_a_timeout_that_the_callee_shields_from(autojump_clock: MockClock) -> None:
+    async with joined(Service()) as (near, _):
+        began = trio.current_time()
+        with pytest.raises(DeadlineExceeded, match="shield of far") as caught:
+            await ask(near, "shield", 20, timeout=3)
+        assert trio.current_time() - began == pytest.approx(3 + ACKNOWLEDGE_SECONDS)
+    assert (caught.value.acknowledged, caught.value.may_have_run) == (False, True)
+    assert caught.value.addresses == ["far"]
+
+
+async def test_a_reply_within_the_acknowledgements_bound_counts(autojump_clock: MockClock) -> None:
+    async with joined(Service()) as (near, _):
+        late = 1 + ACKNOWLEDGE_SECONDS / 2
+        assert await ask(near, "shield", late, timeout=1) == "done all the same"
+
+
+@pytest.mark.parametrize(
+    ("scope_seconds", "timeout", "expected"),
+    [(None, None, None), (5, None, 5), (None, 2, 2), (5, 2, 2), (2, 5, 2), (-1, 5, 0)],
+)
+async def test_remaining_seconds_travel(
+    scope_seconds: float | None,
+    timeout: float | None,
+    expected: float | None,
+    autojump_clock: MockClock,
+) -> None:
+    service = Service()
+    seconds = float("inf") if scope_seconds is None else scope_seconds
+    async with joined(service) as (near, _):
+        # The shield keeps the deadline of the block itself out of it.
+        with trio.CancelScope(deadline=trio.current_time() + seconds, shield=True):
+            await ask(near, "echo", timeout=timeout)
+    (request,) = service.requests
+    assert request.remaining == (None if expected is None else pytest.approx(expected))
+
+
+async def test_the_callers_move_on_after_is_silent(autojump_clock: MockClock) -> None:
+    service = Service()
+    async with joined(service) as (near, _):
+        began = trio.current_time()
+        with anyio.move_on_after(2) as scope:
+            await ask(near, "sleep")
+        assert scope.cancel_called
+        assert trio.current_time() - began == pytest.approx(2)
+        assert service.cancelled == ["sleep"]
+
+
+async def test_the_callers_fail_after_is_a_plain_timeout_error(autojump_clock: MockClock) -> None:
+    async with joined(Service()) as (near, _):
+        with pytest.raises(TimeoutError) as caught:
+            with anyio.fail_after(2):
+                await ask(near, "sleep")
+        assert type(caught.value) is TimeoutError
+
+
+async def test_a_callee_whose_clock_is_ahead_does_not_break_the_callers_scope(
+    autojump_clock: MockClock,
+) -> None:
+    async def ahead() -> Payload:
+        await trio.sleep(1.9)
+        raise DeadlineExceeded("out of time here", acknowledged=True)
+
+    async with joined(lambda _: ahead()) as (near, _):
+        with anyio.move_on_after(2) as scope:
+            await ask(near, "any")
+        assert scope.cancel_called
+        with pytest.raises(DeadlineExceeded, match="out of time here"):
+            await ask(near, "any")
+
+
+# ---- the end
+
+
+@every_pair
+async def test_a_peer_that_goes_ends_the_calls_both_ways(
+    pair: Pair, autojump_clock: MockClock
+) -> None:
+    ours, theirs = Service(), Service()
+    failed: list[ConnectionLost] = []
+
+    async def call(connection: Connection) -> None:
+        try:
+            await ask(connection, "sleep")
+        except ConnectionLost as error:
+            failed.append(error)
+
+    async with joined(theirs, serve_near=ours, pair=pair) as (near, far):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call, near)
+            nursery.start_soon(call, far)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            far.abort()
+        await near.closed.wait()
+        await far.closed.wait()
+        assert not near.alive
+        assert not far.alive
+        with pytest.raises(ConnectionLost, match="no connection to far") as caught:
+            await ask(near, "echo")
+        assert not caught.value.may_have_run
+    assert sorted(error.address for error in failed) == ["far", "near"]
+    assert all(error.may_have_run for error in failed)
+    assert (ours.cancelled, theirs.cancelled) == (["sleep"], ["sleep"])
+
+
+@every_pair
+@pytest.mark.parametrize("size", [10, 100_000])
+async def test_close_flushes_what_is_queued(pair: Pair, size: int) -> None:
+    heard: list[int] = []
+
+    def hear(name: str, payload: Payload) -> None:
+        heard.append(CODEC.decode(payload)[0])
+
+    async with joined(on_event=hear, pair=pair) as (near, far):
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        for n in range(30):
+            near.post("event", CODEC.encode((n, b"z" * size)))
+        await near.aclose()
+        await far.closed.wait()
+    assert heard == list(range(30))
+
+
+@pytest.mark.parametrize("pair", [lockstep_pair, socket_pair])
+async def test_close_does_not_wait_for_a_peer_that_does_not_read(
+    pair: Pair, autojump_clock: MockClock
+) -> None:
+    async with wired(pair=pair) as (_, connection):
+        for _ in range(20):
+            connection.post("event", CODEC.encode(b"z" * 100_000))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        began = trio.current_time()
+        await connection.aclose()
+        assert trio.current_time() - began == pytest.approx(connection_module.FLUSH_SECONDS)
+
+
+async def test_a_cancelled_close_closes(autojump_clock: MockClock) -> None:
+    async with wired(pair=lockstep_pair) as (_, connection):
+        connection.post("event", CODEC.encode(1))
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await connection.aclose()
+        assert connection.closed.is_set()
+
+
+# ---- a peer that reads slowly
+
+
+async def _no_more_than(connection: Connection, bytes_: int) -> None:
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert HIGH_WATER_BYTES < connection._out_bytes <= bytes_
+
+
+@pytest.mark.parametrize("pair", [lockstep_pair, socket_pair])
+async def test_a_peer_that_asks_and_does_not_read_fills_no_memory(
+    pair: Pair, autojump_clock: MockClock
+) -> None:
+    size, count = 1 << 20, 64
+    large = b"r" * size
+    served = 0
+
+    def serve(request: Request) -> Payload:
+        nonlocal served
+        served += 1
+        return Payload(large)
+
+    async with wired(serve, pair=pair) as (bare, connection):
+        meta = msgpack.packb((None, "any", None))
+        for call_id in range(count):
+            await bare.send(b"".join(encode_frame(Kind.REQUEST, call_id, meta)))
+        await _no_more_than(connection, HIGH_WATER_BYTES + 3 * size)
+        assert served < 10
+        frames = await _read_frames(bare, count)
+        assert sorted(frame.call_id for frame in frames) == list(range(count))
+        assert all(frame.body == large for frame in frames)
+    assert served == count
+
+
+@pytest.mark.parametrize("pair", [lockstep_pair, socket_pair])
+async def test_callers_wait_for_a_peer_that_does_not_read(
+    pair: Pair, autojump_clock: MockClock
+) -> None:
+    size, count = 1 << 20, 64
+    async with wired(pair=pair) as (bare, connection):
+        async with trio.open_nursery() as nursery:
+            for _ in range(count):
+                nursery.start_soon(connection.call, None, "any", Payload(b"q" * size))
+            await _no_more_than(connection, HIGH_WATER_BYTES + 3 * size)
+            for frame in await _read_frames(bare, count):
+                await bare.send(b"".join(encode_frame(Kind.REPLY, frame.call_id)))
+
+
+async def test_a_call_that_waits_to_be_sent_has_its_timeout(autojump_clock: MockClock) -> None:
+    async with wired(pair=lockstep_pair) as (_, connection):
+        for _ in range(2):
+            connection.post("event", Payload(b"e" * HIGH_WATER_BYTES))
+        with pytest.raises(DeadlineExceeded) as caught:
+            await ask(connection, "any", timeout=2)
+        assert trio.current_time() < BOUND_SECONDS / 2
+        assert (caught.value.acknowledged, caught.value.may_have_run) == (False, False)
+
+
+async def _read_frames(stream: ByteStream, count: int) -> list[Frame]:
+    reader, frames = FrameReader(), list[Frame]()
+    while len(frames) < count:
+        frames += reader.receive_data(await stream.receive(1 << 20))
+    return frames
+
+
+async def test_a_deadline_behind_a_slow_reader_does_not_spoil_the_reply(
+    autojump_clock: MockClock,
+) -> None:
+    """The reply is queued, and its call's time runs out before the peer reads it."""
+    large = b"r" * (HIGH_WATER_BYTES + 1)
+
+    async def late() -> Payload:
+        await trio.lowlevel.checkpoint()
+        return Payload(large)
+
+    async with wired(lambda _: late(), pair=lockstep_pair) as (bare, connection):
+        await bare.send(b"".join(encode_frame(Kind.REQUEST, 1, msgpack.packb((None, "any", 1.0)))))
+        await trio.sleep(5)
+        connection.post("last", Payload(b""))
+        frames = await _read_frames(bare, 2)
+        assert [(frame.kind, frame.call_id) for frame in frames] == [
+            (Kind.REPLY, 1),
+            (Kind.EVENT, 0),
+        ]
+
+
+# ---- a peer that breaks the protocol
+
+GARBAGE: dict[str, bytes] = {
+    "http": b"GET / HTTP/1.1\r\n\r\n",
+    "hello": b"".join(encode_frame(Kind.HELLO, 0, b"", b"again")),
+    "4 GiB": b"\xff\xff\xff\xff\x03" + bytes(11),
+    "no request": b"".join(encode_frame(Kind.REQUEST, 1, b"\xc1")),
+    "half a request": b"".join(encode_frame(Kind.REQUEST, 1, msgpack.packb((1, "act")))),
+    "no method": b"".join(encode_frame(Kind.REQUEST, 1, msgpack.packb((1, 2, None)))),
+    "no seconds": b"".join(encode_frame(Kind.REQUEST, 1, msgpack.packb((1, "echo", "soon")))),
+    "nan seconds": b"".join(
+        encode_frame(Kind.REQUEST, 1, msgpack.packb((1, "echo", float("nan"))))
+    ),
+    "no event": b"".join(encode_frame(Kind.EVENT, 0, b"\xff\xfe")),
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+async def test_garbage_closes_the_connection_with_one_log_line(
+    garbage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Service()
+    failed: list[Exception] = []
+
+    async def call(connection: Connection) -> None:
+        try:
+            await ask(connection, "any")
+        except ConnectionLost as error:
+            failed.append(error)
+
+    async with wired(service) as (bare, connection):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call, connection)
+            await trio.testing.wait_all_tasks_blocked()
+            await bare.send(GARBAGE[garbage])
+            await connection.closed.wait()
+    assert len(failed) == 1
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith("closing the connection to peer: ")
+    assert record.exc_info is None
+
+
+async def test_late_answers_and_cancels_of_nothing_are_ignored() -> None:
+    async with wired(Service()) as (bare, connection):
+        for kind in (Kind.REPLY, Kind.FAILURE, Kind.CANCEL):
+            await bare.send(b"".join(encode_frame(kind, 77)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert connection.alive
+
+
+@pytest.mark.parametrize("body", [b"", b"\xc1", msgpack.packb({"code": "no such"})])
+async def test_a_malformed_failure_is_an_error_of_its_call_alone(
+    body: bytes, autojump_clock: MockClock
+) -> None:
+    async with wired(Service()) as (bare, connection):
+
+        async def answer() -> None:
+            (frame,) = await _read_frames(bare, 1)
+            await bare.send(b"".join(encode_frame(Kind.FAILURE, frame.call_id, b"", body)))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer)
+            with pytest.raises(errors.DecodeError):
+                await ask(connection, "any")
+        assert connection.alive
+
+
+async def test_a_handler_of_events_that_fails_ends_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def hear(name: str, payload: Payload) -> None:
+        raise ZeroDivisionError(name)
+
+    async with joined(Service(), on_event=hear) as (near, far):
+        near.post("bad news", CODEC.encode(None))
+        assert await ask(near, "echo", 1) == (1,)
+        assert far.alive
+    (record,) = caplog.records
+    assert "bad news" in record.getMessage()
+    assert record.exc_info is not None
+
+
+async def test_more_calls_in_flight_than_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "MAX_CALLS_IN_FLIGHT", 3)
+    service = Service()
+    async with joined(service) as (near, _):
+        async with trio.open_nursery() as nursery:
+            for key in range(3):
+                nursery.start_soon(ask, near, "behind", key)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(CallRefused, match="3 calls are in flight"):
+                await ask(near, "echo")
+            for key in range(3):
+                service.gate(key).set()
+        assert await ask(near, "echo") == ()
+
+
+def test_a_connection_that_never_ran_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        stream, other = memory_pair()
+        connection = Connection(stream)
+        with trio.fail_after(1):
+            await connection.aclose()
+        assert not connection.alive
+        await other.aclose()
+
+    runner: Callable[..., Any] = trio.run
+    runner(main)

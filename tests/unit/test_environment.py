@@ -1,0 +1,539 @@
+"""Environments in this process: their agents, their end, and calls between two over loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import trio
+import trio.testing
+
+from creamas_sc import Artifact, CreativeAgent, Environment, Proxy, expose, run
+from creamas_sc.errors import (
+    AgentError,
+    AgentErrors,
+    BadArguments,
+    ConnectionLost,
+    EncodeError,
+    HandshakeError,
+    NotExposed,
+    StartError,
+    UnknownAgent,
+)
+from creamas_sc.home import own_home
+from creamas_sc.mp import EnvManager
+from creamas_sc.wire.endpoint import split_address
+from tests.agents import Counter, Echo, Raises, Stranger
+
+BOUND_SECONDS = 20
+ANY_PORT = ("localhost", 0)
+
+
+class Noting(Environment):
+    """Notes the order of its end."""
+
+    noted: list[str]
+
+    def save_info(self, folder: str | None, *args: Any, **kwargs: Any) -> Any:
+        self.noted = [f"saved in {folder}"]
+        return "what was saved"
+
+
+class Closes(CreativeAgent):
+    @expose
+    async def close(self, folder: str | None = None) -> None:
+        await trio.lowlevel.checkpoint()
+        self.env.noted.append(f"{split_address(self.addr)[2]} in {folder}")  # type: ignore[attr-defined]
+
+
+@asynccontextmanager
+async def environments(count: int = 1, cls: type[Environment] = Environment) -> AsyncIterator[Any]:
+    """Environments at home in the test's own loop, bounded and closed."""
+    with trio.fail_after(BOUND_SECONDS):
+        async with own_home():
+            envs = [await cls.create(ANY_PORT, as_coro=True) for _ in range(count)]
+            try:
+                yield envs[0] if count == 1 else envs
+            finally:
+                for env in envs:
+                    await env.close(as_coro=True)
+
+
+@pytest.fixture
+def env() -> Iterator[Environment]:
+    """An environment as a plain script has it."""
+    env = Environment.create(ANY_PORT)
+    yield env
+    env.close()
+
+
+# ---- making
+
+
+def test_create_in_a_plain_script(env: Environment) -> None:
+    port = split_address(env.base_url + "0")[1]
+    assert port > 0
+    assert env.base_url == f"tcp://localhost:{port}/" == env.name
+    with socket.create_connection(("localhost", port)):
+        pass
+
+
+@pytest.mark.parametrize("runner", [asyncio.run, lambda coroutine: trio.run(lambda: coroutine)])
+def test_create_in_an_async_one(runner: Callable[..., Any]) -> None:
+    async def main() -> Any:
+        env = await Environment.create(ANY_PORT, name="mine", as_coro=True)
+        assert await env.trigger_all() == []
+        await env.close(as_coro=True)
+        return env
+
+    assert runner(main()).name == "mine"
+
+
+async def test_create_on_a_home_loop_names_the_async_form() -> None:
+    async with own_home():
+        with pytest.raises(RuntimeError, match="as_coro=True"):
+            Environment.create(ANY_PORT)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1"])
+def test_addresses(host: str) -> None:
+    env = Environment.create((host, 0))
+    addrs = [Echo(env).addr for _ in range(3)]
+    assert [split_address(addr)[2] for addr in addrs] == [0, 1, 2]
+    assert {split_address(addr)[0] for addr in addrs} == {host}
+    assert run(env.connect(addrs[1])).addr == addrs[1]
+    env.close()
+
+
+async def test_a_taken_port_names_the_address() -> None:
+    async with environments() as env:
+        port = split_address(env.base_url + "0")[1]
+        with pytest.raises(StartError, match=f"localhost:{port}: the port is taken"):
+            await Environment.create(("localhost", port), as_coro=True)
+
+
+@pytest.mark.parametrize("addr", [("no.such.host.invalid", 0), ("localhost", 1 << 20)])
+async def test_an_address_that_cannot_be_had(addr: tuple[str, int]) -> None:
+    with pytest.raises(StartError, match=f"{addr[0]}:{addr[1]}"):
+        await Environment.create(addr, as_coro=True)
+
+
+async def test_agents_made_before_it_listens_get_the_port() -> None:
+    async with own_home():
+        env = Environment(ANY_PORT)
+        agent = Echo(env)
+        assert agent.addr == "tcp://localhost:0/0"
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):  # at once: still it listens on one port
+                nursery.start_soon(env.open)
+        assert agent.addr == f"{env.base_url}0" != "tcp://localhost:0/0"
+        assert len(trio.lowlevel.current_task().parent_nursery.child_tasks) >= 1  # type: ignore[union-attr]
+        await env.close(as_coro=True)
+
+
+async def test_opening_at_once_listens_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from creamas_sc.core import environment
+
+    listened = []
+
+    async def listen(host: str, port: int) -> Any:
+        await trio.testing.wait_all_tasks_blocked()
+        listened.append(await original(host, port))
+        return listened[-1]
+
+    original = environment.listen
+    monkeypatch.setattr(environment, "listen", listen)
+    async with own_home():
+        env = Environment(ANY_PORT)
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(env.open)
+        await env.close(as_coro=True)
+        for listener in listened[1:]:
+            await listener.aclose()
+    assert len(listened) == 1
+
+
+async def test_a_closed_environment_stays_closed() -> None:
+    async with own_home():
+        env = Environment(ANY_PORT)
+        agent = Echo(env)
+        await env.close(as_coro=True)
+        with pytest.raises(ConnectionLost, match="closed"):
+            await env.connect(agent.addr)
+        with pytest.raises(ConnectionLost, match="closed"):
+            await env.open()
+
+
+# ---- agents
+
+
+def test_get_agents(env: Environment) -> None:
+    agents = [Echo(env), Counter(env), Echo(env)]
+    addrs = [agent.addr for agent in agents]
+    assert env.get_agents() == addrs
+    assert env.get_agents(addr=False) == agents
+    assert env.get_agents(addr=False, agent_cls=Echo) == [agents[0], agents[2]]
+    assert env.get_agents(agent_cls=CreativeAgent) == []
+    assert [env.get_agent(addr) for addr in addrs] == agents
+
+
+def test_the_manager_is_left_out(env: Environment) -> None:
+    env.manager = manager = EnvManager(env)
+    agent = Echo(env)
+    assert split_address(manager.addr)[2] == 0
+    assert env.get_agents(addr=False) == [agent]
+    assert env.get_agents(addr=False, include_manager=True) == [manager, agent]
+    assert run(env.trigger_all(1)) == [((1,), {})]
+    assert [addr for addr, _ in env.get_connections()] == [agent.addr]
+    assert env.get_random_agent(object()) is agent  # type: ignore[arg-type]
+
+
+def test_agents_that_are_not_there(env: Environment) -> None:
+    agent = Echo(env)
+    with pytest.raises(KeyError, match="there is no agent"):
+        env.get_agent(f"{env.base_url}7")
+    with pytest.raises(ValueError, match="is not in this environment"):
+        env.get_agent("tcp://localhost:1/0")
+    for addr in ("", "localhost:1/0", "tcp://localhost/0", "tcp://localhost:x/0", f"{agent.addr}x"):
+        with pytest.raises(ValueError, match="is no agent's address"):
+            env.get_agent(addr)
+    with pytest.raises(ValueError, match="has no agent besides"):
+        env.get_random_agent(agent)
+
+
+# ---- acting
+
+
+async def test_trigger_act() -> None:
+    async with environments() as env:
+        agent = Echo(env)
+        assert await env.trigger_act(1, agent=agent, b=2) == ((1,), {"b": 2})
+        assert await env.trigger_act(addr=agent.addr) == ((), {})
+        with pytest.raises(TypeError, match="addr or agent"):
+            await env.trigger_act(1)
+        with pytest.raises(KeyError):
+            await env.trigger_act(addr=f"{env.base_url}9")
+
+
+async def test_trigger_all() -> None:
+    async with environments() as env:
+        for start in (0, 10, 20):
+            Counter(env, start)
+        assert await env.trigger_all() == [1, 11, 21]
+        assert await env.trigger_all() == [2, 12, 22]
+
+
+@pytest.mark.parametrize("kind", ["value", "exit"])
+async def test_trigger_all_tells_who_failed_and_keeps_the_rest(kind: str) -> None:
+    async with environments() as env:
+        agents = [Counter(env), Raises(env, kind, "act"), Counter(env, 5)]
+        with pytest.raises(AgentErrors, match="1 of the agents failed to act") as caught:
+            await env.trigger_all()
+        (failure,) = caught.value.failures.values()
+        assert failure.address == agents[1].addr
+        assert failure.message == "raised in act"
+        assert "Traceback" in failure.traceback_text
+        assert caught.value.results == [1, 6]
+
+
+async def test_an_overridden_trigger_act_is_used() -> None:
+    class Twice(Environment):
+        async def trigger_act(self, *args: Any, **kwargs: Any) -> Any:
+            return await super().trigger_act(*args, **kwargs), "through mine"
+
+    async with environments(cls=Twice) as env:
+        Counter(env)
+        assert await env.trigger_all() == [(1, "through mine")]
+
+
+# ---- connections
+
+
+def test_connections(env: Environment) -> None:
+    one, two, three = (Echo(env).addr for _ in range(3))
+    elsewhere = "tcp://localhost:1/1"
+    made = env.create_connections(
+        {one: [(two, {"a": 1}), (elsewhere, {})], three: [(one, {}), (one, {})], elsewhere: []}
+    )
+    assert made == [[True, True], [True, False]]
+    assert env.get_connections() == [
+        (one, {two: {"a": 1}, elsewhere: {}}),
+        (two, {}),
+        (three, {one: {}}),
+    ]
+    assert env.get_connections(data=False) == [(one, [two, elsewhere]), (two, []), (three, [one])]
+    env.clear_connections()
+    assert [connections for _, connections in env.get_connections()] == [{}, {}, {}]
+
+
+@pytest.mark.parametrize("n", [1, 3, 5, 100])
+def test_random_connections(env: Environment, n: int) -> None:
+    agents = [Echo(env) for _ in range(6)]
+    env.create_random_connections(n)
+    for agent in agents:
+        known = agent.get_connections()
+        assert agent.addr not in known
+        assert len(known) == min(n, 5)
+
+
+@pytest.mark.parametrize(
+    ("n", "error"), [(0, ValueError), (-1, ValueError), (1.0, TypeError), ("1", TypeError)]
+)
+def test_random_connections_of_no_number(env: Environment, n: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="n must be"):
+        env.create_random_connections(n)
+
+
+# ---- artifacts, age, logs
+
+
+def test_artifacts(env: Environment) -> None:
+    one, two = Echo(env), Echo(env)
+    artifacts = [Artifact(one, 1), Artifact(two, 2), Artifact(one, 3)]
+    env.age = 4
+    env.add_artifact(artifacts[0])
+    env.age = 5
+    env.add_artifacts(artifacts[1:])
+    assert env.artifacts == artifacts
+    assert [artifact.env_time for artifact in artifacts] == [4, 5, 5]
+    assert run(env.get_artifacts()) == artifacts
+    assert run(env.get_artifacts(agent=one)) == [artifacts[0], artifacts[2]]
+
+
+def test_a_log_folder_makes_a_logger(tmp_path: Path) -> None:
+    env = Environment.create(ANY_PORT, log_folder=str(tmp_path))
+    assert env.logger is not None
+    assert env.log_folder == str(tmp_path)
+    with pytest.raises(TypeError, match="log_folder must be a str"):
+        env.log_folder = tmp_path  # type: ignore[assignment]
+    env.close()
+    for handler in env.logger.logger.handlers[:]:
+        handler.close()
+
+
+# ---- the end
+
+
+def test_close_saves_and_then_closes_in_order() -> None:
+    env = Noting.create(ANY_PORT)
+    for _ in range(3):
+        Closes(env)
+    assert env.close(folder="there") == "what was saved"
+    assert env.noted == ["saved in there", *(f"{n} in there" for n in range(3))]
+    assert env.close() is None
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("localhost", split_address(env.base_url + "0")[1]))
+
+
+@pytest.mark.parametrize("kind", ["value", "exit", "interrupt"])
+def test_close_closes_all_and_then_tells_who_failed(kind: str) -> None:
+    env = Noting.create(ANY_PORT)
+    failing, other = Raises(env, kind, "close"), Closes(env)
+    with pytest.raises(AgentErrors, match="1 of the agents failed to close") as caught:
+        env.close()
+    assert list(caught.value.failures) == [failing.addr]
+    assert env.noted == ["saved in None", f"{split_address(other.addr)[2]} in None"]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("localhost", split_address(env.base_url + "0")[1]))
+
+
+def test_save_info_that_fails_is_told_by_the_environments_address() -> None:
+    class Failing(Noting):
+        def save_info(self, folder: str | None, *args: Any, **kwargs: Any) -> Any:
+            super().save_info(folder)
+            raise OSError("disk full")
+
+    env = Failing.create(ANY_PORT)
+    Closes(env)
+    with pytest.raises(AgentErrors) as caught:
+        env.close()
+    assert {a: e.message for a, e in caught.value.failures.items()} == {env.base_url: "disk full"}
+    assert env.noted == ["saved in None", "0 in None"]
+
+
+async def test_a_cancelled_close_closes() -> None:
+    async with own_home():
+        one = await Environment.create(ANY_PORT, as_coro=True)
+        other = await Environment.create(ANY_PORT, as_coro=True)
+        assert await (await one.connect(Echo(other).addr)).evaluate(1) == 1
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await one.close(as_coro=True)
+        with pytest.raises(OSError, match="refused"):
+            await trio.open_tcp_stream("127.0.0.1", split_address(one.base_url + "0")[1])
+        await other.close(as_coro=True)
+
+
+def test_destroy_warns(env: Environment) -> None:
+    with pytest.warns(DeprecationWarning, match="use close") as caught:
+        env.destroy()
+    assert caught[0].filename == __file__
+
+
+# ---- calls within an environment
+
+
+class Local(Echo):
+    @expose
+    def takes_two(self, a: int, b: int = 2) -> int:
+        return a + b
+
+    @expose
+    def same(self, value: Any) -> bool:
+        return value is self.known
+
+    known: Any = None
+
+
+async def test_a_local_call_enforces_expose() -> None:
+    async with environments() as env:
+        proxy = await env.connect(Local(env).addr)
+        assert isinstance(proxy, Proxy)
+        assert await proxy.takes_two(1) == 3
+        with pytest.raises(NotExposed, match="Echo.*secret.*@expose|secret of .* is not exposed"):
+            await proxy.secret()
+        for name in ("nothing", "addr", "_register", "connections"):
+            with pytest.raises(NotExposed, match=f"no exposed method '{name}'"):
+                await getattr(proxy, name)()
+        with pytest.raises(BadArguments, match="takes_two"):
+            await proxy.takes_two(1, 2, 3)
+        with pytest.raises(AgentError, match="ValueError in .*: mine"):
+            await proxy.fail("mine")
+        with pytest.raises(UnknownAgent):
+            await env.connect(f"{env.base_url}44")
+
+
+@pytest.mark.parametrize("checked", [True, False])
+async def test_local_calls_pass_the_codec_where_asked(
+    checked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREAMAS_CHECK_LOCAL", "1" if checked else "0")
+    async with environments() as env:
+        agent = Local(env)
+        proxy = await env.connect(agent.addr)
+        agent.known = value = [1, (2, 3)]
+        assert await proxy.evaluate(value) == value
+        assert await proxy.same(value) is not checked
+        if checked:
+            with pytest.raises(EncodeError, match=r"Stranger.*args"):
+                await proxy.evaluate(Stranger())
+            with pytest.raises(EncodeError, match=r"Stranger.*the reply of give_stranger"):
+                await proxy.give_stranger()
+        else:
+            stranger = Stranger()
+            assert await proxy.evaluate(stranger) is stranger
+
+
+# ---- calls between environments
+
+
+async def test_two_environments_call_each_other() -> None:
+    async with environments(2) as (here, there):
+        one, two = Echo(here), Echo(there)
+        assert await one.ask(two.addr, {"x": (1, 2)}) == {"x": (1, 2)}
+        assert await two.ask(one.addr, 3 + 4j) == 3 + 4j
+        proxy = await here.connect(two.addr)
+        # Through the other environment and back.
+        assert await proxy.ask(one.addr, [1]) == [1]
+        with pytest.raises(NotExposed):
+            await proxy.secret()
+        with pytest.raises(BadArguments):
+            await proxy.evaluate()
+        with pytest.raises(AgentError, match="ValueError in .*: theirs") as caught:
+            await proxy.fail("theirs")
+        assert caught.value.address == two.addr
+        with pytest.raises(UnknownAgent):
+            await here.connect(f"{there.base_url}9")
+        assert await proxy.evaluate("still there") == "still there"
+
+
+async def test_agents_travel_as_proxies() -> None:
+    async with environments(2) as (here, there):
+        one, two = Echo(here), Echo(there)
+        returned = await (await here.connect(two.addr)).evaluate(one)
+        assert returned == await there.connect(one.addr)
+        assert returned.addr == one.addr
+        assert await returned.evaluate(5) == 5
+
+
+async def test_the_other_environment_closes() -> None:
+    async with environments(2) as (here, there):
+        proxy = await here.connect(Echo(there).addr)
+        await there.close(as_coro=True)
+        with pytest.raises(ConnectionLost):
+            await proxy.evaluate(1)
+
+
+async def test_connect_with_nobody_there() -> None:
+    async with environments() as env:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        addr = f"tcp://localhost:{port}/0"
+        with pytest.raises(ConnectionLost, match=f"nobody listens at tcp://localhost:{port}/"):
+            await env.connect(addr)
+        with pytest.raises(ConnectionLost, match="nobody listens"):
+            await env.connect(addr, timeout=0.05)
+        with pytest.raises(ValueError, match="is no agent's address"):
+            await env.connect("tcp://localhost")
+
+
+@pytest.mark.parametrize("timeout", [BOUND_SECONDS, None])
+async def test_connect_waits_until_somebody_listens(
+    timeout: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = trio.Event()
+    connect_tcp = anyio.connect_tcp
+
+    async def connect(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await connect_tcp(*args, **kwargs)
+        except OSError:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(anyio, "connect_tcp", connect)
+    async with environments() as env:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        found: list[Proxy] = []
+
+        async def seek() -> None:
+            found.append(await env.connect(f"tcp://localhost:{port}/0", timeout=timeout))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(seek)
+            await refused.wait()
+            late = Environment(("localhost", port))
+            Echo(late)
+            await late.open()
+        assert await found[0].evaluate(1) == 1
+        await late.close(as_coro=True)
+
+
+async def test_a_stranger_at_the_address() -> None:
+    async def hang_up(stream: trio.SocketStream) -> None:
+        await stream.aclose()
+
+    async with environments() as env, trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, hang_up, [listener])
+        port = listener.socket.getsockname()[1]
+        with pytest.raises(HandshakeError, match=f"{port}/ is no environment"):
+            await env.connect(f"tcp://localhost:{port}/0")
+        nursery.cancel_scope.cancel()
+
+
+def test_proxies_work_from_any_thread(env: Environment) -> None:
+    proxy = run(env.connect(Echo(env).addr))
+
+    async def ask() -> Any:
+        return await proxy.evaluate(3)
+
+    assert asyncio.run(ask()) == trio.run(ask) == run(ask()) == 3

@@ -1,0 +1,119 @@
+"""Who belongs together: the user's private folder, and the key in it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from creamas_sc import identity
+from creamas_sc.errors import CreamasError
+from creamas_sc.identity import KEY_BYTES, Membership, runtime_folder, user_membership
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+def test_the_folder_is_private(base: Path) -> None:
+    before = os.umask(0)
+    try:
+        assert runtime_folder() == base / "creamas"
+    finally:
+        os.umask(before)
+    assert mode(base / "creamas") == 0o700
+    assert runtime_folder() == base / "creamas"
+
+
+def test_without_a_runtime_folder_of_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert runtime_folder() == tmp_path / f"creamas-{os.getuid()}"
+    assert mode(runtime_folder()) == 0o700
+
+
+@pytest.mark.parametrize("opened", [0o701, 0o710, 0o777])
+def test_a_folder_that_others_may_enter_is_refused(base: Path, opened: int) -> None:
+    runtime_folder().chmod(opened)
+    with pytest.raises(CreamasError, match="mode 0700"):
+        runtime_folder()
+
+
+def test_a_folder_of_somebody_else_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime_folder()
+    somebody = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: somebody)
+    with pytest.raises(CreamasError, match="folder of yours"):
+        user_membership()
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "file"])
+def test_what_is_no_folder_is_refused(base: Path, kind: str) -> None:
+    place = base / "creamas"
+    if kind == "file":
+        place.touch(0o700)
+    else:
+        if kind == "link":
+            (base / "elsewhere").mkdir(0o700)
+        place.symlink_to(base / "elsewhere")
+    with pytest.raises(CreamasError, match="folder of yours"):
+        runtime_folder()
+
+
+def test_the_key_is_made_once_and_private(base: Path) -> None:
+    member = user_membership()
+    assert (member.simulation, len(member.key)) == ("user", KEY_BYTES)
+    assert user_membership() == member
+    assert mode(base / "creamas" / "key") == 0o600
+    assert os.listdir(base / "creamas") == ["key"]
+
+
+def test_of_two_that_make_the_key_at_once_one_wins(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have found that there is none before either makes one."""
+    both, make = threading.Barrier(8), identity._make_key
+
+    def make_together(path: Path) -> bytes:
+        both.wait(10)
+        return make(path)
+
+    monkeypatch.setattr(identity, "_make_key", make_together)
+    keys: list[bytes] = []
+    threads = [
+        threading.Thread(target=lambda: keys.append(user_membership().key)) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(keys) == 8
+    assert len(set(keys)) == 1
+    assert os.listdir(base / "creamas") == ["key"]
+
+
+@pytest.mark.parametrize("size", [0, KEY_BYTES - 1, KEY_BYTES + 1])
+def test_a_file_that_is_no_key_is_refused(base: Path, size: int) -> None:
+    (runtime_folder() / "key").write_bytes(bytes(size))
+    with pytest.raises(CreamasError, match="is no key"):
+        user_membership()
+
+
+def test_a_simulation_has_an_id_and_a_key_of_its_own() -> None:
+    one, other = Membership.new(), Membership.new("host")
+    assert one.simulation != other.simulation
+    assert one.key != other.key
+    assert (one.role, other.role) == ("master", "host")
+    assert repr(one.key) not in repr(one)
