@@ -8,6 +8,7 @@ from typing import Any
 import trio
 
 from supervisor import ladder
+from supervisor.bounds import CANCEL_SECONDS
 from supervisor.ladder import Step
 from supervisor.seam import Actor, first_of
 
@@ -87,7 +88,10 @@ class Slot:
             self._mark(Step.REQUEST)
             if not self._asked:
                 self._asked = True
-                await actor.request_stop(payload)
+                # Whole, even where the one who asks is cancelled: the next stop relies on it.
+                with trio.move_on_after(CANCEL_SECONDS) as scope:
+                    scope.shield = True
+                    await actor.request_stop(payload)
             await first_of(actor.finished, actor.process.exited)
             await actor.cancel()
 

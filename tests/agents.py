@@ -14,6 +14,7 @@ import trio
 from creamas_sc import Artifact, CreativeAgent, Environment, expose
 from creamas_sc.mp import EnvManager, MultiEnvManager
 from creamas_sc.serializers import register
+from creamas_sc.wire.frames import Kind, encode_frame
 
 
 class Point:
@@ -169,6 +170,18 @@ class Killer(CreativeAgent):
         if self.how == "exit":
             os._exit(3)
         os.kill(os.getpid(), getattr(signal, self.how))
+
+
+class CutsFrame(CreativeAgent):
+    """Kills its process when half of a frame to the master is out."""
+
+    @expose
+    async def act(self) -> None:
+        upstream = self.env._net._upstream
+        assert upstream is not None
+        assert upstream._raw is not None
+        upstream._raw.send(b"".join(encode_frame(Kind.REPLY, 1, b"", b"x" * 1000))[:500])
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Busy(CreativeAgent):

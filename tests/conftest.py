@@ -39,34 +39,30 @@ def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def nothing_left(_surroundings: None) -> Iterator[None]:
     """Fail a test that leaves a process, a descriptor or a task of the home loop behind."""
-    before = _descriptors()
+    before = _there()
     yield
     deadline = time.monotonic() + LEFT_SECONDS
-    while (left := _left(before)) and time.monotonic() < deadline:
+    while (left := _there() - before) and time.monotonic() < deadline:
         gc.collect()
         time.sleep(0.01)  # a process that was killed is a moment on its way
-    assert not left, f"left behind: {left}"
+    assert not left, f"left behind: {sorted(left)}"
 
 
-def _left(before: dict[int, str]) -> list[str]:
-    return [
-        *(f"process {pid}: {name}" for pid, name in _children()),
-        *(f"descriptor {fd}: {to}" for fd, to in _descriptors().items() if before.get(fd) != to),
-        *_home_tasks(),
-    ]
+def _there() -> set[str]:
+    return {*_children(), *_descriptors(), *_home_tasks()}
 
 
-def _descriptors() -> dict[int, str]:
-    found = {}
+def _descriptors() -> list[str]:
+    found = []
     for entry in Path("/proc/self/fd").iterdir():
         try:
-            found[int(entry.name)] = os.readlink(entry)
+            found.append(f"descriptor {entry.name}: {os.readlink(entry)}")
         except OSError:  # the listing's own
             continue
     return found
 
 
-def _children() -> list[tuple[int, str]]:
+def _children() -> list[str]:
     """This process's children; those that are over and that nobody waited for are reaped."""
     found = []
     for task in Path("/proc/self/task").iterdir():
@@ -83,7 +79,7 @@ def _children() -> list[tuple[int, str]]:
             if rest.split()[0] == "Z" and name.startswith("creamas"):
                 os.waitpid(pid, os.WNOHANG)  # an orphan that came to us when its script was killed
             else:
-                found.append((pid, name))
+                found.append(f"process {pid}: {name}")
     return found
 
 
@@ -92,4 +88,4 @@ def _home_tasks() -> list[str]:
     portal = None if home is None else home._portal
     if portal is None or portal.home is None:
         return []
-    return [f"task {task.name}" for task in list(portal.home.nursery.child_tasks)]
+    return [f"task {id(task)}: {task.name}" for task in list(portal.home.nursery.child_tasks)]

@@ -20,8 +20,8 @@ from creamas_sc.acts import run_acts
 from creamas_sc.core.agent import Agent
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.network import Network
-from creamas_sc.errors import agent_errors
-from creamas_sc.home import Home, at_home, current_home, portal_home, sync_or_coro
+from creamas_sc.errors import ConnectionLost, agent_errors
+from creamas_sc.home import Home, at_home, current_home, is_ctrl_c, portal_home, sync_or_coro
 from creamas_sc.identity import membership, user_membership
 from creamas_sc.loading import end_script_load
 from creamas_sc.logging import ObjectLogger
@@ -106,9 +106,16 @@ class Environment:
 
     @at_home
     async def open(self) -> None:
-        """Listen; does nothing if it does so already."""
+        """Listen; does nothing if it does so already.
+
+        Raises:
+            StartError: The address cannot be had.
+            ConnectionLost: The environment was closed before it listened.
+        """
         async with self._opening:
             if not self._opened:
+                if self._closed:
+                    raise ConnectionLost("this environment is closed", may_have_run=False)
                 await self._open()
                 self._opened = True
 
@@ -444,6 +451,10 @@ async def _guarded(
     try:
         value = action()
         return await value if isawaitable(value) else value
-    except Exception as error:
+    except trio.Cancelled:
+        raise
+    except BaseException as error:  # user code may raise anything, SystemExit included
+        if is_ctrl_c(error):
+            raise
         failures[address] = error
         return None

@@ -19,8 +19,8 @@ class SlaveReceipt:
         signal: The signal that ended it, or None.
         seconds: From the request to the end.
         graceful: It ended by itself upon the request: no signal was needed.
-        ended_by: The last step that was needed: "request", "cancel", "term" or "kill", or "lost"
-            if it was gone before.
+        ended_by: The last step that was needed: "request", "cancel", "term" or "kill"; "gone" if it
+            had ended before, "lost" if the supervisor had.
         errors: What its `save_info` or its agents' ``close`` raised, as text.
     """
 

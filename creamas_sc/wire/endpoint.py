@@ -109,13 +109,15 @@ class Endpoint:
 
     async def aclose(self) -> None:
         """Write out what is queued, close everything and wait until it is closed."""
-        if self._tasks is not None:
+        if self._tasks is None:
+            return
+        # All of it is bounded: a cancelled close still closes.
+        with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as closing:
                 for link in list(self._links.values()):
                     closing.start_soon(link.aclose)
-        if self._tasks is not None and self._ended is not None:
-            self._tasks.cancel_scope.cancel()
-            with anyio.CancelScope(shield=True):
+            if self._tasks is not None and self._ended is not None:
+                self._tasks.cancel_scope.cancel()
                 await self._ended.wait()
 
     # ---- incoming
@@ -224,6 +226,8 @@ async def listen(host: str, port: int) -> SocketListener:
         StartError: The address cannot be had; the message says which and why.
     """
     try:
+        if not 0 <= port < 1 << 16:  # getaddrinfo would take it for another
+            raise OverflowError("a port is from 0 to 65535")
         found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         # One address of those that a name has, so that port 0 is one port.
         _, _, _, _, place = min(found, key=lambda entry: entry[0] != socket.AF_INET)

@@ -11,7 +11,7 @@ import msgpack
 import pytest
 import trio
 import trio.testing
-from anyio.abc import ByteStream
+from anyio.abc import ByteStream, TaskStatus
 from trio.testing import MockClock
 
 from creamas_sc.errors import ConnectionLost, DeadlineExceeded, HandshakeError, to_wire
@@ -145,6 +145,12 @@ def _endpoint(links: list[Connection]) -> Endpoint:
     return Endpoint(serve, CODEC, lambda *_: None, lambda link, _: links.append(link))
 
 
+async def _listening(
+    endpoint: Endpoint, listener: Any, *, task_status: TaskStatus[Any] = trio.TASK_STATUS_IGNORED
+) -> None:
+    await endpoint.run(listener, IDENTITY, task_status=task_status)
+
+
 async def _speak(stream: ByteStream, handshake: Handshake, send: Callable[[bytes], Any]) -> None:
     """Our part of a handshake; whatever it has to say goes through ``send``."""
     reader = FrameReader()
@@ -198,7 +204,7 @@ async def _dial(limit: int, single: bool = False, stall: bool = False) -> tuple[
     fault = Fault(ours, limit, single, stall)
     with trio.fail_after(BOUND_SECONDS):
         async with trio.open_nursery() as nursery:
-            await nursery.start(endpoint.run, listener, IDENTITY)
+            await nursery.start(_listening, endpoint, listener)
             await listener.send.send(theirs)
             spoken = await _spoken(ours, Handshake.client(IDENTITY), fault)
             if spoken:
@@ -250,7 +256,7 @@ async def _answer(
     monkeypatch.setattr(endpoint_module, "_connect", connect)
     with trio.fail_after(BOUND_SECONDS):
         async with trio.open_nursery() as nursery:
-            await nursery.start(endpoint.run, listener, IDENTITY)
+            await nursery.start(_listening, endpoint, listener)
             async with trio.open_nursery() as answering:
                 answering.start_soon(dial)
                 if await _spoken(ours, Handshake.server(IDENTITY), fault):
@@ -273,5 +279,5 @@ async def test_who_is_connected_to_splits_cuts_or_stalls(
         expected = HandshakeError if limit < hello else ConnectionLost
         assert await _answer(monkeypatch, limit) == (expected, limit)
     for limit in range(0, size, 7):
-        expected = HandshakeError if limit < hello else DeadlineExceeded
-        assert await _answer(monkeypatch, limit, stall=True) == (expected, limit)
+        late = HandshakeError if limit < hello else DeadlineExceeded
+        assert await _answer(monkeypatch, limit, stall=True) == (late, limit)

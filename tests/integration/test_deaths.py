@@ -14,7 +14,7 @@ import trio.testing
 from creamas_sc import CreativeAgent, Environment, MultiEnvironment
 from creamas_sc.errors import AgentError, SlaveLost
 from tests import supervisor_tree
-from tests.agents import Busy, Counter, Echo, Forker, Killer, Sleeper
+from tests.agents import Busy, Counter, CutsFrame, Echo, Forker, Killer, Sleeper
 from tests.integration.scripts import Running, running
 
 LEFT_SECONDS = 2.0
@@ -129,9 +129,20 @@ async def test_survivors_calls_to_the_dead_fail_with_its_name(menv: MultiEnviron
             await one.ask(two_addr, 5)
 
     with trio.fail_after(TOLD_SECONDS):
-        with pytest.raises(AgentError, match="SlaveLost in .*: the slave .* is gone"):
+        with pytest.raises(AgentError, match=r"SlaveLost in .*: the slave .* is gone"):
             await ask_until_told()
     assert await one.evaluate(1) == 1
+
+
+async def test_a_slave_killed_in_the_middle_of_a_frame_ends_nobody_else(
+    menv: MultiEnvironment,
+) -> None:
+    await menv.spawn(CutsFrame)
+    with pytest.raises(SlaveLost):
+        await menv.trigger_all()
+    counter, _ = await menv.spawn(Counter)
+    assert await counter.act() == 1
+    assert await menv.trigger_all() == [2]
 
 
 async def test_what_a_dead_slave_forked_away_goes_with_it(menv: MultiEnvironment) -> None:

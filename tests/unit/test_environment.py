@@ -15,6 +15,7 @@ import trio
 import trio.testing
 
 from creamas_sc import Artifact, CreativeAgent, Environment, Proxy, expose, run
+from creamas_sc.core import environment
 from creamas_sc.errors import (
     AgentError,
     AgentErrors,
@@ -28,10 +29,16 @@ from creamas_sc.errors import (
 )
 from creamas_sc.home import own_home
 from creamas_sc.mp import EnvManager
+from creamas_sc.wire import endpoint
 from creamas_sc.wire.endpoint import split_address
 from tests.agents import Counter, Echo, Raises, Stranger
 
 BOUND_SECONDS = 20
+
+# anyio 4.4 leaves the socket that it could not bind to the garbage collector.
+unbound_socket = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
+)
 ANY_PORT = ("localhost", 0)
 
 
@@ -111,6 +118,7 @@ def test_addresses(host: str) -> None:
     env.close()
 
 
+@unbound_socket
 async def test_a_taken_port_names_the_address() -> None:
     async with environments() as env:
         port = split_address(env.base_url + "0")[1]
@@ -118,7 +126,10 @@ async def test_a_taken_port_names_the_address() -> None:
             await Environment.create(("localhost", port), as_coro=True)
 
 
-@pytest.mark.parametrize("addr", [("no.such.host.invalid", 0), ("localhost", 1 << 20)])
+@unbound_socket
+@pytest.mark.parametrize(
+    "addr", [("no.such.host.invalid", 0), ("localhost", 1 << 20), ("localhost", -1)]
+)
 async def test_an_address_that_cannot_be_had(addr: tuple[str, int]) -> None:
     with pytest.raises(StartError, match=f"{addr[0]}:{addr[1]}"):
         await Environment.create(addr, as_coro=True)
@@ -129,25 +140,19 @@ async def test_agents_made_before_it_listens_get_the_port() -> None:
         env = Environment(ANY_PORT)
         agent = Echo(env)
         assert agent.addr == "tcp://localhost:0/0"
-        async with trio.open_nursery() as nursery:
-            for _ in range(3):  # at once: still it listens on one port
-                nursery.start_soon(env.open)
+        await env.open()
         assert agent.addr == f"{env.base_url}0" != "tcp://localhost:0/0"
-        assert len(trio.lowlevel.current_task().parent_nursery.child_tasks) >= 1  # type: ignore[union-attr]
         await env.close(as_coro=True)
 
 
 async def test_opening_at_once_listens_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from creamas_sc.core import environment
-
     listened = []
 
     async def listen(host: str, port: int) -> Any:
         await trio.testing.wait_all_tasks_blocked()
-        listened.append(await original(host, port))
+        listened.append(await endpoint.listen(host, port))
         return listened[-1]
 
-    original = environment.listen
     monkeypatch.setattr(environment, "listen", listen)
     async with own_home():
         env = Environment(ANY_PORT)
@@ -312,7 +317,7 @@ def test_a_log_folder_makes_a_logger(tmp_path: Path) -> None:
     assert env.logger is not None
     assert env.log_folder == str(tmp_path)
     with pytest.raises(TypeError, match="log_folder must be a str"):
-        env.log_folder = tmp_path  # type: ignore[assignment]
+        env.log_folder = tmp_path
     env.close()
     for handler in env.logger.logger.handlers[:]:
         handler.close()
@@ -366,7 +371,7 @@ async def test_a_cancelled_close_closes() -> None:
         with trio.CancelScope() as scope:
             scope.cancel()
             await one.close(as_coro=True)
-        with pytest.raises(OSError, match="refused"):
+        with pytest.raises(OSError, match="connect"):
             await trio.open_tcp_stream("127.0.0.1", split_address(one.base_url + "0")[1])
         await other.close(as_coro=True)
 
@@ -397,14 +402,14 @@ async def test_a_local_call_enforces_expose() -> None:
         proxy = await env.connect(Local(env).addr)
         assert isinstance(proxy, Proxy)
         assert await proxy.takes_two(1) == 3
-        with pytest.raises(NotExposed, match="Echo.*secret.*@expose|secret of .* is not exposed"):
+        with pytest.raises(NotExposed, match=r"Local.secret of .* is not exposed"):
             await proxy.secret()
-        for name in ("nothing", "addr", "_register", "connections"):
+        for name in ("nothing", "_register", "connections"):
             with pytest.raises(NotExposed, match=f"no exposed method '{name}'"):
                 await getattr(proxy, name)()
         with pytest.raises(BadArguments, match="takes_two"):
             await proxy.takes_two(1, 2, 3)
-        with pytest.raises(AgentError, match="ValueError in .*: mine"):
+        with pytest.raises(AgentError, match=r"ValueError in .*: mine"):
             await proxy.fail("mine")
         with pytest.raises(UnknownAgent):
             await env.connect(f"{env.base_url}44")
@@ -422,9 +427,9 @@ async def test_local_calls_pass_the_codec_where_asked(
         assert await proxy.evaluate(value) == value
         assert await proxy.same(value) is not checked
         if checked:
-            with pytest.raises(EncodeError, match=r"Stranger.*args"):
+            with pytest.raises(EncodeError, match=r"args\[0\]: .*Stranger"):
                 await proxy.evaluate(Stranger())
-            with pytest.raises(EncodeError, match=r"Stranger.*the reply of give_stranger"):
+            with pytest.raises(EncodeError, match=r"the reply of give_stranger.*Stranger"):
                 await proxy.give_stranger()
         else:
             stranger = Stranger()
@@ -446,7 +451,7 @@ async def test_two_environments_call_each_other() -> None:
             await proxy.secret()
         with pytest.raises(BadArguments):
             await proxy.evaluate()
-        with pytest.raises(AgentError, match="ValueError in .*: theirs") as caught:
+        with pytest.raises(AgentError, match=r"ValueError in .*: theirs") as caught:
             await proxy.fail("theirs")
         assert caught.value.address == two.addr
         with pytest.raises(UnknownAgent):

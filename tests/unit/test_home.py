@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 import trio
+import trio.testing
 
 from creamas_sc import home as home_module
 from creamas_sc.home import (
