@@ -49,10 +49,15 @@ def actor_order(slot: str, name: str, entry: str, spec: bytes) -> dict[str, Any]
         "name": name,
         "entry": entry,
         "spec": spec,
-        "environ": dict(os.environ),
-        "cwd": cwd,
-        "path": [entry or cwd for entry in sys.path],
+        "environ": {_plain(key): _plain(value) for key, value in os.environ.items()},
+        "cwd": _plain(cwd),
+        "path": [_plain(entry or cwd) for entry in sys.path],
     }
+
+
+def _plain(text: str) -> str:
+    """Bytes of the operating system's, a character each: not all of them are UTF-8."""
+    return os.fsencode(text).decode("latin-1")
 
 
 class PrivateSupervisor:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 __all__ = [
     "AgentError",
@@ -134,7 +134,18 @@ class DeadlineExceeded(CreamasError, TimeoutError):
 
 
 class CallRefused(CreamasError):
-    """The callee declined the call before any user code ran."""
+    """The callee declined the call before any user code ran.
+
+    Attributes:
+        address: The agent that was called; empty where the refusal has come from elsewhere.
+    """
+
+    address = ""
+
+    def by(self, address: str) -> Self:
+        """This refusal, as one of the agent at ``address``."""
+        self.address = address
+        return self
 
 
 class UnknownAgent(CallRefused, KeyError):

@@ -16,6 +16,7 @@ import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
+from contextvars import ContextVar
 from functools import partial, wraps
 from typing import Any, Protocol, TypeVar, cast
 
@@ -69,10 +70,12 @@ class Home:
         self.closers: dict[object, Callable[[], Awaitable[object]]] = {}
         self._token = trio.lowlevel.current_trio_token()
         self._thread = threading.get_ident()
+        self._process = os.getpid()
+        self.ended = False
 
     def is_current(self) -> bool:
         """Whether the calling code runs on this loop's thread."""
-        return threading.get_ident() == self._thread
+        return threading.get_ident() == self._thread and not self.ended
 
     async def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Await ``function(*args)`` at home; the caller may live on any loop."""
@@ -131,6 +134,9 @@ class Home:
         self._token.run_sync_soon(function, *args)
 
     def _start(self, job: _Job) -> None:
+        if os.getpid() != self._process:
+            raise RuntimeError("a forked process has no home loop: use it where it was made")
+
         def start() -> None:
             try:
                 self.nursery.start_soon(job.run)
@@ -307,37 +313,49 @@ os.register_at_fork(after_in_child=_forget_portal)
 # ---- the current home
 
 
-_homes: dict[int, Home] = {}
+# The home of the `own_home` block around the running task.
+_around: ContextVar[Home | None] = ContextVar("home", default=None)
+_own_homes: set[Home] = set()
 
 
 def current_home() -> Home | None:
-    """The home loop that runs on the calling thread, if any."""
+    """The home to which what is made here belongs: of the block around it, or the thread's."""
+    around = _around.get()
+    if around is not None and not around.ended:
+        return around
     if _portal is not None and _portal.home is not None and _portal.home.is_current():
         return _portal.home
-    return _homes.get(threading.get_ident())
+    return None
+
+
+def home_of_thread() -> Home | None:
+    """A home whose loop runs on the calling thread: code there must not block."""
+    portal = None if _portal is None else _portal.home
+    homes = [*_own_homes] if portal is None else [*_own_homes, portal]
+    return next((home for home in homes if home.is_current()), None)
 
 
 class own_home:
     """``async with own_home() as home``: the running trio loop is home within the block.
 
-    What still runs at home when the block ends is cancelled and waited for.
+    What still runs at home when the block ends is closed, cancelled and waited for.
     """
 
     async def __aenter__(self) -> Home:
         self._nurseries = trio.open_nursery()
-        self._nursery = await self._nurseries.__aenter__()
-        self._home = Home(self._nursery)
-        self._outer = _homes.get(threading.get_ident())
-        _homes[threading.get_ident()] = self._home
+        self._home = Home(await self._nurseries.__aenter__())
+        self._token = _around.set(self._home)
+        _own_homes.add(self._home)
         return self._home
 
     async def __aexit__(self, *exc_info: Any) -> bool | None:
-        if self._outer is None:
-            del _homes[threading.get_ident()]
-        else:
-            _homes[threading.get_ident()] = self._outer
-        await self._home.aclose()
-        return await self._nurseries.__aexit__(*exc_info)
+        try:
+            await self._home.aclose()
+            return await self._nurseries.__aexit__(*exc_info)
+        finally:
+            self._home.ended = True
+            _own_homes.discard(self._home)
+            _around.reset(self._token)
 
 
 def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -346,4 +364,4 @@ def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
     Raises:
         RuntimeError: Called on a home loop, which this would block: await it there.
     """
-    return _block(current_home() or portal_home(), coroutine)
+    return _block(home_of_thread() or portal_home(), coroutine)

@@ -46,7 +46,9 @@ class MainScript:
 
     @classmethod
     def of_this_process(cls) -> MainScript | None:
-        """The running script, or None in a notebook, ``-c`` or standard input."""
+        """The script (a slave's is its master's); None in a notebook, ``-c``, standard input."""
+        if _Script.source is not None:
+            return _Script.source
         main = sys.modules.get(MAIN)
         file = getattr(main, "__file__", None)
         if not file or not os.path.isfile(file):
@@ -90,7 +92,7 @@ def _execute(source: MainScript, module: ModuleType, failures: list[BaseExceptio
     sys.argv[:] = source.argv
     try:
         with open(source.file, "rb") as file:
-            code = compile(file.read(), source.file, "exec")
+            code = compile(file.read(), source.file, "exec", dont_inherit=True)
         exec(code, module.__dict__)
     except BaseException as error:
         # Whatever an event loop made of _LoadEnded on its way out, the load ended as it should.
@@ -144,6 +146,8 @@ def portable_name(cls: Any) -> str:
         module, _, name = cls.partition(":")
         if not module or not name:
             raise LoadError(f"{cls!r} is no class name: write 'package.module:Class'")
+        if _names_the_script(module):  # which is no other module than the one that runs
+            module, cls = MAIN, f"{MAIN}:{name}"
     elif isinstance(cls, (type, FunctionType)):
         module, _, name = (cls_name := class_name(cls)).partition(":")
         if "<locals>" in name or "<lambda>" in name:
@@ -160,6 +164,15 @@ def portable_name(cls: Any) -> str:
             f"cannot load: put it into a file, say agents.py, and import it from there"
         )
     return str(cls)
+
+
+def _names_the_script(module: str) -> bool:
+    source = MainScript.of_this_process()
+    return (
+        source is not None
+        and not source.package
+        and module == os.path.splitext(os.path.basename(source.file))[0]
+    )
 
 
 def load_object(name: str) -> Any:

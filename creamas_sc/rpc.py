@@ -34,8 +34,10 @@ def exposed_method(agent: Any, name: str) -> Callable[..., Any]:
         return method  # type: ignore[no-any-return]
     kind = type(agent).__qualname__
     if callable(method) and not name.startswith("_"):
-        raise NotExposed(f"{kind}.{name} of {agent.addr} is not exposed: mark it with @expose")
-    raise NotExposed(f"{kind} of {agent.addr} has no exposed method {name!r}")
+        text = f"{kind}.{name} of {agent.addr} is not exposed: mark it with @expose"
+    else:
+        text = f"{kind} of {agent.addr} has no exposed method {name!r}"
+    raise NotExposed(text).by(agent.addr)
 
 
 def start_call(method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -49,10 +51,11 @@ def start_call(method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     except TypeError as error:
         # Raised by the call itself, not within the method: no frame below this one.
         if error.__traceback__ is not None and error.__traceback__.tb_next is None:
-            owner = getattr(method, "__self__", None)
-            where = f" of {owner.addr}" if owner is not None and hasattr(owner, "addr") else ""
-            signature = _signature(method)
-            raise BadArguments(f"{error}; the method{where} is {signature}") from None
+            address = getattr(getattr(method, "__self__", None), "addr", "")
+            where = f" of {address}" if address else ""
+            what = "class is made as" if isinstance(method, type) else f"method{where} is"
+            text = f"{error}; the {what} {_signature(method)}"
+            raise BadArguments(text).by(address) from None
         raise
 
 

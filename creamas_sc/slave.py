@@ -124,10 +124,9 @@ async def main(spec: bytes, control: Control) -> bytes:
         if told.set_seed is not True:
             env._seed = told.set_seed
             env._index = 1 + told.index
-        env.manager = manager = mgr_cls(env)
-        await env.open()
+        await env.open(mgr_cls)
         await control.ready(pack(env.base_url))
-        folder = await _first_to_stop(control, manager)
+        folder = await _first_to_stop(control, env.manager)
         try:
             await env.close(folder=folder or env.log_folder, as_coro=True)
         except AgentErrors as errors:
@@ -155,19 +154,18 @@ async def _first_to_stop(control: Control, manager: Any) -> str | None:
 
 
 def seed_process(set_seed: bool | int, index: int = 0) -> None:
-    """Seed the process's random generators: Python's, and numpy's where it is imported."""
+    """Seed the process's own random generators: Python's, and numpy's where it is installed."""
     if set_seed is False:
         return
-    numpy = sys.modules.get("numpy")
     if set_seed is True:
         random.seed()
-        if numpy is not None:
-            numpy.random.seed()
+        if "numpy" in sys.modules:  # imported later, it seeds itself
+            sys.modules["numpy"].random.seed()
         return
     generator = random.Random(f"{set_seed}/{index}")
     random.seed(generator.getrandbits(64))
-    if numpy is not None:
-        numpy.random.seed(generator.getrandbits(32))
+    if find_spec("numpy") is not None:
+        import_module("numpy").random.seed(generator.getrandbits(32))
 
 
 def name_process(title: str) -> None:

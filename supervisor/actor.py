@@ -100,10 +100,15 @@ async def live(order: dict[str, Any], link: Link) -> dict[str, Any]:
 def _settle(order: dict[str, Any]) -> None:
     """Take over the working folder, environment and import path that the actor is to have."""
     os.environ.clear()
-    os.environ.update(order["environ"])
-    os.chdir(order["cwd"])
-    first = order["path"]
+    os.environ.update({_native(k): _native(v) for k, v in order["environ"].items()})
+    os.chdir(_native(order["cwd"]))
+    first = [_native(entry) for entry in order["path"]]
     sys.path[:] = [*first, *(p for p in _clean_path if p not in first)]
+
+
+def _native(text: str) -> str:
+    """A string of the operating system's, which came as one character a byte."""
+    return os.fsdecode(text.encode("latin-1"))
 
 
 def _load(name: str) -> Entry:

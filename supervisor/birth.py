@@ -34,6 +34,9 @@ def begin(zygote_pid: int, keep: Iterable[int], name: str) -> None:
     # The zygote's exit handlers are not ours to run.
     atexit._clear()
     gc.enable()
+    for stream in (sys.stdout, sys.stderr):
+        # A line is one write, so that lines of several processes stay whole.
+        stream.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]
 
 
 def close_all_but(keep: Iterable[int]) -> None:

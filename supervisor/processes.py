@@ -53,7 +53,8 @@ class Process:
     def describe_end(self) -> str:
         """How it ended, for a message."""
         if self.signal is not None:
-            return f"was killed by {Signals(self.signal).name}"
+            known = self.signal in set(Signals)  # the real-time ones have no names
+            return f"was killed by {Signals(self.signal).name if known else self.signal}"
         if self.exit_code is not None:
             return f"exited with code {self.exit_code}"
         return "ended, how is unknown"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from inspect import isawaitable
-from typing import Any
+from typing import Any, Self
 
 import trio
 from anyio.abc import SocketAttribute
@@ -76,12 +76,11 @@ class Environment:
         self._closed = False
         self._age = 0
         self._artifacts: list[Artifact] = []
-        self._candidates: list[Artifact] = []
         self._logger: ObjectLogger | None = None
         self._log_folder: str | None = None
         self._seed: int | None = None
         self._index = 0
-        self._spawns: list[tuple[int, int]] = []
+        self._spawns: list[tuple[int, int, int]] = []
         if log_folder is not None:
             self.log_folder = log_folder
 
@@ -105,8 +104,11 @@ class Environment:
         return sync_or_coro(env, create(), as_coro)
 
     @at_home
-    async def open(self) -> None:
+    async def open(self, make_manager: Callable[[Self], Any] | None = None) -> None:
         """Listen; does nothing if it does so already.
+
+        Args:
+            make_manager: Makes the `manager`, when the address is bound and nobody is served yet.
 
         Raises:
             StartError: The address cannot be had.
@@ -116,17 +118,23 @@ class Environment:
             if not self._opened:
                 if self._closed:
                     raise ConnectionLost("this environment is closed", may_have_run=False)
-                await self._open()
+                await self._open(make_manager)
                 self._opened = True
 
-    async def _open(self) -> None:
+    async def _open(self, make_manager: Callable[[Self], Any] | None) -> None:
         listener = await listen(self._host, self._port)
         self._port = listener.extra(SocketAttribute.local_port)
         self._net.home = self.get_home()
         self._net.base_url = base_url(self._host, self._port)
         for agent in self._agents:
             agent._addr = None
-        member = self._member or user_membership()
+        try:
+            if make_manager is not None:
+                self.manager = make_manager(self)
+            member = self._member or user_membership()
+        except BaseException:
+            await listener.aclose()
+            raise
         await self.get_home().nursery.start(partial(self._net.run, listener, member))
 
     def get_home(self) -> Home:
@@ -377,17 +385,18 @@ class Environment:
 
     # ---- randomness
 
-    def _note_spawn(self, index: int) -> None:
-        """From the next agent on, spawn indexes count up from ``index``."""
-        self._spawns.append((len(self._agents), index))
+    def _note_spawn(self, index: int, n: int) -> None:
+        """The next ``n`` agents have spawn indexes from ``index`` on."""
+        self._spawns.append((len(self._agents), index, n))
 
     def _make_rng(self, agent: Agent) -> Any:
         """An agent's own generator: by seed and order of spawning, wherever the agent lives."""
         key: tuple[int, ...] = (self._index, agent._number)
-        at = bisect.bisect_right(self._spawns, (agent._number, sys.maxsize)) - 1
+        at = bisect.bisect_right(self._spawns, (agent._number, sys.maxsize, 0)) - 1
         if at >= 0:
-            first, index = self._spawns[at]
-            key = (index + agent._number - first,)
+            first, index, n = self._spawns[at]
+            if agent._number - first < n:  # else: an agent's own making
+                key = (index + agent._number - first,)
         try:
             import numpy as np
         except ImportError:
@@ -422,7 +431,7 @@ class Environment:
         failures: dict[str, BaseException] = {}
         try:
             saved = await _guarded(failures, f"{self.base_url}", lambda: self.save_info(folder))
-            for agent in self.get_agents(addr=False):
+            for agent in self.get_agents(addr=False, include_manager=True):
                 await _guarded(failures, agent.addr, partial(agent.close, folder=folder))
         finally:
             await self._net.aclose()

@@ -111,8 +111,11 @@ class Network:
 
     # ---- calls out
 
-    async def connect(self, address: str, timeout: float | None) -> Proxy:
+    async def connect(self, address: str, timeout: float | None, *, anew: bool = False) -> Proxy:
         """A proxy of the agent at ``address``, after a check that there is one.
+
+        Args:
+            anew: Check again what was checked before.
 
         Raises:
             ValueError: The address is malformed.
@@ -120,7 +123,7 @@ class Network:
             UnknownAgent: Its environment has no such agent.
         """
         proxy = self._known.get(address)
-        if proxy is not None:
+        if proxy is not None and not anew:
             return proxy
         host, port, number = split_address(address)
         if address.startswith(self.base_url):
@@ -163,7 +166,7 @@ class Network:
             value = start_call(method, args, kwargs)
             if isawaitable(value):
                 value = await value
-        except (trio.Cancelled, CallRefused):
+        except trio.Cancelled:
             raise
         except BaseException as error:
             raise _told(address, error) from error
@@ -203,7 +206,7 @@ class Network:
         args, kwargs = self.codec.decode(request.payload)
         try:
             value = start_call(method, args, kwargs)
-        except (CallRefused, AgentErrors):
+        except AgentErrors:
             raise
         except BaseException as error:
             raise _told(agent.addr, error) from error
@@ -216,7 +219,7 @@ class Network:
             result = await value
         except AgentErrors as errors:
             raise self._encodable(errors.failures, errors.results) from None
-        except (trio.Cancelled, CallRefused):
+        except trio.Cancelled:
             raise
         except BaseException as error:
             raise _told(agent.addr, error) from error
@@ -279,7 +282,11 @@ class Network:
 
 
 def _told(address: str, error: BaseException) -> BaseException:
-    """How an error of an agent's code reaches its caller; a real Ctrl-C stays what it is."""
-    if is_ctrl_c(error):
+    """How an error of an agent's code reaches its caller.
+
+    A real Ctrl-C stays what it is, and so does a refusal of this very call. One that the agent got
+    from another is an error of the agent's.
+    """
+    if is_ctrl_c(error) or (isinstance(error, CallRefused) and error.address == address):
         return error
     return AgentError.from_exception(address, error)

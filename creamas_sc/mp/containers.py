@@ -40,15 +40,27 @@ async def start(
 
     Args:
         addr: ``(host, port)`` to listen on.
-        env_cls: Class of the environment; ``env_args`` and ``env_kwargs`` go to its ``create``.
+        env_cls: Class of the environment, whose ``__init__`` gets ``env_args`` and ``env_kwargs``.
         mgr_cls: Class of the manager.
 
     Raises:
         StartError: The address cannot be had.
     """
-    env = await env_cls.create(addr, *env_args, as_coro=True, **env_kwargs)
+    await _serve(None, addr, env_cls, mgr_cls, env_args, env_kwargs)
+
+
+async def _serve(
+    seed: int | None,
+    addr: tuple[str, int],
+    env_cls: type[Environment],
+    mgr_cls: type[Manager],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> None:
+    env = env_cls(addr, *args, **kwargs)
+    env._seed = seed
     try:
-        env.manager = mgr_cls(env)
+        await env.open(mgr_cls)
         await env.get_home().call(env.manager.stop_received.wait)
     finally:
         with anyio.move_on_after(CLOSE_SECONDS, shield=True):
@@ -67,7 +79,7 @@ def spawn_container(
 
     Args:
         addr: ``(host, port)`` to listen on.
-        env_cls: Class of the environment; ``args`` and ``kwargs`` go to its ``create``.
+        env_cls: Class of the environment, whose ``__init__`` gets ``args`` and ``kwargs``.
         mgr_cls: Class of the manager.
         set_seed: True seeds the process's random generators afresh, an int makes them repeatable,
             False leaves them alone.
@@ -76,7 +88,8 @@ def spawn_container(
     name_process(f"creamas: {env_cls.__name__}({addr[0]}:{addr[1]})")
     seed_process(set_seed)
     try:
-        run(start(addr, env_cls, mgr_cls, *args, **kwargs))
+        seed = None if isinstance(set_seed, bool) else set_seed
+        run(_serve(seed, addr, env_cls, mgr_cls, args, kwargs))
     except KeyboardInterrupt:
         log.info("interrupted by the user")
 
@@ -110,6 +123,10 @@ def spawn_containers(
     orders = containers._slaves.orders(addrs, env_cls, mgr_cls, each, args)
     containers._home.call_sync(containers._start, orders)
     return containers
+
+
+async def _bound_already(slave: Slave) -> None:
+    """Nobody of ours calls a container: there is nothing to connect."""
 
 
 class Container:
@@ -159,13 +176,8 @@ class Containers(list[Container]):
         return self._home
 
     async def _start(self, orders: Sequence[Mapping[str, Any]]) -> None:
-        await self._home.nursery.start(self._slaves.supervise)
+        started = await self._slaves.start(self._home, orders, _bound_already)
         self._home.closers[id(self)] = partial(self._stop, 1)
-        try:
-            started = await self._slaves.start(orders)
-        except BaseException:
-            await self._slaves.aclose()
-            raise
         self.extend(Container(self._home, slave) for slave in started)
 
     def stop(self, timeout: float = 1, as_coro: bool = False) -> Any:

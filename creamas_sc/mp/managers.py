@@ -11,7 +11,7 @@ import trio
 from creamas_sc.core.agent import Agent
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.environment import Environment
-from creamas_sc.errors import ConnectionLost, CreamasError, LoadError
+from creamas_sc.errors import CallRefused, ConnectionLost, CreamasError, LoadError
 from creamas_sc.loading import class_name, load_object
 from creamas_sc.mp.timeouts import base_timeout
 from creamas_sc.rpc import expose, start_call
@@ -52,22 +52,27 @@ class Manager(Agent):
             LoadError: The name leads to no agent class.
             AgentError: The agent's ``__init__`` raised; the environment is as before.
         """
-        index = kwargs.pop(SPAWN_INDEX, None)
-        if index is not None:
-            self.env._note_spawn(index)
-        agent = await self._make(_agent_factory(agent_cls), args, kwargs)
-        return agent, agent.addr
+        ((agent, addr),) = await self._spawn(agent_cls, 1, args, kwargs)
+        return agent, addr
 
-    async def _make(
-        self, factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Agent:
-        with self.env._undone_on_error():
-            agent = start_call(factory, (self.env, *args), kwargs)
-        if isawaitable(agent):
-            agent = await agent
-        if not isinstance(agent, Agent):
-            raise LoadError(f"{factory!r} made no agent but {agent!r}")
-        return agent
+    async def _spawn(
+        self, agent_cls: Any, n: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> list[tuple[Agent, str]]:
+        """Make ``n`` agents, all or none; what a coroutine function makes is not undone."""
+        index = kwargs.pop(SPAWN_INDEX, None)
+        try:
+            factory = _agent_factory(agent_cls)
+            if index is not None:
+                self.env._note_spawn(index, n)
+            with self.env._undone_on_error():
+                made = [start_call(factory, (self.env, *args), kwargs) for _ in range(n)]
+        except CallRefused as refusal:
+            raise refusal.by(self.addr) from refusal.__cause__
+        agents = [await agent if isawaitable(agent) else agent for agent in made]
+        for agent in agents:
+            if not isinstance(agent, Agent):
+                raise LoadError(f"{factory!r} made no agent but {agent!r}").by(self.addr)
+        return [(agent, agent.addr) for agent in agents]
 
     @expose
     def stop(self) -> None:
@@ -181,13 +186,7 @@ class EnvManager(Manager):
         self, agent_cls: str | type, n: int, *args: Any, **kwargs: Any
     ) -> list[tuple[Agent, str]]:
         """Make ``n`` agents with the same arguments, all or none; see `spawn`."""
-        index = kwargs.pop(SPAWN_INDEX, None)
-        if index is not None:
-            self.env._note_spawn(index)
-        factory = _agent_factory(agent_cls)
-        with self.env._undone_on_error():
-            agents = [await self._make(factory, args, kwargs) for _ in range(n)]
-        return [(agent, agent.addr) for agent in agents]
+        return await self._spawn(agent_cls, n, args, kwargs)
 
     @expose
     async def trigger_all(self, *args: Any, **kwargs: Any) -> list[Any]:
@@ -261,7 +260,13 @@ class MultiEnvManager(Manager):
 
     @expose
     async def trigger_all(self, *args: Any, **kwargs: Any) -> list[Any]:
-        """Make every agent of all slaves act once; see `MultiEnvironment.trigger_all`."""
+        """Make every agent of all slaves act once; see `MultiEnvironment.trigger_all`.
+
+        Raises:
+            CreamasError: A step is under way: a call from one of its agents would wait for itself.
+        """
+        if self.menv.in_step:
+            raise CreamasError("a step is under way; call trigger_all when it is done")
         return await self.menv.trigger_all(*args, **kwargs)
 
     @expose

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -16,8 +17,8 @@ import trio
 
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.environment import Environment
-from creamas_sc.errors import AgentError, AgentErrors, NoSlaves, agent_errors
-from creamas_sc.home import Home, at_home, current_home, own_home, sync_or_coro
+from creamas_sc.errors import AgentError, AgentErrors, NoSlaves, StartError, agent_errors
+from creamas_sc.home import Home, at_home, own_home, sync_or_coro
 from creamas_sc.identity import Membership, membership
 from creamas_sc.loading import end_script_load, portable_name
 from creamas_sc.mp.managers import SPAWN_INDEX
@@ -28,6 +29,8 @@ from creamas_sc.rpc import Proxy
 from creamas_sc.util import create_tasks, get_manager
 
 __all__ = ["MultiEnvironment"]
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -70,6 +73,8 @@ class MultiEnvironment:
         **env_kwargs: Any,
     ) -> None:
         end_script_load()
+        if seed is not None and (type(seed) is not int or seed < 0):
+            raise ValueError(f"seed must be an int of at least 0, or None, not {seed!r}")
         member = Membership.new()
         token = membership.set(member)
         try:
@@ -81,6 +86,7 @@ class MultiEnvironment:
         self._manager = None if mgr_cls is None else mgr_cls(self._env)
         if self._manager is not None:
             self._manager.menv = self
+            self._env.manager = self._manager
         self._env._seed = seed
         self._slaves = Slaves(member, seed)
         self._env._net.explain_loss = self._slaves.explain_loss
@@ -88,8 +94,10 @@ class MultiEnvironment:
         self._logger = logger
         self._age = 0
         self._artifacts: list[Artifact] = []
-        self._candidates: list[Artifact] = []
         self._step_lock = trio.Lock()
+        # One start or stop of slaves at a time; a close ends a start under way.
+        self._starts_and_stops = trio.Lock()
+        self._starting = trio.CancelScope()
         # During a step, what each slave published; None between steps.
         self._step_artifacts: dict[str, list[Artifact]] | None = None
         self._spawned = 0
@@ -186,14 +194,20 @@ class MultiEnvironment:
             StartError: A slave did not come up: a port is taken, a class does not import, its
                 ``__init__`` raised.
         """
-        self._check_open()
         orders = self._slaves.orders(slave_addrs, slave_env_cls, slave_mgr_cls, slave_kwargs)
+        async with self._starts_and_stops:
+            self._check_open()
+            with trio.CancelScope() as self._starting:
+                await self._start_slaves(orders)
+                return
+        raise StartError("the multi-environment was closed while slaves were starting")
+
+    async def _start_slaves(self, orders: Sequence[Mapping[str, Any]]) -> None:
         await self._env.open()
-        if self._slaves.supervisor is None:
-            await self.get_home().nursery.start(self._slaves.supervise)
-            self.get_home().closers[self] = partial(self._close, None)
-        for slave in await self._slaves.start(orders):
-            await self._env.connect(slave.address, timeout=base_timeout())
+        self.get_home().closers[self] = partial(self._close, None)
+        await self._slaves.start(
+            self.get_home(), orders, lambda slave: self._env.connect(slave.address)
+        )
 
     @at_home
     async def wait_slaves(self, timeout: float, check_ready: bool = False) -> bool:
@@ -219,7 +233,8 @@ class MultiEnvironment:
         return False
 
     async def _wait_slave(self, slave: Slave, check_ready: bool) -> None:
-        manager = await self._env.connect(slave.address, timeout=None)
+        # Asked anew: what was reachable before may be dead by now.
+        manager = await self._env._net.connect(slave.address, None, anew=True)
         pause, longest = READY_PAUSES
         # `is_ready` is any predicate of the user's: nothing tells when its answer changes.
         while check_ready and not await manager.is_ready():
@@ -233,6 +248,8 @@ class MultiEnvironment:
     @at_home
     async def is_ready(self) -> bool:
         """Whether the master environment, `check_ready` and all slaves say that they are ready."""
+        if self._receipt is not None:
+            return False
         for check in (self._env.is_ready, self.check_ready):
             ready: Any = check()
             if not (await ready if isawaitable(ready) else ready):
@@ -246,16 +263,16 @@ class MultiEnvironment:
         Raises:
             TypeError: There is no manager: the constructor got no ``mgr_cls``.
         """
-        if self._manager is None:
-            raise TypeError("there is no manager to be the host manager: pass mgr_cls")
+        host = self._need_manager()
         await self._env.open()
         manager = await self._env.connect(addr, timeout=timeout)
-        return await manager.set_host_manager(self._manager.addr)
+        return await manager.set_host_manager(host.addr)
 
     @at_home
     async def set_host_managers(self, timeout: float = 5) -> list[Any]:
         """Make this multi-environment's manager the host manager of all slaves' managers."""
         slaves = self._need_slaves("set_host_managers")
+        self._need_manager()
         return await self._on_slaves(
             slaves, lambda slave: self.set_host_manager(slave.address, timeout)
         )
@@ -300,12 +317,12 @@ class MultiEnvironment:
     ) -> Any:
         slaves = self._need_slaves(method)
         slave = self._slaves.at(addr) if addr else min(slaves, key=lambda slave: slave.agents)
+        args = (portable_name(args[0]), *args[1:])
         index = self._spawned
         # Counted before the call, so that calls under way count too.
         self._spawned += n
         slave.agents += n
         kwargs[SPAWN_INDEX] = index
-        args = (portable_name(args[0]), *args[1:])
         try:
             return await self._call(slave, method, args, kwargs)
         except BaseException:
@@ -361,7 +378,8 @@ class MultiEnvironment:
             finally:
                 published, self._step_artifacts = self._step_artifacts, None
                 for slave in slaves:
-                    self.add_artifacts(published.get(slave.base_url, ()))
+                    for artifact in published.get(slave.base_url, ()):
+                        self._take_artifact(slave.base_url, artifact)
 
     async def _step(
         self, slaves: Sequence[Slave], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -435,15 +453,23 @@ class MultiEnvironment:
 
     def _take_artifact(self, url: str, artifact: Artifact) -> None:
         """A slave tells of an artifact."""
-        if self._step_artifacts is None:
-            self.add_artifact(artifact)
-        else:
+        if self._step_artifacts is not None:
             self._step_artifacts.setdefault(url, []).append(artifact)
+            return
+        try:
+            self.add_artifact(artifact)
+        except Exception:  # a subclass's; the step, and the other artifacts, are not lost for it
+            log.exception("an artifact of %s could not be added", url)
 
     # ---- the end
 
     def save_info(self, folder: str | None, *args: Any, **kwargs: Any) -> Any:
         """Save what was gathered; called by `close`. Override in a subclass."""
+
+    @property
+    def in_step(self) -> bool:
+        """Whether agents are acting."""
+        return self._step_lock.locked()
 
     @at_home
     async def stop_slaves(self, timeout: float = 1) -> Receipt:
@@ -458,10 +484,13 @@ class MultiEnvironment:
         return await self._stop_slaves(timeout, None)
 
     async def _stop_slaves(self, timeout: float, folder: str | None) -> Receipt:
-        receipts = await self._slaves.stop(timeout, folder)
+        async with self._starts_and_stops:
+            receipts = await self._slaves.stop(timeout, folder)
         for slave in receipts:
             if not slave.graceful or slave.errors:
                 self._log(logging.WARNING, f"Could not stop {slave.address} in order: {slave}")
+            for error in slave.errors:  # what was not saved must not pass unseen
+                log.error("%s", error.partition("\n")[0])
         return Receipt(receipts)
 
     def close(self, folder: str | None = None, as_coro: bool = False) -> Any:
@@ -478,7 +507,12 @@ class MultiEnvironment:
             AgentErrors: `save_info` raised, or an agent's ``close`` in the master environment; all
                 was closed.
         """
+        if self._closed.is_set():  # and with it, perhaps, the home loop
+            return self._told() if as_coro else self._receipt
         return sync_or_coro(self, self._close(folder), as_coro)
+
+    async def _told(self) -> Receipt | None:
+        return self._receipt
 
     @at_home
     async def _close(self, folder: str | None) -> Receipt:
@@ -486,15 +520,25 @@ class MultiEnvironment:
             await self._closed.wait()
             return self._receipt
         receipt = self._receipt = Receipt()
+        self._starting.cancel()
         try:
-            with anyio.move_on_after(GRACE_SECONDS, shield=True):
-                saved = self.save_info(folder)
-                receipt.saved = await saved if isawaitable(saved) else saved
+            await self._save(receipt, folder)
         except Exception as error:
             raise AgentError.from_exception(self._env.base_url, error) from error
         finally:
             await self._end(receipt, folder)
         return receipt
+
+    async def _save(self, receipt: Receipt, folder: str | None) -> None:
+        """Let the user's `save_info` finish; where the close is cancelled, within the grace."""
+        cancelled = trio.current_effective_deadline() == -math.inf
+        with trio.CancelScope(shield=cancelled) as scope:
+            if cancelled:
+                scope.deadline = trio.current_time() + GRACE_SECONDS
+            saved = self.save_info(folder)
+            receipt.saved = await saved if isawaitable(saved) else saved
+        if scope.cancelled_caught:
+            log.error("%s: save_info did not end within %g s", self, GRACE_SECONDS)
 
     async def _end(self, receipt: Receipt, folder: str | None) -> None:
         """End everything; each wait is bounded, so that a cancelled close still closes."""
@@ -502,8 +546,10 @@ class MultiEnvironment:
             with trio.CancelScope(shield=True):
                 receipt.extend(await self._stop_slaves(GRACE_SECONDS, folder))
                 await self._slaves.aclose()
-            with anyio.move_on_after(GRACE_SECONDS, shield=True):
+            with anyio.move_on_after(GRACE_SECONDS, shield=True) as scope:
                 await self._env.close(folder=folder, as_coro=True)
+            if scope.cancelled_caught:
+                log.error("%s: an agent's close did not end within %g s", self, GRACE_SECONDS)
         finally:
             self.get_home().closers.pop(self, None)
             self._closed.set()
@@ -519,6 +565,11 @@ class MultiEnvironment:
         if self._receipt is not None:
             raise NoSlaves(f"{self!r} is closed")
 
+    def _need_manager(self) -> Any:
+        if self._manager is None:
+            raise TypeError(f"{self!r} has no manager to be the host manager: pass mgr_cls")
+        return self._manager
+
     def _need_slaves(self, method: str) -> list[Slave]:
         self._check_open()
         slaves = self._slaves.members
@@ -530,7 +581,13 @@ class MultiEnvironment:
         self, slaves: Sequence[Slave], work: Callable[[Slave], Awaitable[T]]
     ) -> list[T]:
         """Do ``work`` for all slaves at once; the first error cancels the rest."""
-        return await create_tasks(work, slaves, flatten=False)  # type: ignore[arg-type]
+        try:
+            return await create_tasks(work, slaves, flatten=False)  # type: ignore[arg-type]
+        except ExceptionGroup as group:  # several at the same moment: the first, naming the others
+            first = group.exceptions[0]
+            for other in group.exceptions[1:]:
+                first.add_note(f"and {type(other).__name__}: {other}")
+            raise first from None
 
     async def _call(
         self,
@@ -560,8 +617,7 @@ class MultiEnvironment:
         self.close()
 
     async def __aenter__(self) -> Self:
-        homeless = self._env._home is None and current_home() is None
-        if homeless and sniffio.current_async_library() == "trio":
+        if self._env._home is None and sniffio.current_async_library() == "trio":
             self._env._home = await self._exits.enter_async_context(own_home())
         self._exits.push_async_callback(self._close, None)
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,8 @@ import trio
 from anyio.abc import TaskStatus
 
 from creamas_sc.embedded import PrivateSupervisor, Told, actor_order
-from creamas_sc.errors import ConnectionLost, SlaveLost
+from creamas_sc.errors import ConnectionLost, CreamasError, HandshakeError, SlaveLost, StartError
+from creamas_sc.home import Home
 from creamas_sc.identity import Membership
 from creamas_sc.loading import portable_name
 from creamas_sc.mp.receipt import SlaveReceipt
@@ -60,7 +61,9 @@ class Slave:
         """How it ended, in words."""
         told = self.exit or _UNKNOWN_EXIT
         if told["signal"] is not None:
-            how = f"was ended by {signal.Signals(told['signal']).name}"
+            known = told["signal"] in set(signal.Signals)
+            name = signal.Signals(told["signal"]).name if known else f"signal {told['signal']}"
+            how = f"was ended by {name}"
         elif told["exit_code"] is not None:
             how = f"exited with status {told['exit_code']}"
         else:
@@ -98,6 +101,7 @@ class Slaves:
         self._slaves: list[Slave] = []
         self._by_url: dict[str, Slave] = {}
         self._by_slot: dict[str, Slave] = {}
+        self._early_exits: dict[str, Told] = {}
         self._started = 0
 
     @property
@@ -164,27 +168,80 @@ class Slaves:
                 slave.gone.set()
             self.supervisor = None
 
-    async def start(self, orders: Sequence[Told]) -> list[Slave]:
-        """Start slaves, all or none."""
-        assert self.supervisor is not None
-        started = []
-        for told in await self.supervisor.start(orders):
-            slave = Slave(told["slot"], unpack(told["info"]), told["pid"])
-            self._slaves.append(slave)
-            self._by_url[slave.base_url] = slave
-            self._by_slot[slave.slot] = slave
-            started.append(slave)
+    async def start(
+        self, home: Home, orders: Sequence[Told], connect: Callable[[Slave], Awaitable[object]]
+    ) -> list[Slave]:
+        """Start slaves, all or none, and the supervisor with the first ones.
+
+        Args:
+            home: Where the supervisor's task runs.
+            connect: Awaited for each slave; what it raises fails the start.
+
+        Raises:
+            StartError: One did not come up; nothing of the call is left.
+        """
+        first = self.supervisor is None
+        if first:
+            await home.nursery.start(self.supervise)
+        slots = [order["slot"] for order in orders]
+        try:
+            assert self.supervisor is not None
+            started = [self._adopt(told) for told in await self.supervisor.start(orders)]
+            for slave in started:
+                await self._connect(slave, connect)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await (self.aclose() if first else self._undo(slots))
+            self._forget(slots)
+            raise
         return started
+
+    def _adopt(self, told: Told) -> Slave:
+        slave = Slave(told["slot"], unpack(told["info"]), told["pid"])
+        self._slaves.append(slave)
+        self._by_url[slave.base_url] = slave
+        self._by_slot[slave.slot] = slave
+        if slave.slot in self._early_exits:  # told before the start's answer was taken up
+            self._note_exit(self._early_exits[slave.slot])
+        return slave
+
+    async def _connect(self, slave: Slave, connect: Callable[[Slave], Awaitable[object]]) -> None:
+        try:
+            await connect(slave)
+        except (ConnectionLost, HandshakeError) as error:
+            with trio.move_on_after(CAUSE_SECONDS):
+                await slave.gone.wait()
+            why = slave.end() if slave.gone.is_set() else f"{slave.base_url}: {error}"
+            raise StartError(why) from error
+
+    async def _undo(self, slots: Sequence[str]) -> None:
+        """End those of ``slots`` that run."""
+        for slot in slots:
+            try:
+                if self.supervisor is not None:
+                    await self.supervisor.stop([slot], 0.0, pack(None))
+            except CreamasError as error:  # it is gone already, or the supervisor is
+                log.debug("slot %s: %s", slot, error)
+
+    def _forget(self, slots: Sequence[str]) -> None:
+        for slot in slots:
+            self._early_exits.pop(slot, None)
+            slave = self._by_slot.pop(slot, None)
+            if slave is not None:
+                self._slaves.remove(slave)
+                self._by_url.pop(slave.base_url, None)
 
     # ---- losing
 
     def _note_exit(self, told: Told) -> None:
         slave = self._by_slot.get(told["slot"])
-        if slave is not None:
-            slave.exit = told
-            slave.gone.set()
-            if not told["expected"]:
-                log.warning("%s", slave.end())
+        if slave is None:
+            self._early_exits[told["slot"]] = told
+            return
+        slave.exit = told
+        slave.gone.set()
+        if not told["expected"]:
+            log.warning("%s", slave.end())
 
     async def explain_loss(self, address: str, error: ConnectionLost) -> Exception:
         """What a lost connection to ``address`` means: a `SlaveLost` if it is a slave's."""
@@ -203,7 +260,7 @@ class Slaves:
 
     async def stop(self, grace_seconds: float, folder: str | None) -> list[SlaveReceipt]:
         """Stop all slaves and forget them; how each ended."""
-        slaves = self._slaves
+        slaves = list(self._slaves)
         told: Sequence[Told] = ()
         if slaves and self.supervisor is not None:
             try:
@@ -212,9 +269,7 @@ class Slaves:
             except ConnectionLost:
                 told = ()  # the supervisor is gone, and its slaves with it
         by_slot = {receipt["slot"]: receipt for receipt in told}
-        self._slaves = []
-        self._by_url.clear()
-        self._by_slot.clear()
+        self._forget([slave.slot for slave in slaves])
         return [_receipt(slave, by_slot.get(slave.slot)) for slave in slaves]
 
     async def aclose(self) -> None:
@@ -246,6 +301,10 @@ def _receipt(slave: Slave, told: Told | None) -> SlaveReceipt:
         signal=exit_["signal"],
         seconds=0.0 if told is None else told["seconds"],
         graceful=told is not None and told["graceful"],
-        ended_by="lost" if told is None else told["ladder"],
+        ended_by=told["ladder"]
+        if told is not None
+        else "lost"
+        if slave.gone.is_set()
+        else "unknown",
         errors=tuple(errors),
     )

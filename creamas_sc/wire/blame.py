@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias
 
 from creamas_sc.errors import EncodeError, LoadError
+from creamas_sc.loading import class_name
 from creamas_sc.wire.packing import TooDeep
 
 __all__ = ["explained", "is_call", "name_of"]
@@ -52,8 +53,7 @@ def is_call(value: Any) -> bool:
 
 def name_of(cls: type) -> str:
     """The class's name for a reader."""
-    name = cls.__qualname__
-    return name if cls.__module__ == "builtins" else f"{cls.__module__}.{name}"
+    return class_name(cls).replace(":", ".").removeprefix("builtins.")
 
 
 def _is_too_deep(error: Exception) -> bool:

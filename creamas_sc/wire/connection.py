@@ -11,6 +11,7 @@ import itertools
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import anyio
@@ -46,6 +47,10 @@ HIGH_WATER_BYTES = 1 << 22
 JOIN_BYTES = 1 << 16
 MAX_CALLS_IN_FLIGHT = 100_000
 CALL_ID_MASK = (1 << 32) - 1
+
+
+# Whether the running task serves a call.
+in_served_call: ContextVar[bool] = ContextVar("in_served_call", default=False)
 
 
 class Request(NamedTuple):
@@ -154,7 +159,8 @@ class Connection:
                     await self._drained.wait()
         finally:
             self.abort()
-            if self._tasks is not None:
+            # Who closes from within a call that it serves is itself part of what ends.
+            if self._tasks is not None and not in_served_call.get():
                 with anyio.CancelScope(shield=True):
                     await self.closed.wait()
 
@@ -372,6 +378,7 @@ class Connection:
         self, call_id: int, request: Request, answer: Awaitable[Payload], scope: anyio.CancelScope
     ) -> None:
         """Await the answer to one of the peer's calls, within the call's deadline, and send it."""
+        in_served_call.set(True)
         try:
             with scope:
                 if request.remaining is not None:

@@ -17,7 +17,7 @@ from anyio.abc import SocketListener, SocketStream, TaskGroup, TaskStatus
 
 from creamas_sc.errors import ConnectionLost, HandshakeError, ProtocolError, StartError
 from creamas_sc.wire.codec import Codec, Payload
-from creamas_sc.wire.connection import Connection, Handler
+from creamas_sc.wire.connection import Connection, Handler, in_served_call
 from creamas_sc.wire.frames import Frame, FrameReader
 from creamas_sc.wire.handshake import Handshake, Identity
 
@@ -26,6 +26,8 @@ __all__ = ["Endpoint", "base_url", "listen", "split_address"]
 log = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS = 5.0
+# A peer of ours may be busy with an act; it answers once that is done.
+ANSWER_SECONDS = 60.0
 HANDSHAKE_BYTES = 4096
 MAX_CONNECTIONS = 1024
 RETRY_SECONDS = (0.01, 0.2)
@@ -118,7 +120,8 @@ class Endpoint:
                     closing.start_soon(link.aclose)
             if self._tasks is not None and self._ended is not None:
                 self._tasks.cancel_scope.cancel()
-                await self._ended.wait()
+                if not in_served_call.get():
+                    await self._ended.wait()
 
     # ---- incoming
 
@@ -137,7 +140,7 @@ class Endpoint:
         handshake = make(self._identity)
         reader = FrameReader(HANDSHAKE_BYTES)
         try:
-            with anyio.fail_after(HANDSHAKE_SECONDS):
+            with anyio.fail_after(ANSWER_SECONDS if client else HANDSHAKE_SECONDS):
                 backlog = await _shake_hands(stream, handshake, reader)
         except (HandshakeError, ProtocolError, TimeoutError, OSError, anyio.EndOfStream,
                 anyio.BrokenResourceError) as error:  # fmt: skip
@@ -202,12 +205,15 @@ class Endpoint:
         stream = await _connect(host, port, timeout)
         try:
             link = await self._authenticate(stream, client=True)
-        except (ProtocolError, TimeoutError, OSError, anyio.EndOfStream,
-                anyio.BrokenResourceError) as error:  # fmt: skip
-            if isinstance(error, HandshakeError):
-                raise
+        except HandshakeError:
+            raise
+        except ProtocolError as error:
             raise HandshakeError(
                 f"what listens at {url} is no environment of this simulation"
+            ) from error
+        except (TimeoutError, OSError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
+            raise ConnectionLost(
+                f"what listens at {url} did not answer", address=url, may_have_run=False
             ) from error
         assert link is not None
         tasks = self._tasks
@@ -293,7 +299,7 @@ async def _connect(host: str, port: int, timeout: float | None) -> SocketStream:
             if anyio.current_time() + pause > give_up_at:
                 url = base_url(host, port)
                 raise ConnectionLost(
-                    f"nobody listens at {url}", address=url, may_have_run=False
-                ) from error
+                    f"nobody listens at {url}: {error}", address=url, may_have_run=False
+                ) from None
         await anyio.sleep(pause)
         pause = min(2 * pause, longest)

@@ -28,8 +28,8 @@ from creamas_sc import Environment
 from creamas_sc.mp import EnvManager, spawn_container
 
 class Told(Environment):
-    async def open(self):
-        await super().open()
+    async def open(self, make_manager=None):
+        await super().open(make_manager)
         print("listens", self.base_url, random.random(), flush=True)
 
     def save_info(self, folder):

@@ -250,6 +250,15 @@ async def test_too_large_a_call_is_an_error_and_the_connection_lives() -> None:
         assert await ask(near, "echo", "small") == ("small",)
 
 
+async def test_results_that_cannot_travel_are_told_of() -> None:
+    def serve(request: Request) -> Payload:
+        raise AgentErrors("one failed", {"a": _agent_error(1)}, [object()])
+
+    async with joined(serve) as (near, _):
+        with pytest.raises(EncodeError, match="object"):
+            await ask(near, "fail")
+
+
 # ---- events
 
 
@@ -330,6 +339,19 @@ async def test_a_timeout_that_the_callee_acknowledges(autojump_clock: MockClock)
         assert trio.current_time() - began == pytest.approx(3)
         assert service.cancelled == ["sleep"]
     assert (caught.value.acknowledged, caught.value.may_have_run) == (True, True)
+
+
+async def test_a_callee_acknowledges_that_the_time_ran_out(autojump_clock: MockClock) -> None:
+    async with wired(Service()) as (bare, _):
+        meta = msgpack.packb((None, "sleep", 3.0))
+        body = CODEC.encode(()).body
+        await bare.send(b"".join(encode_frame(Kind.REQUEST, 5, meta, body)))
+        began = trio.current_time()
+        (frame,) = await _read_frames(bare, 1)
+        assert trio.current_time() - began == pytest.approx(3)
+        told = errors.from_wire(CODEC.decode(Payload(frame.body)))
+        assert isinstance(told, DeadlineExceeded)
+        assert (frame.call_id, told.acknowledged, told.may_have_run) == (5, True, True)
 
 
 async def test_a_timeout_that_the_callee_shields_from(autojump_clock: MockClock) -> None:
@@ -490,11 +512,12 @@ async def test_a_peer_that_asks_and_does_not_read_fills_no_memory(
 ) -> None:
     size, count = 1 << 20, 64
     large = b"r" * size
-    served = 0
+    served = most = 0
 
     def serve(request: Request) -> Payload:
-        nonlocal served
+        nonlocal served, most
         served += 1
+        most = max(most, request.connection._out_bytes)
         return Payload(large)
 
     async with wired(serve, pair=pair) as (bare, connection):
@@ -507,6 +530,7 @@ async def test_a_peer_that_asks_and_does_not_read_fills_no_memory(
         assert sorted(frame.call_id for frame in frames) == list(range(count))
         assert all(frame.body == large for frame in frames)
     assert served == count
+    assert most <= HIGH_WATER_BYTES  # also once it reads, it is served in turn
 
 
 @pytest.mark.parametrize("pair", [lockstep_pair, socket_pair])
