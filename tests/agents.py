@@ -218,6 +218,14 @@ class Forker(CreativeAgent):
             return int(child.stdout.readline())
 
 
+class Variables(CreativeAgent):
+    """Tells its process's environment variables."""
+
+    @expose
+    def variable(self, name: str) -> bytes:
+        return os.environb[name.encode()]
+
+
 class SavingEnvironment(Environment):
     """Notes in its folder that it saved."""
 

@@ -129,8 +129,8 @@ class Network:
         if address.startswith(self.base_url):
             name = class_name(type(self.agent(number)))
         else:
-            link = await self._endpoint.connection(host, port, timeout=timeout)
             try:
+                link = await self._endpoint.connection(host, port, timeout=timeout)
                 name = self.codec.decode(await link.call(number, "", _NOTHING))
             except ConnectionLost as error:
                 raise await self._explain(address, error) from error
@@ -159,10 +159,11 @@ class Network:
     async def _call_here(
         self, address: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        method = exposed_method(self.agent(split_address(address)[2]), name)
+        agent = self.agent(split_address(address)[2])
         if self._check_local:
             args, kwargs = self._through_codec((args, kwargs), "args")
         try:
+            method = exposed_method(agent, name)
             value = start_call(method, args, kwargs)
             if isawaitable(value):
                 value = await value
@@ -287,6 +288,8 @@ def _told(address: str, error: BaseException) -> BaseException:
     A real Ctrl-C stays what it is, and so does a refusal of this very call. One that the agent got
     from another is an error of the agent's.
     """
-    if is_ctrl_c(error) or (isinstance(error, CallRefused) and error.address == address):
+    if is_ctrl_c(error):
         return error
+    if isinstance(error, CallRefused) and error.address == address:
+        return error.by("")  # for whoever called, it is no refusal of theirs
     return AgentError.from_exception(address, error)

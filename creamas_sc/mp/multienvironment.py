@@ -234,7 +234,7 @@ class MultiEnvironment:
 
     async def _wait_slave(self, slave: Slave, check_ready: bool) -> None:
         # Asked anew: what was reachable before may be dead by now.
-        manager = await self._env._net.connect(slave.address, None, anew=True)
+        manager = await self._env._net.connect(slave.address, 0, anew=True)
         pause, longest = READY_PAUSES
         # `is_ready` is any predicate of the user's: nothing tells when its answer changes.
         while check_ready and not await manager.is_ready():

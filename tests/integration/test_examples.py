@@ -28,6 +28,15 @@ def test_the_quickstart_publishes_numbers() -> None:
         assert re.fullmatch(form, line)
 
 
+def test_the_readmes_simulation_runs(tmp_path: Path) -> None:
+    found = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert found
+    script = tmp_path / "script.py"
+    script.write_text(found[1])
+    told = _run(sys.executable, str(script))
+    assert (told.stdout, told.stderr) == ("50 artifacts\n", "")
+
+
 def test_spirographs_leave_a_table_and_two_pictures(tmp_path: Path) -> None:
     told = _run(*SPIROGRAPHS, "--agents=8", "--steps=12", "--seed=1", f"--out={tmp_path}")
     assert "step 12/12" in told.stderr
