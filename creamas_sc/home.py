@@ -109,8 +109,8 @@ class Home:
                 "await the async form here (as_coro=True where the method has it)"
             )
         job = _Job(function, args)
-        self._start(job)
         try:
+            self._start(job)
             return job.future.result()  # type: ignore[no-any-return]
         except KeyboardInterrupt:
             if not job.future.done():

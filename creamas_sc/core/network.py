@@ -133,7 +133,7 @@ class Network:
                 link = await self._endpoint.connection(host, port, timeout=timeout)
                 name = self.codec.decode(await link.call(number, "", _NOTHING))
             except ConnectionLost as error:
-                raise await self._explain(address, error) from error
+                raise await self._explain(address, error) from None
         if len(self._known) >= MAX_KNOWN_PROXIES:
             self._known.clear()
         proxy = self._known[address] = Proxy(self, address, name)
@@ -153,7 +153,7 @@ class Network:
             link = await self._endpoint.connection(host, port)
             answer = await link.call(number, method, payload, timeout=self.call_timeout())
         except ConnectionLost as error:
-            raise await self._explain(address, error) from error
+            raise await self._explain(address, error) from None
         return self.codec.decode(answer)
 
     async def _call_here(

@@ -504,8 +504,9 @@ class MultiEnvironment:
             The `Receipt`; a second call returns the first one's.
 
         Raises:
-            AgentErrors: `save_info` raised, or an agent's ``close`` in the master environment; all
-                was closed.
+            AgentError: `save_info` raised; everything was closed. What slaves failed to save is in
+                the receipt, and logged.
+            AgentErrors: An agent's ``close`` raised in the master environment.
         """
         if self._closed.is_set():  # and with it, perhaps, the home loop
             return self._told() if as_coro else self._receipt

@@ -236,7 +236,8 @@ class Slaves:
     def _note_exit(self, told: Told) -> None:
         slave = self._by_slot.get(told["slot"])
         if slave is None:
-            self._early_exits[told["slot"]] = told
+            if not told["expected"]:
+                self._early_exits[told["slot"]] = told
             return
         slave.exit = told
         slave.gone.set()
