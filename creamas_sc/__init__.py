@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from creamas_sc.errors import explain_import
+
 if TYPE_CHECKING:
     from creamas_sc.core.agent import CreativeAgent
     from creamas_sc.core.artifact import Artifact
@@ -57,4 +59,8 @@ def __getattr__(name: str) -> Any:
     # Imported at first use: the supervisor needs none of it, and a client has no trio.
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    try:
+        module = import_module(f"{__name__}.{_MODULES[name]}")
+    except ModuleNotFoundError as error:
+        raise explain_import(error) from None
+    return getattr(module, name)

@@ -21,7 +21,7 @@ from typing import Any
 import trio
 from anyio.abc import TaskStatus
 
-from creamas_sc.errors import ConnectionLost, StartError
+from creamas_sc.errors import HOW_TO_INSTALL, ConnectionLost, StartError
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.connection import Connection
 from creamas_sc.wire.streams import ConnectedStream
@@ -172,9 +172,7 @@ def _supervisor_package() -> Path:
     missing = [name for name in ("tractor", "trio", "supervisor") if find_spec(name) is None]
     if missing:
         raise StartError(
-            f"slaves need {', '.join(missing)}, which this Python lacks: pip install uv "
-            "'creamas-sc[supervisor]', then python -m uv pip install --no-deps tractor==0.1.0a5 "
-            "(with Python 3.11 or 3.12)"
+            f"slaves need {', '.join(missing)}, which this Python lacks: {HOW_TO_INSTALL}"
         )
     spec = find_spec("supervisor.keeper")
     if spec is None or spec.origin is None:

@@ -44,6 +44,19 @@ __all__ = [
 ]
 
 
+HOW_TO_INSTALL = (
+    "pip install uv 'creamas-sc[supervisor]', then python -m uv pip install --no-deps "
+    "tractor==0.1.0a5 (with Python 3.11 or 3.12)"
+)
+
+
+def explain_import(error: ModuleNotFoundError) -> ImportError:
+    """The error of an import, which says what to install where trio is what is missing."""
+    if error.name != "trio":
+        return error
+    return ImportError(f"environments need trio, which this Python lacks: {HOW_TO_INSTALL}")
+
+
 class CreamasError(Exception):
     """Base of all errors raised on purpose.
 

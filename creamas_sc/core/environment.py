@@ -421,6 +421,8 @@ class Environment:
         Raises:
             AgentErrors: `save_info` or an agent's ``close`` raised; all the rest was closed.
         """
+        if self._closed:  # and with it, perhaps, the home loop
+            return _nothing() if as_coro else None
         return sync_or_coro(self, self._close(folder), as_coro)
 
     @at_home
@@ -451,6 +453,10 @@ class Environment:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name})"
+
+
+async def _nothing() -> None:
+    return None
 
 
 async def _guarded(

@@ -1,16 +1,21 @@
 """Simulations over several processes: multi-environments, their managers, single containers."""
 
-from creamas_sc.mp.containers import (
-    Container,
-    Containers,
-    spawn_container,
-    spawn_containers,
-    start,
-)
-from creamas_sc.mp.managers import EnvManager, MultiEnvManager
-from creamas_sc.mp.multienvironment import MultiEnvironment
-from creamas_sc.mp.receipt import Receipt, SlaveReceipt
-from creamas_sc.mp.timeouts import set_base_timeout
+from creamas_sc.errors import explain_import
+
+try:
+    from creamas_sc.mp.containers import (
+        Container,
+        Containers,
+        spawn_container,
+        spawn_containers,
+        start,
+    )
+    from creamas_sc.mp.managers import EnvManager, MultiEnvManager
+    from creamas_sc.mp.multienvironment import MultiEnvironment
+    from creamas_sc.mp.receipt import Receipt, SlaveReceipt
+    from creamas_sc.mp.timeouts import set_base_timeout
+except ModuleNotFoundError as error:
+    raise explain_import(error) from None
 
 __all__ = [
     "Container",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -188,6 +189,19 @@ async def test_environment_variables_that_are_no_utf8(monkeypatch: pytest.Monkey
         await menv.spawn_slaves([ANY_PORT], Environment, Manager)
         echo, _ = await menv.spawn(agents.Variables)
         assert await echo.variable("CREAMAS_ODD") == b"\xff\xfe"
+
+
+def test_closing_again_when_the_loop_is_over() -> None:
+    async def main() -> MultiEnvironment:
+        async with MultiEnvironment(ANY_PORT, Environment) as menv:
+            await menv.spawn_slaves([ANY_PORT], Environment, Manager)
+        return menv
+
+    menv = trio.run(main)
+    assert menv.close().graceful
+    assert trio.run(partial(menv.close, as_coro=True)) is menv.close()
+    assert menv.env.close() is None
+    assert trio.run(partial(menv.env.close, as_coro=True)) is None
 
 
 @pytest.mark.parametrize("seed", [-1, "abc", 1.5, True])

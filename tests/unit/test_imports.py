@@ -1,0 +1,33 @@
+"""What an installation without trio says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    ["from creamas_sc import Environment", "import creamas_sc.mp", "import creamas_sc.mp.managers"],
+)
+def test_without_trio(wanted: str) -> None:
+    code = f"import sys; sys.modules['trio'] = None; {wanted}"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert told.returncode == 1
+    last = told.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: environments need trio, which this Python lacks: pip inst")
+
+
+def test_without_trio_artifacts_and_serializers_are_there() -> None:
+    code = (
+        "import sys; sys.modules['trio'] = None; from creamas_sc import Artifact, MsgPack, expose"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_another_missing_module_is_named() -> None:
+    code = "import sys; sys.modules['msgpack'] = None; import creamas_sc.mp"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "ModuleNotFoundError: import of msgpack" in told.stderr
