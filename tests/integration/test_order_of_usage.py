@@ -166,3 +166,13 @@ def test_running_a_module(tmp_path: Path) -> None:
     result = run(runner)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == "done\n"
+
+
+@pytest.mark.parametrize("guard", [False, True])
+def test_a_script_that_names_itself(guard: bool, tmp_path: Path) -> None:
+    body = SYNC.replace("run(menv.spawn(Sum))", 'run(menv.spawn("script:Sum"))')
+    body = body.replace("len(menv.get_agents())", "len(menv.get_agents(agent_cls=Sum))")
+    script = tmp_path / "script.py"
+    script.write_text(HEAD + (guarded(body) if guard else body))
+    result = run(script)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "done\n", "")
