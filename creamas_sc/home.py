@@ -24,6 +24,7 @@ import anyio
 import sniffio
 import trio
 
+from creamas_sc.endings import end_well
 from creamas_sc.loading import end_script_load
 
 __all__ = ["Home", "at_home", "current_home", "portal_home", "run_coroutine"]
@@ -291,6 +292,7 @@ def portal_home() -> Home:
     """The process's background home loop, started at the first call."""
     global _portal
     end_script_load()
+    end_well()
     with _portal_lock:
         if _portal is None:
             portal = _Portal()
@@ -342,6 +344,7 @@ class own_home:
     """
 
     async def __aenter__(self) -> Home:
+        end_well()
         self._nurseries = trio.open_nursery()
         self._home = Home(await self._nurseries.__aenter__())
         self._token = _around.set(self._home)
@@ -364,4 +367,9 @@ def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
     Raises:
         RuntimeError: Called on a home loop, which this would block: await it there.
     """
-    return _block(home_of_thread() or portal_home(), coroutine)
+    try:
+        home = home_of_thread() or portal_home()
+    except BaseException:  # a script's second load ends here: nobody will await it
+        coroutine.close()
+        raise
+    return _block(home, coroutine)

@@ -158,6 +158,14 @@ class Sleeper(CreativeAgent):
         return type(self).cancelled
 
 
+class SlowToClose(CreativeAgent):
+    """Takes half a second to close."""
+
+    @expose
+    async def close(self, folder: str | None = None) -> None:
+        await trio.sleep(0.5)
+
+
 class Killer(CreativeAgent):
     """Kills its process in its act, by ``signal`` or with an exit code."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ import pytest
 # Before anything of the project is imported: calls within an environment pass through the codec,
 # so that what they carry could travel.
 os.environ["CREAMAS_CHECK_LOCAL"] = "1"
+# A shell's background jobs inherit a Ctrl-C that is ignored; scripts under test must get theirs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LEFT_SECONDS = 2.0
 PR_SET_CHILD_SUBREAPER = 36
