@@ -5,10 +5,11 @@
     +-- ProtocolError                  the peer broke the frame protocol
     +-- HandshakeError                 the peer is not one of ours
     +-- ConnectionLost                 the connection ended under a call
-    |   `-- SlaveLost                  ... because the slave's process did
+    |   |-- SlaveLost                  ... because the slave's process did
+    |   `-- HostLost                   ... because a daemon's host did, with its simulation
     +-- DeadlineExceeded               a bounded wait ran out
     +-- CallRefused                    the callee declined before any user code ran
-    |   `-- UnknownAgent, NotExposed, BadArguments, LoadError
+    |   `-- UnknownAgent, UnknownSimulation, NotExposed, BadArguments, BadValue, LoadError
     +-- AgentError                     user code raised
     +-- StartError                     a slave or supervisor did not come up
     `-- NoSlaves                       asked of a MultiEnvironment without slaves
@@ -27,6 +28,7 @@ __all__ = [
     "AgentError",
     "AgentErrors",
     "BadArguments",
+    "BadValue",
     "CallRefused",
     "ConnectionLost",
     "CreamasError",
@@ -34,6 +36,7 @@ __all__ = [
     "DecodeError",
     "EncodeError",
     "HandshakeError",
+    "HostLost",
     "LoadError",
     "NoSlaves",
     "NotExposed",
@@ -41,6 +44,7 @@ __all__ = [
     "SlaveLost",
     "StartError",
     "UnknownAgent",
+    "UnknownSimulation",
 ]
 
 
@@ -127,6 +131,16 @@ class SlaveLost(ConnectionLost):
         self.signal = signal
 
 
+class HostLost(ConnectionLost):
+    """The process that ran a daemon's simulation has ended; the message says how.
+
+    Attributes:
+        expected: Whether somebody closed or killed it; only clients know.
+    """
+
+    expected = False
+
+
 class DeadlineExceeded(CreamasError, TimeoutError):
     """A call's own timeout ran out; ``acknowledged`` says whether the callee confirmed its end."""
 
@@ -165,12 +179,20 @@ class UnknownAgent(CallRefused, KeyError):
     """The environment has no agent of that number."""
 
 
+class UnknownSimulation(CallRefused, KeyError):
+    """The daemon has no simulation of that name."""
+
+
 class NotExposed(CallRefused, AttributeError):
     """The agent has no such method, or it is not marked with ``@expose``."""
 
 
 class BadArguments(CallRefused, TypeError):
     """The arguments do not fit the method's signature."""
+
+
+class BadValue(CallRefused, ValueError):
+    """An argument has the right type and a value that will not do."""
 
 
 class StartError(CreamasError):
@@ -220,16 +242,23 @@ class AgentError(CreamasError):
         told = cls(
             address=address,
             type_name=name,
-            message=str(error) + _asyncio_hint(error),
+            message=_words(error) + _asyncio_hint(error),
             traceback_text=text,
         )
         told.__cause__ = error
         return told
 
 
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # a user's class, whose own __str__ fails: Python's words for that
+        return "<exception str() failed>"
+
+
 def _asyncio_hint(error: BaseException) -> str:
     """A port's commonest slip: asyncio calls in an agent, which always runs under trio."""
-    text = str(error)
+    text = _words(error)
     if isinstance(error, RuntimeError) and "no running event loop" in text:
         used = True
     else:
@@ -281,6 +310,7 @@ WIRE_CODES: dict[str, type[CreamasError]] = {
     for cls in (
         AgentError,
         BadArguments,
+        BadValue,
         CallRefused,
         ConnectionLost,
         CreamasError,
@@ -288,6 +318,7 @@ WIRE_CODES: dict[str, type[CreamasError]] = {
         DecodeError,
         EncodeError,
         HandshakeError,
+        HostLost,
         LoadError,
         NoSlaves,
         NotExposed,
@@ -295,6 +326,7 @@ WIRE_CODES: dict[str, type[CreamasError]] = {
         SlaveLost,
         StartError,
         UnknownAgent,
+        UnknownSimulation,
     )
 }
 _CODES = {cls: code for code, cls in WIRE_CODES.items()}

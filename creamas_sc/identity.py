@@ -1,4 +1,4 @@
-"""Which simulation an environment belongs to, and the key that proves it.
+"""Which simulation an environment belongs to, the key that proves it, and where daemons listen.
 
 A simulation of a `MultiEnvironment` has an id and a random key of its own, which its slaves get
 when they start. An environment that belongs to none is open to this user's other processes: their
@@ -8,6 +8,7 @@ key is in a file only the user can read.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import stat
 import tempfile
@@ -15,12 +16,28 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from creamas_sc.errors import CreamasError
+from creamas_sc.errors import BadValue, CreamasError
+from creamas_sc.wire.handshake import Identity
 
-__all__ = ["Membership", "membership", "user_membership"]
+__all__ = [
+    "Membership",
+    "check_name",
+    "client_identity",
+    "daemon_name",
+    "daemon_socket",
+    "membership",
+    "runtime_folder",
+    "user_membership",
+]
 
 KEY_BYTES = 32
 USER_SIMULATION = "user"
+# What daemons and their clients call themselves in the handshake.
+DAEMON_SIMULATION = "creamas-supervisor"
+DEFAULT_DAEMON = "default"
+# What a unix socket's path may have: sun_path without its closing zero.
+SOCKET_PATH_BYTES = 107
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -62,11 +79,65 @@ def runtime_folder() -> Path:
         folder.mkdir(mode=0o700, parents=True)
     except FileExistsError:
         pass  # what it is comes next
+    except OSError as error:
+        raise CreamasError(
+            f"the folder {folder} cannot be made: {error.strerror}; set XDG_RUNTIME_DIR to a "
+            "folder of yours"
+        ) from error
     status = folder.lstat()
     private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
     if not private or status.st_uid != os.getuid():
         raise CreamasError(f"{folder} must be a folder of yours with mode 0700; remove or mend it")
     return folder
+
+
+def check_name(name: object, what: str) -> str:
+    """``name``, if it will do as the name of a daemon or simulation.
+
+    Args:
+        what: What it names, for the error.
+
+    Raises:
+        BadValue: It is of another form.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise BadValue(
+            f"{name!r} is no name of a {what}: use up to 64 letters, digits, '.', '_' and '-', "
+            "with a letter or digit first"
+        )
+    return name
+
+
+def daemon_name(given: str | None = None) -> str:
+    """``given``, else ``$CREAMAS_DAEMON``, else "default".
+
+    Raises:
+        BadValue: It is no name.
+    """
+    name = given if given is not None else os.environ.get("CREAMAS_DAEMON") or DEFAULT_DAEMON
+    return check_name(name, "daemon")
+
+
+def daemon_socket(name: str) -> Path:
+    """Where the daemon of that name listens.
+
+    Raises:
+        BadValue: It is no name.
+        CreamasError: The folder will not do (see `runtime_folder`), or the path is too long.
+    """
+    path = runtime_folder() / f"{check_name(name, 'daemon')}.sock"
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
+        raise CreamasError(
+            f"the socket's path {path} is longer than the {SOCKET_PATH_BYTES} bytes that the "
+            "system allows: set XDG_RUNTIME_DIR to a shorter folder"
+        )
+    return path
+
+
+def client_identity() -> Identity:
+    """What a client shows to a daemon of its user."""
+    key = user_membership().key
+    return Identity(DAEMON_SIMULATION, key, "client", f"pid {os.getpid()}", os.getpid())
 
 
 def user_membership() -> Membership:

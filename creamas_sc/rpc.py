@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from creamas_sc.errors import BadArguments, NotExposed
@@ -68,19 +68,20 @@ def _signature(method: Callable[..., Any]) -> str:
 
 
 class Caller(Protocol):
-    """What a proxy needs of the environment that it belongs to."""
+    """What a proxy needs of the environment or client that it belongs to."""
 
     def call_agent(
         self, address: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Coroutine[Any, Any, Any]:
-        """Call ``method`` of the agent at ``address``."""
+    ) -> Any:
+        """Call ``method`` of the agent at ``address``; where it does not block, a coroutine."""
 
 
 class Proxy:
     """Stands for an agent wherever it lives; its exposed methods are awaited.
 
-    ``await proxy.evaluate(artifact)`` returns what the agent's ``evaluate`` returns. Proxies of one
-    agent are equal and have its address as ``addr``.
+    ``await proxy.evaluate(artifact)`` returns what the agent's ``evaluate`` returns; of a blocking
+    client, ``proxy.evaluate(artifact)`` does. Proxies of one agent are equal and have its address
+    as ``addr``.
     """
 
     __slots__ = ("_env", "addr", "class_name")
@@ -90,12 +91,12 @@ class Proxy:
         self.addr = addr
         self.class_name = class_name
 
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+    def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("__"):
             raise AttributeError(name)
         env, addr = self._env, self.addr
 
-        def call(*args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
             return env.call_agent(addr, name, args, kwargs)
 
         return call

@@ -1,4 +1,4 @@
-"""Starts the keeper, from wherever this package lies.
+"""Starts the keeper, or a daemon in the background, from wherever this package lies.
 
 Run as a file, not with ``-m``: the caller's working folder and ``sys.path`` then have no say in
 which `supervisor` that is.
@@ -8,14 +8,18 @@ import os
 import sys
 
 
-def _start() -> int:
+def _start(argv: list[str]) -> int:
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     if root not in sys.path:
         sys.path.insert(0, root)
-    from supervisor.keeper import main
+    if argv[:1] == ["daemon"]:
+        from supervisor import daemon
 
-    return main(sys.argv[1:])
+        return daemon.main(argv[1:])
+    from supervisor import keeper
+
+    return keeper.main(argv)
 
 
 if __name__ == "__main__":
-    sys.exit(_start())
+    sys.exit(_start(sys.argv[1:]))

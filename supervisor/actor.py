@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import trio
@@ -15,6 +15,7 @@ import trio
 Entry = Callable[[bytes, "Control"], Awaitable[bytes]]
 
 _clean_path: list[str] = list(sys.path)
+_inherited: tuple[int, ...] = ()
 
 
 class Link(Protocol):
@@ -32,9 +33,13 @@ class Control:
 
     An entry is ``async def entry(spec: bytes, control: Control) -> bytes``; what it returns goes
     into the receipt of its end.
+
+    Attributes:
+        descriptors: Those that its start handed it; its own from here on.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, descriptors: tuple[int, ...] = ()) -> None:
+        self.descriptors = descriptors
         self._link = link
         self._ready = False
         self._stopping = trio.Event()
@@ -71,6 +76,12 @@ def remember_path(path: list[str]) -> None:
     _clean_path = path
 
 
+def remember_descriptors(descriptors: Sequence[int]) -> None:
+    """Name the descriptors that this process has inherited for its entry."""
+    global _inherited
+    _inherited = tuple(descriptors)
+
+
 async def live(order: dict[str, Any], link: Link) -> dict[str, Any]:
     """Run the entry that ``order`` names.
 
@@ -78,7 +89,7 @@ async def live(order: dict[str, Any], link: Link) -> dict[str, Any]:
         ``{"done": payload}``, or ``{"failed": text, "traceback": text}`` where the entry raised,
         SystemExit and KeyboardInterrupt included.
     """
-    control = Control(link)
+    control = Control(link, _inherited)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(control.listen)

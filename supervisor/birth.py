@@ -14,6 +14,10 @@ from typing import NoReturn
 
 from supervisor import kernel
 
+# Those that the zygote has handlers for; blocked while it forks, and until `begin` has reset them:
+# a handler in the child would write into the zygote's own pipe.
+ZYGOTE_SIGNALS = (signal.SIGCHLD, signal.SIGTERM)
+
 
 def begin(zygote_pid: int, keep: Iterable[int], name: str) -> None:
     """Arm this process's death and shed what it inherited of the zygote.
@@ -25,8 +29,9 @@ def begin(zygote_pid: int, keep: Iterable[int], name: str) -> None:
     """
     kernel.die_with_parent(zygote_pid, signal.SIGKILL)
     signal.set_wakeup_fd(-1)
-    for reset in (signal.SIGCHLD, signal.SIGTERM):
-        signal.signal(reset, signal.SIG_DFL)
+    for number in ZYGOTE_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ZYGOTE_SIGNALS)
     # A group of its own: a user's os.killpg(0, ...) must not hit the whole tree.
     os.setpgid(0, 0)
     kernel.name_process(name)

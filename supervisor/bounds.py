@@ -25,3 +25,23 @@ KEEPER_PATIENCE_SECONDS = LADDER_SECONDS + 0.2
 SWEEP_PATIENCE_SECONDS = 0.2
 # A sweep ends when nothing is left, or here: a process in uninterruptible sleep is the kernel's.
 SWEEP_SECONDS = 5.0
+
+# A daemon's host is given this much beyond the grace: its slaves have a ladder of their own.
+HOST_MARGIN_SECONDS = 3.0
+# What `ls` waits for a host to tell of itself, and `fate` for a host's end to be known.
+DESCRIBE_SECONDS = 0.5
+FATE_SECONDS = 0.5
+# A host that is alive and does not answer for this long gets no more clients.
+HAND_OVER_SECONDS = 5.0
+# A client proves itself, and then sends a first request.
+HANDSHAKE_SECONDS = 5.0
+FIRST_REQUEST_SECONDS = 5.0
+# Telling a client why it is refused.
+DISMISS_SECONDS = 0.2
+# Out of descriptors: the kernel keeps clients waiting until some are free.
+ACCEPT_PAUSE_SECONDS = 0.1
+
+# Of a daemon's own start and end, seen by the process that runs it.
+LOCK_SECONDS = 3.0
+LOCK_PAUSE_SECONDS = 0.02
+LISTEN_SECONDS = 20.0

@@ -19,7 +19,7 @@ Recipe for a script that wants a tree of its own::
   own: a Ctrl-C at the terminal reaches the script alone.
 - At the end: close ``ours``, ``keeper.send_signal(SIGCONT)``, and wait for it, within a bound.
 
-Exit status: 0, or 1 where the zygote was killed, or failed.
+Exit status: 0 where the supervisor came to its own end, else 1.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 """The supervisor's process: the root of the actors, served over one control connection.
 
-Calls (target nil; arguments and answers through the codec, as ``(args, kwargs)``):
+Calls of its owner, who started it (see `supervisor.front`):
 
     start(orders, timeout)        -> [{slot, pid, info}]
     stop(slots, grace, payload)   -> [receipt]
     shutdown()                    -> [receipt]; then the supervisor ends
+    listen(settings)              from then on it is a daemon's (see `supervisor.listening`)
+    close_all(grace, payload)     -> [receipt] of the daemon's hosts; then the supervisor ends
 
-Event ``exited``: {slot, pid, exit_code, signal, error, traceback, expected}.
+Event ``exited``: {slot, pid, exit_code, signal, error, traceback, expected, returned}.
 The connection's end is a request to stop all with the default grace.
 """
 
@@ -15,21 +17,23 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import trio
 
-from creamas_sc.errors import BadArguments, CallRefused
-from creamas_sc.wire.codec import Codec, Payload
-from creamas_sc.wire.connection import Connection, Request
+from creamas_sc.errors import CallRefused
 from creamas_sc.wire.frames import FrameReader
 from creamas_sc.wire.streams import ConnectedStream
 from supervisor import seam
-from supervisor.bounds import SWEEP_PATIENCE_SECONDS
+from supervisor.bounds import GRACE_SECONDS, SWEEP_PATIENCE_SECONDS
+from supervisor.front import Front, Method
 from supervisor.processes import open_zygote
 from supervisor.service import Service
 from supervisor.slots import Told
+
+if TYPE_CHECKING:
+    from supervisor.listening import Listening
 
 # A peer that inherited its descriptor is trusted with large specs.
 MAX_FRAME_BYTES = 1 << 30
@@ -51,10 +55,9 @@ async def _supervise(
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(_mind_keeper, keeper_pidfd, zygote_pid)
-        front = _Front(ConnectedStream(control))
-        front.service = Service(simulation, nursery, front.tell_exit)
-        nursery.start_soon(front.mind_signals)
-        await front.serve(zygote.script_gone)
+        owner = _Owner(ConnectedStream(control), tree, simulation, nursery)
+        nursery.start_soon(owner.mind_signals)
+        await owner.serve(zygote.script_gone)
         nursery.cancel_scope.cancel()
 
 
@@ -65,31 +68,34 @@ async def _mind_keeper(keeper_pidfd: int, zygote_pid: int) -> None:
     os.kill(zygote_pid, signal.SIGCONT)
 
 
-class _Front:
-    """The control connection's dispatch."""
+class _Owner:
+    """The one who started this, at the other end of the control connection."""
 
-    service: Service
-
-    def __init__(self, stream: ConnectedStream) -> None:
-        self._codec = Codec()
+    def __init__(
+        self,
+        stream: ConnectedStream,
+        tree: seam.Tree,
+        simulation: seam.Simulation,
+        nursery: trio.Nursery,
+    ) -> None:
         self._stream = stream
+        self._tree = tree
+        self._nursery = nursery
         self._over = trio.Event()
-        self._connection = Connection(
-            stream,
-            self._dispatch,
-            codec=self._codec,
-            reader=FrameReader(MAX_FRAME_BYTES),
-            name="the script",
-        )
+        self._service = Service(simulation, nursery, self._tell_exit)
+        self._listening: Listening | None = None
+        self._front = Front(stream, self._methods(), "the script", FrameReader(MAX_FRAME_BYTES))
 
     async def serve(self, script_gone: trio.Event) -> None:
         """Answer calls until the peer goes, or asks for the end; then stop all actors."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._connection.run)
+            nursery.start_soon(self._front.connection.run)
             await seam.first_of(self._over, self._stream.ended, script_gone)
             # Beside the calls that the connection's end cancels, not after them.
-            await self.service.close()
-            await self._connection.aclose()
+            if self._listening is not None:
+                await self._listening.aclose()
+            await self._service.close()
+            await self._front.connection.aclose()
 
     async def mind_signals(self) -> None:
         """SIGTERM is a request to end all."""
@@ -97,30 +103,36 @@ class _Front:
             async for _ in received:
                 self._over.set()
 
-    def tell_exit(self, told: Told) -> None:
+    def _tell_exit(self, told: Told) -> None:
         """Post the event of an actor's end."""
-        self._connection.post("exited", self._codec.encode(told))
+        self._front.post("exited", told)
 
-    def _dispatch(self, request: Request) -> Awaitable[Payload]:
-        methods: Mapping[str, Callable[..., Awaitable[Any]]] = {
-            "start": self.service.start,
-            "stop": self.service.stop,
+    def _methods(self) -> Mapping[str, Method]:
+        async def start(orders: Sequence[Told], timeout: float | None = None) -> list[Told]:
+            return await self._service.start(orders, timeout)
+
+        return {
+            "start": start,
+            "stop": self._service.stop,
             "shutdown": self._shutdown,
+            "listen": self._listen,
+            "close_all": self._close_all,
         }
-        method = methods.get(request.method)
-        if method is None:
-            raise CallRefused(f"the supervisor has no method {request.method}")
-        return self._call(method, request)
-
-    async def _call(self, method: Callable[..., Awaitable[Any]], request: Request) -> Payload:
-        args, kwargs = self._codec.decode(request.payload)
-        try:
-            answer = method(*args, **kwargs)
-        except TypeError as error:
-            raise BadArguments(str(error)) from error
-        return self._codec.encode(await answer)
 
     async def _shutdown(self) -> list[Told]:
-        receipts = await self.service.close()
+        receipts = await self._service.close()
         self._over.set()
         return receipts
+
+    async def _listen(self, settings: Told) -> None:
+        # Embedded use, whose start is to be short, does without.
+        from supervisor.listening import Listening
+
+        if self._listening is not None:
+            raise CallRefused("this supervisor listens already")
+        self._listening = Listening.open(settings, self._tree, self._nursery, self._over)
+
+    async def _close_all(self, grace: float = GRACE_SECONDS, payload: bytes = b"") -> list[Told]:
+        if self._listening is None:
+            raise CallRefused("this supervisor does not listen")
+        return await self._listening.stop(grace, payload)

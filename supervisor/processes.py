@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from signal import SIGKILL, SIGTERM, Signals
 from typing import Any
@@ -20,6 +20,16 @@ from supervisor.bounds import FORK_SECONDS, STATUS_SECONDS
 
 _MESSAGE_BYTES = 1 << 14
 _CONTROL_BYTES = socket.CMSG_SPACE(struct.calcsize("i"))
+
+
+def describe_end(exit_code: int | None, signal: int | None) -> str:
+    """How a process ended, for a message."""
+    if signal is not None:
+        known = signal in set(Signals)  # the real-time ones have no names
+        return f"was killed by {Signals(signal).name if known else signal}"
+    if exit_code is not None:
+        return f"exited with code {exit_code}"
+    return "ended, how is unknown"
 
 
 class Process:
@@ -52,12 +62,7 @@ class Process:
 
     def describe_end(self) -> str:
         """How it ended, for a message."""
-        if self.signal is not None:
-            known = self.signal in set(Signals)  # the real-time ones have no names
-            return f"was killed by {Signals(self.signal).name if known else self.signal}"
-        if self.exit_code is not None:
-            return f"exited with code {self.exit_code}"
-        return "ended, how is unknown"
+        return describe_end(self.exit_code, self.signal)
 
     def send_signal(self, number: Signals) -> None:
         """Signal it, unless it is over; never another process that has its pid."""
@@ -113,8 +118,11 @@ class Zygote:
         self._waiting: dict[int, _Answer] = {}
         self._running: dict[int, Process] = {}
 
-    async def fork(self, name: str, uid: str, fd: int) -> Process:
+    async def fork(self, name: str, uid: str, fd: int, inherit: Sequence[int] = ()) -> Process:
         """Have an actor forked that talks tractor over ``fd``; its end is watched from then on.
+
+        Args:
+            inherit: What else it gets copies of, for its entry.
 
         Raises:
             OSError: The system refused another process.
@@ -122,8 +130,10 @@ class Zygote:
         """
         serial = next(self._serials)
         answer = self._waiting[serial] = _Answer(name)
-        request = json.dumps({"serial": serial, "name": name, "uid": uid}).encode()
-        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))
+        fds = [fd, *inherit]
+        order = {"serial": serial, "name": name, "uid": uid, "fds": len(fds)}
+        request = json.dumps(order).encode()
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))
         try:
             with trio.fail_after(FORK_SECONDS):
                 await self._sock.sendmsg([request], [rights])

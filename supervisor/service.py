@@ -45,12 +45,26 @@ class Service:
         self._closing = False
         self.numbers = itertools.count()
 
-    async def start(self, orders: Sequence[Told], timeout: float | None = None) -> list[Told]:
+    @property
+    def processes(self) -> list[Told]:
+        """slot, name and pid of those that run, in the order of their starts."""
+        return [
+            {"slot": slot.slot, "name": slot.actor.process.name, "pid": slot.actor.process.pid}
+            for slot in sorted(self._slots.values(), key=lambda slot: slot.number)
+        ]
+
+    async def start(
+        self,
+        orders: Sequence[Told],
+        timeout: float | None = None,
+        inherit: Sequence[int] = (),
+    ) -> list[Told]:
         """Start actors, all or none.
 
         Args:
             orders: For each: slot, name, entry, spec, environ, cwd, path (`supervisor.actor`).
             timeout: Seconds until all are ready, 30 by default.
+            inherit: Descriptors that each gets copies of.
 
         Returns:
             slot, pid and info of each, in the order asked.
@@ -59,7 +73,7 @@ class Service:
             StartError: One failed, or time ran out; whatever had come up is gone again.
         """
         seconds = START_SECONDS if timeout is None else timeout
-        starting = _Start(self, orders)
+        starting = _Start(self, orders, inherit)
         over = trio.Event()
         try:
             with trio.move_on_after(seconds):
@@ -108,11 +122,11 @@ class Service:
                 return slot.gone
         return None
 
-    async def launch(self, order: Told, number: int) -> Slot:
+    async def launch(self, order: Told, number: int, inherit: Sequence[int]) -> Slot:
         """Start one actor's process and the watch over it; does not wait until it is ready."""
         body = {key: order[key] for key in _ORDER_KEYS}
         try:
-            actor = await self._simulation.start(order["name"][:NAME_LENGTH], body)
+            actor = await self._simulation.start(order["name"][:NAME_LENGTH], body, inherit)
         except Died as error:
             process = error.process
             message = f"{process.name} (pid {process.pid}) {error} while starting"
@@ -140,7 +154,7 @@ class Service:
             slot.gone.set()
             if slot.announced:
                 self._ended[slot.slot] = slot
-                self._on_exit({**slot.fate(), "expected": slot.stopping})
+                self._on_exit({**slot.fate(), "expected": slot.stopping, "returned": slot.returned})
 
     async def stop(
         self, slots: Iterable[str] | None, grace: float | None = None, payload: bytes = b""
@@ -172,6 +186,14 @@ class Service:
         self._closing = True
         return await self.stop(None, grace)
 
+    async def kill(self) -> list[Told]:
+        """End all at once, unasked, and take no more."""
+        self._closing = True
+        chosen = sorted(self._slots.values(), key=lambda slot: slot.number)
+        for slot in chosen:
+            slot.kill()
+        return await self._end(chosen, b"", 0)
+
     async def _end(self, slots: Iterable[Slot], payload: bytes, grace: float) -> list[Told]:
         chosen = list(slots)
         began = time.monotonic()
@@ -193,12 +215,13 @@ class Service:
 class _Start:
     """One call of `Service.start` under way."""
 
-    def __init__(self, service: Service, orders: Sequence[Told]) -> None:
+    def __init__(self, service: Service, orders: Sequence[Told], inherit: Sequence[int]) -> None:
         self.slots: dict[str, Slot] = {}
         self.failure: str | None = None
         self.all_ready = trio.Event()
         self._service = service
         self._orders = orders
+        self._inherit = inherit
         self._pending = len(orders)
 
     async def run(self) -> None:
@@ -212,7 +235,8 @@ class _Start:
 
     async def _one(self, order: Told, number: int, scope: trio.CancelScope) -> None:
         try:
-            slot = self.slots[order["slot"]] = await self._service.launch(order, number)
+            slot = await self._service.launch(order, number, self._inherit)
+            self.slots[order["slot"]] = slot
         except StartError as error:
             self._fail(str(error), scope)
             return

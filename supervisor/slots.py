@@ -44,6 +44,11 @@ class Slot:
             return f"{self.describe()} {self.actor.process.describe_end()} while starting"
         return f"{self.describe()} ended before it was ready"
 
+    @property
+    def returned(self) -> bool:
+        """Whether its entry has come to an end without an error."""
+        return self.actor.outcome is not None and self.actor.outcome.payload is not None
+
     def fate(self) -> Told:
         """What is told of every end."""
         process, outcome = self.actor.process, self.actor.outcome
@@ -58,17 +63,17 @@ class Slot:
 
     def receipt(self, seconds: float) -> Told:
         """What is told of a stop."""
-        outcome, fate = self.actor.outcome, self.fate()
+        fate = self.fate()
         step = self._step
+        outcome = self.actor.outcome
         if step is Step.CANCEL and outcome is not None:
             step = Step.REQUEST  # it answered in time, its process took a little longer
-        payload = None if outcome is None else outcome.payload
         return {
             **fate,
             "seconds": seconds,
-            "graceful": payload is not None and fate["exit_code"] == 0,
+            "graceful": self.returned and fate["exit_code"] == 0,
             "ladder": step.value,
-            "payload": payload,
+            "payload": None if outcome is None else outcome.payload,
         }
 
     async def end(self, grace: float, payload: bytes = b"") -> None:
@@ -80,6 +85,12 @@ class Slot:
         await ladder.descend(exited, self._acts(payload), grace)
         if exited.is_set():
             await self.actor.settled.wait()
+
+    def kill(self) -> None:
+        """Take the last step first; `end` then sees it over."""
+        self.stopping = True
+        self._mark(Step.KILL)
+        self.actor.process.kill()
 
     def _acts(self, payload: bytes) -> dict[Step, Act]:
         actor = self.actor

@@ -18,14 +18,16 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from supervisor import birth, kernel
-from supervisor.bounds import ZYGOTE_PATIENCE_SECONDS
+from supervisor.bounds import SWEEP_PATIENCE_SECONDS, ZYGOTE_PATIENCE_SECONDS
 
 _MESSAGE_BYTES = 1 << 14
+# Of one request to fork: the actor's connection, and what it inherits.
+_MAX_DESCRIPTORS = 4
 
 
 def run(
@@ -60,12 +62,13 @@ def run(
         os.close(fd)
     os.write(report_fd, b"%d" % supervisor_pid)
     os.close(report_fd)
-    _Zygote(ours, script_pidfd, supervisor_pid, seam.run_actor).serve()
+    zygote = _Zygote(ours, script_pidfd, supervisor_pid, seam.run_actor)
+    zygote.serve()
     kernel.sweep()
     # A stopped keeper could not adopt and kill what this sweep may have missed.
     if os.getppid() == keeper_pid:
         os.kill(keeper_pid, signal.SIGCONT)
-    os._exit(0)
+    os._exit(0 if zygote.supervisor_status == 0 else 1)
 
 
 @contextmanager
@@ -91,20 +94,24 @@ def _signals_as_bytes() -> int:
     """Turn SIGCHLD and SIGTERM (the keeper's death among its causes) into bytes to poll for."""
     read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    for number in (signal.SIGCHLD, signal.SIGTERM):
+    for number in birth.ZYGOTE_SIGNALS:
         signal.signal(number, lambda *_: None)
     return read
 
 
 class _Zygote:
-    """The loop after start-up. `serve` returns when the tree is to be cleared."""
+    """The loop after start-up. `serve` returns when the tree is to be cleared.
+
+    Attributes:
+        supervisor_status: The supervisor's wait status; None where it did not end first.
+    """
 
     def __init__(
         self,
         requests: socket.socket,
         script_pidfd: int,
         supervisor_pid: int,
-        run_actor: Callable[[str, str, int], int],
+        run_actor: Callable[[str, str, int, Sequence[int]], int],
     ) -> None:
         requests.setblocking(False)
         self._requests = requests
@@ -115,6 +122,7 @@ class _Zygote:
         self._actors: set[int] = set()
         self._outbox: deque[tuple[dict[str, Any], int | None]] = deque()
         self._over = False
+        self.supervisor_status: int | None = None
 
     def serve(self) -> None:
         """Fork, reap and report until the supervisor is gone or a signal says to end."""
@@ -124,8 +132,9 @@ class _Zygote:
         deadline: float | None = None
         self._reap()  # what ended before the handlers stood
         while not self._over:
-            events = select.POLLIN | (select.POLLOUT if self._outbox else 0)
-            poll.register(self._requests, events)
+            if self._requests.fileno() >= 0:
+                events = select.POLLIN | (select.POLLOUT if self._outbox else 0)
+                poll.register(self._requests, events)
             timeout = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
             ready = dict(poll.poll(timeout))
             if not ready and deadline is not None:
@@ -138,8 +147,12 @@ class _Zygote:
                 deadline = time.monotonic() + ZYGOTE_PATIENCE_SECONDS
             if self._wakeup_fd in ready:
                 self._take_signals()
-            if ready.get(self._requests.fileno(), 0) & ~select.POLLOUT:
-                self._take_request()
+            if ready.get(self._requests.fileno(), 0) & ~select.POLLOUT and not self._take_request():
+                # The supervisor is about to end, as SIGCHLD will tell.
+                poll.unregister(self._requests)
+                self._requests.close()
+                self._outbox.clear()
+                deadline = time.monotonic() + SWEEP_PATIENCE_SECONDS
             self._send()
 
     def _take_signals(self) -> None:
@@ -155,6 +168,7 @@ class _Zygote:
         for pid, status in ended:
             if pid == self._supervisor_pid:
                 self._over = True
+                self.supervisor_status = status
             elif pid in self._actors:
                 self._actors.discard(pid)
                 self._outbox.append(({"ended": pid, "status": status}, None))
@@ -162,21 +176,23 @@ class _Zygote:
             for pid in set(kernel.children()) - self._actors - {self._supervisor_pid}:
                 os.kill(pid, signal.SIGKILL)
 
-    def _take_request(self) -> None:
+    def _take_request(self) -> bool:
+        """Serve the next request, if there is one; False where no more will come."""
         try:
-            data, fds, _, _ = socket.recv_fds(self._requests, _MESSAGE_BYTES, 1)
+            data, fds, _, _ = socket.recv_fds(
+                self._requests, _MESSAGE_BYTES, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
         except BlockingIOError:
-            return
+            return True
         except OSError:
-            data, fds = b"", []
+            return False
         if not data:
-            self._over = True
-            return
+            return False
         request = json.loads(data)
         try:
-            if not fds:
+            if len(fds) != request["fds"]:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            pid = self._fork(request, fds[0])
+            pid = self._fork(request, fds)
         except OSError as error:
             self._outbox.append(({"serial": request["serial"], "error": str(error)}, None))
         else:
@@ -186,18 +202,23 @@ class _Zygote:
         finally:
             for fd in fds:
                 os.close(fd)
+        return True
 
-    def _fork(self, request: dict[str, Any], fd: int) -> int:
+    def _fork(self, request: dict[str, Any], fds: Sequence[int]) -> int:
         zygote_pid = os.getpid()
-        pid = os.fork()
-        if pid == 0:
 
-            def act() -> int:
-                birth.begin(zygote_pid, [fd], request["name"])
-                kernel.become_subreaper()  # what it forks away stays findable
-                return self._run_actor(request["name"], request["uid"], fd)
+        def act() -> int:
+            birth.begin(zygote_pid, fds, request["name"])
+            kernel.become_subreaper()  # what it forks away stays findable
+            return self._run_actor(request["name"], request["uid"], fds[0], fds[1:])
 
-            birth.live(act)
+        signal.pthread_sigmask(signal.SIG_BLOCK, birth.ZYGOTE_SIGNALS)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                birth.live(act)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, birth.ZYGOTE_SIGNALS)
         return pid
 
     def _send(self) -> None:
@@ -210,7 +231,7 @@ class _Zygote:
             except BlockingIOError:
                 return
             except OSError:  # the supervisor is gone, as SIGCHLD tells
-                self._over = True
+                pass
             self._outbox.popleft()
             if fd is not None:
                 os.close(fd)

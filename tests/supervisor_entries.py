@@ -6,13 +6,28 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import trio
 
+from creamas_sc.specs import actor_order
+from creamas_sc.supervision import Line
+from creamas_sc.wire import handover
+from creamas_sc.wire.codec import Codec, Payload
+from creamas_sc.wire.connection import Connection, Request
+from creamas_sc.wire.frames import FrameReader
+from creamas_sc.wire.streams import ConnectedStream
 from supervisor.actor import Control
 from supervisor.seam.runtime import tractor
+
+CODEC = Codec()
+# Beyond it a start has been answered.
+MOMENT_SECONDS = 0.05
 
 
 async def obey(spec: bytes, control: Control) -> bytes:
@@ -32,6 +47,12 @@ async def tell_place(spec: bytes, control: Control) -> bytes:
         "pid": os.getpid(),
     }
     await control.ready(json.dumps(place).encode())
+    return await control.wait_stop()
+
+
+async def tell_descriptors(spec: bytes, control: Control) -> bytes:
+    """Tell what this process inherited."""
+    await control.ready(json.dumps(control.descriptors).encode())
     return await control.wait_stop()
 
 
@@ -175,3 +196,127 @@ async def send_garbage(spec: bytes, control: Control) -> bytes:
 def _supervisor_fd() -> int:
     fd: int = tractor.current_actor()._parent_chan.msgstream.stream.socket.fileno()
     return fd
+
+
+async def slow_to_stop(spec: bytes, control: Control) -> bytes:
+    """Take half a second over a request to stop."""
+    await control.ready(b"[]")
+    payload = await control.wait_stop()
+    await trio.sleep(0.5)
+    return b"late with " + payload
+
+
+async def obstinate(spec: bytes, control: Control) -> bytes:
+    """As `ignore_request`, for a host."""
+    await control.ready(b"[]")
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+async def return_later(spec: bytes, control: Control) -> bytes:
+    """End unasked, a moment after being ready."""
+    await control.ready(b"[]")
+    await trio.sleep(MOMENT_SECONDS)
+    return b"bored"
+
+
+async def fail_unasked(spec: bytes, control: Control) -> bytes:
+    """Raise, a moment after being ready."""
+    await return_later(spec, control)
+    raise RuntimeError("broke")
+
+
+async def exit_unasked(spec: bytes, control: Control) -> bytes:
+    """Exit past all that would tell of it."""
+    await return_later(spec, control)
+    os._exit(0)
+
+
+async def reach_for_host(spec: bytes, control: Control) -> bytes:
+    """Start something in the host's own slot."""
+    hand = trio.socket.from_stdlib_socket(socket.socket(fileno=control.descriptors[0]))
+    first = await handover.receive(hand)
+    assert first is not None
+    line = Line(first.sock, lambda told: None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.run)
+        await line.start([actor_order("host", "host", f"{__name__}:obey", b"")])
+    return b""
+
+
+async def host(spec: bytes, control: Control) -> bytes:
+    """A daemon's host in short; ``spec`` is JSON of a `Host`'s fields."""
+    return await Host(control, **json.loads(spec or b"{}")).run()
+
+
+@dataclass
+class Host:
+    """Takes clients and answers ``echo`` to them; has slaves; describes itself.
+
+    Attributes:
+        slaves: How many it starts.
+        runs: Their entry.
+        timeout: Seconds they have to be ready.
+        clients: How many it has.
+        lost: Slots of slaves that have ended unasked.
+    """
+
+    control: Control
+    slaves: int = 0
+    runs: str = "obey"
+    timeout: float | None = None
+    clients: int = 0
+    lost: list[str] = field(default_factory=list)
+
+    async def run(self) -> bytes:
+        """From the first hand-over to the request to stop."""
+        hand = trio.socket.from_stdlib_socket(socket.socket(fileno=self.control.descriptors[0]))
+        with hand:
+            first = await handover.receive(hand)
+            assert first is not None
+            assert (first.kind, first.backlog) == (handover.CONTROL, b"")
+            line = Line(first.sock, self._note_exit, self._serve)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(line.run)
+                nursery.start_soon(self._take_clients, hand, nursery)
+                orders = [self._order(f"slave-{i}") for i in range(self.slaves)]
+                told = await line.start(orders, self.timeout)
+                await self.control.ready(json.dumps([each["pid"] for each in told]).encode())
+                payload = await self.control.wait_stop()
+                await line.stop(None, 1.0, b"")
+                nursery.cancel_scope.cancel()
+        return b"closed with " + payload
+
+    def _order(self, slot: str) -> dict[str, Any]:
+        entry = f"{__name__}:{self.runs}"
+        return actor_order(slot, slot, entry, b"")
+
+    def _note_exit(self, told: Mapping[str, Any]) -> None:
+        if not told["expected"]:
+            self.lost.append(told["slot"])
+
+    async def _take_clients(self, hand: trio.socket.SocketType, nursery: trio.Nursery) -> None:
+        while (handed := await handover.receive(hand)) is not None:
+            reader = FrameReader()
+            connection = Connection(
+                ConnectedStream(handed.sock),
+                self._serve,
+                reader=reader,
+                backlog=reader.receive_data(handed.backlog),
+                name=handed.note,
+            )
+            nursery.start_soon(self._keep, connection)
+
+    async def _keep(self, connection: Connection) -> None:
+        self.clients += 1
+        await connection.run()
+        self.clients -= 1
+
+    def _serve(self, request: Request) -> Payload:
+        args, _ = CODEC.decode(request.payload)
+        answers: dict[str, Any] = {
+            "describe": {"clients": self.clients, **({"lost": self.lost} if self.lost else {})},
+            "attach": {"pid": os.getpid(), "asked": list(args)},
+            "echo": args,
+        }
+        return CODEC.encode(answers[request.method])

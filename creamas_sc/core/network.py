@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,13 @@ class Network:
         """Close the listener and all connections."""
         await self._endpoint.aclose()
 
+    def forget(self, base_urls: Collection[str]) -> None:
+        """Drop what is remembered of environments that will not come back."""
+        for url in base_urls:
+            self._peers.pop(url, None)
+        gone = tuple(base_urls)
+        self._known = {a: proxy for a, proxy in self._known.items() if not a.startswith(gone)}
+
     # ---- references: agents and proxies as values
 
     types = (Agent, Proxy)
@@ -170,6 +177,26 @@ class Network:
             raise _told(address, error) from error
         return self._through_codec(value, f"the reply of {name}") if self._check_local else value
 
+    async def relay(self, address: str, method: str, payload: Payload) -> Payload:
+        """Call a method of the agent at ``address`` for somebody else, the body unopened both ways.
+
+        Args:
+            method: "" to ask for the agent's class only.
+
+        Raises:
+            ValueError: The address is malformed.
+            Exception: As `call_agent`.
+        """
+        host, port, number = split_address(address)
+        if address.startswith(self.base_url):
+            answer = self._answer(number, method, payload)
+            return answer if isinstance(answer, Payload) else await answer
+        try:
+            link = await self._endpoint.connection(host, port)
+            return await link.call(number, method, payload, timeout=self.call_timeout())
+        except ConnectionLost as error:
+            raise await self._explain(address, error) from None
+
     def _through_codec(self, value: Any, root: str) -> Any:
         return self.codec.decode(self.codec.encode(value, root=root))
 
@@ -196,12 +223,17 @@ class Network:
         raise UnknownAgent(f"there is no agent {self.base_url}{number}")
 
     def _serve(self, request: Request) -> Payload | Awaitable[Payload]:
+        return self._answer(request.target, request.method, request.payload)
+
+    def _answer(
+        self, number: int | None, name: str, payload: Payload
+    ) -> Payload | Awaitable[Payload]:
         """Answer a call: at once if its method is no coroutine function."""
-        agent = self.agent(request.target)
-        if not request.method:
+        agent = self.agent(number)
+        if not name:
             return self.codec.encode(class_name(type(agent)))
-        method = exposed_method(agent, request.method)
-        args, kwargs = self.codec.decode(request.payload)
+        method = exposed_method(agent, name)
+        args, kwargs = self.codec.decode(payload)
         try:
             value = start_call(method, args, kwargs)
         except AgentErrors:
@@ -209,8 +241,8 @@ class Network:
         except BaseException as error:
             raise _told(agent.addr, error) from error
         if isawaitable(value):
-            return self._finish(agent, request.method, value)
-        return self._encode_reply(agent, request.method, value)
+            return self._finish(agent, name, value)
+        return self._encode_reply(agent, name, value)
 
     async def _finish(self, agent: Agent, method: str, value: Awaitable[Any]) -> Payload:
         try:

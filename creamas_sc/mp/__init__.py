@@ -12,8 +12,8 @@ try:
     )
     from creamas_sc.mp.managers import EnvManager, MultiEnvManager
     from creamas_sc.mp.multienvironment import MultiEnvironment
-    from creamas_sc.mp.receipt import Receipt, SlaveReceipt
     from creamas_sc.mp.timeouts import set_base_timeout
+    from creamas_sc.receipt import Receipt, SlaveReceipt
 except ModuleNotFoundError as error:
     raise explain_import(error) from None
 

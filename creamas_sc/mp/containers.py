@@ -14,8 +14,8 @@ from creamas_sc.core.environment import Environment
 from creamas_sc.home import Home, at_home, portal_home, sync_or_coro
 from creamas_sc.loading import end_script_load
 from creamas_sc.mp.managers import EnvManager, Manager
-from creamas_sc.mp.receipt import Receipt
 from creamas_sc.mp.slaves import Slave, Slaves
+from creamas_sc.receipt import Receipt
 from creamas_sc.slave import name_process, seed_process
 from creamas_sc.util import run
 

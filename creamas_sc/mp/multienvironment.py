@@ -18,13 +18,13 @@ import trio
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.environment import Environment
 from creamas_sc.errors import AgentError, AgentErrors, NoSlaves, StartError, agent_errors
-from creamas_sc.home import Home, at_home, own_home, sync_or_coro
+from creamas_sc.home import Home, at_home, is_ctrl_c, own_home, sync_or_coro
 from creamas_sc.identity import Membership, membership
 from creamas_sc.loading import end_script_load, portable_name
 from creamas_sc.mp.managers import SPAWN_INDEX
-from creamas_sc.mp.receipt import Receipt
 from creamas_sc.mp.slaves import Slave, Slaves
 from creamas_sc.mp.timeouts import base_timeout, call_timeout
+from creamas_sc.receipt import Receipt
 from creamas_sc.rpc import Proxy
 from creamas_sc.util import create_tasks, get_manager
 
@@ -90,6 +90,7 @@ class MultiEnvironment:
         self._env._seed = seed
         self._slaves = Slaves(member, seed)
         self._env._net.explain_loss = self._slaves.explain_loss
+        self._slaves.on_forget = self._env._net.forget
         self._name = name if isinstance(name, str) else f"{addr[0]}:{addr[1]}"
         self._logger = logger
         self._age = 0
@@ -102,6 +103,8 @@ class MultiEnvironment:
         self._step_artifacts: dict[str, list[Artifact]] | None = None
         self._spawned = 0
         self._receipt: Receipt | None = None
+        # Seconds that slaves have to save and close their agents, asked when a close comes to them.
+        self._slaves_grace: Callable[[], float] = lambda: GRACE_SECONDS
         self._closed = trio.Event()
         self._exits = AsyncExitStack()
 
@@ -447,9 +450,25 @@ class MultiEnvironment:
         for artifact in artifacts:
             self.add_artifact(artifact)
 
-    def get_artifacts(self, agent_name: str | None = None) -> list[Artifact]:
-        """All artifacts, or those that the agent of that name published."""
-        return [a for a in self._artifacts if agent_name is None or a.creator == agent_name]
+    def get_artifacts(
+        self, agent_name: str | None = None, *, since: int = 0, limit: int | None = None
+    ) -> list[Artifact]:
+        """All artifacts, or those that the agent of that name published.
+
+        Args:
+            since: How many of them to leave out, from the first one on.
+            limit: How many to return at most; None for all.
+
+        Raises:
+            ValueError: ``since`` or ``limit`` is no int of at least 0.
+        """
+        for name, value in (("since", since), ("limit", 0 if limit is None else limit)):
+            if type(value) is not int or value < 0:
+                raise ValueError(f"{name} must be an int of at least 0, not {value!r}")
+        found = self._artifacts
+        if agent_name is not None:
+            found = [a for a in found if a.creator == agent_name]
+        return found[since : None if limit is None else since + limit]
 
     def _take_artifact(self, url: str, artifact: Artifact) -> None:
         """A slave tells of an artifact."""
@@ -458,7 +477,10 @@ class MultiEnvironment:
             return
         try:
             self.add_artifact(artifact)
-        except Exception:  # a subclass's; the step, and the other artifacts, are not lost for it
+        except BaseException as error:  # a subclass may raise anything, SystemExit included
+            if is_ctrl_c(error):
+                raise
+            # The step, and the other artifacts, are not lost for it.
             log.exception("an artifact of %s could not be added", url)
 
     # ---- the end
@@ -545,7 +567,7 @@ class MultiEnvironment:
         """End everything; each wait is bounded, so that a cancelled close still closes."""
         try:
             with trio.CancelScope(shield=True):
-                receipt.extend(await self._stop_slaves(GRACE_SECONDS, folder))
+                receipt.extend(await self._stop_slaves(self._slaves_grace(), folder))
                 await self._slaves.aclose()
             with anyio.move_on_after(GRACE_SECONDS, shield=True) as scope:
                 await self._env.close(folder=folder, as_coro=True)

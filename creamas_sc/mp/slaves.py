@@ -11,13 +11,13 @@ from typing import Any
 import trio
 from anyio.abc import TaskStatus
 
-from creamas_sc.embedded import PrivateSupervisor, Told, actor_order
 from creamas_sc.errors import ConnectionLost, CreamasError, HandshakeError, SlaveLost, StartError
 from creamas_sc.home import Home
 from creamas_sc.identity import Membership
 from creamas_sc.loading import portable_name
-from creamas_sc.mp.receipt import SlaveReceipt
-from creamas_sc.slave import SLAVE_ENTRY, SlaveSpec, pack, unpack
+from creamas_sc.receipt import SlaveReceipt
+from creamas_sc.specs import SLAVE_ENTRY, SlaveSpec, actor_order, pack, unpack
+from creamas_sc.supervision import Supervisor, Told, supervisor_factory
 from creamas_sc.wire.endpoint import base_url
 
 __all__ = ["Slave", "Slaves"]
@@ -94,7 +94,12 @@ class Slaves:
     """The slaves of one multi-environment, and the supervisor that owns their processes."""
 
     def __init__(self, member: Membership | None, seed: int | None) -> None:
-        self.supervisor: PrivateSupervisor | None = None
+        self.supervisor: Supervisor | None = None
+        self._make_supervisor = supervisor_factory.get()
+        # Told of each slave that ends unasked.
+        self.on_loss: Callable[[Slave], object] | None = None
+        # Told the base URLs of those that are over and done with.
+        self.on_forget: Callable[[list[str]], object] = list
         # Without a simulation of their own they are the user's environments like any other.
         self._member = None if member is None else (member.simulation, member.key, "slave")
         self._seed = seed
@@ -159,8 +164,8 @@ class Slaves:
         return orders
 
     async def supervise(self, *, task_status: TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
-        """Start the private supervisor and keep it until `aclose`; a task of the home loop."""
-        self.supervisor = PrivateSupervisor(self._note_exit)
+        """Start the supervisor and keep it until `aclose`; a task of the home loop."""
+        self.supervisor = self._make_supervisor(self._note_exit)
         try:
             await self.supervisor.run(task_status=task_status)
         finally:
@@ -191,7 +196,9 @@ class Slaves:
                 await self._connect(slave, connect)
         except BaseException:
             with trio.CancelScope(shield=True):
-                await (self.aclose() if first else self._undo(slots))
+                await self._undo(slots)
+                if first:
+                    await self.aclose()
             self._forget(slots)
             raise
         return started
@@ -219,17 +226,21 @@ class Slaves:
         for slot in slots:
             try:
                 if self.supervisor is not None:
-                    await self.supervisor.stop([slot], 0.0, pack(None))
+                    with trio.move_on_after(LADDER_SECONDS):
+                        await self.supervisor.stop([slot], 0.0, pack(None))
             except CreamasError as error:  # it is gone already, or the supervisor is
                 log.debug("slot %s: %s", slot, error)
 
     def _forget(self, slots: Sequence[str]) -> None:
+        forgotten = []
         for slot in slots:
             self._early_exits.pop(slot, None)
             slave = self._by_slot.pop(slot, None)
             if slave is not None:
                 self._slaves.remove(slave)
                 self._by_url.pop(slave.base_url, None)
+                forgotten.append(slave.base_url)
+        self.on_forget(forgotten)
 
     # ---- losing
 
@@ -243,6 +254,8 @@ class Slaves:
         slave.gone.set()
         if not told["expected"]:
             log.warning("%s", slave.end())
+            if self.on_loss is not None:
+                self.on_loss(slave)
 
     async def explain_loss(self, address: str, error: ConnectionLost) -> Exception:
         """What a lost connection to ``address`` means: a `SlaveLost` if it is a slave's."""
@@ -266,7 +279,9 @@ class Slaves:
         if slaves and self.supervisor is not None:
             try:
                 with trio.move_on_after(grace_seconds + LADDER_SECONDS):
-                    told = await self.supervisor.stop(None, grace_seconds, pack(folder))
+                    told = await self.supervisor.stop(
+                        [slave.slot for slave in slaves], grace_seconds, pack(folder)
+                    )
             except ConnectionLost:
                 told = ()  # the supervisor is gone, and its slaves with it
         by_slot = {receipt["slot"]: receipt for receipt in told}

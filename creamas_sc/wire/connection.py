@@ -54,10 +54,13 @@ in_served_call: ContextVar[bool] = ContextVar("in_served_call", default=False)
 
 
 class Request(NamedTuple):
-    """A call that arrived: ``remaining`` is its deadline in seconds from now, or None."""
+    """A call that arrived: ``remaining`` is its deadline in seconds from now, or None.
+
+    ``target`` is what the peer named, of any type: an agent's number; to a host, its address.
+    """
 
     connection: Connection
-    target: int | None
+    target: Any
     method: str
     payload: Payload
     remaining: float | None
@@ -188,7 +191,12 @@ class Connection:
     # ---- calls of ours
 
     async def call(
-        self, target: int | None, method: str, payload: Payload, *, timeout: float | None = None
+        self,
+        target: int | str | None,
+        method: str,
+        payload: Payload,
+        *,
+        timeout: float | None = None,
     ) -> Payload:
         """Call ``method`` of the peer's ``target`` and return its answer.
 

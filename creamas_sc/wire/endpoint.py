@@ -129,9 +129,17 @@ class Endpoint:
         try:
             link = await self._authenticate(stream, client=False)
             if link is not None:
-                await link.run()
+                await self._keep(link)
         finally:
             self._accepted -= 1
+
+    async def _keep(self, link: Connection) -> None:
+        """Run a connection to its end, and forget it: peers come and go."""
+        try:
+            await link.run()
+        finally:
+            for url in [url for url, each in self._links.items() if each is link]:
+                del self._links[url]
 
     async def _authenticate(self, stream: SocketStream, *, client: bool) -> Connection | None:
         """A connection whose peer has proved itself; of an accepted stranger None, logged once."""
@@ -192,11 +200,16 @@ class Endpoint:
         link = self._links.get(url)
         if link is not None and link.alive:
             return link
-        async with self._opening.setdefault(url, anyio.Lock()):
-            link = self._links.get(url)
-            if link is None or not link.alive:
-                link = await self._open(host, port, timeout)
-            return link
+        lock = self._opening.setdefault(url, anyio.Lock())
+        try:
+            async with lock:
+                link = self._links.get(url)
+                if link is None or not link.alive:
+                    link = await self._open(host, port, timeout)
+                return link
+        finally:
+            if not lock.statistics().locked:  # nobody else waits: the next one makes a new one
+                self._opening.pop(url, None)
 
     async def _open(self, host: str, port: int, timeout: float | None) -> Connection:
         if self._tasks is None:
@@ -221,7 +234,7 @@ class Endpoint:
             link.abort()
             raise ConnectionLost("this environment is closed", may_have_run=False)
         self._links[url] = link
-        tasks.start_soon(link.run)
+        tasks.start_soon(self._keep, link)
         return link
 
 

@@ -149,6 +149,10 @@ class _Filling:
     def complete(self) -> bool:
         return not self._missing
 
+    @property
+    def missing_bytes(self) -> int:
+        return sum(size - len(part) for part, size in self._missing)
+
     def fill(self, data: bytes, start: int) -> int:
         """Take what belongs to the parts from ``data[start:]``; return where the rest starts."""
         view = memoryview(data)
@@ -180,6 +184,15 @@ class FrameReader:
     def in_frame(self) -> bool:
         """Whether a frame has begun and not ended: a stream that ends now was cut."""
         return bool(self._rest) or self._filling is not None
+
+    @property
+    def missing_bytes(self) -> int:
+        """How many bytes the next frame lacks, as far as is known; whoever reads no more at a time
+        never reads beyond that frame.
+        """
+        if self._filling is not None:
+            return self._filling.missing_bytes
+        return self._wanted - len(self._rest)
 
     def receive_data(self, data: Buffer) -> list[Frame]:
         """Take the stream's next bytes and return the frames that they complete.

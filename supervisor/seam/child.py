@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import trio
@@ -14,8 +15,11 @@ from supervisor.seam.runtime import tractor
 _exit_code = 0
 
 
-def run_actor(name: str, uid: str, fd: int) -> int:
+def run_actor(name: str, uid: str, fd: int, inherited: Sequence[int] = ()) -> int:
     """Run a tractor actor that talks to its parent over ``fd``, until it is cancelled.
+
+    Args:
+        inherited: Descriptors for its entry.
 
     Returns:
         The process's exit code: 0, or 1 where the entry failed.
@@ -24,6 +28,7 @@ def run_actor(name: str, uid: str, fd: int) -> int:
     wiring.use_forker(None)
     child = tractor._actor.Actor(name, uid=uid, spawn_method="trio")
     actor.remember_path(path)
+    actor.remember_descriptors(inherited)
     tractor._entry._trio_main(child, parent_addr=("fd", fd))
     return _exit_code
 

@@ -6,7 +6,7 @@ Nothing of tractor's is raised from here: an actor's end is an event and an `Out
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -53,6 +53,7 @@ class Actor:
         self._portal = portal
         self._context: Any = None
         self._stream: Any = None
+        self._cancelled = False
 
     async def request_stop(self, payload: bytes) -> None:
         """Ask the entry to end; one that cannot be asked any more is left alone."""
@@ -65,6 +66,9 @@ class Actor:
 
     async def cancel(self) -> None:
         """Have tractor cancel the actor: the ordinary end of one whose entry has returned."""
+        if self._cancelled:  # a second answer would never come, and tractor waits for it
+            return
+        self._cancelled = True
         if self._context is not None:
             # Its context ends with it, and is not to ask for that over a connection that closes.
             self._context._cancel_called = True
@@ -131,16 +135,20 @@ class Simulation:
         self._actors = actors
         self._tasks = tasks
 
-    async def start(self, name: str, order: dict[str, Any]) -> Actor:
+    async def start(self, name: str, order: dict[str, Any], inherit: Sequence[int] = ()) -> Actor:
         """Start an actor's process and hand it ``order`` (see `supervisor.actor`).
 
         Returns as soon as the process talks; wait for ``ready`` or ``finished`` next.
+
+        Args:
+            inherit: Descriptors that the process gets copies of, as ``Control.descriptors``.
 
         Raises:
             Died: The process ended before it talked.
             OSError: There is no process to be had.
         """
-        started = await self._actors.start_actor(name, enable_modules=[child.__name__])
+        with wiring.inheriting(inherit):
+            started = await self._actors.start_actor(name, enable_modules=[child.__name__])
         actor = Actor(*started)  # what our `new_proc` told its nursery
         self._tasks.start_soon(actor.attend, order)
         return actor

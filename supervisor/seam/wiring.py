@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from typing import Any, NoReturn, Protocol
 
 import trio
@@ -20,8 +21,8 @@ NO_ADDRESS = ("nowhere", 0)
 class Forker(Protocol):
     """Where processes come from."""
 
-    async def fork(self, name: str, uid: str, fd: int) -> Process:
-        """Start a process that runs `run_actor` over ``fd``."""
+    async def fork(self, name: str, uid: str, fd: int, inherit: Sequence[int]) -> Process:
+        """Start a process that runs `run_actor` over ``fd``, with copies of ``inherit``."""
 
 
 class Died(Exception):
@@ -33,6 +34,19 @@ class Died(Exception):
 
 
 _forker: Forker | None = None
+
+# tractor hands nothing on to its `new_proc`, but runs it in a copy of the caller's context.
+_inherit: ContextVar[Sequence[int]] = ContextVar("inherit", default=())
+
+
+@contextmanager
+def inheriting(descriptors: Sequence[int]) -> Iterator[None]:
+    """Have the actors that are started within the block inherit ``descriptors``."""
+    token = _inherit.set(descriptors)
+    try:
+        yield
+    finally:
+        _inherit.reset(token)
 
 
 def use_forker(forker: Forker | None) -> None:
@@ -106,6 +120,8 @@ async def _new_proc(
         await _send_settings(process, portal, subactor, bind_addr, runtime_vars)
         actor_nursery._children[uid] = (subactor, process, portal)
         task_status.started((process, portal, handled))
+        # A start that was cancelled by now was not told: nobody else would ever end the child.
+        await trio.lowlevel.checkpoint_if_cancelled()
         await _outlive(process, actor_nursery._join_procs, handled)
     finally:
         root._peer_connected.pop(uid, None)
@@ -124,7 +140,7 @@ async def _fork(name: str, uid: tuple[str, str], root: Any) -> tuple[Process, tr
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
     with theirs:
         try:
-            process = await _forker.fork(name, uid[1], theirs.fileno())
+            process = await _forker.fork(name, uid[1], theirs.fileno(), _inherit.get())
         except BaseException:
             del root._peer_connected[uid]
             await trio.aclose_forcefully(stream)

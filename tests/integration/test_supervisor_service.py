@@ -220,6 +220,21 @@ async def test_a_cancelled_start_leaves_nothing() -> None:
         assert len(await supervisor.stop()) == 2
 
 
+async def test_a_start_that_is_cancelled_at_any_moment_leaves_nothing() -> None:
+    async with open_supervisor() as supervisor:
+        for moment in range(0, 40, 2):
+            with trio.move_on_after(moment / 1000):
+                await supervisor.start(order("a", "obey"), order("b", "never_ready"))
+        await supervisor.start(order("a", "obey"), order("b", "obey"))
+        assert set(family(supervisor.keeper.pid)) == {
+            "keeper",
+            "zygote",
+            "supervisor",
+            "actor-a",
+            "actor-b",
+        }
+
+
 async def test_bad_requests_are_refused_and_lose_nothing() -> None:
     async with open_supervisor() as supervisor:
         await supervisor.start(order("a", "obey"))

@@ -66,3 +66,21 @@ def test_any_chunking_of_a_damaged_stream_ends_alike(
 @given(st.binary(max_size=200))
 def test_noise_is_refused_or_waited_upon(data: bytes) -> None:
     assert read(data, []) == read(data, list(range(len(data))))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(frames, max_size=5))
+def test_who_reads_what_is_missing_reads_each_frame_alone(sent: list[Frame]) -> None:
+    data = b"".join(map(wire, sent))
+    reader = FrameReader()
+    place = 0
+    for frame in sent:
+        found: list[Frame] = []
+        while not found:
+            missing = reader.missing_bytes
+            assert missing > 0
+            found = reader.receive_data(data[place : place + missing])
+            place += missing
+        assert found == [frame]
+        assert not reader.in_frame
+    assert place == len(data)

@@ -11,8 +11,17 @@ from pathlib import Path
 import pytest
 
 from creamas_sc import identity
-from creamas_sc.errors import CreamasError
-from creamas_sc.identity import KEY_BYTES, Membership, runtime_folder, user_membership
+from creamas_sc.errors import BadValue, CreamasError
+from creamas_sc.identity import (
+    KEY_BYTES,
+    Membership,
+    check_name,
+    client_identity,
+    daemon_name,
+    daemon_socket,
+    runtime_folder,
+    user_membership,
+)
 
 
 @pytest.fixture
@@ -117,3 +126,60 @@ def test_a_simulation_has_an_id_and_a_key_of_its_own() -> None:
     assert one.key != other.key
     assert (one.role, other.role) == ("master", "host")
     assert repr(one.key) not in repr(one)
+
+
+# ---- daemons
+
+
+@pytest.mark.parametrize("name", ["a", "0", "my.daemon_2-x"])
+def test_names(name: str, base: Path) -> None:
+    assert check_name(name, "simulation") == name
+    assert check_name(64 * name[0], "simulation")
+    assert daemon_name(name) == name
+    assert daemon_socket(name) == base / "creamas" / f"{name}.sock"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "-x", "_x", "a/b", "a b", "a\n", "ä", "a" * 65, 7])
+def test_no_names(name: object, base: Path) -> None:
+    with pytest.raises(BadValue, match="is no name of a simulation: use up to 64 letters"):
+        check_name(name, "simulation")
+    with pytest.raises(BadValue, match="is no name of a daemon"):
+        daemon_socket(name)  # type: ignore[arg-type]
+
+
+def test_the_daemon_that_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CREAMAS_DAEMON", raising=False)
+    assert daemon_name() == "default"
+    monkeypatch.setenv("CREAMAS_DAEMON", "other")
+    assert daemon_name() == "other"
+    assert daemon_name("third") == "third"
+    monkeypatch.setenv("CREAMAS_DAEMON", "")
+    assert daemon_name() == "default"
+    monkeypatch.setenv("CREAMAS_DAEMON", "no/name")
+    with pytest.raises(BadValue, match="'no/name'"):
+        daemon_name()
+
+
+def test_a_socket_in_too_deep_a_folder(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = base / ("x" * 90)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+    with pytest.raises(CreamasError, match=r"longer than the 107 bytes .* XDG_RUNTIME_DIR"):
+        daemon_socket("default")
+
+
+def test_a_folder_that_cannot_be_made(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (base / "file").write_text("")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(base / "file"))
+    with pytest.raises(CreamasError, match=r"cannot be made: .*; set XDG_RUNTIME_DIR") as caught:
+        runtime_folder()
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_what_a_client_shows(base: Path) -> None:
+    shown = client_identity()
+    assert (shown.simulation, shown.role, shown.pid) == (
+        "creamas-supervisor",
+        "client",
+        os.getpid(),
+    )
+    assert shown.key == user_membership().key

@@ -98,3 +98,11 @@ async def test_ready_is_told_once() -> None:
     await control.ready(b"")
     with pytest.raises(RuntimeError, match="already"):
         await control.ready(b"")
+
+
+async def test_an_entry_sees_the_descriptors_it_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actor, "_inherited", ())
+    actor.remember_descriptors([7, 8])
+    link = FakeLink(b"")
+    await actor.live(order("a", "tell_descriptors"), link)
+    assert link.sent == [["ready", b"[7, 8]"]]

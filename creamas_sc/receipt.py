@@ -1,9 +1,10 @@
-"""What became of each slave when it was stopped."""
+"""What became of a multi-environment when it was closed, and of each slave when it was stopped."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 __all__ = ["Receipt", "SlaveReceipt"]
 
@@ -33,19 +34,40 @@ class SlaveReceipt:
     ended_by: str
     errors: tuple[str, ...] = ()
 
+    def _wire_state_(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    @classmethod
+    def _from_wire_state_(cls, state: Mapping[str, Any]) -> Self:
+        return cls(**state)
+
 
 class Receipt(list[SlaveReceipt]):
     """One `SlaveReceipt` for each slave, in the order of the slaves.
 
     Attributes:
         saved: What the multi-environment's own `save_info` returned.
+        errors: What its closing raised, as text, where nobody was there to get the error itself.
     """
 
-    def __init__(self, slaves: Iterable[SlaveReceipt] = (), saved: object = None) -> None:
+    def __init__(
+        self,
+        slaves: Iterable[SlaveReceipt] = (),
+        saved: object = None,
+        errors: Iterable[str] = (),
+    ) -> None:
         super().__init__(slaves)
         self.saved = saved
+        self.errors = tuple(errors)
 
     @property
     def graceful(self) -> bool:
         """Whether no slave needed a signal."""
         return all(slave.graceful for slave in self)
+
+    def _wire_state_(self) -> dict[str, Any]:
+        return {"slaves": list(self), "saved": self.saved, "errors": self.errors}
+
+    @classmethod
+    def _from_wire_state_(cls, state: Mapping[str, Any]) -> Self:
+        return cls(**state)

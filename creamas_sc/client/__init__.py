@@ -1,0 +1,56 @@
+"""Clients of the `creamas-supervisor` daemon: simulations that outlive whoever created them.
+
+Start the daemon once, with ``creamas-supervisor start``. Then, in any script or notebook::
+
+    from creamas_sc.client import connect_sync
+
+    with connect_sync() as client:
+        client.create("novelty", slave_addrs=[("localhost", 0)] * 2)
+        with client.attach("novelty") as simulation:
+            painter, addr = simulation.spawn("painters:Painter")  # painters.py is beside the script
+            print(simulation.trigger_all())
+            print(painter.sketches())                             # an exposed method of the agent
+            simulation.start_steps(1000)                          # goes on by itself
+
+    with connect_sync() as client:                                # later, from anywhere
+        with client.attach("novelty") as simulation:
+            print(simulation.wait_steps()["step"], simulation.get_artifacts(limit=10))
+        print(client.close("novelty").graceful)
+
+The same under asyncio or trio, where calls may be made from several tasks::
+
+    async with connect() as client, client.attach("novelty") as simulation:
+        painter, addr = await simulation.spawn("painters:Painter")
+        print(await painter.sketches())
+
+An operation of a simulation is that of `MultiEnvironment`, see `creamas_sc.operations.Mirror`;
+those of the daemon are in `creamas_sc.client.controls.Controls`. Nothing but anyio and msgpack is
+needed here: agents' modules are imported by the daemon's processes.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from creamas_sc.client.asynchronous import Client, Simulation, connect
+    from creamas_sc.client.blocking import SyncClient, SyncSimulation, connect_sync
+
+__all__ = ["Client", "Simulation", "SyncClient", "SyncSimulation", "connect", "connect_sync"]
+
+_MODULES = {
+    "Client": "asynchronous",
+    "Simulation": "asynchronous",
+    "SyncClient": "blocking",
+    "SyncSimulation": "blocking",
+    "connect": "asynchronous",
+    "connect_sync": "blocking",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported at first use: the blocking client needs no event loop.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

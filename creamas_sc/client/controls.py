@@ -1,0 +1,269 @@
+"""What can be asked of a daemon: one place for the names, arguments and answers of both clients."""
+
+from __future__ import annotations
+
+import os
+import sys
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from creamas_sc.client.reach import Reach, our_script, version
+from creamas_sc.errors import BadValue, DecodeError
+from creamas_sc.identity import check_name
+from creamas_sc.loading import MainScript, end_script_load
+from creamas_sc.receipt import Receipt, SlaveReceipt
+from creamas_sc.specs import HOST_ENTRY, HostSpec, pack, process_order, unpack
+from creamas_sc.wire.codec import Codec, Payload
+
+__all__ = ["ATTACH_SECONDS", "END_QUESTIONS", "STOP_SECONDS", "Ask", "Controls"]
+
+# A host that is there answers at once, unless it is stuck.
+ATTACH_SECONDS = 30.0
+# How often the daemon is asked, half a second each, for the end of a host that has said goodbye.
+END_QUESTIONS = 8
+# After the daemon has said that all is closed: its own end.
+STOP_SECONDS = 5.0
+ENVIRONMENT = "creamas_sc.core.environment:Environment"
+RESTARTS = ("temporary", "all")
+
+_CODEC = Codec()
+
+
+class Ask(NamedTuple):
+    """A call to the daemon.
+
+    Attributes:
+        read: Makes of its answer what the user gets.
+    """
+
+    method: str
+    args: tuple[Any, ...]
+    read: Callable[[Any], Any]
+
+    def encoded(self) -> Payload:
+        """The arguments, to be sent."""
+        return _CODEC.encode((self.args, {}))
+
+    def answer(self, payload: Payload) -> Any:
+        """What the daemon answered, for the user."""
+        return self.read(_CODEC.decode(payload))
+
+
+def _as_told(answer: Any) -> Any:
+    return answer
+
+
+STATUS = Ask("status", (), _as_told)
+
+
+def fate(name: str, pid: int) -> Ask:
+    """How a simulation's host ended."""
+    return Ask("fate", (name, pid), _as_told)
+
+
+def attachment(name: str) -> Ask:
+    """Become a client of a simulation's host."""
+    about = {"python": sys.version_info[:2], "script": our_script(), "pid": os.getpid()}
+    return Ask("attach", (check_name(name, "simulation"), about), _as_told)
+
+
+class Controls:
+    """A daemon's operations; of the async client each is awaited.
+
+    Attributes:
+        daemon: The daemon's name.
+        socket: Where it listens.
+        pid: Its process.
+        python: Major and minor of its Python, and so of its simulations'.
+    """
+
+    def __init__(self, daemon: str, socket: Path) -> None:
+        self.daemon = daemon
+        self.socket = socket
+        self.pid = 0
+        self.python = (0, 0)
+
+    def _meet(self, status: Mapping[str, Any]) -> None:
+        self.pid = status["pid"]
+        self.python = version(status["python"])
+
+    @abstractmethod
+    def _ask(self, ask: Ask) -> Any:
+        """Have the daemon answer."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of the daemon {self.daemon!r} (pid {self.pid})>"
+
+    # ---- operations
+
+    def create(
+        self,
+        name: str,
+        *,
+        menv_cls: type | str = "creamas_sc.mp:MultiEnvironment",
+        addr: tuple[str, int] = ("localhost", 0),
+        env_cls: type | str = ENVIRONMENT,
+        mgr_cls: type | str | None = "creamas_sc.mp:MultiEnvManager",
+        seed: int | None = None,
+        env_kwargs: Mapping[str, Any] | None = None,
+        slave_addrs: Sequence[tuple[str, int]] = (),
+        slave_env_cls: type | str = ENVIRONMENT,
+        slave_mgr_cls: type | str = "creamas_sc.mp:EnvManager",
+        slave_kwargs: Sequence[Mapping[str, Any]] | None = None,
+        restart: str = "temporary",
+        timeout: float | None = None,
+    ) -> Any:
+        """Create a simulation, which lives until it is closed, whoever comes and goes.
+
+        Its processes get this one's environment variables, working directory, and, to find
+        modules, the folder of its script, the working directory and PYTHONPATH.
+
+        Args:
+            name: The simulation's: up to 64 letters, digits, ".", "_" and "-".
+            menv_cls: `MultiEnvironment` or a subclass; all classes may be given by name,
+                "package.module:Class", and need not be importable here then.
+            addr, env_cls, mgr_cls, seed, env_kwargs: For its constructor.
+            slave_addrs, slave_env_cls, slave_mgr_cls, slave_kwargs: For `spawn_slaves`; without
+                addresses there are no slaves yet.
+            restart: What the loss of a slave means: "temporary", the simulation goes on without
+                it; "all", it ends.
+            timeout: Seconds that all of it may take.
+
+        Returns:
+            A dict: "name"; "pid" of its host; "addrs", the addresses of its slaves' managers.
+
+        Raises:
+            BadValue: The name will not do, or is taken; ``restart`` is none of the two.
+            LoadError: A class cannot be loaded by its name.
+            StartError: It did not come up; nothing of it is left.
+        """
+        end_script_load()
+        if restart not in RESTARTS:
+            raise BadValue(
+                f"restart must be 'temporary' (the simulation goes on without a lost slave) or "
+                f"'all' (it ends), not {restart!r}"
+            )
+        reach = Reach(self.daemon, self.python)
+        spec = HostSpec(
+            name=check_name(name, "simulation"),
+            menv_cls=reach.name(menv_cls),
+            addr=(addr[0], addr[1]),
+            env_cls=reach.name(env_cls),
+            mgr_cls=None if mgr_cls is None else reach.name(mgr_cls),
+            env_kwargs=reach.kwargs(env_kwargs or {}),
+            seed=seed,
+            slave_addrs=[(host, port) for host, port in slave_addrs],
+            slave_env_cls=reach.name(slave_env_cls),
+            slave_mgr_cls=reach.name(slave_mgr_cls),
+            slave_kwargs=None if slave_kwargs is None else [reach.kwargs(k) for k in slave_kwargs],
+            restart=restart,
+        )
+        order = process_order(HOST_ENTRY, spec.encode(), _search_path())
+        return self._ask(Ask("create", (name, order, _about(spec), timeout), _created))
+
+    def ls(self, all: bool = False) -> Any:
+        """A dict for each simulation: "name", "state" ("starting", "running", "closing", "ended"),
+        "pid", "since" (seconds since 1970), "cause" of its end, and "host", what it tells of
+        itself (None where it does not answer).
+
+        Args:
+            all: Also the last ones that have ended.
+        """
+        return self._ask(Ask("ls", (all,), _as_told))
+
+    def inspect(self, name: str) -> Any:
+        """What there is to know of a simulation: as `ls`, and "about" (how it was created), "cwd",
+        "path", "environ", "processes", and "receipts" of those that have ended.
+
+        Raises:
+            UnknownSimulation: There is none of that name.
+        """
+        return self._ask(Ask("inspect", (name,), _as_told))
+
+    def status(self) -> Any:
+        """The daemon itself: "name", "pid", "version", "python", "since", "socket", "log", and how
+        many "simulations" and "clients" it has."""
+        return self._ask(STATUS)
+
+    def close(self, name: str, folder: str | None = None, timeout: float = 1.0) -> Any:
+        """Close a simulation, for everybody; returns when its processes are gone.
+
+        Args:
+            folder: Passed to `save_info` in its host and slaves, and to the agents' ``close``.
+            timeout: Seconds that each has to save and close its agents.
+
+        Returns:
+            The `Receipt`, as of `MultiEnvironment.close`. Where the host itself had to be forced,
+            its one entry is the host's.
+
+        Raises:
+            UnknownSimulation: There is none of that name.
+        """
+
+        def read(told: Mapping[str, Any]) -> Receipt:
+            return _receipt(name, told)
+
+        payload = pack((folder, timeout))
+        return self._ask(Ask("close", (name, timeout, payload), read))
+
+    def kill(self, name: str) -> Any:
+        """End a simulation at once, saving nothing; how each of its processes ended."""
+        return self._ask(Ask("kill", (name,), _as_told))
+
+    def stop(self, timeout: float = 1.0) -> Any:
+        """Close all simulations and end the daemon; a dict for each simulation.
+
+        Args:
+            timeout: Seconds that each process has to save and close its agents.
+        """
+        return self._ask(Ask("stop", (timeout, pack((None, timeout))), _as_told))
+
+
+def _search_path() -> list[str]:
+    """Where the simulation's processes look for modules beside what their Python has."""
+    script = MainScript.of_this_process()
+    folders = [] if script is None or script.package else [os.path.dirname(script.file)]
+    folders.append(os.getcwd())
+    folders += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    return list(dict.fromkeys(map(os.path.abspath, folders)))
+
+
+def _about(spec: HostSpec) -> dict[str, Any]:
+    return {
+        "menv_cls": spec.menv_cls,
+        "env_cls": spec.env_cls,
+        "mgr_cls": spec.mgr_cls,
+        "seed": spec.seed,
+        "slaves": len(spec.slave_addrs),
+        "slave_env_cls": spec.slave_env_cls,
+        "slave_mgr_cls": spec.slave_mgr_cls,
+        "restart": spec.restart,
+        "script": our_script(),
+        "python": ".".join(map(str, sys.version_info[:3])),
+    }
+
+
+def _created(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": told["name"], "pid": told["pid"], **unpack(told["info"])}
+
+
+def _receipt(name: str, told: Mapping[str, Any]) -> Receipt:
+    """What the host said at its end, or, where it said nothing, how it ended."""
+    if told["payload"]:
+        receipt = unpack(told["payload"])
+        if not isinstance(receipt, Receipt):
+            raise DecodeError(f"the host of {name!r} returned no receipt but {receipt!r}")
+        return receipt
+    host = SlaveReceipt(
+        address=name,
+        pid=told["pid"],
+        exit_code=told.get("exit_code"),
+        signal=told.get("signal"),
+        seconds=told.get("seconds", 0.0),
+        graceful=told.get("graceful", False),
+        ended_by=told.get("ladder", "gone"),  # it had ended when it was to be asked
+        errors=tuple(filter(None, [told.get("error")])),
+    )
+    return Receipt([host])

@@ -1,0 +1,165 @@
+"""A host's process: it runs one simulation's multi-environment for as long as the simulation lives.
+
+It inherits one descriptor, a socket on which its supervisor hands it connections: first its own
+line to the supervisor, then one for each client.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import signal
+import socket
+from typing import Any
+
+import trio
+
+from creamas_sc.errors import BadValue, CreamasError, LoadError, StartError
+from creamas_sc.home import own_home
+from creamas_sc.host.closing import fit_to_travel
+from creamas_sc.host.desk import Desk
+from creamas_sc.host.line import HostLine
+from creamas_sc.host.simulation import HostedSimulation
+from creamas_sc.loading import class_name, load_class
+from creamas_sc.mp import MultiEnvironment
+from creamas_sc.mp.managers import Manager
+from creamas_sc.process_log import open_actor_log
+from creamas_sc.slave import Control, name_process, seed_process
+from creamas_sc.specs import HostSpec, pack, unpack
+from creamas_sc.supervision import supervisor_factory
+from creamas_sc.wire.handover import CONTROL, receive
+
+__all__ = ["main"]
+
+log = logging.getLogger(__name__)
+
+RESTARTS = ("temporary", "all")
+GRACE_SECONDS = 1.0
+# Once all is closed: for answers to be written, and for tasks of the user's that will not end.
+ANSWER_SECONDS = 1.0
+LEAVE_SECONDS = 2
+# Descriptors for as many clients as may be attached, and for the rest.
+DESCRIPTORS = 4096
+# Slaves have indexes from 0 on; random generators depend on it.
+HOST_INDEX = -1
+
+
+async def main(spec: bytes, control: Control) -> bytes:
+    """The entry of a host's process: run a simulation until it is closed.
+
+    Returns:
+        The packed `Receipt` of the slaves.
+
+    Raises:
+        StartError, LoadError, Exception: The simulation did not come up; nothing of it is left.
+        SlaveLost: A slave's loss has ended it.
+    """
+    told = HostSpec.decode(spec)
+    name_process(f"creamas: {told.name} (host)")
+    open_actor_log(role="host")
+    seed_process(True if told.seed is None else told.seed, HOST_INDEX)
+    _allow_descriptors()
+    (descriptor,) = control.descriptors
+    with trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor)) as handovers:
+        first = await receive(handovers)
+        if first is None or first.kind != CONTROL:
+            raise StartError(f"the host of {told.name} was given no line to its supervisor")
+        line = HostLine(first.sock)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(line.run)
+            try:
+                return await _run(told, control, line, handovers)
+            finally:
+                signal.alarm(0)
+                line.end()
+
+
+async def _run(
+    told: HostSpec, control: Control, line: HostLine, handovers: trio.socket.SocketType
+) -> bytes:
+    async with own_home(), trio.open_nursery() as nursery:
+        menv = _make(told, line)
+        simulation = HostedSimulation(menv, told.name, told.restart, nursery)
+        line.describe = simulation.describe
+        await _start(told, menv)
+        await control.ready(pack({"addrs": list(menv.addrs)}))
+        log.info("the simulation %s is up", told.name)
+        desk = Desk(simulation)
+        nursery.start_soon(desk.run, handovers)
+        nursery.start_soon(_mind_requests, control, simulation)
+        nursery.start_soon(_mind_manager, menv, simulation)
+        nursery.start_soon(_mind_line, line, simulation)
+        await simulation.closing.asked.wait()
+        await simulation.close()
+        _bound_leaving()
+        with trio.move_on_after(ANSWER_SECONDS):
+            await simulation.closing.answered()
+        await desk.aclose()
+        nursery.cancel_scope.cancel()
+    if simulation.closing.cause is not None:
+        raise simulation.closing.cause
+    return pack(fit_to_travel(simulation.closing.receipt, pack))
+
+
+def _make(told: HostSpec, line: HostLine) -> MultiEnvironment:
+    """The user's multi-environment, whose slaves this host's supervisor will start."""
+    if told.restart not in RESTARTS:
+        names = " or ".join(map(repr, RESTARTS))
+        raise BadValue(f"restart must be {names}, not {told.restart!r}")
+    menv_cls: Any = load_class(told.menv_cls)
+    if not issubclass(menv_cls, MultiEnvironment):
+        raise LoadError(f"{class_name(menv_cls)} is no subclass of MultiEnvironment")
+    kwargs = {"name": told.name, **told.env_kwargs}
+    if told.seed is not None:
+        kwargs["seed"] = told.seed
+    mgr_cls = None if told.mgr_cls is None else load_class(told.mgr_cls)
+    token = supervisor_factory.set(line.supervisor)
+    try:
+        made: MultiEnvironment = menv_cls(told.addr, load_class(told.env_cls), mgr_cls, **kwargs)
+    finally:
+        supervisor_factory.reset(token)
+    return made
+
+
+async def _start(told: HostSpec, menv: MultiEnvironment) -> None:
+    await menv.env.open()
+    if told.slave_addrs:
+        await menv.spawn_slaves(
+            told.slave_addrs, told.slave_env_cls, told.slave_mgr_cls, told.slave_kwargs
+        )
+
+
+async def _mind_requests(control: Control, simulation: HostedSimulation) -> None:
+    """Close when the supervisor asks for it."""
+    payload = await control.wait_stop()
+    folder, grace = unpack(payload) if payload else (None, GRACE_SECONDS)
+    simulation.ask_close(folder, grace)
+
+
+async def _mind_manager(menv: MultiEnvironment, simulation: HostedSimulation) -> None:
+    """Close when the manager's own `stop` is called."""
+    if isinstance(menv.manager, Manager):
+        await menv.manager.stop_received.wait()
+        simulation.ask_close()
+
+
+async def _mind_line(line: HostLine, simulation: HostedSimulation) -> None:
+    """Close when the supervisor is gone: there is nobody left to own the slaves."""
+    await line.gone.wait()
+    simulation.ask_close(grace=0.0, cause=CreamasError("the supervisor is gone"))
+
+
+def _bound_leaving() -> None:
+    """End this process if it is still there in a while.
+
+    A user's code may shield itself from cancellation for ever; all that matters is closed by now.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(LEAVE_SECONDS)
+
+
+def _allow_descriptors() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < DESCRIPTORS:
+        most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))

@@ -1,0 +1,207 @@
+"""The log of a process of a daemon: JSON lines in a file, readable ones on a terminal.
+
+Lines carry the ids of the process (``simulation``, ``slave``, ``pid``) and of what it is doing
+(``request``). A line is one write to a file opened for appending, so that several processes share a
+file and lines stay whole. A write that fails loses its line and nothing else.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+__all__ = [
+    "FILE_VARIABLE",
+    "SIMULATION_VARIABLE",
+    "bound",
+    "close_log",
+    "open_actor_log",
+    "open_log",
+]
+
+FILE_VARIABLE = "CREAMAS_LOG_FILE"
+SIMULATION_VARIABLE = "CREAMAS_SIMULATION"
+
+STDOUT, STDERR = 1, 2
+FIRST_KEYS = ("timestamp", "level", "event", "logger")
+
+Event = MutableMapping[str, Any]
+
+
+def open_log(file: str | None, *, console: bool = False, **ids: Any) -> None:
+    """Log from here on, through `logging` and structlog alike, from level INFO up.
+
+    Args:
+        file: JSON lines are appended to it; made, with its folder, for the user alone.
+        console: Show lines on standard error too: readable on a terminal, else as JSON.
+        **ids: Stand in every line.
+
+    Raises:
+        OSError: ``file`` cannot be opened.
+    """
+    handlers = [] if file is None else [_LineHandler(_open(file), _json_formatter(ids))]
+    if console:
+        terminal = os.isatty(STDERR)
+        formatter = _readable_formatter(ids) if terminal else _json_formatter(ids)
+        handlers.append(_LineHandler(os.dup(STDERR), formatter))
+    close_log()
+    root = logging.getLogger()
+    for handler in handlers:
+        root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    _send_structlog_to_logging()
+
+
+def close_log() -> None:
+    """Undo `open_log`; does nothing where it was not called."""
+    root = logging.getLogger()
+    for handler in [h for h in root.handlers if isinstance(h, _LineHandler)]:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def open_actor_log(**ids: Any) -> None:
+    """Log into the file that ``CREAMAS_LOG_FILE`` names; does nothing without it.
+
+    Whatever this process and its children print goes there too, as it is. A file that cannot be
+    opened leaves everything as it was, with one line on standard error.
+    """
+    file = os.environ.get(FILE_VARIABLE)
+    if not file:
+        return
+    try:
+        open_log(file, simulation=os.environ.get(SIMULATION_VARIABLE), pid=os.getpid(), **ids)
+        descriptor = _open(file)
+    except OSError as error:
+        print(f"cannot log into {file}: {error}", file=sys.stderr)
+        return
+    _print_into(descriptor)
+
+
+@contextmanager
+def bound(**ids: Any) -> Iterator[None]:
+    """Put ids into the lines that the running task logs in the block."""
+    structlog = sys.modules.get("structlog")
+    if structlog is None:  # no log was opened here
+        yield
+        return
+    with structlog.contextvars.bound_contextvars(**ids):
+        yield
+
+
+class _LineHandler(logging.Handler):
+    """Appends lines to a descriptor, which it closes in the end."""
+
+    def __init__(self, descriptor: int, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self.setFormatter(formatter)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = f"{self.format(record)}\n"
+        except Exception:  # arguments that do not fit the message: the caller's slip, told by it
+            self.handleError(record)
+            return
+        try:
+            os.write(self._descriptor, line.encode("utf-8", "backslashreplace"))
+        except OSError:
+            pass  # the disk is full, or the terminal gone
+
+    def close(self) -> None:
+        self.acquire()
+        descriptor, self._descriptor = self._descriptor, -1
+        self.release()
+        if descriptor >= 0:
+            os.close(descriptor)
+        super().close()
+
+
+class _Forgiving(io.FileIO):
+    """Standard output or error, for which a full disk is no error."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def _open(file: str) -> int:
+    Path(file).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _print_into(descriptor: int) -> None:
+    """Make ``descriptor`` this process's standard output and error."""
+    for number, name in ((STDOUT, "stdout"), (STDERR, "stderr")):
+        try:
+            getattr(sys, name).flush()
+        except (AttributeError, OSError, ValueError):
+            pass  # there was none, or it is closed
+        os.dup2(descriptor, number)
+        raw = io.BufferedWriter(_Forgiving(number, "w", closefd=False))
+        # Flushed at each line's end, so that lines of several processes stay whole.
+        text = io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True)
+        setattr(sys, name, text)
+    os.close(descriptor)
+
+
+def _json_formatter(ids: Event) -> logging.Formatter:
+    from structlog.processors import JSONRenderer, format_exc_info
+
+    return _formatter(ids, format_exc_info, JSONRenderer(default=repr, ensure_ascii=False))
+
+
+def _readable_formatter(ids: Event) -> logging.Formatter:
+    from structlog.dev import ConsoleRenderer, plain_traceback
+
+    colors = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    renderer = ConsoleRenderer(
+        colors=colors, exception_formatter=plain_traceback, sort_keys=False, pad_event_to=0
+    )
+    return _formatter(ids, renderer)
+
+
+def _formatter(ids: Event, *last: Callable[..., Any]) -> logging.Formatter:
+    from structlog.stdlib import ProcessorFormatter
+
+    return ProcessorFormatter(
+        foreign_pre_chain=_first_processors(),
+        processors=[ProcessorFormatter.remove_processors_meta, _adder(ids), *last],
+    )
+
+
+def _first_processors() -> list[Callable[..., Any]]:
+    from structlog.contextvars import merge_contextvars
+    from structlog.processors import TimeStamper
+    from structlog.stdlib import add_log_level, add_logger_name
+
+    return [merge_contextvars, add_log_level, add_logger_name, TimeStamper("iso", utc=True)]
+
+
+def _adder(ids: Event) -> Callable[..., Event]:
+    known = {name: value for name, value in ids.items() if value is not None}
+
+    def add(_logger: Any, _method: str, event: Event) -> Event:
+        first = {key: event[key] for key in FIRST_KEYS if key in event}
+        return {**first, **known, **event}
+
+    return add
+
+
+def _send_structlog_to_logging() -> None:
+    import structlog
+
+    structlog.configure(
+        processors=[*_first_processors(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,105 @@
+"""Connections handed from one process to another, with the bytes that were read from them.
+
+One packet of a SEQPACKET socket hands over one connection: msgpack ``[kind, note, backlog]``, and
+the connection's descriptor beside it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import struct
+from typing import Final, NamedTuple
+
+import msgpack
+import trio
+
+__all__ = ["CLIENT", "CONTROL", "MAX_BACKLOG_BYTES", "Handed", "receive", "send"]
+
+log = logging.getLogger(__name__)
+
+CONTROL: Final = "control"
+"""Kind of the first one: the way between a host and its supervisor."""
+CLIENT: Final = "client"
+"""Kind of all others: a client that has proved itself and asked to be attached."""
+
+MAX_BACKLOG_BYTES: Final = 1 << 15
+# A packet larger than this was not sent by `send`.
+_PACKET_BYTES: Final = MAX_BACKLOG_BYTES + (1 << 12)
+_MAX_NOTE_LENGTH: Final = 500
+_INT: Final = struct.calcsize("i")
+
+
+class Handed(NamedTuple):
+    """A connection that was handed over.
+
+    Attributes:
+        kind: `CONTROL` or `CLIENT`.
+        note: Who is at its other end, for messages.
+        backlog: What was read from it already.
+        sock: The connection, non-blocking; the receiver's own from here on.
+    """
+
+    kind: str
+    note: str
+    backlog: bytes
+    sock: socket.socket
+
+
+async def send(sock: trio.socket.SocketType, kind: str, note: str, backlog: bytes, fd: int) -> None:
+    """Hand over the connection ``fd``; the caller still has its own copy to close.
+
+    Waits while the receiver takes nothing; cancelled, it has handed over nothing.
+
+    Raises:
+        OSError: The receiver is gone.
+        ValueError: The backlog has more than `MAX_BACKLOG_BYTES`.
+    """
+    if len(backlog) > MAX_BACKLOG_BYTES:
+        raise ValueError(f"{len(backlog)} bytes of backlog are over {MAX_BACKLOG_BYTES}")
+    packet: bytes = msgpack.packb([kind, note[:_MAX_NOTE_LENGTH], backlog])
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))
+    await sock.sendmsg([packet], [rights])
+
+
+async def receive(sock: trio.socket.SocketType) -> Handed | None:
+    """Wait for the next connection; None where no more will come.
+
+    One that cannot be taken, as this process has no descriptor left for it, is closed: its peer
+    sees the end.
+    """
+    while True:
+        try:
+            packet, ancillary, _, _ = await sock.recvmsg(
+                _PACKET_BYTES, socket.CMSG_SPACE(_INT), socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:  # the sender ended with packets of ours unread
+            return None
+        if not packet:
+            return None
+        descriptors = [
+            fd
+            for level, kind, data in ancillary
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+            for fd in struct.unpack(f"{len(data) // _INT}i", data[: len(data) // _INT * _INT])
+        ]
+        handed = _opened(packet, descriptors)
+        if handed is not None:
+            return handed
+        for fd in descriptors:
+            os.close(fd)
+
+
+def _opened(packet: bytes, descriptors: list[int]) -> Handed | None:
+    try:
+        kind, note, backlog = msgpack.unpackb(packet)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        log.warning("a connection was handed over wrongly: %r", error)
+        return None
+    if len(descriptors) != 1:
+        log.warning("the connection of %s cannot be taken: no descriptor is left for it", note)
+        return None
+    connection = socket.socket(fileno=descriptors[0])
+    connection.setblocking(False)
+    return Handed(kind, note, backlog, connection)

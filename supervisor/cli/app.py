@@ -1,0 +1,83 @@
+"""The verbs, in the order and groups of ``--help``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cyclopts import App, Group, Parameter
+
+from supervisor.cli import attach, create, daemon, logs, simulations, steps
+from supervisor.cli.exits import EXIT_CODES
+from supervisor.cli.settings import SETTINGS_HELP, config_file
+
+__all__ = ["build"]
+
+INTRODUCTION = """\
+Simulations that outlive the scripts and terminals which look at them.
+
+A first tour:
+
+    creamas-supervisor start
+    creamas-supervisor create novelty --slaves 2 --agents painters.py:Painter=24
+    creamas-supervisor step novelty 1000
+    creamas-supervisor attach novelty
+    creamas-supervisor stop
+
+Each verb has a --help of its own, with examples."""
+
+VERBS: dict[str, tuple[Callable[..., int], ...]] = {
+    "Daemon": (daemon.start, daemon.status, daemon.stop, daemon.run),
+    "Simulations": (
+        simulations.ls,
+        create.create,
+        simulations.inspect,
+        attach.attach,
+        steps.step,
+        steps.pause,
+        steps.resume,
+        steps.wait,
+        logs.logs,
+        simulations.close,
+        simulations.kill,
+    ),
+}
+
+
+def build() -> App:
+    """The application; its errors and results come back to the caller."""
+    groups: dict[str, Any] = {name: Group.create_ordered(name) for name in (*VERBS, "Other")}
+    app = App(
+        name="creamas-supervisor",
+        help=INTRODUCTION,
+        help_format="plaintext",
+        help_epilogue=f"{EXIT_CODES}\n\n{SETTINGS_HELP.format(file=config_file())}",
+        version=_version,
+        usage="Usage: creamas-supervisor VERB [ARGUMENTS] [OPTIONS]",
+        exit_on_error=False,
+        print_error=False,
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+        default_parameter=Parameter(negative=(), show_default=False),
+        group_parameters=Group("Options"),
+    )
+    app["--help"].group = app["--version"].group = groups["Other"]
+    for name, verbs in VERBS.items():
+        for place, verb in enumerate(verbs):
+            app.command(
+                verb,
+                name=verb.__name__,
+                group=groups[name],
+                sort_key=place,
+                help_epilogue=EXIT_CODES,
+            )
+    return app
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # slow to import
+
+    try:
+        return version("creamas-sc")
+    except PackageNotFoundError:
+        return "unknown: not installed"

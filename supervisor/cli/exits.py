@@ -1,0 +1,87 @@
+"""Exit codes, and which of them an error means."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from creamas_sc.errors import (
+    HOW_TO_INSTALL,
+    AgentErrors,
+    ConnectionLost,
+    CreamasError,
+    DeadlineExceeded,
+    HandshakeError,
+    HostLost,
+    SlaveLost,
+)
+
+__all__ = ["BY_FORCE", "EXIT_CODES", "Exit", "Failure", "Terminated", "explain"]
+
+
+class Exit(IntEnum):
+    """What the command ends with."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_RUNNING = 3  # of `status` only
+    UNKNOWN = 4  # of `status` only
+    UNREACHABLE = 69
+    TIMED_OUT = 75
+    DENIED = 77
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+EXIT_CODES = """\
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 69 no daemon reached,
+75 timed out, 77 denied, 130 after Ctrl-C, 143 after SIGTERM.
+Of status: 0 running, 3 not running, 4 unknown."""
+
+
+# How a process ended that did not do so when it was asked.
+BY_FORCE = ("term", "kill")
+
+
+class Terminated(BaseException):
+    """SIGTERM came."""
+
+
+class Failure(Exception):
+    """The command cannot do what it was asked to.
+
+    Args:
+        message: What is wrong and what to do, in one line.
+    """
+
+    def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+# The first that fits counts.
+_CODES: tuple[tuple[tuple[type[BaseException], ...], Exit], ...] = (
+    ((HostLost, SlaveLost), Exit.FAILED),
+    ((HandshakeError, PermissionError), Exit.DENIED),
+    ((DeadlineExceeded, TimeoutError), Exit.TIMED_OUT),
+    ((ConnectionLost, ConnectionRefusedError), Exit.UNREACHABLE),
+)
+
+
+def explain(error: Exception) -> tuple[Exit, str]:
+    """The exit code that an error means, and the line that tells it.
+
+    Raises:
+        Exception: ``error`` itself, where it is a fault of this program.
+    """
+    if isinstance(error, Failure):
+        return error.code, str(error)
+    if not isinstance(error, (CreamasError, AgentErrors, OSError, ImportError)):
+        raise error
+    text = str(error)
+    if isinstance(error, ModuleNotFoundError):
+        text = f"this needs {error.name}, which this Python lacks: {HOW_TO_INSTALL}"
+    if isinstance(error, AgentErrors):
+        text = f"{error.message}: {next(iter(error.failures.values()), '')}"
+    code = next((code for kinds, code in _CODES if isinstance(error, kinds)), Exit.FAILED)
+    return code, " ".join(text.split()) or type(error).__name__

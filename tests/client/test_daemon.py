@@ -1,0 +1,148 @@
+"""What is asked of the daemon itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from creamas_sc.client import connect_sync
+from creamas_sc.errors import BadValue, LoadError, StartError, UnknownSimulation
+from creamas_sc.receipt import Receipt
+from tests.client.conftest import running_daemon
+from tests.clients import BOUND_SECONDS, SOCIETY, Named, connected, each_client, plain
+
+TWO = [("localhost", 0)] * 2
+
+
+@each_client
+async def test_the_life_of_a_simulation(kind: str, named: Named) -> None:
+    name = named()
+    async with connected(kind) as client:
+        made = await client.create(name, slave_addrs=TWO, slave_mgr_cls=f"{SOCIETY}:Curator")
+        assert made["name"] == name
+        assert len(made["addrs"]) == 2
+        (summary,) = [told for told in await client.ls() if told["name"] == name]
+        assert (summary["state"], summary["pid"]) == ("running", made["pid"])
+        assert summary["host"]["slaves"] == 2
+        receipt = await client.close(name)
+        assert isinstance(receipt, Receipt)
+        assert [slave.address for slave in receipt] == made["addrs"]
+        assert receipt.graceful
+        assert name not in [told["name"] for told in await client.ls()]
+        (ended,) = [told for told in await client.ls(all=True) if told["name"] == name]
+        assert (ended["state"], ended["cause"]) == ("ended", "closed")
+
+
+@each_client
+async def test_what_it_gets_from_its_creator(
+    kind: str, named: Named, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = named()
+    monkeypatch.setenv("STYLE", "cubist \udcff")
+    async with connected(kind) as client:
+        await client.create(name, menv_cls=f"{SOCIETY}:Studio", restart="all")
+        told = await client.inspect(name)
+        assert told["cwd"] == os.getcwd()
+        assert os.getcwd() in told["path"]
+        assert not any("site-packages" in folder for folder in told["path"][1:])
+        assert told["environ"]["STYLE"].encode("latin-1") == b"cubist \xff"
+        assert told["about"]["menv_cls"] == f"{SOCIETY}:Studio"
+        assert told["about"]["restart"] == "all"
+        assert [process["slot"] for process in told["processes"]] == ["host"]
+        await client.kill(name)
+
+
+def test_seed(daemon: object, named: Named) -> None:
+    name = named()
+    with connect_sync(timeout=BOUND_SECONDS) as client:
+        client.create(name, seed=3)
+        assert client.inspect(name)["about"]["seed"] == 3
+        with client.attach(name) as simulation:
+            assert simulation.get_seed() == 3
+
+
+@each_client
+async def test_status(kind: str, named: Named) -> None:
+    async with connected(kind) as client:
+        status = await client.status()
+        assert status["name"] == "default"
+        assert status["socket"] == str(client.socket)
+        assert status["pid"] == client.pid
+        assert repr(plain(client)).endswith(f"of the daemon 'default' (pid {client.pid})>")
+
+
+@each_client
+async def test_kill(kind: str, named: Named) -> None:
+    name = named()
+    async with connected(kind) as client:
+        await client.create(name, slave_addrs=TWO)
+        receipts = await client.kill(name)
+        assert sorted(receipt["slot"] for receipt in receipts) == ["host", "slave-0", "slave-1"]
+
+
+@each_client
+async def test_close_saves(kind: str, named: Named, tmp_path: Path) -> None:
+    name = named()
+    async with connected(kind) as client:
+        await client.create(name, menv_cls=f"{SOCIETY}:Studio", slave_addrs=TWO)
+        receipt = await client.close(name, str(tmp_path), timeout=2.0)
+        assert receipt.saved == ("saved", str(tmp_path))
+
+
+@each_client
+async def test_no_such_simulation(kind: str, named: Named) -> None:
+    name = named()
+    async with connected(kind) as client:
+        for ask in (client.close, client.kill, client.inspect):
+            with pytest.raises(UnknownSimulation, match=f"{name!r}.*`create`"):
+                await ask(name)
+        with pytest.raises(UnknownSimulation, match=f"{name!r}.*`create`"):
+            async with client.attach(name):
+                pass
+
+
+@each_client
+async def test_what_cannot_be_created(kind: str, named: Named) -> None:
+    name = named()
+    async with connected(kind) as client:
+        await client.create(name)
+        with pytest.raises(BadValue, match=f"{name!r} already"):
+            await client.create(name)
+        with pytest.raises(BadValue, match=r"'temporary' .* or 'all' .*, not 'always'"):
+            await client.create(named(), restart="always")
+        with pytest.raises(BadValue, match="no name of a simulation"):
+            await client.create("a/b")
+        with pytest.raises(LoadError, match="'Studio' is no class name"):
+            await client.create(named(), menv_cls="Studio")
+        with pytest.raises(StartError, match=r"module 'nowhere' .* does not import"):
+            await client.create(named(), menv_cls="nowhere:Studio")
+        with pytest.raises(StartError, match=r"module 'nowhere' .* does not import"):
+            await client.create(named(), slave_addrs=TWO, slave_env_cls="nowhere:Env")
+        with pytest.raises(TypeError):
+            await client.create(named(), nothing=1)
+        # All of them are undone.
+        assert [told["name"] for told in await client.ls()] == [name]
+        await client.kill(name)
+
+
+@each_client
+async def test_classes_instead_of_names(kind: str, named: Named) -> None:
+    """A class that this process has is sent by its name."""
+
+    class Local:
+        pass
+
+    async with connected(kind) as client:
+        with pytest.raises(LoadError, match="defined inside a function"):
+            await client.create(named(), menv_cls=Local)
+
+
+def test_stop(tmp_path: Path, named: Named) -> None:
+    with running_daemon("another", tmp_path) as process:
+        with connect_sync("another", timeout=BOUND_SECONDS) as client:
+            client.create("sim", slave_addrs=TWO)
+            (told,) = client.stop()
+            assert told["name"] == "sim"
+            assert process.wait(10) == 0

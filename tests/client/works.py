@@ -1,0 +1,36 @@
+"""What travels between the simulations of these tests and their clients: needs no trio."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from creamas_sc import Artifact
+from creamas_sc.serializers import register
+
+
+class Sketch(Artifact):
+    """An artifact with an attribute of its own."""
+
+    def __init__(self, creator: Any, obj: Any, style: str) -> None:
+        super().__init__(creator, obj, domain=list)
+        self.style = style
+
+
+class Point:
+    """Travels by a registered pair of functions."""
+
+    def __init__(self, x: float, y: float) -> None:
+        self.x, self.y = x, y
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Point) and (self.x, self.y) == (other.x, other.y)
+
+    def __hash__(self) -> int:
+        return hash((self.x, self.y))
+
+
+class Stranger:
+    """Cannot travel."""
+
+
+register(Point, lambda point: [point.x, point.y], lambda xy: Point(*xy))

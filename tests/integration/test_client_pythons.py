@@ -1,0 +1,119 @@
+"""The client's tests under today's anyio and trio, on every supported Python that is found here.
+
+The daemon runs on this test's own Python, under whose anyio the suite runs them too. Nothing but
+packages is downloaded: a Python that is not there is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# Each with the blocking client and one loop; CREAMAS_TEST_ALL=1 runs all there are on each.
+PYTHONS = {"3.11": "not trio", "3.12": "not asyncio", "3.13": "not trio", "3.14": "not asyncio"}
+NEWEST = ["anyio>=4.11", "trio>=0.31"]
+BUILD_SECONDS = 120
+TEST_SECONDS = 120
+SETTINGS = """
+[pytest]
+addopts = --strict-markers --import-mode=importlib -ra -p no:cacheprovider
+pythonpath = {root}
+filterwarnings = error
+"""
+
+
+def found_python(version: str) -> str | None:
+    """An interpreter of that version: this one, on the PATH, or in the places of pyenv and uv."""
+    if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
+        return sys.executable
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    candidates = [str(path) for path in sorted(pyenv.glob(f"versions/{version}.*/bin/python"))]
+    candidates += filter(None, [shutil.which(f"python{version}"), _found_by_uv(version)])
+    return next((each for each in candidates if _is(each, version)), None)
+
+
+def _found_by_uv(version: str) -> str | None:
+    if shutil.which("uv") is None:
+        return None
+    told = _run(["uv", "python", "find", "--no-python-downloads", "--no-project", version])
+    return told.stdout.strip() if told.returncode == 0 else None
+
+
+def _is(python: str, version: str) -> bool:
+    # A shim on the PATH may name a Python that is not there.
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    return _run([python, "-I", "-c", code]).stdout.strip() == version
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
+    )
+
+
+def environment(folder: Path, python: str, packages: list[str]) -> Path:
+    """A virtual environment with the client's dependencies, and pytest; its Python."""
+    made = folder / "bin" / "python"
+    wanted = [*packages, "msgpack", "pytest"]
+    if shutil.which("uv") is not None:
+        steps = [
+            ["uv", "venv", "-q", "--no-project", "-p", python, str(folder)],
+            ["uv", "pip", "install", "-q", "-p", str(made), *wanted],
+        ]
+    else:
+        steps = [[python, "-m", "venv", str(folder)], [str(made), "-m", "pip", "install", *wanted]]
+    for step in steps:
+        told = _run(step)
+        assert told.returncode == 0, told.stderr
+    return made
+
+
+def _outcome(version: str, folder: Path) -> subprocess.CompletedProcess[str] | None:
+    """The run of the client's tests on that Python; None where there is none."""
+    python = found_python(version)
+    if python is None:
+        return None
+    folder.mkdir()
+    made = environment(folder / "venv", python, NEWEST)
+    settings = folder / "pytest.ini"
+    settings.write_text(SETTINGS.format(root=ROOT))
+    tests = ["tests/client", "tests/unit/test_blocking.py", "tests/unit/test_client_calls.py"]
+    chosen = [] if os.environ.get("CREAMAS_TEST_ALL") else ["-k", PYTHONS[version]]
+    return subprocess.run(
+        [made, "-m", "pytest", "-q", "-c", settings, f"--rootdir={ROOT}", *tests, *chosen],
+        cwd=ROOT,
+        env={**os.environ, "CREAMAS_TEST_PYTHON": sys.executable, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=TEST_SECONDS,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def outcomes(
+    _surroundings: None, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, subprocess.CompletedProcess[str] | None]:
+    """All runs, two at a time: they wait more than they work."""
+    folder = tmp_path_factory.mktemp("pythons")
+    with ThreadPoolExecutor(2) as pool:
+        runs = {version: pool.submit(_outcome, version, folder / version) for version in PYTHONS}
+    return {version: run.result() for version, run in runs.items()}
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_the_clients_tests(
+    version: str, outcomes: dict[str, subprocess.CompletedProcess[str] | None]
+) -> None:
+    told = outcomes[version]
+    if told is None:
+        pytest.skip(f"there is no Python {version} here")
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert " passed" in told.stdout

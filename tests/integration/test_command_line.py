@@ -1,0 +1,436 @@
+"""The command line with a real daemon: here where that can be, else in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from creamas_sc.identity import daemon_socket
+from supervisor.cli import main
+from tests.fake_daemon import FakeDaemon
+
+BOUND_SECONDS = 15.0
+COMMAND = [sys.executable, "-m", "supervisor.cli"]
+AGENTS = """
+import time
+
+from creamas_sc import Artifact, CreativeAgent, expose
+
+
+class Painter(CreativeAgent):
+    def __init__(self, environment, colour="red"):
+        super().__init__(environment)
+        self.colour = colour
+        print("painting in", colour)
+
+    @expose
+    async def act(self):
+        self.publish(Artifact(self, self.colour, domain=str))
+
+
+class Clumsy(CreativeAgent):
+    @expose
+    async def act(self):
+        raise ValueError("dropped the brush")
+
+
+class Unborn(CreativeAgent):
+    def __init__(self, environment):
+        raise ValueError("not today")
+
+
+class Stubborn(CreativeAgent):
+    @expose
+    async def act(self):
+        pass
+
+    def close(self, folder=None):
+        time.sleep(60)
+"""
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A daemon for all tests here, and a folder with agents, which is the current one."""
+    folder = tmp_path_factory.mktemp("command-line")
+    (folder / "agents_of_test.py").write_text(AGENTS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(folder))
+        patch.setenv("CREAMAS_LOG_FOLDER", str(folder / "logs"))
+        patch.setenv("CREAMAS_DAEMON", "cli")
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+        patch.chdir(folder)
+        assert main(["start"]) == 0
+        try:
+            yield folder
+        finally:
+            assert main(["stop", "--timeout", "0.1"]) == 0
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command here; its exit code, standard output and standard error."""
+
+    def command(*words: str) -> tuple[int, str, str]:
+        code = main(list(words))
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return command
+
+
+@pytest.fixture
+def sim(run: Run) -> Iterator[str]:
+    """A simulation of four painters in two slaves."""
+    words = ["--slaves", "2", "--agents", "agents_of_test.py:Painter=4", "--seed", "1"]
+    assert run("create", "sim", *words)[0] == 0
+    yield "sim"
+    main(["kill", "sim"])
+
+
+def ask(run: Run, *words: str) -> Any:
+    """What a verb tells programs."""
+    code, out, err = run(*words, "--json")
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+@contextmanager
+def started(*words: str) -> Iterator[subprocess.Popen[str]]:
+    """The command in a process of its own, which ends in a bounded time."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*COMMAND, *words], stdout=pipe, stderr=pipe, text=True) as process:
+        bound = threading.Timer(BOUND_SECONDS, process.kill)
+        bound.start()
+        try:
+            yield process
+        finally:
+            bound.cancel()
+            process.kill()
+            bound.join()
+
+
+def line_with(process: subprocess.Popen[str], text: str) -> str:
+    """The next line of standard output that has ``text``."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if text in line:
+            return str(line)
+    raise AssertionError(f"it ended without {text!r}")
+
+
+def ending(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Its exit code and standard error."""
+    _, err = process.communicate(timeout=BOUND_SECONDS)
+    return process.returncode, err
+
+
+# ---- a simulation's life
+
+
+def test_a_tour(run: Run, daemon: Path, sim: str) -> None:
+    assert ask(run, "status")["simulations"] == 1
+    code, out, err = run("step", sim, "20", "--wait")
+    assert (code, err) == (0, "")
+    last = "sim: idle, step 20 of 20, 4 agents, 2 slaves, 80 artifacts, 1 client"
+    assert out.splitlines()[-1] == last
+    assert run("wait", sim) == (0, f"{last}\n", "")
+    (told,) = ask(run, "ls")
+    assert (told["name"], told["host"]["step"], told["host"]["agents"]) == (sim, 20, 4)
+    assert run("ls")[1].splitlines()[1].split()[:4] == [sim, "running", "idle", "20/20"]
+    about = ask(run, "inspect", sim)
+    assert [each["slot"] for each in about["processes"]] == ["host", "slave-0", "slave-1"]
+    assert about["about"]["seed"] == 1
+    assert about["cwd"] == str(daemon)
+    assert "processes:" in run("inspect", sim)[1]
+    code, out, _ = run("close", sim, "--folder", "results")
+    assert code == 0
+    assert out.count("request") == 2
+    assert run("ls", "--json") == (0, "[]\n", "")
+    (record,) = [told for told in ask(run, "ls", "--all") if told["pid"] == about["pid"]]
+    assert (record["state"], record["cause"]) == ("ended", "closed")
+    assert run("wait", sim) == (0, "", "creamas-supervisor: sim was closed\n")
+    assert ask(run, "wait", sim)["state"] == "ended"
+
+
+def test_pause_and_resume(run: Run, sim: str) -> None:
+    assert ask(run, "step", sim, "--forever")["state"] == "stepping"
+    code, _, err = run("step", sim)
+    assert (code, err.count("\n")) == (1, 1)
+    code, _, err = run("wait", sim, "--timeout", "0.05")
+    assert (code, err.count("\n")) == (75, 1)
+    assert ask(run, "pause", sim)["state"] == "paused"
+    assert ask(run, "resume", sim)["state"] == "stepping"
+    assert "paused" in run("pause", sim)[1]
+
+
+def test_steps_that_fail(run: Run) -> None:
+    words = ["--slaves", "1", "--agents", "agents_of_test:Clumsy=1"]
+    assert ask(run, "create", "clumsy", *words)["agents"] == 1
+    for verb in (["step", "clumsy", "3", "--wait"], ["wait", "clumsy"]):
+        code, out, err = run(*verb)
+        assert code == 1
+        assert "failed, step 1 of 3" in out.splitlines()[-1]
+        assert err.count("\n") == 1
+        assert "ValueError" in err
+        assert "dropped the brush" in err
+    assert run("kill", "clumsy") == (0, "clumsy was killed\n", "")
+
+
+def test_agents_that_cannot_be_made_leave_nothing(run: Run) -> None:
+    agents = {"agents_of_test:Unborn=1": "not today", "agents_of_test:Missing=1": "Missing"}
+    for agent, told in agents.items():
+        code, out, err = run("create", "unborn", "--slaves", "2", "--agents", agent)
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert told in err
+        assert ask(run, "ls") == []
+
+
+def test_what_create_refuses(run: Run, sim: str) -> None:
+    code, _, err = run("create", sim)
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"there is a simulation '{sim}' already" in err
+    code, _, err = run("create", "other", "--env-cls", "nowhere:Environment")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "nowhere" in err
+
+
+def test_arguments_of_agents(run: Run, daemon: Path) -> None:
+    words = ["--slaves", "1", "--agents", "agents_of_test:Painter=1"]
+    words += ["--agent-kwargs", '{"colour": "green"}', "--slave-kwargs", '{"name": "studio"}']
+    assert run("create", "green", *words)[0] == 0
+    assert run("close", "green")[0] == 0
+    assert "painting in green" in run("logs", "green")[1]
+
+
+def test_a_slave_that_will_not_end_is_killed(run: Run) -> None:
+    words = ["--slaves", "1", "--agents", "agents_of_test:Stubborn=1"]
+    assert run("create", "stubborn", *words)[0] == 0
+    code, out, err = run("close", "stubborn", "--timeout", "0.1")
+    assert code == 1
+    assert "stubborn was closed" in out
+    assert "was killed" in err
+
+
+# ---- following
+
+
+def test_attach_on_a_terminal(run: Run, sim: str) -> None:
+    run("step", sim, "1000000")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [*COMMAND, "attach", sim])
+    try:
+        shown = read_until(terminal, b"acts/s")
+        for part in (b"sim", b"stepping", b"of 1,000,000", b"4 agents", b"2 slaves", b"client"):
+            assert part in shown
+        os.write(terminal, b"\x03")
+        end = read_until(terminal, None)
+    finally:
+        os.close(terminal)
+        _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 130
+    lines = end.decode().split("creamas-supervisor: ")
+    assert lines[1].strip() == "detached; the simulation goes on"
+    assert "Traceback" not in lines[0]
+    assert ask(run, "pause", sim)["step"] > 0
+
+
+def read_until(terminal: int, text: bytes | None) -> bytes:
+    """What a terminal shows until ``text`` does; None for all to its end."""
+    shown = b""
+    deadline = time.monotonic() + BOUND_SECONDS
+    while text is None or text not in shown:
+        left = deadline - time.monotonic()
+        assert left > 0, shown
+        if select.select([terminal], [], [], left)[0]:
+            try:
+                data = os.read(terminal, 1 << 16)
+            except OSError:  # the other side is closed
+                data = b""
+            if not data:
+                assert text is None, shown
+                return shown
+            shown += data
+    return shown
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_attach_detaches_by_a_signal(run: Run, sim: str, number: int, code: int) -> None:
+    with started("attach", sim) as process:
+        line_with(process, "idle")
+        process.send_signal(number)
+        told = "creamas-supervisor: detached; the simulation goes on\n"
+        assert ending(process) == (code, told)
+    assert ask(run, "ls")[0]["state"] == "running"
+
+
+def test_attach_tells_of_a_lost_slave_and_the_end(run: Run, sim: str) -> None:
+    slave = ask(run, "inspect", sim)["processes"][1]["pid"]
+    with started("attach", sim) as people, started("attach", sim, "--json") as programs:
+        line_with(people, "idle")
+        json.loads(line_with(programs, "steps"))
+        os.kill(slave, signal.SIGKILL)
+        assert "lost a slave" in line_with(people, "slave")
+        assert json.loads(line_with(programs, "slave_lost"))["pid"] == slave
+        assert main(["close", sim]) == 0
+        assert ending(people) == (0, "creamas-supervisor: sim was closed\n")
+        assert ending(programs) == (0, "")
+
+
+def test_attach_until_done(run: Run, sim: str) -> None:
+    run("step", sim, "3")
+    code, out, err = run("attach", sim, "--until-done")
+    assert (code, err) == (0, "")
+    assert "step 3 of 3" in out.splitlines()[-1]
+
+
+def test_a_simulation_that_is_killed(run: Run, sim: str) -> None:
+    with started("attach", sim) as following, started("wait", sim) as waiting:
+        line_with(following, "idle")
+        run("step", sim, "--forever")
+        line_with(following, "stepping")
+        assert run("kill", sim)[0] == 0
+        code, err = ending(following)
+        assert (code, err.count("\n")) == (1, 1)
+        assert "killed on request" in err
+        # Whoever waits may have found it idle, at first.
+        assert ending(waiting)[0] in (0, 1)
+    assert run("wait", sim)[0] == 1
+
+
+def test_a_reader_that_has_enough(sim: str) -> None:
+    main(["step", sim, "--forever"])
+    with started("attach", sim, "--json") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        process.stdout = None
+        assert ending(process) == (0, "")
+
+
+# ---- logs
+
+
+def test_logs(run: Run, sim: str) -> None:
+    code, out, err = run("logs", sim)
+    assert (code, err) == (0, "")
+    assert "painting in red" in out.splitlines()
+    entries = json.loads(run("logs", sim, "--json")[1])
+    assert {"printed": "painting in red"} in entries
+    assert any(entry.get("simulation") == sim for entry in entries)
+    assert json.loads(run("logs", sim, "--json", "-n", "0")[1]) == []
+    assert len(run("logs", sim, "-n", "2")[1].splitlines()) == 2
+    assert sim in run("logs")[1]
+    with started("logs", sim, "-f") as ended, started("logs", "-f", "-n", "9999") as interrupted:
+        line_with(ended, "painting in red")
+        line_with(interrupted, "listens")
+        main(["close", sim])
+        interrupted.send_signal(signal.SIGINT)
+        assert ending(ended) == (0, "")
+        assert ending(interrupted) == (130, "creamas-supervisor: interrupted\n")
+    assert "painting in red" in run("logs", sim)[1]
+
+
+# ---- the daemon
+
+
+def test_a_daemon_that_runs_already(run: Run) -> None:
+    for verb in ("start", "run"):
+        code, out, err = run(verb)
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert "'cli'" in err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_run_in_the_foreground(run: Run, number: int, code: int) -> None:
+    with started("run", "--daemon", "front") as process:
+        assert line_with(process, "/") == f"{daemon_socket('front')}\n"
+        assert run("create", "one", "--daemon", "front", "--slaves", "1")[0] == 0
+        process.send_signal(number)
+        got, err = ending(process)
+    assert got == code
+    assert all("event" in json.loads(line) for line in err.splitlines())
+    assert run("status", "--daemon", "front")[0] == 3
+
+
+def test_run_tells_programs_where_it_listens() -> None:
+    with started("run", "--daemon", "front", "--json") as process:
+        assert process.stdout is not None
+        lines = "".join(process.stdout.readline() for _ in range(4))
+        assert json.loads(lines) == {"daemon": "front", "socket": str(daemon_socket("front"))}
+        assert main(["stop", "--daemon", "front"]) == 0
+        assert ending(process)[0] == 0
+
+
+def test_start_and_stop(run: Run) -> None:
+    path = str(daemon_socket("second"))
+    assert ask(run, "start", "--daemon", "second") == {"daemon": "second", "socket": path}
+    assert run("create", "one", "--daemon", "second", "--slaves", "1")[0] == 0
+    assert [told["name"] for told in ask(run, "stop", "--daemon", "second")] == ["one"]
+    # Nothing of it is left: another of that name starts at once.
+    assert run("start", "--daemon", "second") == (0, f"{path}\n", "")
+    assert run("stop", "--daemon", "second") == (0, "", "")
+    code, out, _ = run("status", "--daemon", "second", "--json")
+    assert (code, json.loads(out)) == (3, {"name": "second", "state": "not running"})
+
+
+def test_a_start_that_takes_too_long(run: Run) -> None:
+    code, out, err = run("start", "--daemon", "slow", "--timeout", "0")
+    assert (code, out, err.count("\n")) == (75, "", 1)
+
+
+def test_no_daemon_is_69(run: Run) -> None:
+    verbs = [["ls"], ["stop"], ["create", "a"], *([verb, "a"] for verb in ("inspect", "close"))]
+    verbs += [[verb, "a"] for verb in ("attach", "step", "pause", "resume", "wait", "kill")]
+    for words in verbs:
+        code, out, err = run(*words, "--daemon", "nobody", "--json")
+        assert (code, out, err.count("\n")) == (69, "", 1)
+        assert "creamas-supervisor start --daemon nobody" in err
+
+
+def test_a_daemon_that_does_not_answer(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREAMAS_ANSWER_TIMEOUT", "0.1")
+    path = daemon_socket("mute")
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(os.fspath(path))
+        mute.listen()
+        code, out, err = run("status", "--daemon", "mute", "--json")
+        assert (code, json.loads(out)["state"], err.count("\n")) == (4, "unknown", 1)
+        assert run("ls", "--daemon", "mute")[0] == 69
+    assert run("status", "--daemon", "mute")[0] == 3
+    path.unlink()
+
+
+def test_who_is_denied(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = daemon_socket("stranger")
+    fake = FakeDaemon(path)
+    try:
+        fake.key = b"x" * 32
+        assert run("ls", "--daemon", "stranger")[0] == 77
+        assert run("status", "--daemon", "stranger")[0] == 4
+    finally:
+        fake.close()
+        path.unlink()
+    folder = tmp_path / "creamas"
+    folder.mkdir(mode=0o755)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    code, _, err = run("ls")
+    assert (code, err.count("\n")) == (77, 1)
+    assert "0700" in err

@@ -1,0 +1,278 @@
+"""A daemon's start and end: one of a name, whatever was killed before, and by every signal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from creamas_sc.errors import BadValue, CallRefused, ConnectionLost, CreamasError, StartError
+from creamas_sc.identity import daemon_socket, runtime_folder
+from supervisor.daemon import Settings, run, start
+from tests import supervisor_daemon as daemons
+from tests import supervisor_tree as trees
+from tests.supervisor_daemon import BOUND_SECONDS, NAME, connected, running, until
+
+GONE_SECONDS = 2.0
+
+
+def settings(folder: Path) -> Settings:
+    return Settings(NAME, folder)
+
+
+# ---- one of a name
+
+
+def test_a_second_one_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    with running(tmp_path) as daemon:
+        text = rf"daemon 'test' runs already \(pid {daemon.process.pid}\)"
+        with pytest.raises(StartError, match=text):
+            start(settings(tmp_path))
+        with pytest.raises(StartError, match=text):
+            run(settings(tmp_path), lambda _: pytest.fail("announced"))
+        assert trio.run(ask, daemon.socket, "ls") == []
+
+
+def test_of_two_started_at_once_one_comes_up(tmp_path: Path) -> None:
+    started = [daemons.spawn(tmp_path) for _ in range(3)]
+    try:
+        told = [daemons.report(read) for _, read in started]
+        up = [process for (process, _), each in zip(started, told, strict=True) if "socket" in each]
+        assert len(up) == 1
+        refusals = [each["error"] for each in told if "error" in each]
+        assert refusals == [f"daemon 'test' runs already (pid {up[0].pid})"] * 2
+    finally:
+        for process, _ in started:
+            daemons.end(process)
+
+
+@pytest.mark.parametrize("victim", ["run", "keeper", "zygote", "supervisor"])
+def test_after_a_kill_nothing_is_left_and_the_next_starts_at_once(
+    tmp_path: Path, victim: str
+) -> None:
+    process, read = daemons.spawn(tmp_path)
+    assert "socket" in daemons.report(read)
+    daemon = daemons.Daemon(process, daemon_socket(NAME), tmp_path)
+    try:
+        trio.run(ask, daemon.socket, "create", "one", daemons.order(slaves=1), {})
+        pids = daemon.family
+        assert {"host one", "slave-0"} < set(pids)
+        left = trees.open_pidfds(pids.values())
+        os.kill(pids[victim], signal.SIGKILL)
+        with running(tmp_path) as other:  # over a stale socket, as fast as the lock is free
+            assert trees.wait_gone(left, 0) == []
+            assert trio.run(ask, other.socket, "ls") == []
+        assert process.wait(GONE_SECONDS) == (-signal.SIGKILL if victim == "run" else 1)
+        lost = "the supervisor of daemon test was lost, with all simulations"
+        assert (lost in daemon.log) == (victim != "run")
+    finally:
+        daemons.end(process)
+
+
+def test_what_is_in_the_way_is_named(tmp_path: Path) -> None:
+    path = daemon_socket(NAME)
+    path.write_text("precious")
+    try:
+        with pytest.raises(StartError, match=r"test\.sock is in the way and no socket: remove it"):
+            start(settings(tmp_path))
+        assert path.read_text() == "precious"
+    finally:
+        path.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        with pytest.raises(
+            StartError, match=r"something that is no daemon listens at .*test\.sock"
+        ):
+            start(settings(tmp_path))
+    with running(tmp_path):  # its socket is stale now
+        pass
+    assert not path.exists()
+
+
+# ---- where it is
+
+
+def test_the_socket_is_this_users_alone(tmp_path: Path) -> None:
+    with running(tmp_path) as daemon:
+        assert stat.S_IMODE(daemon.socket.stat().st_mode) == 0o600
+        assert stat.S_IMODE(daemon.socket.parent.stat().st_mode) == 0o700
+        assert stat.S_IMODE((tmp_path / "test.log").stat().st_mode) == 0o600
+
+
+def test_a_folder_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    folder = runtime_folder()
+    folder.chmod(0o750)
+    try:
+        with pytest.raises(CreamasError, match="must be a folder of yours with mode 0700"):
+            start(settings(tmp_path))
+    finally:
+        folder.chmod(0o700)
+
+
+@pytest.mark.parametrize("name", ["", ".x", "a/b", "../a", "a b", "a" * 65, "ä", "a\n"])
+def test_a_name_that_will_not_do_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadValue, match="no name of a daemon"):
+        start(Settings(name, tmp_path))
+
+
+def test_a_path_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / ("x" * 100)))
+    with pytest.raises(CreamasError, match="longer than the 107 bytes"):
+        start(settings(tmp_path))
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StartError, match=r"cannot log into .*test\.log: File exists"):
+        start(settings(tmp_path / "file"))
+
+
+async def test_a_full_disk_breaks_nothing(tmp_path: Path) -> None:
+    (tmp_path / "test.log").symlink_to("/dev/full")
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "one.log").symlink_to("/dev/full")
+    with trio.fail_after(BOUND_SECONDS), running(tmp_path) as daemon:
+        async with connected(daemon.socket) as client:
+            await client.create("one", slaves=1)
+            assert (await client.call("close", "one"))["graceful"]
+            await client.call("stop")
+        assert daemon.process.wait(GONE_SECONDS) == 0
+
+
+# ---- in the background
+
+
+def test_start_returns_when_clients_can_connect(tmp_path: Path) -> None:
+    path = start(settings(tmp_path))
+    status = trio.run(ask, path, "status")
+    assert status["name"] == NAME
+    assert (status["socket"], status["log"]) == (str(path), str(tmp_path / "test.log"))
+    assert (status["simulations"], status["clients"]) == (0, 1)
+    comm = Path(f"/proc/{status['pid']}/comm").read_text().strip()
+    assert comm == "creamas-daemon"
+    assert os.readlink(f"/proc/{status['pid']}/cwd") == "/"
+    assert os.getsid(status["pid"]) == status["pid"]
+    fds = {os.readlink(fd) for fd in Path(f"/proc/{status['pid']}/fd").iterdir()}
+    assert not {fd for fd in fds if fd.startswith("pipe:")}  # none that its starter waits on
+    left = trees.open_pidfds([status["pid"]])
+    assert trio.run(ask, path, "stop") == []
+    assert trees.wait_gone(left, GONE_SECONDS) == []
+    os.waitpid(status["pid"], 0)
+
+
+def test_a_start_that_fails_tells_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(StartError, match=r"ended before it was ready: see .*test\.log"):
+        start(settings(tmp_path))
+
+
+def test_a_start_has_a_deadline_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\nexec sleep 1000\n")
+    script.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(script))
+    with pytest.raises(StartError, match=r"not ready within 0.2 s; its log is .*test\.log"):
+        start(settings(tmp_path), 0.2)
+
+
+# ---- its end
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGHUP, 0)]
+)
+def test_a_signal_closes_all_in_order(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    with running(tmp_path) as daemon:
+        trio.run(ask, daemon.socket, "create", "one", daemons.order(slaves=2), {})
+        left = trees.open_pidfds(daemon.family.values())
+        daemon.process.send_signal(number)
+        assert daemon.process.wait(GONE_SECONDS) == code
+        assert trees.wait_gone(left, GONE_SECONDS) == []
+        assert "simulation one ended: closed" in daemon.log
+        assert not daemon.socket.exists()
+
+
+def test_a_second_signal_kills(tmp_path: Path) -> None:
+    with running(tmp_path) as daemon:
+        trio.run(ask, daemon.socket, "create", "one", daemons.order("ignore_request"), {})
+        left = trees.open_pidfds(daemon.family.values())
+        daemon.process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            daemon.process.wait(0.3)  # it gives the host its time
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.process.wait(GONE_SECONDS) == 128 + signal.SIGTERM
+        assert trees.wait_gone(left, GONE_SECONDS) == []
+
+
+def test_sigterm_to_the_supervisor_is_an_orderly_end(tmp_path: Path) -> None:
+    with running(tmp_path) as daemon:
+        trio.run(ask, daemon.socket, "create", "one", daemons.order(), {})
+        os.kill(daemon.family["supervisor"], signal.SIGTERM)
+        assert daemon.process.wait(GONE_SECONDS) == 0
+        assert "simulation one ended: closed" in daemon.log
+
+
+async def test_stop_answers_all_who_ask_and_lets_nobody_in(tmp_path: Path) -> None:
+    with trio.fail_after(BOUND_SECONDS), running(tmp_path) as daemon:
+        async with connected(daemon.socket) as one, connected(daemon.socket) as two:
+            await one.create("a", slaves=1)
+            await one.create("b", "slow_to_stop")
+            answers: list[Any] = []
+
+            async def stop(client: daemons.Client) -> None:
+                answers.append(await client.call("stop", 1.0, b"now"))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stop, one)
+                nursery.start_soon(stop, two)
+                await until(two, "b", "closing")
+                with pytest.raises(FileNotFoundError):
+                    await daemons.connect_socket(daemon.socket)
+                with pytest.raises(CallRefused, match="the daemon is stopping"):
+                    await two.create("c")
+            assert answers[0] == answers[1]
+            told = [(each["name"], each["payload"], each["ladder"]) for each in answers[0]]
+            assert told == [
+                ("a", b"closed with now", "request"),
+                ("b", b"late with now", "request"),
+            ]
+        assert daemon.process.wait(GONE_SECONDS) == 0
+
+
+async def test_who_asks_for_the_end_need_not_wait_for_it(tmp_path: Path) -> None:
+    with trio.fail_after(BOUND_SECONDS), running(tmp_path) as daemon:
+        async with connected(daemon.socket) as client:
+            await client.create("b", "slow_to_stop")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.call, "stop")
+                await until(client, "b", "closing")
+                nursery.cancel_scope.cancel()
+        assert daemon.process.wait(GONE_SECONDS) == 0
+
+
+async def test_clients_of_a_daemon_that_is_killed_see_the_end(tmp_path: Path) -> None:
+    with trio.fail_after(BOUND_SECONDS), running(tmp_path) as daemon:
+        async with connected(daemon.socket) as client:
+            await client.create("one")
+            daemon.process.kill()
+            await client.connection.closed.wait()
+            with pytest.raises(ConnectionLost):
+                await client.call("ls")
+
+
+async def ask(path: Path, method: str, *args: Any) -> Any:
+    """One call by a client of its own."""
+    with trio.fail_after(BOUND_SECONDS):
+        async with connected(path) as client:
+            return await client.call(method, *args)

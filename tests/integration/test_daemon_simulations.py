@@ -1,0 +1,431 @@
+"""Simulations of a daemon: create, look at, attach to, and end them; what their deaths mean."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from creamas_sc.errors import (
+    BadArguments,
+    BadValue,
+    CallRefused,
+    ConnectionLost,
+    CreamasError,
+    DeadlineExceeded,
+    StartError,
+    UnknownSimulation,
+)
+from tests import supervisor_tree as trees
+from tests.supervisor_daemon import (
+    BOUND_SECONDS,
+    Client,
+    Daemon,
+    connected,
+    order,
+    running,
+    until,
+)
+
+ABOUT = {"python": (3, 11)}
+GONE_SECONDS = 2.0
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with running(tmp_path_factory.mktemp("logs")) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+async def client(daemon: Daemon) -> AsyncIterator[Client]:
+    """A client of the daemon; what a test leaves in there is killed."""
+    with trio.fail_after(BOUND_SECONDS):
+        async with connected(daemon.socket) as client:
+            yield client
+        async with connected(daemon.socket) as client:
+            for summary in await client.call("ls"):
+                await client.call("kill", summary["name"])
+
+
+async def test_a_simulation_is_created_shown_attached_to_and_closed(
+    daemon: Daemon, client: Client, tmp_path: Path
+) -> None:
+    told = await client.create("one", slaves=2)
+    left = trees.open_pidfds([told["pid"], *told["info"]])
+    (summary,) = await client.call("ls")
+    since = summary.pop("since")
+    assert summary == {
+        "name": "one",
+        "state": "running",
+        "pid": told["pid"],
+        "cause": "",
+        "host": {"clients": 0},
+    }
+    shown = await client.call("inspect", "one")
+    assert (shown["since"], shown["about"], shown["receipts"]) == (since, {"by": "test"}, [])
+    assert (shown["cwd"], shown["path"]) == (os.getcwd(), [str(trees.ROOT)])
+    assert shown["environ"]["CREAMAS_CHECK_LOCAL"] == "1"
+    assert [(each["slot"], each["pid"]) for each in shown["processes"]] == [
+        ("host", told["pid"]),
+        *zip(("slave-0", "slave-1"), told["info"], strict=True),
+    ]
+    async with connected(daemon.socket) as attached:
+        answer = await attached.call("attach", "one", ABOUT)
+        assert answer == {"pid": told["pid"], "asked": ["one", ABOUT]}
+        big = b"x" * (1 << 20)
+        assert await attached.call("echo", 1, big) == (1, big)
+        assert (await client.call("inspect", "one"))["host"] == {"clients": 1}
+    receipt = await client.call("close", "one", 1.0, b"this")
+    assert trees.wait_gone(left, 0) == []
+    assert (receipt["payload"], receipt["ladder"]) == (b"closed with this", "request")
+    assert await client.call("ls") == []
+    assert (await client.call("ls", all=True))[-1]["cause"] == "closed"
+    shown = await client.call("inspect", "one")
+    assert (shown["state"], shown["processes"]) == ("ended", [])
+    assert [each["slot"] for each in shown["receipts"]] == ["host"]
+    assert await client.call("fate", "one", told["pid"]) == {
+        "ended": True,
+        "expected": True,
+        "cause": "closed",
+    }
+
+
+async def test_its_processes_are_told_where_to_log(daemon: Daemon, client: Client) -> None:
+    place = (await client.create("one", "tell_place"))["info"]
+    assert place["environ"]["CREAMAS_LOG_FILE"] == str(daemon.log_folder / "test" / "one.log")
+    assert place["environ"]["CREAMAS_SIMULATION"] == "one"
+    assert "CREAMAS_SIMULATION" not in (await client.call("inspect", "one"))["environ"]
+    # The sockets to the supervisor, both of them, and what trio opens.
+    sockets = [where for fd, where in place["fds"].items() if where.startswith("socket:")]
+    assert len(sockets) == 6
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a/b", "a" * 65, 3, None, ["a"], "a\n"])
+async def test_a_name_that_will_not_do_is_refused(client: Client, name: object) -> None:
+    with pytest.raises(BadValue, match="no name of a simulation"):
+        await client.call("create", name, order(), {})
+    with pytest.raises(UnknownSimulation):
+        await client.call("inspect", name)
+    with pytest.raises(UnknownSimulation):
+        await client.call("close", name)
+    assert (await client.call("fate", name, 1))["ended"]
+
+
+async def test_a_name_that_is_taken_is_refused(client: Client) -> None:
+    await client.create("one")
+    with pytest.raises(BadValue, match="a simulation 'one' already, running: use another name"):
+        await client.create("one")
+    await client.call("close", "one")
+    await client.create("one")
+
+
+async def test_one_that_is_not_there_is_named_and_what_there_is(client: Client) -> None:
+    with pytest.raises(UnknownSimulation, match="no simulation 'x': there is none; `create`"):
+        await client.call("close", "x")
+    await client.create("b")
+    await client.create("a")
+    with pytest.raises(UnknownSimulation, match="no simulation 'x': there are a, b; `create`"):
+        await client.call("kill", "x")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"spec": "text"}, "no 'spec' that is bytes"),
+        ({"environ": None}, "no 'environ' that is dict"),
+        ({"environ": {"A": 1}}, "strings only"),
+        ({"path": [b"/"]}, "strings only"),
+    ],
+)
+async def test_an_order_that_will_not_do_is_refused(
+    client: Client, change: dict[str, object], text: str
+) -> None:
+    with pytest.raises(BadValue, match=text):
+        await client.call("create", "one", {**order(), **change}, {})
+    assert await client.call("ls") == []
+
+
+async def test_arguments_that_will_not_do_are_refused(client: Client) -> None:
+    with pytest.raises(BadArguments, match=r"create\(name, order, about, timeout\): missing"):
+        await client.call("create", "one")
+    with pytest.raises(BadValue, match="timeout is -1"):
+        await client.call("create", "one", order(), {}, timeout=-1)
+    with pytest.raises(BadValue, match="grace is nan"):
+        await client.call("stop", float("nan"))
+    with pytest.raises(BadValue, match="payload is str, not bytes"):
+        await client.call("stop", 1.0, "text")
+    with pytest.raises(BadValue, match="over the limit of 65536"):
+        await client.call("create", "one", order(), {"x": b"x" * (1 << 16)})
+    with pytest.raises(BadArguments, match="unknown extension"):  # nothing is imported for it
+        await client.call("create", "one", order(), {"x": Path})
+    with pytest.raises(CallRefused, match="no method attach; there are close, create"):
+        await client.call("attach", "one", {})
+    assert await client.call("ls") == []
+
+
+# ---- creating
+
+
+@pytest.mark.parametrize(
+    ("entry", "spec", "reason"),
+    [
+        ("fail_to_start", b"value", "ValueError: said why"),
+        ("no_such_entry", b"", "AttributeError"),
+        ("die_starting", b"", "was killed by SIGKILL while starting"),
+        ("host", b'{"slaves": 1, "runs": "fail_to_start"}', "KeyError"),
+    ],
+)
+async def test_a_host_that_does_not_come_up_is_told(
+    client: Client, entry: str, spec: bytes, reason: str
+) -> None:
+    with pytest.raises(StartError, match=reason):
+        await client.call("create", "one", {**order(entry), "spec": spec}, {})
+    assert await client.call("ls") == []
+    record = (await client.call("ls", all=True))[-1]
+    assert reason in record["cause"]
+    await client.create("one")
+
+
+async def test_creating_has_a_deadline(client: Client) -> None:
+    with pytest.raises(StartError, match=r"not ready within 0.2 s: host one \(pid \d+\)$"):
+        await client.call("create", "one", order("never_ready"), {}, timeout=0.2)
+    with pytest.raises(StartError, match=r"not ready within 0.3 s: slave-0"):
+        await client.create("one", slaves=1, runs="never_ready", timeout=0.3)
+    assert await client.call("ls") == []
+
+
+async def test_a_client_that_vanishes_while_creating_leaves_nothing(
+    daemon: Daemon, client: Client
+) -> None:
+    before = daemon.family
+    early, late = order("never_ready"), order(slaves=2, runs="never_ready")
+    async with connected(daemon.socket) as one, connected(daemon.socket) as two:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ignore_loss, one, "create", "early", early, {})
+            nursery.start_soon(ignore_loss, two, "create", "late", late, {})
+            while len(daemon.family) < len(before) + 4:  # two hosts, two slaves
+                await client.call("ls")
+            one.connection.abort()
+            two.connection.abort()
+    for name in ("early", "late"):
+        assert "closed while it was starting" in (await until(client, name, "ended"))["cause"]
+    assert daemon.family == before
+
+
+async def test_a_create_that_is_cancelled_leaves_nothing(daemon: Daemon, client: Client) -> None:
+    before = daemon.family
+    with trio.move_on_after(0.1):
+        await client.create("one", slaves=1, runs="never_ready")
+    await until(client, "one", "ended")
+    assert daemon.family == before
+    payload = Client.pack("one", order("never_ready"), {})
+    with pytest.raises(DeadlineExceeded):
+        await client.connection.call(None, "create", payload, timeout=0.1)
+    await until(client, "one", "ended")
+    assert daemon.family == before
+
+
+@pytest.mark.parametrize("way", ["close", "kill"])
+async def test_one_that_is_starting_can_be_ended(daemon: Daemon, client: Client, way: str) -> None:
+    async with connected(daemon.socket) as other, trio.open_nursery() as nursery:
+
+        async def create() -> None:
+            with pytest.raises(StartError, match="'one' was closed while it was starting"):
+                await other.create("one", "never_ready")
+
+        nursery.start_soon(create)
+        await until(client, "one", "starting")
+        with pytest.raises(CallRefused, match="simulation 'one' is starting"):
+            await attach(daemon, "one")
+        await client.call(way, "one")
+    assert await client.call("ls") == []
+
+
+# ---- ending
+
+
+async def test_kill_asks_nobody(client: Client) -> None:
+    told = await client.create("one", slaves=2)
+    left = trees.open_pidfds([told["pid"], *told["info"]])
+    receipts = await client.call("kill", "one")
+    assert trees.wait_gone(left, 0) == []
+    assert [(each["slot"], each["ladder"], each["signal"]) for each in receipts] == [
+        (slot, "kill", signal.SIGKILL) for slot in ("host", "slave-0", "slave-1")
+    ]
+    record = await client.call("inspect", "one")
+    assert (record["cause"], len(record["receipts"])) == ("killed on request", 3)
+
+
+async def test_kill_cuts_a_close_short(client: Client) -> None:
+    await client.create("one", "obstinate")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.call, "close", "one", 30.0)
+        await until(client, "one", "closing")
+        with trio.fail_after(2):
+            await client.call("kill", "one")
+
+
+async def test_a_host_may_end_by_itself(client: Client) -> None:
+    for entry, cause in (
+        ("return_later", "closed"),
+        ("fail_unasked", "the host (pid {pid}) failed: RuntimeError: broke"),
+        ("exit_unasked", "the host (pid {pid}) exited with code 0"),
+    ):
+        told = await client.create(entry, entry)
+        record = await until(client, entry, "ended")
+        assert record["cause"] == cause.format(pid=told["pid"])
+        fate = await client.call("fate", entry, told["pid"])
+        assert fate == {"ended": True, "expected": cause == "closed", "cause": record["cause"]}
+
+
+# ---- deaths
+
+
+async def test_a_host_that_is_killed_ends_its_simulation_alone(
+    daemon: Daemon, client: Client
+) -> None:
+    told = await client.create("one", slaves=2)
+    other = await client.create("other", slaves=1)
+    slaves = trees.open_pidfds(told["info"])
+    async with connected(daemon.socket) as attached, connected(daemon.socket) as bystander:
+        await attached.call("attach", "one", ABOUT)
+        await bystander.call("attach", "other", ABOUT)
+        assert await client.call("fate", "other", other["pid"]) == {
+            "ended": False,
+            "expected": False,
+            "cause": "",
+        }
+        os.kill(told["pid"], signal.SIGKILL)
+        with trio.fail_after(2):
+            await attached.connection.closed.wait()
+            fate = await client.call("fate", "one", told["pid"])
+        cause = f"the host (pid {told['pid']}) was killed by SIGKILL"
+        assert fate == {"ended": True, "expected": False, "cause": cause}
+        assert trees.wait_gone(slaves, 1.0) == []
+        assert (await until(client, "one", "ended"))["cause"] == cause
+        with pytest.raises(UnknownSimulation, match=r"'one' has ended: the host .* by SIGKILL"):
+            await attach(daemon, "one")
+        assert await bystander.call("echo", 1) == (1,)
+        assert (await client.call("inspect", "other"))["host"] == {"clients": 1}
+
+
+async def test_a_slave_that_is_killed_is_told_to_its_host(client: Client) -> None:
+    told = await client.create("one", slaves=2)
+    os.kill(told["info"][0], signal.SIGKILL)
+    while (host := (await client.call("inspect", "one"))["host"]) == {"clients": 0}:
+        pass
+    assert host == {"clients": 0, "lost": ["slave-0"]}
+    assert (await client.call("close", "one"))["graceful"]
+
+
+async def test_hosts_that_do_not_answer_bound_everything(daemon: Daemon, client: Client) -> None:
+    stopped = await client.create("stopped", slaves=1)
+    another = await client.create("another")
+    obstinate = await client.create("obstinate", "obstinate")
+    await client.create("good")
+    for pid in (stopped["pid"], another["pid"]):
+        os.kill(pid, signal.SIGSTOP)
+    with trio.fail_after(0.5 + 1.0):
+        hosts = [each["host"] for each in await client.call("ls")]
+    assert hosts == [None, None, None, {"clients": 0}]
+    left = trees.open_pidfds([stopped["pid"], *stopped["info"], obstinate["pid"]])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(expect_no_answer, daemon, "another")
+        nursery.start_soon(client.call, "close", "obstinate", 30.0)
+        await until(client, "obstinate", "closing")
+        with trio.fail_after(3.1 + 0.3 + 0.2 + 2.0):
+            receipts = await close_at_once(client, "stopped", "obstinate")
+        assert [(each["ladder"], each["signal"]) for each in receipts] == [
+            ("kill", signal.SIGKILL),
+            ("cancel", None),  # the shorter of its two patiences counts
+        ]
+        assert [each["payload"] for each in receipts] == [None, None]
+        assert trees.wait_gone(left, 0) == []
+    record = await client.call("inspect", "obstinate")
+    assert record["cause"] == f"closed, but the host (pid {obstinate['pid']}) exited with code 0"
+    with trio.fail_after(2.0):
+        await client.call("kill", "another")
+
+
+async def test_a_host_that_was_stopped_for_a_while_goes_on(daemon: Daemon, client: Client) -> None:
+    told = await client.create("one")
+    os.kill(told["pid"], signal.SIGSTOP)
+    assert (await client.call("ls"))[0]["host"] is None
+    os.kill(told["pid"], signal.SIGCONT)
+    await attach(daemon, "one")
+    assert (await client.call("ls"))[0]["host"] is not None
+
+
+async def test_a_host_may_not_touch_its_own_slot(client: Client) -> None:
+    with pytest.raises(StartError, match="'host' is the host's own"):
+        await client.create("one", "reach_for_host")
+
+
+async def test_many_starts_and_ends_leak_no_descriptor(daemon: Daemon, client: Client) -> None:
+    roles = ("run", "keeper", "zygote", "supervisor")
+    kill = (signal.SIGKILL, signal.SIGTERM)
+
+    async def once(number: int) -> None:
+        told = await client.create("one", slaves=1)
+        await attach(daemon, "one")
+        if number % 3 == 0:
+            await client.call("close", "one")
+        else:
+            os.kill(told["pid"], kill[number % 2])
+            while await client.call("ls"):
+                pass
+
+    async def count() -> list[int]:
+        await client.call("ls")
+        return [len(os.listdir(f"/proc/{daemon.family[role]}/fd")) for role in roles]
+
+    await once(0)
+    before = await count()
+    for number in range(10):
+        await once(number)
+    assert await count() == before
+
+
+# ---- helpers
+
+
+async def attach(daemon: Daemon, name: str) -> None:
+    """Attach, say something, and go."""
+    async with connected(daemon.socket) as attached:
+        await attached.call("attach", name, ABOUT)
+        assert await attached.call("echo", 5) == (5,)
+
+
+async def close_at_once(client: Client, *names: str) -> list[Any]:
+    """Close several with little grace; their receipts."""
+    receipts: dict[str, Any] = {}
+
+    async def close(name: str) -> None:
+        receipts[name] = await client.call("close", name, 0.1)
+
+    async with trio.open_nursery() as nursery:
+        for name in names:
+            nursery.start_soon(close, name)
+    return [receipts[name] for name in names]
+
+
+async def expect_no_answer(daemon: Daemon, name: str) -> None:
+    """Attach to a host that is stopped."""
+    with trio.fail_after(6), pytest.raises(ConnectionLost, match=r"\(pid \d+\) does not answer"):
+        await attach(daemon, name)
+
+
+async def ignore_loss(client: Client, method: str, *args: object) -> None:
+    try:
+        await client.call(method, *args)
+    except CreamasError:
+        return

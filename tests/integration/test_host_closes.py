@@ -1,0 +1,279 @@
+"""The end of a host, whoever asks for it and whatever is under way: told, whole, in bounds."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from creamas_sc import MultiEnvironment
+from creamas_sc.errors import AgentError, CreamasError, HostLost, StartError
+from creamas_sc.receipt import Receipt
+from tests.agents import Stranger
+from tests.hosting import ANY_PORT, Client, hosting, spec, stop_payload
+
+CLOSE_SECONDS = 1.0
+HOST_MARGIN_SECONDS = 3.0
+
+
+class Saver(MultiEnvironment):
+    """Saves as it is told."""
+
+    def __init__(self, *args: Any, how: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.how = how
+
+    async def save_info(self, folder: str | None, *args: Any, **kwargs: Any) -> Any:
+        if self.how == "slow":
+            await trio.sleep(3600)
+        if self.how == "raises":
+            raise OSError("the disk is full")
+        if self.how == "exits":
+            raise SystemExit(3)
+        if self.how == "stranger":
+            return Stranger()
+        if folder is not None:
+            Path(folder, "saved").write_text("here")
+        return {"folder": folder}
+
+
+class OwnClose(Saver):
+    """Closes in its own way."""
+
+    def close(self, folder: str | None = None, as_coro: bool = False) -> Any:
+        if self.how == "forgets":
+            return None
+        if self.how == "interrupt":
+            raise KeyboardInterrupt
+        return self._own(folder)
+
+    async def _own(self, folder: str | None) -> Any:
+        if self.how == "endless":
+            await trio.sleep_forever()
+        return await super().close(folder=folder, as_coro=True)
+
+
+class Stubborn(MultiEnvironment):
+    """Whose methods will not be cancelled."""
+
+    seconds = 1.5
+
+    async def is_ready(self) -> bool:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(self.seconds)
+        return True
+
+
+class Forever(Stubborn):
+    """... nor end."""
+
+    seconds = 3600
+
+
+def saver(how: str = "", cls: str = "Saver") -> Any:
+    return spec(menv_cls=f"{__name__}:{cls}", env_kwargs={"how": how})
+
+
+async def _expect_end(client: Client, *call: Any) -> None:
+    with pytest.raises(CreamasError):
+        await client(*call)
+
+
+async def test_the_client_that_closes_gets_its_receipt(tmp_path: Path) -> None:
+    async with hosting(saver()) as host, host.client() as client, host.client() as other:
+        addrs = await client("get_addrs")
+        began = time.monotonic()
+        receipt = await client("close", str(tmp_path))
+        assert time.monotonic() - began < CLOSE_SECONDS
+        assert type(receipt) is Receipt
+        assert [slave.address for slave in receipt] == addrs
+        assert receipt.graceful
+        assert receipt.saved == {"folder": str(tmp_path)}
+        assert (tmp_path / "saved").exists()
+        await host.ended.wait()
+        assert host.outcome == receipt
+        await other.connection.closed.wait()
+
+
+async def test_the_supervisor_s_request(tmp_path: Path) -> None:
+    async with hosting(saver()) as host, host.client() as client:
+        host.control.ask_stop()
+        await host.ended.wait()
+        assert host.outcome is not None
+        assert host.outcome.graceful
+        assert len(host.outcome) == 2
+        await client.connection.closed.wait()
+    async with hosting(saver()) as host:
+        host.control.ask_stop(stop_payload(str(tmp_path), 5.0))
+        await host.ended.wait()
+        assert host.outcome is not None
+        assert host.outcome.saved == {"folder": str(tmp_path)}
+
+
+async def test_a_close_in_the_middle_of_steps() -> None:
+    async with hosting() as host, host.client() as client, host.client() as other:
+        await client("spawn", "tests.agents:Sleeper")
+        await client("start_steps")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_expect_end, other, "trigger_all")
+            nursery.start_soon(_expect_end, other, "wait_slaves", -1, True)
+            while not await client("get_in_step"):
+                await trio.lowlevel.checkpoint()
+            began = time.monotonic()
+            receipt = await client("close")
+        assert time.monotonic() - began < CLOSE_SECONDS
+        assert receipt.graceful
+        await host.ended.wait()
+
+
+async def test_a_call_under_way_is_told_that_the_simulation_was_closed() -> None:
+    async with hosting() as host, host.client() as client, host.client() as other:
+        _, address = await client("spawn", "tests.agents:Sleeper")
+
+        async def sleep() -> None:
+            with pytest.raises(HostLost, match="'sim' was closed"):
+                await other.call_agent(address, "act", (), {})
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sleep)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            await client("close")
+
+
+async def test_a_close_while_slaves_are_starting() -> None:
+    async with hosting() as host, host.client() as client:
+
+        async def start() -> None:
+            with pytest.raises((StartError, HostLost)):
+                await client("spawn_slaves", [ANY_PORT] * 3, "creamas_sc:Environment",
+                             "creamas_sc:EnvManager")  # fmt: skip
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(start)
+            await trio.testing.wait_all_tasks_blocked(0.005)
+            with trio.fail_after(3):
+                receipt = await client("close")
+        assert len(receipt) == 2
+        await host.ended.wait()
+
+
+async def test_two_closes_and_a_request_at_once() -> None:
+    async with hosting(saver()) as host, host.client() as client, host.client() as other:
+        receipts: list[Receipt] = []
+
+        async def close(who: Client) -> None:
+            receipts.append(await who("close"))
+
+        async with trio.open_nursery() as nursery:
+            for who in (client, other, client):
+                nursery.start_soon(close, who)
+            host.control.ask_stop()
+        await host.ended.wait()
+        assert len(receipts) == 3
+        assert receipts[0] == receipts[1] == receipts[2] == host.outcome
+
+
+async def test_a_close_goes_on_without_the_client_who_asked() -> None:
+    async with hosting(saver("slow")) as host, host.client() as client, host.client() as other:
+        async with trio.open_nursery() as nursery:
+            number, _ = await other("next_events")
+            nursery.start_soon(_expect_end, client, "close")
+            await other("next_events", number)
+            client.connection.abort()
+        began = time.monotonic()
+        host.control.ask_stop(stop_payload(None, 0.1))  # it would save for an hour
+        await host.ended.wait()
+        assert time.monotonic() - began < HOST_MARGIN_SECONDS
+        assert host.outcome is not None
+        assert host.outcome.graceful
+
+
+@pytest.mark.parametrize("how", ["raises", "exits"])
+async def test_saving_that_fails_is_told_and_ends_nothing_else(how: str) -> None:
+    text = "the disk is full" if how == "raises" else "SystemExit"
+    async with hosting(saver(how)) as host, host.client() as client:
+        with pytest.raises(AgentError, match=text):
+            await client("close")
+        await host.ended.wait()
+        assert host.outcome is not None
+        assert host.outcome.graceful
+        assert text in host.outcome.errors[0]
+
+
+async def test_what_was_saved_may_be_no_value_that_travels() -> None:
+    async with hosting(saver("stranger")) as host:
+        host.control.ask_stop()
+        await host.ended.wait()
+        assert host.outcome is not None
+        assert len(host.outcome) == 2
+        assert host.outcome.saved is None
+        assert "cannot carry tests.agents.Stranger" in host.outcome.errors[0]
+    async with hosting(saver("stranger")) as host, host.client() as client:
+        assert len(await client("close")) == 2
+
+
+@pytest.mark.parametrize("how", ["", "forgets", "interrupt", "endless"])
+async def test_a_close_of_the_user_s_own(how: str) -> None:
+    async with hosting(saver(how, "OwnClose")) as host:
+        began = time.monotonic()
+        host.control.ask_stop(stop_payload(None, 0.3))
+        await host.ended.wait()
+        assert time.monotonic() - began < HOST_MARGIN_SECONDS
+        assert host.outcome is not None
+        assert [slave.graceful for slave in host.outcome] == [True, True]
+        assert bool(host.outcome.errors) == (how == "interrupt")
+
+
+async def test_slaves_that_do_not_answer_are_forced() -> None:
+    async with hosting() as host, host.client() as client, host.client() as other:
+        await client("spawn", "tests.agents:Busy", "stopped")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_expect_end, other, "trigger_all")
+            while not await client("get_in_step"):
+                await trio.lowlevel.checkpoint()
+            began = time.monotonic()
+            host.control.ask_stop(stop_payload(None, 0.2))
+            await host.ended.wait()
+        assert time.monotonic() - began < HOST_MARGIN_SECONDS
+        assert host.outcome is not None
+        assert [slave.graceful for slave in host.outcome] == [False, True]
+
+
+async def test_a_call_that_will_not_be_cancelled_does_not_keep_the_receipt() -> None:
+    told = spec(menv_cls=f"{__name__}:Stubborn")
+    async with hosting(told) as host, host.client() as client, host.client() as other:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_expect_end, other, "is_ready")
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            began = time.monotonic()
+            assert (await client("close")).graceful
+            assert time.monotonic() - began < CLOSE_SECONDS
+
+
+async def test_the_manager_s_stop() -> None:
+    async with hosting() as host, host.client() as client:
+        manager = await client("connect", f"{(await _address(client))}0")
+        await manager.stop()
+        await host.ended.wait()
+        assert host.outcome is not None
+        assert host.outcome.graceful
+
+
+async def _address(client: Client) -> str:
+    """Of the master environment, as its slaves know it."""
+    await client("set_host_managers")
+    manager = await client("connect", (await client("get_addrs"))[0])
+    return str(await manager.host_manager()).rpartition("/")[0] + "/"
+
+
+async def test_cancelled_it_leaves_nothing() -> None:
+    async with hosting() as host, host.client() as client:
+        pid = await client.call_agent((await client("get_addrs"))[0], "pid", (), {})
+        with trio.fail_after(3):
+            host.scope.cancel()
+            await host.ended.wait()
+        assert not Path(f"/proc/{pid}").exists()

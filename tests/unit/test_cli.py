@@ -1,0 +1,538 @@
+"""The command line against a client without a daemon: verbs, their output, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from creamas_sc.errors import (
+    AgentError,
+    AgentErrors,
+    BadValue,
+    ConnectionLost,
+    CreamasError,
+    DeadlineExceeded,
+    HandshakeError,
+    HostLost,
+    SlaveLost,
+    StartError,
+    UnknownSimulation,
+)
+from creamas_sc.receipt import Receipt, SlaveReceipt
+from supervisor.cli import main
+from supervisor.cli.app import VERBS
+from supervisor.cli.exits import explain
+from tests.cli_fakes import ADDRS, NAME, FakeClient, lost, progress, summary
+
+NAMES = [verb.__name__ for verbs in VERBS.values() for verb in verbs]
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeClient:
+    """What all verbs connect to; the user's own settings are out of the way."""
+    made = FakeClient()
+    monkeypatch.setattr("supervisor.cli.link.connect", lambda daemon, timeout: made)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("CREAMAS_LOG_FOLDER", str(tmp_path / "logs"))
+    return made
+
+
+@pytest.fixture
+def run(client: FakeClient, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command; its exit code, standard output and standard error."""
+
+    def command(*words: str) -> tuple[int, str, str]:
+        code = main(list(words))
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return command
+
+
+# ---- help and usage
+
+
+def test_help_lists_every_verb_in_one_line(run: Run) -> None:
+    code, out, err = run("--help")
+    assert (code, err) == (0, "")
+    for verb in NAMES:
+        assert re.search(rf"^│ {verb} +\S.*\S +│$", out, re.MULTILINE), verb
+    listed = [line for line in out.splitlines() if line.startswith("│")]
+    assert len(listed) == len(NAMES) + 2
+    for word in ("69", "75", "77", "130", "143", "CREAMAS_DAEMON", "config.toml"):
+        assert word in out.replace("\n", "")
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("verb", NAMES)
+def test_each_verb_helps_with_examples(run: Run, verb: str) -> None:
+    code, out, err = run(verb, "--help")
+    assert (code, err) == (0, "")
+    assert f"\n    creamas-supervisor {verb}" in out
+    assert "Exit codes: " in out
+    assert "--daemon NAME" in out
+    assert "--json" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_without_a_verb_the_help_is_no_data(run: Run) -> None:
+    code, out, err = run()
+    assert (code, out) == (2, "")
+    assert "A first tour" in err
+
+
+def test_the_version(run: Run) -> None:
+    code, out, _ = run("--version")
+    assert code == 0
+    assert re.match(r"\d+\.\d+", out)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nothing"],
+        ["inspect"],
+        ["inspect", "a", "b"],
+        ["ls", "--nothing"],
+        ["close", NAME, "--timeout", "soon"],
+        ["close", NAME, "--timeout", "-1"],
+        ["close", NAME, "--timeout", "nan"],
+        ["step", NAME, "0"],
+        ["step", NAME, "2", "--forever"],
+        ["logs", NAME, "-n", "-1"],
+        ["logs", "../key"],
+        ["ls", "--daemon", "../key"],
+        ["create", NAME, "--restart", "permanent"],
+        ["create", "a b"],
+        ["create", NAME, "--slaves", "0"],
+        ["create", NAME, "--slaves", "1", "--slave", "localhost:0"],
+        ["create", NAME, "--slave", "localhost"],
+        ["create", NAME, "--agents", "painters:Painter=2"],
+        ["create", NAME, "--slaves", "1", "--agents", "painters:Painter"],
+        ["create", NAME, "--slaves", "1", "--agents", "painters:Painter=0"],
+        ["create", NAME, "--slaves", "1", "--agents", "no/such/file.py:Painter=1"],
+        ["create", NAME, "--env-kwargs", "[1]"],
+        ["create", NAME, "--slaves", "3", "--slave-kwargs", "{}", "--slave-kwargs", "{}"],
+    ],
+)
+def test_wrong_usage_is_one_line_and_2(run: Run, words: list[str]) -> None:
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith("creamas-supervisor: ")
+    assert err.count("\n") == 1
+
+
+def test_wrong_usage_names_the_help_of_its_verb(run: Run) -> None:
+    assert "Try: creamas-supervisor inspect --help" in run("inspect")[2]
+
+
+# ---- errors
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UnknownSimulation("no simulation"), 1),
+        (BadValue("taken"), 1),
+        (StartError("it failed"), 1),
+        (HostLost("it has ended"), 1),
+        (SlaveLost("it has ended"), 1),
+        (CreamasError("bad"), 1),
+        (OSError("no disk"), 1),
+        (lost(), 69),
+        (DeadlineExceeded("too late"), 75),
+        (HandshakeError("none of ours"), 77),
+        (PermissionError("not yours"), 77),
+    ],
+)
+def test_errors_become_a_line_and_a_code(
+    run: Run, client: FakeClient, error: Exception, code: int
+) -> None:
+    client.error = error
+    for words in (["ls"], ["ls", "--json"]):
+        assert run(*words) == (code, "", f"creamas-supervisor: {error}\n")
+    assert client.disconnected == 2
+
+
+def test_an_error_of_many_lines_is_told_in_one() -> None:
+    assert explain(StartError("one\n  two\n"))[1] == "one two"
+
+
+def test_a_group_of_errors_tells_the_first() -> None:
+    one = AgentError(address="a", type_name="ValueError", message="no colour")
+    assert explain(AgentErrors("2 of the agents failed", {"a": one}))[1] == (
+        "2 of the agents failed: ValueError in a: no colour"
+    )
+
+
+@pytest.mark.parametrize(("missing", "verb"), [("cyclopts", "ls"), ("trio", "start")])
+def test_without_a_package_it_says_what_to_install(missing: str, verb: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from supervisor.cli import main; "
+    told = subprocess.run(
+        [sys.executable, "-c", f"{code} sys.exit(main([{verb!r}]))"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (told.returncode, told.stdout) == (1, "")
+    line = f"creamas-supervisor: this needs {missing}, which this Python lacks: pip install "
+    assert told.stderr.startswith(line)
+    assert told.stderr.count("\n") == 1
+
+
+def test_a_fault_of_our_own_is_not_hidden(run: Run, client: FakeClient) -> None:
+    client.error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        run("ls")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_in_one_line(
+    run: Run, client: FakeClient, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(client, "ls", lambda all: signal.raise_signal(number))
+    got, out, err = run("ls")
+    assert (got, out, err.count("\n")) == (code, "", 1)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert client.disconnected == 1
+
+
+def test_ctrl_c_in_the_middle_of_the_imports(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "supervisor.cli.command")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted])
+    assert main(["ls"]) == 130
+    assert capsys.readouterr().err == "creamas-supervisor: interrupted\n"
+
+
+# ---- data
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ls"],
+        ["ls", "--all"],
+        ["status"],
+        ["inspect", NAME],
+        ["create", "other", "--slaves", "2"],
+        ["step", NAME],
+        ["step", NAME, "3", "--wait"],
+        ["pause", NAME],
+        ["resume", NAME],
+        ["wait", NAME],
+        ["close", NAME],
+        ["kill", NAME],
+        ["stop"],
+    ],
+)
+def test_json_of_every_verb_parses(run: Run, words: list[str]) -> None:
+    code, out, err = run(*words, "--json")
+    assert (code, err) == (0, "")
+    json.loads(out)
+    code, out, _ = run(*words)
+    assert code == 0
+    assert not out.startswith(("{", "["))
+
+
+def test_json_of_nothing_is_an_empty_list(run: Run, client: FakeClient) -> None:
+    client.summaries = []
+    assert run("ls", "--json") == (0, "[]\n", "")
+    code, out, err = run("ls")
+    assert (code, out) == (0, "")
+    assert "create NAME" in err
+
+
+def test_ls_is_a_table(run: Run, client: FakeClient) -> None:
+    client.summaries = [
+        summary(),
+        summary(name="a", host=progress("stepping", 3, 10)),
+        summary(name="b", host=None, state="ended", cause="closed"),
+    ]
+    head, *rows = run("ls", "--all")[1].splitlines()
+    assert head.split() == [
+        *("NAME", "STATE", "STEPS", "AGENTS", "SLAVES", "CLIENTS", "PID", "SINCE", "CAUSE")
+    ]
+    assert rows[0].split()[:7] == [NAME, "running", "idle", "24", "2", "1", "7"]
+    assert "stepping 3/10" in rows[1]
+    assert rows[2].split()[:6] == ["b", "ended", "-", "-", "-", "-"]
+    assert rows[2].endswith("closed")
+
+
+def test_a_wrong_name_lists_what_there_is(run: Run) -> None:
+    for words in (["inspect", "x"], ["attach", "x"], ["close", "x"], ["step", "x"]):
+        code, _, err = run(*words)
+        assert code == 1
+        assert f"there are {NAME}" in err
+
+
+def test_inspect_shows_processes(run: Run) -> None:
+    lines = run("inspect", NAME)[1].splitlines()
+    assert "processes:" in lines
+    assert "  host  7    host novelty" in lines
+
+
+# ---- create
+
+
+def test_create_passes_on_what_was_given(run: Run, client: FakeClient) -> None:
+    words = ["--slave", "localhost:5556", "--slave", "[::1]:0", "--slave-kwargs", '{"a": 1}']
+    words += ["--addr", "localhost:5555", "--seed", "3", "--restart", "all", "--timeout", "5"]
+    words += ["--menv-cls", "m:M", "--env-kwargs", '{"name": "x"}', "--env-cls", "e:E"]
+    code, out, _ = run("create", "two", *words)
+    assert code == 0
+    assert out == "two is there, with 0 agents in 2 slaves (pid 7)\n"
+    assert client.created == {
+        "name": "two",
+        "slave_addrs": [("localhost", 5556), ("::1", 0)],
+        "slave_kwargs": [{"a": 1}, {"a": 1}],
+        "addr": ("localhost", 5555),
+        "seed": 3,
+        "restart": "all",
+        "timeout": 5.0,
+        "menv_cls": "m:M",
+        "env_cls": "e:E",
+        "env_kwargs": {"name": "x"},
+    }
+
+
+def test_agents_are_spread_over_the_slaves(run: Run, client: FakeClient) -> None:
+    agents = ["--agents", "painters:Painter=5", "--agents", "painters:Critic=1"]
+    words = ["--slaves", "2", *agents, "--agent-kwargs", '{"novelty": 0.2}']
+    code, out, _ = run("create", "two", *words)
+    assert (code, out) == (0, "two is there, with 6 agents in 2 slaves (pid 7)\n")
+    assert client.sim.called("spawn_n") == [
+        (("painters:Painter", 3), {"addr": ADDRS[0], "novelty": 0.2}),
+        (("painters:Painter", 2), {"addr": ADDRS[1], "novelty": 0.2}),
+        (("painters:Critic", 1), {"addr": ADDRS[0], "novelty": 0.2}),
+    ]
+    assert client.sim.detached
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(BadValue("no such class"), 1), (DeadlineExceeded("slow"), 75), (KeyboardInterrupt(), 130)],
+)
+def test_agents_that_fail_take_the_simulation_down(
+    run: Run, client: FakeClient, error: BaseException, code: int
+) -> None:
+    client.sim.answers["spawn_n"] = [error]
+    got, out, err = run("create", NAME, "--slaves", "2", "--agents", "painters:Painter=5")
+    assert (got, out, err.count("\n")) == (code, "", 1)
+    assert client.killed == [NAME]
+
+
+def test_agents_get_no_more_than_the_time_left(run: Run, client: FakeClient) -> None:
+    words = ["--slaves", "2", "--agents", "painters:Painter=5", "--timeout", "0"]
+    assert run("create", NAME, *words)[0] == 75
+    assert client.sim.called("spawn_n") == []
+
+
+def test_a_start_that_takes_too_long_is_75(run: Run, client: FakeClient) -> None:
+    client.error = StartError("it was not ready in time")
+    assert run("create", NAME, "--timeout", "0")[0] == 75
+    assert run("create", NAME)[0] == 1
+
+
+def test_a_file_in_place_of_a_module(
+    run: Run, client: FakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "painters.py").touch()
+    monkeypatch.setenv("PYTHONPATH", "/before")
+    seen = []
+
+    def create(name: str, **kwargs: Any) -> dict[str, Any]:
+        seen.append(os.environ["PYTHONPATH"])
+        return {"name": name, "pid": 1, "addrs": ADDRS}
+
+    monkeypatch.setattr(client, "create", create)
+    path = tmp_path / "painters.py"
+    assert run("create", NAME, "--slaves", "2", "--agents", f"{path}:Painter=1")[0] == 0
+    assert seen == [f"{tmp_path}:/before"]
+    assert client.sim.called("spawn_n")[0][0] == ("painters:Painter", 1)
+
+
+# ---- closing
+
+
+def receipt(ended_by: str, *errors: str) -> Receipt:
+    graceful = ended_by == "request"
+    one = SlaveReceipt(ADDRS[0], 8, None, None, 0.5, graceful, ended_by, tuple(errors))
+    return Receipt([one])
+
+
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [
+        (receipt("request"), 0),
+        (receipt("gone"), 0),
+        (receipt("cancel"), 0),
+        (receipt("term"), 1),
+        (receipt("kill"), 1),
+        (receipt("request", "OSError: disk full\n..."), 1),
+        (Receipt([], errors=["OSError: disk full"]), 1),
+    ],
+)
+def test_close_tells_how_slaves_ended(
+    run: Run, client: FakeClient, told: Receipt, code: int
+) -> None:
+    client.receipt = told
+    got, out, err = run("close", NAME, "--folder", "results", "--timeout", "3")
+    assert got == code
+    assert out.endswith("novelty was closed\n")
+    assert err.count("\n") == code
+    assert client.created["closed"] == (str(Path("results").absolute()), 3.0)
+    assert json.loads(run("close", NAME, "--json")[1])["graceful"] is told.graceful
+
+
+def test_stop_tells_who_had_to_be_killed(run: Run, client: FakeClient) -> None:
+    client.stopped = [
+        {"name": "a", "ladder": "request", "payload": b"x"},
+        {"name": "b", "ladder": "kill", "payload": None},
+    ]
+    code, out, err = run("stop")
+    assert (code, out) == (1, "a was closed\nb was closed\n")
+    assert "b did not end in time" in err
+    assert "payload" not in json.loads(run("stop", "--json")[1])[0]
+
+
+# ---- status
+
+
+def test_status_of_no_daemon(run: Run, client: FakeClient) -> None:
+    client.error = lost()
+    code, out, err = run("status")
+    assert (code, out) == (3, "")
+    assert "creamas-supervisor start" in err
+    code, out, _ = run("status", "--json")
+    assert (code, json.loads(out)) == (3, {"name": "default", "state": "not running"})
+
+
+def test_status_of_a_daemon_that_does_not_answer(run: Run, client: FakeClient) -> None:
+    for client.error in (DeadlineExceeded("too late"), HandshakeError("none of ours")):
+        code, out, err = run("status", "--json")
+        assert (code, json.loads(out)["state"]) == (4, "unknown")
+        assert str(client.error) in err
+
+
+# ---- following
+
+
+def steps(*events: Any, last: int = 0) -> list[Any]:
+    """Answers of `next_events`: the first one, and one for each event."""
+    return [(last, []), *((last + n, [(last + n, *event)]) for n, event in enumerate(events, 1))]
+
+
+def test_step_waits_until_done(run: Run, client: FakeClient) -> None:
+    client.sim.answers["progress"] = [progress("stepping", 1, 3)]
+    client.sim.answers["next_events"] = steps(
+        ("steps", progress("stepping", 2, 3)), ("steps", progress("idle", 3, 3))
+    )
+    code, out, _ = run("step", NAME, "3", "--wait")
+    assert code == 0
+    assert client.sim.called("start_steps") == [((3,), {})]
+    lines = out.splitlines()
+    assert lines[0] == (
+        "novelty: stepping, step 1 of 3, 1,234 acts/s, 1:01 left, "
+        "24 agents, 2 slaves, 1 artifact, 1 client"
+    )
+    assert lines[-1].startswith("novelty: idle, step 3 of 3,")
+
+
+@pytest.mark.parametrize(("words", "n"), [([], 1), (["7"], 7), (["--forever"], None)])
+def test_step_counts(run: Run, client: FakeClient, words: list[str], n: int | None) -> None:
+    assert run("step", NAME, *words)[0] == 0
+    assert client.sim.called("start_steps") == [((n,), {})]
+
+
+def test_steps_that_fail_are_1(run: Run, client: FakeClient) -> None:
+    failed = progress("failed", 2, 3, error="ValueError in a:\nno colour")
+    client.sim.answers["progress"] = client.sim.answers["wait_steps"] = [failed]
+    client.sim.answers["next_events"] = [(0, [])]
+    for words in (["step", NAME, "--wait"], ["wait", NAME], ["attach", NAME, "--until-done"]):
+        code, _, err = run(*words)
+        assert code == 1
+        told = "the steps of novelty failed: ValueError in a: no colour"
+        assert err == f"creamas-supervisor: {told}\n"
+
+
+def test_wait_times_out(run: Run, client: FakeClient) -> None:
+    client.sim.answers["wait_steps"] = [DeadlineExceeded("it still stepped")]
+    assert run("wait", NAME, "--timeout", "0")[0] == 75
+    assert client.sim.called("wait_steps") == [((), {"timeout": 0.0})]
+
+
+@pytest.mark.parametrize(("cause", "code"), [("closed", 0), ("the host was killed", 1)])
+def test_the_end_ends_waiting_and_following(
+    run: Run, client: FakeClient, cause: str, code: int
+) -> None:
+    client.ended = cause
+    code_of_wait, _, err = run("wait", NAME)
+    assert (code_of_wait, err.count("\n")) == (code, 1)
+    client.ended = ""
+
+    def next_events(*args: Any) -> Any:
+        client.ended = cause
+        raise HostLost(f"it has ended: {cause}")
+
+    client.sim.next_events = next_events
+    code_of_attach, _, err = run("attach", NAME)
+    assert (code_of_attach, err.count("\n")) == (code, 1)
+
+
+def test_attach_shows_events_as_lines(run: Run, client: FakeClient) -> None:
+    client.sim.answers["next_events"] = [
+        *steps(("slave_lost", {"address": ADDRS[0], "pid": 8, "cause": "SIGKILL"})),
+        (1003, [(1003, "closing", {})]),
+        HostLost("it has ended"),
+    ]
+    code, out, err = run("attach", NAME)
+    assert (code, err) == (0, "creamas-supervisor: novelty was closed\n")
+    assert out.splitlines()[1:] == [
+        f"novelty: lost a slave: address {ADDRS[0]}, pid 8, cause SIGKILL",
+        "novelty: 1,001 events came too fast to be shown",
+        "novelty: is being closed",
+    ]
+
+
+def test_attach_as_json_lines(run: Run, client: FakeClient) -> None:
+    client.sim.answers["next_events"] = [*steps(("closing", {})), HostLost("it has ended")]
+    lines = [json.loads(line) for line in run("attach", NAME, "--json")[1].splitlines()]
+    assert [line.get("event") for line in lines] == ["steps", "closing", None]
+    assert lines[-1]["state"] == "ended"
+    assert {line["name"] for line in lines} == {NAME}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_detaches(run: Run, client: FakeClient, number: int, code: int) -> None:
+    def next_events(*args: Any) -> Any:
+        signal.raise_signal(number)
+
+    client.sim.next_events = next_events
+    told = "creamas-supervisor: detached; the simulation goes on\n"
+    for verb in ("attach", "step"):
+        words = [verb, NAME, *(["--wait"] if verb == "step" else [])]
+        assert run(*words) == (code, "", told)
+    assert client.sim.detached
+
+
+def test_a_lost_connection_alone_is_69(run: Run, client: FakeClient) -> None:
+    client.sim.answers["next_events"] = [ConnectionLost("the daemon is gone")]
+    assert run("attach", NAME)[0] == 69

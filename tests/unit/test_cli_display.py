@@ -1,0 +1,201 @@
+"""How progress and values look."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from supervisor.cli import output
+from supervisor.cli.display import Last, Plain, event_line, picture, progress_line
+from supervisor.cli.exits import Failure
+from supervisor.cli.output import ReaderGone, clock, count, out, pairs, table
+from supervisor.cli.values import Classes, Herd, address, herd, json_object, spread
+from tests.cli_fakes import progress
+
+
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_plain_lines_come_at_most_once_a_second(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+
+    def shown() -> list[str]:
+        return capsys.readouterr().out.splitlines()
+
+    with Plain("sim", clock) as plain:
+        plain.update(progress("stepping", 1, 9))
+        assert len(shown()) == 1
+        clock.now += 0.5
+        plain.update(progress("stepping", 2, 9))
+        assert shown() == []
+        clock.now += 0.5
+        plain.update(progress("stepping", 2, 9))
+        assert "step 2 of 9" in shown()[0]
+        clock.now += 5
+        plain.update(progress("stepping", 2, 9))  # nothing new
+        assert shown() == []
+        plain.update(progress("stepping", 3, 9))
+        clock.now += 0.1
+        plain.update(progress("paused", 4, 9))
+        assert len(shown()) == 2  # a change of state is told at once
+        plain.update(progress("paused", 4, 9, artifacts=7))
+        assert shown() == []
+    assert "7 artifacts" in shown()[0]  # and the last word in any case
+
+
+def test_json_of_steps_that_failed_to_end_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    with Last("sim") as last:
+        last.update(progress("idle", 3, 3))
+    assert json.loads(capsys.readouterr().out)["step"] == 3
+    with pytest.raises(KeyError), Last("sim"):
+        raise KeyError
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("told", "line"),
+    [
+        (progress(), "sim: idle, 24 agents, 2 slaves, 1 artifact, 1 client"),
+        (
+            progress("stepping", 1500),
+            "sim: stepping, step 1,500, 1,234 acts/s, 24 agents, 2 slaves, 1 artifact, 1 client",
+        ),
+        (
+            progress("failed", 2, 3, seconds_left=None, error="a\nb"),
+            "sim: failed, step 2 of 3, 24 agents, 2 slaves, 1 artifact, 1 client, error: a b",
+        ),
+    ],
+)
+def test_a_line_of_progress(told: Any, line: str) -> None:
+    assert progress_line("sim", told) == line
+
+
+def test_the_picture_has_a_bar_where_there_is_an_end() -> None:
+    def drawn(told: Any) -> str:
+        file = io.StringIO()
+        console = Console(file=file, width=120, force_terminal=True, color_system=None)
+        console.print(picture("sim", told))
+        return file.getvalue()
+
+    whole = drawn(progress("stepping", 5, 10))
+    for part in ("sim", "stepping", "step 5 of 10", "━" * 14, "1:01 left", "24 agents", "Ctrl-C"):
+        assert part in whole
+    assert "━" not in drawn(progress("stepping", 5))
+    assert "[bold]no" in drawn(progress("failed", 5, 10, error="[bold]no"))
+
+
+def test_other_events_are_told_as_they_are() -> None:
+    assert event_line("new", {"a": 1, "b": None}) == "new a 1"
+
+
+# ---- output
+
+
+def test_columns_are_as_wide_as_they_must_be() -> None:
+    assert table(("A", "LONG"), [("value", None), ("", 12)]) == [
+        "A      LONG",
+        "value  -",
+        "-      12",
+    ]
+    assert pairs({"a": 1, "long": ""}) == ["a     1", "long  -"]
+    assert pairs({}) == []
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.9, "0:00"), (61, "1:01"), (3661, "1:01:01")])
+def test_durations(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
+
+
+def test_counts() -> None:
+    assert [count(n, "agent") for n in (0, 1, 1000)] == ["0 agents", "1 agent", "1,000 agents"]
+
+
+def test_what_cannot_be_encoded_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, "ascii"))
+    out("café \udcff")
+    output.flush()
+    assert raw.getvalue() == b"caf\\xe9 \\udcff\n"
+
+
+def test_a_reader_that_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stdout", Gone())
+    with pytest.raises(ReaderGone):
+        out("x")
+    with pytest.raises(ReaderGone):
+        output.flush()
+    monkeypatch.setattr("sys.stdout", None)
+    out("nobody is there")
+    output.flush()
+
+
+# ---- values
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("localhost:5556", ("localhost", 5556)),
+        ("[::1]:0", ("::1", 0)),
+        ("a.b:65535", ("a.b", 65535)),
+    ],
+)
+def test_addresses(text: str, value: tuple[str, int]) -> None:
+    assert address(text, "--addr") == value
+
+
+@pytest.mark.parametrize(
+    ("read", "texts"),
+    [
+        (lambda text: address(text, "--addr"), ["", "a", "a:", ":1", "a:x", "a:99999"]),
+        (lambda text: json_object(text, "--env-kwargs"), ["", "[]", "1", "{"]),
+        (lambda text: herd(text, Classes()), ["", "a", "a:b", "a:b=", "a:b=-1", "b=1"]),
+        (lambda text: Classes().name(text, "--env-cls"), ["a", ":a", "a:", "/:a"]),
+    ],
+)
+def test_wrong_values_name_the_option(read: Callable[[str], object], texts: list[str]) -> None:
+    for text in texts:
+        with pytest.raises(Failure, match=r"^--\S+ '.*': expected ") as caught:
+            read(text)
+        assert caught.value.code == 2
+
+
+def test_classes_by_name_and_by_file(tmp_path: Any) -> None:
+    (tmp_path / "painters.py").touch()
+    (tmp_path / "no-module.py").touch()
+    classes = Classes()
+    assert classes.name("package.module:Cls", "--env-cls") == "package.module:Cls"
+    assert classes.folders == []
+    for _ in range(2):
+        assert classes.name(f"{tmp_path}/painters.py:Painter", "--agents") == "painters:Painter"
+    assert classes.folders == [str(tmp_path)]
+    with pytest.raises(Failure, match=r"no-module\.py is none"):
+        classes.name(f"{tmp_path}/no-module.py:Painter", "--agents")
+
+
+def test_herds() -> None:
+    assert herd("painters:Painter=24", Classes()) == Herd("painters:Painter", 24)
+
+
+def test_agents_are_spread_evenly() -> None:
+    assert spread(5, ["a", "b", "c"]) == [("a", 2), ("b", 2), ("c", 1)]
+    assert spread(1, ["a", "b"]) == [("a", 1)]

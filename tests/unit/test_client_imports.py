@@ -1,0 +1,47 @@
+"""What the clients need: anyio and msgpack, and of these the blocking one only msgpack."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def run(code: str) -> str:
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    return told.stdout
+
+
+def test_without_trio() -> None:
+    run("""
+import sys
+sys.modules.update(dict.fromkeys(["trio", "tractor", "structlog", "cyclopts", "rich", "numpy"]))
+from creamas_sc import Artifact, MsgPack, Proxy, client, expose
+from creamas_sc.receipt import Receipt, SlaveReceipt
+from creamas_sc.specs import pack, unpack
+for name in client.__all__:
+    assert getattr(client, name)
+receipt = unpack(pack(Receipt([], saved=Artifact("maker", [1, 2]))))
+assert receipt.saved == Artifact("maker", [1, 2])
+""")
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("creamas_sc.client", {"anyio", "asyncio", "creamas_sc.client.blocking"}),
+        ("creamas_sc.client.blocking", {"anyio", "asyncio", "creamas_sc.client.asynchronous"}),
+        ("creamas_sc.client.asynchronous", {"creamas_sc.client.blocking", "trio"}),
+    ],
+)
+def test_an_import_pulls_in_no_more_than_needed(module: str, absent: set[str]) -> None:
+    assert run(f"import sys, {module}; print(sorted({absent} & set(sys.modules)))") == "[]\n"
+
+
+def test_no_other_name() -> None:
+    from creamas_sc import client
+
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        client.Nothing  # noqa: B018

@@ -1,0 +1,99 @@
+"""The registry of a daemon's simulations, with lives of no length in place of processes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from creamas_sc.errors import CallRefused, StartError, UnknownSimulation
+from supervisor import hosted, simulations
+from supervisor.hosted import Hosted, State
+from supervisor.simulations import Simulations
+
+ORDER = {"entry": "m:f", "spec": b"", "environ": {}, "cwd": "/", "path": []}
+
+
+class NoTree:
+    """Starts nothing."""
+
+
+@asynccontextmanager
+async def registry() -> AsyncIterator[Simulations]:
+    async with trio.open_nursery() as nursery:
+        yield Simulations(NoTree(), nursery, Path("/no/logs"))  # type: ignore[arg-type]
+        nursery.cancel_scope.cancel()
+
+
+def _end(self: Hosted) -> None:
+    self.state = State.ENDED
+    for event in (self.up, self.host_gone, self.ended):
+        event.set()
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every host fails to start."""
+
+    async def run(self: Hosted, tree: object, timeout: float | None) -> None:
+        self.failure = self.cause = f"{self.name} did not start"
+        _end(self)
+
+    monkeypatch.setattr(hosted.Hosted, "run", run)
+
+
+@pytest.mark.usefixtures("failing")
+async def test_the_last_hundred_that_ended_are_kept() -> None:
+    async with registry() as there:
+        for number in range(simulations.KEPT_RECORDS + 1):
+            with pytest.raises(StartError, match=f"s{number} did not start"):
+                await there.create(f"s{number}", ORDER, {})
+        kept = await there.ls(all=True)
+        assert [each["name"] for each in kept] == [f"s{n}" for n in range(1, 101)]
+        assert await there.ls() == []
+        assert (await there.inspect("s1"))["cause"] == "s1 did not start"
+        with pytest.raises(UnknownSimulation, match="no simulation 's0': there is none"):
+            await there.inspect("s0")
+        with pytest.raises(UnknownSimulation, match="simulation 's1' has ended: s1 did not start"):
+            there.find("s1")
+        fate = await there.fate("s0", 1)
+        assert fate["cause"] == "how it ended is not known any more"
+
+
+async def test_one_that_breaks_inside_the_supervisor_leaves_the_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run(self: Hosted, tree: object, timeout: float | None) -> None:
+        if self.name == "good":
+            self.up.set()
+            await trio.sleep_forever()
+        try:
+            raise ZeroDivisionError("oops")
+        finally:
+            self.failure = "it broke"
+            _end(self)
+
+    monkeypatch.setattr(hosted.Hosted, "run", run)
+    async with registry() as there:
+        await there.create("good", ORDER, {})
+        with pytest.raises(StartError):
+            await there.create("bad", ORDER, {})
+        await wait_all_tasks_blocked()
+        assert [each["name"] for each in await there.ls()] == ["good"]
+        cause = (await there.inspect("bad"))["cause"]
+        assert cause == "an error inside the supervisor: ZeroDivisionError('oops')"
+    assert "simulation bad broke inside the supervisor" in caplog.text
+
+
+@pytest.mark.usefixtures("failing")
+async def test_nothing_is_created_once_all_are_closed() -> None:
+    async with registry() as there:
+        told: list[Any] = await there.close_all()
+        assert told == []
+        with pytest.raises(CallRefused, match="the daemon is stopping"):
+            await there.create("late", ORDER, {})
