@@ -1,0 +1,87 @@
+"""Agents, environments and managers that raise what they are told to, where they are told to."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+from creamas_sc import CreativeAgent, Environment, expose
+from creamas_sc.mp import EnvManager
+
+
+class Odd(BaseException):
+    """No Exception at all."""
+
+
+class Wordless(Exception):
+    """Cannot even be told."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def raise_it(kind: str) -> None:
+    """Raise an exception of the class of that name."""
+    error = {"Odd": Odd, "Wordless": Wordless}.get(kind) or getattr(builtins, kind)
+    if kind == "UnicodeDecodeError":
+        raise error("utf-8", b"\xff", 0, 1, "raised on purpose")
+    raise error("raised on purpose")
+
+
+class Raiser(CreativeAgent):
+    """Raises ``kind`` in the method named ``where``."""
+
+    def __init__(self, environment: Environment, kind: str, where: str) -> None:
+        super().__init__(environment)
+        self.kind, self.where = kind, where
+        self._perhaps("init")
+
+    def _perhaps(self, where: str) -> None:
+        if where == self.where:
+            raise_it(self.kind)
+
+    @expose
+    async def act(self) -> str:
+        self._perhaps("act")
+        return "acted"
+
+    @expose
+    def evaluate(self, artifact: Any) -> Any:
+        self._perhaps("evaluate")
+        return 1.0, None
+
+    @expose
+    async def ask(self, addr: str) -> Any:
+        return await (await self.connect(addr)).evaluate(None)
+
+    @expose
+    def close(self, folder: str | None = None) -> None:
+        self._perhaps("close")
+
+
+class RaisingEnvironment(Environment):
+    """Raises in its constructor, ``is_ready`` or ``save_info``."""
+
+    def __init__(self, *args: Any, kind: str, where: str, **kwargs: Any) -> None:
+        self.kind, self.where = kind, where
+        if where == "env_init":
+            raise_it(kind)
+        super().__init__(*args, **kwargs)
+
+    def is_ready(self) -> bool:
+        if self.where == "is_ready":
+            raise_it(self.kind)
+        return True
+
+    def save_info(self, folder: str | None, *args: Any, **kwargs: Any) -> Any:
+        if self.where == "save_info":
+            raise_it(self.kind)
+
+
+class RaisingManager(EnvManager):
+    """Raises in its constructor where its environment says so."""
+
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)
+        if environment.where == "mgr_init":
+            raise_it(environment.kind)

@@ -1,0 +1,139 @@
+"""Rows about processes that are killed: whoever it is, and at whatever moment, nothing is left."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from itertools import product
+from pathlib import Path
+
+from tests.faults.board import Figures, row
+from tests.faults.scene import Scene, script
+
+LEFT_SECONDS = 2.0
+MOMENTS = ("idle", "busy", "spawning", "closing")
+# The first spawns, and the beginning of a close, take about as long.
+WINDOW_SECONDS = 0.05
+
+SCRIPT = """
+import sys, time
+from creamas_sc import Environment, MultiEnvironment, run
+from creamas_sc.mp import EnvManager
+from tests import agents
+
+def slaves(n):
+    run(menv.spawn_slaves([("localhost", 0)] * n, Environment, EnvManager))
+
+menv = MultiEnvironment(("localhost", 0), Environment)
+moment = sys.argv[1]
+slaves(2)
+for addr in menv.addrs:
+    run(menv.spawn(agents.Forker, addr=addr))
+run(menv.trigger_all())
+print("idle", flush=True)
+if moment == "idle":
+    time.sleep(60)
+if moment == "busy":
+    run(menv.spawn(agents.Busy))
+    run(menv.trigger_all())
+if moment == "spawning":
+    print("spawning", flush=True)
+    for _ in range(100):
+        slaves(1)
+        run(menv.spawn_n(agents.Echo, 100))
+run(menv.spawn(agents.Sleeper))
+print("closing", flush=True)
+menv.close()
+"""
+
+
+@row(
+    1,
+    "owner killed (SIGKILL): script, its supervisor",
+    "0 descendants after 2 s; the same command starts again",
+    cases=tuple(f"{who} {when}" for who, when in product(("script", "supervisor"), MOMENTS)),
+    rounds=200,
+    short=4,
+)
+def owner_killed(case: str, number: int, folder: Path) -> Figures:
+    """Kill the owner; a later round is the same command starting again."""
+    who, when = case.split()
+    with script(folder, SCRIPT, when) as scene:
+        scene.read_until(when)
+        if when in ("spawning", "closing"):  # a moment of its own each time
+            time.sleep(random.Random(number).random() * WINDOW_SECONDS)
+        if who == "script":
+            scene.process.kill()
+        elif not _killed_if_there(scene, "creamas-superv"):
+            return {}
+        # A script whose supervisor is gone is told so, and may go on.
+        return {"seconds": scene.wait_none(LEFT_SECONDS, but={scene.process.pid})}
+
+
+def _killed_if_there(scene: Scene, name: str) -> bool:
+    """Kill the process of that name, unless it has ended in order just now."""
+    try:
+        scene.kill(name)
+    except AssertionError:
+        if scene.process.wait(LEFT_SECONDS) == 0:
+            return False
+        raise
+    return True
+
+
+ROLES = ("keeper", "zygote", "superv")
+STOPPED_THEN_KILLED = tuple(
+    f"{stopped} stopped, {killed} killed"
+    for stopped, killed in product(ROLES, (*ROLES, "script"))
+    if stopped != killed
+)
+
+
+@row(
+    11,
+    "keeper, zygote, supervisor: one killed; one stopped and another killed; two at one blow",
+    "0 actors left after 2 s; a forked-away process is at worst swept by the next start",
+    cases=(*(f"{role} killed" for role in ROLES), *STOPPED_THEN_KILLED, "keeper+zygote killed"),
+    rounds=50 * 13,
+    short=4,
+)
+def inner_process_killed(case: str, number: int, folder: Path) -> Figures:
+    """Stop and kill what the case names; forked-away processes are python3, actors are not."""
+    with script(folder, SCRIPT, "idle") as scene:
+        scene.read_until("idle")
+        for act in case.split(", "):
+            who, _, how = act.partition(" ")
+            number_ = signal.SIGSTOP if how == "stopped" else signal.SIGKILL
+            pids = [_pid(scene, role) for role in who.split("+")]
+            for pid in pids:
+                os.kill(pid, number_)
+        began = time.monotonic()
+        while actors := _actors(scene):
+            assert time.monotonic() - began < LEFT_SECONDS, f"left: {actors}"
+            time.sleep(0.005)
+        seconds = time.monotonic() - began
+        if who != "keeper+zygote":
+            scene.wait_none(LEFT_SECONDS - seconds, but={scene.process.pid})
+        return {"seconds": seconds, "forked away, left": len(_forked(scene))}
+
+
+def _pid(scene: Scene, role: str) -> int:
+    if role == "script":
+        return scene.process.pid
+    (pid,) = (pid for pid, name in scene.members().items() if name == f"creamas-{role}")
+    return pid
+
+
+def _actors(scene: Scene) -> dict[int, str]:
+    return {pid: name for pid, name in scene.members().items() if name.startswith("slave")}
+
+
+def _forked(scene: Scene) -> list[int]:
+    members = scene.members()
+    return [
+        pid
+        for pid, name in members.items()
+        if name.startswith("python") and pid != scene.process.pid
+    ]

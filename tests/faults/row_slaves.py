@@ -1,0 +1,102 @@
+"""Rows about slaves that do not end when asked, or that leave others behind."""
+
+from __future__ import annotations
+
+import time
+from itertools import product
+from pathlib import Path
+
+from tests.faults.board import Figures, row
+from tests.faults.scene import script
+
+GRACE_SECONDS = 1.0
+OVER_SECONDS = 1.0
+
+STUBBORN = """
+import signal, sys, threading
+from creamas_sc import CreativeAgent, Environment, MultiEnvironment, expose, run
+from creamas_sc.mp import EnvManager
+from tests import agents
+
+class IgnoresSigterm(agents.Busy):
+    @expose
+    async def act(self):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        await super().act()
+
+with MultiEnvironment(("localhost", 0), Environment) as menv:
+    run(menv.spawn_slaves([("localhost", 0)] * 2, Environment, EnvManager))
+    how = sys.argv[1]
+    run(menv.spawn(IgnoresSigterm, "python" if how == "ignores" else how))
+    step = threading.Thread(target=lambda: run(menv.trigger_all()), daemon=True)
+    step.start()
+    sys.stdin.readline()
+    print(menv.close()[0].ended_by, flush=True)
+print("closed", flush=True)
+"""
+HOW = {"ignores SIGTERM": "ignores", "SIGSTOPped": "stopped", "Python": "python", "C": "c"}
+
+
+@row(
+    3,
+    "a slave that ignores SIGTERM, is SIGSTOPped, loops in Python, or holds the GIL in C",
+    f"gone by grace + {OVER_SECONDS:g} s, under close and under the owner's death",
+    cases=tuple(f"{how}, {end}" for how, end in product(HOW, ("close", "owner's death"))),
+    rounds=50 * 8,
+    short=3,
+)
+def stubborn_slave(case: str, number: int, folder: Path) -> Figures:
+    """End a simulation with such a slave, one way or the other."""
+    how, _, end = case.partition(", ")
+    with script(folder, STUBBORN, HOW[how]) as scene:
+        scene.read_until("busy")
+        began = time.monotonic()
+        if end == "close":
+            scene.say("close")
+            scene.read_until("closed", GRACE_SECONDS + OVER_SECONDS)
+            assert scene.process.wait(OVER_SECONDS) == 0
+        else:
+            scene.process.kill()
+        scene.wait_none(GRACE_SECONDS + OVER_SECONDS + began - time.monotonic())
+        return {"seconds": time.monotonic() - began}
+
+
+FORKING = """
+import sys
+from creamas_sc import Environment, MultiEnvironment, run
+from creamas_sc.mp import EnvManager
+from tests import agents
+
+with MultiEnvironment(("localhost", 0), Environment) as menv:
+    run(menv.spawn_slaves([("localhost", 0)] * 4, Environment, EnvManager))
+    for addr in menv.addrs:
+        run(menv.spawn(agents.Forker, addr=addr))
+    run(menv.trigger_all())
+    print("forked", flush=True)
+    if sys.argv[1] == "stop_slaves":
+        run(menv.stop_slaves())
+    if sys.argv[1] == "owner's death":
+        sys.stdin.readline()
+    menv.close()
+print("closed", flush=True)
+"""
+
+
+@row(
+    5,
+    "slaves that leave double-forked children in sessions of their own, 4 at a time",
+    "0 left",
+    cases=("close", "stop_slaves", "owner's death"),
+    rounds=25,
+    short=1,
+)
+def forked_children(case: str, number: int, folder: Path) -> Figures:
+    """Four slaves with such a child each."""
+    with script(folder, FORKING, case) as scene:
+        scene.read_until("forked")
+        if case == "owner's death":
+            scene.process.kill()
+        else:
+            scene.read_until("closed")
+            assert scene.process.wait(OVER_SECONDS) == 0
+        return {"seconds": scene.wait_none(GRACE_SECONDS + OVER_SECONDS)}

@@ -1,0 +1,5 @@
+"""All rows of the scoreboard."""
+
+from tests.faults import row_cycles, row_deaths, row_signals, row_slaves, row_user_code
+
+__all__ = ["row_cycles", "row_deaths", "row_signals", "row_slaves", "row_user_code"]
