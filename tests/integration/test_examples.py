@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,8 @@ def test_the_quickstart_publishes_numbers() -> None:
 
 
 def test_the_readmes_simulation_runs(tmp_path: Path) -> None:
-    found = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert found
     script = tmp_path / "script.py"
-    script.write_text(found[1])
+    script.write_text(_block("python", "class Painter"))
     told = _run(sys.executable, str(script))
     assert (told.stdout, told.stderr) == ("50 artifacts\n", "")
 
@@ -92,6 +91,58 @@ def test_a_wrong_option_is_refused(option: str) -> None:
     assert told.returncode == 2
     assert option.split("=")[0] in told.stderr
     assert "Traceback" not in told.stderr
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Room for a daemon of the test's own; it is stopped at the end, whatever happened."""
+    monkeypatch.setenv("CREAMAS_LOG_FOLDER", str(tmp_path / "logs"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("PATH", os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"])
+    monkeypatch.setenv("COLUMNS", "200")
+    yield
+    subprocess.run(["creamas-supervisor", "stop"], capture_output=True, check=False)
+
+
+def test_the_readmes_tour_of_the_daemon(daemon: None, tmp_path: Path) -> None:
+    start, create, step, attach, stop = _block("sh", "creamas-supervisor start").splitlines()
+    for command in (start, create, step):
+        _run("sh", "-c", command)
+    with subprocess.Popen(
+        ["sh", "-c", f"exec {attach}"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as attached:
+        assert attached.stdout is not None
+        assert "100 agents" in attached.stdout.readline()
+        attached.send_signal(signal.SIGINT)
+        assert attached.wait(BOUND_SECONDS) == 130
+    script = tmp_path / "visit.py"
+    script.write_text(_block("python", "connect_sync"))
+    told = _run(sys.executable, str(script))
+    assert re.match(r"100 painters have published \d+ colours\n\[\(", told.stdout)
+    assert _run("creamas-supervisor", "ls", "--json").stdout.count('"stepping"') == 1
+    _run("sh", "-c", stop)
+
+
+def test_one_script_leaves_a_simulation_for_others(daemon: None) -> None:
+    _run("creamas-supervisor", "start")
+    attach = (sys.executable, str(ROOT / "examples" / "attach.py"))
+    assert _run(*attach, "create").stdout == "colours steps on in the daemon\n"
+    for form in ([], ["--async"]):
+        told = _run(*attach, "visit", *form)
+        assert re.match(r"24 painters have published \d+ colours\n", told.stdout)
+    assert _run(*attach, "close").stdout.count("by request\n") == 2
+
+
+def _block(language: str, having: str) -> str:
+    """The README's block of code that has these words."""
+    readme = (ROOT / "README.md").read_text()
+    blocks = re.findall(rf"```{language}\n(.*?)```", readme, re.DOTALL)
+    (found,) = (block for block in blocks if having in block)
+    return str(found)
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,53 @@
+"""Agents that mix colours and publish those that look new to them."""
+
+from __future__ import annotations
+
+from collections import deque
+from math import dist, sqrt
+from typing import Any
+
+from creamas_sc import Artifact, CreativeAgent, Environment, expose
+
+Colour = tuple[float, float, float]
+
+
+class Painter(CreativeAgent):
+    """Mixes one colour a step, near one that it made before.
+
+    Args:
+        environment: Where the painter lives.
+        novelty: How far from all that it remembers a colour must be to be published, from 0 to 1.
+        memory: How many colours it remembers.
+    """
+
+    def __init__(self, environment: Environment, novelty: float = 0.1, memory: int = 50) -> None:
+        super().__init__(environment)
+        self.novelty = novelty
+        self.colours: deque[Colour] = deque(maxlen=memory)
+
+    @expose
+    async def act(self) -> None:
+        """Mix a colour; publish it if it is new enough."""
+        base = self.colours[-1] if self.colours else (0.5, 0.5, 0.5)
+        red, green, blue = (_mixed(part, self.rng.random()) for part in base)
+        artifact = Artifact(self, (red, green, blue), domain="colour")
+        value, framing = self.evaluate(artifact)
+        if value >= self.novelty:
+            artifact.add_eval(self, value, framing)
+            self.colours.append(artifact.obj)
+            self.publish(artifact)
+
+    @expose
+    def evaluate(self, artifact: Artifact) -> tuple[float, str]:
+        """How new a colour is to this painter: its distance to the nearest it remembers, 0 to 1."""
+        nearest = min((dist(artifact.obj, known) for known in self.colours), default=sqrt(3))
+        return nearest / sqrt(3), f"of {len(self.colours)} colours"
+
+    @expose
+    def palette(self) -> list[Colour]:
+        """The colours that it remembers, the latest last."""
+        return list(self.colours)
+
+
+def _mixed(part: float, random: Any) -> float:
+    return float(min(1.0, max(0.0, part + 0.6 * (random - 0.5))))
