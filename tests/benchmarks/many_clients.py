@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.many_clients [--clients 50] [--seconds 60]
 
-Starts a daemon of its own, with a society of 1,000 agents on 2 slaves that steps without end.
-Prints its step rate alone and with the clients, the clients' calls, and what the machine's
-processors did meanwhile: processor time that clients, supervisor and host take is not there for the
-slaves.
+Starts a daemon of its own, with a society of 1,000 agents on 2 slaves. Prints what each kind of
+call takes while nothing else goes on; then the rate of the simulation's own steps alone, with the
+clients, and what is to be expected of it with them: host and slaves serve a call or a step at a
+time, so the time that the clients' calls take is not there for steps.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from creamas_sc.client import connect
 AGENTS = "tests.benchmarks.agents:Tally"
 NAME = "crowd"
 SLAVES = 2
+ALONE = 31
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -39,6 +40,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 class Report:
     """What was seen: steps and processor time in two stretches, and the clients' calls."""
 
+    call_ms: dict[str, float] = field(default_factory=dict)
     alone: dict[str, float] = field(default_factory=dict)
     crowded: dict[str, float] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
@@ -54,6 +56,8 @@ async def crowd(clients: int, seconds: float, agents: int) -> Report:
         async with client.attach(NAME) as sim:
             for addr in await sim.get_addrs():
                 await sim.spawn_n(AGENTS, agents // SLAVES, addr=addr)
+            report.call_ms = {name(call): await _milliseconds(call, sim) for call in CALLS}
+            report.call_ms["visit"] = await _milliseconds(_visit)
             await sim.start_steps()
             report.alone = await _stretch(sim, client, max(1.0, seconds / 6))
             async with trio.open_nursery() as nursery:
@@ -87,6 +91,26 @@ async def _stretch(sim: Any, client: Any, seconds: float) -> dict[str, float]:
     }
 
 
+async def _milliseconds(call: Callable[..., Awaitable[object]], *args: Any) -> float:
+    """What a call takes by itself; the median."""
+    rng, times = random.Random(0), []
+    for _ in range(ALONE):
+        began = time.perf_counter()
+        await call(*args, rng)
+        times.append(time.perf_counter() - began)
+    return 1000 * sorted(times)[ALONE // 2]
+
+
+async def _visit(rng: random.Random) -> None:
+    async with connect() as client, client.attach(NAME):
+        pass
+
+
+def name(call: Callable[..., object]) -> str:
+    """What a kind of call is called in the report."""
+    return call.__name__.strip("_")
+
+
 def _cpu(pid: int) -> float:
     """Processor seconds of a process so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -102,12 +126,12 @@ async def _come_and_go(rng: random.Random, report: Report) -> None:
             for _ in range(rng.randrange(1, 10)):
                 call = rng.choice(CALLS)
                 await call(sim, rng)
-                report.calls[call.__name__.strip("_")] += 1
+                report.calls[name(call)] += 1
                 await trio.sleep(rng.expovariate(10))
 
 
 async def _progress(sim: Any, rng: random.Random) -> None:
-    assert (await sim.progress())["state"] == "stepping"
+    assert (await sim.progress())["agents"] > 0
 
 
 async def _get_agents(sim: Any, rng: random.Random) -> None:
@@ -166,12 +190,16 @@ def main() -> None:
     with _daemon():
         report = trio.run(crowd, args.clients, args.seconds, args.agents)
     attach = sorted(report.attach_seconds)
+    counted = report.calls + Counter(visit=report.visits)
+    busy = sum(n * report.call_ms[kind] for kind, n in counted.items()) / 1000 / args.seconds
     print(
         json.dumps(
             {
+                "call_ms": report.call_ms,
                 "alone": report.alone,
                 "crowded": report.crowded,
                 "rate": report.crowded["steps_per_second"] / report.alone["steps_per_second"],
+                "expected_rate": 1 - busy,
                 "visits": report.visits,
                 "calls": dict(report.calls),
                 "attach_ms_p50": 1000 * attach[len(attach) // 2],
