@@ -49,8 +49,8 @@ __all__ = [
 
 
 HOW_TO_INSTALL = (
-    "pip install uv 'creamas-sc[supervisor]', then python -m uv pip install --no-deps "
-    "tractor==0.1.0a5 (with Python 3.11 or 3.12)"
+    "with Python 3.11 or 3.12, pip install uv '/path/to/creamas-sc[supervisor]', then python -m uv "
+    "pip install --no-deps tractor==0.1.0a5"
 )
 
 

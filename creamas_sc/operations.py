@@ -81,6 +81,11 @@ class Mirror:
     def _invoke(self, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Have the host carry out an operation."""
 
+    def __getattr__(self, name: str) -> Any:
+        getter = f"get_{name}"
+        hint = f": call {getter}()" if getter in OPERATIONS else ""
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint}")
+
     # ---- properties
 
     @_operation(Kind.GETTER, "name")

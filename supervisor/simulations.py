@@ -89,7 +89,10 @@ class Simulations:
             raise CallRefused("the daemon is stopping")
         if name in self._living:
             state = self._living[name].state.value
-            raise BadValue(f"there is a simulation {name!r} already, {state}: use another name")
+            raise BadValue(
+                f"there is a simulation {name!r} already, {state}: close it first "
+                f"(creamas-supervisor close {name}), or use another name"
+            )
         order = {key: order[key] for key in _ORDER}
         hosted = Hosted(name, order, about, str(self._log_folder / f"{name}.log"))
         self._living[name] = hosted

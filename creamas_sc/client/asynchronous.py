@@ -22,6 +22,7 @@ from creamas_sc.client.controls import (
     fate,
 )
 from creamas_sc.client.link import OPEN_SECONDS, linked
+from creamas_sc.endings import end_well
 from creamas_sc.errors import ConnectionLost, CreamasError, HostLost
 from creamas_sc.identity import daemon_name, daemon_socket
 from creamas_sc.loading import end_script_load
@@ -44,6 +45,7 @@ def connect(daemon: str | None = None) -> AbstractAsyncContextManager[Client]:
         CreamasError: The socket may not be opened.
     """
     end_script_load()
+    end_well()
     name = daemon_name(daemon)
     return _connected(name, daemon_socket(name))
 

@@ -19,6 +19,7 @@ from creamas_sc.client.controls import (
     fate,
 )
 from creamas_sc.client.line import OPEN_SECONDS, Line, open_connection
+from creamas_sc.endings import end_well
 from creamas_sc.errors import (
     ConnectionLost,
     CreamasError,
@@ -52,6 +53,7 @@ def connect_sync(daemon: str | None = None, *, timeout: float | None = None) -> 
         CreamasError: The socket may not be opened.
     """
     end_script_load()
+    end_well()
     name = daemon_name(daemon)
     client = SyncClient(name, daemon_socket(name), timeout)
     try:

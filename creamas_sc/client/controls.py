@@ -191,7 +191,8 @@ class Controls:
         """Close a simulation, for everybody; returns when its processes are gone.
 
         Args:
-            folder: Passed to `save_info` in its host and slaves, and to the agents' ``close``.
+            folder: Passed to `save_info` in its host and slaves, and to the agents' ``close``, as
+                an absolute path; made if it is not there.
             timeout: Seconds that each has to save and close its agents.
 
         Returns:
@@ -200,12 +201,13 @@ class Controls:
 
         Raises:
             UnknownSimulation: There is none of that name.
+            BadValue: The folder cannot be made; nothing was closed.
         """
 
         def read(told: Mapping[str, Any]) -> Receipt:
             return _receipt(name, told)
 
-        payload = pack((folder, timeout))
+        payload = pack((_made(folder), timeout))
         return self._ask(Ask("close", (name, timeout, payload), read))
 
     def kill(self, name: str) -> Any:
@@ -219,6 +221,16 @@ class Controls:
             timeout: Seconds that each process has to save and close its agents.
         """
         return self._ask(Ask("stop", (timeout, pack((None, timeout))), _as_told))
+
+
+def _made(folder: str | None) -> str | None:
+    if folder is None:
+        return None
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise BadValue(f"the folder {folder} cannot be made: {error.strerror}") from None
+    return os.path.abspath(folder)
 
 
 def _search_path() -> list[str]:

@@ -172,7 +172,8 @@ def _connect(daemon: str, path: Path, deadline: float) -> socket.socket:
         except OSError as error:
             sock.close()
             if error.errno not in words.BUSY:
-                raise words.unreachable(daemon, path, error) from error
+                denied = isinstance(error, PermissionError)
+                raise words.unreachable(daemon, path, error) from (error if denied else None)
             if time.monotonic() > deadline:
                 raise words.no_answer(daemon, path) from None
         except BaseException:

@@ -78,7 +78,8 @@ async def _open(daemon: str, path: Path, handshake: Handshake, reader: FrameRead
     except ProtocolError as error:
         raise HandshakeError(f"what listens at {path} speaks another protocol: {error}") from error
     except OSError as error:
-        raise unreachable(daemon, path, error) from error
+        denied = isinstance(error, PermissionError)
+        raise unreachable(daemon, path, error) from (error if denied else None)
     finally:
         if stream is not None and not done:
             with anyio.CancelScope(shield=True):

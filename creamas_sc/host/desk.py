@@ -75,7 +75,7 @@ class Desk:
             await connection.run()
         finally:
             self._connections.discard(connection)
-            log.info("client %s (%s) has gone after %d calls", name, handed.note, client.calls)
+            log.debug("client %s (%s) has gone after %d calls", name, handed.note, client.calls)
 
     async def aclose(self) -> None:
         """Write out what is queued for each client, within a bound, and end the connections."""
@@ -132,7 +132,7 @@ class _Client:
         simulation = self._simulation
         if name != simulation.name:
             raise UnknownSimulation(f"this is {simulation.name!r}, not {name!r}")
-        log.info("client %s attached: %r", self._name, about)
+        log.debug("client %s attached: %r", self._name, about)
         script = MainScript.of_this_process()
         return {
             "name": simulation.name,

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import trio
 
-from creamas_sc.errors import AgentErrors, BadValue, CreamasError, DeadlineExceeded
+from creamas_sc.errors import AgentErrors, BadValue, CreamasError, DeadlineExceeded, SlaveLost
 from creamas_sc.host.border import border, in_words
 from creamas_sc.host.events import check_seconds
 from creamas_sc.host.pace import Pace
@@ -111,7 +111,7 @@ class Stepper:
             CreamasError: There are none.
         """
         if self.state is State.IDLE:
-            raise CreamasError("there are no steps to resume: start_steps() begins some")
+            raise CreamasError("there are no steps to resume: start some first")
         if self.state is State.STEPPING:
             self._pausing = False
             self._tell_waiting()
@@ -174,11 +174,19 @@ class Stepper:
                 await self._take_step()
             except AgentErrors as errors:  # all have acted
                 self._count(len(errors.results) + len(errors.failures))
-                return State.FAILED, in_words(errors)
+                return self._failed(errors)
+            except SlaveLost as error:  # told once for each: the others go on without it
+                log.warning("step %d is taken again: %s", self._step + 1, error)
             except CreamasError as error:
-                return State.FAILED, in_words(error)
+                return self._failed(error)
             await trio.lowlevel.checkpoint()  # a trigger_all of the user's may have none
         return State.IDLE, ""
+
+    def _failed(self, error: CreamasError | AgentErrors) -> tuple[State, str]:
+        first = error.exceptions[0] if isinstance(error, AgentErrors) else error
+        story = "\n".join(["", *getattr(first, "__notes__", ())])
+        log.error("step %d failed: %s%s", self._step, in_words(error), story)
+        return State.FAILED, in_words(error)
 
     async def _take_step(self) -> None:
         with border(self._address):

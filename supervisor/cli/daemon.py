@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from creamas_sc.errors import ConnectionLost, CreamasError
-from creamas_sc.identity import daemon_socket
+from creamas_sc.identity import DEFAULT_DAEMON, daemon_socket
 from supervisor.cli.exits import BY_FORCE, Exit, Failure, explain
 from supervisor.cli.link import chosen_daemon, in_time, linked, patience
 from supervisor.cli.options import Daemon, Json, Seconds
@@ -147,7 +147,8 @@ def status(*, daemon: Daemon = None, json: Json = False) -> int:
 def _absence(name: str, error: Exception) -> Exit:
     """Tell why a daemon does not answer."""
     if isinstance(error, ConnectionLost) and not _listens(name) and not _lock_is_held(name):
-        note(f"the daemon {name!r} does not run; creamas-supervisor start starts it")
+        flag = "" if name == DEFAULT_DAEMON else f" --daemon {name}"
+        note(f"the daemon {name!r} does not run; creamas-supervisor start{flag} starts it")
         return Exit.NOT_RUNNING
     note(f"the daemon {name!r} is there but does not answer: {explain(error)[1]}")
     return Exit.UNKNOWN

@@ -193,7 +193,7 @@ def event_line(name: str, details: Progress) -> str:
     """An event in a line."""
     match name:
         case "slave_lost":
-            return f"lost a slave: {_told(details)}"
+            return f"lost: {details['cause']}"
         case "closing":
             return "is being closed"
         case "gap":

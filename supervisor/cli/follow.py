@@ -62,7 +62,7 @@ def follow(sim: SyncSimulation, display: Display, *, until_done: bool) -> dict[s
                 if lost := last - before - len(events):
                     display.event("gap", {"lost": lost})
                 for _, name, details in events:
-                    announced = announced or name == "closing"
+                    announced = announced or (name == "closing" and details["cause"] == "closed")
                     if name == "steps":
                         progress |= details
                     else:

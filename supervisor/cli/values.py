@@ -72,7 +72,8 @@ class Classes:
             return text
         file = Path(module).absolute()
         if not file.is_file() or file.suffix != ".py" or not file.stem.isidentifier():
-            raise _bad(option, text, f"an existing file, named as a module is; {file} is none")
+            why = "is not named as a module is" if file.is_file() else "is not there"
+            raise _bad(option, text, f"package.module:Class or file.py:Class; {file} {why}")
         folder = str(file.parent)
         if folder not in self.folders:
             self.folders.append(folder)

@@ -287,7 +287,7 @@ def test_attach_tells_of_a_lost_slave_and_the_end(run: Run, sim: str) -> None:
         line_with(people, "idle")
         json.loads(line_with(programs, "steps"))
         os.kill(slave, signal.SIGKILL)
-        assert "lost a slave" in line_with(people, "slave")
+        assert "lost: the slave tcp://" in line_with(people, "slave")
         assert json.loads(line_with(programs, "slave_lost"))["pid"] == slave
         assert main(["close", sim]) == 0
         assert ending(people) == (0, "creamas-supervisor: sim was closed\n")

@@ -122,7 +122,7 @@ async def test_a_name_that_will_not_do_is_refused(client: Client, name: object) 
 
 async def test_a_name_that_is_taken_is_refused(client: Client) -> None:
     await client.create("one")
-    with pytest.raises(BadValue, match="a simulation 'one' already, running: use another name"):
+    with pytest.raises(BadValue, match="a simulation 'one' already, running: close it first"):
         await client.create("one")
     await client.call("close", "one")
     await client.create("one")

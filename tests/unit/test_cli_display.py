@@ -188,7 +188,7 @@ def test_classes_by_name_and_by_file(tmp_path: Any) -> None:
     for _ in range(2):
         assert classes.name(f"{tmp_path}/painters.py:Painter", "--agents") == "painters:Painter"
     assert classes.folders == [str(tmp_path)]
-    with pytest.raises(Failure, match=r"no-module\.py is none"):
+    with pytest.raises(Failure, match=r"no-module\.py is not named as a module is"):
         classes.name(f"{tmp_path}/no-module.py:Painter", "--agents")
 
 

@@ -172,7 +172,6 @@ async def test_agents_that_fail_stop_the_steps(autojump_clock: trio.testing.Mock
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (SlaveLost("the slave x was ended by SIGKILL"), "the slave x was ended by SIGKILL"),
         (KeyError("odd"), f"KeyError in {ADDRESS}: 'odd'"),
         (SystemExit(3), f"SystemExit in {ADDRESS}: 3"),
         (KeyboardInterrupt(), f"KeyboardInterrupt in {ADDRESS}: "),
@@ -195,6 +194,15 @@ async def test_whatever_a_step_raises_stops_the_steps_and_nothing_else(
         assert steps.age == 3
 
 
+async def test_the_others_go_on_without_a_lost_slave(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with stepper(Steps(SlaveLost("the slave x was ended by SIGKILL"))) as (own, _):
+        own.start(2, (), {})
+        await own.wait(None)
+        assert (own.state, own.progress()["step"]) == (State.IDLE, 2)
+
+
 async def test_a_class_whose_age_is_odd(autojump_clock: trio.testing.MockClock) -> None:
     steps = Steps()
     steps.age = "old"  # type: ignore[assignment]
@@ -206,7 +214,7 @@ async def test_a_class_whose_age_is_odd(autojump_clock: trio.testing.MockClock) 
 
 async def test_what_is_refused(autojump_clock: trio.testing.MockClock) -> None:
     async with stepper(Steps()) as (own, _):
-        with pytest.raises(CreamasError, match="start_steps"):
+        with pytest.raises(CreamasError, match="start some first"):
             own.resume()
         for n in (0, -1, 1.5, True, "3"):
             with pytest.raises(BadValue, match="n must be an int above 0"):
