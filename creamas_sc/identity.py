@@ -67,18 +67,20 @@ membership: ContextVar[Membership | None] = ContextVar("membership", default=Non
 def runtime_folder() -> Path:
     """The user's private folder for keys and sockets, made with mode 0700.
 
+    It is in $XDG_RUNTIME_DIR, or else, also where that is no absolute path, in the folder for
+    temporary files. A $XDG_RUNTIME_DIR that is not there is made, with mode 0700 like all above it
+    that is missing: another place instead would hide daemons from those who come when it is there.
+
     Raises:
         CreamasError: It exists and others could read it, or it belongs to somebody else.
     """
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    if base:
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    if os.path.isabs(base):
         folder = Path(base) / "creamas"
     else:
         folder = Path(tempfile.gettempdir()) / f"creamas-{os.getuid()}"
     try:
-        folder.mkdir(mode=0o700, parents=True)
-    except FileExistsError:
-        pass  # what it is comes next
+        _make_private(folder)
     except OSError as error:
         raise CreamasError(
             f"the folder {folder} cannot be made: {error.strerror}; set XDG_RUNTIME_DIR to a "
@@ -89,6 +91,16 @@ def runtime_folder() -> Path:
     if not private or status.st_uid != os.getuid():
         raise CreamasError(f"{folder} must be a folder of yours with mode 0700; remove or mend it")
     return folder
+
+
+def _make_private(folder: Path) -> None:
+    """Make it, and what is missing above it, for this user alone; what is there stays as it is."""
+    if not os.path.lexists(folder.parent):
+        _make_private(folder.parent)
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        pass  # what it is, others look at
 
 
 def check_name(name: object, what: str) -> str:
@@ -102,8 +114,8 @@ def check_name(name: object, what: str) -> str:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise BadValue(
-            f"{name!r} is no name of a {what}: use up to 64 letters, digits, '.', '_' and '-', "
-            "with a letter or digit first"
+            f"{name!r:.100} is no name of a {what}: use up to 64 letters, digits, '.', '_' and "
+            "'-', with a letter or digit first"
         )
     return name
 

@@ -256,8 +256,10 @@ class Mirror:
     def progress(self) -> Any:
         """How far the simulation's own steps are, and what is in it; a dict of plain values.
 
-        ``state`` ("idle", "stepping", "paused", "failed"), ``step`` and ``of`` of the steps that
-        were started last (``of`` None: no end), ``acts_per_second`` and ``seconds_left`` (None
+        ``state`` ("idle", "stepping", "paused", "failed", or "closed": the close of the simulation
+        ended them), ``step`` and ``of`` of the steps that were started last (``of`` None: no end),
+        ``step_seconds`` that the step under way has taken so far (None where none is: one that
+        only grows tells of an agent that is stuck), ``acts_per_second`` and ``seconds_left`` (None
         where unknown), ``error`` (text of what stopped them), ``age``, ``agents``, ``slaves``,
         ``artifacts``, ``clients``.
         """

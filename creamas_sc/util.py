@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import anyio
 
+from creamas_sc.checks import check_text
 from creamas_sc.rpc import expose
 from creamas_sc.wire.endpoint import split_address
 
@@ -177,6 +178,7 @@ def get_manager(addr: str) -> str:
     Raises:
         ValueError: ``addr`` is no agent's address.
     """
+    check_text("addr", addr)
     base, _, number = addr.rpartition("/")
     if not number.isdecimal():
         raise ValueError(f"{addr!r} is no agent's address: expected 'tcp://host:port/number'")

@@ -18,7 +18,7 @@ import anyio
 
 from creamas_sc.client import connect, connect_sync
 
-NAME = "colours"
+NAME = "palette"
 SLAVES = [("localhost", 0), ("localhost", 0)]  # port 0: any free one
 
 

@@ -6,6 +6,8 @@ from collections import deque
 from math import dist, sqrt
 from typing import Any
 
+import anyio
+
 from creamas_sc import Artifact, CreativeAgent, Environment, expose
 
 Colour = tuple[float, float, float]
@@ -18,16 +20,25 @@ class Painter(CreativeAgent):
         environment: Where the painter lives.
         novelty: How far from all that it remembers a colour must be to be published, from 0 to 1.
         memory: How many colours it remembers.
+        seconds: How long it takes over one.
     """
 
-    def __init__(self, environment: Environment, novelty: float = 0.1, memory: int = 50) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        novelty: float = 0.15,
+        memory: int = 50,
+        seconds: float = 0.02,
+    ) -> None:
         super().__init__(environment)
         self.novelty = novelty
+        self.seconds = seconds
         self.colours: deque[Colour] = deque(maxlen=memory)
 
     @expose
     async def act(self) -> None:
         """Mix a colour; publish it if it is new enough."""
+        await anyio.sleep(self.seconds)  # meanwhile the others mix theirs
         base = self.colours[-1] if self.colours else (0.5, 0.5, 0.5)
         red, green, blue = (_mixed(part, self.rng.random()) for part in base)
         artifact = Artifact(self, (red, green, blue), domain="colour")

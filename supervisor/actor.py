@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import trio
 
+from supervisor.wording import TRACEBACK_LENGTH, describe, shorten
+
 Entry = Callable[[bytes, "Control"], Awaitable[bytes]]
 
 _clean_path: list[str] = list(sys.path)
@@ -145,5 +147,5 @@ def _tell(error: BaseException) -> dict[str, Any]:
     # One error that a nursery wrapped is told bare.
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
-    last = traceback.format_exception_only(error)[0].strip()
-    return {"failed": last, "traceback": "".join(traceback.format_exception(error))}
+    lines = "".join(traceback.format_exception(error))
+    return {"failed": describe(error), "traceback": shorten(lines, TRACEBACK_LENGTH)}

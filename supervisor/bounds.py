@@ -1,4 +1,4 @@
-"""Every number of seconds that the supervisor waits, in one place. Imports nothing."""
+"""What the supervisor waits, in seconds, and how many it starts. Imports nothing."""
 
 # The ladder of a stop (design: graceful request, bounded wait, hard kill).
 GRACE_SECONDS = 1.0  # an actor asked to stop; a caller's timeout replaces it
@@ -11,6 +11,11 @@ LADDER_SECONDS = GRACE_SECONDS + CANCEL_SECONDS + TERM_SECONDS
 START_SECONDS = 30.0
 # The zygote's answer to a request to fork; it is slow only where it is stopped.
 FORK_SECONDS = 5.0
+
+# Of one simulation, beside a host; as in `creamas_sc.mp.slaves`, which refuses more of them sooner.
+MAX_SLAVES = 512
+# Of one start: processes on their way from the zygote to their first word.
+LAUNCHES = 16
 
 # A pidfd tells of a death before the zygote has told how it came; then it stays "unknown".
 STATUS_SECONDS = 0.025

@@ -30,7 +30,13 @@ from creamas_sc.errors import (
 from creamas_sc.identity import user_membership
 from creamas_sc.process_log import bound
 from creamas_sc.wire.codec import Payload
-from creamas_sc.wire.frames import Frame, FrameReader, Kind, encode_frame
+from creamas_sc.wire.frames import (
+    MAX_CONTROL_FRAME_BYTES,
+    Frame,
+    FrameReader,
+    Kind,
+    encode_frame,
+)
 from creamas_sc.wire.handover import MAX_BACKLOG_BYTES
 from creamas_sc.wire.handshake import Handshake, Identity
 from creamas_sc.wire.streams import ConnectedStream
@@ -51,7 +57,6 @@ log = logging.getLogger(__name__)
 SIMULATION = "creamas-supervisor"
 MAX_CONNECTIONS = 1024
 HANDSHAKE_BYTES = 4096
-MAX_FRAME_BYTES = 64 << 20
 # As many may knock at once: past it a client on trio would not see that it is not connected.
 BACKLOG = 1024
 _READ_BYTES = 1 << 18
@@ -193,7 +198,7 @@ class Doorway:
                     handshake.receive(await _next_frame(stream, reader))
                     for data in handshake.data_to_send():
                         await stream.send(data)
-            reader.max_frame_bytes = MAX_FRAME_BYTES
+            reader.max_frame_bytes = MAX_CONTROL_FRAME_BYTES
             waits_for = "request"
             with trio.fail_after(FIRST_REQUEST_SECONDS):
                 first = await _next_frame(stream, reader)

@@ -97,7 +97,8 @@ class Front:
         known = self._methods.get(request.method)
         if known is None or request.target is not None:
             offered = ", ".join(sorted(self._methods))
-            raise CallRefused(f"the supervisor has no method {request.method}; there are {offered}")
+            method = f"{request.method!s:.100}"
+            raise CallRefused(f"the supervisor has no method {method}; there are {offered}")
         return self._answer(*known, request)
 
     async def _answer(

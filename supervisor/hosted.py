@@ -27,12 +27,14 @@ from supervisor.processes import describe_end
 from supervisor.seam import Tree
 from supervisor.service import Service
 from supervisor.slots import Told
+from supervisor.wording import shorten
 
 __all__ = ["HOST_SLOT", "Hosted", "State"]
 
 log = logging.getLogger(__name__)
 
 HOST_SLOT = "host"
+KILLED = "killed on request"
 # What a host's slaves are told may be large.
 MAX_FRAME_BYTES = 1 << 30
 
@@ -81,7 +83,7 @@ class Hosted:
         self._service: Service | None = None
         self._start_scope = trio.CancelScope()
         self._receipts: dict[str, Told] = {}
-        self._killed = False
+        self._killed = ""
         self._asking: _Question | None = None
 
     # ---- life
@@ -91,7 +93,7 @@ class Hosted:
         try:
             async with tree.open_simulation() as actors, trio.open_nursery() as tasks:
                 self._tasks = tasks
-                self._service = Service(actors, tasks, self._note_exit)
+                self._service = Service(actors, tasks, self._note_exit, others=1)
                 await self._live(self._service, timeout)
                 tasks.cancel_scope.cancel()
         finally:
@@ -158,7 +160,7 @@ class Hosted:
 
     def _tell_cause(self, told: Told) -> str:
         if self._killed:
-            return "killed on request"
+            return self._killed
         how = describe_end(told["exit_code"], told["signal"])
         if told["error"] is not None:
             how = f"failed: {told['error']}"
@@ -288,9 +290,14 @@ class Hosted:
         await self.ended.wait()
         return self._receipts.get(HOST_SLOT, {"slot": HOST_SLOT, "pid": self.pid, "payload": None})
 
-    async def kill(self) -> list[Told]:
-        """End all of it at once, with no request; the receipts."""
-        self._killed = not self.host_gone.is_set()
+    async def kill(self, why: str = "") -> list[Told]:
+        """End all of it at once, with no request; the receipts.
+
+        Args:
+            why: For its cause.
+        """
+        if not self.host_gone.is_set():
+            self._killed = self._killed or (f"killed: {shorten(why)}" if why else KILLED)
 
         async def end(service: Service) -> None:
             self._keep(await service.kill())

@@ -115,6 +115,7 @@ class Zygote:
         self._sock = sock
         self._nursery = nursery
         self._serials = itertools.count(1)
+        self._sending = trio.Lock()
         self._waiting: dict[int, _Answer] = {}
         self._running: dict[int, Process] = {}
 
@@ -126,24 +127,36 @@ class Zygote:
 
         Raises:
             OSError: The system refused another process.
-            trio.TooSlowError: The zygote did not answer; it is stopped.
+            TimeoutError: The zygote did not answer; it is stopped.
         """
-        serial = next(self._serials)
-        answer = self._waiting[serial] = _Answer(name)
-        fds = [fd, *inherit]
-        order = {"serial": serial, "name": name, "uid": uid, "fds": len(fds)}
-        request = json.dumps(order).encode()
-        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))
+        answer = _Answer(name)
         try:
+            await self._request(answer, {"name": name, "uid": uid}, [fd, *inherit])
             with trio.fail_after(FORK_SECONDS):
-                await self._sock.sendmsg([request], [rights])
                 await answer.come.wait()
+        except trio.TooSlowError:
+            answer.abandon()
+            raise TimeoutError(f"the zygote did not answer in {FORK_SECONDS:g} s") from None
         except BaseException:
             answer.abandon()
             raise
         if answer.process is None:
             raise OSError(errno.EAGAIN, f"no process for {name}: {answer.error}")
         return answer.process
+
+    async def _request(self, answer: _Answer, order: dict[str, Any], fds: Sequence[int]) -> None:
+        """Send a request to fork, after those of others: trio lets one task send at a time."""
+        serial = next(self._serials)
+        request = json.dumps({"serial": serial, **order, "fds": len(fds)}).encode()
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))
+        async with self._sending:
+            self._waiting[serial] = answer
+            try:
+                with trio.fail_after(FORK_SECONDS):
+                    await self._sock.sendmsg([request], [rights])
+            except BaseException:
+                del self._waiting[serial]  # it was not sent: nobody answers it
+                raise
 
     async def read(self) -> None:
         """Take the zygote's messages until it is gone."""

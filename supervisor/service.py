@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 import trio
 
 from creamas_sc.errors import CreamasError, StartError
-from supervisor.bounds import GRACE_SECONDS, START_SECONDS
+from supervisor.bounds import GRACE_SECONDS, LAUNCHES, MAX_SLAVES, START_SECONDS
 from supervisor.seam import Died, Simulation, first_of
 from supervisor.slots import Slot, Told
+from supervisor.wording import enumerate_first, shorten
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +32,20 @@ class Service:
         simulation: Where they live.
         nursery: Runs the watch over each.
         on_exit: Told of each actor that ends after its start was answered.
+        others: How many actors it may have beside slaves.
     """
 
     def __init__(
-        self, simulation: Simulation, nursery: trio.Nursery, on_exit: Callable[[Told], None]
+        self,
+        simulation: Simulation,
+        nursery: trio.Nursery,
+        on_exit: Callable[[Told], None],
+        others: int = 0,
     ) -> None:
         self._simulation = simulation
         self._nursery = nursery
         self._on_exit = on_exit
+        self._most = MAX_SLAVES + others
         self._slots: dict[str, Slot] = {}
         self._ended: dict[str, Slot] = {}
         self._starting: dict[str, trio.Event] = {}
@@ -81,7 +88,7 @@ class Service:
                 await starting.run()
             failure = starting.verdict(seconds)
             if failure is not None:
-                raise StartError(failure)
+                raise StartError(shorten(failure))
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self._end(starting.slots.values(), b"", GRACE_SECONDS)
@@ -102,12 +109,16 @@ class Service:
         Waits for those that are being stopped, and for other starts of the same slots.
 
         Raises:
-            StartError: One is in use.
+            StartError: One is in use, or they are too many.
         """
         while (event := self._hindrance(names)) is not None:
             await event.wait()
         if self._closing:
             raise StartError("the supervisor is closing")
+        if len({*self._slots, *self._starting}) + len(names) > self._most:
+            raise StartError(
+                f"cannot start {len(names)} slaves: a simulation can have {MAX_SLAVES}"
+            )
         for name in names:
             if name in self._slots or names.count(name) > 1:
                 raise StartError(f"slot {name} is taken")
@@ -125,14 +136,15 @@ class Service:
     async def launch(self, order: Told, number: int, inherit: Sequence[int]) -> Slot:
         """Start one actor's process and the watch over it; does not wait until it is ready."""
         body = {key: order[key] for key in _ORDER_KEYS}
+        name = order["name"][:NAME_LENGTH]
         try:
-            actor = await self._simulation.start(order["name"][:NAME_LENGTH], body, inherit)
+            actor = await self._simulation.start(name, body, inherit)
         except Died as error:
             process = error.process
             message = f"{process.name} (pid {process.pid}) {error} while starting"
             raise StartError(message) from None
-        except (OSError, trio.TooSlowError) as error:
-            raise StartError(f"{order['name']} did not start: {error}") from error
+        except OSError as error:
+            raise StartError(f"{name} did not start: {error}") from error
         slot = self._slots[order["slot"]] = Slot(order["slot"], actor, number)
         self._ended.pop(order["slot"], None)
         self._nursery.start_soon(self._watch, slot)
@@ -223,6 +235,7 @@ class _Start:
         self._orders = orders
         self._inherit = inherit
         self._pending = len(orders)
+        self._launches = trio.CapacityLimiter(LAUNCHES)
 
     async def run(self) -> None:
         """Start all; returns when all are ready, or one is not to be."""
@@ -235,7 +248,8 @@ class _Start:
 
     async def _one(self, order: Told, number: int, scope: trio.CancelScope) -> None:
         try:
-            slot = await self._service.launch(order, number, self._inherit)
+            async with self._launches:
+                slot = await self._service.launch(order, number, self._inherit)
             self.slots[order["slot"]] = slot
         except StartError as error:
             self._fail(str(error), scope)
@@ -268,5 +282,5 @@ class _Start:
         for order in self._orders:
             slot = self.slots.get(order["slot"])
             if slot is None or not slot.actor.ready.is_set():
-                names.append(order["name"] if slot is None else slot.describe())
-        return ", ".join(names)
+                names.append(order["name"][:NAME_LENGTH] if slot is None else slot.describe())
+        return enumerate_first(names)

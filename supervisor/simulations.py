@@ -20,6 +20,7 @@ from supervisor.front import Method, start_apart
 from supervisor.hosted import Hosted
 from supervisor.seam import Tree
 from supervisor.slots import Told
+from supervisor.wording import shorten
 
 __all__ = ["Simulations", "check_end"]
 
@@ -116,7 +117,7 @@ class Simulations:
                 await hosted.run(self._tree, timeout)
         except Exception as error:  # the others have nothing to do with it
             log.exception("simulation %s broke inside the supervisor", hosted.name)
-            hosted.cause = f"an error inside the supervisor: {error!r}"
+            hosted.cause = shorten(f"an error inside the supervisor: {error!r}")
         finally:
             self._records.append(await hosted.details())
             del self._living[hosted.name]
@@ -139,7 +140,7 @@ class Simulations:
         if ended:
             return UnknownSimulation(f"simulation {name!r} has ended: {ended[-1]['cause']}")
         there = f"there are {', '.join(sorted(self._living))}" if self._living else "there is none"
-        return UnknownSimulation(f"no simulation {name!r}: {there}; `create` makes one")
+        return UnknownSimulation(f"no simulation {name!r:.100}: {there}; `create` makes one")
 
     async def ls(self, all: bool = False) -> list[Told]:
         """A summary of each that lives; with ``all``, before them, of the last that have ended."""
@@ -185,13 +186,19 @@ class Simulations:
         hosted = self.find(name)
         return await hosted.close(check_end(grace, payload), payload)
 
-    async def kill(self, name: str) -> list[Told]:
+    async def kill(self, name: str, why: str = "") -> list[Told]:
         """End one at once, with no request; receipts of its processes.
+
+        Args:
+            why: For the cause of its end.
 
         Raises:
             UnknownSimulation: There is none.
+            BadValue: ``why`` is no text.
         """
-        return await self.find(name).kill()
+        if not isinstance(why, str):
+            raise BadValue(f"why is {type(why).__name__}, not str")
+        return await self.find(name).kill(why)
 
     async def close_all(self, grace: float = GRACE_SECONDS, payload: bytes = b"") -> list[Told]:
         """End all by the ladder, at once, and take no more; as `close`, with the names."""

@@ -85,6 +85,7 @@ class FakeClient:
         self.summaries = [summary()]
         self.created: dict[str, Any] = {}
         self.killed: list[str] = []
+        self.killed_why = ""
         self.error: BaseException | None = None
         self.ended = ""
         self.receipt = Receipt([SlaveReceipt(ADDRS[0], 8, 0, None, 0.5, True, "request")])
@@ -132,10 +133,11 @@ class FakeClient:
         self.created["closed"] = (folder, timeout)
         return self.receipt
 
-    def kill(self, name: str) -> list[Any]:
+    def kill(self, name: str, why: str = "") -> list[Any]:
         if self.error is not None:
             raise self.error
         self.killed.append(name)
+        self.killed_why = why
         return []
 
     def stop(self, timeout: float = 1.0) -> list[Any]:

@@ -172,9 +172,14 @@ class FakeDaemon:
         """How often it was asked for."""
         return sum(asked == method for peer in self.peers for _, asked, _ in peer.requests)
 
+    def stop_listening(self) -> None:
+        """Let nobody else in; those within stay."""
+        if self.sock.fileno() >= 0:
+            self.sock.shutdown(socket.SHUT_RDWR)
+            self.sock.close()
+            self.thread.join(JOIN_SECONDS)
+
     def close(self) -> None:
-        self.sock.shutdown(socket.SHUT_RDWR)
-        self.sock.close()
-        self.thread.join(JOIN_SECONDS)
+        self.stop_listening()
         for peer in self.peers:
             peer.close()

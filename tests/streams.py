@@ -78,14 +78,15 @@ async def joined(
     on_event: EventHandler | None = None,
     serve_near: Handler | None = None,
     pair: Pair = memory_pair,
+    **options: Any,
 ) -> AsyncIterator[tuple[Connection, Connection]]:
     """Two connections joined in memory: near calls, and far serves and hears events.
 
-    The block is bounded, by the test's clock.
+    The block is bounded, by the test's clock. ``options`` are far's.
     """
     one, other = pair()
     near = Connection(one, serve_near, name="far")
-    far = Connection(other, serve, on_event=on_event, name="near")
+    far = Connection(other, serve, on_event=on_event, name="near", **options)
     with trio.fail_after(BOUND_SECONDS):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(near.run)
@@ -101,10 +102,11 @@ async def wired(
     *,
     on_event: EventHandler | None = None,
     pair: Pair = memory_pair,
+    **options: Any,
 ) -> AsyncIterator[tuple[ByteStream, Connection]]:
     """A bare stream, and the connection at its other end."""
     bare, other = pair()
-    connection = Connection(other, serve, on_event=on_event, name="peer")
+    connection = Connection(other, serve, on_event=on_event, name="peer", **options)
     with trio.fail_after(BOUND_SECONDS):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(connection.run)

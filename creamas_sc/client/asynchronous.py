@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -15,6 +16,7 @@ from creamas_sc.client.attached import ENDING, Attached, Event, numbered
 from creamas_sc.client.controls import (
     ATTACH_SECONDS,
     END_QUESTIONS,
+    STATUS,
     STOP_SECONDS,
     Ask,
     Controls,
@@ -31,6 +33,8 @@ from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.connection import Connection
 
 __all__ = ["Client", "Simulation", "connect"]
+
+log = logging.getLogger(__name__)
 
 # For the daemon to tell what became of a host.
 FATE_SECONDS = 2.0
@@ -77,10 +81,25 @@ class Client(Controls):
         except ConnectionLost as error:
             if type(error) is not ConnectionLost or self._link.alive:
                 raise
-            raise words.daemon_gone(self.daemon, error) from None
+            raise await self._explained(error) from None
         if ask.method == "stop":
             with anyio.move_on_after(STOP_SECONDS):
                 await self._link.closed.wait()
+        return ask.answer(answer)
+
+    async def _explained(self, error: ConnectionLost) -> ConnectionLost:
+        """What the end of the connection means."""
+        try:
+            status = await self._ask_anew(STATUS)
+        except CreamasError:
+            return words.daemon_gone(self.daemon, error)
+        return words.daemon_lost(self.daemon, error, ours=status["pid"] == self.pid, anew=True)
+
+    async def _ask_anew(self, ask: Ask) -> Any:
+        """Ask over a connection of its own."""
+        name = f"the daemon {self.daemon!r}"
+        async with linked(self.daemon, self.socket, Codec(), name) as link:
+            answer = await link.call(None, ask.method, ask.encoded(), timeout=FATE_SECONDS)
         return ask.answer(answer)
 
     @asynccontextmanager
@@ -107,10 +126,21 @@ class Client(Controls):
         told: dict[str, Any] | None = None
         with anyio.move_on_after(FATE_SECONDS):
             try:
-                told = await self._ask(fate(name, pid))
+                told = await self._ask_surely(fate(name, pid))
             except CreamasError:
                 return None
         return told
+
+    async def _ask_surely(self, ask: Ask) -> Any:
+        """Ask what may be asked twice."""
+        if self._link.alive:
+            try:
+                return await self._ask(ask)
+            except ConnectionLost as error:
+                if self._link.alive:
+                    raise
+                log.debug("asking again: %s", error)
+        return await self._ask_anew(ask)
 
     async def _see_end(self, name: str, pid: int) -> None:
         """Wait until a host that has answered for the last time is gone."""

@@ -37,6 +37,8 @@ __all__ = ["SyncClient", "SyncSimulation", "connect_sync"]
 
 # For the daemon to tell what became of a host.
 FATE_SECONDS = 2.0
+# For the daemon to answer once more where the connection to it has ended.
+RENEWAL_SECONDS = 2.0
 
 
 def connect_sync(daemon: str | None = None, *, timeout: float | None = None) -> SyncClient:
@@ -103,10 +105,19 @@ class SyncClient(Controls):
         except ConnectionLost as error:
             if type(error) is not ConnectionLost or not self._line.lost:
                 raise
-            raise words.daemon_gone(self.daemon, error) from None
+            raise self._explained(error) from None
         if ask.method == "stop":
             self._line.wait_end(STOP_SECONDS)
         return ask.answer(answer)
+
+    def _explained(self, error: ConnectionLost) -> ConnectionLost:
+        """What the end of the connection means; where the daemon is there, there is a new one."""
+        pid = self.pid
+        try:
+            self._line.renew(RENEWAL_SECONDS)
+        except CreamasError:
+            return words.daemon_gone(self.daemon, error)
+        return words.daemon_lost(self.daemon, error, ours=pid == self.pid)
 
     def attach(self, name: str) -> SyncSimulation:
         """The simulation of that name, also as a context manager; see `SyncSimulation.detach`.
@@ -124,9 +135,14 @@ class SyncClient(Controls):
         # A simulation may be in use after `disconnect`.
         line = Line(self._open, self._what) if self._line.closed else self._line
         try:
-            told: dict[str, Any] = ask.answer(
-                line.call(None, ask.method, ask.encoded(), FATE_SECONDS)
-            )
+            try:
+                payload = line.call(None, ask.method, ask.encoded(), FATE_SECONDS)
+            except ConnectionLost:
+                if not line.lost:
+                    raise
+                line.renew(RENEWAL_SECONDS)
+                payload = line.call(None, ask.method, ask.encoded(), FATE_SECONDS)
+            told: dict[str, Any] = ask.answer(payload)
         except CreamasError:
             return None
         finally:

@@ -9,13 +9,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from creamas_sc.checks import (
+    check_folder,
+    check_mapping,
+    check_mappings,
+    check_place,
+    check_places,
+)
 from creamas_sc.client.reach import Reach, our_script, version
-from creamas_sc.errors import BadValue, DecodeError
+from creamas_sc.errors import BadValue, DecodeError, EncodeError
 from creamas_sc.identity import check_name
 from creamas_sc.loading import MainScript, end_script_load
 from creamas_sc.receipt import Receipt, SlaveReceipt
 from creamas_sc.specs import HOST_ENTRY, HostSpec, pack, process_order, unpack
 from creamas_sc.wire.codec import Codec, Payload
+from creamas_sc.wire.frames import MAX_CONTROL_FRAME_BYTES
 
 __all__ = ["ATTACH_SECONDS", "END_QUESTIONS", "STOP_SECONDS", "Ask", "Controls"]
 
@@ -27,6 +35,8 @@ END_QUESTIONS = 8
 STOP_SECONDS = 5.0
 ENVIRONMENT = "creamas_sc.core.environment:Environment"
 RESTARTS = ("temporary", "all")
+# Of a call's arguments; its frame has a head as well.
+MAX_BYTES = MAX_CONTROL_FRAME_BYTES - (1 << 16)
 
 _CODEC = Codec()
 
@@ -43,8 +53,19 @@ class Ask(NamedTuple):
     read: Callable[[Any], Any]
 
     def encoded(self) -> Payload:
-        """The arguments, to be sent."""
-        return _CODEC.encode((self.args, {}))
+        """The arguments, to be sent.
+
+        Raises:
+            EncodeError: They are more than the daemon takes.
+        """
+        payload = _CODEC.encode((self.args, {}))
+        size = len(payload.body) + sum(map(len, payload.parts))
+        if size > MAX_BYTES:
+            raise EncodeError(
+                f"the arguments of {self.method} take {size} bytes, and the daemon takes "
+                f"{MAX_BYTES} at most: have them read from a file"
+            )
+        return payload
 
     def answer(self, payload: Payload) -> Any:
         """What the daemon answered, for the user."""
@@ -135,7 +156,7 @@ class Controls:
             A dict: "name"; "pid" of its host; "addrs", the addresses of its slaves' managers.
 
         Raises:
-            BadValue: The name will not do, or is taken; ``restart`` is none of the two.
+            BadValue: The name will not do, or is taken; another argument will not do.
             LoadError: A class cannot be loaded by its name.
             StartError: It did not come up; nothing of it is left.
         """
@@ -149,15 +170,17 @@ class Controls:
         spec = HostSpec(
             name=check_name(name, "simulation"),
             menv_cls=reach.name(menv_cls),
-            addr=(addr[0], addr[1]),
+            addr=check_place(addr),
             env_cls=reach.name(env_cls),
             mgr_cls=None if mgr_cls is None else reach.name(mgr_cls),
-            env_kwargs=reach.kwargs(env_kwargs or {}),
+            env_kwargs=reach.kwargs(check_mapping(env_kwargs or {}, "env_kwargs")),
             seed=seed,
-            slave_addrs=[(host, port) for host, port in slave_addrs],
+            slave_addrs=check_places(slave_addrs),
             slave_env_cls=reach.name(slave_env_cls),
             slave_mgr_cls=reach.name(slave_mgr_cls),
-            slave_kwargs=None if slave_kwargs is None else [reach.kwargs(k) for k in slave_kwargs],
+            slave_kwargs=None
+            if slave_kwargs is None
+            else [reach.kwargs(k) for k in check_mappings(slave_kwargs)],
             restart=restart,
         )
         order = process_order(HOST_ENTRY, spec.encode(), _search_path())
@@ -210,20 +233,28 @@ class Controls:
         payload = pack((_made(folder), timeout))
         return self._ask(Ask("close", (name, timeout, payload), read))
 
-    def kill(self, name: str) -> Any:
-        """End a simulation at once, saving nothing; how each of its processes ended."""
-        return self._ask(Ask("kill", (name,), _as_told))
+    def kill(self, name: str, why: str = "") -> Any:
+        """End a simulation at once, saving nothing; how each of its processes ended.
+
+        Args:
+            why: For the cause of its end that others are told.
+        """
+        return self._ask(Ask("kill", (name, why), _as_told))
 
     def stop(self, timeout: float = 1.0) -> Any:
-        """Close all simulations and end the daemon; a dict for each simulation.
+        """Close all simulations and end the daemon.
 
         Args:
             timeout: Seconds that each process has to save and close its agents.
+
+        Returns:
+            A dict for each simulation: "name", how its host ended, and "receipt", as of `close`.
         """
-        return self._ask(Ask("stop", (timeout, pack((None, timeout))), _as_told))
+        return self._ask(Ask("stop", (timeout, pack((None, timeout))), _stopped))
 
 
 def _made(folder: str | None) -> str | None:
+    check_folder(folder)
     if folder is None:
         return None
     try:
@@ -259,6 +290,19 @@ def _about(spec: HostSpec) -> dict[str, Any]:
 
 def _created(told: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": told["name"], "pid": told["pid"], **unpack(told["info"])}
+
+
+def _stopped(all_told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [_with_receipt(told) for told in all_told]
+
+
+def _with_receipt(told: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        receipt = _receipt(told["name"], told)
+    except DecodeError as error:  # the others' are to be had all the same
+        text = f"the receipt of {told['name']!r} cannot be read here: {error}"
+        receipt = Receipt(_receipt(told["name"], {**told, "payload": None}), errors=[text])
+    return {**{key: told[key] for key in told if key != "payload"}, "receipt": receipt}
 
 
 def _receipt(name: str, told: Mapping[str, Any]) -> Receipt:

@@ -72,11 +72,22 @@ class Line:
         try:
             self._enter(method, timeout)
             connection = self._connected(_left(began, timeout))
-            return connection.call(target, method, payload, timeout=_left(began, timeout))
+            return connection.call(target, method, payload, timeout=timeout, began=began)
         except ConnectionLost:
             if self.closed:
                 raise words.detached(self._what) from None
             raise
+        finally:
+            self._leave()
+
+    def renew(self, timeout: float | None = None) -> None:
+        """Connect again where the peer has ended the connection; errors as of connecting."""
+        began = time.monotonic()
+        try:
+            self._enter("connect", timeout)
+            if self.lost:
+                self._connection = self._open(_left(began, timeout))
+                self._process = os.getpid()
         finally:
             self._leave()
 

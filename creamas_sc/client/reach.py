@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from creamas_sc.checks import check_mappings, check_places
 from creamas_sc.errors import LoadError
 from creamas_sc.loading import MAIN, MainScript, portable_name
 from creamas_sc.operations import Operation
@@ -108,9 +109,10 @@ class Reach:
             name = self.name(cls)
             # `get_agents` compares the class itself.
             given[parameter] = ClassName(name) if operation.name == "get_agents" else name
-        each: Sequence[Mapping[str, Any]] | None = given.get("slave_kwargs")
-        if each is not None:
-            given["slave_kwargs"] = [self.kwargs(one) for one in each]
+        if given.get("slave_addrs") is not None:
+            given["slave_addrs"] = check_places(given["slave_addrs"])
+        if given.get("slave_kwargs") is not None:
+            given["slave_kwargs"] = [self.kwargs(k) for k in check_mappings(given["slave_kwargs"])]
         return bound.args, bound.kwargs
 
 

@@ -10,7 +10,15 @@ from typing import Any
 from creamas_sc.errors import ConnectionLost, CreamasError, HostLost
 from creamas_sc.identity import DEFAULT_DAEMON
 
-__all__ = ["daemon_gone", "detached", "no_answer", "replaced", "simulation_lost", "unreachable"]
+__all__ = [
+    "daemon_gone",
+    "daemon_lost",
+    "detached",
+    "no_answer",
+    "replaced",
+    "simulation_lost",
+    "unreachable",
+]
 
 # Of a busy daemon: whoever connects may try again.
 BUSY = frozenset({errno.EAGAIN, errno.ENOTCONN})
@@ -57,6 +65,26 @@ def daemon_gone(daemon: str, lost: ConnectionLost) -> ConnectionLost:
         address=lost.address,
         may_have_run=lost.may_have_run,
     )
+
+
+def daemon_lost(
+    daemon: str, lost: ConnectionLost, *, ours: bool, anew: bool = False
+) -> ConnectionLost:
+    """The error of a call whose connection ended although a daemon of that name answers.
+
+    Args:
+        ours: It is the one that was there when the client connected.
+        anew: The client has no new connection to it: the user must connect again.
+    """
+    if ours:
+        text = f"the connection to the daemon {daemon!r} was lost; the daemon itself answers"
+    else:
+        text = (
+            f"the daemon {daemon!r} is gone, and its simulations with it; another of that name "
+            "runs now"
+        )
+    text += ": connect again" if anew else ""
+    return ConnectionLost(text, address=lost.address, may_have_run=lost.may_have_run)
 
 
 def detached(what: str) -> ConnectionLost:

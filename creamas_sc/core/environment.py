@@ -17,6 +17,7 @@ import trio
 from anyio.abc import SocketAttribute
 
 from creamas_sc.acts import run_acts
+from creamas_sc.checks import check_folder, check_int, check_kind, check_seconds, check_text
 from creamas_sc.core.agent import Agent
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.network import Network
@@ -165,6 +166,7 @@ class Environment:
 
     @age.setter
     def age(self, age: int) -> None:
+        check_int("age", age)
         self._age = age
 
     @property
@@ -259,6 +261,8 @@ class Environment:
             ConnectionLost, HandshakeError: Its environment cannot be reached.
             UnknownAgent: Its environment has no such agent.
         """
+        check_text("addr", addr)
+        check_seconds(timeout)
         await self.open()
         return await self._net.connect(addr, timeout)
 
@@ -368,6 +372,7 @@ class Environment:
         Raises:
             EncodeError: The artifact cannot travel to the master; it is not added.
         """
+        check_kind("artifact", artifact, Artifact)
         artifact.env_time = self.age
         self._net.publish(artifact)
         self._artifacts.append(artifact)
@@ -421,6 +426,7 @@ class Environment:
         Raises:
             AgentErrors: `save_info` or an agent's ``close`` raised; all the rest was closed.
         """
+        check_folder(folder)
         if self._closed:  # and with it, perhaps, the home loop
             return _nothing() if as_coro else None
         return sync_or_coro(self, self._close(folder), as_coro)

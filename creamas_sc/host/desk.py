@@ -13,12 +13,13 @@ import trio
 
 from creamas_sc.errors import BadArguments, CallRefused, ProtocolError, UnknownSimulation
 from creamas_sc.host.simulation import HostedSimulation
+from creamas_sc.host.turns import Turns
 from creamas_sc.loading import MainScript
 from creamas_sc.operations import OPERATIONS
 from creamas_sc.process_log import bound
 from creamas_sc.wire.blame import is_call
 from creamas_sc.wire.codec import Codec, Payload
-from creamas_sc.wire.connection import Answer, Connection, Handler, Request
+from creamas_sc.wire.connection import Answer, Connection, Handler, Request, payload_size
 from creamas_sc.wire.frames import FrameReader
 from creamas_sc.wire.handover import CLIENT, Handed, receive
 from creamas_sc.wire.streams import ConnectedStream
@@ -28,6 +29,9 @@ __all__ = ["Desk"]
 log = logging.getLogger(__name__)
 
 MAX_CLIENTS = 1024
+# Of one client: calls in flight, and what waits for it to read its answers.
+MAX_CALLS = 1000
+MAX_UNREAD_BYTES = 256 << 20
 # What one that is turned away has to take the reason, in seconds.
 DISMISS_SECONDS = 1.0
 
@@ -89,6 +93,7 @@ class _Client:
 
     def __init__(self, simulation: HostedSimulation, name: str) -> None:
         self.calls = 0
+        self._turns = Turns()
         self._simulation = simulation
         self._name = name
 
@@ -103,7 +108,7 @@ class _Client:
     def _begin(self, request: Request) -> Payload | Awaitable[Any]:
         simulation, target, method = self._simulation, request.target, request.method
         if isinstance(target, str):
-            return simulation.relay(target, method, request.payload)
+            return self._relay(target, request)
         if target is not None:
             raise CallRefused(f"{target!r} is no agent's address")
         args, kwargs = self._arguments(request)
@@ -114,6 +119,16 @@ class _Client:
             raise CallRefused(f"a simulation has no operation {method!r}")
         result = simulation.begin(operation, args, kwargs)
         return result if isawaitable(result) else simulation.encode(result, method)
+
+    async def _relay(self, target: str, request: Request) -> Payload:
+        await self._turns.begin(request.connection)
+        size = 0
+        try:
+            answer = await self._simulation.relay(target, request.method, request.payload)
+            size = payload_size(answer)
+            return answer
+        finally:
+            self._turns.end(size)
 
     def _arguments(self, request: Request) -> tuple[tuple[Any, ...], dict[str, Any]]:
         value = self._simulation.decode(request.payload)
@@ -159,6 +174,8 @@ def _connection(handed: Handed, serve: Handler, codec: Codec | None) -> Connecti
         reader=reader,
         backlog=backlog,
         name=f"the client {handed.note}",
+        max_calls=MAX_CALLS,
+        max_unread_bytes=MAX_UNREAD_BYTES,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import trio
 
+from creamas_sc.checks import check_seconds
 from creamas_sc.errors import BadValue
 
 __all__ = ["Events"]
@@ -63,13 +64,3 @@ class Events:
                 f"since must be the number of an event, from 0 to {self._last}, not {since!r}"
             )
         check_seconds(timeout)
-
-
-def check_seconds(timeout: float | None) -> None:
-    """Refuse what is no number of seconds, nor None.
-
-    Raises:
-        BadValue: It is not.
-    """
-    if timeout is not None and not (type(timeout) in (int, float) and timeout >= 0):
-        raise BadValue(f"timeout must be seconds of at least 0, or None, not {timeout!r}")

@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from creamas_sc.core.environment import Environment
 from creamas_sc.errors import BadValue, CreamasError, LoadError, StartError
 from creamas_sc.home import own_home
 from creamas_sc.host.closing import fit_to_travel
@@ -106,19 +107,25 @@ def _make(told: HostSpec, line: HostLine) -> MultiEnvironment:
     if told.restart not in RESTARTS:
         names = " or ".join(map(repr, RESTARTS))
         raise BadValue(f"restart must be {names}, not {told.restart!r}")
-    menv_cls: Any = load_class(told.menv_cls)
-    if not issubclass(menv_cls, MultiEnvironment):
-        raise LoadError(f"{class_name(menv_cls)} is no subclass of MultiEnvironment")
+    menv_cls = _load("menv_cls", told.menv_cls, MultiEnvironment)
     kwargs = {"name": told.name, **told.env_kwargs}
     if told.seed is not None:
         kwargs["seed"] = told.seed
-    mgr_cls = None if told.mgr_cls is None else load_class(told.mgr_cls)
+    env_cls = _load("env_cls", told.env_cls, Environment)
+    mgr_cls = None if told.mgr_cls is None else _load("mgr_cls", told.mgr_cls, Manager)
     token = supervisor_factory.set(line.supervisor)
     try:
-        made: MultiEnvironment = menv_cls(told.addr, load_class(told.env_cls), mgr_cls, **kwargs)
+        made: MultiEnvironment = menv_cls(told.addr, env_cls, mgr_cls, **kwargs)
     finally:
         supervisor_factory.reset(token)
     return made
+
+
+def _load(parameter: str, name: str, base: type) -> Any:
+    cls = load_class(name)
+    if not issubclass(cls, base):
+        raise LoadError(f"{parameter}: {class_name(cls)} is no subclass of {base.__name__}")
+    return cls
 
 
 async def _start(told: HostSpec, menv: MultiEnvironment) -> None:

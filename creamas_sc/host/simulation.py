@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from creamas_sc.checks import check_folder
 from creamas_sc.errors import (
     AgentError,
     BadArguments,
@@ -63,7 +64,7 @@ class HostedSimulation:
         self._menv = menv
         self._restart = restart
         self._events = Events()
-        self._stepper = Stepper(menv, self.address, nursery, self._tell_steps)
+        self._stepper = Stepper(menv, lambda: self.address, nursery, self._tell_steps)
         menv._slaves.on_loss = self._note_loss
 
     @property
@@ -90,6 +91,9 @@ class HostedSimulation:
         except TypeError as error:
             raise BadArguments(f"{operation.name}: {error}") from None
         if operation.name in CLOSES:
+            with border(self.address):
+                for folder in (*args, *kwargs.values()):
+                    check_folder(folder)
             return self._close(*args, **kwargs)
         with border(self.address):
             return self._begin(operation, args, kwargs)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from enum import Enum
+from inspect import isawaitable
 from typing import Any, Protocol
 
 import trio
 
+from creamas_sc.checks import check_seconds
 from creamas_sc.errors import AgentErrors, BadValue, CreamasError, DeadlineExceeded, SlaveLost
 from creamas_sc.host.border import border, in_words
-from creamas_sc.host.events import check_seconds
 from creamas_sc.host.pace import Pace
 
 __all__ = ["State", "Stepper"]
@@ -29,6 +30,7 @@ class State(Enum):
     STEPPING = "stepping"
     PAUSED = "paused"
     FAILED = "failed"
+    CLOSED = "closed"
 
 
 class Steps(Protocol):
@@ -36,8 +38,8 @@ class Steps(Protocol):
 
     age: int
 
-    async def trigger_all(self, *args: Any, **kwargs: Any) -> Any:
-        """Make every agent act once."""
+    def trigger_all(self, *args: Any, **kwargs: Any) -> Any:
+        """Make every agent act once; a user's own may be a plain method."""
 
 
 class Stepper:
@@ -47,13 +49,17 @@ class Stepper:
 
     Args:
         menv: What is stepped.
-        address: The master environment's, for errors of the user's code.
+        address: Tells the master environment's, for errors of the user's code.
         nursery: Where the steps run.
         report: Called at every change of state, and ten times a second while stepping.
     """
 
     def __init__(
-        self, menv: Steps, address: str, nursery: trio.Nursery, report: Callable[[], object]
+        self,
+        menv: Steps,
+        address: Callable[[], str],
+        nursery: trio.Nursery,
+        report: Callable[[], object],
     ) -> None:
         self.state = State.IDLE
         self.error = ""
@@ -66,6 +72,7 @@ class Stepper:
         self._changed = trio.Event()
         self._pausing = False
         self._step = 0
+        self._step_began: float | None = None
         self._of: int | None = None
         self._args: tuple[Any, ...] = ()
         self._kwargs: Mapping[str, Any] = {}
@@ -75,11 +82,13 @@ class Stepper:
         """How far the steps are that were started last; see `creamas_sc.operations`."""
         stepping = self.state is State.STEPPING
         pace = self._pace.steps_per_second if stepping else None
+        began = self._step_began
         left = None if self._of is None or not pace else (self._of - self._step) / pace
         return {
             "state": self.state.value,
             "step": self._step,
             "of": self._of,
+            "step_seconds": None if began is None else trio.current_time() - began,
             "acts_per_second": self._pace.acts_per_second if stepping else None,
             "seconds_left": left,
             "error": self.error,
@@ -140,11 +149,11 @@ class Stepper:
             return
         raise DeadlineExceeded(
             f"the simulation still stepped after {timeout:g} s", acknowledged=True,
-            may_have_run=False, addresses=[self._address],
+            may_have_run=False, addresses=[self._address()],
         )  # fmt: skip
 
     async def stop(self, seconds: float) -> None:
-        """Cancel the step under way and take no more; waits that long for its end."""
+        """Cancel the step under way, for the close; waits that long for its end."""
         self._scope.cancel()
         with trio.move_on_after(seconds):
             while self.state is State.STEPPING:
@@ -163,7 +172,7 @@ class Stepper:
         with scope:
             self._change(*await self._take_steps())
             return
-        self._change(State.PAUSED)
+        self._change(State.CLOSED)
 
     async def _take_steps(self) -> tuple[State, str]:
         """Step until there is a reason not to; the state that it makes."""
@@ -189,9 +198,15 @@ class Stepper:
         return State.FAILED, in_words(error)
 
     async def _take_step(self) -> None:
-        with border(self._address):
-            self._menv.age += 1
-            results = await self._menv.trigger_all(*self._args, **self._kwargs)
+        self._step_began = trio.current_time()
+        try:
+            with border(self._address()):
+                self._menv.age += 1
+                results = self._menv.trigger_all(*self._args, **self._kwargs)
+                if isawaitable(results):
+                    results = await results
+        finally:
+            self._step_began = None
         self._count(len(results) if isinstance(results, list) else 0)
 
     def _count(self, acts: int) -> None:

@@ -15,6 +15,7 @@ import anyio
 import sniffio
 import trio
 
+from creamas_sc.checks import check_folder, check_int, check_kind, check_seconds, check_text
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.environment import Environment
 from creamas_sc.errors import AgentError, AgentErrors, NoSlaves, StartError, agent_errors
@@ -154,6 +155,7 @@ class MultiEnvironment:
 
     @age.setter
     def age(self, age: int) -> None:
+        check_int("age", age)
         self._age = age
         self._env.age = age
 
@@ -228,6 +230,7 @@ class MultiEnvironment:
             SlaveLost: One died.
             AgentError: Its ``is_ready`` raised.
         """
+        check_seconds(timeout, endless=False)
         slaves = self._need_slaves("wait_slaves")
         with trio.move_on_after(timeout):
             await self._on_slaves(slaves, lambda slave: self._wait_slave(slave, check_ready))
@@ -266,6 +269,8 @@ class MultiEnvironment:
         Raises:
             TypeError: There is no manager: the constructor got no ``mgr_cls``.
         """
+        check_text("addr", addr)
+        check_seconds(timeout)
         host = self._need_manager()
         await self._env.open()
         manager = await self._env.connect(addr, timeout=timeout)
@@ -274,6 +279,7 @@ class MultiEnvironment:
     @at_home
     async def set_host_managers(self, timeout: float = 5) -> list[Any]:
         """Make this multi-environment's manager the host manager of all slaves' managers."""
+        check_seconds(timeout)
         slaves = self._need_slaves("set_host_managers")
         self._need_manager()
         return await self._on_slaves(
@@ -441,6 +447,7 @@ class MultiEnvironment:
 
     def add_artifact(self, artifact: Artifact) -> None:
         """Add an artifact to the environment."""
+        check_kind("artifact", artifact, Artifact)
         artifact.env_time = self.age
         self._artifacts.append(artifact)
         self._log(logging.DEBUG, f"Artifact {len(self._artifacts)} added: {artifact}")
@@ -503,6 +510,7 @@ class MultiEnvironment:
         Returns:
             What became of each; when it returns, their processes are gone.
         """
+        check_seconds(timeout, endless=False)
         return await self._stop_slaves(timeout, None)
 
     async def _stop_slaves(self, timeout: float, folder: str | None) -> Receipt:
@@ -530,6 +538,7 @@ class MultiEnvironment:
                 the receipt, and logged.
             AgentErrors: An agent's ``close`` raised in the master environment.
         """
+        check_folder(folder)
         if self._closed.is_set():  # and with it, perhaps, the home loop
             return self._told() if as_coro else self._receipt
         return sync_or_coro(self, self._close(folder), as_coro)

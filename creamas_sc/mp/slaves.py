@@ -11,7 +11,15 @@ from typing import Any
 import trio
 from anyio.abc import TaskStatus
 
-from creamas_sc.errors import ConnectionLost, CreamasError, HandshakeError, SlaveLost, StartError
+from creamas_sc.checks import check_mappings, check_places, check_text
+from creamas_sc.errors import (
+    BadValue,
+    ConnectionLost,
+    CreamasError,
+    HandshakeError,
+    SlaveLost,
+    StartError,
+)
 from creamas_sc.home import Home
 from creamas_sc.identity import Membership
 from creamas_sc.loading import portable_name
@@ -22,6 +30,8 @@ from creamas_sc.wire.endpoint import base_url
 
 __all__ = ["Slave", "Slaves"]
 
+# Of one simulation; as in `supervisor.bounds`.
+MAX_SLAVES = 512
 # A lost connection tells of a death before its cause is known; the cause is awaited this long.
 CAUSE_SECONDS = 0.5
 # Beyond a stop's grace: the rest of the supervisor's ladder, and its answer.
@@ -125,6 +135,7 @@ class Slaves:
         Raises:
             ValueError: There is none.
         """
+        check_text("addr", address)
         slave = self._by_url.get(address.rpartition("/")[0] + "/")
         if slave is None or slave.address != address:
             raise ValueError(f"{address!r} is no slave's manager; there are {self.addrs}")
@@ -141,15 +152,19 @@ class Slaves:
         args: tuple[Any, ...] = (),
     ) -> list[dict[str, Any]]:
         """What to ask of the supervisor for slaves at ``addrs``; see `spawn_slaves` for errors."""
+        addrs = check_places(addrs)
+        kwargs = None if kwargs is None else check_mappings(kwargs)
         if kwargs is not None and len(kwargs) != len(addrs):
             raise ValueError(
                 f"slave_kwargs has {len(kwargs)} items for {len(addrs)} slave_addrs: give one each"
             )
+        if sum(not slave.gone.is_set() for slave in self._slaves) + len(addrs) > MAX_SLAVES:
+            raise BadValue(f"cannot start {len(addrs)} slaves: a simulation can have {MAX_SLAVES}")
         orders = []
         for i, addr in enumerate(addrs):
             index = self._started + i
             spec = SlaveSpec(
-                addr=_checked(addr),
+                addr=addr,
                 env_cls=portable_name(env_cls),
                 mgr_cls=portable_name(mgr_cls),
                 args=args,
@@ -292,16 +307,6 @@ class Slaves:
         """End the supervisor; when this returns, no process of it is left."""
         if self.supervisor is not None:
             await self.supervisor.aclose()
-
-
-def _checked(addr: Any) -> tuple[str, int]:
-    try:
-        host, port = addr
-    except (TypeError, ValueError):
-        host = port = None
-    if not isinstance(host, str) or type(port) is not int or not 0 <= port < 1 << 16:
-        raise ValueError(f"{addr!r} is no slave address: expected (host, port)")
-    return host, port
 
 
 def _receipt(slave: Slave, told: Told | None) -> SlaveReceipt:

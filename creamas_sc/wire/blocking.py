@@ -143,6 +143,7 @@ class BlockingConnection:
         payload: Payload,
         *,
         timeout: float | None = None,
+        began: float | None = None,
     ) -> Payload:
         """Call ``method`` of the peer's ``target`` and return its answer.
 
@@ -150,6 +151,7 @@ class BlockingConnection:
 
         Args:
             timeout: Seconds this call may take.
+            began: When they began to count, on the monotonic clock; now by default.
 
         Raises:
             ConnectionLost: The connection ended.
@@ -159,8 +161,10 @@ class BlockingConnection:
         if not self.alive or not self._intact:
             raise ConnectionLost(f"no connection to {self.name}", may_have_run=False)
         call_id = next(self._ids) & CALL_ID_MASK
-        deadline = None if timeout is None else time.monotonic() + timeout
-        meta = msgpack.packb((target, method, timeout))
+        now = time.monotonic()
+        deadline = None if timeout is None else (now if began is None else began) + timeout
+        left = None if deadline is None else max(deadline - now, 0.0)
+        meta = msgpack.packb((target, method, left))
         frame = encode_frame(Kind.REQUEST, call_id, meta, payload.body, payload.parts)
         try:
             self._awaited, self._answer = call_id, None
@@ -175,7 +179,6 @@ class BlockingConnection:
         raise DeadlineExceeded(
             f"{method} of {self.name} did not finish in {timeout:g} s",
             acknowledged=acknowledged,
-            addresses=[self.name],
         )
 
     def _answered(self) -> bool:

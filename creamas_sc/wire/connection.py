@@ -33,7 +33,7 @@ from creamas_sc.errors import (
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Frame, FrameReader, Kind, encode_frame
 
-__all__ = ["Connection", "Request"]
+__all__ = ["Connection", "Request", "payload_size"]
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,11 @@ READ_BYTES = 1 << 18
 # Senders wait while more than this is queued; a peer that asks on meanwhile is served in turn.
 HIGH_WATER_BYTES = 1 << 22
 JOIN_BYTES = 1 << 16
+# An answer that is never dropped for want of room: to tell of that takes as much.
+SMALL_BYTES = 1 << 12
 MAX_CALLS_IN_FLIGHT = 100_000
+# Of calls refused to a peer that reads none of its answers; it gets no more chances then.
+MAX_UNREAD_REFUSALS = 100_000
 CALL_ID_MASK = (1 << 32) - 1
 
 
@@ -71,6 +75,10 @@ Handler = Callable[[Request], Answer]
 EventHandler = Callable[[str, Payload], None]
 
 
+class _Flood(ProtocolError):
+    """The peer asks and asks, and reads nothing."""
+
+
 class _Slot:
     """A call of ours in flight."""
 
@@ -92,6 +100,10 @@ class Connection:
         on_event: Told of each event, in order, in the reader task.
         reader, backlog: Where a handshake on ``stream`` left off.
         name: The peer, for error messages.
+        max_calls: How many of the peer's calls may be in flight; further ones are refused.
+        max_unread_bytes: How much may wait for a peer that does not read: answers, and as much
+            again of calls. One answer always may, however large; what is more becomes an error of
+            its call. None for no limit.
     """
 
     def __init__(
@@ -104,9 +116,15 @@ class Connection:
         reader: FrameReader | None = None,
         backlog: Sequence[Frame] = (),
         name: str = "peer",
+        max_calls: int = MAX_CALLS_IN_FLIGHT,
+        max_unread_bytes: int | None = None,
     ) -> None:
         self.name = name
         self.closed = anyio.Event()
+        self._max_calls = max_calls
+        self._max_unread = float("inf") if max_unread_bytes is None else max_unread_bytes
+        self._waiting_bytes = 0
+        self._refusals = 0
         self._stream = stream
         self._serve = serve
         self._codec = codec or Codec()
@@ -182,6 +200,16 @@ class Connection:
         """Whether calls of the peer are in flight."""
         return bool(self._serving)
 
+    @property
+    def drained(self) -> bool:
+        """Whether the peer reads what is sent, or all is over."""
+        return self._drained.is_set()
+
+    async def wait_until_drained(self) -> None:
+        """Wait until the peer has read what is queued, or the connection is over."""
+        while not self._drained.is_set():  # of those that wait, another may fill it up again
+            await self._drained.wait()
+
     def _end(self) -> None:
         self._over = True
         for slot in self._pending.values():
@@ -234,8 +262,7 @@ class Connection:
         """Wait until the peer has read what is queued; what is left of ``timeout`` then."""
         began = anyio.current_time()
         with anyio.move_on_after(timeout):
-            while not self._drained.is_set():  # of those that wait, another may fill it up again
-                await self._drained.wait()
+            await self.wait_until_drained()
             return None if timeout is None else max(timeout - anyio.current_time() + began, 0.0)
         raise DeadlineExceeded(
             f"{method} could not be sent to {self.name} in {timeout:g} s",
@@ -356,6 +383,8 @@ class Connection:
             if isinstance(answer, Payload):
                 self._reply(call_id, answer)
                 return
+        except _Flood:
+            raise
         except Exception as error:
             self._fail(call_id, error)
             return
@@ -367,16 +396,36 @@ class Connection:
     def _begin(self, request: Request) -> Answer:
         if self._serve is None:
             raise CallRefused(f"{request.method}: this end takes no calls")
-        if len(self._serving) >= MAX_CALLS_IN_FLIGHT:
-            raise CallRefused(f"{request.method}: {MAX_CALLS_IN_FLIGHT} calls are in flight")
+        if len(self._serving) >= self._max_calls:
+            self._count_refusal()
+            raise CallRefused(f"{request.method}: {self._max_calls} calls are in flight")
         if not self._drained.is_set():
-            return self._serve_later(self._serve, request)
+            return self._begin_late(self._serve, request)
         return self._serve(request)
 
-    async def _serve_later(self, serve: Handler, request: Request) -> Payload:
+    def _begin_late(self, serve: Handler, request: Request) -> Awaitable[Payload]:
         """Serve a peer that asks on, but does not read its answers, once it has read them."""
-        while not self._drained.is_set():
-            await self._drained.wait()
+        size = payload_size(request.payload)
+        if self._waiting_bytes + size > self._max_unread:
+            self._count_refusal()
+            raise CallRefused(
+                f"{request.method}: {self._waiting_bytes} bytes of calls wait already until "
+                "answers are read"
+            )
+        self._waiting_bytes += size
+        return self._serve_later(serve, request, size)
+
+    def _count_refusal(self) -> None:
+        """Each is an answer that takes memory, too."""
+        self._refusals = 0 if self._drained.is_set() else self._refusals + 1
+        if self._refusals > MAX_UNREAD_REFUSALS:
+            raise _Flood("it makes more calls than there may be, and reads no answers")
+
+    async def _serve_later(self, serve: Handler, request: Request, size: int) -> Payload:
+        try:
+            await self.wait_until_drained()
+        finally:
+            self._waiting_bytes -= size
         if self._over:
             raise ConnectionLost(f"no connection to {self.name}", may_have_run=False)
         answer = serve(request)
@@ -391,7 +440,12 @@ class Connection:
             with scope:
                 if request.remaining is not None:
                     scope.deadline = anyio.current_time() + request.remaining
-                self._reply(call_id, await answer)
+                if not self._drained.is_set():
+                    await self._wait_to_take_up(answer)
+                payload = await answer
+                if not self._drained.is_set():
+                    self._check_room(request.method, payload)
+                self._reply(call_id, payload)
                 return
         except Exception as error:
             self._fail(call_id, error)
@@ -400,6 +454,27 @@ class Connection:
             self._serving.pop(call_id, None)
         ended = f"{request.method} was cancelled, or its time ran out"
         self._fail(call_id, DeadlineExceeded(ended, acknowledged=True))
+
+    async def _wait_to_take_up(self, answer: Awaitable[Payload]) -> None:
+        try:
+            await self.wait_until_drained()
+        except anyio.get_cancelled_exc_class():
+            await answer  # begun all the same: it is cancelled where it first waits
+            raise
+
+    def _check_room(self, method: str, answer: Payload) -> None:
+        """Refuse an answer to a peer that reads too slowly, or not at all.
+
+        To wait with it would hold it all the same, and hold up the call's own peer, a slave, which
+        has other callers.
+        """
+        size = payload_size(answer)
+        if size > SMALL_BYTES and self._out_bytes + size > self._max_unread:
+            raise EncodeError(
+                f"the answer of {method}, {size} bytes, was dropped: "
+                f"{self._out_bytes} bytes of answers wait for {self.name} to read them, and the "
+                f"limit is {self._max_unread}; make fewer such calls at once"
+            )
 
     def _reply(self, call_id: int, answer: Payload) -> None:
         if self._over:
@@ -417,6 +492,8 @@ class Connection:
             self.before_reply()
         try:
             told = self._codec.encode(to_wire(error))
+            if not self._drained.is_set():
+                self._check_room("a call that failed", told)
         except EncodeError as refused:
             told = self._codec.encode(to_wire(refused))
         self._send(encode_frame(Kind.FAILURE, call_id, b"", told.body, told.parts))
@@ -495,6 +572,11 @@ def _remaining(deadline: float, timeout: float | None) -> float | None:
     if timeout is not None:
         left = min(left, timeout)
     return None if left == float("inf") else max(left, 0.0)
+
+
+def payload_size(payload: Payload) -> int:
+    """Bytes that it takes."""
+    return len(payload.body) + sum(memoryview(part).nbytes for part in payload.parts)
 
 
 def _raw_socket(stream: ByteStream) -> socket.socket | None:

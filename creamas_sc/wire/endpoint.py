@@ -15,6 +15,7 @@ from typing import cast
 import anyio
 from anyio.abc import SocketListener, SocketStream, TaskGroup, TaskStatus
 
+from creamas_sc.checks import check_text
 from creamas_sc.errors import ConnectionLost, HandshakeError, ProtocolError, StartError
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.connection import Connection, Handler, in_served_call
@@ -46,12 +47,15 @@ def split_address(address: str) -> tuple[str, int, int]:
     Raises:
         ValueError: The address is not of that form.
     """
+    check_text("addr", address)
     scheme, _, rest = address.partition("://")
     place, _, number = rest.partition("/")
     host, _, port = place.rpartition(":")
     if scheme == "tcp" and host and port.isdecimal() and number.isdecimal():
+        if int(port) >= 1 << 16:
+            raise ValueError(f"addr: {address!r} is no agent's address: a port is at most 65535")
         return host.strip("[]"), int(port), int(number)
-    raise ValueError(f"{address!r} is no agent's address: expected 'tcp://host:port/number'")
+    raise ValueError(f"addr: {address!r} is no agent's address: expected 'tcp://host:port/number'")
 
 
 class Endpoint:

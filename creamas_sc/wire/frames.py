@@ -21,6 +21,7 @@ from creamas_sc.errors import EncodeError, ProtocolError
 
 __all__ = [
     "HELLO_FRAME_BYTES",
+    "MAX_CONTROL_FRAME_BYTES",
     "MAX_FRAME_BYTES",
     "MAX_PARTS",
     "Buffer",
@@ -34,6 +35,8 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 
 MAX_FRAME_BYTES: Final = 256 * 2**20
 """Default limit of what follows a frame's header, in bytes."""
+MAX_CONTROL_FRAME_BYTES: Final = 64 * 2**20
+"""The same limit of what a daemon takes from a client that is not attached."""
 HELLO_FRAME_BYTES: Final = 1024
 """The same limit before the handshake is done."""
 MAX_PARTS: Final = 1024

@@ -27,8 +27,8 @@ def attach(
     """Follow a simulation's progress and events.
 
     Ctrl-C detaches, and the simulation goes on. Ends by itself when the
-    simulation does. With --until-done it fails (exit code 1) if an error
-    stopped the steps.
+    simulation does. With --until-done it fails (exit code 1) if not all
+    steps were taken.
 
     For example:
 

@@ -189,9 +189,10 @@ def _import_path(folders: Sequence[str]) -> Iterator[None]:
 def _all_or_nothing(client: SyncClient, name: str) -> Iterator[None]:
     try:
         yield
-    except BaseException:
+    except BaseException as error:
+        told = " ".join(str(error).split()) or type(error).__name__
         try:
-            client.kill(name)
+            client.kill(name, why=f"its creation was given up: {told}")
         except CreamasError as error:  # it has ended, or the daemon has
             note(f"{name} could not be taken down again: {error}")
         raise

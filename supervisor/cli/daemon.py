@@ -8,13 +8,14 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from creamas_sc.errors import ConnectionLost, CreamasError
+from creamas_sc.errors import ConnectionLost, CreamasError, DeadlineExceeded
 from creamas_sc.identity import DEFAULT_DAEMON, daemon_socket
-from supervisor.cli.exits import BY_FORCE, Exit, Failure, explain
+from supervisor.cli.endings import endings, endings_as_data, judge
+from supervisor.cli.exits import Exit, Failure, explain
 from supervisor.cli.link import chosen_daemon, in_time, linked, patience
 from supervisor.cli.options import Daemon, Json, Seconds
 from supervisor.cli.output import emit, flush, moment, note, out_json, pairs
@@ -91,8 +92,8 @@ def stop(
 ) -> int:
     """Close all simulations and end the daemon.
 
-    Returns when nothing of it is left. It fails (exit code 1) if a simulation
-    had to be killed.
+    Returns when nothing of it is left, and prints how each slave ended. It
+    fails (exit code 1) if one had to be killed, or if saving raised an error.
 
     For example:
 
@@ -102,28 +103,23 @@ def stop(
     settings, name = chosen_daemon(daemon)
     grace = settings.close_timeout if timeout is None else timeout
     with linked(daemon) as (client, _), patience(client, grace):
-        # How the slaves ended, which only a host knows, is in its log.
-        closed = [_without_payload(told) for told in client.stop(timeout=grace)]
-    emit(closed, json, lambda: [f"{told['name']} was closed" for told in closed])
+        closed = [(told["name"], told["receipt"]) for told in client.stop(timeout=grace)]
+    data = [endings_as_data(*each) for each in closed]
+    emit(data, json, lambda: [line for each in closed for line in endings(*each)])
+    codes = [judge(receipt) for _, receipt in closed]
     deadline = time.monotonic() + GONE_SECONDS
     while _lock_is_held(name):
         if time.monotonic() > deadline:
             raise Failure(f"the daemon {name!r} has not ended within {GONE_SECONDS:g} s")
         time.sleep(LOOK_SECONDS)
-    forced = [told["name"] for told in closed if told.get("ladder") in BY_FORCE]
-    for simulation in forced:
-        note(f"{simulation} did not end in time and was killed (--timeout gives it more)")
-    return Exit.FAILED if forced else Exit.DONE
-
-
-def _without_payload(told: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in told.items() if key != "payload"}
+    return max(codes, default=Exit.DONE)
 
 
 def status(*, daemon: Daemon = None, json: Json = False) -> int:
     """Tell whether the daemon runs.
 
-    Exit code 0: it runs; 3: it does not; 4: it is there but does not answer.
+    Exit code 0: it runs; 3: it does not; 4: it does not answer, or there is
+    no telling.
 
     For example:
 
@@ -150,7 +146,9 @@ def _absence(name: str, error: Exception) -> Exit:
         flag = "" if name == DEFAULT_DAEMON else f" --daemon {name}"
         note(f"the daemon {name!r} does not run; creamas-supervisor start{flag} starts it")
         return Exit.NOT_RUNNING
-    note(f"the daemon {name!r} is there but does not answer: {explain(error)[1]}")
+    seen = isinstance(error, (ConnectionLost, DeadlineExceeded))
+    known = "is there but does not answer" if seen else "may run or not"
+    note(f"the daemon {name!r} {known}: {explain(error)[1]}")
     return Exit.UNKNOWN
 
 

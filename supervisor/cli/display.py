@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["Display", "Last", "Lines", "Live", "Plain", "progress_line"]
 
 LINE_SECONDS = 1.0
+# A step that takes longer than this is told of while it lasts.
+SLOW_SECONDS = 5.0
 
 Progress = Mapping[str, Any]
 
@@ -208,9 +210,11 @@ def _told(details: Progress) -> str:
 
 def _steps(progress: Progress) -> str:
     step, of = progress["step"], progress["of"]
+    seconds = progress.get("step_seconds") or 0.0
+    slow = f" (the next one takes {clock(seconds)} already)" if seconds > SLOW_SECONDS else ""
     if of is not None:
-        return f"step {step:,} of {of:,}"
-    return f"step {step:,}" if step else ""
+        return f"step {step:,} of {of:,}{slow}"
+    return f"step {step:,}{slow}" if step or slow else ""
 
 
 def _speed(progress: Progress) -> list[str]:

@@ -14,7 +14,7 @@ from supervisor.cli.output import note, out_json
 if TYPE_CHECKING:
     from creamas_sc.client import SyncClient, SyncSimulation
 
-__all__ = ["Ended", "follow", "how_it_ended", "outcome", "show", "watch"]
+__all__ = ["Ended", "follow", "how_it_ended", "outcome", "show", "unfinished", "watch"]
 
 # How often a display is brought up to date where no event comes.
 REFRESH_SECONDS = 1.0
@@ -25,12 +25,16 @@ class Ended(Exception):
 
     Args:
         error: The error of the call that was under way.
+        progress: The last that is known.
         announced: The simulation said that it was being closed.
     """
 
-    def __init__(self, error: CreamasError, announced: bool = False) -> None:
+    def __init__(
+        self, error: CreamasError, progress: Mapping[str, Any], announced: bool = False
+    ) -> None:
         super().__init__(str(error))
         self.error = error
+        self.progress = progress
         self.announced = announced
 
 
@@ -51,10 +55,11 @@ def follow(sim: SyncSimulation, display: Display, *, until_done: bool) -> dict[s
     """
     sim.timeout = None  # an event may be far away
     announced = False
+    progress: dict[str, Any] = {}
     with display:
         try:
             last, _ = sim.next_events()
-            progress: dict[str, Any] = sim.progress()
+            progress = sim.progress()
             display.update(progress)
             while not until_done or progress["state"] == "stepping":
                 before = last
@@ -69,7 +74,7 @@ def follow(sim: SyncSimulation, display: Display, *, until_done: bool) -> dict[s
                         display.event(name, details)
                 display.update(progress)
         except ConnectionLost as error:
-            raise Ended(error, announced) from error
+            raise Ended(error, progress, announced) from error
     return progress
 
 
@@ -78,7 +83,8 @@ def watch(client: SyncClient, sim: SyncSimulation, display: Display, *, until_do
     try:
         return outcome(sim.name, follow(sim, display, until_done=until_done))
     except Ended as ended:
-        return how_it_ended(client, sim.name, ended, display.for_programs)
+        code = how_it_ended(client, sim.name, ended, display.for_programs)
+        return Exit.FAILED if until_done and unfinished(ended.progress) else code
     except KeyboardInterrupt:
         code = Exit.INTERRUPTED
     except Terminated:
@@ -103,11 +109,21 @@ def how_it_ended(client: SyncClient, name: str, ended: Ended, json: bool) -> Exi
 
 
 def outcome(name: str, progress: Mapping[str, Any]) -> Exit:
-    """What steps that are over mean; tells the error that stopped them."""
-    if progress["state"] != "failed":
-        return Exit.DONE
-    note(f"the steps of {name} failed: {' '.join(progress['error'].split())}")
-    return Exit.FAILED
+    """What steps that are over mean; tells why not all were taken."""
+    if progress["state"] == "failed":
+        words = " ".join(progress["error"].split())
+        note(f"the steps of {name} failed: {words}; creamas-supervisor logs {name} has more")
+        return Exit.FAILED
+    if unfinished(progress):
+        at = f"step {progress['step']:,} of {progress['of']:,}"
+        note(f"the steps of {name} are not done: {progress['state']} at {at}")
+        return Exit.FAILED
+    return Exit.DONE
+
+
+def unfinished(progress: Mapping[str, Any]) -> bool:
+    """Whether fewer steps were taken than asked for."""
+    return progress.get("of") is not None and progress["step"] < progress["of"]
 
 
 def _cause(client: SyncClient, name: str) -> str:

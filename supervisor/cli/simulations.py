@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from supervisor.cli.exits import BY_FORCE, Exit
+from supervisor.cli.endings import endings, endings_as_data, judge
+from supervisor.cli.exits import Exit
 from supervisor.cli.link import linked, patience
 from supervisor.cli.options import Daemon, Json, Name, Seconds
 from supervisor.cli.output import emit, moment, note, pairs, table
-
-if TYPE_CHECKING:
-    from creamas_sc.receipt import Receipt
 
 __all__ = ["close", "inspect", "kill", "ls"]
 
@@ -134,40 +132,8 @@ def close(
         where = None if folder is None else str(folder.absolute())
         with patience(client, grace):
             receipt = client.close(name, folder=where, timeout=grace)
-    told = {
-        "name": name,
-        "graceful": receipt.graceful,
-        "saved": receipt.saved,
-        "errors": list(receipt.errors),
-        "slaves": list(receipt),
-    }
-    emit(told, json, lambda: _endings(name, receipt))
-    return _judge(receipt)
-
-
-def _endings(name: str, receipt: Receipt) -> list[str]:
-    head = ("SLAVE", "PID", "ENDED BY", "EXIT", "SECONDS")
-    rows = [
-        (s.address, s.pid, s.ended_by, _exit(s.exit_code, s.signal), f"{s.seconds:.2f}")
-        for s in receipt
-    ]
-    return [*(table(head, rows) if rows else ()), f"{name} was closed"]
-
-
-def _exit(code: int | None, signal: int | None) -> object:
-    return code if signal is None else f"signal {signal}"
-
-
-def _judge(receipt: Receipt) -> Exit:
-    code = Exit.DONE
-    for slave in receipt:
-        if slave.ended_by in BY_FORCE:
-            note(f"{slave.address} did not end in time and was killed (--timeout gives it more)")
-            code = Exit.FAILED
-    for text in (*receipt.errors, *(text for slave in receipt for text in slave.errors)):
-        note(f"closing raised: {text.splitlines()[0] if text else text}")
-        code = Exit.FAILED
-    return code
+    emit(endings_as_data(name, receipt), json, lambda: endings(name, receipt))
+    return judge(receipt)
 
 
 def kill(name: Name, /, *, daemon: Daemon = None, json: Json = False) -> int:

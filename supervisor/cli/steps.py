@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from creamas_sc.errors import ConnectionLost, UnknownSimulation
 from supervisor.cli.display import Last, progress_line
 from supervisor.cli.exits import Exit, Failure
-from supervisor.cli.follow import Ended, how_it_ended, outcome, show, watch
+from supervisor.cli.follow import Ended, how_it_ended, outcome, show, unfinished, watch
 from supervisor.cli.link import linked
 from supervisor.cli.options import Daemon, Json, Name, Seconds, at_least
 from supervisor.cli.output import emit
@@ -89,8 +89,8 @@ def wait(
 ) -> int:
     """Wait until a simulation's steps are done.
 
-    Or paused, or it has ended. It fails (exit code 1) if an error stopped the
-    steps or ended the simulation; 75 means that the time was up.
+    Or paused, or it has ended. It fails (exit code 1) if not all steps that
+    were asked for have been taken; 75 means that the time was up.
 
     For example:
 
@@ -98,12 +98,15 @@ def wait(
         creamas-supervisor wait novelty --timeout 3600
     """
     with linked(daemon) as (client, settings):
+        progress: dict[str, Any] = {}
         try:
             with client.attach(name) as sim:
+                progress = sim.progress()
                 sim.timeout = None if timeout is None else timeout + settings.answer_timeout
                 progress = sim.wait_steps(timeout=timeout)
         except (ConnectionLost, UnknownSimulation) as error:
-            return how_it_ended(client, name, Ended(error), json)
+            code = how_it_ended(client, name, Ended(error, progress), json)
+            return Exit.FAILED if unfinished(progress) else code
     _tell(name, progress, json)
     return outcome(name, progress)
 

@@ -127,6 +127,16 @@ async def test_what_cannot_be_created(kind: str, named: Named) -> None:
         await client.kill(name)
 
 
+def test_too_many_slaves_are_refused_and_slow_nobody_down(daemon: object, named: Named) -> None:
+    name = named()
+    with connect_sync(timeout=BOUND_SECONDS) as client:
+        with pytest.raises(StartError, match=r"slaves: a simulation can have 512$") as caught:
+            client.create(name, slave_addrs=[("localhost", 0)] * 100_000)
+        assert "creamas_sc.errors" not in str(caught.value)
+        (ended,) = [told for told in client.ls(all=True) if told["name"] == name]
+        assert ended["cause"] == str(caught.value)
+
+
 @each_client
 async def test_classes_instead_of_names(kind: str, named: Named) -> None:
     """A class that this process has is sent by its name."""
@@ -145,4 +155,6 @@ def test_stop(tmp_path: Path, named: Named) -> None:
             client.create("sim", slave_addrs=TWO)
             (told,) = client.stop()
             assert told["name"] == "sim"
+            assert isinstance(told["receipt"], Receipt)
+            assert [slave.ended_by for slave in told["receipt"]] == ["request"] * 2
             assert process.wait(10) == 0

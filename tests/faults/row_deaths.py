@@ -10,9 +10,11 @@ from itertools import product
 from pathlib import Path
 
 from tests.faults.board import Figures, row
+from tests.faults.daemon import daemon_killed
 from tests.faults.scene import Scene, script
 
 LEFT_SECONDS = 2.0
+OWNERS = ("script", "supervisor", "daemon")
 MOMENTS = ("idle", "busy", "spawning", "closing")
 # The first spawns, and the beginning of a close, take about as long.
 WINDOW_SECONDS = 0.05
@@ -51,15 +53,17 @@ menv.close()
 
 @row(
     1,
-    "owner killed (SIGKILL): script, its supervisor",
+    "owner killed (SIGKILL): script, its supervisor, daemon",
     "0 descendants after 2 s; the same command starts again",
-    cases=tuple(f"{who} {when}" for who, when in product(("script", "supervisor"), MOMENTS)),
-    rounds=200,
-    short=4,
+    cases=tuple(f"{who} {when}" for who, when in product(OWNERS, MOMENTS)),
+    rounds=600,
+    short=6,
 )
 def owner_killed(case: str, number: int, folder: Path) -> Figures:
-    """Kill the owner; a later round is the same command starting again."""
+    """Kill the owner; of a script, a later round is the same command starting again."""
     who, when = case.split()
+    if who == "daemon":
+        return daemon_killed(when, number, folder)
     with script(folder, SCRIPT, when) as scene:
         scene.read_until(when)
         if when in ("spawning", "closing"):  # a moment of its own each time

@@ -383,7 +383,9 @@ def test_start_and_stop(run: Run) -> None:
     path = str(daemon_socket("second"))
     assert ask(run, "start", "--daemon", "second") == {"daemon": "second", "socket": path}
     assert run("create", "one", "--daemon", "second", "--slaves", "1")[0] == 0
-    assert [told["name"] for told in ask(run, "stop", "--daemon", "second")] == ["one"]
+    (told,) = ask(run, "stop", "--daemon", "second")
+    assert (told["name"], told["graceful"], told["errors"]) == ("one", True, [])
+    assert [slave["ended_by"] for slave in told["slaves"]] == ["request"]
     # Nothing of it is left: another of that name starts at once.
     assert run("start", "--daemon", "second") == (0, f"{path}\n", "")
     assert run("stop", "--daemon", "second") == (0, "", "")

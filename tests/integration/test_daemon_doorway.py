@@ -35,6 +35,9 @@ from tests.supervisor_daemon import (
 
 BOUND_SECONDS = 30.0
 CUT_SECONDS = 5.0
+# Frames at random, and how many a connection brings, which ends with the first that is none.
+MUTATED = 10_000
+BATCH = 4
 CODEC = Codec()
 Opened = list[ConnectedStream]
 
@@ -234,17 +237,21 @@ async def test_mutated_frames_change_nothing(daemon: Daemon, client: Client) -> 
             frame[chance.randrange(len(frame))] = chance.randrange(256)
         return bytes(frame)
 
+    sent = 0
+
     async def pester(proved: bool) -> None:
-        for _ in range(40):
+        nonlocal sent
+        while sent < MUTATED:
             async with opened(daemon, 1) as (stream,):
                 if proved:
                     await shake_hands(stream)
                     await stream.send(request("ls"))
                 with trio.move_on_after(0.05):
                     try:
-                        await stream.send(b"".join(mutated() for _ in range(20)))
+                        await stream.send(b"".join(mutated() for _ in range(BATCH)))
                     except anyio.BrokenResourceError:
                         continue
+                    sent += BATCH
                     await read_to_end(stream)
 
     async with trio.open_nursery() as nursery:
@@ -252,6 +259,7 @@ async def test_mutated_frames_change_nothing(daemon: Daemon, client: Client) -> 
             nursery.start_soon(pester, number % 2 == 0)
         for _ in range(50):
             assert (await client.call("ls"))[0]["host"] == {"clients": 0}
+    assert sent >= MUTATED
     assert "Traceback" not in daemon.log
     assert "internal" not in daemon.log
 

@@ -265,6 +265,16 @@ async def test_kill_asks_nobody(client: Client) -> None:
     assert (record["cause"], len(record["receipts"])) == ("killed on request", 3)
 
 
+async def test_a_kill_may_say_why(client: Client) -> None:
+    await client.create("one")
+    with pytest.raises(BadValue, match="why is int"):
+        await client.call("kill", "one", 3)
+    await client.call("kill", "one", "its agents " + "failed " * 1000)
+    cause = (await client.call("inspect", "one"))["cause"]
+    assert cause.startswith("killed: its agents failed failed")
+    assert len(cause) < 2100
+
+
 async def test_kill_cuts_a_close_short(client: Client) -> None:
     await client.create("one", "obstinate")
     async with trio.open_nursery() as nursery:

@@ -132,6 +132,8 @@ async def test_without_slaves_at_first() -> None:
     [
         ({"menv_cls": "tests.agents:Nothing"}, LoadError, "no 'Nothing'"),
         ({"menv_cls": "tests.agents:Echo"}, LoadError, "no subclass of MultiEnvironment"),
+        ({"mgr_cls": "tests.agents:Echo"}, LoadError, "Echo is no subclass of Manager"),
+        ({"env_cls": "tests.agents:Echo"}, LoadError, "Echo is no subclass of Environment"),
         ({"menv_cls": f"{__name__}:Broken"}, SystemExit, "out of order"),
         ({"slave_env_cls": "tests.agents:Nothing"}, StartError, "no 'Nothing'"),
         ({"slave_kwargs": [{}]}, ValueError, "slave_kwargs has 1 items"),

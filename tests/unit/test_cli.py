@@ -337,6 +337,7 @@ def test_agents_that_fail_take_the_simulation_down(
     got, out, err = run("create", NAME, "--slaves", "2", "--agents", "painters:Painter=5")
     assert (got, out, err.count("\n")) == (code, "", 1)
     assert client.killed == [NAME]
+    assert client.killed_why == f"its creation was given up: {str(error) or 'KeyboardInterrupt'}"
 
 
 def test_agents_get_no_more_than_the_time_left(run: Run, client: FakeClient) -> None:
@@ -404,13 +405,23 @@ def test_close_tells_how_slaves_ended(
 
 def test_stop_tells_who_had_to_be_killed(run: Run, client: FakeClient) -> None:
     client.stopped = [
-        {"name": "a", "ladder": "request", "payload": b"x"},
-        {"name": "b", "ladder": "kill", "payload": None},
+        {"name": "a", "receipt": receipt("kill")},
+        {"name": "b", "receipt": receipt("request", "OSError: disk full\n...")},
+        {"name": "c", "receipt": receipt("request")},
     ]
     code, out, err = run("stop")
-    assert (code, out) == (1, "a was closed\nb was closed\n")
-    assert "b did not end in time" in err
-    assert "payload" not in json.loads(run("stop", "--json")[1])[0]
+    assert code == 1
+    assert [line for line in out.splitlines() if "closed" in line] == [
+        f"{name} was closed" for name in "abc"
+    ]
+    assert out.count(f"{ADDRS[0]}  8    request") == 2
+    first, second = err.splitlines()
+    assert f"{ADDRS[0]} did not end in time" in first
+    assert second.endswith("closing raised: OSError: disk full")
+    told = json.loads(run("stop", "--json")[1])
+    assert [each["slaves"][0]["ended_by"] for each in told] == ["kill", "request", "request"]
+    client.stopped = client.stopped[2:]
+    assert run("stop")[0] == 0
 
 
 # ---- status
@@ -426,10 +437,25 @@ def test_status_of_no_daemon(run: Run, client: FakeClient) -> None:
 
 
 def test_status_of_a_daemon_that_does_not_answer(run: Run, client: FakeClient) -> None:
-    for client.error in (DeadlineExceeded("too late"), HandshakeError("none of ours")):
+    for client.error, known in (
+        (DeadlineExceeded("too late"), "is there but does not answer"),
+        (HandshakeError("none of ours"), "may run or not"),
+    ):
         code, out, err = run("status", "--json")
         assert (code, json.loads(out)["state"]) == (4, "unknown")
-        assert str(client.error) in err
+        assert f"the daemon 'default' {known}: {client.error}" in err
+
+
+def test_status_where_the_folder_is_open_to_others(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "creamas").mkdir(mode=0o755)
+    code, _, err = run("status")
+    assert code == 4
+    assert "the daemon 'default' may run or not: " in err
+    assert "mode 0700" in err
+    assert "is there but" not in err
 
 
 # ---- following
@@ -470,7 +496,36 @@ def test_steps_that_fail_are_1(run: Run, client: FakeClient) -> None:
         code, _, err = run(*words)
         assert code == 1
         told = "the steps of novelty failed: ValueError in a: no colour"
-        assert err == f"creamas-supervisor: {told}\n"
+        assert err == f"creamas-supervisor: {told}; creamas-supervisor logs novelty has more\n"
+
+
+@pytest.mark.parametrize(
+    "words", [["step", NAME, "--wait"], ["wait", NAME], ["attach", NAME, "--until-done"]]
+)
+def test_steps_that_are_not_all_taken_are_1(run: Run, client: FakeClient, words: list[str]) -> None:
+    answers = client.sim.answers
+    answers["progress"] = answers["wait_steps"] = [progress("paused", 2, 3)]
+    answers["next_events"] = [(0, [])]
+    code, _, err = run(*words)
+    told = "the steps of novelty are not done: paused at step 2 of 3"
+    assert (code, err) == (1, f"creamas-supervisor: {told}\n")
+
+
+def test_a_close_in_the_middle_of_the_steps_is_1(run: Run, client: FakeClient) -> None:
+    client.sim.answers["progress"] = [progress("stepping", 1, 3)]
+    client.sim.answers["next_events"] = [
+        *steps(("closing", {"cause": "closed"})),
+        HostLost("it has ended"),
+    ]
+    code, _, err = run("step", NAME, "3", "--wait")
+    assert (code, err) == (1, "creamas-supervisor: novelty was closed\n")
+
+
+def test_a_step_that_takes_long_is_told(run: Run, client: FakeClient) -> None:
+    client.sim.answers["progress"] = [progress("stepping", 1, 3, step_seconds=75.0)]
+    client.sim.answers["start_steps"] = client.sim.answers["progress"]
+    _, out, _ = run("step", NAME, "3")
+    assert "step 1 of 3 (the next one takes 1:15 already)" in out
 
 
 def test_wait_times_out(run: Run, client: FakeClient) -> None:

@@ -16,20 +16,25 @@ from typing import Any
 import anyio
 import pytest
 
-from creamas_sc.client import connect_sync, line, link, words
+from creamas_sc.client import connect_sync, controls, line, link, words
 from creamas_sc.client.blocking import SyncClient
 from creamas_sc.errors import (
     BadValue,
     ConnectionLost,
     CreamasError,
     DeadlineExceeded,
+    EncodeError,
     HandshakeError,
     HostLost,
     UnknownSimulation,
 )
 from creamas_sc.identity import daemon_socket
-from tests.clients import connected, each_async_client, each_client
+from creamas_sc.receipt import Receipt, SlaveReceipt
+from creamas_sc.specs import pack
+from tests.clients import Awaited, connected, each_async_client, each_client
 from tests.fake_daemon import FakeDaemon
+
+SAVED = Receipt([SlaveReceipt("tcp://a:1/0", 70, 0, None, 0.5, True, "request")], "all")
 
 
 @pytest.fixture(autouse=True)
@@ -171,6 +176,7 @@ def test_a_lost_host_after_disconnecting_from_the_daemon(daemon: FakeDaemon) -> 
 @each_client
 async def test_a_lost_daemon(kind: str, daemon: FakeDaemon) -> None:
     async with connected(kind) as client, client.attach("sim") as simulation:
+        daemon.stop_listening()
         for peer in daemon.peers:
             peer.close()
         with pytest.raises(HostLost, match="the daemon does not answer any more"):
@@ -180,21 +186,107 @@ async def test_a_lost_daemon(kind: str, daemon: FakeDaemon) -> None:
 
 
 @each_client
+async def test_a_lost_connection_is_no_lost_daemon(kind: str, daemon: FakeDaemon) -> None:
+    daemon.methods["ls"] = lambda all: _drop()
+    async with connected(kind) as client:
+        with pytest.raises(ConnectionLost, match="was lost; the daemon itself answers") as caught:
+            await client.ls()
+        assert caught.value.may_have_run
+        daemon.methods["ls"] = lambda all: [all]
+        if kind == "sync":
+            assert await client.ls() == [False]
+        else:
+            with pytest.raises(ConnectionLost, match="the daemon itself answers: connect again"):
+                await client.ls()
+        client = getattr(client, "plain", client)
+        client.pid = 1
+        daemon.peers[-1 if kind == "sync" else 0].close()
+        with pytest.raises(ConnectionLost, match=r"is gone, and its simulations .* runs now"):
+            await Awaited(client).ls() if kind == "sync" else await client.ls()
+
+
+@each_client
+async def test_a_lost_host_where_the_connection_to_the_daemon_is_lost_too(
+    kind: str, daemon: FakeDaemon
+) -> None:
+    daemon.ended = {"ended": True, "expected": False, "cause": "killed by SIGKILL"}
+    daemon.methods["trigger_all"] = _drop
+    async with connected(kind) as client, client.attach("sim") as simulation:
+        daemon.peers[0].close()
+        with pytest.raises(HostLost, match="'sim' has ended: killed by SIGKILL"):
+            await simulation.trigger_all()
+
+
+@each_client
+async def test_more_than_the_daemon_takes(
+    kind: str, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(controls, "MAX_BYTES", 100_000)
+    async with connected(kind) as client:
+        with pytest.raises(EncodeError, match=r"arguments of create .* takes 100000 at most"):
+            await client.create("sim", env_kwargs={"large": bytes(100_000)})
+        assert (await client.status())["name"] == "default"
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"addr": 5}, "addr: 5 is no address"),
+    ({"addr": ("localhost", "x")}, "addr: .* is no address"),
+    ({"addr": ("localhost", 99999)}, "addr: .* is no address"),
+    ({"slave_addrs": 5}, "slave_addrs must be a list"),
+    ({"slave_addrs": [5]}, "slave_addrs: 5 is no address"),
+    ({"slave_addrs": ["localhost:1"]}, "slave_addrs: 'localhost:1' is no address"),
+    ({"env_kwargs": [1]}, "env_kwargs must be a dict"),
+    ({"slave_kwargs": [5]}, "slave_kwargs must be a dict"),
+    ({"slave_kwargs": {"a": 1}}, "slave_kwargs must be a list"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "text"), WRONG, ids=lambda value: str(value)[:40])
+def test_what_a_simulation_cannot_be_created_with(
+    daemon: FakeDaemon, wrong: dict[str, Any], text: str
+) -> None:
+    with connect_sync() as client, pytest.raises(BadValue, match=text):
+        client.create("sim", **wrong)
+
+
+def test_what_slaves_cannot_be_spawned_with(daemon: FakeDaemon) -> None:
+    slave = [("localhost", 0)], "m:E", "m:M"
+    with connect_sync() as client, client.attach("sim") as simulation:
+        with pytest.raises(BadValue, match="slave_kwargs must be a list"):
+            simulation.spawn_slaves(*slave, slave_kwargs="x")
+        with pytest.raises(BadValue, match="slave_addrs must be a list"):
+            simulation.spawn_slaves(5, *slave[1:])
+        with pytest.raises(TypeError, match="folder must be a path, or None, not 5"):
+            client.close("sim", folder=5)  # type: ignore[arg-type]
+
+
+@each_client
 async def test_a_daemon_that_is_stopped(kind: str, daemon: FakeDaemon) -> None:
     """When `stop` returns, the daemon has let go of the connection."""
     ending = threading.Timer(0.05, lambda: daemon.peers[0].close())
 
     def stop(grace: float, payload: bytes) -> Any:
         ending.start()
-        return [{"name": "sim"}]
+        return [
+            {"name": "sim", "pid": 7, "ladder": "request", "payload": pack(SAVED)},
+            {"name": "forced", "pid": 8, "ladder": "kill", "signal": 9, "payload": None},
+            {"name": "odd", "pid": 9, "ladder": "request", "payload": pack("odd")},
+        ]
 
     daemon.methods["stop"] = stop
     async with connected(kind) as client:
-        assert await client.stop() == [{"name": "sim"}]
+        told, forced, odd = await client.stop()
+        assert told == {"name": "sim", "pid": 7, "ladder": "request", "receipt": SAVED}
+        assert told["receipt"].saved == "all"
+        (host,) = forced["receipt"]
+        assert (host.address, host.signal, host.ended_by) == ("forced", 9, "kill")
+        assert [receipt.pid for receipt in odd["receipt"]] == [9]
+        assert "the receipt of 'odd' cannot be read here" in odd["receipt"].errors[0]
         if kind == "sync":
             assert client.plain._line.lost
         else:
             assert client._link.closed.is_set()
+        daemon.stop_listening()
         with pytest.raises(ConnectionLost, match="is gone"):
             await client.stop()
     ending.join()
@@ -333,8 +425,9 @@ def _nothing(simulation: Any) -> Any:
 def test_a_timeout_of_the_simulation(daemon: FakeDaemon) -> None:
     with connect_sync() as client, client.attach("sim") as simulation:
         simulation.timeout = 0.05
-        with pytest.raises(DeadlineExceeded) as caught:
+        with pytest.raises(DeadlineExceeded, match=r"did not finish in 0\.05 s") as caught:
             simulation.call_agent("tcp://localhost:1/1", "hang", (), {})
+        assert caught.value.addresses == []
         assert caught.value.acknowledged
         assert simulation.trigger_all() == [(), {}]
 

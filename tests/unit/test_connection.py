@@ -534,6 +534,111 @@ async def test_a_peer_that_asks_and_does_not_read_fills_no_memory(
 
 
 @pytest.mark.parametrize("pair", [lockstep_pair, socket_pair])
+async def test_answers_that_come_late_fill_no_memory_either(
+    pair: Pair, autojump_clock: MockClock
+) -> None:
+    """All are under way when the first one is there; what is too much is an error of its call."""
+    size, count, limit = 1 << 20, 64, 16 << 20
+    slow = trio.Event()
+
+    async def late(request: Request) -> Payload:
+        await slow.wait()
+        return Payload(b"" if request.method == "small" else b"r" * size)
+
+    async with wired(late, pair=pair, max_unread_bytes=limit) as (bare, connection):
+        for call_id in range(count):
+            meta = msgpack.packb((None, "small" if call_id % 2 else "large", None))
+            await bare.send(b"".join(encode_frame(Kind.REQUEST, call_id, meta)))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        slow.set()
+        await _no_more_than(connection, limit + size)
+        frames = await _read_frames(bare, count)
+        assert sorted(frame.call_id for frame in frames) == list(range(count))
+        dropped = [frame for frame in frames if frame.kind is Kind.FAILURE]
+        assert 16 <= len(dropped) <= 20
+        error = errors.from_wire(CODEC.decode(Payload(dropped[0].body)))
+        assert isinstance(error, EncodeError)
+        assert "wait for peer to read them" in str(error)
+        assert all(frame.call_id % 2 == 0 for frame in dropped)
+
+
+async def test_answers_are_computed_in_turn_for_a_peer_that_is_slow(
+    autojump_clock: MockClock,
+) -> None:
+    """They are begun one after the other as it reads; none is dropped."""
+    size, count = 8 << 20, 10
+
+    async def large() -> Payload:
+        return Payload(b"r" * size)
+
+    async with wired(lambda _: large(), pair=lockstep_pair, max_unread_bytes=size) as (bare, _):
+        meta = msgpack.packb((None, "any", None))
+        asked = [b"".join(encode_frame(Kind.REQUEST, n, meta)) for n in range(count)]
+        await bare.send(b"".join(asked))
+        frames = await _read_frames(bare, count)
+        assert {frame.kind for frame in frames} == {Kind.REPLY}
+
+
+async def test_a_call_that_is_cancelled_before_its_turn(autojump_clock: MockClock) -> None:
+    """Nothing of it is left unawaited, which would be a warning and so an error here."""
+    began = []
+
+    async def any_() -> Payload:
+        began.append(1)
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with wired(lambda _: any_(), pair=lockstep_pair) as (bare, connection):
+        connection._drained = anyio.Event()
+        await bare.send(b"".join(encode_frame(Kind.REQUEST, 1, msgpack.packb((None, "a", 1.0)))))
+        connection._drained.set()  # it was free to begin when the call came
+        await trio.testing.wait_all_tasks_blocked()
+        connection.post("event", Payload(b"e" * (HIGH_WATER_BYTES + 1)))
+        await bare.send(b"".join(encode_frame(Kind.REQUEST, 2, msgpack.packb((None, "a", 1.0)))))
+        await trio.sleep(2)
+        kinds = [frame.kind for frame in await _read_frames(bare, 3)]
+        assert sorted(kinds) == [Kind.FAILURE, Kind.FAILURE, Kind.EVENT]
+        assert began == [1]
+
+
+async def test_calls_that_wait_for_a_reader_are_bounded(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "MAX_UNREAD_REFUSALS", 3)
+    async with wired(Service(), pair=lockstep_pair, max_unread_bytes=1000) as (bare, connection):
+        connection.post("event", Payload(b"e" * (HIGH_WATER_BYTES + 1)))
+        meta = msgpack.packb((None, "echo", None))
+        for n in range(5):
+            await bare.send(b"".join(encode_frame(Kind.REQUEST, n, meta, b"q" * 600)))
+            await trio.testing.wait_all_tasks_blocked()
+            assert connection.alive == (n < 4)
+        assert connection._waiting_bytes == 0
+    assert "reads no answers" in caplog.text
+
+
+@pytest.mark.parametrize("pair", [lockstep_pair, socket_pair])
+async def test_two_that_answer_each_other_at_length(pair: Pair, autojump_clock: MockClock) -> None:
+    """Both are above high water, and neither waits for the other for ever."""
+    large, count = b"r" * (HIGH_WATER_BYTES + 1), 10
+
+    async def answer() -> Payload:
+        await trio.lowlevel.checkpoint()
+        return Payload(large)
+
+    answers = []
+
+    async def call(connection: Connection) -> None:
+        answers.append((await connection.call(None, "any", Payload(large))).body == large)
+
+    serve: Any = lambda _: answer()  # noqa: E731
+    async with joined(serve, serve_near=serve, pair=pair) as both:
+        async with trio.open_nursery() as nursery:
+            for connection in both * count:
+                nursery.start_soon(call, connection)
+    assert answers == [True] * 2 * count
+
+
+@pytest.mark.parametrize("pair", [lockstep_pair, socket_pair])
 async def test_callers_wait_for_a_peer_that_does_not_read(
     pair: Pair, autojump_clock: MockClock
 ) -> None:
@@ -668,10 +773,9 @@ async def test_a_handler_of_events_that_fails_ends_nothing(
     assert record.exc_info is not None
 
 
-async def test_more_calls_in_flight_than_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "MAX_CALLS_IN_FLIGHT", 3)
+async def test_more_calls_in_flight_than_there_may_be() -> None:
     service = Service()
-    async with joined(service) as (near, _):
+    async with joined(service, max_calls=3) as (near, _):
         async with trio.open_nursery() as nursery:
             for key in range(3):
                 nursery.start_soon(ask, near, "behind", key)

@@ -366,6 +366,37 @@ async def test_calls_are_numbered_in_the_log(host: Hosting, autojump_clock: Cloc
     assert [ids["request"] for ids in bound] == ["c1-2", "c2-1"]
 
 
+async def test_a_wrong_argument_is_told_as_such(host: Hosting, autojump_clock: Clock) -> None:
+    client = host.client()
+    for method, args, error, text in (
+        ("connect", (None,), BadArguments, "addr must be a str"),
+        ("connect", ("tcp://localhost:99999/0",), BadValue, "addr: .* at most 65535"),
+        ("connect", ("tcp://localhost:1/0", "x"), BadValue, "timeout must be"),
+        ("set_host_manager", (5,), BadArguments, "addr must be a str"),
+        ("set_host_managers", (float("nan"),), BadValue, "timeout must be"),
+        ("add_artifact", (5,), BadArguments, "artifact must be of Artifact"),
+        ("stop_slaves", ("x",), BadValue, "timeout must be"),
+        ("set_age", ("x",), BadArguments, "age must be an int"),
+        ("close", (5,), BadArguments, "folder must be a path"),
+    ):
+        with pytest.raises(error, match=text):
+            await client(method, *args)
+    assert not host.simulation.closing.asked.is_set()
+
+
+async def test_a_client_has_so_many_calls(
+    host: Hosting, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk_module, "MAX_CALLS", 2)
+    client = host.client()
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(client, "call", "later", 1)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(CallRefused, match="2 calls are in flight"):
+            await client("get_name")
+
+
 async def test_close_answers_all_who_asked(host: Hosting, autojump_clock: Clock) -> None:
     clients = [host.client() for _ in range(3)]
     receipts: list[Any] = []

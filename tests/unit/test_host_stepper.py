@@ -49,7 +49,7 @@ async def stepper(steps: Any) -> AsyncIterator[tuple[Stepper, list[dict[str, Any
     """A stepper, and what it has reported."""
     reports: list[dict[str, Any]] = []
     async with trio.open_nursery() as nursery:
-        made = Stepper(steps, ADDRESS, nursery, lambda: reports.append(made.progress()))
+        made = Stepper(steps, lambda: ADDRESS, nursery, lambda: reports.append(made.progress()))
         yield made, reports
         nursery.cancel_scope.cancel()
 
@@ -63,6 +63,7 @@ async def test_it_takes_as_many_steps_as_asked(autojump_clock: trio.testing.Mock
             "state": "stepping",
             "step": 0,
             "of": 4,
+            "step_seconds": None,
             "acts_per_second": None,
             "seconds_left": None,
             "error": "",
@@ -284,7 +285,8 @@ async def test_the_end_cancels_the_step_under_way(autojump_clock: trio.testing.M
         await trio.sleep(1)
         await own.stop(1)
         assert trio.current_time() == 1
-        assert own.state is State.PAUSED
+        assert own.progress()["state"] == "closed"
+        assert own.progress()["step_seconds"] is None
         assert steps.taken == []
 
 
@@ -303,3 +305,40 @@ async def test_the_end_does_not_wait_for_what_will_not_end(
         await trio.sleep(1)
         await own.stop(1)
         assert trio.current_time() == 2
+
+
+async def test_how_long_the_step_under_way_has_taken(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with stepper(Steps(seconds=100)) as (own, _):
+        own.start(2, (), {})
+        await trio.sleep(30)
+        assert own.progress()["step_seconds"] == 30
+        await trio.sleep(75)
+        assert own.progress()["step_seconds"] == 5
+        await own.pause()
+        assert own.progress()["step_seconds"] is None
+
+
+async def test_a_plain_trigger_all_of_the_users(autojump_clock: trio.testing.MockClock) -> None:
+    class Plain:
+        age = 0
+
+        def trigger_all(self, *args: Any) -> list[Any]:
+            return [1, 2, *args]
+
+    async with stepper(Plain()) as (own, _):
+        own.start(3, (3,), {})
+        await own.wait(None)
+        told = own.progress()
+        assert (told["state"], told["step"], told["error"]) == ("idle", 3, "")
+
+
+async def test_the_address_in_an_error_is_the_one_there_is_then() -> None:
+    address = "tcp://localhost:0/"
+    async with trio.open_nursery() as nursery:
+        own = Stepper(Steps(KeyError("odd"), seconds=0), lambda: address, nursery, list)
+        address = ADDRESS
+        own.start(1, (), {})
+        await own.wait(None)
+        assert ADDRESS in own.progress()["error"]

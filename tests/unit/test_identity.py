@@ -53,6 +53,30 @@ def test_without_a_runtime_folder_of_the_system(
     assert mode(runtime_folder()) == 0o700
 
 
+def test_a_relative_runtime_folder_is_no_runtime_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "run")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert runtime_folder() == tmp_path / f"creamas-{os.getuid()}"
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_missing_above_the_folder_is_private_too(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base.chmod(0o755)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(base / "run" / "user"))
+    before = os.umask(0)
+    try:
+        folder = runtime_folder()
+    finally:
+        os.umask(before)
+    assert folder == base / "run" / "user" / "creamas"
+    assert [mode(path) for path in (folder, *folder.parents[:3])] == [0o700, 0o700, 0o700, 0o755]
+
+
 @pytest.mark.parametrize("opened", [0o701, 0o710, 0o777])
 def test_a_folder_that_others_may_enter_is_refused(base: Path, opened: int) -> None:
     runtime_folder().chmod(opened)
@@ -145,6 +169,12 @@ def test_no_names(name: object, base: Path) -> None:
         check_name(name, "simulation")
     with pytest.raises(BadValue, match="is no name of a daemon"):
         daemon_socket(name)  # type: ignore[arg-type]
+
+
+def test_what_is_no_name_is_shown_in_part() -> None:
+    with pytest.raises(BadValue) as caught:
+        check_name("x" * 100_000, "simulation")
+    assert len(str(caught.value)) < 300
 
 
 def test_the_daemon_that_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:

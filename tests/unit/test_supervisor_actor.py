@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -11,9 +12,14 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from creamas_sc.errors import LoadError, StartError
 from supervisor import actor
 from tests import supervisor_entries
 from tests.supervisor_tree import order
+
+
+class OwnError(StartError):
+    """A user's, on top of ours."""
 
 
 class FakeLink:
@@ -75,6 +81,35 @@ async def test_an_order_that_cannot_be_followed_fails_alone(
 ) -> None:
     outcome = await actor.live({**order("a", "obey"), **change}, FakeLink(b""))
     assert outcome["failed"].startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (StartError("slave-0 failed to start: no colour"), "slave-0 failed to start: no colour"),
+        (LoadError("no class"), "no class"),
+        (StartError(), "creamas_sc.errors.StartError"),
+        (OwnError("of the user's"), f"{__name__}.OwnError: of the user's"),
+        (ValueError("x" * 10_000_000), None),
+    ],
+)
+async def test_an_error_is_told_in_a_bounded_text(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, text: str | None
+) -> None:
+    async def fail(spec: bytes, control: actor.Control) -> bytes:
+        raise error
+
+    monkeypatch.setattr(supervisor_entries, "obey", fail)
+    outcome = await actor.live(order("a", "obey"), FakeLink())
+    if text is None:
+        assert re.fullmatch(
+            r"ValueError: x+ \[\.\.\. \d+ characters \.\.\.\] x+", outcome["failed"]
+        )
+    else:
+        assert outcome["failed"] == text
+    assert len(outcome["failed"]) < 2100
+    assert len(outcome["traceback"]) < 21_000
+    assert outcome["traceback"].startswith("Traceback")
 
 
 async def test_cancellation_passes_through() -> None:

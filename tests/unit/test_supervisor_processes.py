@@ -1,0 +1,67 @@
+"""Requests to the zygote, with the test in its place."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from supervisor.processes import Zygote, open_zygote
+
+MANY = 50
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A connection that holds a few requests at a time: the supervisor's end, the zygote's."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the kernel's least
+    with ours, theirs:
+        yield ours, theirs
+
+
+async def fork_in_vain(zygote: Zygote, name: str, told: list[str]) -> None:
+    with pytest.raises(OSError, match=r"zygote|not today") as caught:
+        await zygote.fork(name, "uid", 0)
+    told.append(str(caught.value))
+
+
+def refuse(theirs: socket.socket) -> None:
+    data, fds, _, _ = socket.recv_fds(theirs, 1 << 14, 4, socket.MSG_DONTWAIT)
+    for fd in fds:
+        os.close(fd)
+    theirs.send(json.dumps({"serial": json.loads(data)["serial"], "error": "not today"}).encode())
+
+
+async def test_requests_beyond_what_the_socket_holds_wait_for_each_other(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    told: list[str] = []
+    async with open_zygote(ends[0]) as zygote, trio.open_nursery() as nursery:
+        for number in range(MANY):
+            nursery.start_soon(fork_in_vain, zygote, f"actor-{number}", told)
+        await wait_all_tasks_blocked()
+        assert len(zygote._waiting) < MANY
+        for _ in range(MANY):
+            refuse(ends[1])
+            await wait_all_tasks_blocked()
+    assert sorted(told) == sorted(
+        f"[Errno 11] no process for actor-{number}: not today" for number in range(MANY)
+    )
+    assert zygote._waiting == {}
+
+
+async def test_a_zygote_that_neither_answers_nor_reads(
+    ends: tuple[socket.socket, socket.socket], autojump_clock: MockClock
+) -> None:
+    told: list[str] = []
+    async with open_zygote(ends[0]) as zygote, trio.open_nursery() as nursery:
+        for number in range(MANY):
+            nursery.start_soon(fork_in_vain, zygote, f"actor-{number}", told)
+    assert told == ["the zygote did not answer in 5 s"] * MANY
+    assert len(zygote._waiting) < MANY  # what was not sent is forgotten
