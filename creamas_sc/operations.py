@@ -100,6 +100,10 @@ class Mirror:
     def get_addrs(self) -> Any:
         """Addresses of the slaves' managers, in the order of the slaves."""
 
+    @_operation(Kind.GETTER, "restarts")
+    def get_restarts(self) -> Any:
+        """Every restart of a slave so far, and what of its contents was restored."""
+
     @_operation(Kind.GETTER, "age")
     def get_age(self) -> Any:
         """Age of the environment in simulation steps."""
@@ -235,6 +239,9 @@ class Mirror:
     def start_steps(self, n: int | None = None, *args: Any, **kwargs: Any) -> Any:
         """Have the simulation step by itself from here on; returns at once with its progress.
 
+        An error stops the steps, until `resume`; the loss of a slave cuts one step short, and the
+        others go on.
+
         Args:
             n: How many steps; None for no end.
             *args, **kwargs: Passed to each ``trigger_all``.
@@ -261,7 +268,7 @@ class Mirror:
         ``step_seconds`` that the step under way has taken so far (None where none is: one that
         only grows tells of an agent that is stuck), ``acts_per_second`` and ``seconds_left`` (None
         where unknown), ``error`` (text of what stopped them), ``age``, ``agents``, ``slaves``,
-        ``artifacts``, ``clients``.
+        ``artifacts``, ``restarts`` (of slaves, so far), ``clients``.
         """
 
     @_operation(Kind.HOST)
@@ -285,6 +292,6 @@ class Mirror:
         Returns:
             The number of the last event there is, and ``[(number, name, details), ...]``: "steps"
             (their progress, at most ten a second while stepping and at every change of state),
-            "slave_lost", "closing". The list is empty where the timeout passed, and at once for
-            ``since=None``.
+            "slave_lost", "slave_restarted" (the fields of `creamas_sc.mp.Restart`), "closing". The
+            list is empty where the timeout passed, and at once for ``since=None``.
         """

@@ -1,4 +1,4 @@
-"""What became of a multi-environment when it was closed, and of each slave when it was stopped."""
+"""What became of slaves: of each that was started again or stopped, and of all at the close."""
 
 from __future__ import annotations
 
@@ -6,7 +6,57 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-__all__ = ["Receipt", "SlaveReceipt"]
+__all__ = ["Receipt", "Restart", "SlaveReceipt"]
+
+
+@dataclass(frozen=True)
+class Restart:
+    """A slave that was lost and started again, and what of its contents was restored.
+
+    Attributes:
+        address: Of its manager, as before.
+        old_pid, pid: Its process before and after.
+        cause: How the old one ended, in words.
+        exit_code, signal: The same in numbers, None where unknown.
+        number: Which restart it is of those that the policy counts now, from 1.
+        incarnation: How often this slave was started again, this time included.
+        seconds: From the news of the old process's end until all was restored.
+        agents, connections: How many were made again.
+        host_manager: Whether it was set again.
+        checkpoint: Whether a checkpoint was given back.
+        failures: What could not be restored, and why.
+    """
+
+    address: str
+    old_pid: int
+    pid: int
+    cause: str
+    exit_code: int | None
+    signal: int | None
+    number: int
+    incarnation: int
+    seconds: float
+    agents: int = 0
+    connections: int = 0
+    host_manager: bool = False
+    checkpoint: bool = False
+    failures: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [f"{self.agents} agents", f"{self.connections} connections"]
+        parts += ["host manager"] * self.host_manager + ["checkpoint"] * self.checkpoint
+        failed = "".join(f"; NOT restored: {failure}" for failure in self.failures)
+        return (
+            f"{self.cause}; it was started again (pid {self.pid}), restart {self.number}, "
+            f"with {', '.join(parts)}{failed}"
+        )
+
+    def _wire_state_(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    @classmethod
+    def _from_wire_state_(cls, state: Mapping[str, Any]) -> Self:
+        return cls(**state)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ async def main(spec: bytes, control: Control) -> bytes:
     open_actor_log(slave=told.index)
     env_cls, mgr_cls = load_class(told.env_cls), load_class(told.mgr_cls)
     name_process(f"creamas: {env_cls.__name__}({told.addr[0]}:{told.addr[1]})")
-    seed_process(told.set_seed, told.index)
+    seed_process(told.set_seed, told.index, told.incarnation)
     if told.member is not None:
         membership.set(Membership(*told.member))
     failures: list[str] = []
@@ -55,6 +55,7 @@ async def main(spec: bytes, control: Control) -> bytes:
         if told.set_seed is not True:
             env._seed = told.set_seed
             env._index = 1 + told.index
+            env._incarnation = told.incarnation
         await env.open(mgr_cls)
         await control.ready(pack(env.base_url))
         folder = await _first_to_stop(control, env.manager)
@@ -84,7 +85,7 @@ async def _first_to_stop(control: Control, manager: Any) -> str | None:
     return folder
 
 
-def seed_process(set_seed: bool | int, index: int = 0) -> None:
+def seed_process(set_seed: bool | int, index: int = 0, incarnation: int = 0) -> None:
     """Seed the process's own random generators: Python's, and numpy's where it is installed."""
     if set_seed is False:
         return
@@ -93,7 +94,9 @@ def seed_process(set_seed: bool | int, index: int = 0) -> None:
         if "numpy" in sys.modules:  # imported later, it seeds itself
             sys.modules["numpy"].random.seed()
         return
-    generator = random.Random(f"{set_seed}/{index}")
+    # Started again, it does not draw the same numbers again.
+    again = f"/{incarnation}" if incarnation else ""
+    generator = random.Random(f"{set_seed}/{index}{again}")
     random.seed(generator.getrandbits(64))
     if find_spec("numpy") is not None:
         import_module("numpy").random.seed(generator.getrandbits(32))

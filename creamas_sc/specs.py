@@ -19,6 +19,7 @@ __all__ = [
     "HostSpec",
     "SlaveSpec",
     "actor_order",
+    "changed",
     "named_makers",
     "pack",
     "process_order",
@@ -63,6 +64,7 @@ class SlaveSpec:
         set_seed: True for fresh entropy, an int for a repeatable run, False to leave the random
             generators alone.
         index: Which of its simulation's slaves it is.
+        incarnation: How often it was started again before.
     """
 
     addr: tuple[str, int]
@@ -73,6 +75,7 @@ class SlaveSpec:
     member: tuple[str, bytes, str] | None
     set_seed: bool | int = True
     index: int = 0
+    incarnation: int = 0
 
     def encode(self) -> bytes:
         """As bytes for the supervisor.
@@ -100,7 +103,7 @@ class HostSpec:
         addr, env_cls, mgr_cls, env_kwargs, seed: For its constructor, classes by name.
         slave_addrs, slave_env_cls, slave_mgr_cls, slave_kwargs: For `spawn_slaves`; without
             addresses no slaves are started.
-        restart: What a slave's loss means: "temporary" or "all".
+        restart: What a slave's loss leads to: what `RestartPolicy.of` takes.
     """
 
     name: str
@@ -114,7 +117,7 @@ class HostSpec:
     slave_env_cls: str
     slave_mgr_cls: str
     slave_kwargs: Sequence[Mapping[str, Any]] | None
-    restart: str = "temporary"
+    restart: str | tuple[str, int, float] = "temporary"
 
     def encode(self) -> bytes:
         """As bytes for the supervisor; errors as `SlaveSpec.encode`."""
@@ -139,13 +142,19 @@ class HostSpec:
 def _encode(told: Mapping[str, Any], root: str) -> bytes:
     # The script apart, as decoding the rest may need its classes.
     script = MainScript.of_this_process()
-    return pack((None if script is None else script.fields(), pack(told, root)))
+    return pack((None if script is None else script.fields(), pack(told, root), {}))
 
 
 def _decode(data: bytes) -> dict[str, Any]:
-    script, inner = unpack(data)
+    script, inner, changes = unpack(data)
     adopt_script(None if script is None else MainScript(*script))
-    return unpack(inner)  # type: ignore[no-any-return]
+    return {**unpack(inner), **changes}
+
+
+def changed(spec: bytes, **changes: Any) -> bytes:
+    """An encoded spec with other values of some fields, the rest unopened."""
+    script, inner, before = unpack(spec)
+    return pack((script, inner, {**before, **changes}))
 
 
 def named_makers(kwargs: Mapping[str, Any]) -> dict[str, Any]:

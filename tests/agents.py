@@ -291,3 +291,65 @@ class Manager(EnvManager):
     @expose
     def pid(self) -> int:
         return os.getpid()
+
+
+class Keeper(Environment):
+    """Offers a checkpoint: its counters' counts; ``breaks`` names the method that raises."""
+
+    def __init__(self, *args: Any, breaks: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.breaks = breaks
+
+    async def checkpoint(self) -> Any:
+        if self.breaks == "checkpoint":
+            raise ValueError("cannot be kept")
+        return [agent.count for agent in self.get_agents(addr=False, agent_cls=Counter)]
+
+    def restore(self, state: Any) -> None:
+        if self.breaks == "restore":
+            raise ValueError("cannot be restored")
+        for agent, count in zip(self.get_agents(addr=False, agent_cls=Counter), state, strict=True):
+            agent.count = count
+
+
+class Moody(CreativeAgent):
+    """When it is made it does what the file ``mood`` says, if there is one; its act does ``how``.
+
+    "raise" raises, "once" ends the process and removes the file, "stop once" stops it in place of
+    that, a signal's name or an exit code ends the process so.
+    """
+
+    def __init__(self, environment: Environment, mood: str = "", how: str = "SIGKILL") -> None:
+        super().__init__(environment)
+        self.how = how
+        if mood and os.path.exists(mood):
+            with open(mood) as file:
+                how = file.read()
+            if how.endswith("once"):
+                os.unlink(mood)
+            end_process({"once": "SIGKILL", "stop once": "SIGSTOP"}.get(how, how))
+
+    @expose
+    async def act(self) -> None:
+        end_process(self.how)
+
+
+class MoodyEnvironment(Environment):
+    """The same of an environment."""
+
+    def __init__(self, *args: Any, mood: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if os.path.exists(mood):
+            with open(mood) as file:
+                if file.read() == "hang":
+                    signal.pause()
+            raise ValueError("not in the mood")
+
+
+def end_process(how: str) -> None:
+    """End the calling process by a signal of that name, or with an exit code; or raise."""
+    if how == "raise":
+        raise ValueError("not in the mood")
+    if how.startswith("SIG"):
+        os.kill(os.getpid(), getattr(signal, how))
+    os._exit(int(how))

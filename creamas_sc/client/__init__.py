@@ -33,11 +33,21 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from creamas_sc.restarts import RestartPolicy
+
 if TYPE_CHECKING:
     from creamas_sc.client.asynchronous import Client, Simulation, connect
     from creamas_sc.client.blocking import SyncClient, SyncSimulation, connect_sync
 
-__all__ = ["Client", "Simulation", "SyncClient", "SyncSimulation", "connect", "connect_sync"]
+__all__ = [
+    "Client",
+    "RestartPolicy",
+    "Simulation",
+    "SyncClient",
+    "SyncSimulation",
+    "connect",
+    "connect_sync",
+]
 
 _MODULES = {
     "Client": "asynchronous",

@@ -21,6 +21,7 @@ from creamas_sc.errors import BadValue, DecodeError, EncodeError
 from creamas_sc.identity import check_name
 from creamas_sc.loading import MainScript, end_script_load
 from creamas_sc.receipt import Receipt, SlaveReceipt
+from creamas_sc.restarts import RestartPolicy
 from creamas_sc.specs import HOST_ENTRY, HostSpec, pack, process_order, unpack
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import MAX_CONTROL_FRAME_BYTES
@@ -34,7 +35,6 @@ END_QUESTIONS = 8
 # After the daemon has said that all is closed: its own end.
 STOP_SECONDS = 5.0
 ENVIRONMENT = "creamas_sc.core.environment:Environment"
-RESTARTS = ("temporary", "all")
 # Of a call's arguments; its frame has a head as well.
 MAX_BYTES = MAX_CONTROL_FRAME_BYTES - (1 << 16)
 
@@ -133,7 +133,7 @@ class Controls:
         slave_env_cls: type | str = ENVIRONMENT,
         slave_mgr_cls: type | str = "creamas_sc.mp:EnvManager",
         slave_kwargs: Sequence[Mapping[str, Any]] | None = None,
-        restart: str = "temporary",
+        restart: str | RestartPolicy = "temporary",
         timeout: float | None = None,
     ) -> Any:
         """Create a simulation, which lives until it is closed, whoever comes and goes.
@@ -148,8 +148,11 @@ class Controls:
             addr, env_cls, mgr_cls, seed, env_kwargs: For its constructor.
             slave_addrs, slave_env_cls, slave_mgr_cls, slave_kwargs: For `spawn_slaves`; without
                 addresses there are no slaves yet.
-            restart: What the loss of a slave means: "temporary", the simulation goes on without
-                it; "all", it ends.
+            restart: What the loss of a slave leads to: "temporary", the simulation goes on without
+                it; "transient", it is started again unless it ended in order; "permanent", it is
+                started again however it ended; "all", the simulation ends. Or a `RestartPolicy`,
+                which says after how many restarts in how many seconds the simulation ends: 3 in 60
+                without.
             timeout: Seconds that all of it may take.
 
         Returns:
@@ -161,11 +164,7 @@ class Controls:
             StartError: It did not come up; nothing of it is left.
         """
         end_script_load()
-        if restart not in RESTARTS:
-            raise BadValue(
-                f"restart must be 'temporary' (the simulation goes on without a lost slave) or "
-                f"'all' (it ends), not {restart!r}"
-            )
+        policy = RestartPolicy.of(restart)
         reach = Reach(self.daemon, self.python)
         spec = HostSpec(
             name=check_name(name, "simulation"),
@@ -181,7 +180,7 @@ class Controls:
             slave_kwargs=None
             if slave_kwargs is None
             else [reach.kwargs(k) for k in check_mappings(slave_kwargs)],
-            restart=restart,
+            restart=policy.told(),
         )
         order = process_order(HOST_ENTRY, spec.encode(), _search_path())
         return self._ask(Ask("create", (name, order, _about(spec), timeout), _created))
@@ -282,7 +281,7 @@ def _about(spec: HostSpec) -> dict[str, Any]:
         "slaves": len(spec.slave_addrs),
         "slave_env_cls": spec.slave_env_cls,
         "slave_mgr_cls": spec.slave_mgr_cls,
-        "restart": spec.restart,
+        "restart": str(RestartPolicy.of(spec.restart)),
         "script": our_script(),
         "python": ".".join(map(str, sys.version_info[:3])),
     }

@@ -81,6 +81,7 @@ class Environment:
         self._log_folder: str | None = None
         self._seed: int | None = None
         self._index = 0
+        self._incarnation = 0
         self._spawns: list[tuple[int, int, int]] = []
         if log_folder is not None:
             self.log_folder = log_folder
@@ -402,6 +403,8 @@ class Environment:
             first, index, n = self._spawns[at]
             if agent._number - first < n:  # else: an agent's own making
                 key = (index + agent._number - first,)
+        if self._incarnation:  # in a process that was started again; no first key is that long
+            key = (*key, 0, 0, self._incarnation)
         try:
             import numpy as np
         except ImportError:

@@ -68,6 +68,8 @@ class Network:
         self.home: Home
         self.artifact_sink: ArtifactSink | None = None
         self.explain_loss: ExplainLoss | None = None
+        # Awaited before each call out, with the address; what it raises fails the call.
+        self.before_call: Callable[[str], Awaitable[object]] | None = None
         self.call_timeout: Callable[[], float | None] = lambda: None
         self._agents = agents
         self._check_local = os.environ.get("CREAMAS_CHECK_LOCAL") == "1"
@@ -93,9 +95,10 @@ class Network:
         await self._endpoint.aclose()
 
     def forget(self, base_urls: Collection[str]) -> None:
-        """Drop what is remembered of environments that will not come back."""
+        """Drop what is remembered of environments that are gone, connections included."""
         for url in base_urls:
             self._peers.pop(url, None)
+            self._endpoint.drop(url)
         gone = tuple(base_urls)
         self._known = {a: proxy for a, proxy in self._known.items() if not a.startswith(gone)}
 
@@ -133,6 +136,8 @@ class Network:
         if address.startswith(self.base_url):
             name = class_name(type(self.agent(number)))
         else:
+            if self.before_call is not None:
+                await self.before_call(address)
             try:
                 link = await self._endpoint.connection(host, port, timeout=timeout)
                 name = self.codec.decode(await link.call(number, "", _NOTHING))
@@ -151,14 +156,25 @@ class Network:
             return await self.home.call(self.call_agent, address, method, args, kwargs)
         if address.startswith(self.base_url):
             return await self._call_here(address, method, args, kwargs)
-        host, port, number = split_address(address)
         payload = self.codec.encode((args, kwargs))
+        return self.codec.decode(await self.send(address, method, payload))
+
+    async def send(
+        self, address: str, method: str, payload: Payload, *, at_once: bool = False
+    ) -> Payload:
+        """Call a method of an agent elsewhere, arguments and result encoded.
+
+        Args:
+            at_once: Do not wait for what other calls wait for first.
+        """
+        if self.before_call is not None and not at_once:
+            await self.before_call(address)
+        host, port, number = split_address(address)
         try:
             link = await self._endpoint.connection(host, port)
-            answer = await link.call(number, method, payload, timeout=self.call_timeout())
+            return await link.call(number, method, payload, timeout=self.call_timeout())
         except ConnectionLost as error:
             raise await self._explain(address, error) from None
-        return self.codec.decode(answer)
 
     async def _call_here(
         self, address: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -187,15 +203,10 @@ class Network:
             ValueError: The address is malformed.
             Exception: As `call_agent`.
         """
-        host, port, number = split_address(address)
-        if address.startswith(self.base_url):
-            answer = self._answer(number, method, payload)
-            return answer if isinstance(answer, Payload) else await answer
-        try:
-            link = await self._endpoint.connection(host, port)
-            return await link.call(number, method, payload, timeout=self.call_timeout())
-        except ConnectionLost as error:
-            raise await self._explain(address, error) from None
+        if not address.startswith(self.base_url):
+            return await self.send(address, method, payload)
+        answer = self._answer(split_address(address)[2], method, payload)
+        return answer if isinstance(answer, Payload) else await answer
 
     def _through_codec(self, value: Any, root: str) -> Any:
         return self.codec.decode(self.codec.encode(value, root=root))

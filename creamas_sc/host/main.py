@@ -15,7 +15,7 @@ from typing import Any
 import trio
 
 from creamas_sc.core.environment import Environment
-from creamas_sc.errors import BadValue, CreamasError, LoadError, StartError
+from creamas_sc.errors import CreamasError, LoadError, StartError
 from creamas_sc.home import own_home
 from creamas_sc.host.closing import fit_to_travel
 from creamas_sc.host.desk import Desk
@@ -25,6 +25,7 @@ from creamas_sc.loading import class_name, load_class
 from creamas_sc.mp import MultiEnvironment
 from creamas_sc.mp.managers import Manager
 from creamas_sc.process_log import open_actor_log
+from creamas_sc.restarts import RestartPolicy
 from creamas_sc.slave import Control, name_process, seed_process
 from creamas_sc.specs import HostSpec, pack, unpack
 from creamas_sc.supervision import supervisor_factory
@@ -34,7 +35,6 @@ __all__ = ["main"]
 
 log = logging.getLogger(__name__)
 
-RESTARTS = ("temporary", "all")
 GRACE_SECONDS = 1.0
 # Once all is closed: for answers to be written, and for tasks of the user's that will not end.
 ANSWER_SECONDS = 1.0
@@ -80,7 +80,7 @@ async def _run(
 ) -> bytes:
     async with own_home(), trio.open_nursery() as nursery:
         menv = _make(told, line)
-        simulation = HostedSimulation(menv, told.name, told.restart, nursery)
+        simulation = HostedSimulation(menv, told.name, nursery)
         line.describe = simulation.describe
         await _start(told, menv)
         await control.ready(pack({"addrs": list(menv.addrs)}))
@@ -104,9 +104,7 @@ async def _run(
 
 def _make(told: HostSpec, line: HostLine) -> MultiEnvironment:
     """The user's multi-environment, whose slaves this host's supervisor will start."""
-    if told.restart not in RESTARTS:
-        names = " or ".join(map(repr, RESTARTS))
-        raise BadValue(f"restart must be {names}, not {told.restart!r}")
+    policy = RestartPolicy.of(told.restart)
     menv_cls = _load("menv_cls", told.menv_cls, MultiEnvironment)
     kwargs = {"name": told.name, **told.env_kwargs}
     if told.seed is not None:
@@ -118,6 +116,8 @@ def _make(told: HostSpec, line: HostLine) -> MultiEnvironment:
         made: MultiEnvironment = menv_cls(told.addr, env_cls, mgr_cls, **kwargs)
     finally:
         supervisor_factory.reset(token)
+    if policy != RestartPolicy():  # a subclass may have one of its own, and take no argument for it
+        made._set_policy(policy)
     return made
 
 

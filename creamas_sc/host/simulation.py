@@ -30,6 +30,7 @@ from creamas_sc.loading import class_name
 from creamas_sc.mp import MultiEnvironment
 from creamas_sc.mp.slaves import Slave
 from creamas_sc.operations import Kind, Operation
+from creamas_sc.receipt import Restart
 from creamas_sc.rpc import _EXPOSED, start_call
 from creamas_sc.wire.codec import Payload
 
@@ -46,26 +47,24 @@ class HostedSimulation:
     Args:
         menv: The user's; its slaves are there.
         name: The simulation's.
-        restart: What a slave's loss means: "temporary" or "all".
         nursery: Runs its own steps.
 
     Attributes:
         clients: How many are attached.
     """
 
-    def __init__(
-        self, menv: MultiEnvironment, name: str, restart: str, nursery: trio.Nursery
-    ) -> None:
+    def __init__(self, menv: MultiEnvironment, name: str, nursery: trio.Nursery) -> None:
         self.name = name
         self.pid = os.getpid()
         self.clients = 0
         self.codec = menv._env._net.codec
         self.closing = Closing(menv)
         self._menv = menv
-        self._restart = restart
         self._events = Events()
         self._stepper = Stepper(menv, lambda: self.address, nursery, self._tell_steps)
         menv._slaves.on_loss = self._note_loss
+        menv._on_restart = self._note_restart
+        menv._on_end = self._end_for
 
     @property
     def address(self) -> str:
@@ -196,6 +195,7 @@ class HostedSimulation:
             "agents": sum(slave.agents for slave in slaves),
             "slaves": len(slaves),
             "artifacts": len(self._menv._artifacts),
+            "restarts": len(self._menv._restarts),
             "clients": self.clients,
         }
 
@@ -203,7 +203,8 @@ class HostedSimulation:
         """The same for the supervisor, and what stays the same."""
         addrs = [slave.address for slave in self._menv._slaves.members]
         kind = class_name(type(self._menv))
-        return {**self.progress(), "addrs": addrs, "menv_cls": kind, "restart": self._restart}
+        restart = str(self._menv._policy)
+        return {**self.progress(), "addrs": addrs, "menv_cls": kind, "restart": restart}
 
     def _check_open(self) -> None:
         if self.closing.asked.is_set():
@@ -248,6 +249,10 @@ class HostedSimulation:
             "signal": told.get("signal"),
         }
         self._events.post("slave_lost", {**how, "cause": slave.end()})
-        if self._restart == "all":
-            text = f"{slave.end()}; with restart='all' that ends the simulation"
-            self.ask_close(cause=SlaveLost(text, **how))
+
+    def _note_restart(self, restart: Restart) -> None:
+        self._events.post("slave_restarted", dict(vars(restart)))
+
+    def _end_for(self, cause: SlaveLost) -> None:
+        """The restart policy ends the simulation."""
+        self.ask_close(cause=cause)

@@ -184,8 +184,10 @@ class Stepper:
             except AgentErrors as errors:  # all have acted
                 self._count(len(errors.results) + len(errors.failures))
                 return self._failed(errors)
-            except SlaveLost as error:  # told once for each: the others go on without it
-                log.warning("step %d is taken again: %s", self._step + 1, error)
+            except SlaveLost as error:
+                # The others go on, but not with this step: nobody is to act twice in it.
+                log.warning("step %d was cut short: %s", self._step + 1, error)
+                self._count(0)
             except CreamasError as error:
                 return self._failed(error)
             await trio.lowlevel.checkpoint()  # a trigger_all of the user's may have none

@@ -13,7 +13,8 @@ try:
     from creamas_sc.mp.managers import EnvManager, MultiEnvManager
     from creamas_sc.mp.multienvironment import MultiEnvironment
     from creamas_sc.mp.timeouts import set_base_timeout
-    from creamas_sc.receipt import Receipt, SlaveReceipt
+    from creamas_sc.receipt import Receipt, Restart, SlaveReceipt
+    from creamas_sc.restarts import RestartPolicy
 except ModuleNotFoundError as error:
     raise explain_import(error) from None
 
@@ -24,6 +25,8 @@ __all__ = [
     "MultiEnvManager",
     "MultiEnvironment",
     "Receipt",
+    "Restart",
+    "RestartPolicy",
     "SlaveReceipt",
     "set_base_timeout",
     "spawn_container",

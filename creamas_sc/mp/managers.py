@@ -75,6 +75,25 @@ class Manager(Agent):
         return [(agent, agent.addr) for agent in agents]
 
     @expose
+    async def checkpoint(self) -> tuple[tuple[Any], dict[str, Any]] | None:
+        """The arguments for a later `restore`; None where the environment offers no checkpoint.
+
+        It does where its class has the methods ``checkpoint()``, which returns its state, and
+        ``restore(state)``; either may be async.
+        """
+        if not all(hasattr(self.env, name) for name in ("checkpoint", "restore")):
+            return None
+        state = self.env.checkpoint()  # type: ignore[attr-defined]
+        return (await state if isawaitable(state) else state,), {}
+
+    @expose
+    async def restore(self, state: Any) -> None:
+        """Give the environment the state of its last checkpoint."""
+        restored = self.env.restore(state)  # type: ignore[attr-defined]
+        if isawaitable(restored):
+            await restored
+
+    @expose
     def stop(self) -> None:
         """End the environment, and its process where it has one of its own."""
         home = self.env.get_home()

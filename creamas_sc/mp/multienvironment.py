@@ -18,14 +18,25 @@ import trio
 from creamas_sc.checks import check_folder, check_int, check_kind, check_seconds, check_text
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.environment import Environment
-from creamas_sc.errors import AgentError, AgentErrors, NoSlaves, StartError, agent_errors
+from creamas_sc.errors import (
+    AgentError,
+    AgentErrors,
+    ConnectionLost,
+    NoSlaves,
+    SlaveLost,
+    StartError,
+    agent_errors,
+)
 from creamas_sc.home import Home, at_home, is_ctrl_c, own_home, sync_or_coro
 from creamas_sc.identity import Membership, membership
 from creamas_sc.loading import end_script_load, portable_name
 from creamas_sc.mp.managers import SPAWN_INDEX
+from creamas_sc.mp.records import Records
+from creamas_sc.mp.restarter import Restarter
 from creamas_sc.mp.slaves import Slave, Slaves
 from creamas_sc.mp.timeouts import base_timeout, call_timeout
-from creamas_sc.receipt import Receipt
+from creamas_sc.receipt import Receipt, Restart
+from creamas_sc.restarts import Mode, RestartPolicy
 from creamas_sc.rpc import Proxy
 from creamas_sc.util import create_tasks, get_manager
 
@@ -59,7 +70,14 @@ class MultiEnvironment:
         name: Shown in logs; "host:port" by default.
         logger: Has ``log(level, message)``.
         seed: Makes a run repeatable: each agent's ``rng`` depends on it and the order of spawning.
+        restart: What the loss of a slave leads to: "temporary", the others go on without it;
+            "transient", it is started again unless it ended in order; "permanent", it is started
+            again however it ended; "all", the multi-environment closes. Or a `RestartPolicy`, which
+            says after how many restarts in how many seconds it closes: 3 in 60 without.
         **env_kwargs: Passed to ``env_cls``.
+
+    Raises:
+        BadValue: ``restart`` is none of these.
     """
 
     def __init__(
@@ -71,6 +89,7 @@ class MultiEnvironment:
         logger: Any = None,
         *,
         seed: int | None = None,
+        restart: str | RestartPolicy = "temporary",
         **env_kwargs: Any,
     ) -> None:
         end_script_load()
@@ -92,6 +111,14 @@ class MultiEnvironment:
         self._slaves = Slaves(member, seed)
         self._env._net.explain_loss = self._slaves.explain_loss
         self._slaves.on_forget = self._env._net.forget
+        self._slaves.make_restarter = self._make_restarter
+        self._records = Records(self._env._net)
+        self._restarts: list[Restart] = []
+        self._on_restart: Callable[[Restart], object] = lambda restart: None
+        # What ends the simulation by the restart policy, and the error that its calls meet then.
+        self._on_end: Callable[[SlaveLost], object] = self._end_for
+        self._cause: SlaveLost | None = None
+        self._set_policy(RestartPolicy.of(restart))
         self._name = name if isinstance(name, str) else f"{addr[0]}:{addr[1]}"
         self._logger = logger
         self._age = 0
@@ -147,6 +174,11 @@ class MultiEnvironment:
     def addrs(self) -> list[str]:
         """Addresses of the slaves' managers, in the order of the slaves."""
         return self._slaves.addrs
+
+    @property
+    def restarts(self) -> list[Restart]:
+        """Every restart of a slave so far, and what of its contents was restored."""
+        return list(self._restarts)
 
     @property
     def age(self) -> int:
@@ -274,7 +306,9 @@ class MultiEnvironment:
         host = self._need_manager()
         await self._env.open()
         manager = await self._env.connect(addr, timeout=timeout)
-        return await manager.set_host_manager(host.addr)
+        answer = await manager.set_host_manager(host.addr)
+        self._records.note_host_manager(addr, host.addr)
+        return answer
 
     @at_home
     async def set_host_managers(self, timeout: float = 5) -> list[Any]:
@@ -333,10 +367,12 @@ class MultiEnvironment:
         slave.agents += n
         kwargs[SPAWN_INDEX] = index
         try:
-            return await self._call(slave, method, args, kwargs)
+            answer = await self._call(slave, method, args, kwargs)
         except BaseException:
             slave.agents -= n
             raise
+        self._records.note_spawn(slave.address, method, args, kwargs, answer)
+        return answer
 
     def get_agents(
         self, addr: bool = True, agent_cls: type | None = None, as_coro: bool = False
@@ -403,6 +439,7 @@ class MultiEnvironment:
                 return errors.results
 
         results = [r for part in await self._on_slaves(slaves, step) for r in part]
+        await self._take_checkpoints(slaves)
         if failures:
             raise agent_errors("failed to act", failures, results)
         return results
@@ -429,9 +466,14 @@ class MultiEnvironment:
             part = parts.get(get_manager(addr))
             if part is not None:
                 part[addr] = connections
-        made = await self._on_slaves(
-            slaves, lambda s: self._call(s, "create_connections", (parts[s.address],))
-        )
+
+        async def create(slave: Slave) -> list[Any]:
+            part = parts[slave.address]
+            made: list[Any] = await self._call(slave, "create_connections", (part,))
+            self._records.note_connections(slave.address, part)
+            return made
+
+        made = await self._on_slaves(slaves, create)
         return [answer for part in made for answer in part]
 
     def get_connections(self, data: bool = True, as_coro: bool = False) -> Any:
@@ -489,6 +531,55 @@ class MultiEnvironment:
                 raise
             # The step, and the other artifacts, are not lost for it.
             log.exception("an artifact of %s could not be added", url)
+
+    # ---- restarts
+
+    def _set_policy(self, policy: RestartPolicy) -> None:
+        self._policy = policy
+        self._records.kept = policy.restarts_slaves
+        # Calls that would have failed wait for a slave that comes back.
+        self._env._net.before_call = self._slaves.wait_for if policy.restarts_slaves else None
+
+    def _make_restarter(self) -> Restarter | None:
+        self._records.clear()
+        if self._policy.kind is Mode.TEMPORARY:
+            return None
+        return Restarter(
+            self._policy,
+            start_again=self._slaves.start_again,
+            stop_again=self._slaves.stop_again,
+            restore=lambda slave: self._records.restore(slave.address),
+            on_restart=self._note_restart,
+            on_end=lambda error: self._on_end(error),
+        )
+
+    async def _take_checkpoints(self, slaves: Sequence[Slave]) -> None:
+        """After a step, of slaves whose environments offer them."""
+        offering = [slave for slave in slaves if self._records.offers_checkpoint(slave.address)]
+        await self._on_slaves(offering, lambda s: self._records.take_checkpoint(s.address))
+
+    def _note_restart(self, restart: Restart) -> None:
+        self._restarts.append(restart)
+        self._log(logging.WARNING, str(restart))
+        self._on_restart(restart)
+
+    def _end_for(self, cause: SlaveLost) -> None:
+        """The restart policy ends the simulation."""
+        self._cause = cause
+        self.get_home().nursery.start_soon(self._close_for_cause)
+
+    async def _close_for_cause(self) -> None:
+        log.error("%s: closing: %s", self, self._cause)
+        try:
+            await self._close(None)
+        except Exception:  # nobody is left to raise it to
+            log.exception("%s: closing failed in part", self)
+
+    def _caused(self) -> SlaveLost:
+        """The error of whoever calls once the restart policy has ended the simulation."""
+        assert self._cause is not None
+        fields = {name: getattr(self._cause, name) for name in SlaveLost.fields}
+        return SlaveLost(str(self._cause), **fields)
 
     # ---- the end
 
@@ -553,6 +644,7 @@ class MultiEnvironment:
             return self._receipt
         receipt = self._receipt = Receipt()
         self._starting.cancel()
+        self._slaves.stop_restarts()
         try:
             await self._save(receipt, folder)
         except Exception as error:
@@ -594,6 +686,8 @@ class MultiEnvironment:
     # ---- helpers
 
     def _check_open(self) -> None:
+        if self._cause is not None:
+            raise self._caused()
         if self._receipt is not None:
             raise NoSlaves(f"{self!r} is closed")
 
@@ -629,7 +723,12 @@ class MultiEnvironment:
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Call a slave's manager."""
-        return await self._env._net.call_agent(slave.address, method, args, dict(kwargs or {}))
+        try:
+            return await self._env._net.call_agent(slave.address, method, args, dict(kwargs or {}))
+        except ConnectionLost as error:
+            if self._cause is not None:
+                raise self._caused() from error
+            raise
 
     @at_home
     async def _gather(self, method: str, *args: Any) -> list[Any]:

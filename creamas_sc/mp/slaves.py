@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,10 +24,11 @@ from creamas_sc.errors import (
 from creamas_sc.home import Home
 from creamas_sc.identity import Membership
 from creamas_sc.loading import portable_name
+from creamas_sc.mp.restarter import Restarter
 from creamas_sc.receipt import SlaveReceipt
-from creamas_sc.specs import SLAVE_ENTRY, SlaveSpec, actor_order, pack, unpack
+from creamas_sc.specs import SLAVE_ENTRY, SlaveSpec, actor_order, changed, pack, unpack
 from creamas_sc.supervision import Supervisor, Told, supervisor_factory
-from creamas_sc.wire.endpoint import base_url
+from creamas_sc.wire.endpoint import base_url, split_address
 
 __all__ = ["Slave", "Slaves"]
 
@@ -44,7 +46,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Slave:
-    """One slave, running or gone.
+    """One slave, running, gone, or running again.
 
     Attributes:
         slot: What the supervisor calls it.
@@ -52,6 +54,8 @@ class Slave:
         agents: How many agents were spawned into it.
         gone: Set when its process has ended; ``exit`` then tells how, None where unknown.
         reported: Its loss was raised to a caller; from then on the others go on without it.
+        incarnation: How often it was started again; ``before`` is what it was before that.
+        known: Whether the supervisor can tell of it: not while it is being started again.
     """
 
     slot: str
@@ -61,6 +65,23 @@ class Slave:
     gone: trio.Event = field(default_factory=trio.Event)
     exit: Told | None = None
     reported: bool = False
+    incarnation: int = 0
+    before: Slave | None = None
+    known: bool = True
+
+    def revive(self, pid: int) -> None:
+        """It runs again, in that process."""
+        self.before = copy(self)
+        self.before.before = None
+        self.pid, self.incarnation = pid, self.incarnation + 1
+        self.gone, self.exit = trio.Event(), None
+        self.reported, self.known = False, True
+
+    @property
+    def in_order(self) -> bool:
+        """Whether it has ended by itself, without failing."""
+        told = self.exit or _UNKNOWN_EXIT
+        return told["exit_code"] == 0 and not told["error"]
 
     @property
     def address(self) -> str:
@@ -116,8 +137,12 @@ class Slaves:
         self._slaves: list[Slave] = []
         self._by_url: dict[str, Slave] = {}
         self._by_slot: dict[str, Slave] = {}
-        self._early_exits: dict[str, Told] = {}
+        self._early_exits: dict[int, Told] = {}
         self._started = 0
+        # Made with the first slaves, where the policy asks for one.
+        self.make_restarter: Callable[[], Restarter | None] = lambda: None
+        self.restarter: Restarter | None = None
+        self._orders: dict[str, Told] = {}
 
     @property
     def addrs(self) -> list[str]:
@@ -126,8 +151,11 @@ class Slaves:
 
     @property
     def members(self) -> list[Slave]:
-        """All slaves but those whose loss was reported."""
-        return [slave for slave in self._slaves if not slave.reported]
+        """All slaves but those whose loss was reported and that do not come back."""
+        return [slave for slave in self._slaves if not slave.reported or self._expects(slave)]
+
+    def _expects(self, slave: Slave) -> bool:
+        return self.restarter is not None and self.restarter.expects(slave.slot)
 
     def at(self, address: str) -> Slave:
         """The slave whose manager is at ``address``.
@@ -187,6 +215,7 @@ class Slaves:
             for slave in self._slaves:
                 slave.gone.set()
             self.supervisor = None
+            self.stop_restarts()
 
     async def start(
         self, home: Home, orders: Sequence[Told], connect: Callable[[Slave], Awaitable[object]]
@@ -203,6 +232,8 @@ class Slaves:
         first = self.supervisor is None
         if first:
             await home.nursery.start(self.supervise)
+        if first or self.restarter is None:
+            await self._start_restarter(home)
         slots = [order["slot"] for order in orders]
         try:
             assert self.supervisor is not None
@@ -213,9 +244,12 @@ class Slaves:
             with trio.CancelScope(shield=True):
                 await self._undo(slots)
                 if first:
+                    await self._end_restarts()
                     await self.aclose()
             self._forget(slots)
             raise
+        if self.restarter is not None:
+            self._watch(started, orders)
         return started
 
     def _adopt(self, told: Told) -> Slave:
@@ -223,9 +257,14 @@ class Slaves:
         self._slaves.append(slave)
         self._by_url[slave.base_url] = slave
         self._by_slot[slave.slot] = slave
-        if slave.slot in self._early_exits:  # told before the start's answer was taken up
-            self._note_exit(self._early_exits[slave.slot])
+        self._note_early_exit(slave)
         return slave
+
+    def _note_early_exit(self, slave: Slave) -> None:
+        """Its end may have been told before the start's answer was taken up."""
+        told = self._early_exits.pop(slave.pid, None)
+        if told is not None:
+            self._note_exit(told)
 
     async def _connect(self, slave: Slave, connect: Callable[[Slave], Awaitable[object]]) -> None:
         try:
@@ -235,6 +274,62 @@ class Slaves:
                 await slave.gone.wait()
             why = slave.end() if slave.gone.is_set() else f"{slave.base_url}: {error}"
             raise StartError(why) from error
+
+    # ---- starting again
+
+    async def _start_restarter(self, home: Home) -> None:
+        restarter = self.make_restarter()
+        if restarter is not None:
+            await home.nursery.start(restarter.run)
+        self.restarter = restarter
+
+    async def _end_restarts(self) -> None:
+        if self.restarter is not None:
+            await self.restarter.aclose()
+            self.restarter = None
+
+    def _watch(self, started: Sequence[Slave], orders: Sequence[Told]) -> None:
+        assert self.restarter is not None
+        for slave, order in zip(started, orders, strict=True):
+            self._orders[slave.slot] = order
+            self.restarter.watch(slave)
+            if slave.gone.is_set():
+                self.restarter.lose(slave)
+
+    async def start_again(self, slave: Slave) -> None:
+        """Start one that is gone anew, at the same address.
+
+        Raises:
+            StartError: It did not come up; nothing of it is left.
+        """
+        host, port, _ = split_address(slave.address)
+        order = self._orders[slave.slot]
+        spec = changed(order["spec"], addr=(host, port), incarnation=slave.incarnation + 1)
+        slave.known = False
+        try:
+            if self.supervisor is None:
+                raise StartError("the supervisor is gone")
+            (told,) = await self.supervisor.start([{**order, "spec": spec}])
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._undo([slave.slot])
+            raise
+        self.on_forget([slave.base_url])
+        slave.revive(told["pid"])
+        if self.restarter is not None:
+            self.restarter.watch(slave)
+        self._note_early_exit(slave)
+
+    async def stop_again(self, slave: Slave) -> None:
+        """End one whose restart came to nothing."""
+        with trio.CancelScope(shield=True):
+            await self._undo([slave.slot])
+        slave.known = False
+
+    def stop_restarts(self) -> None:
+        """Start nothing again from here on."""
+        if self.restarter is not None:
+            self.restarter.stop()
 
     async def _undo(self, slots: Sequence[str]) -> None:
         """End those of ``slots`` that run."""
@@ -249,7 +344,7 @@ class Slaves:
     def _forget(self, slots: Sequence[str]) -> None:
         forgotten = []
         for slot in slots:
-            self._early_exits.pop(slot, None)
+            self._orders.pop(slot, None)
             slave = self._by_slot.pop(slot, None)
             if slave is not None:
                 self._slaves.remove(slave)
@@ -261,9 +356,9 @@ class Slaves:
 
     def _note_exit(self, told: Told) -> None:
         slave = self._by_slot.get(told["slot"])
-        if slave is None:
+        if slave is None or slave.pid != told["pid"]:
             if not told["expected"]:
-                self._early_exits[told["slot"]] = told
+                self._early_exits[told["pid"]] = told
             return
         slave.exit = told
         slave.gone.set()
@@ -271,6 +366,18 @@ class Slaves:
             log.warning("%s", slave.end())
             if self.on_loss is not None:
                 self.on_loss(slave)
+            if self.restarter is not None:
+                self.restarter.lose(slave)
+
+    async def wait_for(self, address: str) -> None:
+        """Wait until the slave at ``address`` is back, where it is to come back.
+
+        Raises:
+            SlaveLost: It was not within a bound.
+        """
+        slave = self._by_url.get(address.rpartition("/")[0] + "/")
+        if slave is not None and self.restarter is not None:
+            await self.restarter.wait(slave)
 
     async def explain_loss(self, address: str, error: ConnectionLost) -> Exception:
         """What a lost connection to ``address`` means: a `SlaveLost` if it is a slave's."""
@@ -279,9 +386,10 @@ class Slaves:
             return error
         with trio.move_on_after(CAUSE_SECONDS):
             await slave.gone.wait()
-        if not slave.gone.is_set():
+        gone = slave if slave.gone.is_set() else slave.before
+        if gone is None:
             return error
-        lost = slave.lost()
+        lost = gone.lost()  # of one that came back before this was told, of what it was before
         lost.may_have_run = error.may_have_run
         return lost
 
@@ -289,14 +397,14 @@ class Slaves:
 
     async def stop(self, grace_seconds: float, folder: str | None) -> list[SlaveReceipt]:
         """Stop all slaves and forget them; how each ended."""
+        await self._end_restarts()
         slaves = list(self._slaves)
+        slots = [slave.slot for slave in slaves if slave.known]
         told: Sequence[Told] = ()
-        if slaves and self.supervisor is not None:
+        if slots and self.supervisor is not None:
             try:
                 with trio.move_on_after(grace_seconds + LADDER_SECONDS):
-                    told = await self.supervisor.stop(
-                        [slave.slot for slave in slaves], grace_seconds, pack(folder)
-                    )
+                    told = await self.supervisor.stop(slots, grace_seconds, pack(folder))
             except ConnectionLost:
                 told = ()  # the supervisor is gone, and its slaves with it
         by_slot = {receipt["slot"]: receipt for receipt in told}
@@ -324,6 +432,8 @@ def _receipt(slave: Slave, told: Told | None) -> SlaveReceipt:
         graceful=told is not None and told["graceful"],
         ended_by=told["ladder"]
         if told is not None
+        else "gone"
+        if not slave.known
         else "lost"
         if slave.gone.is_set()
         else "unknown",

@@ -127,6 +127,12 @@ class Endpoint:
                 if not in_served_call.get():
                     await self._ended.wait()
 
+    def drop(self, url: str) -> None:
+        """End the connection to a peer that is gone, where it has not noticed yet."""
+        link = self._links.pop(url, None)
+        if link is not None:
+            link.abort()
+
     # ---- incoming
 
     async def _welcome(self, stream: SocketStream) -> None:

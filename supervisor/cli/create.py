@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from creamas_sc.errors import CreamasError, DeadlineExceeded
+from creamas_sc.errors import BadValue, CreamasError, DeadlineExceeded
+from creamas_sc.restarts import RestartPolicy
 from supervisor.cli.exits import Exit, Failure
 from supervisor.cli.link import checked_name, in_time, linked, patience
 from supervisor.cli.options import Daemon, Json, Seconds, at_least
@@ -25,6 +26,7 @@ __all__ = ["create"]
 _MASTER = Group.create_ordered("Options of the master environment")
 _SLAVES = Group.create_ordered("Options of slaves")
 _AGENTS = Group.create_ordered("Options of agents")
+_RESTARTS = Group.create_ordered("What the loss of a slave leads to")
 
 
 def _option(group: Group, name: str, metavar: str, help: str) -> Parameter:
@@ -92,9 +94,27 @@ def create(
         int | None, Parameter(group=_MASTER, help="Makes the agents' random numbers repeatable.")
     ] = None,
     restart: Annotated[
-        Literal["temporary", "all"],
-        Parameter(help="If a slave is lost: go on without it (temporary), or end (all)."),
+        Literal["temporary", "transient", "permanent", "all"],
+        _option(
+            _RESTARTS,
+            "--restart",
+            "MODE",
+            "If a slave is lost: go on without it (temporary), start it again unless it ended in "
+            "order (transient), or however it ended (permanent), or end (all).",
+        ),
     ] = "temporary",
+    restarts: Annotated[
+        int | None,
+        Parameter(
+            name="--restarts",
+            group=_RESTARTS,
+            validator=at_least(0),
+            help="How many, before the next loss ends the simulation; 3 without.",
+        ),
+    ] = None,
+    within: Annotated[
+        Seconds, Parameter(group=_RESTARTS, help="In so many seconds; 60 without.")
+    ] = None,
     timeout: Annotated[
         Seconds, Parameter(help="Seconds until all is ready; else create_timeout, 30.")
     ] = None,
@@ -117,6 +137,7 @@ def create(
     classes = Classes()
     herds = [herd(text, classes) for text in agents or ()]
     places = _places(slaves, slave, herds)
+    policy = _policy(restart, restarts, within)
     arguments: dict[str, Any] = {
         "menv_cls": menv_cls and classes.name(menv_cls, "--menv-cls"),
         "addr": addr and address(addr, "--addr"),
@@ -134,7 +155,7 @@ def create(
         seconds = settings.create_timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
         with patience(client, seconds), in_time(deadline):
-            told = client.create(name, seed=seed, restart=restart, timeout=seconds, **given)
+            told = client.create(name, seed=seed, restart=policy, timeout=seconds, **given)
         with _all_or_nothing(client, name):
             spawned = _spawn(client, name, herds, agents_get, deadline)
     told = {**told, "agents": spawned}
@@ -153,6 +174,23 @@ def _places(
     if herds and not places:
         raise Failure("--agents need slaves to live in: add --slaves 2, say", Exit.USAGE)
     return places
+
+
+def _policy(mode: str, restarts: int | None, within: float | None) -> str | RestartPolicy:
+    given = {"restarts": restarts, "seconds": within}
+    limits: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if not limits:
+        return mode
+    try:
+        policy = RestartPolicy(mode, **limits)
+    except BadValue as error:
+        raise Failure(f"--restarts and --within: {error}", Exit.USAGE) from None
+    if not policy.restarts_slaves:
+        raise Failure(
+            "--restarts and --within are for --restart transient and --restart permanent",
+            Exit.USAGE,
+        )
+    return policy
 
 
 def _for_each(texts: Sequence[str] | None, number: int) -> list[dict[str, Any]] | None:

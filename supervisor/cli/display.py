@@ -196,12 +196,21 @@ def event_line(name: str, details: Progress) -> str:
     match name:
         case "slave_lost":
             return f"lost: {details['cause']}"
+        case "slave_restarted":
+            return f"restarted a slave: {_restart(details)}"
         case "closing":
             return "is being closed"
         case "gap":
             return f"{count(details['lost'], 'event')} came too fast to be shown"
         case _:
             return f"{name} {_told(details)}"
+
+
+def _restart(details: Progress) -> str:
+    parts = [f"{details['address']} (pid {details['pid']}), restart {details['number']}"]
+    parts += [count(details[f"{noun}s"], noun) for noun in ("agent", "connection")]
+    parts += [what.replace("_", " ") for what in ("host_manager", "checkpoint") if details[what]]
+    return "; NOT restored: ".join([", ".join(parts), *details["failures"]])
 
 
 def _told(details: Progress) -> str:
@@ -225,4 +234,6 @@ def _speed(progress: Progress) -> list[str]:
 
 def _contents(progress: Progress) -> list[str]:
     nouns = ("agent", "slave", "artifact", "client")
-    return [count(progress[f"{noun}s"], noun) for noun in nouns]
+    told = [count(progress[f"{noun}s"], noun) for noun in nouns]
+    restarts = progress.get("restarts", 0)
+    return [*told, count(restarts, "restart")] if restarts else told

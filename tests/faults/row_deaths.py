@@ -57,7 +57,7 @@ menv.close()
     "0 descendants after 2 s; the same command starts again",
     cases=tuple(f"{who} {when}" for who, when in product(OWNERS, MOMENTS)),
     rounds=600,
-    short=6,
+    short=3,
 )
 def owner_killed(case: str, number: int, folder: Path) -> Figures:
     """Kill the owner; of a script, a later round is the same command starting again."""
@@ -101,7 +101,7 @@ STOPPED_THEN_KILLED = tuple(
     "0 actors left after 2 s; a forked-away process is at worst swept by the next start",
     cases=(*(f"{role} killed" for role in ROLES), *STOPPED_THEN_KILLED, "keeper+zygote killed"),
     rounds=50 * 13,
-    short=4,
+    short=2,
 )
 def inner_process_killed(case: str, number: int, folder: Path) -> Figures:
     """Stop and kill what the case names; forked-away processes are python3, actors are not."""

@@ -1,5 +1,12 @@
 """All rows of the scoreboard."""
 
-from tests.faults import row_cycles, row_deaths, row_signals, row_slaves, row_user_code
+from tests.faults import (
+    row_cycles,
+    row_deaths,
+    row_restarts,
+    row_signals,
+    row_slaves,
+    row_user_code,
+)
 
-__all__ = ["row_cycles", "row_deaths", "row_signals", "row_slaves", "row_user_code"]
+__all__ = ["row_cycles", "row_deaths", "row_restarts", "row_signals", "row_slaves", "row_user_code"]

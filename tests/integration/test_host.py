@@ -137,7 +137,7 @@ async def test_without_slaves_at_first() -> None:
         ({"menv_cls": f"{__name__}:Broken"}, SystemExit, "out of order"),
         ({"slave_env_cls": "tests.agents:Nothing"}, StartError, "no 'Nothing'"),
         ({"slave_kwargs": [{}]}, ValueError, "slave_kwargs has 1 items"),
-        ({"restart": "permanent"}, BadValue, "'temporary' or 'all'"),
+        ({"restart": "always"}, BadValue, "'permanent' (it is started again"),
     ],
 )
 async def test_what_does_not_come_up(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from creamas_sc.client import SyncClient, SyncSimulation, connect_sync
+from creamas_sc.client import RestartPolicy, SyncClient, SyncSimulation, connect_sync
 from creamas_sc.errors import HostLost
 from creamas_sc.host.main import LEAVE_SECONDS
 from supervisor.daemon import Settings, start
@@ -77,6 +78,42 @@ def test_all_may_end_with_one_slave(client: SyncClient) -> None:
 def ask_until_told(simulation: SyncSimulation) -> None:
     while True:
         simulation.progress()
+
+
+def test_a_restart_is_told(client: SyncClient) -> None:
+    client.create("sim", restart=RestartPolicy("permanent", restarts=1), **SLAVES)
+    with (
+        client.attach("sim") as simulation,
+        client_of_its_own() as other,
+        other.attach("sim") as watching,
+    ):
+        simulation.spawn_n("tests.agents:Counter", 2, addr=simulation.get_addrs()[0])
+        last, _ = watching.next_events()
+        first, second = [p["pid"] for p in client.inspect("sim")["processes"]][1:]
+        os.kill(first, signal.SIGKILL)
+        lost = next_event(watching, last, "slave_lost")
+        told = next_event(watching, last, "slave_restarted")
+        assert (lost["pid"], told["old_pid"], told["number"]) == (first, first, 1)
+        assert (told["agents"], told["signal"], told["failures"]) == (2, signal.SIGKILL, ())
+        assert simulation.trigger_all() == [1, 1]
+        assert simulation.progress()["restarts"] == 1
+        (restart,) = simulation.get_restarts()
+        assert vars(restart) == told
+        assert client.inspect("sim")["about"]["restart"] == "permanent, at most 1 restart in 60 s"
+        os.kill(second, signal.SIGKILL)
+        cause = r"SIGKILL; after 1 restart in 60 s restart='permanent' ends the simulation"
+        with pytest.raises(HostLost, match=cause):
+            ask_until_told(simulation)
+    (ended,) = client.ls(all=True)
+    assert re.search(cause, ended["cause"])
+
+
+def next_event(simulation: SyncSimulation, since: int, name: str) -> dict[str, Any]:
+    while True:
+        since, events = simulation.next_events(since, 20)
+        for _, kind, details in events:
+            if kind == name:
+                return dict(details)
 
 
 def test_saving_has_the_grace_of_the_close(client: SyncClient) -> None:

@@ -28,6 +28,7 @@ from creamas_sc.errors import (
     UnknownSimulation,
 )
 from creamas_sc.receipt import Receipt, SlaveReceipt
+from creamas_sc.restarts import RestartPolicy
 from supervisor.cli import main
 from supervisor.cli.app import VERBS
 from supervisor.cli.exits import explain
@@ -112,7 +113,10 @@ def test_the_version(run: Run) -> None:
         ["logs", NAME, "-n", "-1"],
         ["logs", "../key"],
         ["ls", "--daemon", "../key"],
-        ["create", NAME, "--restart", "permanent"],
+        ["create", NAME, "--restart", "always"],
+        ["create", NAME, "--restart", "all", "--restarts", "3"],
+        ["create", NAME, "--within", "3"],
+        ["create", NAME, "--restart", "permanent", "--within", "0"],
         ["create", "a b"],
         ["create", NAME, "--slaves", "0"],
         ["create", NAME, "--slaves", "1", "--slave", "localhost:0"],
@@ -311,6 +315,16 @@ def test_create_passes_on_what_was_given(run: Run, client: FakeClient) -> None:
         "env_cls": "e:E",
         "env_kwargs": {"name": "x"},
     }
+
+
+def test_create_passes_on_how_many_restarts(run: Run, client: FakeClient) -> None:
+    words = ["--restart", "permanent", "--restarts", "5", "--within", "30"]
+    assert run("create", "two", *words)[0] == 0
+    assert client.created["restart"] == RestartPolicy("permanent", 5, 30.0)
+    assert run("create", "two", "--restart", "transient", "--restarts", "0")[0] == 0
+    assert client.created["restart"] == RestartPolicy("transient", 0, 60.0)
+    assert run("create", "two", "--restart", "permanent")[0] == 0
+    assert client.created["restart"] == "permanent"
 
 
 def test_agents_are_spread_over_the_slaves(run: Run, client: FakeClient) -> None:

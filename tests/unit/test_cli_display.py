@@ -100,6 +100,16 @@ def test_other_events_are_told_as_they_are() -> None:
     assert event_line("new", {"a": 1, "b": None}) == "new a 1"
 
 
+def test_restarts_are_shown() -> None:
+    told = {"address": "tcp://a:1/0", "pid": 8, "number": 2, "agents": 1, "connections": 0}
+    told |= {"host_manager": True, "checkpoint": False, "failures": ("its checkpoint: odd",)}
+    assert event_line("slave_restarted", told) == (
+        "restarted a slave: tcp://a:1/0 (pid 8), restart 2, 1 agent, 0 connections, host manager; "
+        "NOT restored: its checkpoint: odd"
+    )
+    assert progress_line("sim", progress(restarts=2)).endswith(", 2 restarts")
+
+
 # ---- output
 
 

@@ -130,7 +130,7 @@ async def hosting(menv_cls: Callable[..., MultiEnvironment] = Society) -> AsyncI
         menv = menv_cls(("localhost", 0), Environment, Host, name=NAME, seed=3)
         await menv.env.open()  # in which a thread looks up a name: a clock that jumps is unbounded
         with trio.fail_after(BOUND_SECONDS):
-            simulation = HostedSimulation(menv, NAME, "temporary", nursery)
+            simulation = HostedSimulation(menv, NAME, nursery)
             yield Hosting(simulation, nursery)
             await menv.env.close(as_coro=True)
         nursery.cancel_scope.cancel()

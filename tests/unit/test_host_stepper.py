@@ -195,6 +195,18 @@ async def test_whatever_a_step_raises_stops_the_steps_and_nothing_else(
         assert steps.age == 3
 
 
+async def test_the_log_has_the_agents_traceback(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    story = "Traceback (most recent call last):\n  painters.py, line 7"
+    failure = AgentError(address="a", type_name="ValueError", message="x", traceback_text=story)
+    async with stepper(Steps(agent_errors("failed to act", {"a": failure}, []))) as (own, _):
+        own.start(1, (), {})
+        await own.wait(None)
+    (told,) = (record for record in caplog.records if record.levelname == "ERROR")
+    assert story in told.getMessage()
+
+
 async def test_the_others_go_on_without_a_lost_slave(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

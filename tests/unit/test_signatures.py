@@ -72,7 +72,7 @@ async start(addr, env_cls, mgr_cls, *env_args, **env_kwargs)
 
 # Parameters of ours that the page has not, on purpose: by keyword only, and not needed.
 ADDED: dict[str, dict[str, Any]] = {
-    "MultiEnvironment": {"seed": None},
+    "MultiEnvironment": {"seed": None, "restart": "temporary"},
     "MultiEnvironment.get_artifacts": {"since": 0, "limit": None},
 }
 

@@ -1,0 +1,431 @@
+"""Slaves that are killed and started again, with what they held; and when that ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from creamas_sc import Environment, MultiEnvironment
+from creamas_sc.errors import NoSlaves, SlaveLost
+from creamas_sc.mp import Restart, RestartPolicy, restarter
+from creamas_sc.util import run
+from tests import agents, supervisor_tree
+
+BOUND_SECONDS = 20
+TOLD_SECONDS = 1.0
+LADDER_SECONDS = 2.5
+ANY_PORT = ("localhost", 0)
+
+
+@asynccontextmanager
+async def society(
+    restart: str | RestartPolicy,
+    env_cls: type[Environment] = Environment,
+    slaves: int = 2,
+    **kwargs: Any,
+) -> AsyncIterator[MultiEnvironment]:
+    """A multi-environment with slaves and that policy; the block is bounded."""
+    with trio.fail_after(BOUND_SECONDS):
+        async with MultiEnvironment(
+            ANY_PORT, Environment, agents.Host, seed=7, restart=restart
+        ) as m:
+            await m.spawn_slaves([ANY_PORT] * slaves, env_cls, agents.Manager, [kwargs] * slaves)
+            yield m
+
+
+async def lose(menv: MultiEnvironment, addr: str, number: int = signal.SIGKILL) -> int:
+    """Kill the slave of that manager; its pid. Returns when its end is known here."""
+    slave = menv._slaves.at(addr)
+    gone, pid = slave.gone, slave.pid
+    os.kill(pid, number)
+    with trio.fail_after(TOLD_SECONDS):
+        await gone.wait()
+    return pid
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+async def test_what_a_slave_held_is_there_again(number: int) -> None:
+    async with society("permanent") as menv:
+        await menv.set_host_managers()
+        addrs, first = menv.addrs, menv.addrs[0]
+        held = [await menv.spawn(agents.Counter, 10, addr=first)]
+        held += await menv.spawn_n(agents.Counter, 2, start=20, addr=first)
+        (other, other_addr) = await menv.spawn(agents.Counter, addr=addrs[1])
+        wanted = {held[0][1]: [(other_addr, {"w": 1}), (held[1][1], {})], other_addr: []}
+        await menv.create_connections(wanted, as_coro=True)
+        assert await menv.trigger_all() == [11, 21, 21, 1]
+        agents_before = await menv.get_agents(as_coro=True)
+        pid = await lose(menv, first, number)
+        # A call that begins now waits until all is back.
+        assert await menv.trigger_all() == [11, 21, 21, 2]
+        assert (menv.addrs, await menv.get_agents(as_coro=True)) == (addrs, agents_before)
+        assert dict(await menv.get_connections(as_coro=True))[held[0][1]] == {
+            other_addr: {"w": 1}, held[1][1]: {},
+        }  # fmt: skip
+        manager = await menv.connect(first)
+        assert await manager.host_manager() == menv.manager.addr
+        (restart,) = menv.restarts
+        assert restart == Restart(
+            address=first, old_pid=pid, pid=await manager.pid(), cause=restart.cause,
+            exit_code=None, signal=number, number=1, incarnation=1, seconds=restart.seconds,
+            agents=3, connections=2, host_manager=True, checkpoint=False, failures=(),
+        )  # fmt: skip
+        assert f"(pid {pid}) was ended by {signal.Signals(number).name}" in restart.cause
+        assert 0 < restart.seconds < TOLD_SECONDS
+        # And what was there before reaches what is there now.
+        assert await held[0][0].act() == 12
+        assert await other.act() == 3
+    assert [slave.ended_by for slave in menv._receipt or ()] == ["request", "request"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "how", "restarted"),
+    [
+        ("transient", "0", False),
+        ("transient", "3", True),
+        ("transient", "SIGKILL", True),
+        ("permanent", "0", True),
+        ("permanent", "3", True),
+        ("temporary", "3", False),
+    ],
+)
+async def test_modes(mode: str, how: str, restarted: bool) -> None:
+    async with society(mode) as menv:
+        first, second = menv.addrs
+        await menv.spawn(agents.Moody, how=how, addr=first)
+        counter, _ = await menv.spawn(agents.Counter, addr=second)
+        # The call in flight fails in any case.
+        with pytest.raises(SlaveLost) as caught, trio.fail_after(TOLD_SECONDS):
+            await menv.trigger_all()
+        assert caught.value.address == first
+        assert await counter.act() > 0
+        assert len(await menv.get_agents(as_coro=True)) == (2 if restarted else 1)
+        assert menv.addrs == ([first, second] if restarted else [second])
+        assert len(menv.restarts) == int(restarted)
+        if restarted:
+            (restart,) = menv.restarts
+            number = getattr(signal, how) if how.startswith("SIG") else None
+            assert (restart.signal, restart.exit_code) == (number, None if number else int(how))
+
+
+async def test_random_numbers_are_new_and_repeatable() -> None:
+    async def drawn() -> list[list[float]]:
+        async with society("permanent") as menv:
+            echo, _ = await menv.spawn(agents.Echo, addr=menv.addrs[0])
+            sibling, _ = await menv.spawn(agents.Echo, addr=menv.addrs[1])
+            found = [await echo.draw(2), await sibling.draw(2)]
+            for _ in range(2):
+                await lose(menv, menv.addrs[0])
+                found.append(await echo.draw(2))
+            return [*found, await sibling.draw(2)]
+
+    first = await drawn()
+    assert len({tuple(numbers) for numbers in first}) == 5
+    assert await drawn() == first
+
+
+# ---- checkpoints
+
+
+async def test_a_checkpoint_is_taken_after_each_step_and_given_back() -> None:
+    async with society("permanent", agents.Keeper) as menv:
+        for addr in menv.addrs:
+            await menv.spawn_n(agents.Counter, 2, addr=addr)
+        for n in (1, 2, 3):
+            assert await menv.trigger_all() == [n] * 4
+        await lose(menv, menv.addrs[0])
+        assert await menv.trigger_all() == [4] * 4
+        await lose(menv, menv.addrs[1])
+        assert await menv.trigger_all() == [5] * 4
+        assert [restart.checkpoint for restart in menv.restarts] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("breaks", "text"),
+    [
+        ("checkpoint", "its checkpoint: its last one failed: ValueError in .*cannot be kept"),
+        ("restore", "its checkpoint: ValueError in .*: cannot be restored"),
+    ],
+)
+async def test_a_checkpoint_that_fails_is_told(
+    breaks: str, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with society("permanent", agents.Keeper, slaves=1, breaks=breaks) as menv:
+        await menv.spawn(agents.Counter)
+        assert await menv.trigger_all() == [1]
+        await lose(menv, menv.addrs[0])
+        assert await menv.trigger_all() == [1]  # anew
+        (restart,) = menv.restarts
+        assert (restart.agents, restart.checkpoint) == (1, False)
+        assert len(restart.failures) == 1
+        assert re.search(text, restart.failures[0])
+        assert "NOT restored" in caplog.text
+
+
+# ---- what is restored in part, or not at once
+
+
+async def test_what_cannot_be_restored_is_told(tmp_path: Path) -> None:
+    mood = tmp_path / "mood"
+    async with society("permanent", slaves=1) as menv:
+        moody = await menv.spawn(agents.Moody, str(mood))
+        _, addr = await menv.spawn(agents.Echo)
+        await menv.create_connections(
+            {moody[1]: [(addr, {}), ("tcp://x:1/1", {})], addr: [(moody[1], {})]}, as_coro=True
+        )
+        mood.write_text("raise")
+        await lose(menv, menv.addrs[0])
+        assert await menv.get_agents(as_coro=True) == [moody[1]]  # the other's place
+        (restart,) = menv.restarts
+        assert (restart.agents, restart.connections) == (1, 2)
+        first, second, third = restart.failures
+        assert re.match(rf"agents {moody[1]}: ValueError in .*: not in the mood", first)
+        assert second == f"the addresses of 1 agents, {addr} the first of them"
+        assert third == "1 connections, whose agents are not there"
+
+
+async def test_what_was_passed_counts_as_it_was() -> None:
+    async with society("permanent", slaves=1) as menv:
+        data = {"w": [1]}
+        _, addr = await menv.spawn(agents.Counter)
+        await menv.create_connections({addr: [(addr, data)]}, as_coro=True)
+        data["w"].append(2)
+        await lose(menv, menv.addrs[0])
+        assert await menv.get_connections(as_coro=True) == [(addr, {addr: {"w": [1]}})]
+
+
+@pytest.mark.parametrize("seconds", [60.0, 0.001])  # the second restart after a pause, or at once
+async def test_killed_again_while_it_is_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(restarter, "NEWS_SECONDS", 0.1)
+    mood = tmp_path / "mood"
+    async with society(RestartPolicy("permanent", seconds=seconds)) as menv:
+        await menv.spawn(agents.Echo)
+        _, addr = await menv.spawn(agents.Moody, str(mood))
+        mood.write_text("once")
+        await lose(menv, f"{addr.rpartition('/')[0]}/0")
+        assert addr in await menv.get_agents(as_coro=True)
+        (restart,) = menv.restarts
+        assert (restart.incarnation, restart.failures) == (2, ())
+        assert restart.number == (2 if seconds > 1 else 1)
+        # The first of the two, which came to nothing, does the second no harm.
+        with trio.move_on_after(0.3):
+            await menv._slaves.at(restart.address).sleep(1)
+        assert len(menv.restarts) == 1
+
+
+async def test_a_start_that_fails_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mood = tmp_path / "mood"
+    async with society("permanent", agents.MoodyEnvironment, slaves=1, mood=str(mood)) as menv:
+        mood.touch()
+        await lose(menv, menv.addrs[0])
+        while "was not started again" not in caplog.text:
+            await trio.lowlevel.checkpoint()
+        mood.unlink()
+        assert await menv.get_agents(as_coro=True) == []
+        (restart,) = menv.restarts
+        assert restart.number in (2, 3)
+
+
+async def test_a_slave_that_cannot_be_started_again_ends_the_simulation(tmp_path: Path) -> None:
+    mood = tmp_path / "mood"
+    policy = RestartPolicy("permanent", restarts=2)
+    async with society(policy, agents.MoodyEnvironment, slaves=2, mood=str(mood)) as menv:
+        mood.touch()
+        pid = await lose(menv, menv.addrs[0])
+        with pytest.raises(SlaveLost) as caught:
+            await menv.get_agents(as_coro=True)
+        assert caught.value.pid == pid
+        text = str(caught.value)
+        assert re.search(rf"pid {pid}\) was ended by SIGKILL, and was not started again: ", text)
+        assert "not in the mood" in text
+        assert text.endswith("; after 2 restarts in 60 s restart='permanent' ends the simulation")
+        await menv._closed.wait()
+        assert menv.restarts == []
+        assert [slave.ended_by for slave in await menv.close(as_coro=True)] == ["gone", "request"]
+
+
+# ---- the end
+
+
+async def test_exactly_so_many_restarts_then_the_end() -> None:
+    async with society(RestartPolicy("permanent", restarts=3, seconds=30)) as menv:
+        await menv.spawn(agents.Moody, addr=menv.addrs[0])
+        for _ in range(4):
+            assert len(await menv.get_agents(as_coro=True)) == 1
+            with pytest.raises(SlaveLost):
+                await menv.trigger_all()
+        cause = "SIGKILL; after 3 restarts in 30 s restart='permanent' ends the simulation"
+        with pytest.raises(SlaveLost, match=cause):
+            await menv.get_agents(as_coro=True)
+        await menv._closed.wait()
+        assert [restart.number for restart in menv.restarts] == [1, 2, 3]
+        with pytest.raises(SlaveLost, match=cause):
+            await menv.spawn_slaves([ANY_PORT], Environment, agents.Manager)
+
+
+async def test_all_closes_with_the_first() -> None:
+    async with society("all") as menv:
+        await menv.spawn(agents.Sleeper, addr=menv.addrs[1])
+        errors: list[SlaveLost] = []
+
+        async def step() -> None:
+            with pytest.raises(SlaveLost) as caught:
+                await menv.trigger_all()
+            errors.append(caught.value)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(step)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            first = menv.addrs[0]
+            pid = await lose(menv, first)
+        await menv._closed.wait()
+        with pytest.raises(
+            SlaveLost, match="with restart='all' that ends the simulation"
+        ) as caught:
+            await menv.trigger_all()
+        assert (caught.value.pid, errors[0].address) == (pid, first)
+        assert menv.restarts == []
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.005, 0.01, 0.02, 0.03, 0.05])
+@pytest.mark.parametrize("stop", ["close", "stop_slaves"])
+async def test_a_close_in_the_middle_of_a_restart(stop: str, seconds: float) -> None:
+    async with society("permanent") as menv:
+        await menv.spawn_n(agents.Counter, 5, addr=menv.addrs[0])
+        for addr in menv.addrs:
+            await lose(menv, addr)
+        await trio.sleep(seconds)  # the moment of the fault
+        with trio.fail_after(TOLD_SECONDS):
+            receipt = await (
+                menv.stop_slaves() if stop == "stop_slaves" else menv.close(as_coro=True)
+            )
+        assert len(receipt) == 2
+        assert {slave.ended_by for slave in receipt} <= {"gone", "request"}
+        told = len(menv.restarts)
+        if stop == "stop_slaves":
+            with pytest.raises(NoSlaves):
+                await menv.get_agents(as_coro=True)
+            await menv.spawn_slaves([ANY_PORT], Environment, agents.Manager)
+            await menv.spawn(agents.Counter)
+            await lose(menv, menv.addrs[0])
+            assert await menv.trigger_all() == [1]
+            assert len(menv.restarts) == told + 1
+
+
+async def test_a_supervisor_that_dies_ends_restarts() -> None:
+    async with society("permanent") as menv:
+        (keeper,) = supervisor_tree.children(os.getpid())
+        os.kill(supervisor_tree.family(keeper)["supervisor"], signal.SIGKILL)
+        with pytest.raises(SlaveLost):
+            await ask_until_told(menv)
+        assert menv.restarts == []
+
+
+async def ask_until_told(menv: MultiEnvironment) -> None:
+    while True:
+        await menv.get_agents(as_coro=True)
+
+
+async def test_a_close_while_a_restart_hangs(tmp_path: Path) -> None:
+    mood = tmp_path / "mood"
+    async with society("permanent", agents.MoodyEnvironment, mood=str(mood)) as menv:
+        mood.write_text("hang")
+        await lose(menv, menv.addrs[0])
+        with trio.move_on_after(0.3) as scope:
+            await menv.get_agents(as_coro=True)
+        assert scope.cancelled_caught
+        with trio.fail_after(LADDER_SECONDS):
+            receipt = await menv.close(as_coro=True)
+        assert [slave.ended_by for slave in receipt] == ["gone", "request"]
+
+
+async def test_a_restart_that_hangs_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restarter, "RESTART_SECONDS", 0.3)
+    mood = tmp_path / "mood"
+    policy = RestartPolicy("permanent", restarts=1)
+    async with society(policy, agents.MoodyEnvironment, mood=str(mood)) as menv:
+        mood.write_text("hang")
+        await lose(menv, menv.addrs[0])
+        with pytest.raises(SlaveLost, match=r"it was not back within 0\.3 s; after 1 restart in"):
+            await menv.get_agents(as_coro=True)
+
+
+async def test_a_restore_that_hangs_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restarter, "RESTART_SECONDS", 0.5)
+    mood = tmp_path / "mood"
+    async with society("permanent") as menv:
+        _, addr = await menv.spawn(agents.Moody, str(mood))
+        mood.write_text("stop once")
+        await lose(menv, menv.addrs[0])
+        assert await menv.get_agents(as_coro=True) == [addr]
+        (restart,) = menv.restarts
+        assert (restart.number, restart.incarnation) == (2, 2)
+
+
+def test_a_script_without_a_loop() -> None:
+    with MultiEnvironment(ANY_PORT, Environment, restart="permanent") as menv:
+        run(menv.spawn_slaves([ANY_PORT], Environment, agents.Manager))
+        run(menv.spawn(agents.Moody))
+        for n in (1, 2):
+            with pytest.raises(SlaveLost):
+                run(menv.trigger_all())
+            assert len(menv.get_agents()) == 1
+            assert len(menv.restarts) == n
+
+
+# ---- those who call meanwhile
+
+
+async def test_a_call_waits_no_longer_than_its_caller_likes(tmp_path: Path) -> None:
+    mood = tmp_path / "mood"
+    policy = RestartPolicy("permanent", restarts=100)
+    async with society(policy, agents.MoodyEnvironment, mood=str(mood)) as menv:
+        echo, _ = await menv.spawn(agents.Echo, addr=menv.addrs[0])
+        mood.touch()
+        await lose(menv, menv.addrs[0])
+        with trio.move_on_after(0.2) as scope:
+            await echo.evaluate(1)
+        assert scope.cancelled_caught
+        assert menv.restarts == []
+
+
+async def test_siblings_notice_nothing() -> None:
+    async with society(RestartPolicy("permanent", restarts=20)) as menv:
+        first, second = menv.addrs
+        await menv.spawn_n(agents.Counter, 3, addr=first)
+        echo, _ = await menv.spawn(agents.Echo, addr=second)
+        done = trio.Event()
+        asked = 0
+
+        async def ask() -> None:
+            nonlocal asked
+            while not done.is_set():
+                assert await echo.evaluate((asked, "x")) == (asked, "x")
+                asked += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            for n in range(3):
+                await lose(menv, first)
+                assert len(await menv.get_agents(as_coro=True)) == 4
+                assert len(menv.restarts) == n + 1
+            done.set()
+        assert asked > 10
+        assert {restart.address for restart in menv.restarts} == {first}
