@@ -16,6 +16,8 @@ import pytest
 # Before anything of the project is imported: calls within an environment pass through the codec,
 # so that what they carry could travel.
 os.environ["CREAMAS_CHECK_LOCAL"] = "1"
+# Hundreds of processes are started: each would compile the project anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A shell's background jobs inherit a Ctrl-C that is ignored; scripts under test must get theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
