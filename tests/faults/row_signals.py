@@ -68,7 +68,7 @@ WHOM = ("process", "group")
         " ".join(case) for case in product(FORMS, SIGNALS, WHOM, LIMITS, ("once", "twice"))
     ),
     rounds=3 * 2 * 2 * 4 * 2 * 4,
-    short=3,
+    short=2,
 )
 def signalled(case: str, number: int, folder: Path) -> Figures:
     """Signal a script in the middle of something."""

@@ -43,7 +43,7 @@ HOW = {"ignores SIGTERM": "ignores", "SIGSTOPped": "stopped", "Python": "python"
     f"gone by grace + {OVER_SECONDS:g} s, under close and under the owner's death",
     cases=tuple(f"{how}, {end}" for how, end in product(HOW, ("close", "owner's death"))),
     rounds=50 * 8,
-    short=2,
+    short=1,
 )
 def stubborn_slave(case: str, number: int, folder: Path) -> Figures:
     """End a simulation with such a slave, one way or the other."""

@@ -45,7 +45,7 @@ SLAVES = [("localhost", 0)]
         for where, kind in product((*IN_AGENTS, *IN_STARTS, *IN_ENVIRONMENTS), KINDS)
     ),
     rounds=9 * 11,
-    short=6,
+    short=4,
 )
 def user_code_raises(case: str, number: int, folder: Path) -> Figures:
     """One raise, in one place, beside a slave and agents that are well."""

@@ -57,7 +57,7 @@ def victims(script: Running) -> dict[str, int]:
 
 @pytest.mark.parametrize(
     ("victim", "busy"),
-    [("script", "c"), ("keeper", "stopped"), ("zygote", "python"), ("supervisor", "sleep")],
+    [("keeper", "stopped"), ("zygote", "python"), ("supervisor", "c")],
 )
 def test_nothing_is_left(script: Path, victim: str, busy: str) -> None:
     with running(script, busy) as under_way:
