@@ -85,7 +85,7 @@ def _outcome(version: str, folder: Path) -> subprocess.CompletedProcess[str] | N
     made = environment(folder / "venv", python, NEWEST)
     settings = folder / "pytest.ini"
     settings.write_text(SETTINGS.format(root=ROOT))
-    tests = ["tests/client"]
+    tests = ["tests/client", "tests/unit/test_blocking.py", "tests/unit/test_client_calls.py"]
     chosen = [] if os.environ.get("CREAMAS_TEST_ALL") else ["-k", PYTHONS[version]]
     return subprocess.run(
         [made, "-m", "pytest", "-q", "-c", settings, f"--rootdir={ROOT}", *tests, *chosen],

@@ -55,10 +55,8 @@ def victims(script: Running) -> dict[str, int]:
     return {"script": script.pid, **named, **dict(zip("012", sorted(family.values()), strict=True))}
 
 
-@pytest.mark.parametrize(
-    ("victim", "busy"),
-    [("keeper", "stopped"), ("zygote", "python"), ("supervisor", "c")],
-)
+@pytest.mark.parametrize("busy", ["rest", "sleep", "python", "c", "stopped"])
+@pytest.mark.parametrize("victim", ["script", "keeper", "zygote", "supervisor"])
 def test_nothing_is_left(script: Path, victim: str, busy: str) -> None:
     with running(script, busy) as under_way:
         forked = [int(pid) for pid in under_way.read_until("forked").split()[1:]]
@@ -156,7 +154,7 @@ async def test_what_a_dead_slave_forked_away_goes_with_it(menv: MultiEnvironment
     assert supervisor_tree.wait_gone(left, LEFT_SECONDS) == []
 
 
-@pytest.mark.parametrize("busy", ["stopped"])
+@pytest.mark.parametrize("busy", ["python", "c", "stopped"])
 async def test_a_slave_that_does_not_answer_is_forced(menv: MultiEnvironment, busy: str) -> None:
     manager = await menv.connect(menv.addrs[0])
     await menv.spawn(Busy, busy, addr=menv.addrs[0])

@@ -48,7 +48,7 @@ def test_spirographs_leave_a_table_and_two_pictures(tmp_path: Path) -> None:
 
 
 def test_a_seed_repeats_the_pictures(tmp_path: Path) -> None:
-    options = ["--agents=4", "--steps=4", "--slaves=3", "--seed=7"]
+    options = ["--agents=6", "--steps=6", "--slaves=3", "--seed=7"]
     for run in ("one", "two"):
         _run(*SPIROGRAPHS, *options, f"--out={tmp_path / run}")
     for name in ("spirographs.png", "novelty.png"):

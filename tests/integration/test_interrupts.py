@@ -57,7 +57,8 @@ SCRIPTS = {
 ENDS = {signal.SIGINT: (-signal.SIGINT, "Interrupted\n"), signal.SIGTERM: (143, "Terminated\n")}
 
 
-@pytest.mark.parametrize(("number", "group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+@pytest.mark.parametrize("group", [False, True], ids=["process", "group"])
+@pytest.mark.parametrize("number", ENDS)
 @pytest.mark.parametrize("form", SCRIPTS)
 def test_a_signal_ends_a_script_well(
     form: str, number: signal.Signals, group: bool, tmp_path: Path

@@ -300,7 +300,7 @@ async def test_all_closes_with_the_first() -> None:
         assert menv.restarts == []
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.02])
+@pytest.mark.parametrize("seconds", [0.0, 0.005, 0.01, 0.02, 0.03, 0.05])
 @pytest.mark.parametrize("stop", ["close", "stop_slaves"])
 async def test_a_close_in_the_middle_of_a_restart(stop: str, seconds: float) -> None:
     async with society("permanent") as menv:

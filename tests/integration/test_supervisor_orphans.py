@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def test_nothing_is_left_when_one_is_killed(victim: str) -> None:
 
 @pytest.mark.parametrize(
     ("stopped", "victim"),
-    [("keeper", "supervisor"), ("zygote", "script"), ("supervisor", "keeper"), ("obey", "zygote")],
+    [pair for pair in product((*ROLES[1:], "obey"), ROLES) if pair[0] != pair[1]],
 )
 def test_nothing_is_left_when_another_is_stopped(stopped: str, victim: str) -> None:
     with running_script("obey", "loop", "fork_away") as pids:
