@@ -1,19 +1,22 @@
 """The scoreboard: faults that are injected again and again, and what must hold each time.
 
 A row is a function that injects its fault once and returns figures, or raises. The test suite runs
-each of its cases once; ``python -m tests.faults`` runs all its rounds and prints the table.
+the first of its rounds; ``python -m tests.faults`` runs all of them and prints the table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ROWS", "Figures", "Row", "row"]
+__all__ = ["ROWS", "TOTAL", "Figures", "Row", "row"]
 
 Figures = dict[str, float]
 Once = Callable[[str, int, Path], Figures]
+
+# Begins the names of figures of which the table shows the sum over all rounds.
+TOTAL = "total "
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Row:
         rounds: How many the long form has.
         short: How many of them, from the first, the test suite runs.
         once: Injects it: called with the case, the round's number and an empty folder. Returns
-            figures, of which the table shows the largest.
+            figures, of which the table shows the largest, or the sum, see `TOTAL`.
     """
 
     number: int
@@ -40,6 +43,16 @@ class Row:
     def case(self, number: int) -> str:
         """The case of a round: neighbours differ in all respects, so that few show much."""
         return self.cases[number * _STRIDE % len(self.cases)]
+
+    def told(self, figures: Sequence[Figures]) -> str:
+        """The figures of several rounds in one cell."""
+        names = sorted({name for each in figures for name in each})
+        told = []
+        for name in names:
+            values = [each[name] for each in figures if name in each]
+            value = sum(values) if name.startswith(TOTAL) else max(values)
+            told.append(f"{name} {value:.4g}" if value % 1 else f"{name} {value:.0f}")
+        return ", ".join(told)
 
 
 # Shares no factor with any number of cases.
@@ -60,6 +73,7 @@ def row(
     """Enter a function as a row."""
 
     def enter(once: Once) -> Once:
+        assert len(cases) % _STRIDE, f"row {number}: some of {len(cases)} cases would never run"
         ROWS[number] = Row(number, fault, passes, cases, rounds, short, once)
         return once
 

@@ -6,7 +6,16 @@ from tests.faults import (
     row_restarts,
     row_signals,
     row_slaves,
+    row_streams,
     row_user_code,
 )
 
-__all__ = ["row_cycles", "row_deaths", "row_restarts", "row_signals", "row_slaves", "row_user_code"]
+__all__ = [
+    "row_cycles",
+    "row_deaths",
+    "row_restarts",
+    "row_signals",
+    "row_slaves",
+    "row_streams",
+    "row_user_code",
+]

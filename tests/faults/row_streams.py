@@ -1,9 +1,12 @@
-"""Streams that are cut, split and stalled anywhere: the named error or none, never a hang."""
+"""The row about streams that are cut, split and stalled: the named error or none, never a hang."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -21,6 +24,7 @@ from creamas_sc.wire.connection import Connection, Request
 from creamas_sc.wire.endpoint import HANDSHAKE_SECONDS, Endpoint
 from creamas_sc.wire.frames import FrameReader, Kind, encode_frame
 from creamas_sc.wire.handshake import Handshake, Identity
+from tests.faults.board import Figures, row
 from tests.streams import BOUND_SECONDS, CODEC, ask, memory_pair, wired
 
 
@@ -71,8 +75,8 @@ class Heard:
         assert self.outcomes == ["answer" if answered else ConnectionLost]
 
 
-@pytest.mark.parametrize("name", FRAMES)
-async def test_a_stream_cut_after_each_byte(name: str, autojump_clock: MockClock) -> None:
+async def _cut(name: str) -> int:
+    """A frame of that name cut after each byte; returns after how many."""
     frame = FRAMES[name]
     for end in range(len(frame) + 1):
         heard = Heard()
@@ -84,10 +88,11 @@ async def test_a_stream_cut_after_each_byte(name: str, autojump_clock: MockClock
                 await bare.aclose()
                 await connection.closed.wait()
         heard.expect(name, end == len(frame))
+    return len(frame) + 1
 
 
-@pytest.mark.parametrize("name", FRAMES)
-async def test_a_stream_split_into_single_bytes(name: str, autojump_clock: MockClock) -> None:
+async def _split(name: str) -> int:
+    """It comes in single bytes; returns how many."""
     heard = Heard()
     async with wired(heard.serve, on_event=heard.hear) as (bare, connection):
         async with trio.open_nursery() as nursery:
@@ -99,11 +104,11 @@ async def test_a_stream_split_into_single_bytes(name: str, autojump_clock: MockC
             assert connection.alive == (name != "hello")
             await bare.aclose()
     heard.expect(name, True)
+    return len(FRAMES[name])
 
 
-@pytest.mark.parametrize("name", FRAMES)
-async def test_a_stream_stalled_in_a_frame(name: str, autojump_clock: MockClock) -> None:
-    """The call meets its own deadline; what is there is closed without delay."""
+async def _stalled(name: str) -> int:
+    """It stalls after each byte: the call meets its own deadline, and a close does not wait."""
     frame = FRAMES[name]
     for end in range(len(frame)):
         heard = Heard()
@@ -115,6 +120,7 @@ async def test_a_stream_stalled_in_a_frame(name: str, autojump_clock: MockClock)
             assert connection.alive
             await connection.aclose()
         assert (heard.outcomes, heard.requests, heard.events) == ([DeadlineExceeded], [], [])
+    return len(frame)
 
 
 # ---- while the ends get to know each other
@@ -219,24 +225,41 @@ async def _dial(limit: int, single: bool = False, stall: bool = False) -> tuple[
     return spoken, fault.sent
 
 
-async def test_who_is_accepted_splits_cuts_or_stalls(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
+class _Kept(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@contextmanager
+def _logged() -> Iterator[list[logging.LogRecord]]:
+    """What endpoints log in the block."""
+    handler = _Kept()
+    endpoint_module.log.addHandler(handler)
+    try:
+        yield handler.records
+    finally:
+        endpoint_module.log.removeHandler(handler)
+
+
+async def _accepted() -> int:
+    """Who is accepted splits, cuts or stalls its greeting."""
     spoken, size = await _dial(10**6)
     assert spoken
     assert await _dial(10**6, single=True) == (True, size)
-    for limit in range(size):
-        for stall in (False, True):
-            caplog.clear()
+    for limit, stall in product(range(size), (False, True)):
+        with _logged() as records:
             assert await _dial(limit, stall=stall) == (False, limit)
-            (record,) = caplog.records
-            assert record.getMessage().startswith("refused a connection: ")
-            assert record.exc_info is None
+        (record,) = records
+        assert record.getMessage().startswith("refused a connection: ")
+        assert record.exc_info is None
+    return 2 + 2 * size
 
 
-async def _answer(
-    monkeypatch: pytest.MonkeyPatch, limit: int, single: bool = False, stall: bool = False
-) -> tuple[Any, int]:
+async def _answer(limit: int, single: bool = False, stall: bool = False) -> tuple[Any, int]:
     """Answer an endpoint that connects, with a fault; what it got from us, and how much we said."""
     ours, theirs = memory_pair()
     fault = Fault(ours, limit, single, stall)
@@ -253,9 +276,9 @@ async def _answer(
         except (HandshakeError, ConnectionLost, DeadlineExceeded) as error:
             outcome.append(type(error))
 
-    monkeypatch.setattr(endpoint_module, "_connect", connect)
-    monkeypatch.setattr(endpoint_module, "ANSWER_SECONDS", HANDSHAKE_SECONDS)
-    with trio.fail_after(BOUND_SECONDS):
+    with trio.fail_after(BOUND_SECONDS), pytest.MonkeyPatch.context() as patched:
+        patched.setattr(endpoint_module, "_connect", connect)
+        patched.setattr(endpoint_module, "ANSWER_SECONDS", HANDSHAKE_SECONDS)
         async with trio.open_nursery() as nursery:
             await nursery.start(_listening, endpoint, listener)
             async with trio.open_nursery() as answering:
@@ -269,15 +292,42 @@ async def _answer(
     return told, fault.sent
 
 
-async def test_who_is_connected_to_splits_cuts_or_stalls(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told, size = await _answer(monkeypatch, 10**6)
+async def _connected_to() -> int:
+    """Who is connected to splits, cuts or stalls its greeting and its answer."""
+    told, size = await _answer(10**6)
     assert told == "answer"
-    assert await _answer(monkeypatch, 10**6, single=True) == ("answer", size)
+    assert await _answer(10**6, single=True) == ("answer", size)
     hello = size - len(FRAMES["reply"])
     for limit in range(size):
-        assert await _answer(monkeypatch, limit) == (ConnectionLost, limit)
+        assert await _answer(limit) == (ConnectionLost, limit)
     for limit in range(0, size, 7):
         late = ConnectionLost if limit < hello else DeadlineExceeded
-        assert await _answer(monkeypatch, limit, stall=True) == (late, limit)
+        assert await _answer(limit, stall=True) == (late, limit)
+    return 2 + size + len(range(0, size, 7))
+
+
+FAULTS = {"cut": _cut, "split": _split, "stalled": _stalled}
+GREETINGS = {"who is accepted": _accepted, "who is connected to": _connected_to}
+
+
+@row(
+    9,
+    "a stream cut after each byte of each frame kind and of a greeting, split into bytes, stalled",
+    "the named error or none; never a hang",
+    cases=(*(f"{name} {how}" for name, how in product(FRAMES, FAULTS)), *GREETINGS),
+    rounds=len(FRAMES) * len(FAULTS) + len(GREETINGS),
+    short=len(FRAMES) * len(FAULTS) + len(GREETINGS),
+)
+def faulty_streams(case: str, number: int, folder: Path) -> Figures:
+    """All places of one kind of frame, in one way; over streams in memory, by a clock of its own.
+
+    A hang is seen at once: with all tasks blocked, that clock jumps to the bound.
+    """
+    name, _, how = case.rpartition(" ")
+
+    async def run() -> int:
+        work: Awaitable[int] = GREETINGS[case]() if case in GREETINGS else FAULTS[how](name)
+        return await work
+
+    places = trio.run(run, clock=MockClock(autojump_threshold=0))
+    return {"total places": places}

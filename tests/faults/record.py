@@ -1,0 +1,93 @@
+"""Outcomes of rounds, kept in a file from one run to the next, and the sources they tell of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tests.faults.board import Figures
+from tests.faults.scene import ROOT
+
+__all__ = ["Outcome", "Record", "version"]
+
+# What decides how a round ends: the product, the rows and what the rows use.
+_SOURCES = ("creamas_sc/**/*.py", "supervisor/**/*.py", "tests/*.py", "tests/faults/*.py")
+
+
+@dataclass
+class Outcome:
+    """How one round ended.
+
+    Attributes:
+        version: Of the sources it ran on; see `version`.
+        error: The traceback where it failed.
+    """
+
+    row: int
+    round: int
+    case: str
+    version: str
+    seconds: float = 0.0
+    error: str = ""
+    figures: Figures = field(default_factory=dict)
+
+
+def version() -> str:
+    """The commit, Python's version, and a hash of the sources as they are, committed or not."""
+    paths = sorted(path for pattern in _SOURCES for path in ROOT.glob(pattern))
+    hashed = hashlib.sha256()
+    for path in paths:
+        hashed.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
+    )
+    commit = described.stdout.strip() or "no commit"
+    return f"{commit}, sources {hashed.hexdigest()[:8]}, Python {platform.python_version()}"
+
+
+class Record:
+    """A file with a line for each outcome; the last one of a round counts.
+
+    Args:
+        version: Outcomes of other ones do not count.
+        older: They do.
+    """
+
+    def __init__(self, file: Path, version: str, older: bool) -> None:
+        self._file = file
+        self.version = version
+        self._outcomes: dict[tuple[int, int], Outcome] = {}
+        for outcome in self._read():
+            if older or _sources(outcome.version) == _sources(version):
+                self._outcomes[outcome.row, outcome.round] = outcome
+
+    def _read(self) -> Iterator[Outcome]:
+        lines = self._file.read_text().splitlines() if self._file.exists() else []
+        for line in lines:
+            try:
+                yield Outcome(**json.loads(line))
+            except (ValueError, TypeError):  # cut short, where the run was killed
+                continue
+
+    def __contains__(self, key: tuple[int, int]) -> bool:
+        return key in self._outcomes
+
+    def add(self, outcome: Outcome) -> None:
+        """Keep an outcome."""
+        self._outcomes[outcome.row, outcome.round] = outcome
+        with self._file.open("a") as file:
+            file.write(json.dumps(asdict(outcome)) + "\n")
+
+    def of(self, row: int) -> list[Outcome]:
+        """A row's outcomes, by round."""
+        return [self._outcomes[key] for key in sorted(self._outcomes) if key[0] == row]
+
+
+def _sources(version: str) -> str:
+    # The same sources may be of two commits, one of which changed nothing that matters here.
+    return version.partition(", ")[2]
