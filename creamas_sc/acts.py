@@ -4,25 +4,51 @@ An act that never suspends must not cost a task. So one worker task awaits act a
 worker suspends for the first time, the next worker is started and takes over the agents that are
 left, and the suspended one ends with the act it is in. Every act still lives in one task from
 start to end, so cancel scopes stay right. The acts of one worker share its context variables.
+
+A step may have a limit of its own, `step_limit`: what is not done then is cancelled, and the rest
+is kept.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from contextvars import ContextVar
 from inspect import isawaitable
 from types import CoroutineType, coroutine
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
 from creamas_sc.home import is_ctrl_c
 
-__all__ = ["run_acts"]
+__all__ = ["UNLIMITED", "StepLimit", "Unfinished", "run_acts", "step_limit"]
 
 # A step of many short acts stays cancellable: a worker yields to the scheduler this often.
 YIELD_SECONDS = 0.01
 _ACTS_PER_CLOCK_READING = 64
+
+
+class StepLimit(NamedTuple):
+    """How long a step may take.
+
+    Attributes:
+        deadline: When it is to end, on trio's clock.
+        kill: Whether a slave that does not answer then is to be ended.
+    """
+
+    deadline: float = math.inf
+    kill: bool = False
+
+
+UNLIMITED = StepLimit()
+# Of the steps that the running task takes; users' own `trigger_all` methods lie between.
+step_limit: ContextVar[StepLimit] = ContextVar("step_limit", default=UNLIMITED)
+
+
+class Unfinished(Exception):
+    """The step's time was up before the act had ended, or begun."""
 
 
 async def run_acts(
@@ -32,11 +58,15 @@ async def run_acts(
 
     Returns:
         The results in the agents' order (None for one that failed), and position -> exception of
-        those that failed. Cancellation and a real Ctrl-C pass through.
+        those that failed; `Unfinished` of those that `step_limit` cut off. Cancellation and a
+        real Ctrl-C pass through.
     """
     step = _Step(agents, act)
-    async with trio.open_nursery() as nursery:
-        await step.work(nursery)
+    with trio.CancelScope(deadline=step_limit.get().deadline) as scope:
+        async with trio.open_nursery() as nursery:
+            await step.work(nursery)
+    if scope.cancelled_caught:
+        step.leave_the_rest()
     return step.results, step.failures
 
 
@@ -61,6 +91,12 @@ class _Step:
 
         await _watch(worker.run(), hand_over)
 
+    def leave_the_rest(self) -> None:
+        """Time is up: whoever has not begun does not act."""
+        for _ in self.todo:
+            self.failures[len(self.results)] = Unfinished()
+            self.results.append(None)
+
 
 class _Worker:
     __slots__ = ("step", "suspended")
@@ -82,6 +118,7 @@ class _Worker:
                     value = await value
                 results[position] = value
             except trio.Cancelled:
+                failures[position] = Unfinished()
                 raise
             except BaseException as error:  # user code may raise anything, SystemExit included
                 if is_ctrl_c(error):

@@ -8,6 +8,7 @@
     |   |-- SlaveLost                  ... because the slave's process did
     |   `-- HostLost                   ... because a daemon's host did, with its simulation
     +-- DeadlineExceeded               a bounded wait ran out
+    |   `-- StepOverran                ... in a step, of which the rest is kept
     +-- CallRefused                    the callee declined before any user code ran
     |   `-- UnknownAgent, UnknownSimulation, NotExposed, BadArguments, BadValue, LoadError
     +-- AgentError                     user code raised
@@ -43,6 +44,7 @@ __all__ = [
     "ProtocolError",
     "SlaveLost",
     "StartError",
+    "StepOverran",
     "UnknownAgent",
     "UnknownSimulation",
 ]
@@ -144,7 +146,7 @@ class HostLost(ConnectionLost):
 class DeadlineExceeded(CreamasError, TimeoutError):
     """A call's own timeout ran out; ``acknowledged`` says whether the callee confirmed its end."""
 
-    fields = ("acknowledged", "may_have_run", "addresses")
+    fields: ClassVar[tuple[str, ...]] = ("acknowledged", "may_have_run", "addresses")
 
     def __init__(
         self,
@@ -158,6 +160,33 @@ class DeadlineExceeded(CreamasError, TimeoutError):
         self.acknowledged = acknowledged
         self.may_have_run = may_have_run
         self.addresses = list(addresses)
+
+
+class StepOverran(DeadlineExceeded):
+    """A step's time was up before all agents had acted; what the others did is kept.
+
+    Attributes:
+        addresses: Agents that had not finished, or not begun; of a slave that did not answer, its
+            manager's alone. In slave and then spawn order.
+        results: What the agents that finished returned, in slave and then spawn order.
+        failures: Address of each agent whose ``act`` raised -> its ``AgentError``.
+        acknowledged: Whether all slaves confirmed that none of their agents acts any more.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = ("acknowledged", "addresses")
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        acknowledged: bool = True,
+        addresses: Sequence[str] = (),
+        failures: Mapping[str, AgentError] | None = None,
+        results: Sequence[Any] = (),
+    ) -> None:
+        super().__init__(message, acknowledged=acknowledged, addresses=addresses)
+        self.failures = dict(failures or {})
+        self.results = list(results)
 
 
 class CallRefused(CreamasError):
@@ -295,14 +324,46 @@ def agent_errors(
     what: str, failures: Mapping[str, BaseException], results: Sequence[Any]
 ) -> AgentErrors:
     """The group that tells which agents ``what``, with the others' results."""
-    told = {
+    told = _by_agent(failures)
+    return AgentErrors(f"{len(told)} of the agents {what}: {first_of(list(told))}", told, results)
+
+
+def step_overran(
+    late: Sequence[str],
+    failures: Mapping[str, BaseException],
+    results: Sequence[Any],
+    *,
+    silent: Sequence[str] = (),
+) -> StepOverran:
+    """The error that tells which agents were late, and which slaves did not even say so."""
+    words = f"{len(late)} of the agents had not acted when the step's time was up"
+    if silent:
+        words = (
+            f"{words}, and {len(silent)} of the slaves did not answer"
+            if late
+            else (f"{len(silent)} of the slaves did not answer when the step's time was up")
+        )
+    return StepOverran(
+        f"{words}: {first_of([*silent, *late])}",
+        acknowledged=not silent,
+        addresses=[*silent, *late],
+        failures=_by_agent(failures),
+        results=results,
+    )
+
+
+def _by_agent(failures: Mapping[str, BaseException]) -> dict[str, AgentError]:
+    return {
         address: error
         if isinstance(error, AgentError) and error.address == address
         else AgentError.from_exception(address, error)
         for address, error in failures.items()
     }
-    named = ", ".join(list(told)[:3]) + (", ..." if len(told) > 3 else "")
-    return AgentErrors(f"{len(told)} of the agents {what}: {named}", told, results)
+
+
+def first_of(addresses: Sequence[str]) -> str:
+    """The first of ``addresses``, for a message."""
+    return ", ".join(addresses[:3]) + (", ..." if len(addresses) > 3 else "")
 
 
 WIRE_CODES: dict[str, type[CreamasError]] = {
@@ -325,6 +386,7 @@ WIRE_CODES: dict[str, type[CreamasError]] = {
         ProtocolError,
         SlaveLost,
         StartError,
+        StepOverran,
         UnknownAgent,
         UnknownSimulation,
     )
@@ -347,8 +409,12 @@ def to_wire(error: BaseException) -> dict[str, Any]:
         text = "".join(traceback.format_exception_only(error)).strip()
         return {"code": "CreamasError", "message": text, "fields": {}}
     assert isinstance(error, CreamasError)
-    fields = {name: getattr(error, name) for name in error.fields}
-    return {"code": code, "message": str(error), "fields": fields}
+    told: dict[str, Any] = {"code": code, "message": str(error)}
+    told["fields"] = {name: getattr(error, name) for name in error.fields}
+    if isinstance(error, StepOverran):
+        told["failures"] = [to_wire(e) for e in error.failures.values()]
+        told["results"] = error.results
+    return told
 
 
 def from_wire(told: Mapping[str, Any]) -> BaseException:
@@ -360,12 +426,17 @@ def from_wire(told: Mapping[str, Any]) -> BaseException:
     try:
         code, message = told["code"], told["message"]
         if code == "AgentErrors":
-            failures = [from_wire(f) for f in told["failures"]]
-            named = {f.address: f for f in failures if isinstance(f, AgentError)}
-            return AgentErrors(message, named, told["results"])
+            return AgentErrors(message, _failures(told), told["results"])
         cls, fields = WIRE_CODES[code], told["fields"]
         if cls is AgentError:
             return AgentError(**fields)
+        if cls is StepOverran:
+            fields = {**fields, "failures": _failures(told), "results": told["results"]}
         return cls(message, **fields)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DecodeError(f"not a description of an error: {error!r}") from error
+
+
+def _failures(told: Mapping[str, Any]) -> dict[str, AgentError]:
+    failures = [from_wire(failure) for failure in told["failures"]]
+    return {failure.address: failure for failure in failures if isinstance(failure, AgentError)}

@@ -189,6 +189,12 @@ class Mirror:
         One step at a time: calls, and the simulation's own steps, wait for each other, in order.
         """
 
+    @_operation(Kind.METHOD)
+    def trigger_all_within(
+        self, seconds: float, *args: Any, on_overrun: str = "cancel", **kwargs: Any
+    ) -> Any:
+        """Make every agent act once, in a limited time; what was done in time is not lost."""
+
     # ---- connections
 
     @_operation(Kind.TWO_FORMS)

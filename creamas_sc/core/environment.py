@@ -16,12 +16,12 @@ from typing import Any, Self
 import trio
 from anyio.abc import SocketAttribute
 
-from creamas_sc.acts import run_acts
+from creamas_sc.acts import Unfinished, run_acts
 from creamas_sc.checks import check_folder, check_int, check_kind, check_seconds, check_text
 from creamas_sc.core.agent import Agent
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.network import Network
-from creamas_sc.errors import ConnectionLost, agent_errors
+from creamas_sc.errors import ConnectionLost, agent_errors, step_overran
 from creamas_sc.home import Home, at_home, current_home, is_ctrl_c, portal_home, sync_or_coro
 from creamas_sc.identity import membership, user_membership
 from creamas_sc.loading import end_script_load
@@ -309,7 +309,11 @@ class Environment:
         if failed:
             told = {agents[i].addr: e for i, e in sorted(failed.items())}
             kept = [result for i, result in enumerate(results) if i not in failed]
-            raise agent_errors("failed to act", told, kept)
+            late = [addr for addr, e in told.items() if isinstance(e, Unfinished)]
+            if not late:
+                raise agent_errors("failed to act", told, kept)
+            errors = {a: e for a, e in told.items() if not isinstance(e, Unfinished)}
+            raise step_overran(late, errors, kept)
         return results
 
     def is_ready(self) -> bool:

@@ -19,8 +19,10 @@ from creamas_sc.errors import (
     ConnectionLost,
     EncodeError,
     SlaveLost,
+    StepOverran,
     UnknownAgent,
     agent_errors,
+    step_overran,
 )
 from creamas_sc.home import Home, is_ctrl_c
 from creamas_sc.identity import Membership
@@ -38,8 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["Network"]
 
 ARTIFACT_EVENT = "artifact"
-# A manager's method whose reply is a list of what its agents returned.
-STEP_METHOD = "trigger_all"
+# A manager's methods whose reply is a list of what its agents returned.
+STEP_METHODS = frozenset({"trigger_all", "trigger_all_within"})
 # Proxies remembered, so that connecting again to a known agent costs no round trip.
 MAX_KNOWN_PROXIES = 100_000
 
@@ -160,18 +162,32 @@ class Network:
         return self.codec.decode(await self.send(address, method, payload))
 
     async def send(
-        self, address: str, method: str, payload: Payload, *, at_once: bool = False
+        self,
+        address: str,
+        method: str,
+        payload: Payload,
+        *,
+        at_once: bool = False,
+        last_seconds: float | None = None,
     ) -> Payload:
         """Call a method of an agent elsewhere, arguments and result encoded.
 
         Args:
             at_once: Do not wait for what other calls wait for first.
+            last_seconds: When to give it up for good, if it is not answered by then.
+
+        Raises:
+            DeadlineExceeded: The base timeout passed, or ``last_seconds`` did.
         """
         if self.before_call is not None and not at_once:
             await self.before_call(address)
         host, port, number = split_address(address)
         try:
             link = await self._endpoint.connection(host, port)
+            if last_seconds is not None:
+                return await link.call(
+                    number, method, payload, timeout=last_seconds, acknowledge_seconds=0
+                )
             return await link.call(number, method, payload, timeout=self.call_timeout())
         except ConnectionLost as error:
             raise await self._explain(address, error) from None
@@ -260,6 +276,9 @@ class Network:
             result = await value
         except AgentErrors as errors:
             raise self._encodable(errors.failures, errors.results) from None
+        except StepOverran as error:
+            late = error.addresses
+            raise self._encodable(error.failures, error.results, late) from None
         except trio.Cancelled:
             raise
         except BaseException as error:
@@ -270,14 +289,17 @@ class Network:
         try:
             return self.codec.encode(value, root=f"the reply of {method}")
         except EncodeError as error:
-            if method == STEP_METHOD and isinstance(value, list):
+            if method in STEP_METHODS and isinstance(value, list):
                 raise self._encodable({}, value) from None
             raise AgentError.from_exception(agent.addr, error) from error
 
-    def _encodable(self, failures: Mapping[str, AgentError], results: list[Any]) -> AgentErrors:
+    def _encodable(
+        self, failures: Mapping[str, AgentError], results: list[Any], late: Sequence[str] = ()
+    ) -> AgentErrors | StepOverran:
         """A step's failures, with those added whose results cannot travel."""
         failures, kept = dict(failures), []
-        acted = [a.addr for a in self._agents[1:] if a.addr not in failures]
+        without = {*failures, *late}
+        acted = [a.addr for a in self._agents[1:] if a.addr not in without]
         for address, result in zip(acted, results, strict=False):
             try:
                 self.codec.encode(result, root="the result of act")
@@ -285,6 +307,8 @@ class Network:
                 failures[address] = AgentError.from_exception(address, error)
             else:
                 kept.append(result)
+        if late:
+            return step_overran(late, failures, kept)
         return agent_errors("failed to act", failures, kept)
 
     # ---- artifacts travel to the master

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from creamas_sc.acts import StepLimit, step_limit
 from creamas_sc.core.agent import Agent
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.environment import Environment
@@ -211,6 +212,19 @@ class EnvManager(Manager):
     async def trigger_all(self, *args: Any, **kwargs: Any) -> list[Any]:
         """Make every agent of the environment act once; see `Environment.trigger_all`."""
         return await self.env.trigger_all(*args, **kwargs)
+
+    @expose
+    async def trigger_all_within(self, seconds: float, *args: Any, **kwargs: Any) -> list[Any]:
+        """As `trigger_all`; agents that have not acted after ``seconds`` are cancelled.
+
+        Raises:
+            StepOverran: Some were; it names them, and holds what the others did.
+        """
+        token = step_limit.set(StepLimit(trio.current_time() + seconds))
+        try:
+            return await self.trigger_all(*args, **kwargs)
+        finally:
+            step_limit.reset(token)
 
     @expose
     def close(self, folder: str | None = None) -> Any:

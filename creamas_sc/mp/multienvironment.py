@@ -15,17 +15,17 @@ import anyio
 import sniffio
 import trio
 
+from creamas_sc.acts import StepLimit, step_limit
 from creamas_sc.checks import check_folder, check_int, check_kind, check_seconds, check_text
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.environment import Environment
 from creamas_sc.errors import (
     AgentError,
-    AgentErrors,
+    BadValue,
     ConnectionLost,
     NoSlaves,
     SlaveLost,
     StartError,
-    agent_errors,
 )
 from creamas_sc.home import Home, at_home, is_ctrl_c, own_home, sync_or_coro
 from creamas_sc.identity import Membership, membership
@@ -34,6 +34,7 @@ from creamas_sc.mp.managers import SPAWN_INDEX
 from creamas_sc.mp.records import Records
 from creamas_sc.mp.restarter import Restarter
 from creamas_sc.mp.slaves import Slave, Slaves
+from creamas_sc.mp.step import Step, take_turn
 from creamas_sc.mp.timeouts import base_timeout, call_timeout
 from creamas_sc.receipt import Receipt, Restart
 from creamas_sc.restarts import Mode, RestartPolicy
@@ -416,33 +417,61 @@ class MultiEnvironment:
             NoSlaves: There are none; was `spawn_slaves` awaited?
         """
         slaves = self._need_slaves("trigger_all")
-        async with self._step_lock:
-            self._step_artifacts = {}
-            try:
-                return await self._step(slaves, args, kwargs)
-            finally:
-                published, self._step_artifacts = self._step_artifacts, None
-                for slave in slaves:
-                    for artifact in published.get(slave.base_url, ()):
-                        self._take_artifact(slave.base_url, artifact)
+        await take_turn(self._step_lock)
+        self._step_artifacts = {}
+        try:
+            return await self._step(slaves, args, kwargs)
+        finally:
+            self._step_lock.release()
+            published, self._step_artifacts = self._step_artifacts, None
+            for slave in slaves:
+                for artifact in published.get(slave.base_url, ()):
+                    self._take_artifact(slave.base_url, artifact)
+
+    @at_home
+    async def trigger_all_within(
+        self, seconds: float, *args: Any, on_overrun: str = "cancel", **kwargs: Any
+    ) -> list[Any]:
+        """Make every agent act once, in a limited time; what was done in time is not lost.
+
+        When the time is up, the acts that go on are cancelled, and those not begun are left out. A
+        slave that has not confirmed that 0.4 seconds later, as one whose agent computes without
+        ever waiting cannot, counts as late with all its agents.
+
+        Args:
+            seconds: How long the step may take, the wait for steps before it included.
+            *args, **kwargs: Passed to each ``act``.
+            on_overrun: What becomes of a slave that does not confirm: "cancel", nothing more;
+                "kill", it is ended as if it had been lost, with what the restart policy says.
+
+        Returns:
+            As `trigger_all`, where all were in time.
+
+        Raises:
+            StepOverran: Some were not: ``addresses`` names them, and ``results`` and ``failures``
+                hold what the others did.
+            DeadlineExceeded: It was never this step's turn; nobody acted.
+            AgentErrors, SlaveLost, NoSlaves: As of `trigger_all`.
+        """
+        check_seconds(seconds, endless=False)
+        if on_overrun not in ("cancel", "kill"):
+            raise BadValue(f'on_overrun must be "cancel" or "kill", not {on_overrun!r}')
+        limit = StepLimit(trio.current_time() + seconds, kill=on_overrun == "kill")
+        token = step_limit.set(limit)
+        try:
+            return await self.trigger_all(*args, **kwargs)
+        finally:
+            step_limit.reset(token)
 
     async def _step(
         self, slaves: Sequence[Slave], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> list[Any]:
-        failures: dict[str, AgentError] = {}
-
-        async def step(slave: Slave) -> list[Any]:
-            try:
-                return await self._call(slave, "trigger_all", args, kwargs)  # type: ignore[no-any-return]
-            except AgentErrors as errors:
-                failures.update(errors.failures)
-                return errors.results
-
-        results = [r for part in await self._on_slaves(slaves, step) for r in part]
-        await self._take_checkpoints(slaves)
-        if failures:
-            raise agent_errors("failed to act", failures, results)
-        return results
+        step = Step(self._call)
+        parts = await self._on_slaves(slaves, lambda slave: step.ask(slave, args, kwargs))
+        await self._take_checkpoints([slave for slave in slaves if slave not in step.silent])
+        if step.silent and step.limit.kill:
+            await self._slaves.end_silent(step.silent)
+        return step.outcome(slaves, [result for part in parts for result in part])
 
     # ---- connections
 
@@ -721,10 +750,14 @@ class MultiEnvironment:
         method: str,
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
+        last_seconds: float | None = None,
     ) -> Any:
         """Call a slave's manager."""
+        net = self._env._net
+        payload = net.codec.encode((args, dict(kwargs or {})))
         try:
-            return await self._env._net.call_agent(slave.address, method, args, dict(kwargs or {}))
+            answer = await net.send(slave.address, method, payload, last_seconds=last_seconds)
+            return net.codec.decode(answer)
         except ConnectionLost as error:
             if self._cause is not None:
                 raise self._caused() from error

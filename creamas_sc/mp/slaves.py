@@ -54,6 +54,7 @@ class Slave:
         agents: How many agents were spawned into it.
         gone: Set when its process has ended; ``exit`` then tells how, None where unknown.
         reported: Its loss was raised to a caller; from then on the others go on without it.
+        silent: It is being ended because it did not answer in a step's time.
         incarnation: How often it was started again; ``before`` is what it was before that.
         known: Whether the supervisor can tell of it: not while it is being started again.
     """
@@ -65,6 +66,7 @@ class Slave:
     gone: trio.Event = field(default_factory=trio.Event)
     exit: Told | None = None
     reported: bool = False
+    silent: bool = False
     incarnation: int = 0
     before: Slave | None = None
     known: bool = True
@@ -75,13 +77,13 @@ class Slave:
         self.before.before = None
         self.pid, self.incarnation = pid, self.incarnation + 1
         self.gone, self.exit = trio.Event(), None
-        self.reported, self.known = False, True
+        self.reported, self.silent, self.known = False, False, True
 
     @property
     def in_order(self) -> bool:
         """Whether it has ended by itself, without failing."""
         told = self.exit or _UNKNOWN_EXIT
-        return told["exit_code"] == 0 and not told["error"]
+        return told["exit_code"] == 0 and not told["error"] and not self.silent
 
     @property
     def address(self) -> str:
@@ -100,6 +102,8 @@ class Slave:
         else:
             how = "ended"
         why = f": {told['error']}" if told["error"] else ""
+        if self.silent:
+            why = ", as it did not answer when a step's time was up"
         return f"the slave {self.base_url} (pid {self.pid}) {how}{why}"
 
     def lost(self) -> SlaveLost:
@@ -362,12 +366,23 @@ class Slaves:
             return
         slave.exit = told
         slave.gone.set()
-        if not told["expected"]:
+        if slave.silent or not told["expected"]:
             log.warning("%s", slave.end())
             if self.on_loss is not None:
                 self.on_loss(slave)
             if self.restarter is not None:
                 self.restarter.lose(slave)
+
+    async def end_silent(self, slaves: Sequence[Slave]) -> None:
+        """End slaves that do not answer; what follows is what follows from a loss."""
+        for slave in slaves:
+            slave.silent = slave.reported = True
+        with trio.move_on_after(LADDER_SECONDS):
+            try:
+                assert self.supervisor is not None
+                await self.supervisor.stop([slave.slot for slave in slaves], 0.0, pack(None))
+            except ConnectionLost:
+                return  # the supervisor is gone, and its slaves with it
 
     async def wait_for(self, address: str) -> None:
         """Wait until the slave at ``address`` is back, where it is to come back.

@@ -24,6 +24,7 @@ from creamas_sc.errors import (
     ProtocolError,
     from_wire,
 )
+from creamas_sc.wire.cancelling import ACKNOWLEDGE_SECONDS, confirms
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import MAX_FRAME_BYTES, Buffer, Frame, FrameReader, Kind, encode_frame
 from creamas_sc.wire.handshake import Handshake
@@ -32,8 +33,6 @@ __all__ = ["BlockingConnection"]
 
 log = logging.getLogger(__name__)
 
-# How long a cancelled call waits for the callee to confirm, in seconds (design: promise 3).
-ACKNOWLEDGE_SECONDS = 0.4
 HANDSHAKE_BYTES = 4096
 READ_BYTES = 1 << 18
 CALL_ID_MASK = (1 << 32) - 1
@@ -178,7 +177,8 @@ class BlockingConnection:
             return self._told()
         raise DeadlineExceeded(
             f"{method} of {self.name} did not finish in {timeout:g} s",
-            acknowledged=acknowledged,
+            acknowledged=acknowledged and confirms(self._answer, self._codec),
+            addresses=[target] if isinstance(target, str) else [],
         )
 
     def _answered(self) -> bool:

@@ -11,7 +11,6 @@ import itertools
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import anyio
@@ -30,6 +29,12 @@ from creamas_sc.errors import (
     from_wire,
     to_wire,
 )
+from creamas_sc.wire.cancelling import (
+    ACKNOWLEDGE_SECONDS,
+    ServedCall,
+    confirms,
+    served_call,
+)
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Frame, FrameReader, Kind, encode_frame
 
@@ -37,8 +42,6 @@ __all__ = ["Connection", "Request", "payload_size"]
 
 log = logging.getLogger(__name__)
 
-# How long a cancelled call waits for the callee to confirm, in seconds (design: promise 3).
-ACKNOWLEDGE_SECONDS = 0.4
 # Time to write out what is queued when a connection is closed, in seconds.
 FLUSH_SECONDS = 0.5
 READ_BYTES = 1 << 18
@@ -51,10 +54,6 @@ MAX_CALLS_IN_FLIGHT = 100_000
 # Of calls refused to a peer that reads none of its answers; it gets no more chances then.
 MAX_UNREAD_REFUSALS = 100_000
 CALL_ID_MASK = (1 << 32) - 1
-
-
-# Whether the running task serves a call.
-in_served_call: ContextVar[bool] = ContextVar("in_served_call", default=False)
 
 
 class Request(NamedTuple):
@@ -181,7 +180,7 @@ class Connection:
         finally:
             self.abort()
             # Who closes from within a call that it serves is itself part of what ends.
-            if self._tasks is not None and not in_served_call.get():
+            if self._tasks is not None and served_call.get() is None:
                 with anyio.CancelScope(shield=True):
                     await self.closed.wait()
 
@@ -225,11 +224,13 @@ class Connection:
         payload: Payload,
         *,
         timeout: float | None = None,
+        acknowledge_seconds: float = ACKNOWLEDGE_SECONDS,
     ) -> Payload:
         """Call ``method`` of the peer's ``target`` and return its answer.
 
         Args:
             timeout: Seconds this call may take; the caller's own cancel scopes count too.
+            acknowledge_seconds: How long the peer has to confirm, once the timeout has passed.
 
         Raises:
             ConnectionLost: The connection ended.
@@ -246,7 +247,7 @@ class Connection:
         meta = msgpack.packb((target, method, _remaining(deadline, timeout)))
         try:
             self._send(encode_frame(Kind.REQUEST, call_id, meta, payload.body, payload.parts))
-            await self._reply_to(call_id, slot, timeout, method)
+            await self._reply_to(call_id, slot, timeout, method, acknowledge_seconds)
         finally:
             del self._pending[call_id]
         try:
@@ -271,7 +272,12 @@ class Connection:
         )
 
     async def _reply_to(
-        self, call_id: int, slot: _Slot, timeout: float | None, method: str
+        self,
+        call_id: int,
+        slot: _Slot,
+        timeout: float | None,
+        method: str,
+        acknowledge_seconds: float,
     ) -> None:
         """Wait until ``slot`` is filled; a wait that is given up cancels the peer's work."""
         try:
@@ -281,11 +287,11 @@ class Connection:
             with anyio.move_on_after(timeout):
                 await slot.done.wait()
         except anyio.get_cancelled_exc_class():
-            await self._cancel(call_id, slot)
+            await self._cancel(call_id, slot, ACKNOWLEDGE_SECONDS)
             raise
         if slot.done.is_set():
             return
-        acknowledged = await self._cancel(call_id, slot)
+        acknowledged = await self._cancel(call_id, slot, acknowledge_seconds)
         if slot.frame is None or slot.frame.kind is not Kind.REPLY:
             raise DeadlineExceeded(
                 f"{method} of {self.name} did not finish in {timeout:g} s",
@@ -293,14 +299,17 @@ class Connection:
                 addresses=[self.name],
             )
 
-    async def _cancel(self, call_id: int, slot: _Slot) -> bool:
+    async def _cancel(self, call_id: int, slot: _Slot, seconds: float) -> bool:
         """Ask the peer to cancel a call; whether it confirmed within the bound."""
-        if self._over:
-            return False
-        self._send(encode_frame(Kind.CANCEL, call_id))
-        with anyio.move_on_after(ACKNOWLEDGE_SECONDS, shield=True):
-            await slot.done.wait()
-        return slot.frame is not None
+        if not self._over:
+            self._send(encode_frame(Kind.CANCEL, call_id))
+            with anyio.move_on_after(seconds, shield=True):
+                await slot.done.wait()
+        acknowledged = confirms(slot.frame, self._codec)
+        served = served_call.get()
+        if not acknowledged and served is not None:
+            served.unconfirmed.append(self.name)
+        return acknowledged
 
     def _answer(self, frame: Frame | None) -> Payload:
         if frame is None:
@@ -435,7 +444,8 @@ class Connection:
         self, call_id: int, request: Request, answer: Awaitable[Payload], scope: anyio.CancelScope
     ) -> None:
         """Await the answer to one of the peer's calls, within the call's deadline, and send it."""
-        in_served_call.set(True)
+        served = ServedCall()
+        served_call.set(served)
         try:
             with scope:
                 if request.remaining is not None:
@@ -453,7 +463,8 @@ class Connection:
         finally:
             self._serving.pop(call_id, None)
         ended = f"{request.method} was cancelled, or its time ran out"
-        self._fail(call_id, DeadlineExceeded(ended, acknowledged=True))
+        late = served.unconfirmed
+        self._fail(call_id, DeadlineExceeded(ended, acknowledged=not late, addresses=late))
 
     async def _wait_to_take_up(self, answer: Awaitable[Payload]) -> None:
         try:

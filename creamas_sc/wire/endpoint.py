@@ -17,8 +17,9 @@ from anyio.abc import SocketListener, SocketStream, TaskGroup, TaskStatus
 
 from creamas_sc.checks import check_text
 from creamas_sc.errors import ConnectionLost, HandshakeError, ProtocolError, StartError
+from creamas_sc.wire.cancelling import served_call
 from creamas_sc.wire.codec import Codec, Payload
-from creamas_sc.wire.connection import Connection, Handler, in_served_call
+from creamas_sc.wire.connection import Connection, Handler
 from creamas_sc.wire.frames import Frame, FrameReader
 from creamas_sc.wire.handshake import Handshake, Identity
 
@@ -124,7 +125,7 @@ class Endpoint:
                     closing.start_soon(link.aclose)
             if self._tasks is not None and self._ended is not None:
                 self._tasks.cancel_scope.cancel()
-                if not in_served_call.get():
+                if served_call.get() is None:
                     await self._ended.wait()
 
     def drop(self, url: str) -> None:

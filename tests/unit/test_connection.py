@@ -28,8 +28,9 @@ from creamas_sc.errors import (
     SlaveLost,
 )
 from creamas_sc.wire import connection as connection_module
+from creamas_sc.wire.cancelling import ACKNOWLEDGE_SECONDS
 from creamas_sc.wire.codec import Payload
-from creamas_sc.wire.connection import ACKNOWLEDGE_SECONDS, HIGH_WATER_BYTES, Connection, Request
+from creamas_sc.wire.connection import HIGH_WATER_BYTES, Connection, Request
 from creamas_sc.wire.frames import Frame, FrameReader, Kind, encode_frame
 from tests.streams import (
     BOUND_SECONDS,

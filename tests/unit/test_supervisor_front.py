@@ -12,8 +12,9 @@ import pytest
 import trio
 
 from creamas_sc.errors import BadArguments, CallRefused, DecodeError, UnknownSimulation
+from creamas_sc.wire.cancelling import ServedCall, served_call
 from creamas_sc.wire.codec import Codec
-from creamas_sc.wire.connection import Connection, in_served_call
+from creamas_sc.wire.connection import Connection
 from creamas_sc.wire.frames import FrameReader
 from creamas_sc.wire.streams import ConnectedStream
 from supervisor.front import Front, Method, PlainCodec, start_apart
@@ -110,16 +111,17 @@ def test_a_plain_codec_carries_plain_values() -> None:
 
 
 async def test_a_task_that_is_started_apart_has_nothing_of_the_call() -> None:
-    seen = []
+    seen: list[ServedCall | None] = []
 
     async def look() -> None:
-        seen.append(in_served_call.get())
+        seen.append(served_call.get())
 
-    token = in_served_call.set(True)
+    served = ServedCall()
+    token = served_call.set(served)
     try:
         async with trio.open_nursery() as nursery:
             start_apart(nursery, look)
             nursery.start_soon(look)
     finally:
-        in_served_call.reset(token)
-    assert sorted(seen) == [False, True]
+        served_call.reset(token)
+    assert set(seen) == {None, served}
