@@ -453,7 +453,7 @@ class MultiEnvironment:
             DeadlineExceeded: It was never this step's turn; nobody acted.
             AgentErrors, SlaveLost, NoSlaves: As of `trigger_all`.
         """
-        check_seconds(seconds, endless=False)
+        check_seconds(seconds, "seconds", endless=False)
         if on_overrun not in ("cancel", "kill"):
             raise BadValue(f'on_overrun must be "cancel" or "kill", not {on_overrun!r}')
         limit = StepLimit(trio.current_time() + seconds, kill=on_overrun == "kill")

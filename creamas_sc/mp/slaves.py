@@ -56,7 +56,8 @@ class Slave:
         reported: Its loss was raised to a caller; from then on the others go on without it.
         silent: It is being ended because it did not answer in a step's time.
         incarnation: How often it was started again; ``before`` is what it was before that.
-        known: Whether the supervisor can tell of it: not while it is being started again.
+        known: Whether the supervisor can tell of it: not once its end was answered, nor while it is
+            being started again.
     """
 
     slot: str
@@ -377,12 +378,10 @@ class Slaves:
         """End slaves that do not answer; what follows is what follows from a loss."""
         for slave in slaves:
             slave.silent = slave.reported = True
-        with trio.move_on_after(LADDER_SECONDS):
-            try:
-                assert self.supervisor is not None
-                await self.supervisor.stop([slave.slot for slave in slaves], 0.0, pack(None))
-            except ConnectionLost:
-                return  # the supervisor is gone, and its slaves with it
+        await self._undo([slave.slot for slave in slaves])
+        for slave in slaves:
+            if slave.silent:  # else: it is back already
+                slave.known = False
 
     async def wait_for(self, address: str) -> None:
         """Wait until the slave at ``address`` is back, where it is to come back.

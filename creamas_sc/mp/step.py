@@ -39,13 +39,13 @@ async def take_turn(lock: trio.Lock) -> None:
     """Acquire the step lock, within the step's own limit.
 
     Raises:
-        DeadlineExceeded: The steps before took all of the time.
+        DeadlineExceeded: No time is left then.
     """
     with trio.move_on_at(step_limit.get().deadline):
         await lock.acquire()
         return
     raise DeadlineExceeded(
-        "the steps before took all of this one's time", acknowledged=True, may_have_run=False
+        "the step's time was up before it was its turn", acknowledged=True, may_have_run=False
     )
 
 

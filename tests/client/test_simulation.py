@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from decimal import Decimal
 from typing import Any
 
@@ -20,6 +22,7 @@ from creamas_sc.errors import (
     NoSlaves,
     NotExposed,
     SlaveLost,
+    StepOverran,
     UnknownAgent,
 )
 from tests.client.works import Point, Sketch, Stranger
@@ -241,3 +244,39 @@ async def test_the_last_event(kind: str, named: Named) -> None:
         await client.close(sim.name)
         told = [name async for _, name, _ in events]
         assert set(told) <= {"steps"}
+
+
+@each_client
+async def test_a_step_in_a_limited_time(kind: str, named: Named) -> None:
+    async with studio(kind, named, slaves=2) as sim:
+        first, second = await sim.get_addrs()
+        await sim.spawn(PAINTER, addr=first)
+        _, late = await sim.spawn(f"{SOCIETY}:Sleeper", addr=first)
+        _, failed = await sim.spawn(f"{SOCIETY}:Failing", "act", addr=second)
+        with pytest.raises(StepOverran, match="1 of the agents") as caught:
+            await sim.trigger_all_within(0.2)
+        assert (caught.value.addresses, caught.value.acknowledged) == ([late], True)
+        assert caught.value.results == [((), {})]
+        assert list(caught.value.failures) == [failed]
+        assert "KeyError" in caught.value.failures[failed].traceback_text
+        with pytest.raises(BadValue, match="on_overrun"):
+            await sim.trigger_all_within(1, on_overrun="forget")
+
+
+@each_client
+async def test_a_silent_slave(kind: str, named: Named) -> None:
+    """What a stopped process has not confirmed, nobody says that it has."""
+    async with studio(kind, named, slaves=2) as sim:
+        first, second = await sim.get_addrs()
+        painter, _ = await sim.spawn(PAINTER, addr=first)
+        await sim.spawn(PAINTER, addr=second)
+        pid = await painter.pid()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(StepOverran, match="1 of the slaves") as caught:
+                await sim.trigger_all_within(0.2)
+            assert (caught.value.addresses, caught.value.acknowledged) == ([first], False)
+            assert caught.value.results == [((), {})]
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert await sim.trigger_all() == [((), {})] * 2

@@ -7,7 +7,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from creamas_sc.client import SyncClient, connect_sync
@@ -37,11 +38,20 @@ def daemon_killed(when: str, number: int, folder: Path) -> Figures:
             if work is not None:
                 work.join(CALL_SECONDS)
                 assert not work.is_alive(), "the client hangs"
+    with running(name, folder):
+        pass
+    return {"seconds": seconds}
+
+
+@contextmanager
+def running(name: str, folder: Path) -> Iterator[None]:
+    """A daemon of that name within the block, and its orderly end."""
+    command = [sys.executable, "-m", "supervisor.cli", "run", "--daemon", name]
     with Scene(command, folder) as scene:
         scene.read_until(".sock\n")
+        yield
         scene.process.send_signal(signal.SIGTERM)
         assert scene.process.wait(STOP_SECONDS) == 0
-    return {"seconds": seconds}
 
 
 def _begin(client: SyncClient, when: str) -> threading.Thread | None:

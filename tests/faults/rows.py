@@ -2,6 +2,7 @@
 
 from tests.faults import (
     row_cycles,
+    row_deadlines,
     row_deaths,
     row_restarts,
     row_signals,
@@ -12,6 +13,7 @@ from tests.faults import (
 
 __all__ = [
     "row_cycles",
+    "row_deadlines",
     "row_deaths",
     "row_restarts",
     "row_signals",

@@ -280,6 +280,73 @@ async def test_an_act_that_suspends_costs_one_task(monkeypatch: pytest.MonkeyPat
     assert spawned.count == 10
 
 
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    token = acts.step_limit.set(acts.StepLimit(trio.current_time() + seconds))
+    yield
+    acts.step_limit.reset(token)
+
+
+async def test_a_limit_cuts_off_what_is_not_done(autojump_clock: MockClock) -> None:
+    cancelled: list[int] = []
+
+    async def act(agent: int) -> int:
+        try:
+            await trio.sleep(agent)
+        except trio.Cancelled:
+            cancelled.append(agent)
+            raise
+        if agent == 1:
+            raise ValueError(agent)
+        return agent
+
+    began = trio.current_time()
+    with limited(2.5):
+        results, failures = await run_acts([0, 9, 1, 2, 3], act)
+    assert trio.current_time() - began == pytest.approx(2.5)
+    assert results == [0, None, None, 2, None]
+    assert {position: type(error) for position, error in failures.items()} == {
+        1: acts.Unfinished,
+        2: ValueError,
+        4: acts.Unfinished,
+    }
+    assert sorted(cancelled) == [3, 9]
+
+
+async def test_a_limit_leaves_out_those_that_have_not_begun(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    ticks = iter(range(10**9))
+    monkeypatch.setattr(acts, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    begun: list[int] = []
+
+    async def act(agent: int) -> int:
+        begun.append(agent)
+        autojump_clock.jump(1)
+        return agent
+
+    with limited(100.5):
+        results, failures = await run_acts(range(1000), act)
+    assert len(results) == 1000
+    assert begun == list(range(len(begun)))
+    assert 100 <= len(begun) < 1000
+    assert sorted(failures) == list(range(len(begun), 1000))
+
+
+async def test_a_step_within_its_limit(autojump_clock: MockClock) -> None:
+    with limited(10):
+        assert await run_acts(range(5), after_a_sleep) == ([0, 2, 4, 6, 8], {})
+
+
+async def test_the_callers_own_cancellation_goes_before_a_limit(autojump_clock: MockClock) -> None:
+    async def act(agent: int) -> None:
+        await trio.sleep(100)
+
+    with limited(10), trio.move_on_after(1) as scope:
+        await run_acts(range(3), act)
+    assert scope.cancelled_caught
+
+
 async def test_acts_of_one_worker_share_its_context() -> None:
     seen = contextvars.ContextVar[int]("seen", default=-1)
 

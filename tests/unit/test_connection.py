@@ -365,6 +365,55 @@ async def test_a_timeout_that_the_callee_shields_from(autojump_clock: MockClock)
     assert caught.value.addresses == ["far"]
 
 
+async def test_who_further_on_has_not_confirmed_is_told(autojump_clock: MockClock) -> None:
+    class Relay(Service):
+        async def relay(self, method: str, seconds: float) -> Any:
+            async with trio.open_nursery() as nursery:  # what it starts serves the call, too
+                nursery.start_soon(ask, onwards, method, seconds)
+
+    async with joined(Service()) as (onwards, _), wired(Relay()) as (bare, _):
+        for call_id, method in enumerate(("sleep", "shield"), start=1):
+            meta = msgpack.packb((None, "relay", 3.0))
+            body = CODEC.encode((method, 20)).body
+            await bare.send(b"".join(encode_frame(Kind.REQUEST, call_id, meta, body)))
+            (frame,) = await _read_frames(bare, 1)
+            told = errors.from_wire(CODEC.decode(Payload(frame.body)))
+            assert isinstance(told, DeadlineExceeded)
+            assert told.acknowledged == (method == "sleep")
+            assert told.addresses == ([] if told.acknowledged else ["far"])
+
+
+async def test_a_confirmation_that_somebody_further_on_did_not_give(
+    autojump_clock: MockClock,
+) -> None:
+    async def unsure(request: Request) -> Payload:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise DeadlineExceeded("cancelled", acknowledged=False)
+
+    async with joined(unsure) as (near, _):
+        with pytest.raises(DeadlineExceeded) as caught:
+            await ask(near, "anything", timeout=1)
+        assert not caught.value.acknowledged
+
+
+async def test_a_call_that_is_given_up_at_once_is_cancelled_all_the_same(
+    autojump_clock: MockClock,
+) -> None:
+    service = Service()
+    async with joined(service) as (near, _):
+        began = trio.current_time()
+        with pytest.raises(DeadlineExceeded) as caught:
+            await near.call(None, "shield", CODEC.encode((20,)), timeout=3, acknowledge_seconds=0)
+        assert trio.current_time() - began == pytest.approx(3)
+        assert not caught.value.acknowledged
+        with pytest.raises(DeadlineExceeded):
+            await near.call(None, "sleep", CODEC.encode(()), timeout=3, acknowledge_seconds=0)
+        await trio.testing.wait_all_tasks_blocked()
+        assert service.cancelled == ["sleep"]
+
+
 async def test_a_reply_within_the_acknowledgements_bound_counts(autojump_clock: MockClock) -> None:
     async with joined(Service()) as (near, _):
         late = 1 + ACKNOWLEDGE_SECONDS / 2

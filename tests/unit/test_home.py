@@ -329,3 +329,34 @@ async def test_own_home_takes_calls_from_threads() -> None:
         assert there == threading.get_ident()
     with pytest.raises(RuntimeError, match="the home loop is closed"):
         await trio.to_thread.run_sync(home.call_sync, Work().where)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_callers_deadline_crosses_as_seconds(backend: str) -> None:
+    home = portal_home()
+    left: list[float] = []
+
+    async def look() -> None:
+        left.append(trio.current_effective_deadline() - trio.current_time())
+
+    async def main() -> None:
+        with anyio.fail_after(50):
+            await home.call(look)
+        await home.call(look)
+
+    anyio.run(main, backend=backend)
+    assert 40 < left[0] <= 50
+    assert left[1] == float("inf")
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_deadline_that_home_sees_first_is_the_callers(backend: str) -> None:
+    work = Work()
+
+    async def main() -> None:
+        with anyio.move_on_after(0.05) as scope:
+            await portal_home().call(work.sleep)
+        assert scope.cancelled_caught
+
+    anyio.run(main, backend=backend)
+    assert work.cancelled
