@@ -1,0 +1,33 @@
+"""A script with slaves, seen from outside: ``python -m tests.benchmarks.child SYSTEM SLAVES T0``.
+
+Prints, as one line of JSON, seconds from T0 (of `time.monotonic`) until its slaves have answered,
+and from its further marks until then; ends when its input does.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from tests.benchmarks.systems import make
+
+
+def main() -> None:
+    """Start, tell, wait, stop."""
+    name, slaves, began = sys.argv[1:]
+    system = make(name, int(slaves))
+
+    async def ready() -> None:
+        await system.start()
+        now = time.monotonic()
+        told = {mark: now - at for mark, at in {"exec": float(began), **system.marks}.items()}
+        print(str(told).replace("'", '"'), flush=True)
+        sys.stdin.read()
+        await system.stop()
+
+    system.setup()
+    system.run(ready)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""The benchmarks run, at sizes that say nothing of speed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.measures import Figure
+from tests.benchmarks.table import ROWS, table
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 120
+
+
+def test_it_measures_steps_and_calls(tmp_path: Path) -> None:
+    out = tmp_path / "figures.jsonl"
+    command = [sys.executable, "-m", "tests.benchmarks", "w3", "w5", "--tiny", "--rounds", "1"]
+    command += ["--systems", "trio,fork,sockets", "--json", str(out)]
+    done = subprocess.run(
+        command, cwd=ROOT, check=True, timeout=SECONDS, stdout=subprocess.PIPE, text=True
+    )
+    figures = [Figure.from_json(line) for line in out.read_text().splitlines()]
+    assert {(f.workload, f.system) for f in figures} == {
+        ("w3", "trio"),
+        ("w3", "fork"),
+        ("w5", "trio"),
+        ("w5", "sockets"),
+    }
+    assert all(f.value > 0 for f in figures)
+    assert "| W5 latency p50 where=across | trio |" in done.stdout
+
+
+@pytest.mark.parametrize(("better", "verdict"), [(1.01, "yes"), (0.99, "no")])
+def test_each_row_is_judged_by_its_ratio(better: float, verdict: str) -> None:
+    figures = []
+    for row in (row for row in ROWS if row.limit):
+        value = 2 * row.reach * (1 / better if row.less else better)
+        for system, each in ((row.forms[0], value), (row.limit, 2.0)):
+            _, workload, metric, *params = row.key(system)
+            figures.append(Figure(system, workload, metric, each, "", dict(params)))
+    rows = table(figures).split("\n\n")[0].splitlines()[2:]
+    assert rows
+    assert all(line.endswith(f"| {verdict} |") for line in rows), rows

@@ -1,0 +1,243 @@
+"""The workloads W1 to W9, written once for every system."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tests.benchmarks.adapter import Adapter
+from tests.benchmarks.matter import burn
+from tests.benchmarks.measures import Memory, memory, percentile
+
+__all__ = ["WORKLOADS", "Report", "Sizes"]
+
+SETTLE_SECONDS = 0.5
+WARM_CALLS = 100
+
+# Called with a metric, its value, its unit, and what tells it from others of that metric.
+Report = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything.
+
+    Attributes:
+        cold: W1 and W8: numbers of slaves.
+        one_by_one, spawn: W2: agents, alone and at once.
+        agents, steps: W3: sizes of the society, and how many steps at each.
+        many, many_steps: W3: agents that return their arguments, or wait; steps.
+        burns, burn_steps, burn_rounds: W4.
+        callers, calls, alone: W5: callers, calls of each, calls of the lone one.
+        connected, degree: W6: agents, connections of each.
+        big, small: W7: artifacts of 1 MiB and 64 KiB.
+        remembered: W9: agents.
+    """
+
+    cold: tuple[int, ...] = (4, 8)
+    one_by_one: int = 200
+    spawn: tuple[int, ...] = (1_000, 10_000)
+    agents: tuple[int, ...] = (100, 1_000, 10_000)
+    steps: tuple[int, ...] = (200, 50, 10)
+    many: int = 10_000
+    many_steps: int = 5
+    burns: int = 100
+    burn_steps: int = 5
+    burn_rounds: int = 5
+    callers: int = 100
+    calls: int = 50
+    alone: int = 2_000
+    connected: int = 10_000
+    degree: int = 10
+    big: int = 100
+    small: int = 500
+    remembered: int = 10_000
+
+
+FULL = Sizes()
+TINY = Sizes(
+    cold=(1,),
+    one_by_one=2,
+    spawn=(10,),
+    agents=(4, 10),
+    steps=(2, 2),
+    many=10,
+    many_steps=2,
+    burns=2,
+    burn_steps=1,
+    burn_rounds=1,
+    callers=3,
+    calls=2,
+    alone=20,
+    connected=10,
+    degree=2,
+    big=2,
+    small=2,
+    remembered=10,
+)
+
+
+@contextmanager
+def _timed() -> Iterator[list[float]]:
+    """Appends the seconds of its block to the list that it gives."""
+    took: list[float] = []
+    began = time.perf_counter()
+    yield took
+    took.append(time.perf_counter() - began)
+
+
+async def w2(system: Adapter, report: Report, sizes: Sizes) -> None:
+    """Spawning: one by one, many at once, and one by one beside many."""
+    await system.start()
+    with _timed() as took:
+        for _ in range(sizes.one_by_one):
+            await system.spawn_one("Counter")
+    report("spawn one by one", sizes.one_by_one / took[0], "agents/s")
+    for n in sizes.spawn:
+        with _timed() as took:
+            addrs = await system.spawn("Counter", n)
+        assert len(set(addrs)) == n
+        report("spawn_n", n / took[0], "agents/s", n=n)
+    with _timed() as took:
+        for _ in range(sizes.one_by_one):
+            await system.spawn_one("Counter")
+    report("spawn one by one, late", sizes.one_by_one / took[0], "agents/s")
+    await system.stop()
+
+
+async def w3(system: Adapter, report: Report, sizes: Sizes) -> None:
+    """Steps: `trigger_all`, all results in the master when it returns."""
+    await system.start()
+    there = 0
+    for n, steps in zip(sizes.agents, sizes.steps, strict=True):
+        await system.spawn("Counter", n - there)
+        there = n
+        await _steps(system, report, steps, "acts", n)
+    await system.stop()
+    for kind, metric, args in (
+        ("Echo", "acts, default", ()),
+        ("Echo", "acts, default, two arguments", (7, "red")),
+        ("Pausing", "acts that wait", ()),
+    ):
+        await system.start()
+        await system.spawn(kind, sizes.many)
+        results = await _steps(system, report, sizes.many_steps, metric, sizes.many, *args)
+        if kind == "Echo":
+            assert results[-1] == (args, {})
+        await system.stop()
+
+
+async def _steps(
+    system: Adapter, report: Report, steps: int, metric: str, n: int, *args: Any
+) -> list[Any]:
+    results = await system.trigger_all(*args)  # the first one warms up
+    took = []
+    for _ in range(steps):
+        with _timed() as took_one:
+            results = await system.trigger_all(*args)
+        took += took_one
+        assert len(results) == n
+    report(metric, n * steps / sum(took), "acts/s", n=n)
+    report(f"step, {metric}", percentile(took, 50) * 1e3, "ms", n=n)
+    return results
+
+
+async def w4(system: Adapter, report: Report, sizes: Sizes) -> None:
+    """Efficiency: a millisecond an act, against the same work in a plain loop, per slave."""
+    await system.start()
+    await system.spawn("Burner", sizes.burns)
+    await system.trigger_all()
+    shares = []
+    for _ in range(sizes.burn_rounds):
+        with _timed() as plain:
+            for _ in range(sizes.burns * sizes.burn_steps):
+                burn()
+        with _timed() as took:
+            for _ in range(sizes.burn_steps):
+                await system.trigger_all()
+        shares.append(plain[0] / took[0] / system.slaves)
+    report("efficiency", percentile(shares, 50), "of 1")
+    await system.stop()
+
+
+async def w5(system: Adapter, report: Report, sizes: Sizes) -> None:
+    """Calls from agent to agent, between slaves and inside one."""
+    await system.start()
+    for where in ("across", "inside"):
+        try:
+            await system.setup_calls(sizes.callers, where == "inside")
+        except NotImplementedError:
+            continue
+        await system.run_calls(2)
+        with _timed() as took:
+            await system.run_calls(sizes.calls)
+        report("calls", sizes.callers * sizes.calls / took[0], "calls/s", where=where)
+        await system.latencies(WARM_CALLS)
+        alone = await system.latencies(sizes.alone)
+        report("latency p50", percentile(alone, 50) * 1e6, "us", where=where)
+        report("latency p99", percentile(alone, 99) * 1e6, "us", where=where)
+    await system.stop()
+
+
+async def w6(system: Adapter, report: Report, sizes: Sizes) -> None:
+    """A social network: addresses, then connections there and back."""
+    n, degree = sizes.connected, sizes.degree
+    await system.start()
+    await system.spawn("Counter", n)
+    with _timed() as took:
+        addrs = await system.get_agents()
+    report("get_agents", took[0], "s")
+    assert len(set(addrs)) == n
+    network = {
+        addr: [(addrs[(i + 997 * j + 1) % n], {"w": 0.5}) for j in range(degree)]
+        for i, addr in enumerate(addrs)
+    }
+    with _timed() as took:
+        made = await system.create_connections(network)
+    report("create_connections", took[0], "s")
+    assert sum(map(sum, made)) == len(made) * len(made[0])
+    with _timed() as took:
+        got = await system.get_connections()
+    report("get_connections", took[0], "s")
+    assert len(got) == n
+    assert got[-1][1]
+    await system.stop()
+
+
+async def w7(system: Adapter, report: Report, sizes: Sizes) -> None:
+    """Large values: an agent has another slave's agent judge an artifact."""
+    await system.start()
+    await system.setup_calls(1, False)
+    for kind in ("numpy", "bytes"):
+        for nbytes, times in ((1 << 20, sizes.big), (1 << 16, sizes.small)):
+            await system.payload(kind, nbytes, 5)
+            took = await system.payload(kind, nbytes, times)
+            report("throughput", nbytes * times / took / 1e6, "MB/s", kind=kind, KiB=nbytes >> 10)
+    await system.stop()
+
+
+async def w9(system: Adapter, report: Report, sizes: Sizes) -> None:
+    """Memory: of an idle slave, and of an agent."""
+    await system.start()
+    pids = await system.slave_pids()
+    idle = _settled(pids)
+    report("idle slave, PSS", sum(m.pss for m in idle) / len(idle) / 1024, "MiB")
+    report("idle slave, own", sum(m.own for m in idle) / len(idle) / 1024, "MiB")
+    await system.spawn("Counter", sizes.remembered)
+    more = sum(m.own for m in _settled(pids)) - sum(m.own for m in idle)
+    report("agent", more * 1024 / sizes.remembered, "bytes")
+    await system.stop()
+
+
+def _settled(pids: Iterable[int]) -> list[Memory]:
+    """Of each, when it has come to rest."""
+    time.sleep(SETTLE_SECONDS)
+    return [memory(pid) for pid in pids]
+
+
+WORKLOADS: dict[str, Callable[[Adapter, Report, Sizes], Awaitable[None]]] = {
+    each.__name__: each for each in (w2, w3, w4, w5, w6, w7, w9)
+}
