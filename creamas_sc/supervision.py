@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -22,7 +23,8 @@ from typing import Any, Protocol
 import trio
 from anyio.abc import TaskStatus
 
-from creamas_sc.errors import HOW_TO_INSTALL, ConnectionLost, StartError
+from creamas_sc.errors import HOW_TO_INSTALL, ConnectionLost, CreamasError, StartError
+from creamas_sc.identity import runtime_folder
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.connection import Connection, Handler
 from creamas_sc.wire.streams import ConnectedStream
@@ -225,11 +227,22 @@ def _start_keeper(
                  str(os.getpid()), *preload],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), *inherited],
+                env={**os.environ, "CREAMAS_TREE": _new_record()},
             )  # fmt: skip
         except OSError as error:
             ours.close()
             raise StartError(f"cannot start the supervisor: {error}") from error
     return ours, keeper
+
+
+def _new_record() -> str:
+    """Where the keeper records its tree; nothing where there is no private folder."""
+    try:
+        folder = runtime_folder()
+    except CreamasError as error:
+        log.warning("what slaves fork away may be lost: %s", error)
+        return ""
+    return str(folder / f"{secrets.token_hex(16)}.tree")
 
 
 def _supervisor_package() -> Path:

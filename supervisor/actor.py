@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import trio
 
+from supervisor import records
 from supervisor.wording import TRACEBACK_LENGTH, describe, shorten
 
 Entry = Callable[[bytes, "Control"], Awaitable[bytes]]
@@ -112,8 +113,10 @@ async def live(order: dict[str, Any], link: Link) -> dict[str, Any]:
 
 def _settle(order: dict[str, Any]) -> None:
     """Take over the working folder, environment and import path that the actor is to have."""
+    tree = os.environ.get(records.VARIABLE, "")
     os.environ.clear()
     os.environ.update({_native(k): _native(v) for k, v in order["environ"].items()})
+    os.environ[records.VARIABLE] = tree  # what it starts belongs to this tree, not to the orderer's
     os.chdir(_native(order["cwd"]))
     first = [_native(entry) for entry in order["path"]]
     sys.path[:] = [*first, *(p for p in _clean_path if p not in first)]

@@ -30,6 +30,8 @@ KEEPER_PATIENCE_SECONDS = LADDER_SECONDS + 0.2
 SWEEP_PATIENCE_SECONDS = 0.2
 # A sweep ends when nothing is left, or here: a process in uninterruptible sleep is the kernel's.
 SWEEP_SECONDS = 5.0
+# The same for what trees that died long ago have left; see `supervisor.leftovers`.
+LEFTOVERS_SECONDS = 1.0
 
 # A daemon's host is given this much beyond the grace: its slaves have a ladder of their own.
 HOST_MARGIN_SECONDS = 3.0

@@ -35,7 +35,7 @@ from supervisor.bounds import (
     LISTEN_SECONDS,
     START_SECONDS,
 )
-from supervisor.lock import clear_socket, locked
+from supervisor.lock import clear_dead, clear_socket, locked
 
 __all__ = ["Settings", "main", "run", "start"]
 
@@ -87,6 +87,7 @@ def run(settings: Settings, announce: Callable[[Path], None]) -> int:
     path = daemon_socket(settings.name)
     with locked(path) as lock:
         clear_socket(path)
+        clear_dead(path.parent)
         try:
             return trio.run(_Owner(settings, path, lock).run, announce)
         finally:

@@ -8,6 +8,7 @@ Recipe for a script that wants a tree of its own::
         [sys.executable, "-P", str(package / "__main__.py"), str(theirs.fileno()),
          str(os.getpid()), *preload],
         pass_fds=[theirs.fileno()],
+        env={**os.environ, "CREAMAS_TREE": record},
     )
     theirs.close()
 
@@ -15,6 +16,9 @@ Recipe for a script that wants a tree of its own::
   ends the tree: every actor is asked to stop, and the keeper exits when nothing is left.
 - ``preload`` names modules that the zygote imports once for all actors; one that is missing is
   passed over. None of them may import numpy, start a thread, or be a user's.
+- ``record`` is a path, ending in ``.tree``, in a folder of the user's that is closed to others. The
+  keeper makes a file of it (see `supervisor.records`), ends what trees with a record there have
+  lost, and removes it at its end. Where it is empty what such a tree forks away may be lost.
 - Standard output and error are inherited, standard input is not. The tree has a session of its
   own: a Ctrl-C at the terminal reaches the script alone.
 - At the end: close ``ours``, ``keeper.send_signal(SIGCONT)``, and wait for it, within a bound.
@@ -27,9 +31,10 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import time
 
-from supervisor import kernel
+from supervisor import kernel, records
 from supervisor.bounds import KEEPER_PATIENCE_SECONDS, SWEEP_PATIENCE_SECONDS
 
 
@@ -47,6 +52,8 @@ def main(argv: list[str]) -> int:
         return 1
     keeper_pid = os.getpid()
     keeper_pidfd = os.pidfd_open(keeper_pid)
+    record = os.environ.get(records.VARIABLE, "")
+    recorded = _record(record, script_pid)
     report_read, report_write = os.pipe()
     zygote_pid = os.fork()  # before any heavy import: the keeper stays small
     if zygote_pid == 0:
@@ -58,10 +65,37 @@ def main(argv: list[str]) -> int:
     os.close(report_write)
     os.close(control_fd)
     os.close(keeper_pidfd)
-    watch(os.pidfd_open(zygote_pid), script_pidfd, report_read)
+    zygote_pidfd = os.pidfd_open(zygote_pid)
+    if recorded:
+        _end_leftovers(record)  # while the zygote imports
+    watch(zygote_pidfd, script_pidfd, report_read)
     status = os.waitpid(zygote_pid, os.WNOHANG)[1]
-    kernel.sweep()
+    if kernel.sweep() and recorded:
+        os.unlink(record)
     return 0 if status == 0 else 1
+
+
+def _record(path: str, owner_pid: int) -> bool:
+    """Make this tree's record, if it is to have one; this process and the zygote hold it."""
+    if not path:
+        return False
+    try:
+        records.write(path, owner_pid)
+    except OSError as error:
+        print(f"what slaves fork away may be lost: no record {path}: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def _end_leftovers(record: str) -> None:
+    """End what dead trees have left, if there is any record but our own."""
+    try:
+        if records.others(record):
+            from supervisor import leftovers
+
+            leftovers.sweep(os.path.dirname(record))
+    except OSError as error:
+        print(f"what earlier slaves forked away may be there still: {error}", file=sys.stderr)
 
 
 def settle() -> None:

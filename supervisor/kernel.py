@@ -17,6 +17,9 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _STATE_ZOMBIE = b"Z"
+# Of /proc/PID/stat, counted from the state on.
+_STAT_PARENT = 1
+_STAT_START = 19
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -66,12 +69,23 @@ def has_ended(pidfd: int) -> bool:
 
 def zombie_status(pid: int) -> int | None:
     """Wait status of a process that ended and that its parent has not reaped; None if unknown."""
+    fields = _stat(pid)
+    return int(fields[-1]) if fields and fields[0] == _STATE_ZOMBIE else None
+
+
+def start_time(pid: int) -> int | None:
+    """When it started, in clock ticks since boot: with it a pid is unique; None if it is gone."""
+    fields = _stat(pid)
+    return int(fields[_STAT_START]) if fields else None
+
+
+def _stat(pid: int) -> list[bytes]:
+    """What /proc tells of a process from its state on; nothing if it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+            return file.read().rpartition(b")")[2].split()
     except OSError:
-        return None
-    return int(fields[-1]) if fields and fields[0] == _STATE_ZOMBIE else None
+        return []
 
 
 def children() -> list[int]:
@@ -81,15 +95,8 @@ def children() -> list[int]:
         with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
             return [int(word) for word in file.read().split()]
     except OSError:  # a kernel without CONFIG_PROC_CHILDREN
-        return [int(e) for e in os.listdir("/proc") if e.isdigit() and _parent_of(e) == pid]
-
-
-def _parent_of(pid: str) -> int | None:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[1])
-    except (OSError, IndexError):
-        return None
+        others = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+        return [each for each in others if _stat(each)[_STAT_PARENT:][:1] == [b"%d" % pid]]
 
 
 def reap() -> list[tuple[int, int]]:
@@ -105,8 +112,8 @@ def reap() -> list[tuple[int, int]]:
         return ended
 
 
-def sweep() -> None:
-    """Kill and reap every child, and what that adopts in turn, until none is left."""
+def sweep() -> bool:
+    """Kill and reap every child, and what that adopts in turn; whether none is left."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     deadline = time.monotonic() + SWEEP_SECONDS
     while time.monotonic() < deadline:
@@ -114,5 +121,6 @@ def sweep() -> None:
             os.kill(pid, signal.SIGKILL)
         reap()
         if not children():
-            return
+            return True
         signal.sigtimedwait({signal.SIGCHLD}, 0.01)
+    return False

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import trio
 
+from creamas_sc.identity import runtime_folder
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.connection import Connection
 from creamas_sc.wire.streams import ConnectedStream
 
 ROOT = Path(__file__).parent.parent
 BOUND_SECONDS = 10.0
+STARTED_SECONDS = 20.0
 Told = dict[str, Any]
 
 
@@ -29,13 +33,39 @@ def launch(*preload: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Start a tree; returns its keeper and our end of the control connection."""
     ours, theirs = socket.socketpair()
     main = ROOT / "supervisor" / "__main__.py"
+    record = runtime_folder() / f"{secrets.token_hex(16)}.tree"
     with theirs:
         keeper = subprocess.Popen(
             [sys.executable, "-P", main, str(theirs.fileno()), str(os.getpid()), *preload],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
+            env={**os.environ, "CREAMAS_TREE": str(record)},
         )
     return keeper, ours
+
+
+@contextmanager
+def running_script(*entries: str) -> Iterator[dict[str, Any]]:
+    """A script with one actor an entry; gives the pids of all, and clears up whatever happens."""
+    script = subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("supervisor_script.py"), *entries],
+        stdout=subprocess.PIPE,
+    )
+    assert script.stdout is not None
+    try:
+        assert select.select([script.stdout], [], [], STARTED_SECONDS)[0], "no start"
+        yield json.loads(script.stdout.readline())
+    finally:
+        script.kill()
+        script.wait()
+        script.stdout.close()
+
+
+def kill_at_one_blow(*pids: int) -> None:
+    """SIGKILL them all, so that none sees another's death."""
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            os.kill(pid, number)
 
 
 def order(slot: str, entry: str, spec: bytes = b"") -> Told:
@@ -119,6 +149,16 @@ def family(keeper_pid: int) -> dict[str, int]:
         "supervisor": named.pop("creamas-superv"),
         **named,
     }
+
+
+def borne_by(pid: int) -> str:
+    """The record that a process bears."""
+    (found,) = (
+        each.removeprefix("CREAMAS_TREE=")
+        for each in Path(f"/proc/{pid}/environ").read_text().split("\0")
+        if each.startswith("CREAMAS_TREE=")
+    )
+    return found
 
 
 def children(pid: int) -> list[int]:

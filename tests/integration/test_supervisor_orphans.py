@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-import select
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import supervisor_tree as trees
+from tests.supervisor_tree import running_script
 
 LEFT_SECONDS = 2.0
-STARTED_SECONDS = 20.0
 CROWD = ("obey", "loop", "hold_gil", "ignore_sigterm", "fork_away_and_loop")
 ROLES = ("script", "keeper", "zygote", "supervisor")
-
-
-@contextmanager
-def running_script(*entries: str) -> Iterator[dict[str, Any]]:
-    """A script with one actor an entry; gives the pids of all, and clears up whatever happens."""
-    script = subprocess.Popen(
-        [sys.executable, Path(trees.__file__).parent / "supervisor_script.py", *entries],
-        stdout=subprocess.PIPE,
-    )
-    assert script.stdout is not None
-    try:
-        assert select.select([script.stdout], [], [], STARTED_SECONDS)[0], "no start"
-        yield json.loads(script.stdout.readline())
-    finally:
-        script.kill()
-        script.wait()
-        script.stdout.close()
 
 
 def everybody(pids: dict[str, Any]) -> dict[int, int]:

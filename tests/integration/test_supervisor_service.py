@@ -14,6 +14,7 @@ import trio
 from creamas_sc.errors import CallRefused, CreamasError, StartError
 from tests.supervisor_tree import (
     ROOT,
+    borne_by,
     children,
     family,
     open_pidfds,
@@ -104,7 +105,8 @@ async def test_an_actor_has_its_own_place_and_nothing_of_the_zygotes(tmp_path: P
         place = json.loads(told["info"])
         assert place["pid"] == told["pid"]
         assert place["cwd"] == str(tmp_path)
-        assert place["environ"] == {"ONLY": "this"}
+        tree = borne_by(supervisor.keeper.pid)
+        assert place["environ"] == {"ONLY": "this", "CREAMAS_TREE": tree}
         assert place["path"][:2] == [str(ROOT), str(tmp_path)]
         assert not any("tractor" in entry or "supervisor" in entry for entry in place["path"])
         assert not place["numpy"]
