@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.faults.board import Figures, row
 from tests.faults.daemon import daemon_killed
 from tests.faults.scene import Scene, script
+from tests.supervisor_tree import kill_at_one_blow
 
 LEFT_SECONDS = 2.0
 OWNERS = ("script", "supervisor", "daemon")
@@ -109,10 +110,7 @@ def inner_process_killed(case: str, number: int, folder: Path) -> Figures:
         scene.read_until("idle")
         for act in case.split(", "):
             who, _, how = act.partition(" ")
-            number_ = signal.SIGSTOP if how == "stopped" else signal.SIGKILL
-            pids = [_pid(scene, role) for role in who.split("+")]
-            for pid in pids:
-                os.kill(pid, number_)
+            _strike(how, [_pid(scene, role) for role in who.split("+")])
         began = time.monotonic()
         while actors := _actors(scene):
             assert time.monotonic() - began < LEFT_SECONDS, f"left: {actors}"
@@ -120,7 +118,19 @@ def inner_process_killed(case: str, number: int, folder: Path) -> Figures:
         seconds = time.monotonic() - began
         if who != "keeper+zygote":
             scene.wait_none(LEFT_SECONDS - seconds, but={scene.process.pid})
-        return {"seconds": seconds, "forked away, left": len(_forked(scene))}
+            return {"seconds": seconds}
+        lost = len(_forked(scene))
+        assert lost > 0, "nothing was lost: that was no one blow"
+        with script(folder, SCRIPT, "idle") as following:
+            following.read_until("idle")
+            swept = scene.wait_none(LEFT_SECONDS, but={scene.process.pid})
+        return {"seconds": seconds, "lost": lost, "seconds after the next start": swept}
+
+
+def _strike(how: str, pids: list[int]) -> None:
+    if len(pids) > 1:
+        return kill_at_one_blow(*pids)
+    os.kill(pids[0], signal.SIGSTOP if how == "stopped" else signal.SIGKILL)
 
 
 def _pid(scene: Scene, role: str) -> int:
