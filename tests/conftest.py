@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,30 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LEFT_SECONDS = 2.0
 PR_SET_CHILD_SUBREAPER = 36
+# Tests whose ids begin like this go to one worker, as they share what takes long to start, or the
+# quickstart's ports. All others may run beside each other.
+TOGETHER = {
+    "tests/client/": "the clients' daemon",
+    "tests/integration/test_command_line.py": "the command line's daemon",
+    "tests/integration/test_daemon_doorway.py": "the doorway's daemon",
+    "tests/integration/test_daemon_simulations.py": "the simulations' daemon",
+    "tests/integration/test_examples.py::test_the_quickstart": "the quickstart",
+    "tests/integration/test_packaging.py": "the quickstart",
+}
+
+
+@pytest.hookimpl(optionalhook=True)  # the client's tests run without xdist too
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Deal tests out to the workers one by one, which mixes long and short; first `TOGETHER`."""
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    scheduling = LoadScopeScheduling(config, log)
+    scheduling._split_scope = _share
+    return scheduling
+
+
+def _share(nodeid: str) -> str:
+    return next((share for start, share in TOGETHER.items() if nodeid.startswith(start)), nodeid)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -39,7 +39,7 @@ def spec(**changes: Any) -> HostSpec:
         "env_cls": "creamas_sc.core.environment:Environment",
         "mgr_cls": "tests.agents:Host",
         "env_kwargs": {},
-        "seed": 7,
+        "seed": None,
         "slave_addrs": [ANY_PORT] * 2,
         "slave_env_cls": "creamas_sc.core.environment:Environment",
         "slave_mgr_cls": "tests.agents:Manager",

@@ -49,11 +49,11 @@ def running_daemon(name: str, log_folder: Path) -> Iterator[subprocess.Popen[str
             process.wait(END_SECONDS)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def daemon(
     _surroundings: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[subprocess.Popen[str]]:
-    """The daemon "default", for a module; simulations have names of their own."""
+    """The daemon "default" of all tests here; simulations have names of their own."""
     # Where the simulations' processes find the agents of these tests.
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(ROOT)

@@ -10,10 +10,11 @@ import os
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
+from tests.integration.scripts import find_uv
 
 ROOT = Path(__file__).parents[2]
 # What is chosen of the tests on each: the suite itself runs all, on the daemon's own Python and
@@ -41,9 +42,10 @@ def found_python(version: str) -> str | None:
 
 
 def _found_by_uv(version: str) -> str | None:
-    if shutil.which("uv") is None:
+    uv = find_uv()
+    if uv is None:
         return None
-    told = _run(["uv", "python", "find", "--no-python-downloads", "--no-project", version])
+    told = _run([uv, "python", "find", "--no-python-downloads", "--no-project", version])
     return told.stdout.strip() if told.returncode == 0 else None
 
 
@@ -63,10 +65,11 @@ def environment(folder: Path, python: str, packages: list[str]) -> Path:
     """A virtual environment with the client's dependencies, and pytest; its Python."""
     made = folder / "bin" / "python"
     wanted = [*packages, "msgpack", "pytest"]
-    if shutil.which("uv") is not None:
+    uv = find_uv()
+    if uv is not None:
         steps = [
-            ["uv", "venv", "-q", "--no-project", "-p", python, str(folder)],
-            ["uv", "pip", "install", "-q", "-p", str(made), *wanted],
+            [uv, "venv", "-q", "--no-project", "-p", python, str(folder)],
+            [uv, "pip", "install", "-q", "-p", str(made), *wanted],
         ]
     else:
         steps = [[python, "-m", "venv", str(folder)], [str(made), "-m", "pip", "install", *wanted]]
@@ -76,18 +79,17 @@ def environment(folder: Path, python: str, packages: list[str]) -> Path:
     return made
 
 
-def _outcome(version: str, folder: Path) -> subprocess.CompletedProcess[str] | None:
-    """The run of the client's tests on that Python; None where there is none."""
+@pytest.mark.parametrize("version", PYTHONS)
+def test_the_clients_tests(version: str, tmp_path: Path) -> None:
     python = found_python(version)
     if python is None:
-        return None
-    folder.mkdir()
-    made = environment(folder / "venv", python, NEWEST)
-    settings = folder / "pytest.ini"
+        pytest.skip(f"there is no Python {version} here")
+    made = environment(tmp_path / "venv", python, NEWEST)
+    settings = tmp_path / "pytest.ini"
     settings.write_text(SETTINGS.format(root=ROOT))
     tests = ["tests/client", "tests/unit/test_blocking.py", "tests/unit/test_client_calls.py"]
     chosen = [] if os.environ.get("CREAMAS_TEST_ALL") else ["-k", PYTHONS[version]]
-    return subprocess.run(
+    told = subprocess.run(
         [made, "-m", "pytest", "-q", "-c", settings, f"--rootdir={ROOT}", *tests, *chosen],
         cwd=ROOT,
         env={**os.environ, "CREAMAS_TEST_PYTHON": sys.executable, "PYTHONDONTWRITEBYTECODE": "1"},
@@ -96,25 +98,5 @@ def _outcome(version: str, folder: Path) -> subprocess.CompletedProcess[str] | N
         timeout=TEST_SECONDS,
         check=False,
     )
-
-
-@pytest.fixture(scope="module")
-def outcomes(
-    _surroundings: None, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, subprocess.CompletedProcess[str] | None]:
-    """All runs, two at a time: they wait more than they work."""
-    folder = tmp_path_factory.mktemp("pythons")
-    with ThreadPoolExecutor(2) as pool:
-        runs = {version: pool.submit(_outcome, version, folder / version) for version in PYTHONS}
-    return {version: run.result() for version, run in runs.items()}
-
-
-@pytest.mark.parametrize("version", PYTHONS)
-def test_the_clients_tests(
-    version: str, outcomes: dict[str, subprocess.CompletedProcess[str] | None]
-) -> None:
-    told = outcomes[version]
-    if told is None:
-        pytest.skip(f"there is no Python {version} here")
     assert told.returncode == 0, told.stdout + told.stderr
     assert " passed" in told.stdout

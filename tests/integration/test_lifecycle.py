@@ -151,6 +151,7 @@ async def test_a_step_from_within_a_step_is_refused(menv: MultiEnvironment) -> N
     assert "a step is under way" in str(caught.value.exceptions[0])
 
 
+@pytest.mark.parametrize("seed", [7])
 async def test_what_an_agent_makes_has_numbers_of_its_own(menv: MultiEnvironment) -> None:
     parent, _ = await menv.spawn(Parent)
     child = await parent.child_draws()

@@ -146,11 +146,12 @@ async def test_a_failed_act_keeps_the_others_results(menv: MultiEnvironment) -> 
     assert [artifact.obj for artifact in menv.artifacts] == [1, 11, 2, 12]
 
 
+@pytest.mark.parametrize("seed", [7])
 async def test_the_seed_fixes_each_agents_numbers_wherever_it_lives(
-    menv: MultiEnvironment,
+    menv: MultiEnvironment, seed: int
 ) -> None:
     spread = [await (await menv.spawn(Echo))[0].draw(3) for _ in range(4)]
-    async with MultiEnvironment(("localhost", 0), Environment, seed=7) as other:
+    async with MultiEnvironment(("localhost", 0), Environment, seed=seed) as other:
         await other.spawn_slaves([("localhost", 0)], Environment, agents.Manager)
         together = [await proxy.draw(3) for proxy, _ in await other.spawn_n(Echo, 4)]
     assert together == spread

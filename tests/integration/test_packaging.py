@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.scripts import find_uv
+
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "quickstart.py"
 
@@ -72,8 +74,7 @@ def _install_lines() -> list[str]:
 
 
 def _uv() -> str:
-    # `uv run` tells its own path; it is not always on PATH.
-    uv = os.environ.get("UV") or shutil.which("uv")
+    uv = find_uv()
     assert uv, "no uv: run the tests by the README's command"
     return uv
 

@@ -31,12 +31,13 @@ async def society(
     restart: str | RestartPolicy,
     env_cls: type[Environment] = Environment,
     slaves: int = 2,
+    seed: int | None = None,
     **kwargs: Any,
 ) -> AsyncIterator[MultiEnvironment]:
     """A multi-environment with slaves and that policy; the block is bounded."""
     with trio.fail_after(BOUND_SECONDS):
         async with MultiEnvironment(
-            ANY_PORT, Environment, agents.Host, seed=7, restart=restart
+            ANY_PORT, Environment, agents.Host, seed=seed, restart=restart
         ) as m:
             await m.spawn_slaves([ANY_PORT] * slaves, env_cls, agents.Manager, [kwargs] * slaves)
             yield m
@@ -119,7 +120,7 @@ async def test_modes(mode: str, how: str, restarted: bool) -> None:
 
 async def test_random_numbers_are_new_and_repeatable() -> None:
     async def drawn() -> list[list[float]]:
-        async with society("permanent") as menv:
+        async with society("permanent", seed=7) as menv:
             echo, _ = await menv.spawn(agents.Echo, addr=menv.addrs[0])
             sibling, _ = await menv.spawn(agents.Echo, addr=menv.addrs[1])
             found = [await echo.draw(2), await sibling.draw(2)]
