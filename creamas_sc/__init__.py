@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from creamas_sc.errors import explain_import
@@ -64,3 +66,21 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         raise explain_import(error) from None
     return getattr(module, name)
+
+
+def _is_for_slaves() -> bool:
+    """Whether what imports this is a script that names, in its own code, what has slaves."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    if frame is None or frame.f_globals.get("__name__") != "__main__":
+        return False
+    names = frame.f_code.co_names
+    is_script = "__file__" in frame.f_globals
+    return is_script and ("MultiEnvironment" in names or f"{__name__}.mp" in names)
+
+
+if _is_for_slaves():
+    from creamas_sc.launch import start_early
+
+    start_early()  # processes come up while the script's imports go on

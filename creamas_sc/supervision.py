@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Protocol
 
 import trio
 from anyio.abc import TaskStatus
 
-from creamas_sc.errors import HOW_TO_INSTALL, ConnectionLost, CreamasError, StartError
-from creamas_sc.identity import runtime_folder
+from creamas_sc.errors import ConnectionLost, StartError
+from creamas_sc.launch import launch
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.connection import Connection, Handler
 from creamas_sc.wire.streams import ConnectedStream
@@ -33,8 +29,6 @@ __all__ = ["Line", "OnExit", "PrivateSupervisor", "Supervisor", "Told", "supervi
 
 log = logging.getLogger(__name__)
 
-# What the zygote imports once for all actors; nothing of a user's, no numpy.
-PRELOADED = ("creamas_sc.slave", "creamas_sc.host.main", "creamas_sc.core.simulation")
 # After the connection is closed: the supervisor's whole ladder, and some more.
 END_SECONDS = 3.0
 KILL_SECONDS = 1.0
@@ -130,7 +124,7 @@ class PrivateSupervisor:
     Args:
         on_exit: As of `Line`.
         inherited: Descriptors that the last process of its tree keeps open until it ends.
-        preload: What its zygote imports for all actors, beside what slaves and hosts need.
+        preload: What its zygote imports for all actors, beside what slaves need.
 
     Attributes:
         gone: Set when nothing of it is left.
@@ -153,7 +147,7 @@ class PrivateSupervisor:
         Raises:
             StartError: There can be no supervisor here; the message says what to do.
         """
-        ours, keeper = _start_keeper(self._inherited, [*PRELOADED, *self._preload])
+        ours, keeper, _ = launch(self._inherited, self._preload)
         self._keeper = keeper
         line = self._line = Line(ours, self._on_exit)
         try:
@@ -213,58 +207,6 @@ class PrivateSupervisor:
 supervisor_factory: ContextVar[Callable[[OnExit], Supervisor]] = ContextVar(
     "supervisor_factory", default=PrivateSupervisor
 )
-
-
-def _start_keeper(
-    inherited: Sequence[int], preload: Sequence[str]
-) -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    package = _supervisor_package()
-    ours, theirs = socket.socketpair()
-    with theirs:
-        try:
-            keeper = subprocess.Popen(
-                [sys.executable, "-P", str(package / "__main__.py"), str(theirs.fileno()),
-                 str(os.getpid()), *preload],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno(), *inherited],
-                env={**os.environ, "CREAMAS_TREE": _new_record()},
-            )  # fmt: skip
-        except OSError as error:
-            ours.close()
-            raise StartError(f"cannot start the supervisor: {error}") from error
-    return ours, keeper
-
-
-def _new_record() -> str:
-    """Where the keeper records its tree; nothing where there is no private folder."""
-    try:
-        folder = runtime_folder()
-    except CreamasError as error:
-        log.warning("what slaves fork away may be lost: %s", error)
-        return ""
-    return str(folder / f"{secrets.token_hex(16)}.tree")
-
-
-def _supervisor_package() -> Path:
-    """Folder of the package that is started.
-
-    Raises:
-        StartError: It cannot run here.
-    """
-    if sys.platform != "linux":
-        raise StartError("slaves need Linux, which this system is not")
-    missing = [name for name in ("tractor", "trio", "supervisor") if find_spec(name) is None]
-    if missing:
-        raise StartError(
-            f"slaves need {', '.join(missing)}, which this Python lacks: {HOW_TO_INSTALL}"
-        )
-    spec = find_spec("supervisor.keeper")
-    if spec is None or spec.origin is None:
-        raise StartError(
-            "the package 'supervisor' of this Python is not the one of creamas-sc but the process "
-            "manager of that name: use an environment without it"
-        )
-    return Path(spec.origin).parent
 
 
 async def _see_off(keeper: subprocess.Popen[bytes]) -> None:

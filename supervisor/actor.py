@@ -113,10 +113,12 @@ async def live(order: dict[str, Any], link: Link) -> dict[str, Any]:
 
 def _settle(order: dict[str, Any]) -> None:
     """Take over the working folder, environment and import path that the actor is to have."""
-    tree = os.environ.get(records.VARIABLE, "")
-    os.environ.clear()
-    os.environ.update({_native(k): _native(v) for k, v in order["environ"].items()})
-    os.environ[records.VARIABLE] = tree  # what it starts belongs to this tree, not to the orderer's
+    environ = {_native(k): _native(v) for k, v in order["environ"].items()}
+    # What it starts belongs to this tree, not to the orderer's.
+    environ[records.VARIABLE] = os.environ.get(records.VARIABLE, "")
+    if environ != os.environ:  # as a rule it is inherited as it is to be
+        os.environ.clear()
+        os.environ.update(environ)
     os.chdir(_native(order["cwd"]))
     first = [_native(entry) for entry in order["path"]]
     sys.path[:] = [*first, *(p for p in _clean_path if p not in first)]

@@ -24,6 +24,7 @@ import trio
 
 from creamas_sc.errors import ConnectionLost, CreamasError, StartError
 from creamas_sc.identity import daemon_socket
+from creamas_sc.launch import PRELOADED_FOR_HOSTS
 from creamas_sc.process_log import close_log, open_log
 from creamas_sc.supervision import PrivateSupervisor
 from supervisor import kernel
@@ -42,7 +43,7 @@ __all__ = ["Settings", "main", "run", "start"]
 log = logging.getLogger(__name__)
 
 # What a daemon's zygote imports beside the rest: actors that log are ready sooner.
-PRELOADED = ("structlog", "supervisor.listening")
+PRELOADED = ("structlog", "supervisor.listening", *PRELOADED_FOR_HOSTS)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # A host's whole ladder, and that of the slaves it leaves.
 CLOSE_SECONDS = GRACE_SECONDS + HOST_MARGIN_SECONDS + 2 * LADDER_SECONDS

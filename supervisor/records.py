@@ -15,7 +15,7 @@ import os
 
 from supervisor import kernel
 
-# As in `creamas_sc.supervision`, which sets it for each keeper.
+# As in `creamas_sc.launch`, which sets it for each keeper.
 VARIABLE = "CREAMAS_TREE"
 SUFFIX = ".tree"
 

@@ -41,11 +41,10 @@ def run(
     """Import, fork the supervisor, serve its requests to fork, and clear all at the end."""
     kernel.become_subreaper()
     kernel.name_process("creamas-zygote")
-    gc.disable()  # until the freeze: a collection between would leave holes that are copied
+    gc.disable()  # until the last freeze: a collection before would leave holes that are copied
     with _without_ldconfig():
         from supervisor import main, seam
-    for name in preload:
-        _import_if_there(name)
+    _import_if_there("anyio._backends._trio")  # which anyio itself would, in each process anew
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     zygote_pid = os.getpid()
 
@@ -62,6 +61,9 @@ def run(
         os.close(fd)
     os.write(report_fd, b"%d" % supervisor_pid)
     os.close(report_fd)
+    for name in preload:  # while the supervisor comes up
+        _import_if_there(name)
+    gc.freeze()
     zygote = _Zygote(ours, script_pidfd, supervisor_pid, seam.run_actor)
     zygote.serve()
     kernel.sweep()

@@ -28,6 +28,7 @@ from creamas_sc.mp.restarter import Restarter
 from creamas_sc.receipt import SlaveReceipt
 from creamas_sc.specs import SLAVE_ENTRY, SlaveSpec, actor_order, changed, pack, unpack
 from creamas_sc.supervision import Supervisor, Told, supervisor_factory
+from creamas_sc.util import create_tasks
 from creamas_sc.wire.endpoint import base_url, split_address
 
 __all__ = ["Slave", "Slaves"]
@@ -243,8 +244,7 @@ class Slaves:
         try:
             assert self.supervisor is not None
             started = [self._adopt(told) for told in await self.supervisor.start(orders)]
-            for slave in started:
-                await self._connect(slave, connect)
+            await self._connect_all(started, connect)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self._undo(slots)
@@ -270,6 +270,14 @@ class Slaves:
         told = self._early_exits.pop(slave.pid, None)
         if told is not None:
             self._note_exit(told)
+
+    async def _connect_all(
+        self, slaves: Sequence[Slave], connect: Callable[[Slave], Awaitable[object]]
+    ) -> None:
+        try:
+            await create_tasks(lambda slave: self._connect(slave, connect), slaves)  # type: ignore[arg-type]
+        except ExceptionGroup as group:  # several at the same moment: the first will do
+            raise group.exceptions[0] from None
 
     async def _connect(self, slave: Slave, connect: Callable[[Slave], Awaitable[object]]) -> None:
         try:

@@ -35,6 +35,9 @@ MAX_CONNECTIONS = 1024
 RETRY_SECONDS = (0.01, 0.2)
 ACCEPT_PAUSE_SECONDS = 0.1
 DISMISS_SECONDS = 0.2
+# The name that means this machine wherever it is asked (RFC 6761), so that nobody has to be: a
+# lookup takes a thread, and the system's resolver in every process.
+_LOOPBACK = {"localhost": "127.0.0.1"}
 
 
 def base_url(host: str, port: int) -> str:
@@ -258,10 +261,11 @@ async def listen(host: str, port: int) -> SocketListener:
     try:
         if not 0 <= port < 1 << 16:  # getaddrinfo would take it for another
             raise OverflowError("a port is from 0 to 65535")
-        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        place = _LOOPBACK.get(host, host)
+        found = await anyio.getaddrinfo(place, port, type=socket.SOCK_STREAM)
         # One address of those that a name has, so that port 0 is one port.
-        _, _, _, _, place = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-        multi = await anyio.create_tcp_listener(local_host=place[0], local_port=place[1])
+        _, _, _, _, bound = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+        multi = await anyio.create_tcp_listener(local_host=bound[0], local_port=bound[1])
     except (OSError, OverflowError) as error:
         taken = getattr(error, "errno", None) == errno.EADDRINUSE
         why = "the port is taken" if taken else str(error)
@@ -317,7 +321,7 @@ async def _connect(host: str, port: int, timeout: float | None) -> SocketStream:
     while True:
         try:
             with anyio.fail_after(max(HANDSHAKE_SECONDS, 0 if timeout is None else timeout)):
-                return await anyio.connect_tcp(host, port)
+                return await anyio.connect_tcp(_LOOPBACK.get(host, host), port)
         except (OSError, TimeoutError) as error:
             # Nothing tells when somebody will listen there: asking again is the only way.
             if anyio.current_time() + pause > give_up_at:
