@@ -22,7 +22,8 @@ from anyio.abc import TaskStatus
 from creamas_sc.errors import ConnectionLost, StartError
 from creamas_sc.launch import launch
 from creamas_sc.wire.codec import Codec, Payload
-from creamas_sc.wire.connection import Connection, Handler
+from creamas_sc.wire.connection import Connection
+from creamas_sc.wire.serving import Handler
 from creamas_sc.wire.streams import ConnectedStream
 
 __all__ = ["Line", "OnExit", "PrivateSupervisor", "Supervisor", "Told", "supervisor_factory"]

@@ -17,8 +17,9 @@ from creamas_sc.errors import BadArguments, CallRefused
 from creamas_sc.process_log import bound
 from creamas_sc.wire import extensions
 from creamas_sc.wire.codec import Codec, Payload
-from creamas_sc.wire.connection import Connection, Request
+from creamas_sc.wire.connection import Connection
 from creamas_sc.wire.frames import Frame, FrameReader
+from creamas_sc.wire.serving import Request
 from creamas_sc.wire.streams import ConnectedStream
 
 __all__ = ["Front", "Method", "PlainCodec", "start_apart"]

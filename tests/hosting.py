@@ -20,8 +20,9 @@ from creamas_sc.specs import HostSpec, pack, unpack
 from creamas_sc.supervision import PrivateSupervisor, Told
 from creamas_sc.wire import handover
 from creamas_sc.wire.codec import Codec, Payload
-from creamas_sc.wire.connection import Connection, Request
+from creamas_sc.wire.connection import Connection
 from creamas_sc.wire.frames import Kind, encode_frame
+from creamas_sc.wire.serving import Request
 from creamas_sc.wire.streams import ConnectedStream
 
 BOUND_SECONDS = 30

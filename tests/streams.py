@@ -13,7 +13,8 @@ import trio.testing
 from anyio.abc import ByteStream
 
 from creamas_sc.wire.codec import Codec
-from creamas_sc.wire.connection import Connection, EventHandler, Handler
+from creamas_sc.wire.connection import Connection, EventHandler
+from creamas_sc.wire.serving import Handler
 from creamas_sc.wire.streams import ConnectedStream
 
 BOUND_SECONDS = 60

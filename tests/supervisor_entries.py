@@ -19,8 +19,9 @@ from creamas_sc.specs import actor_order
 from creamas_sc.supervision import Line
 from creamas_sc.wire import handover
 from creamas_sc.wire.codec import Codec, Payload
-from creamas_sc.wire.connection import Connection, Request
+from creamas_sc.wire.connection import Connection
 from creamas_sc.wire.frames import FrameReader
+from creamas_sc.wire.serving import Request
 from creamas_sc.wire.streams import ConnectedStream
 from supervisor.actor import Control
 from supervisor.seam.runtime import tractor

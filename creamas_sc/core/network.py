@@ -30,9 +30,10 @@ from creamas_sc.loading import class_name
 from creamas_sc.rpc import Proxy, exposed_method, start_call
 from creamas_sc.serializers import follow
 from creamas_sc.wire.codec import Codec, Payload, Serializer
-from creamas_sc.wire.connection import Connection, Request
+from creamas_sc.wire.connection import Connection
 from creamas_sc.wire.endpoint import Endpoint, split_address
 from creamas_sc.wire.handshake import Identity
+from creamas_sc.wire.serving import Request
 
 if TYPE_CHECKING:
     from creamas_sc.core.artifact import Artifact

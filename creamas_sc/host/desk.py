@@ -19,9 +19,10 @@ from creamas_sc.operations import OPERATIONS
 from creamas_sc.process_log import bound
 from creamas_sc.wire.blame import is_call
 from creamas_sc.wire.codec import Codec, Payload
-from creamas_sc.wire.connection import Answer, Connection, Handler, Request, payload_size
+from creamas_sc.wire.connection import Connection
 from creamas_sc.wire.frames import FrameReader
 from creamas_sc.wire.handover import CLIENT, Handed, receive
+from creamas_sc.wire.serving import Answer, Handler, Request, payload_size
 from creamas_sc.wire.streams import ConnectedStream
 
 __all__ = ["Desk"]

@@ -12,7 +12,7 @@ from anyio.abc import TaskStatus
 from creamas_sc.errors import CallRefused, EncodeError
 from creamas_sc.supervision import Line, OnExit, Told
 from creamas_sc.wire.codec import Codec, Payload
-from creamas_sc.wire.connection import Request
+from creamas_sc.wire.serving import Request
 
 __all__ = ["HostLine"]
 

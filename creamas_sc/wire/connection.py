@@ -1,33 +1,32 @@
 """One framed connection, driven with anyio: calls go both ways, pipelined, each cancellable.
 
-The reader task handles what arrives; a call that a handler can answer at once is answered there,
-any other gets a task of its own. Whoever has something to send writes it directly when the socket
-is free and nobody else is about to; what the socket does not take is left to the writer task.
+One task at a time is the reader. It handles what arrives, and the peer's calls as well, one after
+the other: a call that never suspends costs no task. When one does suspend, another task becomes
+the reader, and the one before it ends with that call.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-import socket
+import math
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
+from contextvars import Context, copy_context
+from functools import partial
 
 import anyio
 import anyio.lowlevel
 import msgpack
-from anyio.abc import ByteStream, SocketAttribute, TaskGroup
+from anyio.abc import ByteStream, TaskGroup
 
 from creamas_sc.errors import (
-    CallRefused,
     ConnectionLost,
-    CreamasError,
     DeadlineExceeded,
     DecodeError,
-    EncodeError,
     ProtocolError,
     from_wire,
-    to_wire,
 )
 from creamas_sc.wire.cancelling import (
     ACKNOWLEDGE_SECONDS,
@@ -37,45 +36,23 @@ from creamas_sc.wire.cancelling import (
 )
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Frame, FrameReader, Kind, encode_frame
+from creamas_sc.wire.outgoing import Outgoing
+from creamas_sc.wire.serving import Handler, Request, Serving
+from creamas_sc.wire.waiting import AnyioLoop, Loop, Waiter, watch
 
-__all__ = ["Connection", "Request", "payload_size"]
+__all__ = ["Connection"]
 
 log = logging.getLogger(__name__)
 
 # Time to write out what is queued when a connection is closed, in seconds.
 FLUSH_SECONDS = 0.5
-READ_BYTES = 1 << 18
-# Senders wait while more than this is queued; a peer that asks on meanwhile is served in turn.
-HIGH_WATER_BYTES = 1 << 22
-JOIN_BYTES = 1 << 16
-# An answer that is never dropped for want of room: to tell of that takes as much.
-SMALL_BYTES = 1 << 12
+READ_BYTES = 1 << 16
+# The reader lets other tasks run this often, in seconds, whatever the peer sends.
+YIELD_SECONDS = 0.01
 MAX_CALLS_IN_FLIGHT = 100_000
-# Of calls refused to a peer that reads none of its answers; it gets no more chances then.
-MAX_UNREAD_REFUSALS = 100_000
 CALL_ID_MASK = (1 << 32) - 1
 
-
-class Request(NamedTuple):
-    """A call that arrived: ``remaining`` is its deadline in seconds from now, or None.
-
-    ``target`` is what the peer named, of any type: an agent's number; to a host, its address.
-    """
-
-    connection: Connection
-    target: Any
-    method: str
-    payload: Payload
-    remaining: float | None
-
-
-Answer = Payload | Awaitable[Payload]
-Handler = Callable[[Request], Answer]
 EventHandler = Callable[[str, Payload], None]
-
-
-class _Flood(ProtocolError):
-    """The peer asks and asks, and reads nothing."""
 
 
 class _Slot:
@@ -83,9 +60,20 @@ class _Slot:
 
     __slots__ = ("done", "frame")
 
-    def __init__(self) -> None:
-        self.done = anyio.Event()
+    def __init__(self, done: Waiter) -> None:
+        self.done = done
         self.frame: Frame | None = None
+
+
+class _Turn:
+    """A task's turn as the reader; ``call`` is the peer's that it awaits, if any."""
+
+    __slots__ = ("call", "over", "scope")
+
+    def __init__(self) -> None:
+        self.scope = anyio.CancelScope()
+        self.call: tuple[int, Request, ServedCall] | None = None
+        self.over = False
 
 
 class Connection:
@@ -94,7 +82,8 @@ class Connection:
     Args:
         stream: The connected byte stream; owned and closed by the connection.
         serve: Answers the peer's calls; None refuses them. It returns the answer, or an awaitable
-            of it, which then runs in a task of its own. Errors it raises travel to the caller.
+            of it, which has a task of its own from its first suspension on; until then it shares
+            the context variables of others. Errors it raises travel to the caller.
         codec: Carries errors, and the results that some of them hold.
         on_event: Told of each event, in order, in the reader task.
         reader, backlog: Where a handshake on ``stream`` left off.
@@ -120,30 +109,25 @@ class Connection:
     ) -> None:
         self.name = name
         self.closed = anyio.Event()
-        self._max_calls = max_calls
-        self._max_unread = float("inf") if max_unread_bytes is None else max_unread_bytes
-        self._waiting_bytes = 0
-        self._refusals = 0
+        loop: Loop = getattr(stream, "loop", None) or AnyioLoop()
+        self._new_waiter = loop.waiter
+        self._effective_deadline = loop.effective_deadline
         self._stream = stream
-        self._serve = serve
+        self._receive_into: Callable[[memoryview], Awaitable[int]] | None
+        self._receive_into = getattr(stream, "receive_into", None)
         self._codec = codec or Codec()
         self._on_event = on_event
         self._reader = reader or FrameReader()
-        self._backlog = list(backlog)
+        self._frames = deque(backlog)
         self._ids = itertools.count(1)
         self._pending: dict[int, _Slot] = {}
-        self._serving: dict[int, anyio.CancelScope] = {}
         self._scope = anyio.CancelScope()
         self._tasks: TaskGroup | None = None
-        self._out: list[Any] = []
-        self._out_bytes = 0
-        self._corked = False
-        self._writing = False
-        self._wake = anyio.Event()
-        self._drained = anyio.Event()
-        self._drained.set()
+        self._context: Context | None = None
         self._over = False
-        self._raw = _raw_socket(stream)
+        self._out = Outgoing(stream, loop, self._end)
+        self._serving = Serving(self, serve, self._codec, self._out, max_calls, max_unread_bytes)
+        # Called before each answer to the peer, to send what must be there first.
         self.before_reply: Callable[[], None] | None = None
 
     # ---- life
@@ -158,10 +142,9 @@ class Connection:
             with self._scope:
                 async with anyio.create_task_group() as tasks:
                     self._tasks = tasks
-                    tasks.start_soon(self._write_loop)
-                    await self._read_loop()
-                    self._end()
-                    tasks.cancel_scope.cancel()
+                    self._context = copy_context()
+                    tasks.start_soon(self._out.run)
+                    await self._read()
         finally:
             self._end()
             with anyio.CancelScope(shield=True):
@@ -171,12 +154,9 @@ class Connection:
     async def aclose(self) -> None:
         """Write out what is queued, within a bound, and end the connection."""
         try:
-            if not self._over and (self._out or self._writing):
-                if self._drained.is_set():
-                    self._drained = anyio.Event()  # set by the writer once all is written
-                self._wake.set()
+            if not self._over:
                 with anyio.move_on_after(FLUSH_SECONDS):
-                    await self._drained.wait()
+                    await self._out.flush()
         finally:
             self.abort()
             # Who closes from within a call that it serves is itself part of what ends.
@@ -197,23 +177,22 @@ class Connection:
     @property
     def serving(self) -> bool:
         """Whether calls of the peer are in flight."""
-        return bool(self._serving)
+        return bool(self._serving.in_flight)
 
     @property
     def drained(self) -> bool:
         """Whether the peer reads what is sent, or all is over."""
-        return self._drained.is_set()
+        return self._out.drained
 
     async def wait_until_drained(self) -> None:
         """Wait until the peer has read what is queued, or the connection is over."""
-        while not self._drained.is_set():  # of those that wait, another may fill it up again
-            await self._drained.wait()
+        await self._out.wait_until_drained()
 
     def _end(self) -> None:
         self._over = True
         for slot in self._pending.values():
             slot.done.set()
-        self._drained.set()
+        self._out.end()
 
     # ---- calls of ours
 
@@ -237,16 +216,16 @@ class Connection:
             DeadlineExceeded: ``timeout`` passed.
             Exception: What the callee raised, as `creamas_sc.errors` tells it.
         """
-        if not self._drained.is_set():
+        if not self._out.drained:
             timeout = await self._wait_for_room(method, timeout)
         if self._over:
             raise ConnectionLost(f"no connection to {self.name}", may_have_run=False)
         call_id = next(self._ids) & CALL_ID_MASK
-        slot = self._pending[call_id] = _Slot()
-        deadline = anyio.current_effective_deadline()
+        slot = self._pending[call_id] = _Slot(self._new_waiter())
+        deadline = self._effective_deadline()
         meta = msgpack.packb((target, method, _remaining(deadline, timeout)))
         try:
-            self._send(encode_frame(Kind.REQUEST, call_id, meta, payload.body, payload.parts))
+            self._out.put(encode_frame(Kind.REQUEST, call_id, meta, payload.body, payload.parts))
             await self._reply_to(call_id, slot, timeout, method, acknowledge_seconds)
         finally:
             del self._pending[call_id]
@@ -302,7 +281,7 @@ class Connection:
     async def _cancel(self, call_id: int, slot: _Slot, seconds: float) -> bool:
         """Ask the peer to cancel a call; whether it confirmed within the bound."""
         if not self._over:
-            self._send(encode_frame(Kind.CANCEL, call_id))
+            self._out.put(encode_frame(Kind.CANCEL, call_id))
             with anyio.move_on_after(seconds, shield=True):
                 await slot.done.wait()
         acknowledged = confirms(slot.frame, self._codec)
@@ -322,48 +301,123 @@ class Connection:
         """Send an event; nobody answers. Does nothing once the connection is over."""
         if not self._over:
             meta = event.encode()
-            self._send(encode_frame(Kind.EVENT, 0, meta, payload.body, payload.parts))
+            self._out.put(encode_frame(Kind.EVENT, 0, meta, payload.body, payload.parts))
 
     # ---- reading
 
-    async def _read_loop(self) -> None:
-        try:
-            self._take(self._backlog)
-            while not self._over:
-                data = await self._stream.receive(READ_BYTES)
-                self._take(self._reader.receive_data(data))
-        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+    async def _read(self) -> None:
+        """Be the reader, until the connection ends or a call that is served here suspends."""
+        turn = _Turn()
+        with turn.scope:
+            await watch(self._read_on(turn), partial(self._suspending, turn))
             return
+        # Only of a call that suspended somebody could cancel the scope.
+        assert turn.call is not None
+        call_id, request, served = turn.call
+        ended = f"{request.method} was cancelled, or its time ran out"
+        late = served.unconfirmed
+        error = DeadlineExceeded(ended, acknowledged=not late, addresses=late)
+        self._serving.fail(call_id, error)
+
+    def _suspending(self, turn: _Turn) -> None:
+        if turn.call is None or turn.over:
+            return
+        turn.over = True
+        if not self._frames:
+            self._out.release()
+        assert self._tasks is not None
+        assert self._context is not None
+        # What the call has set in its context is no concern of the calls behind it.
+        self._context.run(self._tasks.start_soon, self._read)
+
+    async def _read_on(self, turn: _Turn) -> None:
+        try:
+            while not self._over:
+                await self._take_frames(turn)
+                if turn.over:
+                    return
+                await self._receive()
+        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+            pass
         except (ProtocolError, DecodeError) as error:
             log.warning("closing the connection to %s: %s", self.name, error)
+        self._end()
+        assert self._tasks is not None
+        self._tasks.cancel_scope.cancel()
 
-    def _take(self, frames: Sequence[Frame]) -> None:
-        self._corked = True
+    async def _receive(self) -> None:
+        into = self._receive_into
+        room = None if into is None else self._reader.room()
+        if into is None or room is None:
+            data = await self._stream.receive(READ_BYTES)
+            self._frames += self._reader.receive_data(data)
+        else:
+            with room:  # or the part could not grow
+                count = await into(room)
+            self._frames += self._reader.filled(count)
+
+    async def _take_frames(self, turn: _Turn) -> None:
+        """Handle what has been received, as one batch: what is sent meanwhile leaves together."""
+        frames, answers = self._frames, 0
+        self._out.hold()
         try:
-            for frame in frames:
-                self._take_frame(frame)
+            give_way_at = time.perf_counter() + YIELD_SECONDS
+            while frames and not self._over:
+                frame = frames.popleft()
+                if frame.kind is Kind.REPLY or frame.kind is Kind.FAILURE:
+                    slot = self._pending.get(frame.call_id)
+                    if slot is not None:  # else: a late answer to a call given up
+                        answers += 1
+                        slot.frame = frame
+                        slot.done.set()
+                elif frame.kind is Kind.REQUEST:
+                    taken = self._serving.take(frame)
+                    if taken is not None:
+                        await self._serve(turn, frame.call_id, *taken)
+                        if turn.over:
+                            return
+                else:
+                    self._take_other(frame)
+                if frames and time.perf_counter() > give_way_at:
+                    await self._give_way()
+                    give_way_at = time.perf_counter() + YIELD_SECONDS
         finally:
-            self._corked = False
-            if self._out and not self._writing:
-                self._flush()
+            if not turn.over:
+                self._out.crowded = answers > 1
+                self._out.release()
 
-    def _take_frame(self, frame: Frame) -> None:
-        kind = frame.kind
-        if kind is Kind.REPLY or kind is Kind.FAILURE:
-            slot = self._pending.get(frame.call_id)
-            if slot is not None:  # else: a late answer to a call given up
-                slot.frame = frame
-                slot.done.set()
-        elif kind is Kind.REQUEST:
-            self._take_request(frame)
-        elif kind is Kind.CANCEL:
-            scope = self._serving.get(frame.call_id)
+    async def _give_way(self) -> None:
+        self._out.release()
+        await anyio.lowlevel.checkpoint()
+        self._out.hold()
+
+    async def _serve(
+        self, turn: _Turn, call_id: int, request: Request, answer: Awaitable[Payload]
+    ) -> None:
+        """Await the answer to a call of the peer, within its deadline."""
+        served = ServedCall()
+        turn.call = call_id, request, served
+        self._serving.in_flight[call_id] = turn.scope
+        if request.remaining is not None:
+            turn.scope.deadline = anyio.current_time() + request.remaining
+        try:
+            await self._serving.finish(call_id, request, answer, served)
+        finally:
+            self._serving.in_flight.pop(call_id, None)
+        if not turn.over:
+            turn.call = None
+            if request.remaining is not None:
+                turn.scope.deadline = math.inf
+
+    def _take_other(self, frame: Frame) -> None:
+        if frame.kind is Kind.CANCEL:
+            scope = self._serving.in_flight.get(frame.call_id)
             if scope is not None:
                 scope.cancel()
-        elif kind is Kind.EVENT:
+        elif frame.kind is Kind.EVENT:
             self._take_event(frame)
         else:
-            raise ProtocolError(f"unexpected {kind.name} frame")
+            raise ProtocolError(f"unexpected {frame.kind.name} frame")
 
     def _take_event(self, frame: Frame) -> None:
         try:
@@ -377,205 +431,6 @@ class Connection:
         except Exception:  # nobody waits for it, and the calls must go on
             log.exception("taking the event %r of %s failed", name, self.name)
 
-    def _take_request(self, frame: Frame) -> None:
-        try:
-            target, method, remaining = msgpack.unpackb(frame.meta)
-            if not isinstance(method, str) or not (remaining is None or remaining >= 0):
-                raise TypeError("no method, or no seconds")
-        except (ValueError, TypeError, msgpack.UnpackException) as error:
-            raise ProtocolError(f"malformed request: {error!r}") from error
-        payload = Payload(frame.body, frame.parts)
-        request = Request(self, target, method, payload, remaining)
-        call_id = frame.call_id
-        try:
-            answer = self._begin(request)
-            if isinstance(answer, Payload):
-                self._reply(call_id, answer)
-                return
-        except _Flood:
-            raise
-        except Exception as error:
-            self._fail(call_id, error)
-            return
-        scope = anyio.CancelScope()
-        self._serving[call_id] = scope
-        assert self._tasks is not None
-        self._tasks.start_soon(self._finish, call_id, request, answer, scope)
-
-    def _begin(self, request: Request) -> Answer:
-        if self._serve is None:
-            raise CallRefused(f"{request.method}: this end takes no calls")
-        if len(self._serving) >= self._max_calls:
-            self._count_refusal()
-            raise CallRefused(f"{request.method}: {self._max_calls} calls are in flight")
-        if not self._drained.is_set():
-            return self._begin_late(self._serve, request)
-        return self._serve(request)
-
-    def _begin_late(self, serve: Handler, request: Request) -> Awaitable[Payload]:
-        """Serve a peer that asks on, but does not read its answers, once it has read them."""
-        size = payload_size(request.payload)
-        if self._waiting_bytes + size > self._max_unread:
-            self._count_refusal()
-            raise CallRefused(
-                f"{request.method}: {self._waiting_bytes} bytes of calls wait already until "
-                "answers are read"
-            )
-        self._waiting_bytes += size
-        return self._serve_later(serve, request, size)
-
-    def _count_refusal(self) -> None:
-        """Each is an answer that takes memory, too."""
-        self._refusals = 0 if self._drained.is_set() else self._refusals + 1
-        if self._refusals > MAX_UNREAD_REFUSALS:
-            raise _Flood("it makes more calls than there may be, and reads no answers")
-
-    async def _serve_later(self, serve: Handler, request: Request, size: int) -> Payload:
-        try:
-            await self.wait_until_drained()
-        finally:
-            self._waiting_bytes -= size
-        if self._over:
-            raise ConnectionLost(f"no connection to {self.name}", may_have_run=False)
-        answer = serve(request)
-        return answer if isinstance(answer, Payload) else await answer
-
-    async def _finish(
-        self, call_id: int, request: Request, answer: Awaitable[Payload], scope: anyio.CancelScope
-    ) -> None:
-        """Await the answer to one of the peer's calls, within the call's deadline, and send it."""
-        served = ServedCall()
-        served_call.set(served)
-        try:
-            with scope:
-                if request.remaining is not None:
-                    scope.deadline = anyio.current_time() + request.remaining
-                if not self._drained.is_set():
-                    await self._wait_to_take_up(answer)
-                payload = await answer
-                if not self._drained.is_set():
-                    self._check_room(request.method, payload)
-                self._reply(call_id, payload)
-                return
-        except Exception as error:
-            self._fail(call_id, error)
-            return
-        finally:
-            self._serving.pop(call_id, None)
-        ended = f"{request.method} was cancelled, or its time ran out"
-        late = served.unconfirmed
-        self._fail(call_id, DeadlineExceeded(ended, acknowledged=not late, addresses=late))
-
-    async def _wait_to_take_up(self, answer: Awaitable[Payload]) -> None:
-        try:
-            await self.wait_until_drained()
-        except anyio.get_cancelled_exc_class():
-            await answer  # begun all the same: it is cancelled where it first waits
-            raise
-
-    def _check_room(self, method: str, answer: Payload) -> None:
-        """Refuse an answer to a peer that reads too slowly, or not at all.
-
-        To wait with it would hold it all the same, and hold up the call's own peer, a slave, which
-        has other callers.
-        """
-        size = payload_size(answer)
-        if size > SMALL_BYTES and self._out_bytes + size > self._max_unread:
-            raise EncodeError(
-                f"the answer of {method}, {size} bytes, was dropped: "
-                f"{self._out_bytes} bytes of answers wait for {self.name} to read them, and the "
-                f"limit is {self._max_unread}; make fewer such calls at once"
-            )
-
-    def _reply(self, call_id: int, answer: Payload) -> None:
-        if self._over:
-            return
-        if self.before_reply is not None:
-            self.before_reply()
-        self._send(encode_frame(Kind.REPLY, call_id, b"", answer.body, answer.parts))
-
-    def _fail(self, call_id: int, error: Exception) -> None:
-        if self._over:
-            return
-        if not isinstance(error, (CreamasError, ExceptionGroup)):
-            log.error("a call failed inside creamas_sc", exc_info=error)
-        if self.before_reply is not None:
-            self.before_reply()
-        try:
-            told = self._codec.encode(to_wire(error))
-            if not self._drained.is_set():
-                self._check_room("a call that failed", told)
-        except EncodeError as refused:
-            told = self._codec.encode(to_wire(refused))
-        self._send(encode_frame(Kind.FAILURE, call_id, b"", told.body, told.parts))
-
-    # ---- writing
-
-    def _send(self, buffers: Sequence[Any]) -> None:
-        self._out.extend(buffers)
-        self._out_bytes += sum(map(len, buffers))
-        if self._out_bytes > HIGH_WATER_BYTES and self._drained.is_set():
-            self._drained = anyio.Event()
-        if not self._corked and not self._writing:
-            # With several calls in flight others are about to send: one write for all of them.
-            if len(self._pending) > 1 or self._raw is None:
-                self._wake.set()
-            else:
-                self._flush()
-
-    def _flush(self) -> None:
-        """Write from here what the socket takes now; the rest is the writer task's."""
-        while self._out and self._raw is not None:
-            chunk = self._next_chunk()
-            try:
-                sent = self._raw.send(chunk)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                self._end()  # the reader sees the end too
-                return
-            self._out_bytes -= sent
-            if sent < len(chunk):
-                self._out.insert(0, memoryview(chunk)[sent:])
-                break
-        if self._out:
-            self._wake.set()
-        else:
-            self._drained.set()
-
-    def _next_chunk(self) -> Any:
-        """Take from the queue what goes into one write: a large buffer, or small ones joined."""
-        out = self._out
-        if len(out) == 1 or len(out[0]) >= JOIN_BYTES:
-            return out.pop(0)
-        size = count = 0
-        for count, buffer in enumerate(out):
-            size += len(buffer)
-            if size > JOIN_BYTES and count:
-                break
-        else:
-            count += 1
-        chunk = b"".join(out[:count])
-        del out[:count]
-        return chunk
-
-    async def _write_loop(self) -> None:
-        try:
-            while True:
-                await self._wake.wait()
-                self._wake = anyio.Event()
-                self._writing = True
-                while self._out:
-                    chunk = self._next_chunk()
-                    await self._stream.send(chunk)
-                    self._out_bytes -= len(chunk)
-                self._writing = False
-                self._drained.set()
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-            self._end()
-        finally:
-            self._writing = False
-
 
 def _remaining(deadline: float, timeout: float | None) -> float | None:
     """Seconds until the nearer of ``deadline`` (on the loop's clock) and ``timeout``, or None."""
@@ -583,14 +438,3 @@ def _remaining(deadline: float, timeout: float | None) -> float | None:
     if timeout is not None:
         left = min(left, timeout)
     return None if left == float("inf") else max(left, 0.0)
-
-
-def payload_size(payload: Payload) -> int:
-    """Bytes that it takes."""
-    return len(payload.body) + sum(memoryview(part).nbytes for part in payload.parts)
-
-
-def _raw_socket(stream: ByteStream) -> socket.socket | None:
-    """The non-blocking socket under ``stream`` where writing to it directly is sound: on trio."""
-    raw = stream.extra(SocketAttribute.raw_socket, None)
-    return raw if isinstance(raw, socket.socket) and raw.gettimeout() == 0 else None

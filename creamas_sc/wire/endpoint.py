@@ -19,9 +19,10 @@ from creamas_sc.checks import check_text
 from creamas_sc.errors import ConnectionLost, HandshakeError, ProtocolError, StartError
 from creamas_sc.wire.cancelling import served_call
 from creamas_sc.wire.codec import Codec, Payload
-from creamas_sc.wire.connection import Connection, Handler
+from creamas_sc.wire.connection import Connection
 from creamas_sc.wire.frames import Frame, FrameReader
 from creamas_sc.wire.handshake import Handshake, Identity
+from creamas_sc.wire.serving import Handler
 
 __all__ = ["Endpoint", "base_url", "listen", "split_address"]
 

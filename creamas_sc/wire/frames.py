@@ -45,6 +45,8 @@ _HEADER: Final = struct.Struct("!IBxHII")
 _MAX_META_BYTES: Final = 2**16 - 1
 # Up to here one more copy costs less than one more write.
 _JOIN_BYTES: Final = 16 * 2**10
+# By how much the memory for an arriving part grows; from there on it doubles.
+_GROWTH_BYTES: Final = 2**20
 
 
 class Kind(IntEnum):
@@ -145,8 +147,9 @@ class _Filling:
     def __init__(self, kind: Kind, call_id: int, head: bytes, meta: int, sizes: Sequence[int]):
         parts = [bytearray() for _ in sizes]
         self.frame = Frame(kind, call_id, head[:meta], head[meta:], parts)
-        # Grown as bytes come, not made at once: a size that is only announced takes no memory.
         self._missing = [(p, n) for p, n in zip(parts, sizes, strict=True) if n][::-1]
+        # Of the buffer that is being filled: how many bytes have come.
+        self._filled = 0
 
     @property
     def complete(self) -> bool:
@@ -154,18 +157,32 @@ class _Filling:
 
     @property
     def missing_bytes(self) -> int:
-        return sum(size - len(part) for part, size in self._missing)
+        return sum(size for _, size in self._missing) - self._filled
+
+    def room(self) -> memoryview:
+        """Memory for the next bytes; to be released before anything else is done here."""
+        part, size = self._missing[-1]
+        if self._filled == len(part):
+            # Not made at once: a size that is only announced takes little memory.
+            part += bytes(min(size - len(part), max(len(part), _GROWTH_BYTES)))
+        return memoryview(part)[self._filled :]
+
+    def advance(self, count: int) -> None:
+        """``count`` bytes have come into `room`."""
+        self._filled += count
+        if self._filled == self._missing[-1][1]:
+            self._missing.pop()
+            self._filled = 0
 
     def fill(self, data: bytes, start: int) -> int:
         """Take what belongs to the parts from ``data[start:]``; return where the rest starts."""
         view = memoryview(data)
         while self._missing and start < len(data):
-            part, size = self._missing[-1]
-            taken = min(size - len(part), len(data) - start)
-            part += view[start : start + taken]
+            with self.room() as room:
+                taken = min(len(room), len(data) - start)
+                room[:taken] = view[start : start + taken]
+            self.advance(taken)
             start += taken
-            if len(part) == size:
-                self._missing.pop()
         return start
 
 
@@ -196,6 +213,25 @@ class FrameReader:
         if self._filling is not None:
             return self._filling.missing_bytes
         return self._wanted - len(self._rest)
+
+    def room(self) -> memoryview | None:
+        """Memory which the stream's next bytes may be read into, where they belong to a part.
+
+        It must be released before any other use of the reader, and `filled` be told. None in all
+        other cases: what comes next is then for `receive_data`.
+        """
+        return None if self._filling is None else self._filling.room()
+
+    def filled(self, count: int) -> list[Frame]:
+        """``count`` bytes, at least 1, have been read into `room`; the frame that they complete."""
+        filling = self._filling
+        assert filling is not None
+        filling.advance(count)
+        if not filling.complete:
+            return []
+        self._filling = None
+        self._wanted = _HEADER.size
+        return [filling.frame]
 
     def receive_data(self, data: Buffer) -> list[Frame]:
         """Take the stream's next bytes and return the frames that they complete.

@@ -20,10 +20,11 @@ from trio.testing import MockClock
 from creamas_sc.errors import ConnectionLost, DeadlineExceeded, HandshakeError, to_wire
 from creamas_sc.wire import endpoint as endpoint_module
 from creamas_sc.wire.codec import Payload
-from creamas_sc.wire.connection import Connection, Request
+from creamas_sc.wire.connection import Connection
 from creamas_sc.wire.endpoint import HANDSHAKE_SECONDS, Endpoint
 from creamas_sc.wire.frames import FrameReader, Kind, encode_frame
 from creamas_sc.wire.handshake import Handshake, Identity
+from creamas_sc.wire.serving import Request
 from tests.faults.board import Figures, row
 from tests.streams import BOUND_SECONDS, CODEC, ask, memory_pair, wired
 

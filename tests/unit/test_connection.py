@@ -28,10 +28,13 @@ from creamas_sc.errors import (
     SlaveLost,
 )
 from creamas_sc.wire import connection as connection_module
+from creamas_sc.wire import serving
 from creamas_sc.wire.cancelling import ACKNOWLEDGE_SECONDS
 from creamas_sc.wire.codec import Payload
-from creamas_sc.wire.connection import HIGH_WATER_BYTES, Connection, Request
+from creamas_sc.wire.connection import Connection
 from creamas_sc.wire.frames import Frame, FrameReader, Kind, encode_frame
+from creamas_sc.wire.outgoing import HIGH_WATER_BYTES
+from creamas_sc.wire.serving import Request
 from tests.streams import (
     BOUND_SECONDS,
     CODEC,
@@ -553,7 +556,7 @@ async def test_a_cancelled_close_closes(autojump_clock: MockClock) -> None:
 
 async def _no_more_than(connection: Connection, bytes_: int) -> None:
     await trio.testing.wait_all_tasks_blocked(0.01)
-    assert HIGH_WATER_BYTES < connection._out_bytes <= bytes_
+    assert HIGH_WATER_BYTES < connection._out.size <= bytes_
 
 
 @pytest.mark.parametrize("pair", [lockstep_pair, socket_pair])
@@ -567,7 +570,7 @@ async def test_a_peer_that_asks_and_does_not_read_fills_no_memory(
     def serve(request: Request) -> Payload:
         nonlocal served, most
         served += 1
-        most = max(most, request.connection._out_bytes)
+        most = max(most, request.connection._out.size)
         return Payload(large)
 
     async with wired(serve, pair=pair) as (bare, connection):
@@ -639,9 +642,9 @@ async def test_a_call_that_is_cancelled_before_its_turn(autojump_clock: MockCloc
         raise AssertionError
 
     async with wired(lambda _: any_(), pair=lockstep_pair) as (bare, connection):
-        connection._drained = anyio.Event()
+        connection._out._drained = anyio.Event()
         await bare.send(b"".join(encode_frame(Kind.REQUEST, 1, msgpack.packb((None, "a", 1.0)))))
-        connection._drained.set()  # it was free to begin when the call came
+        connection._out._drained.set()  # it was free to begin when the call came
         await trio.testing.wait_all_tasks_blocked()
         connection.post("event", Payload(b"e" * (HIGH_WATER_BYTES + 1)))
         await bare.send(b"".join(encode_frame(Kind.REQUEST, 2, msgpack.packb((None, "a", 1.0)))))
@@ -654,7 +657,7 @@ async def test_a_call_that_is_cancelled_before_its_turn(autojump_clock: MockCloc
 async def test_calls_that_wait_for_a_reader_are_bounded(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_module, "MAX_UNREAD_REFUSALS", 3)
+    monkeypatch.setattr(serving, "MAX_UNREAD_REFUSALS", 3)
     async with wired(Service(), pair=lockstep_pair, max_unread_bytes=1000) as (bare, connection):
         connection.post("event", Payload(b"e" * (HIGH_WATER_BYTES + 1)))
         meta = msgpack.packb((None, "echo", None))
@@ -662,7 +665,7 @@ async def test_calls_that_wait_for_a_reader_are_bounded(
             await bare.send(b"".join(encode_frame(Kind.REQUEST, n, meta, b"q" * 600)))
             await trio.testing.wait_all_tasks_blocked()
             assert connection.alive == (n < 4)
-        assert connection._waiting_bytes == 0
+        assert connection._serving._waiting_bytes == 0
     assert "reads no answers" in caplog.text
 
 

@@ -1,0 +1,62 @@
+"""What a connection needs of the loop it runs on, in anyio's way; `streams` has trio's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator
+from types import coroutine
+from typing import Any, Protocol
+
+import anyio
+
+__all__ = ["AnyioLoop", "Loop", "Waiter", "watch"]
+
+
+class Waiter(Protocol):
+    """One task waits for it to be set, once or several times."""
+
+    def is_set(self) -> bool:
+        """Whether it has been set."""
+
+    def set(self) -> None:
+        """Let the task go on that waits, or will wait."""
+
+    async def wait(self) -> None:
+        """Return once it is set."""
+
+
+class Loop(Protocol):
+    """The loop of the running task."""
+
+    @property
+    def waiter(self) -> Callable[[], Waiter]:
+        """Makes a waiter that is not set."""
+
+    @property
+    def effective_deadline(self) -> Callable[[], float]:
+        """When the running task will be cancelled, on the loop's clock."""
+
+
+class AnyioLoop:
+    """Any loop that anyio knows."""
+
+    waiter = staticmethod(anyio.Event)
+    effective_deadline = staticmethod(anyio.current_effective_deadline)
+
+
+@coroutine
+def watch(
+    work: Coroutine[Any, Any, None], suspending: Callable[[], object]
+) -> Generator[Any, Any, None]:
+    """Drive ``work`` as ``await`` would, and call ``suspending`` before each suspension."""
+    try:
+        trap = work.send(None)
+        while True:
+            suspending()
+            try:
+                value = yield trap
+            except BaseException as error:  # thrown in by the scheduler: the work's to handle
+                trap = work.throw(error)
+            else:
+                trap = work.send(value)
+    except StopIteration:
+        return
