@@ -9,11 +9,12 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import cast
 
 import anyio
-from anyio.abc import SocketListener, SocketStream, TaskGroup, TaskStatus
+from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup, TaskStatus
 
 from creamas_sc.checks import check_text
 from creamas_sc.errors import ConnectionLost, HandshakeError, ProtocolError, StartError
@@ -22,7 +23,9 @@ from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.connection import Connection
 from creamas_sc.wire.frames import Frame, FrameReader
 from creamas_sc.wire.handshake import Handshake, Identity
+from creamas_sc.wire.near import connect_near, listen_near
 from creamas_sc.wire.serving import Handler
+from creamas_sc.wire.streams import ConnectedStream
 
 __all__ = ["Endpoint", "base_url", "listen", "split_address"]
 
@@ -102,17 +105,13 @@ class Endpoint:
         self._identity = identity
         self._ended = anyio.Event()
         try:
-            async with listener, anyio.create_task_group() as tasks:
-                self._tasks = tasks
-                task_status.started()
-                while True:
-                    stream = await _accept(listener)
-                    if self._accepted >= MAX_CONNECTIONS:
-                        log.warning("refused a connection: %d are open", MAX_CONNECTIONS)
-                        await anyio.aclose_forcefully(stream)
-                        continue
-                    self._accepted += 1
-                    tasks.start_soon(self._welcome, stream)
+            with listen_near(identity.key, identity.address) as near:
+                async with listener, anyio.create_task_group() as tasks:
+                    self._tasks = tasks
+                    task_status.started()
+                    if near is not None:
+                        tasks.start_soon(self._accept_all, near.accept)
+                    await self._accept_all(partial(_accept, listener))
         finally:
             self._tasks = None
             self._links.clear()
@@ -140,7 +139,26 @@ class Endpoint:
 
     # ---- incoming
 
-    async def _welcome(self, stream: SocketStream) -> None:
+    async def _accept_all(self, accept: Callable[[], Awaitable[ConnectedStream]]) -> None:
+        assert self._tasks is not None
+        while True:
+            try:
+                stream = await accept()
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+                    raise
+                # Out of descriptors: the kernel keeps the peer waiting until some are free.
+                log.warning("cannot accept a connection now: %s", error.strerror)
+                await anyio.sleep(ACCEPT_PAUSE_SECONDS)
+                continue
+            if self._accepted >= MAX_CONNECTIONS:
+                log.warning("refused a connection: %d are open", MAX_CONNECTIONS)
+                await anyio.aclose_forcefully(stream)
+                continue
+            self._accepted += 1
+            self._tasks.start_soon(self._welcome, stream)
+
+    async def _welcome(self, stream: ConnectedStream) -> None:
         try:
             link = await self._authenticate(stream, client=False)
             if link is not None:
@@ -156,7 +174,7 @@ class Endpoint:
             for url in [url for url, each in self._links.items() if each is link]:
                 del self._links[url]
 
-    async def _authenticate(self, stream: SocketStream, *, client: bool) -> Connection | None:
+    async def _authenticate(self, stream: ConnectedStream, *, client: bool) -> Connection | None:
         """A connection whose peer has proved itself; of an accepted stranger None, logged once."""
         assert self._identity is not None
         make = Handshake.client if client else Handshake.server
@@ -179,7 +197,7 @@ class Endpoint:
         return self._link(stream, handshake.peer, reader, backlog)
 
     def _link(
-        self, stream: SocketStream, peer: Identity, reader: FrameReader, backlog: list[Frame]
+        self, stream: ConnectedStream, peer: Identity, reader: FrameReader, backlog: list[Frame]
     ) -> Connection:
         reader.max_frame_bytes = FrameReader().max_frame_bytes
         link = Connection(
@@ -229,8 +247,9 @@ class Endpoint:
     async def _open(self, host: str, port: int, timeout: float | None) -> Connection:
         if self._tasks is None:
             raise ConnectionLost("this environment is closed", may_have_run=False)
+        assert self._identity is not None
         url = base_url(host, port)
-        stream = await _connect(host, port, timeout)
+        stream = await _connect(self._identity.key, host, port, timeout)
         try:
             link = await self._authenticate(stream, client=True)
         except HandshakeError:
@@ -274,20 +293,18 @@ async def listen(host: str, port: int) -> SocketListener:
     return cast("SocketListener", multi.listeners[0])
 
 
-async def _accept(listener: SocketListener) -> SocketStream:
-    while True:
-        try:
-            return await listener.accept()
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-                raise
-            # Out of descriptors: the kernel keeps the peer waiting until some are free.
-            log.warning("cannot accept a connection now: %s", error.strerror)
-            await anyio.sleep(ACCEPT_PAUSE_SECONDS)
+async def _accept(listener: SocketListener) -> ConnectedStream:
+    return _connected(await listener.accept())
+
+
+def _connected(stream: SocketStream) -> ConnectedStream:
+    """The same connection; ``stream`` itself is no longer to be used."""
+    raw = stream.extra(SocketAttribute.raw_socket)
+    return ConnectedStream(socket.socket(raw.family, raw.type, raw.proto, raw.detach()))
 
 
 async def _shake_hands(
-    stream: SocketStream, handshake: Handshake, reader: FrameReader
+    stream: ConnectedStream, handshake: Handshake, reader: FrameReader
 ) -> list[Frame]:
     """Prove each other's membership; returns frames that came right behind the proof."""
     while True:
@@ -304,7 +321,7 @@ async def _shake_hands(
                 return frames
 
 
-async def _dismiss(stream: SocketStream, handshake: Handshake) -> None:
+async def _dismiss(stream: ConnectedStream, handshake: Handshake) -> None:
     """Tell a peer why it is refused, if it listens, and close."""
     with anyio.move_on_after(DISMISS_SECONDS):
         try:
@@ -315,18 +332,22 @@ async def _dismiss(stream: SocketStream, handshake: Handshake) -> None:
     await anyio.aclose_forcefully(stream)
 
 
-async def _connect(host: str, port: int, timeout: float | None) -> SocketStream:
+async def _connect(key: bytes, host: str, port: int, timeout: float | None) -> ConnectedStream:
+    url = base_url(host, port)
     limit = float("inf") if timeout is None else timeout
     give_up_at = anyio.current_time() + limit
     pause, longest = RETRY_SECONDS
     while True:
+        near = connect_near(key, url)
+        if near is not None:
+            return near
         try:
             with anyio.fail_after(max(HANDSHAKE_SECONDS, 0 if timeout is None else timeout)):
-                return await anyio.connect_tcp(_LOOPBACK.get(host, host), port)
+                place = _LOOPBACK.get(host, host)
+                return _connected(await anyio.connect_tcp(place, port))
         except (OSError, TimeoutError) as error:
             # Nothing tells when somebody will listen there: asking again is the only way.
             if anyio.current_time() + pause > give_up_at:
-                url = base_url(host, port)
                 raise ConnectionLost(
                     f"nobody listens at {url}: {error}", address=url, may_have_run=False
                 ) from None
