@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from inspect import isawaitable
 from typing import Any
 
@@ -148,6 +149,71 @@ async def test_large_parts_arrive_whole(pair: Pair) -> None:
     large = bytes(range(256)) * 8192
     async with joined(Service(), pair=pair) as (near, _):
         assert await ask(near, "echo", large, 1, large) == (large, 1, large)
+
+
+async def test_a_call_that_never_suspends_costs_no_task() -> None:
+    tasks = []
+
+    async def serve() -> Payload:
+        tasks.append(trio.lowlevel.current_task())
+        return Payload(b"")
+
+    async with joined(lambda _: serve()) as (near, _):
+        for _ in range(10):
+            await near.call(None, "any", Payload(b""))
+    assert len(set(tasks)) == 1
+
+
+async def test_a_call_that_suspends_keeps_its_task_its_scopes_and_its_variables() -> None:
+    mark: ContextVar[str] = ContextVar("mark", default="")
+    gate = trio.Event()
+    seen = []
+
+    async def serve(method: str) -> Payload:
+        task = trio.lowlevel.current_task()
+        if method == "first":
+            mark.set("of the first")
+            with trio.move_on_after(BOUND_SECONDS):
+                await gate.wait()
+        seen.append((method, mark.get()))
+        assert trio.lowlevel.current_task() is task
+        return Payload(b"")
+
+    async with joined(lambda request: serve(request.method)) as (near, _):
+        async with trio.open_nursery() as nursery:
+            for method in ("first", "second", "third"):
+                nursery.start_soon(near.call, None, method, Payload(b""))
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            gate.set()
+    assert dict(seen) == {"second": "", "third": "", "first": "of the first"}
+    assert seen[-1][0] == "first"
+
+
+@every_pair
+async def test_a_flood_of_calls_lets_other_tasks_run(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it comes in one piece, and would be one batch."""
+    monkeypatch.setattr(connection_module, "YIELD_SECONDS", 0.0)
+    served, count, at = 0, 500, []
+
+    def serve(_: Request) -> Payload:
+        nonlocal served
+        served += 1
+        return Payload(b"")
+
+    async def look() -> None:
+        while served < count:
+            at.append(served)
+            await trio.lowlevel.checkpoint()
+
+    async with wired(serve, pair=pair) as (bare, _):
+        calls = [encode_frame(Kind.REQUEST, n, msgpack.packb((1, "a", None))) for n in range(count)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look)
+            nursery.start_soon(bare.send, b"".join(b for call in calls for b in call))
+            await _read_frames(bare, count)
+    assert len(set(at)) > count / 2
 
 
 async def test_an_end_that_serves_nothing_refuses() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import anyio
 import pytest
 import trio
 import trio.testing
+from anyio.abc import SocketAttribute
 
 from creamas_sc import Artifact, CreativeAgent, Environment, Proxy, expose, run
 from creamas_sc.core import environment
@@ -523,6 +524,18 @@ async def test_connect_waits_until_somebody_listens(
             await late.open()
         assert await found[0].evaluate(1) == 1
         await late.close(as_coro=True)
+
+
+@pytest.mark.parametrize("near", [True, False])
+async def test_by_unix_socket_or_by_tcp(near: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not near:
+        monkeypatch.setattr(endpoint, "listen_near", lambda *_: nullcontext())
+    async with environments(2) as (one, other):
+        far = await one.connect(Echo(other).addr)
+        assert await far.evaluate(b"x" * 100_000) == b"x" * 100_000
+        (link,) = one._net._endpoint._links.values()
+        raw = link._stream.extra(SocketAttribute.raw_socket)
+        assert (raw.family == socket.AF_UNIX) == near
 
 
 async def test_a_stranger_at_the_address() -> None:
