@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
     watch(zygote_pidfd, script_pidfd, report_read)
     status = os.waitpid(zygote_pid, os.WNOHANG)[1]
     if kernel.sweep() and recorded:
-        os.unlink(record)
+        _forget(record)
     return 0 if status == 0 else 1
 
 
@@ -82,9 +82,16 @@ def _record(path: str, owner_pid: int) -> bool:
     try:
         records.write(path, owner_pid)
     except OSError as error:
-        print(f"what slaves fork away may be lost: no record {path}: {error}", file=sys.stderr)
+        print(f"what slaves fork away may be lost, for want of a record: {error}", file=sys.stderr)
         return False
     return True
+
+
+def _forget(record: str) -> None:
+    try:
+        os.unlink(record)
+    except OSError:  # somebody has cleared the folder; the next start looks at what is there
+        pass
 
 
 def _end_leftovers(record: str) -> None:

@@ -158,6 +158,39 @@ def test_who_owns_a_tree_of_its_own_is_left_alone(monkeypatch: pytest.MonkeyPatc
         assert records() == set()
 
 
+def test_a_tree_whose_record_was_removed_ends_as_ever(capfd: pytest.CaptureFixture[str]) -> None:
+    async def main() -> subprocess.Popen[bytes]:
+        async with trees.open_supervisor() as supervisor:
+            await supervisor.start(trees.order("a", "obey"))
+            Path(borne_by(supervisor.keeper.pid)).unlink()
+        return supervisor.keeper
+
+    assert trio.run(main).returncode == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_without_a_record_slaves_run_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(trees, "runtime_folder", lambda: tmp_path / "gone")
+    start_and_end()
+    said = capfd.readouterr().err
+    assert said.startswith("what slaves fork away may be lost, for want of a record: ")
+    assert said.count("\n") == 1
+
+
+def test_without_a_private_folder_slaves_run_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "creamas").mkdir(mode=0o755)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    trio.run(_one_slave)
+    (told,) = (each for each in caplog.records if each.levelname == "WARNING")
+    assert "what slaves fork away may be lost" in told.getMessage()
+    assert "must be a folder of yours with mode 0700" in told.getMessage()
+    assert os.listdir(tmp_path / "creamas") == []
+
+
 async def test_what_an_actor_starts_belongs_to_its_tree_whoever_ordered_the_actor() -> None:
     async with trees.open_supervisor() as supervisor:
         order = trees.order("a", "tell_place")
