@@ -167,12 +167,12 @@ def portable_name(cls: Any) -> str:
 
 
 def _names_the_script(module: str) -> bool:
-    source = MainScript.of_this_process()
-    return (
-        source is not None
-        and not source.package
-        and module == os.path.splitext(os.path.basename(source.file))[0]
-    )
+    main = _Script.source or sys.modules.get(MAIN)
+    file = getattr(main, "file", None) or getattr(main, "__file__", None) or ""
+    if module != os.path.splitext(os.path.basename(file))[0]:
+        return False
+    source = MainScript.of_this_process()  # which looks at the disk
+    return source is not None and not source.package
 
 
 def load_object(name: str) -> Any:

@@ -12,22 +12,27 @@ bytes (elsewhere they are refused); objects that a value holds twice arrive as t
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from creamas_sc.errors import DecodeError, EncodeError, LoadError
 from creamas_sc.loading import load_class
 from creamas_sc.wire import extensions
 from creamas_sc.wire.blame import explained, is_call, name_of
+from creamas_sc.wire.columns import Columns, References
 from creamas_sc.wire.frames import Buffer
-from creamas_sc.wire.packing import Decoder, EncodeHandler, Encoder, ext
+from creamas_sc.wire.packing import COLUMNS, Decoder, EncodeHandler, Encoder, ext
 
 __all__ = ["Codec", "Payload", "References", "Serializer"]
 
 # A packer never shrinks: after a value larger than this, in bytes, it is not used again.
 _KEPT_BYTES: Final = 2**20
+# From this size on, in bytes, a value may hold thousands of lists and dicts.
+_LARGE_BODY: Final = 2**15
 _PLAIN_TYPES: Final = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
 _ADVICE: Final = (
     "register a serializer for it, or give its class the methods _wire_state_ and _from_wire_state_"
@@ -60,20 +65,6 @@ class Serializer:
     decode: Callable[[Any], Any]
 
 
-class References(Protocol):
-    """Objects that stay where they are: agents, and the proxies of agents."""
-
-    @property
-    def types(self) -> tuple[type, ...]:
-        """Classes whose instances, and those of their subclasses, are such objects."""
-
-    def describe(self, obj: Any) -> tuple[str, str]:
-        """Address and class name of ``obj``, an instance of one of ``types``."""
-
-    def resolve(self, address: str, class_name: str) -> Any:
-        """The object of that address, or a stand-in for it."""
-
-
 class Codec:
     """Encodes and decodes; may be used from several threads at once.
 
@@ -85,6 +76,7 @@ class Codec:
         self, serializers: Iterable[Serializer] = (), references: References | None = None
     ) -> None:
         self._references = references
+        self._columns = Columns(references)
         self._serializers: dict[str, Serializer] = {}
         self._classes: dict[str, Any] = {}
         self._encode_handlers = dict(extensions.ENCODERS)
@@ -95,6 +87,7 @@ class Codec:
             extensions.SERIALIZED: self._decode_serialized,
             extensions.OBJECT: self._decode_object,
             extensions.REFERENCE: self._decode_reference,
+            COLUMNS: lambda decoder, data: self._columns.unfold(decoder.unpack(data)),
         }
         # Free ones: whoever encodes or decodes takes one, and gives it back if all went well.
         self._encoders: list[Encoder] = []
@@ -149,7 +142,11 @@ class Codec:
             decoder = Decoder(self._decode_handlers)
         try:
             body, decoder.parts = payload
-            value = decoder.unpack(body)
+            if len(body) < _LARGE_BODY:
+                value = decoder.unpack(body)
+            else:
+                with _no_collection():
+                    value = decoder.unpack(body)
         except DecodeError:
             raise
         except LoadError as error:
@@ -163,7 +160,7 @@ class Codec:
     # ---- encoding
 
     def _new_encoder(self, unicode_errors: str | None = None) -> Encoder:
-        return Encoder(self._encode_handlers, self._find_handler, unicode_errors)
+        return Encoder(self._encode_handlers, self._find_handler, self._columns, unicode_errors)
 
     def _pack_again(self, encoder: Encoder, value: Any, root: str, error: Exception) -> bytes:
         """Pack strings with lone surrogates, as undecodable file names have; else explain."""
@@ -245,6 +242,22 @@ class Codec:
             return cls._from_wire_state_(state)
         except Exception as error:
             raise DecodeError(f"{name}._from_wire_state_ failed: {error!r}") from error
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No cyclic garbage collection within the block.
+
+    What is being unpacked is no garbage. To look through it again and again, as it grows, takes
+    longer than the unpacking.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _pack_top(encoder: Encoder, value: Any) -> bytes:

@@ -13,10 +13,12 @@ from typing import Any, Final, TypeAlias
 import msgpack
 
 from creamas_sc.errors import DecodeError, EncodeError
+from creamas_sc.wire.columns import FEW, Columns
 from creamas_sc.wire.frames import MAX_PARTS, Buffer
 
 __all__ = [
     "BYTES_PART",
+    "COLUMNS",
     "HAVE_C_EXTENSION",
     "LARGE_BYTES",
     "MAX_DEPTH",
@@ -42,7 +44,9 @@ _GUARDED_NESTING: Final = 32
 # Unpackers for this much data are kept; they need no C stack, and less time than unpackb().
 _SMALL_BYTES: Final = 4096
 _RAW_TYPES: Final = frozenset({bytes, bytearray, memoryview})
+_LIFTED_TYPES: Final = _RAW_TYPES | {list, dict}
 BYTES_PART: Final = 19
+COLUMNS: Final = 20
 
 EncodeHandler: TypeAlias = "Callable[[Encoder, Any], Any]"
 DecodeHandler: TypeAlias = Callable[["Decoder", bytes], Any]
@@ -63,6 +67,7 @@ class Encoder:
     Args:
         handlers: What to do with a value of a type; shared, and grown by ``find_handler``.
         find_handler: Called for a type that is not among ``handlers``.
+        columns: Folds long lists and dicts.
         unicode_errors: As of ``str.encode``; other than strict is slower.
     """
 
@@ -70,9 +75,11 @@ class Encoder:
         self,
         handlers: dict[type, EncodeHandler],
         find_handler: Callable[[type], EncodeHandler],
+        columns: Columns,
         unicode_errors: str | None = None,
     ) -> None:
         self.parts: list[Buffer] = []
+        self._columns = columns
         self._handlers = handlers
         self._find_handler = find_handler
         self._options: dict[str, Any] = {
@@ -107,26 +114,41 @@ class Encoder:
         self._packs.append(msgpack.Packer(**self._options).pack)
 
     def lift(self, value: Any) -> Any:
-        """Move ``value``, or its items, out of band where they are large bytes.
+        """``value`` as it is packed best, itself and its items.
+
+        Large bytes go out of band; long lists and dicts into columns, where that pays.
 
         Raises:
             EncodeError: There is a bytearray or memoryview, which msgpack would turn into bytes.
         """
+        lifted = self._lift(value)
+        if lifted is not value:
+            return lifted
         kind = type(value)
         if kind is tuple or kind is list:
             items = value
         elif kind is dict:
             items = value.values()
         else:
-            return self._lift_raw(value) if kind in _RAW_TYPES else value
+            return value
         if len(value) <= MAX_PARTS:
             for item in items:
-                if type(item) in _RAW_TYPES:
+                if type(item) in _LIFTED_TYPES:
                     break
             else:
                 return value
-            lifted = map(self._lift_raw, items)
+            lifted = map(self._lift, items)
             return dict(zip(value, lifted, strict=True)) if kind is dict else kind(lifted)
+        return value
+
+    def _lift(self, value: Any) -> Any:
+        kind = type(value)
+        if kind in _RAW_TYPES:
+            return self._lift_raw(value)
+        if (kind is list or kind is dict) and len(value) >= FEW:
+            column = self._columns.fold(value)
+            if column is not None:
+                return ext(COLUMNS, self.pack(column))
         return value
 
     def _lift_raw(self, value: Any) -> Any:
@@ -134,7 +156,7 @@ class Encoder:
         if kind is bytes:
             if len(value) >= LARGE_BYTES and len(self.parts) < MAX_PARTS:
                 return ext(BYTES_PART, self.add_part(value).to_bytes(2, "big"))
-        elif kind in _RAW_TYPES:
+        else:
             raise EncodeError("use bytes instead", type_name=kind.__name__)
         return value
 

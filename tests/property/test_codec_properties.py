@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as npst
 
 from creamas_sc.errors import DecodeError, EncodeError
 from creamas_sc.wire.codec import Codec, Payload, Serializer
+from creamas_sc.wire.columns import FEW
 from creamas_sc.wire.frames import FrameReader, Kind, encode_frame
 from creamas_sc.wire.packing import LARGE_BYTES
 
@@ -39,7 +40,26 @@ class Point:
         self.x = x
 
 
-CODEC = Codec([Serializer(Point, "point", lambda p: p.x, Point)])
+class Agent:
+    """Travels by reference."""
+
+    def __init__(self, addr: str, name: str) -> None:
+        self.addr, self.name = addr, name
+
+
+class Agents:
+    """Knows agents by their address and the name of their class."""
+
+    types = (Agent,)
+
+    def describe(self, obj: Any) -> tuple[str, str]:
+        return obj.addr, obj.name
+
+    def resolve(self, address: str, class_name: str) -> Agent:
+        return Agent(address, class_name)
+
+
+CODEC = Codec([Serializer(Point, "point", lambda p: p.x, Point)], Agents())
 
 
 def same(a: Any, b: Any) -> bool:
@@ -62,7 +82,7 @@ def same(a: Any, b: Any) -> bool:
         return same_array(a, b)
     if isinstance(a, np.generic):
         return same_array(np.asarray(a), np.asarray(b))
-    if kind in (Point, Picture):
+    if kind in (Point, Picture, Agent):
         return same(vars(a), vars(b))
     if kind in (dt.datetime, dt.time):
         return bool(a == b) and same([a.fold, a.tzinfo], [b.fold, b.tzinfo])
@@ -161,6 +181,23 @@ calls = st.tuples(
     st.lists(values, max_size=3).map(tuple),
     st.dictionaries(st.text(max_size=3), values, max_size=2),
 )
+addresses = st.builds("tcp://h:{}/{}".format, st.integers(1, 2), st.integers(0, 3))
+agents = st.builds(Agent, addresses, st.sampled_from(["m:A", "m:B"]))
+# What the items of a long list are like: a strategy for one of them.
+kinds = st.recursive(
+    st.sampled_from([addresses, agents, short(leaves), st.just({"w": 0.5})]),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3).map(lambda kinds: st.tuples(*kinds)),
+        inner.map(lambda kind: st.lists(kind, max_size=3)),
+        inner.map(lambda kind: st.lists(kind, max_size=3).map(tuple)),
+        inner.map(lambda kind: st.dictionaries(addresses | hashable, kind, max_size=3)),
+    ),
+    max_leaves=5,
+)
+# A few of them, again and again: to draw that many takes too long.
+few = kinds.flatmap(lambda kind: st.lists(kind, min_size=1, max_size=3))
+many = few.map(lambda items: (items * FEW)[: FEW + len(items)])
+maps = many.map(lambda items: dict(enumerate(items)))
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -177,6 +214,14 @@ def test_a_value_arrives_equal_and_of_the_same_type(value: Any) -> None:
 
 
 @quick
+@given(many | maps)
+def test_many_values_arrive_equal_and_of_the_same_types(value: Any) -> None:
+    call = ((value, 1), {"k": value})
+    for told in (value, call):
+        assert same(CODEC.decode(over_the_wire(CODEC.encode(told))), told)
+
+
+@quick
 @given(values)
 def test_the_receiver_owns_what_it_gets(value: Any) -> None:
     got = CODEC.decode(over_the_wire(CODEC.encode([value])))[0]
@@ -186,7 +231,10 @@ def test_the_receiver_owns_what_it_gets(value: Any) -> None:
 
 
 @quick
-@given(values, st.lists(st.tuples(st.integers(0), st.integers(0, 255)), min_size=1, max_size=4))
+@given(
+    values | many | maps,
+    st.lists(st.tuples(st.integers(0), st.integers(0, 255)), min_size=1, max_size=4),
+)
 def test_damaged_bytes_are_refused_or_a_value(value: Any, damage: list[tuple[int, int]]) -> None:
     payload = CODEC.encode(value)
     body = bytearray(payload.body)
@@ -196,7 +244,7 @@ def test_damaged_bytes_are_refused_or_a_value(value: Any, damage: list[tuple[int
 
 
 @quick
-@given(values, st.integers(0), st.integers(0, 3))
+@given(values | many | maps, st.integers(0), st.integers(0, 3))
 def test_cut_bytes_are_refused(value: Any, end: int, parts: int) -> None:
     payload = CODEC.encode(value)
     assert not decode(Payload(payload.body[: end % len(payload.body)], payload.parts))
