@@ -249,7 +249,17 @@ class CreativeAgent(Agent):
     @expose
     def add_connections(self, conns: Iterable[tuple[Any, Mapping[str, Any]]]) -> list[bool]:
         """Get to know the agents of ``(addr, data)`` pairs: `add_connection` of each, in order."""
-        return [self.add_connection(addr, **data) for addr, data in conns]
+        if type(self).add_connection is not CreativeAgent.add_connection:
+            return [self.add_connection(addr, **data) for addr, data in conns]
+        known, added = self.connections, []
+        for other, data in conns:
+            addr = other if type(other) is str else _address_of(other)
+            kept = _kept(addr, **data)
+            new = addr not in known
+            if new:
+                known[addr] = kept
+            added.append(new)
+        return added
 
     @expose
     def remove_connection(self, addr: Any) -> dict[str, Any] | None:
@@ -302,6 +312,11 @@ class CreativeAgent(Agent):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name})"
+
+
+def _kept(addr: str, **data: Any) -> dict[str, Any]:
+    """What `CreativeAgent.add_connection` keeps."""
+    return data
 
 
 def _address_of(agent: Any) -> str:

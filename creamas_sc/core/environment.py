@@ -22,6 +22,7 @@ from creamas_sc.core.agent import Agent
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.network import Network
 from creamas_sc.errors import ConnectionLost, agent_errors, step_overran
+from creamas_sc.garbage import no_collection
 from creamas_sc.home import Home, at_home, current_home, is_ctrl_c, portal_home, sync_or_coro
 from creamas_sc.identity import membership, user_membership
 from creamas_sc.loading import end_script_load
@@ -350,11 +351,12 @@ class Environment:
         Returns:
             What ``add_connections`` returned, for each agent concerned.
         """
-        return [
-            agent.add_connections(connection_map[agent.addr])
-            for agent in self.get_agents(addr=False)
-            if agent.addr in connection_map
-        ]
+        with no_collection():
+            return [
+                agent.add_connections(connection_map[agent.addr])
+                for agent in self.get_agents(addr=False)
+                if agent.addr in connection_map
+            ]
 
     def get_connections(self, data: bool = True) -> list[tuple[str, Any]]:
         """``(addr, connections)`` of every agent but the manager.
@@ -362,7 +364,8 @@ class Environment:
         Args:
             data: ``connections`` maps addresses to data rather than listing addresses.
         """
-        return [(a.addr, a.get_connections(data=data)) for a in self.get_agents(addr=False)]
+        with no_collection():
+            return [(a.addr, a.get_connections(data=data)) for a in self.get_agents(addr=False)]
 
     def clear_connections(self) -> None:
         """Remove all connections of all agents."""

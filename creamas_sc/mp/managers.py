@@ -65,15 +65,17 @@ class Manager(Agent):
             factory = _agent_factory(agent_cls)
             if index is not None:
                 self.env._note_spawn(index, n)
+            arguments = (self.env, *args)
             with self.env._undone_on_error():
-                made = [start_call(factory, (self.env, *args), kwargs) for _ in range(n)]
+                made = [start_call(factory, arguments, kwargs) for _ in range(n)]
         except CallRefused as refusal:
             raise refusal.by(self.addr) from refusal.__cause__
-        agents = [await agent if isawaitable(agent) else agent for agent in made]
-        for agent in agents:
+        if not isinstance(factory, type):
+            made = [await agent if isawaitable(agent) else agent for agent in made]
+        for agent in made:
             if not isinstance(agent, Agent):
                 raise LoadError(f"{factory!r} made no agent but {agent!r}").by(self.addr)
-        return [(agent, agent.addr) for agent in agents]
+        return [(agent, agent.addr) for agent in made]
 
     @expose
     async def checkpoint(self) -> tuple[tuple[Any], dict[str, Any]] | None:

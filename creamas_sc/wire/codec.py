@@ -12,14 +12,13 @@ bytes (elsewhere they are refused); objects that a value holds twice arrive as t
 
 from __future__ import annotations
 
-import gc
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from creamas_sc.errors import DecodeError, EncodeError, LoadError
+from creamas_sc.garbage import no_collection
 from creamas_sc.loading import load_class
 from creamas_sc.wire import extensions
 from creamas_sc.wire.blame import explained, is_call, name_of
@@ -145,7 +144,7 @@ class Codec:
             if len(body) < _LARGE_BODY:
                 value = decoder.unpack(body)
             else:
-                with _no_collection():
+                with no_collection():
                     value = decoder.unpack(body)
         except DecodeError:
             raise
@@ -242,22 +241,6 @@ class Codec:
             return cls._from_wire_state_(state)
         except Exception as error:
             raise DecodeError(f"{name}._from_wire_state_ failed: {error!r}") from error
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """No cyclic garbage collection within the block.
-
-    What is being unpacked is no garbage. To look through it again and again, as it grows, takes
-    longer than the unpacking.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _pack_top(encoder: Encoder, value: Any) -> bytes:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, chain, count
+from operator import itemgetter
 from typing import Any, Final, Protocol, TypeAlias
 
 from creamas_sc.errors import DecodeError
@@ -76,8 +77,10 @@ class Columns:
         }
 
     def fold(self, value: Any) -> Column | None:
-        """Columns of a list or dict; None where msgpack does it as well by itself."""
-        column = self._fold([value], _LEVELS) if self._pays(value) else [PLAIN]
+        """Columns of a list or dict, not empty; None where msgpack does it as well by itself."""
+        if not self._pays(value) or (type(value) is list and type(value[0]) is str):
+            return None
+        column = self._fold([value], _LEVELS)
         return None if column[0] == PLAIN else column
 
     def unfold(self, column: Any) -> Any:
@@ -119,8 +122,8 @@ class Columns:
     def _fold_tuples(self, items: list[tuple[Any, ...]], levels: int) -> Column:
         width = len(items[0])
         if width and len(set(map(len, items))) == 1:
-            columns = zip(*items, strict=True)
-            return [ROWS, *(self._fold(list(column), levels) for column in columns)]
+            columns = (list(map(itemgetter(place), items)) for place in range(width))
+            return [ROWS, *(self._fold(column, levels) for column in columns)]
         return self._fold_ragged(TUPLES, items, levels)
 
     def _fold_lists(self, items: list[list[Any]], levels: int) -> Column:
@@ -134,8 +137,10 @@ class Columns:
         return [PLAIN, items] if form == LISTS and column[0] == PLAIN else [form, lengths, column]
 
     def _fold_dicts(self, items: list[dict[Any, Any]], levels: int) -> Column:
+        if not self._pays(items):
+            return [PLAIN, items]
         lengths = list(map(len, items))
-        if sum(lengths) > _MAX_ITEMS or not self._pays(items):
+        if sum(lengths) > _MAX_ITEMS:
             return [PLAIN, items]
         keys = list(chain.from_iterable(items))
         values = list(chain.from_iterable(map(dict.values, items)))

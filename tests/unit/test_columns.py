@@ -78,7 +78,7 @@ def test_what_msgpack_packs_as_well_is_not(value: Any) -> None:
 
 def test_a_tuple_in_columns_takes_a_few_bytes() -> None:
     assert len(Codec().encode([((), {})] * 1000).body) < 2100
-    known = {address: {"tcp://host:1/7": {}} for address in addresses(1000)}
+    known: dict[str, Any] = {address: {"tcp://host:1/7": {}} for address in addresses(1000)}
     assert len(Codec().encode(known).body) < 22_000
 
 
