@@ -11,7 +11,7 @@ import pytest
 from creamas_sc.core.agent import Agent, CreativeAgent
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.logging import ObjectLogger
-from creamas_sc.rpc import Proxy, exposed_method
+from creamas_sc.rpc import Proxy, expose, exposed_method
 
 
 class FakeEnvironment:
@@ -166,6 +166,35 @@ def test_connections(env: Any, agent: CreativeAgent) -> None:
     assert agent.remove_connection(first) is None
     agent.clear_connections()
     assert agent.connections == {}
+
+
+def test_connections_made_together_are_those_made_one_by_one(
+    env: Any, agent: CreativeAgent
+) -> None:
+    data = {"since": 3}
+    assert agent.add_connections([("a", data), ("a", {"since": 4}), ("b", data)]) == [
+        True,
+        False,
+        True,
+    ]
+    data["since"] = 5
+    assert agent.connections == {"a": {"since": 3}, "b": {"since": 3}}
+    for wrong in ({3: 4}, {"addr": "c"}, None):
+        with pytest.raises(TypeError):
+            agent.add_connections([("c", wrong)])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"expected an agent's address.*not 3"):
+        agent.add_connections([(3, {})])
+
+
+def test_connections_made_together_go_through_an_overridden_method(env: Any) -> None:
+    class Shy(CreativeAgent):
+        @expose
+        def add_connection(self, addr: Any, **data: Any) -> bool:
+            return addr != "b" and super().add_connection(addr, **data)
+
+    agent = Shy(env)
+    assert agent.add_connections([("a", {}), ("b", {})]) == [True, False]
+    assert agent.get_connections() == ["a"]
 
 
 def test_connections_handed_out_are_a_copy(agent: CreativeAgent) -> None:

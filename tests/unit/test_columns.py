@@ -114,36 +114,32 @@ def test_a_list_that_holds_itself_is_refused(width: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "columns",
+    ("items", "column"),
     [
-        [],
-        0,
-        [0, 1],
-        [0, [1, 2]],
-        [1, [0, [1, 2]], [0, [1]]],
-        [3, [3], [0, [1, 2]]],
-        [3, [1], [0, [1, 2]]],
-        [2, [2**62], [0, []]],
-        [2, [3, -1], [0, [1, 2]]],
-        [2, ["2"], [0, [1, 2]]],
-        [4, [1], [0, ["k"]], [0, []]],
-        [4, [1], [0, [[]]], [0, [1]]],
-        [5, ["a"], [1]],
-        [6, [0, ["a"]], [0, ["b"]]],
-        [7, [], []],
+        (0, []),
+        (0, 0),
+        (1, [0, 1]),
+        (2, [0, [1, 2, 3]]),
+        (1, [1, [0, [1, 2]], [0, [1]]]),
+        (1, [2, [3], [0, [1, 2]]]),
+        (1, [3, [1], [0, [1, 2]]]),
+        (1, [2, [2**62], [0, []]]),
+        (2, [2, [3, -1], [0, [1, 2]]]),
+        (1, [2, ["2"], [0, [1, 2]]]),
+        (1, [4, [1], [0, ["k"]], [0, []]]),
+        (1, [4, [1], [0, [[]]], [0, [1]]]),
+        (1, [5, ["a"], [1]]),
+        (0, [6, [0, ["a"]], [0, []]]),
+        (1, [6, [0, ["a"]], [0, [1]]]),
+        (0, [6]),
+        (0, [7, [], []]),
     ],
 )
-def test_columns_that_do_not_fit_are_refused(columns: Any) -> None:
-    codec = Codec()
-    with pytest.raises(DecodeError):
-        codec.decode(packed(codec, columns))
-
-
-@pytest.mark.parametrize("columns", [[6, [0, ["a"]], [0, []]], [6, [0, ["a"]], [0, [1]]], [6]])
-def test_agents_that_are_none_are_refused(columns: Any) -> None:
+def test_columns_that_do_not_fit_are_refused(items: int, column: Any) -> None:
     codec = Codec(references=Agents())
+    assert codec.decode(packed(codec, [3, [2], [0, [1, 2]]])) == [1, 2]
     with pytest.raises(DecodeError):
-        codec.decode(packed(codec, columns))
+        codec.decode(packed(codec, [3, [items], column]))
 
 
 def packed(codec: Codec, columns: Any) -> Payload:
