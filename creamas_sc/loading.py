@@ -8,6 +8,7 @@ without a guard does not start a simulation within the simulation.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
@@ -51,9 +52,13 @@ class MainScript:
             return _Script.source
         main = sys.modules.get(MAIN)
         file = getattr(main, "__file__", None)
-        if not file or not os.path.isfile(file):
+        if not file or not _is_file(file):
             return None
         return cls(os.path.abspath(file), getattr(main, "__package__", None), tuple(sys.argv))
+
+
+# Asked at each spawn: the disk is not.
+_is_file = functools.lru_cache(maxsize=1)(os.path.isfile)
 
 
 class _Script:
@@ -167,12 +172,12 @@ def portable_name(cls: Any) -> str:
 
 
 def _names_the_script(module: str) -> bool:
-    main = _Script.source or sys.modules.get(MAIN)
-    file = getattr(main, "file", None) or getattr(main, "__file__", None) or ""
-    if module != os.path.splitext(os.path.basename(file))[0]:
-        return False
-    source = MainScript.of_this_process()  # which looks at the disk
-    return source is not None and not source.package
+    source = MainScript.of_this_process()
+    return (
+        source is not None
+        and not source.package
+        and module == os.path.splitext(os.path.basename(source.file))[0]
+    )
 
 
 def load_object(name: str) -> Any:
