@@ -11,6 +11,8 @@ from creamas_sc.errors import BadArguments, NotExposed
 __all__ = ["Proxy", "expose"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+# Of most other values `inspect.isawaitable` takes longer to tell than their call took.
+_NEVER_AWAITED = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})
 _EXPOSED = "__creamas_exposed__"
 
 
@@ -59,6 +61,11 @@ def start_call(method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         raise
 
 
+def to_await(value: Any) -> bool:
+    """Whether what a method returned is to be awaited."""
+    return type(value) not in _NEVER_AWAITED and inspect.isawaitable(value)
+
+
 def _signature(method: Callable[..., Any]) -> str:
     name = getattr(method, "__qualname__", repr(method))
     try:
@@ -84,7 +91,8 @@ class Proxy:
     as ``addr``.
     """
 
-    __slots__ = ("_env", "addr", "class_name")
+    # The dict is made only for a proxy that is called.
+    __slots__ = ("__dict__", "_env", "addr", "class_name")
 
     def __init__(self, env: Caller, addr: str, class_name: str = "Agent") -> None:
         self._env = env
@@ -99,6 +107,7 @@ class Proxy:
         def call(*args: Any, **kwargs: Any) -> Any:
             return env.call_agent(addr, name, args, kwargs)
 
+        self.__dict__[name] = call  # found there the next time
         return call
 
     def __eq__(self, other: object) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from inspect import isawaitable
+import time
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -27,11 +27,11 @@ from creamas_sc.errors import (
 from creamas_sc.home import Home, is_ctrl_c
 from creamas_sc.identity import Membership
 from creamas_sc.loading import class_name
-from creamas_sc.rpc import Proxy, exposed_method, start_call
+from creamas_sc.rpc import Proxy, exposed_method, start_call, to_await
 from creamas_sc.serializers import follow
 from creamas_sc.wire.codec import Codec, Payload, Serializer
 from creamas_sc.wire.connection import Connection
-from creamas_sc.wire.endpoint import Endpoint, split_address
+from creamas_sc.wire.endpoint import Endpoint, locate, split_address
 from creamas_sc.wire.handshake import Identity
 from creamas_sc.wire.serving import Request
 
@@ -45,6 +45,9 @@ ARTIFACT_EVENT = "artifact"
 STEP_METHODS = frozenset({"trigger_all", "trigger_all_within"})
 # Proxies remembered, so that connecting again to a known agent costs no round trip.
 MAX_KNOWN_PROXIES = 100_000
+
+# So often a loop of calls within the environment yields to the scheduler.
+YIELD_SECONDS = 0.01
 
 _NOTHING = Payload(b"")
 
@@ -81,6 +84,7 @@ class Network:
         self._peers: dict[str, Identity] = {}
         self._upstream: Connection | None = None
         self._unsent: list[Payload] = []
+        self._give_way_at = 0.0
 
     async def run(
         self,
@@ -151,14 +155,22 @@ class Network:
         proxy = self._known[address] = Proxy(self, address, name)
         return proxy
 
-    async def call_agent(
+    def call_agent(
+        self, address: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Coroutine[Any, Any, Any]:
+        """Call an exposed method of the agent at ``address``, here or elsewhere.
+
+        To be awaited; whoever is not at home when calling may be on any loop.
+        """
+        if not self.home.is_current():
+            return self.home.call(self.call_agent, address, method, args, kwargs)
+        if address.startswith(self.base_url):
+            return self._call_here(address, method, args, kwargs)
+        return self._call_there(address, method, args, kwargs)
+
+    async def _call_there(
         self, address: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Call an exposed method of the agent at ``address``, here or elsewhere."""
-        if not self.home.is_current():
-            return await self.home.call(self.call_agent, address, method, args, kwargs)
-        if address.startswith(self.base_url):
-            return await self._call_here(address, method, args, kwargs)
         payload = self.codec.encode((args, kwargs))
         return self.codec.decode(await self.send(address, method, payload))
 
@@ -182,9 +194,9 @@ class Network:
         """
         if self.before_call is not None and not at_once:
             await self.before_call(address)
-        host, port, number = split_address(address)
+        url, number = locate(address)
         try:
-            link = await self._endpoint.connection(host, port)
+            link = self._endpoint.link(url) or await self._open(address)
             if last_seconds is not None:
                 return await link.call(
                     number, method, payload, timeout=last_seconds, acknowledge_seconds=0
@@ -193,16 +205,23 @@ class Network:
         except ConnectionLost as error:
             raise await self._explain(address, error) from None
 
+    async def _open(self, address: str) -> Connection:
+        host, port, _ = split_address(address)
+        return await self._endpoint.connection(host, port)
+
     async def _call_here(
         self, address: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         agent = self.agent(split_address(address)[2])
         if self._check_local:
             args, kwargs = self._through_codec((args, kwargs), "args")
+        if time.perf_counter() > self._give_way_at:
+            # An act of many short calls stays cancellable, and lets others act.
+            await trio.lowlevel.checkpoint()
+            self._give_way_at = time.perf_counter() + YIELD_SECONDS
         try:
-            method = exposed_method(agent, name)
-            value = start_call(method, args, kwargs)
-            if isawaitable(value):
+            value = start_call(exposed_method(agent, name), args, kwargs)
+            if to_await(value):
                 value = await value
         except trio.Cancelled:
             raise
@@ -268,7 +287,7 @@ class Network:
             raise
         except BaseException as error:
             raise _told(agent.addr, error) from error
-        if isawaitable(value):
+        if to_await(value):
             return self._finish(agent, name, value)
         return self._encode_reply(agent, name, value)
 

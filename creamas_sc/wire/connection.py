@@ -18,7 +18,6 @@ from functools import partial
 
 import anyio
 import anyio.lowlevel
-import msgpack
 from anyio.abc import ByteStream, TaskGroup
 
 from creamas_sc.errors import (
@@ -37,6 +36,7 @@ from creamas_sc.wire.cancelling import (
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Frame, FrameReader, Kind, encode_frame
 from creamas_sc.wire.outgoing import Outgoing
+from creamas_sc.wire.requests import Metas
 from creamas_sc.wire.serving import Handler, Request, Serving
 from creamas_sc.wire.waiting import AnyioLoop, Loop, Waiter, watch
 
@@ -53,16 +53,6 @@ MAX_CALLS_IN_FLIGHT = 100_000
 CALL_ID_MASK = (1 << 32) - 1
 
 EventHandler = Callable[[str, Payload], None]
-
-
-class _Slot:
-    """A call of ours in flight."""
-
-    __slots__ = ("done", "frame")
-
-    def __init__(self, done: Waiter) -> None:
-        self.done = done
-        self.frame: Frame | None = None
 
 
 class _Turn:
@@ -120,13 +110,16 @@ class Connection:
         self._reader = reader or FrameReader()
         self._frames = deque(backlog)
         self._ids = itertools.count(1)
-        self._pending: dict[int, _Slot] = {}
+        self._pending: dict[int, Waiter] = {}
         self._scope = anyio.CancelScope()
         self._tasks: TaskGroup | None = None
         self._context: Context | None = None
         self._over = False
         self._out = Outgoing(stream, loop, self._end)
-        self._serving = Serving(self, serve, self._codec, self._out, max_calls, max_unread_bytes)
+        self._metas = Metas()
+        self._serving = Serving(
+            self, serve, self._codec, self._out, self._metas, max_calls, max_unread_bytes
+        )
         # Called before each answer to the peer, to send what must be there first.
         self.before_reply: Callable[[], None] | None = None
 
@@ -191,7 +184,7 @@ class Connection:
     def _end(self) -> None:
         self._over = True
         for slot in self._pending.values():
-            slot.done.set()
+            slot.set()
         self._out.end()
 
     # ---- calls of ours
@@ -221,16 +214,22 @@ class Connection:
         if self._over:
             raise ConnectionLost(f"no connection to {self.name}", may_have_run=False)
         call_id = next(self._ids) & CALL_ID_MASK
-        slot = self._pending[call_id] = _Slot(self._new_waiter())
+        slot = self._pending[call_id] = self._new_waiter()
         deadline = self._effective_deadline()
-        meta = msgpack.packb((target, method, _remaining(deadline, timeout)))
+        meta = self._metas.pack(target, method, _remaining(deadline, timeout))
         try:
             self._out.put(encode_frame(Kind.REQUEST, call_id, meta, payload.body, payload.parts))
-            await self._reply_to(call_id, slot, timeout, method, acknowledge_seconds)
+            if timeout is None:
+                await slot.wait()
+            else:
+                await self._wait(call_id, slot, timeout, method, acknowledge_seconds)
+        except anyio.get_cancelled_exc_class():
+            await self._cancel(call_id, slot, ACKNOWLEDGE_SECONDS)
+            raise
         finally:
             del self._pending[call_id]
         try:
-            return self._answer(slot.frame)
+            return self._answer(slot.answer)
         except DeadlineExceeded:
             # The callee's clock was a little ahead: let the caller's own scope do its part.
             if 0 < deadline - anyio.current_time() < ACKNOWLEDGE_SECONDS:
@@ -250,41 +249,34 @@ class Connection:
             addresses=[self.name],
         )
 
-    async def _reply_to(
+    async def _wait(
         self,
         call_id: int,
-        slot: _Slot,
-        timeout: float | None,
+        slot: Waiter,
+        timeout: float,
         method: str,
         acknowledge_seconds: float,
     ) -> None:
-        """Wait until ``slot`` is filled; a wait that is given up cancels the peer's work."""
-        try:
-            if timeout is None:
-                await slot.done.wait()
-                return
-            with anyio.move_on_after(timeout):
-                await slot.done.wait()
-        except anyio.get_cancelled_exc_class():
-            await self._cancel(call_id, slot, ACKNOWLEDGE_SECONDS)
-            raise
-        if slot.done.is_set():
+        """Wait until ``slot`` is filled, or cancel the peer's work once the time has passed."""
+        with anyio.move_on_after(timeout):
+            await slot.wait()
+        if slot.is_set():
             return
         acknowledged = await self._cancel(call_id, slot, acknowledge_seconds)
-        if slot.frame is None or slot.frame.kind is not Kind.REPLY:
+        if slot.answer is None or slot.answer.kind is not Kind.REPLY:
             raise DeadlineExceeded(
                 f"{method} of {self.name} did not finish in {timeout:g} s",
                 acknowledged=acknowledged,
                 addresses=[self.name],
             )
 
-    async def _cancel(self, call_id: int, slot: _Slot, seconds: float) -> bool:
+    async def _cancel(self, call_id: int, slot: Waiter, seconds: float) -> bool:
         """Ask the peer to cancel a call; whether it confirmed within the bound."""
         if not self._over:
             self._out.put(encode_frame(Kind.CANCEL, call_id))
             with anyio.move_on_after(seconds, shield=True):
-                await slot.done.wait()
-        acknowledged = confirms(slot.frame, self._codec)
+                await slot.wait()
+        acknowledged = confirms(slot.answer, self._codec)
         served = served_call.get()
         if not acknowledged and served is not None:
             served.unconfirmed.append(self.name)
@@ -319,9 +311,9 @@ class Connection:
         error = DeadlineExceeded(ended, acknowledged=not late, addresses=late)
         self._serving.fail(call_id, error)
 
-    def _suspending(self, turn: _Turn) -> None:
-        if turn.call is None or turn.over:
-            return
+    def _suspending(self, turn: _Turn) -> bool:
+        if turn.call is None:
+            return True
         turn.over = True
         if not self._frames:
             self._out.release()
@@ -329,6 +321,7 @@ class Connection:
         assert self._context is not None
         # What the call has set in its context is no concern of the calls behind it.
         self._context.run(self._tasks.start_soon, self._read)
+        return False
 
     async def _read_on(self, turn: _Turn) -> None:
         try:
@@ -368,8 +361,8 @@ class Connection:
                     slot = self._pending.get(frame.call_id)
                     if slot is not None:  # else: a late answer to a call given up
                         answers += 1
-                        slot.frame = frame
-                        slot.done.set()
+                        slot.answer = frame
+                        slot.set()
                 elif frame.kind is Kind.REQUEST:
                     taken = self._serving.take(frame)
                     if taken is not None:
@@ -434,7 +427,7 @@ class Connection:
 
 def _remaining(deadline: float, timeout: float | None) -> float | None:
     """Seconds until the nearer of ``deadline`` (on the loop's clock) and ``timeout``, or None."""
-    left = deadline - anyio.current_time()
-    if timeout is not None:
-        left = min(left, timeout)
-    return None if left == float("inf") else max(left, 0.0)
+    if deadline == math.inf:
+        return timeout
+    left = max(deadline - anyio.current_time(), 0.0)
+    return left if timeout is None else min(left, timeout)

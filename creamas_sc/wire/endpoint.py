@@ -7,10 +7,10 @@ tasks are gone.
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import cast
 
 import anyio
@@ -27,7 +27,7 @@ from creamas_sc.wire.near import connect_near, listen_near
 from creamas_sc.wire.serving import Handler
 from creamas_sc.wire.streams import ConnectedStream
 
-__all__ = ["Endpoint", "base_url", "listen", "split_address"]
+__all__ = ["Endpoint", "base_url", "listen", "locate", "split_address"]
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,18 @@ def split_address(address: str) -> tuple[str, int, int]:
         ValueError: The address is not of that form.
     """
     check_text("addr", address)
+    return _split(address)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def locate(address: str) -> tuple[str, int]:
+    """`base_url` of the environment of an agent's address, and the agent's number."""
+    host, port, number = split_address(address)
+    return base_url(host, port), number
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _split(address: str) -> tuple[str, int, int]:
     scheme, _, rest = address.partition("://")
     place, _, number = rest.partition("/")
     host, _, port = place.rpartition(":")
@@ -111,7 +123,7 @@ class Endpoint:
                     task_status.started()
                     if near is not None:
                         tasks.start_soon(self._accept_all, near.accept)
-                    await self._accept_all(partial(_accept, listener))
+                    await self._accept_all(functools.partial(_accept, listener))
         finally:
             self._tasks = None
             self._links.clear()
@@ -217,6 +229,11 @@ class Endpoint:
         return link
 
     # ---- outgoing
+
+    def link(self, url: str) -> Connection | None:
+        """The connection to the environment of that `base_url`, if it is open."""
+        link = self._links.get(url)
+        return link if link is not None and link.alive else None
 
     async def connection(self, host: str, port: int, *, timeout: float | None = 0) -> Connection:
         """The connection to the environment at ``host`` and ``port``, opened if need be.

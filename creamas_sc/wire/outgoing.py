@@ -19,6 +19,8 @@ __all__ = ["HIGH_WATER_BYTES", "Outgoing"]
 
 # Senders wait while more than this is queued; a peer that asks on meanwhile is served in turn.
 HIGH_WATER_BYTES = 1 << 22
+# So many are written even while more is about to come: the peer begins with them meanwhile.
+BATCH = 32
 # Up to here one more copy costs less than a list of buffers.
 JOIN_BYTES = 1 << 16
 # What one write may consist of; the kernel's own limit is 1024.
@@ -33,11 +35,13 @@ class Outgoing:
 
     Attributes:
         size: Bytes in the queue.
+        drained: Whether the peer reads what is sent, or all is over.
         crowded: Several tasks are about to send: one write for all of them.
     """
 
     def __init__(self, stream: ByteStream, loop: Loop, on_failure: Callable[[], object]) -> None:
         self.size = 0
+        self.drained = True
         self.crowded = False
         self._stream = stream
         self._raw = _raw_socket(stream)
@@ -47,30 +51,30 @@ class Outgoing:
         self._held = False
         self._writing = False
         self._wake = loop.waiter()
-        self._drained = anyio.Event()
-        self._drained.set()
-
-    @property
-    def drained(self) -> bool:
-        """Whether the peer reads what is sent, or all is over."""
-        return self._drained.is_set()
+        self._drained_event = anyio.Event()
 
     async def wait_until_drained(self) -> None:
         """Wait until the peer has read what is queued, or all is over."""
-        while not self._drained.is_set():  # of those that wait, another may fill it up again
-            await self._drained.wait()
+        while not self.drained:  # of those that wait, another may fill it up again
+            await self._drained_event.wait()
 
     async def flush(self) -> None:
         """Wait until all is written, or all is over."""
         if self._buffers or self._writing:
-            if self._drained.is_set():
-                self._drained = anyio.Event()  # set by the writer once all is written
+            self.fill()  # until the writer has written all
             self._wake.set()
-            await self._drained.wait()
+            await self._drained_event.wait()
+
+    def fill(self) -> None:
+        """Have senders wait until all is written."""
+        if self.drained:
+            self.drained = False
+            self._drained_event = anyio.Event()
 
     def end(self) -> None:
-        """All is over: nobody need wait any longer."""
-        self._drained.set()
+        """All is over, or written: nobody need wait any longer."""
+        self.drained = True
+        self._drained_event.set()
 
     def hold(self) -> None:
         """Only queue what is put, until `release`: more of it is about to come."""
@@ -86,11 +90,14 @@ class Outgoing:
         """Queue the buffers of a frame, and write them if it is time to."""
         self._buffers += buffers
         self.size += len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
-        if self.size > HIGH_WATER_BYTES and self._drained.is_set():
-            self._drained = anyio.Event()
-        if self._held or self._writing:
+        if self.size > HIGH_WATER_BYTES:
+            self.fill()
+        if self._writing:
             return
-        if self.crowded or self._raw is None:
+        if len(self._buffers) < BATCH and (self._held or self.crowded):
+            if not self._held:
+                self._wake.set()
+        elif self._raw is None:
             self._wake.set()
         else:
             self._write_now()
@@ -107,7 +114,7 @@ class Outgoing:
         if self._buffers:
             self._wake.set()
         else:
-            self._drained.set()
+            self.end()
 
     def _send(self, sock: socket.socket) -> bool:
         """Write once; whether the socket took all of it."""
@@ -122,8 +129,14 @@ class Outgoing:
         except BlockingIOError:
             return False
         self.size -= sent
-        while buffers and sent >= len(buffers[0]):
-            sent -= len(buffers.pop(0))
+        if not self.size:
+            buffers.clear()
+            return True
+        count = 0
+        while sent >= len(buffers[count]):
+            sent -= len(buffers[count])
+            count += 1
+        del buffers[:count]
         if sent:
             buffers[0] = memoryview(buffers[0])[sent:]
         return not sent
@@ -149,7 +162,7 @@ class Outgoing:
                 await self._stream.send(chunk)
                 self.size -= len(chunk)
         self._writing = False
-        self._drained.set()
+        self.end()
 
     def _next_chunk(self) -> Any:
         """Take from the queue what goes into one write: a large buffer, or small ones joined."""

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
-import msgpack
 
 from creamas_sc.errors import (
     CallRefused,
@@ -21,6 +20,7 @@ from creamas_sc.wire.cancelling import ServedCall, served_call
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Frame, Kind, encode_frame
 from creamas_sc.wire.outgoing import Outgoing
+from creamas_sc.wire.requests import Metas
 
 if TYPE_CHECKING:
     from creamas_sc.wire.connection import Connection
@@ -69,6 +69,7 @@ class Serving:
         handler: Handler | None,
         codec: Codec,
         out: Outgoing,
+        metas: Metas,
         max_calls: int,
         max_unread_bytes: int | None,
     ) -> None:
@@ -77,6 +78,7 @@ class Serving:
         self._handler = handler
         self._codec = codec
         self._out = out
+        self._metas = metas
         self._max_calls = max_calls
         self._max_unread = float("inf") if max_unread_bytes is None else max_unread_bytes
         self._waiting_bytes = 0
@@ -90,12 +92,7 @@ class Serving:
         Raises:
             ProtocolError: It is no call, or one too many.
         """
-        try:
-            target, method, remaining = msgpack.unpackb(frame.meta)
-            if not isinstance(method, str) or not (remaining is None or remaining >= 0):
-                raise TypeError("no method, or no seconds")
-        except (ValueError, TypeError, msgpack.UnpackException) as error:
-            raise ProtocolError(f"malformed request: {error!r}") from error
+        target, method, remaining = self._metas.unpack(frame.meta)
         payload = Payload(frame.body, frame.parts)
         request = Request(self._connection, target, method, payload, remaining)
         try:

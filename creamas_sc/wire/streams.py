@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,9 +17,10 @@ __all__ = ["ConnectedStream", "TrioLoop"]
 class TrioWaiter:
     """An event for one task: a third of the price of trio's own."""
 
-    __slots__ = ("_set", "_task")
+    __slots__ = ("_set", "_task", "answer")
 
     def __init__(self) -> None:
+        self.answer: Any = None
         self._set = False
         self._task: trio.lowlevel.Task | None = None
 
@@ -34,9 +36,9 @@ class TrioWaiter:
     async def wait(self) -> None:
         if self._set:
             await trio.lowlevel.checkpoint()
-            return
-        self._task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._abort)
+        else:
+            self._task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
 
     def _abort(self, _: Any) -> trio.lowlevel.Abort:
         self._task = None
@@ -47,7 +49,26 @@ class TrioLoop:
     """The running trio loop, as a connection needs it."""
 
     waiter = TrioWaiter
-    effective_deadline = staticmethod(trio.current_effective_deadline)
+
+    @staticmethod
+    def effective_deadline() -> float:
+        """As `trio.current_effective_deadline`, which takes four times as long.
+
+        Trio makes three calls for each of the dozen scopes around an agent's act; this is its
+        algorithm, on its private names, and tests compare the two.
+        """
+        status: Any = trio.lowlevel.current_task()._cancel_status  # type: ignore[attr-defined]
+        if status.effectively_cancelled:
+            return -math.inf
+        deadline = math.inf
+        while status is not None:
+            scope = status._scope
+            if scope._deadline < deadline:
+                deadline = scope._deadline
+            if scope._shield:
+                break
+            status = status._parent
+        return deadline
 
 
 class ConnectedStream(ByteStream):

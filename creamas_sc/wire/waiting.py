@@ -12,7 +12,9 @@ __all__ = ["AnyioLoop", "Loop", "Waiter", "watch"]
 
 
 class Waiter(Protocol):
-    """One task waits for it to be set, once or several times."""
+    """One task waits for it to be set, once or several times; who sets it may leave an answer."""
+
+    answer: Any
 
     def is_set(self) -> bool:
         """Whether it has been set."""
@@ -36,22 +38,35 @@ class Loop(Protocol):
         """When the running task will be cancelled, on the loop's clock."""
 
 
+class AnyioWaiter:
+    """An event with an answer."""
+
+    def __init__(self) -> None:
+        self.answer: Any = None
+        self._event = anyio.Event()
+        self.is_set, self.set, self.wait = self._event.is_set, self._event.set, self._event.wait
+
+
 class AnyioLoop:
     """Any loop that anyio knows."""
 
-    waiter = staticmethod(anyio.Event)
+    waiter = AnyioWaiter
     effective_deadline = staticmethod(anyio.current_effective_deadline)
 
 
 @coroutine
 def watch(
-    work: Coroutine[Any, Any, None], suspending: Callable[[], object]
+    work: Coroutine[Any, Any, None], suspending: Callable[[], bool]
 ) -> Generator[Any, Any, None]:
-    """Drive ``work`` as ``await`` would, and call ``suspending`` before each suspension."""
+    """Drive ``work`` as ``await`` would, and call ``suspending`` before it suspends.
+
+    That is called until it returns False.
+    """
     try:
         trap = work.send(None)
+        watched = True
         while True:
-            suspending()
+            watched = watched and suspending()
             try:
                 value = yield trap
             except BaseException as error:  # thrown in by the scheduler: the work's to handle

@@ -29,12 +29,13 @@ from creamas_sc.errors import (
     SlaveLost,
 )
 from creamas_sc.wire import connection as connection_module
-from creamas_sc.wire import serving
+from creamas_sc.wire import requests, serving
 from creamas_sc.wire.cancelling import ACKNOWLEDGE_SECONDS
 from creamas_sc.wire.codec import Payload
 from creamas_sc.wire.connection import Connection
 from creamas_sc.wire.frames import Frame, FrameReader, Kind, encode_frame
-from creamas_sc.wire.outgoing import HIGH_WATER_BYTES
+from creamas_sc.wire.outgoing import BATCH, HIGH_WATER_BYTES
+from creamas_sc.wire.requests import Metas
 from creamas_sc.wire.serving import Request
 from tests.streams import (
     BOUND_SECONDS,
@@ -216,10 +217,47 @@ async def test_a_flood_of_calls_lets_other_tasks_run(
     assert len(set(at)) > count / 2
 
 
+async def test_many_small_answers_leave_in_few_writes_but_not_all_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection_module, "YIELD_SECONDS", BOUND_SECONDS)
+    sizes = []
+
+    def serve(request: Request) -> Payload:
+        sizes.append(request.connection._out.size)
+        return Payload(b"")
+
+    async with wired(serve, pair=socket_pair) as (bare, _):
+        meta = msgpack.packb((None, "any", None))
+        calls = [encode_frame(Kind.REQUEST, n, meta) for n in range(10 * BATCH)]
+        await bare.send(b"".join(b for call in calls for b in call))
+        await _read_frames(bare, len(calls))
+    assert sizes.count(0) == 10  # each time all that waited had been written
+
+
 async def test_an_end_that_serves_nothing_refuses() -> None:
     async with joined() as (near, _):
         with pytest.raises(CallRefused, match="echo: this end takes no calls"):
             await ask(near, "echo")
+
+
+def test_metas_come_back_as_they_were() -> None:
+    metas = Metas()
+    calls = [
+        (n, f"method {m}", s) for n in (*range(3), "a", None) for m in (0, 1) for s in (None, 2)
+    ]
+    for _ in range(2):
+        for call in calls:
+            assert metas.unpack(metas.pack(*call)) == call
+
+
+def test_metas_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "MAX_KNOWN", 10)
+    metas = Metas()
+    for n in range(100):
+        assert metas.unpack(metas.pack(n, "any", None)) == (n, "any", None)
+        assert len(metas._packed) <= 10
+        assert len(metas._unpacked) <= 10
 
 
 async def test_call_ids_start_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -708,9 +746,9 @@ async def test_a_call_that_is_cancelled_before_its_turn(autojump_clock: MockCloc
         raise AssertionError
 
     async with wired(lambda _: any_(), pair=lockstep_pair) as (bare, connection):
-        connection._out._drained = anyio.Event()
+        connection._out.fill()
         await bare.send(b"".join(encode_frame(Kind.REQUEST, 1, msgpack.packb((None, "a", 1.0)))))
-        connection._out._drained.set()  # it was free to begin when the call came
+        connection._out.end()  # it was free to begin when the call came
         await trio.testing.wait_all_tasks_blocked()
         connection.post("event", Payload(b"e" * (HIGH_WATER_BYTES + 1)))
         await bare.send(b"".join(encode_frame(Kind.REQUEST, 2, msgpack.packb((None, "a", 1.0)))))

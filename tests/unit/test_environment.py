@@ -16,7 +16,7 @@ import trio.testing
 from anyio.abc import SocketAttribute
 
 from creamas_sc import Artifact, CreativeAgent, Environment, Proxy, expose, run
-from creamas_sc.core import environment
+from creamas_sc.core import environment, network
 from creamas_sc.errors import (
     AgentError,
     AgentErrors,
@@ -536,6 +536,23 @@ async def test_by_unix_socket_or_by_tcp(near: bool, monkeypatch: pytest.MonkeyPa
         (link,) = one._net._endpoint._links.values()
         raw = link._stream.extra(SocketAttribute.raw_socket)
         assert (raw.family == socket.AF_UNIX) == near
+
+
+async def test_a_loop_of_calls_within_an_environment_can_be_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(network, "YIELD_SECONDS", 0.0)
+    async with environments() as env:
+        proxy = await env.connect(Echo(env).addr)
+        calls = 0
+        with trio.CancelScope() as scope:
+            while calls < 200:
+                assert await proxy.evaluate(calls) == calls
+                calls += 1
+                if calls == 100:
+                    scope.cancel()
+        assert scope.cancelled_caught
+        assert calls == 100
 
 
 async def test_a_stranger_at_the_address() -> None:

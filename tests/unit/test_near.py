@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import anyio
 import pytest
 import trio
 
 from creamas_sc.wire.near import connect_near, listen_near
 
-KEY, URL = b"k" * 32, "tcp://localhost:5555/"
+# A key of this process: tests of several run at once.
+KEY, URL = os.urandom(32), "tcp://localhost:5555/"
 
 
 async def test_who_knows_key_and_address_connects() -> None:
