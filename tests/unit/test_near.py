@@ -28,7 +28,9 @@ async def test_who_knows_key_and_address_connects() -> None:
         await ours.aclose()
 
 
-@pytest.mark.parametrize(("key", "url"), [(b"x" * 32, URL), (KEY, "tcp://localhost:5556/")])
+@pytest.mark.parametrize(
+    ("key", "url"), [(b"x" * 32, URL), (KEY, "tcp://localhost:5556/")], ids=["key", "url"]
+)
 async def test_nobody_is_there_for_others(key: bytes, url: str) -> None:
     with listen_near(KEY, URL):
         assert connect_near(key, url) is None
