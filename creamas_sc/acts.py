@@ -2,7 +2,8 @@
 
 An act that never suspends must not cost a task. So one worker task awaits act after act; when a
 worker suspends for the first time, the next worker is started and takes over the agents that are
-left, and the suspended one ends with the act it is in. Every act still lives in one task from
+left, and the suspended one ends with the act it is in. Where act after act suspends, workers are
+started several at a time. Every act still lives in one task from
 start to end, so cancel scopes stay right. The acts of one worker share its context variables.
 
 A step may have a limit of its own, `step_limit`: what is not done then is cancelled, and the rest
@@ -13,9 +14,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
 from contextvars import ContextVar
 from inspect import isawaitable
+from operator import length_hint
 from types import CoroutineType, coroutine
 from typing import Any, NamedTuple
 
@@ -28,6 +30,8 @@ __all__ = ["UNLIMITED", "StepLimit", "Unfinished", "run_acts", "step_limit"]
 # A step of many short acts stays cancellable: a worker yields to the scheduler this often.
 YIELD_SECONDS = 0.01
 _ACTS_PER_CLOCK_READING = 64
+# How many workers are started together at most.
+_MOST_WORKERS = 64
 
 
 class StepLimit(NamedTuple):
@@ -52,7 +56,7 @@ class Unfinished(Exception):
 
 
 async def run_acts(
-    agents: Iterable[Any], act: Callable[[Any], Any]
+    agents: Sequence[Any], act: Callable[[Any], Any]
 ) -> tuple[list[Any], dict[int, BaseException]]:
     """Await ``act(agent)`` for all agents, concurrently.
 
@@ -62,10 +66,10 @@ async def run_acts(
         real Ctrl-C pass through.
     """
     step = _Step(agents, act)
-    with trio.CancelScope(deadline=step_limit.get().deadline) as scope:
-        async with trio.open_nursery() as nursery:
-            await step.work(nursery)
-    if scope.cancelled_caught:
+    async with trio.open_nursery() as nursery:
+        nursery.cancel_scope.deadline = step_limit.get().deadline
+        await step.work(nursery)
+    if nursery.cancel_scope.cancelled_caught:
         step.leave_the_rest()
     return step.results, step.failures
 
@@ -73,29 +77,43 @@ async def run_acts(
 class _Step:
     """One step in the making; its workers share the iterator over the agents."""
 
-    def __init__(self, agents: Iterable[Any], act: Callable[[Any], Any]) -> None:
-        self.todo: Iterator[Any] = iter(agents)
+    def __init__(self, agents: Sequence[Any], act: Callable[[Any], Any]) -> None:
+        self._left = iter(agents)
+        self.todo: Iterator[tuple[int, Any]] = enumerate(self._left)
         self.act = act
-        self.results: list[Any] = []
+        self.results: list[Any] = [None] * len(agents)
         self.failures: dict[int, BaseException] = {}
+        # Workers that have been started and not begun; how many to start when none is left.
+        self._ready = 1
+        self._more = 1
 
     async def work(self, nursery: trio.Nursery) -> None:
         """Act for agent after agent until none is left or one suspends."""
+        self._ready -= 1
         # The worker before handed over before it could see that the step is cancelled.
         await trio.lowlevel.checkpoint_if_cancelled()
-        worker = _Worker(self)
+        worker, left = _Worker(self), length_hint(self._left)
 
         def hand_over() -> None:
             worker.suspended = True
-            nursery.start_soon(self.work, nursery)
+            if not self._ready:
+                self._start_workers(nursery, at_once=left - length_hint(self._left) == 1)
 
         await _watch(worker.run(), hand_over)
 
+    def _start_workers(self, nursery: trio.Nursery, *, at_once: bool) -> None:
+        """Start the next worker, or more of them: where each act suspends, and so each worker does
+        ``at_once``, a round of the scheduler for each of them would take longer than the act.
+        """
+        self._more = min(2 * self._more, _MOST_WORKERS) if at_once else 1
+        self._ready = min(self._more, length_hint(self._left))
+        for _ in range(self._ready):
+            nursery.start_soon(self.work, nursery)
+
     def leave_the_rest(self) -> None:
         """Time is up: whoever has not begun does not act."""
-        for _ in self.todo:
-            self.failures[len(self.results)] = Unfinished()
-            self.results.append(None)
+        for position, _ in self.todo:
+            self.failures[position] = Unfinished()
 
 
 class _Worker:
@@ -109,9 +127,7 @@ class _Worker:
         step = self.step
         results, act, failures = step.results, step.act, step.failures
         give_way_at = time.perf_counter() + YIELD_SECONDS
-        for agent in step.todo:
-            position = len(results)
-            results.append(None)
+        for position, agent in step.todo:
             try:
                 value = act(agent)
                 if type(value) is CoroutineType or isawaitable(value):

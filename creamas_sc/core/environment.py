@@ -301,12 +301,14 @@ class Environment:
             AgentErrors: Some raised; the group names them and holds the others' results.
         """
         agents = self.get_agents(addr=False)
-        if type(self).trigger_act is Environment.trigger_act:
-            results, failed = await run_acts(agents, lambda agent: agent.act(*args, **kwargs))
+        act: Callable[[Any], Any]
+        if type(self).trigger_act is not Environment.trigger_act:
+            act = lambda agent: self.trigger_act(*args, agent=agent, **kwargs)  # noqa: E731
+        elif args or kwargs:
+            act = lambda agent: agent.act(*args, **kwargs)  # noqa: E731
         else:
-            results, failed = await run_acts(
-                agents, lambda agent: self.trigger_act(*args, agent=agent, **kwargs)
-            )
+            act = _act
+        results, failed = await run_acts(agents, act)
         if failed:
             told = {agents[i].addr: e for i, e in sorted(failed.items())}
             kept = [result for i, result in enumerate(results) if i not in failed]
@@ -469,6 +471,10 @@ class Environment:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name})"
+
+
+def _act(agent: Any) -> Any:
+    return agent.act()  # to pass on arguments, even none, takes as long as an act itself
 
 
 async def _nothing() -> None:

@@ -21,12 +21,15 @@ from creamas_sc.acts import run_acts
 
 
 class Spawned(trio.abc.Instrument):
-    """Counts the tasks that are made."""
+    """Counts the tasks that are made, and the rounds of the scheduler."""
 
-    count = 0
+    count = rounds = 0
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
         self.count += 1
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.rounds += 1
 
 
 @contextmanager
@@ -91,6 +94,27 @@ async def test_acts_may_wait_for_each_other() -> None:
 
     with trio.fail_after(5):
         assert await run_acts(range(10), act) == (list(range(10)), {})
+
+
+async def test_acts_that_suspend_cost_a_task_each_and_few_rounds_of_the_scheduler() -> None:
+    async def act(agent: int) -> int:
+        await trio.lowlevel.checkpoint()
+        return agent
+
+    with spawned_tasks() as spawned:
+        assert await run_acts(range(1000), act) == (list(range(1000)), {})
+    assert spawned.count <= 1000
+    assert spawned.rounds < 50
+
+
+async def test_workers_are_started_one_by_one_where_few_acts_suspend() -> None:
+    async def act(agent: int) -> None:
+        if agent % 10 == 0:
+            await trio.lowlevel.checkpoint()
+
+    with spawned_tasks() as spawned:
+        await run_acts(range(1000), act)
+    assert spawned.count <= 102
 
 
 @pytest.mark.parametrize("late", [False, True])
