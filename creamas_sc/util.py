@@ -126,8 +126,10 @@ async def _gather(starts: list[Callable[[], Awaitable[Any]]]) -> list[Any]:
 
     try:
         async with anyio.create_task_group() as group:
-            for position, start in enumerate(starts):
+            for position, start in enumerate(starts[:-1]):
                 group.start_soon(work, position, start)
+            if starts:  # the last needs no task of its own
+                await work(len(starts) - 1, starts[-1])
     except BaseExceptionGroup as raised:
         if len(raised.exceptions) > 1:
             raise

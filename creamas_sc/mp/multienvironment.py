@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from inspect import isawaitable
+from itertools import chain
 from typing import Any, Self, TypeVar
 
 import anyio
@@ -471,7 +472,7 @@ class MultiEnvironment:
         await self._take_checkpoints([slave for slave in slaves if slave not in step.silent])
         if step.silent and step.limit.kill:
             await self._slaves.end_silent(step.silent)
-        return step.outcome(slaves, [result for part in parts for result in part])
+        return step.outcome(slaves, list(chain.from_iterable(parts)))
 
     # ---- connections
 
@@ -503,7 +504,7 @@ class MultiEnvironment:
             return made
 
         made = await self._on_slaves(slaves, create)
-        return [answer for part in made for answer in part]
+        return list(chain.from_iterable(made))
 
     def get_connections(self, data: bool = True, as_coro: bool = False) -> Any:
         """``(addr, connections)`` of all agents, in slave and then spawn order.
@@ -585,7 +586,8 @@ class MultiEnvironment:
     async def _take_checkpoints(self, slaves: Sequence[Slave]) -> None:
         """After a step, of slaves whose environments offer them."""
         offering = [slave for slave in slaves if self._records.offers_checkpoint(slave.address)]
-        await self._on_slaves(offering, lambda s: self._records.take_checkpoint(s.address))
+        if offering:
+            await self._on_slaves(offering, lambda s: self._records.take_checkpoint(s.address))
 
     def _note_restart(self, restart: Restart) -> None:
         self._restarts.append(restart)
@@ -768,7 +770,7 @@ class MultiEnvironment:
         """Call ``method`` of all managers and join the lists that they return."""
         slaves = self._need_slaves(method)
         parts = await self._on_slaves(slaves, lambda slave: self._call(slave, method, args))
-        return [item for part in parts for item in part]
+        return list(chain.from_iterable(parts))
 
     def _log(self, level: int, msg: str) -> None:
         if self._logger is not None:

@@ -41,7 +41,11 @@ async def take_turn(lock: trio.Lock) -> None:
     Raises:
         DeadlineExceeded: No time is left then.
     """
-    with trio.move_on_at(step_limit.get().deadline):
+    limit = step_limit.get()
+    if limit is UNLIMITED and not lock.locked():
+        lock.acquire_nowait()
+        return
+    with trio.move_on_at(limit.deadline):
         await lock.acquire()
         return
     raise DeadlineExceeded(
