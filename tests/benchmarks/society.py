@@ -21,7 +21,7 @@ from creamas_sc import __version__
 from tests.benchmarks.adapter import Adapter, drive
 from tests.benchmarks.measures import shares
 
-__all__ = ["Society", "society"]
+__all__ = ["DAEMON", "Society", "society"]
 
 MODULE = "tests.benchmarks.agents"
 ANY_PORT = ("localhost", 0)
@@ -39,6 +39,7 @@ class Society(Adapter):
 
     Attributes:
         addrs: Addresses of the slaves' managers.
+        name: Of the simulation in the daemon; of an attached form.
     """
 
     peer = "creamas_sc"
@@ -46,6 +47,7 @@ class Society(Adapter):
     variants = ("trio", "sync", "attached", "attached-sync")
 
     addrs: list[str]
+    name: str
     _callers: list[Any]
 
     @classmethod
@@ -60,6 +62,13 @@ class Society(Adapter):
     @abstractmethod
     async def _at_once(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
         """Make calls concurrently, where the form can."""
+
+    @abstractmethod
+    async def pids(self) -> dict[str, int]:
+        """Processes by what they are: "host" where there is one, and slaves by number."""
+
+    async def slave_pids(self) -> list[int]:
+        return [pid for name, pid in (await self.pids()).items() if name != "host"]
 
     @abstractmethod
     def _operation(self, name: str) -> Callable[..., Any]:
@@ -153,8 +162,9 @@ class _Embedded(Society):
     async def _at_once(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
         return await self._finish(_gathered(calls))  # type: ignore[no-any-return]
 
-    async def slave_pids(self) -> list[int]:
-        return [slave.pid for slave in self.menv._slaves.members]
+    async def pids(self) -> dict[str, int]:
+        members = self.menv._slaves.members
+        return {f"slave {number}": slave.pid for number, slave in enumerate(members)}
 
 
 class _Trio(_Embedded):
@@ -202,7 +212,6 @@ class _Attached(Society):
     """A client of a daemon, under trio."""
 
     _exits: AsyncExitStack
-    _name: str
 
     def run(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         import trio
@@ -216,16 +225,16 @@ class _Attached(Society):
     async def start(self) -> None:
         from creamas_sc.client import connect
 
-        self._name = f"bench-{os.getpid()}"
+        self.name = f"bench-{os.getpid()}"
         self._client = await self._exits.enter_async_context(connect(DAEMON))
         self.marks["connected"] = time.monotonic()
-        created = await self._client.create(self._name, slave_addrs=[ANY_PORT] * self.slaves)
+        created = await self._client.create(self.name, slave_addrs=[ANY_PORT] * self.slaves)
         self.addrs = created["addrs"]
-        self._simulation = await self._exits.enter_async_context(self._client.attach(self._name))
+        self._simulation = await self._exits.enter_async_context(self._client.attach(self.name))
         assert await self._simulation.wait_slaves(READY_SECONDS, check_ready=True)
 
     async def stop(self) -> None:
-        receipt = await self._client.close(self._name)
+        receipt = await self._client.close(self.name)
         await self._exits.aclose()
         assert receipt.graceful, receipt
 
@@ -238,16 +247,15 @@ class _Attached(Society):
     async def _at_once(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
         return await _gathered(calls)
 
-    async def slave_pids(self) -> list[int]:
-        told = await self._client.inspect(self._name)
-        return [p["pid"] for p in told["processes"] if p["slot"] != "host"]
+    async def pids(self) -> dict[str, int]:
+        told = await self._client.inspect(self.name)
+        return {p["slot"]: p["pid"] for p in told["processes"]}
 
 
 class _AttachedSync(Society):
     """A blocking client of a daemon: its calls are made one after the other."""
 
     _exits: ExitStack
-    _name: str
 
     def run(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         with ExitStack() as self._exits:
@@ -256,16 +264,16 @@ class _AttachedSync(Society):
     async def start(self) -> None:
         from creamas_sc.client import connect_sync
 
-        self._name = f"bench-{os.getpid()}"
+        self.name = f"bench-{os.getpid()}"
         self._client = self._exits.enter_context(connect_sync(DAEMON))
         self.marks["connected"] = time.monotonic()
-        created = self._client.create(self._name, slave_addrs=[ANY_PORT] * self.slaves)
+        created = self._client.create(self.name, slave_addrs=[ANY_PORT] * self.slaves)
         self.addrs = created["addrs"]
-        self._simulation = self._exits.enter_context(self._client.attach(self._name))
+        self._simulation = self._exits.enter_context(self._client.attach(self.name))
         assert self._simulation.wait_slaves(READY_SECONDS, check_ready=True)
 
     async def stop(self) -> None:
-        receipt = self._client.close(self._name)
+        receipt = self._client.close(self.name)
         self._exits.close()
         assert receipt.graceful, receipt
 
@@ -278,9 +286,9 @@ class _AttachedSync(Society):
     async def _at_once(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
         return [call() for call in calls]
 
-    async def slave_pids(self) -> list[int]:
-        told = self._client.inspect(self._name)
-        return [p["pid"] for p in told["processes"] if p["slot"] != "host"]
+    async def pids(self) -> dict[str, int]:
+        told = self._client.inspect(self.name)
+        return {p["slot"]: p["pid"] for p in told["processes"]}
 
 
 _FORMS: dict[str, type[Society]] = {

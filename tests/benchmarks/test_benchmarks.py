@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.bends import grows, slope
 from tests.benchmarks.measures import Figure
 from tests.benchmarks.table import ROWS, table
 
@@ -44,3 +45,15 @@ def test_each_row_is_judged_by_its_ratio(better: float, verdict: str) -> None:
     rows = table(figures).split("\n\n")[0].splitlines()[2:]
     assert rows
     assert all(line.endswith(f"| {verdict} |") for line in rows), rows
+
+
+def test_growth_tells_where_a_cost_bends() -> None:
+    told = grows([(1, 1.0), (10, 1.0), (100, 10.0), (1_000, 100.0), (10_000, 4_000.0)])
+    assert told == (
+        "flat from 1 to 10; linear from 10 to 1,000; more than linear from 1,000 to 10,000; "
+        "a unit costs 4.00 times as much at 10,000 as at 1,000"
+    )
+
+
+def test_slope() -> None:
+    assert slope([(0, 5.0), (10, 25.0), (20, 45.0)]) == pytest.approx(2.0)
