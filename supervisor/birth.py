@@ -35,6 +35,7 @@ def begin(zygote_pid: int, keep: Iterable[int], name: str) -> None:
     # A group of its own: a user's os.killpg(0, ...) must not hit the whole tree.
     os.setpgid(0, 0)
     kernel.name_process(name)
+    kernel.keep_freed_memory()
     close_all_but({0, 1, 2, *keep})
     # The zygote's exit handlers are not ours to run.
     atexit._clear()

@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 # Time to write out what is queued when a connection is closed, in seconds.
 FLUSH_SECONDS = 0.5
-READ_BYTES = 1 << 16
+READ_BYTES = 1 << 17
 # The reader lets other tasks run this often, in seconds, whatever the peer sends.
 YIELD_SECONDS = 0.01
 MAX_CALLS_IN_FLIGHT = 100_000

@@ -45,7 +45,7 @@ _HEADER: Final = struct.Struct("!IBxHII")
 _MAX_META_BYTES: Final = 2**16 - 1
 # Up to here one more copy costs less than one more write.
 _JOIN_BYTES: Final = 16 * 2**10
-# By how much the memory for an arriving part grows; from there on it doubles.
+# What an arriving part gets at first; from there on it doubles.
 _GROWTH_BYTES: Final = 2**20
 
 
@@ -145,9 +145,9 @@ class _Filling:
     """A frame whose parts are still arriving, each into a buffer of its own."""
 
     def __init__(self, kind: Kind, call_id: int, head: bytes, meta: int, sizes: Sequence[int]):
-        parts = [bytearray() for _ in sizes]
-        self.frame = Frame(kind, call_id, head[:meta], head[meta:], parts)
-        self._missing = [(p, n) for p, n in zip(parts, sizes, strict=True) if n][::-1]
+        self._parts = [bytearray() for _ in sizes]
+        self.frame = Frame(kind, call_id, head[:meta], head[meta:], self._parts)
+        self._missing = [(n, size) for n, size in enumerate(sizes) if size][::-1]
         # Of the buffer that is being filled: how many bytes have come.
         self._filled = 0
 
@@ -161,10 +161,13 @@ class _Filling:
 
     def room(self) -> memoryview:
         """Memory for the next bytes; to be released before anything else is done here."""
-        part, size = self._missing[-1]
-        if self._filled == len(part):
-            # Not made at once: a size that is only announced takes little memory.
-            part += bytes(min(size - len(part), max(len(part), _GROWTH_BYTES)))
+        number, size = self._missing[-1]
+        part = self._parts[number]
+        if not part:
+            # Not all at once: a size that is only announced takes little memory.
+            part = self._parts[number] = bytearray(min(size, _GROWTH_BYTES))
+        elif self._filled == len(part):
+            part += bytes(min(size, 2 * len(part)) - len(part))
         return memoryview(part)[self._filled :]
 
     def advance(self, count: int) -> None:

@@ -20,6 +20,8 @@ from creamas_sc.wire.streams import ConnectedStream
 __all__ = ["NearListener", "connect_near", "listen_near"]
 
 BACKLOG = 1024
+# Fewer trips for a large message; the kernel takes less where its own limit is lower.
+BUFFER_BYTES = 1 << 20
 
 
 class NearListener:
@@ -38,7 +40,7 @@ class NearListener:
         while True:
             await trio.lowlevel.wait_readable(self._sock.fileno())
             try:
-                return ConnectedStream(self._sock.accept()[0])
+                return _stream(self._sock.accept()[0])
             except (BlockingIOError, ConnectionAbortedError):
                 continue  # who asked has gone again
 
@@ -65,6 +67,11 @@ def connect_near(key: bytes, url: str) -> ConnectedStream | None:
     except OSError:
         sock.close()
         return None
+    return _stream(sock)
+
+
+def _stream(sock: socket.socket) -> ConnectedStream:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
     return ConnectedStream(sock)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 
 import pytest
 
 from creamas_sc.errors import EncodeError, ProtocolError
-from creamas_sc.wire.frames import MAX_PARTS, Frame, FrameReader, Kind, encode_frame
+from creamas_sc.wire.frames import _GROWTH_BYTES, MAX_PARTS, Frame, FrameReader, Kind, encode_frame
 
 
 def wire(*args: object, **kwargs: object) -> bytes:
@@ -142,3 +143,58 @@ def test_the_limit_is_of_the_reader() -> None:
     with pytest.raises(ProtocolError, match="limit of 100"):
         FrameReader(100).receive_data(data)
     assert len(FrameReader(101).receive_data(data)) == 1
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1000, 1 << 20])
+def test_parts_may_be_read_into_their_own_memory(piece: int) -> None:
+    """As a socket is read: into the room that there is, and else into bytes."""
+    parts = [b"a" * 10_000, b"", b"b" * 3000]
+    sent = b"".join(
+        bytes(buffer)
+        for n in range(3)
+        for buffer in encode_frame(Kind.REPLY, n, b"meta", b"body", parts)
+    )
+    reader, frames = FrameReader(), list[Frame]()
+    while sent:
+        room = reader.room()
+        if room is None:
+            frames += reader.receive_data(sent[:piece])
+            sent = sent[piece:]
+            continue
+        with room:
+            count = min(len(room), piece, len(sent))
+            room[:count] = sent[:count]
+        sent = sent[count:]
+        frames += reader.filled(count)
+    assert not reader.in_frame
+    assert frames == [Frame(Kind.REPLY, n, b"meta", b"body", parts) for n in range(3)]
+
+
+def test_memory_for_a_large_part_grows_as_it_comes() -> None:
+    size = 10 * _GROWTH_BYTES + 17
+    head, part = encode_frame(Kind.REPLY, 1, b"", b"", [bytes(size)])
+    reader, held = FrameReader(), 0
+    assert reader.receive_data(head) == []
+    while (room := reader.room()) is not None:
+        with room:
+            count = min(len(room), 100_000)
+            assert held + len(room) <= max(2 * held, _GROWTH_BYTES)
+        held += count
+        frames = reader.filled(count)
+    assert frames == [Frame(Kind.REPLY, 1, b"", b"", [part])]
+
+
+def test_parts_that_are_only_announced_take_no_memory() -> None:
+    parts = [bytes(_GROWTH_BYTES)] * 100
+    head, *_ = encode_frame(Kind.REPLY, 1, b"", b"", parts)
+    reader = FrameReader()
+    tracemalloc.start()
+    try:
+        reader.receive_data(head)
+        room = reader.room()
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert room is not None
+    room.release()
+    assert held < 2 * _GROWTH_BYTES
