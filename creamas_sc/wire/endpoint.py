@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable
 from typing import cast
 
 import anyio
-from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup, TaskStatus
+import trio
+from anyio.abc import SocketAttribute, SocketListener, TaskGroup, TaskStatus
 
 from creamas_sc.checks import check_text
 from creamas_sc.errors import ConnectionLost, HandshakeError, ProtocolError, StartError
@@ -311,12 +312,12 @@ async def listen(host: str, port: int) -> SocketListener:
 
 
 async def _accept(listener: SocketListener) -> ConnectedStream:
-    return _connected(await listener.accept())
+    stream = await listener.accept()
+    return _connected(stream.extra(SocketAttribute.raw_socket))
 
 
-def _connected(stream: SocketStream) -> ConnectedStream:
-    """The same connection; ``stream`` itself is no longer to be used."""
-    raw = stream.extra(SocketAttribute.raw_socket)
+def _connected(raw: socket.socket | trio.socket.SocketType) -> ConnectedStream:
+    """The same connection; whatever has ``raw`` is no longer to be used."""
     return ConnectedStream(socket.socket(raw.family, raw.type, raw.proto, raw.detach()))
 
 
@@ -361,7 +362,8 @@ async def _connect(key: bytes, host: str, port: int, timeout: float | None) -> C
         try:
             with anyio.fail_after(max(HANDSHAKE_SECONDS, 0 if timeout is None else timeout)):
                 place = _LOOPBACK.get(host, host)
-                return _connected(await anyio.connect_tcp(place, port))
+                # anyio's own forgets to close what is cancelled just as it is connected.
+                return _connected((await trio.open_tcp_stream(place, port)).socket)
         except (OSError, TimeoutError) as error:
             # Nothing tells when somebody will listen there: asking again is the only way.
             if anyio.current_time() + pause > give_up_at:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import socket
@@ -126,3 +127,19 @@ async def _answer(server: socket.socket) -> None:
     async with listener:
         async with await listener.accept() as stream:
             await stream.send_all(b"220 mail.example.com ESMTP\r\n")
+
+
+async def test_a_connection_that_is_cancelled_at_any_moment_is_closed() -> None:
+    env = await Environment.create(("localhost", 0), as_coro=True)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://localhost:{silent.getsockname()[1]}/1"
+        try:
+            for checkpoints in range(20):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(env.connect, address)
+                    for _ in range(checkpoints):
+                        await trio.lowlevel.checkpoint()
+                    nursery.cancel_scope.cancel()
+                gc.collect()  # where one is left open, this warns of it
+        finally:
+            await env.close(as_coro=True)

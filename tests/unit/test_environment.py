@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 import trio
 import trio.testing
@@ -498,16 +497,16 @@ async def test_connect_waits_until_somebody_listens(
     timeout: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = trio.Event()
-    connect_tcp = anyio.connect_tcp
+    open_tcp_stream = trio.open_tcp_stream
 
     async def connect(*args: Any, **kwargs: Any) -> Any:
         try:
-            return await connect_tcp(*args, **kwargs)
+            return await open_tcp_stream(*args, **kwargs)
         except OSError:
             refused.set()
             raise
 
-    monkeypatch.setattr(anyio, "connect_tcp", connect)
+    monkeypatch.setattr(trio, "open_tcp_stream", connect)
     async with environments() as env:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
