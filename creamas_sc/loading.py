@@ -52,13 +52,16 @@ class MainScript:
             return _Script.source
         main = sys.modules.get(MAIN)
         file = getattr(main, "__file__", None)
-        if not file or not _is_file(file):
+        path = _found(file) if file else ""
+        if not path:
             return None
-        return cls(os.path.abspath(file), getattr(main, "__package__", None), tuple(sys.argv))
+        return cls(path, getattr(main, "__package__", None), tuple(sys.argv))
 
 
-# Asked at each spawn: the disk is not.
-_is_file = functools.lru_cache(maxsize=1)(os.path.isfile)
+@functools.lru_cache(maxsize=1)  # asked at each spawn, of one file
+def _found(file: str) -> str:
+    """The absolute path of ``file``, "" if there is none."""
+    return os.path.abspath(file) if os.path.isfile(file) else ""
 
 
 class _Script:

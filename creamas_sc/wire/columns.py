@@ -21,7 +21,7 @@ Nothing is announced that is not there: each item of a column takes a byte at le
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate, chain, count
+from itertools import accumulate, chain, count, islice
 from operator import itemgetter
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -168,12 +168,11 @@ class Columns:
             case [3, lengths, items]:
                 return list(_cut(self._unfold(items), lengths))
             case [4, lengths, keys, values]:
-                cut = zip(
-                    _cut(self._unfold(keys), lengths),
-                    _cut(self._unfold(values), lengths),
-                    strict=True,
-                )
-                return [dict(zip(*pair, strict=True)) for pair in cut]
+                keys, values = self._unfold(keys), self._unfold(values)
+                _check(lengths, len(keys))
+                _check(lengths, len(values))
+                pairs = zip(keys, values, strict=True)
+                return [dict(islice(pairs, length)) for length in lengths]
             case [5, list(texts), list(which)]:
                 return [texts[index] for index in which]
             case [6, addresses, names] if self._references is not None:
@@ -205,7 +204,11 @@ def _fold_texts(items: list[str], levels: int = 0) -> Column:
 
 def _cut(items: Sequence[Any], lengths: Any) -> Iterator[Any]:
     """Pieces of ``items`` of these lengths, which must be all of it."""
+    _check(lengths, len(items))
     ends = list(accumulate(lengths))
-    if min(lengths, default=0) < 0 or (ends[-1] if ends else 0) != len(items):
-        raise DecodeError("columns of other lengths than announced")
     return map(items.__getitem__, map(slice, [0, *ends], ends))
+
+
+def _check(lengths: Any, total: int) -> None:
+    if min(lengths, default=0) < 0 or sum(lengths) != total:
+        raise DecodeError("columns of other lengths than announced")
