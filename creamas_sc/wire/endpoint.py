@@ -15,7 +15,7 @@ from typing import cast
 
 import anyio
 import trio
-from anyio.abc import SocketAttribute, SocketListener, TaskGroup, TaskStatus
+from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskGroup, TaskStatus
 
 from creamas_sc.checks import check_text
 from creamas_sc.errors import ConnectionLost, HandshakeError, ProtocolError, StartError
@@ -152,7 +152,7 @@ class Endpoint:
 
     # ---- incoming
 
-    async def _accept_all(self, accept: Callable[[], Awaitable[ConnectedStream]]) -> None:
+    async def _accept_all(self, accept: Callable[[], Awaitable[ByteStream]]) -> None:
         assert self._tasks is not None
         while True:
             try:
@@ -171,7 +171,7 @@ class Endpoint:
             self._accepted += 1
             self._tasks.start_soon(self._welcome, stream)
 
-    async def _welcome(self, stream: ConnectedStream) -> None:
+    async def _welcome(self, stream: ByteStream) -> None:
         try:
             link = await self._authenticate(stream, client=False)
             if link is not None:
@@ -187,7 +187,7 @@ class Endpoint:
             for url in [url for url, each in self._links.items() if each is link]:
                 del self._links[url]
 
-    async def _authenticate(self, stream: ConnectedStream, *, client: bool) -> Connection | None:
+    async def _authenticate(self, stream: ByteStream, *, client: bool) -> Connection | None:
         """A connection whose peer has proved itself; of an accepted stranger None, logged once."""
         assert self._identity is not None
         make = Handshake.client if client else Handshake.server
@@ -210,7 +210,7 @@ class Endpoint:
         return self._link(stream, handshake.peer, reader, backlog)
 
     def _link(
-        self, stream: ConnectedStream, peer: Identity, reader: FrameReader, backlog: list[Frame]
+        self, stream: ByteStream, peer: Identity, reader: FrameReader, backlog: list[Frame]
     ) -> Connection:
         reader.max_frame_bytes = FrameReader().max_frame_bytes
         link = Connection(
@@ -311,9 +311,10 @@ async def listen(host: str, port: int) -> SocketListener:
     return cast("SocketListener", multi.listeners[0])
 
 
-async def _accept(listener: SocketListener) -> ConnectedStream:
-    stream = await listener.accept()
-    return _connected(stream.extra(SocketAttribute.raw_socket))
+async def _accept(listener: SocketListener) -> ByteStream:
+    stream: ByteStream = await listener.accept()
+    raw = stream.extra(SocketAttribute.raw_socket, None)
+    return stream if raw is None else _connected(raw)
 
 
 def _connected(raw: socket.socket | trio.socket.SocketType) -> ConnectedStream:
@@ -322,7 +323,7 @@ def _connected(raw: socket.socket | trio.socket.SocketType) -> ConnectedStream:
 
 
 async def _shake_hands(
-    stream: ConnectedStream, handshake: Handshake, reader: FrameReader
+    stream: ByteStream, handshake: Handshake, reader: FrameReader
 ) -> list[Frame]:
     """Prove each other's membership; returns frames that came right behind the proof."""
     while True:
@@ -339,7 +340,7 @@ async def _shake_hands(
                 return frames
 
 
-async def _dismiss(stream: ConnectedStream, handshake: Handshake) -> None:
+async def _dismiss(stream: ByteStream, handshake: Handshake) -> None:
     """Tell a peer why it is refused, if it listens, and close."""
     with anyio.move_on_after(DISMISS_SECONDS):
         try:
@@ -350,7 +351,7 @@ async def _dismiss(stream: ConnectedStream, handshake: Handshake) -> None:
     await anyio.aclose_forcefully(stream)
 
 
-async def _connect(key: bytes, host: str, port: int, timeout: float | None) -> ConnectedStream:
+async def _connect(key: bytes, host: str, port: int, timeout: float | None) -> ByteStream:
     url = base_url(host, port)
     limit = float("inf") if timeout is None else timeout
     give_up_at = anyio.current_time() + limit

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -65,3 +67,35 @@ async def test_a_zygote_that_neither_answers_nor_reads(
             nursery.start_soon(fork_in_vain, zygote, f"actor-{number}", told)
     assert told == ["the zygote did not answer in 5 s"] * MANY
     assert len(zygote._waiting) < MANY  # what was not sent is forgotten
+
+
+CHURN = """
+import resource, sys
+from supervisor import kernel
+
+def churn():
+    for _ in range(20):
+        first = bytearray(3 << 20)
+        second = bytes(first)
+        del first, second
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+if "keep" in sys.argv:
+    kernel.keep_freed_memory()
+churn()
+before = faults()
+churn()
+print(faults() - before)
+"""
+
+
+def test_freed_memory_is_kept() -> None:
+    """What came and went once does so again without a page fault for each of its pages."""
+    faults = []
+    for how in ("leave", "keep"):
+        command = [sys.executable, "-c", CHURN, how]
+        faults.append(int(subprocess.run(command, check=True, capture_output=True).stdout))
+    left, kept = faults
+    assert kept < 1000 < left
