@@ -15,12 +15,13 @@ from tests.benchmarks.systems import make
 def main() -> None:
     """Start, tell, wait, stop."""
     name, slaves, began = sys.argv[1:]
+    marks = {"exec": float(began), "main": time.monotonic()}
     system = make(name, int(slaves))
 
     async def ready() -> None:
         await system.start()
         now = time.monotonic()
-        told = {mark: now - at for mark, at in {"exec": float(began), **system.marks}.items()}
+        told = {mark: now - at for mark, at in (marks | system.marks).items()}
         print(str(told).replace("'", '"'), flush=True)
         sys.stdin.read()
         await system.stop()

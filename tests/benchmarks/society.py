@@ -139,10 +139,12 @@ class _Embedded(Society):
         from creamas_sc import Environment, MultiEnvironment
         from creamas_sc.mp import EnvManager, MultiEnvManager
 
+        self.marks["imported"] = time.monotonic()
         self.menv = MultiEnvironment(ANY_PORT, Environment, MultiEnvManager)
         await self._enter()
         places = [ANY_PORT] * self.slaves
         await self._finish(self.menv.spawn_slaves(places, Environment, EnvManager))
+        self.marks["spawn_slaves done"] = time.monotonic()
         assert await self._finish(self.menv.wait_slaves(READY_SECONDS, check_ready=True))
         self.addrs = self.menv.addrs
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.benchmarks.bends import grows, slope
 from tests.benchmarks.measures import Figure
+from tests.benchmarks.profile import by_file, import_shares, self_times
 from tests.benchmarks.table import ROWS, table
 
 ROOT = Path(__file__).parents[2]
@@ -57,3 +58,20 @@ def test_growth_tells_where_a_cost_bends() -> None:
 
 def test_slope() -> None:
     assert slope([(0, 5.0), (10, 25.0), (20, 45.0)]) == pytest.approx(2.0)
+
+
+def test_self_time_is_that_of_the_innermost_function() -> None:
+    functions = self_times(
+        "run (a.py:1);act (b.py:2) 3\nrun (a.py:1) 1\nrun (a.py:1);go (b.py:9) 2\n"
+    )
+    assert functions == {"act (b.py:2)": 3, "run (a.py:1)": 1, "go (b.py:9)": 2}
+    assert by_file(functions) == {"b.py": 5, "a.py": 1}
+
+
+def test_import_time_by_package() -> None:
+    told = """import time: self [us] | cumulative | imported package
+import time:       100 |        100 |   trio._core
+import time:        20 |        120 | trio
+import time:         7 |          7 |     selectors
+"""
+    assert import_shares(told) == {"trio": 120, "standard library and others": 7}
