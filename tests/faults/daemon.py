@@ -1,7 +1,8 @@
-"""A daemon that is killed in the middle of something."""
+"""Daemons that faults are injected into."""
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 from creamas_sc.client import SyncClient, connect_sync
 from creamas_sc.errors import CreamasError
 from tests.faults.board import Figures
-from tests.faults.scene import Scene
+from tests.faults.scene import POLL_SECONDS, Scene
 
 LEFT_SECONDS = 2.0
 STOP_SECONDS = 5.0
@@ -24,34 +25,70 @@ WINDOW_SECONDS = 0.1
 SLAVES = [("localhost", 0), ("localhost", 0)]
 
 
-def daemon_killed(when: str, number: int, folder: Path) -> Figures:
-    """Kill a daemon's process; nothing is left, and the same command starts it again."""
-    name = f"row-1-{number}"
-    command = [sys.executable, "-m", "supervisor.cli", "run", "--daemon", name]
-    with Scene(command, folder) as scene:
-        scene.read_until(".sock\n")
-        with connect_sync(name, timeout=CALL_SECONDS) as client:
-            work = _begin(client, when)
-            time.sleep(random.Random(number).random() * WINDOW_SECONDS)
-            scene.process.kill()
-            seconds = scene.wait_none(LEFT_SECONDS)
-            if work is not None:
-                work.join(CALL_SECONDS)
-                assert not work.is_alive(), "the client hangs"
-    with running(name, folder):
-        pass
-    return {"seconds": seconds}
+class Daemon:
+    """A daemon in the foreground."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Its processes, by name; of several of one name, one."""
+        return {name: pid for pid, name in self.scene.members().items()}
+
+    def held(self) -> set[str]:
+        """Its processes, and the descriptors of those that outlive simulations."""
+        found = {f"process {pid}: {name}" for pid, name in self.scene.members().items()}
+        for name, pid in self.pids.items():
+            if name.startswith("creamas-"):
+                count = len(os.listdir(f"/proc/{pid}/fd"))
+                found.add(f"{count} descriptors of {name}")
+        return found
+
+    def expect(self, before: set[str], seconds: float) -> None:
+        """Wait until it holds what it held before.
+
+        Raises:
+            AssertionError: After so many seconds it did not.
+        """
+        deadline = time.monotonic() + seconds
+        while (other := self.held() ^ before) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        assert not other, f"left behind, or lost: {sorted(other)}"
 
 
 @contextmanager
-def running(name: str, folder: Path) -> Iterator[None]:
-    """A daemon of that name within the block, and its orderly end."""
+def daemon(name: str, folder: Path, *, killed: bool = False) -> Iterator[Daemon]:
+    """A daemon for the length of the block; its end is an orderly one, and leaves nothing.
+
+    Args:
+        killed: It has ended otherwise by then.
+    """
     command = [sys.executable, "-m", "supervisor.cli", "run", "--daemon", name]
     with Scene(command, folder) as scene:
         scene.read_until(".sock\n")
-        yield
+        yield Daemon(scene)
+        if killed:
+            return
         scene.process.send_signal(signal.SIGTERM)
         assert scene.process.wait(STOP_SECONDS) == 0
+        scene.wait_none(LEFT_SECONDS)
+
+
+def daemon_killed(when: str, number: int, folder: Path) -> Figures:
+    """Kill a daemon's process; nothing is left, and the same command starts it again."""
+    name = f"row-1-{number}"
+    with daemon(name, folder, killed=True) as running:
+        with connect_sync(name, timeout=CALL_SECONDS) as client:
+            work = _begin(client, when)
+            time.sleep(random.Random(number).random() * WINDOW_SECONDS)
+            running.scene.process.kill()
+            seconds = running.scene.wait_none(LEFT_SECONDS)
+            if work is not None:
+                work.join(CALL_SECONDS)
+                assert not work.is_alive(), "the client hangs"
+    with daemon(name, folder):
+        return {"seconds": seconds}
 
 
 def _begin(client: SyncClient, when: str) -> threading.Thread | None:

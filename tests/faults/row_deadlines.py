@@ -15,7 +15,7 @@ from creamas_sc.client import connect
 from creamas_sc.errors import StepOverran
 from tests.agents import Manager
 from tests.faults.board import Figures, row
-from tests.faults.daemon import running
+from tests.faults.daemon import daemon
 
 SECONDS = 0.3
 LATE_SECONDS = 0.5
@@ -45,7 +45,7 @@ def stopped_slave(case: str, number: int, folder: Path) -> Figures:
     if where == "script":
         return trio.run(_script, kill, number)
     name = f"row-8-{number}"
-    with running(name, folder):
+    with daemon(name, folder):
         return trio.run(_daemon, name, kill, number)
 
 

@@ -1,6 +1,7 @@
 """All rows of the scoreboard."""
 
 from tests.faults import (
+    row_cancels,
     row_cycles,
     row_deadlines,
     row_deaths,
@@ -12,6 +13,7 @@ from tests.faults import (
 )
 
 __all__ = [
+    "row_cancels",
     "row_cycles",
     "row_deadlines",
     "row_deaths",

@@ -27,6 +27,21 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def marked(mark: str) -> dict[int, str]:
+    """Pid and name of each living process with that mark."""
+    found = {}
+    wanted = f"{MARK}={mark}".encode()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                found[int(entry.name)] = (entry / "comm").read_text().strip()
+        except OSError:  # it has just ended, or is over and has no memory any more
+            continue
+    return found
+
+
 class Scene:
     """A command under way, and every process that came of it, wherever it went."""
 
@@ -64,17 +79,7 @@ class Scene:
 
     def members(self) -> dict[int, str]:
         """Pid and name of each living process with the mark."""
-        found = {}
-        wanted = f"{MARK}={self.mark}".encode()
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                    found[int(entry.name)] = (entry / "comm").read_text().strip()
-            except OSError:  # it has just ended, or is over and has no memory any more
-                continue
-        return found
+        return marked(self.mark)
 
     def wait_none(self, seconds: float, but: Collection[int] = ()) -> float:
         """Wait until no process with the mark is left but those named; how long that took.

@@ -1,0 +1,211 @@
+"""The row about cancellation: at whatever step, nothing of what was under way is left."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from creamas_sc import Environment, MultiEnvironment
+from creamas_sc.client import Client, Simulation, connect, connect_sync
+from creamas_sc.errors import UnknownSimulation
+from creamas_sc.mp import EnvManager
+from tests.agents import Counter, Echo
+from tests.faults.board import Figures, row
+from tests.faults.cut import Cut, held
+from tests.faults.daemon import Daemon, daemon
+from tests.faults.scene import MARK, marked
+
+BOUND_SECONDS = 30.0
+# A daemon learns of its client's end, and ends what that had under way.
+LEFT_SECONDS = 2.0
+# A phase takes about as long each time; a program in which it was over too soon runs again.
+TRIES = 10
+SLAVES = [("localhost", 0)] * 2
+NAME = "cut"
+
+PHASES = {
+    "embedded": ("create", "grow", "spawn", "trigger", "close"),
+    "attached": ("create", "attach", "spawn", "trigger", "events", "close"),
+}
+WHAT = ("call", "program")
+# Steps and seconds that each case's phase took when it was last run whole.
+_taken: dict[str, tuple[int, float]] = {}
+
+
+@row(
+    7,
+    "cancellation at seeded points of create, grow, attach, spawn, trigger, events, close",
+    "0 leaked tasks, descriptors, processes; the next one works",
+    cases=tuple(
+        f"{form} {phase}, the {what}"
+        for form, phases in PHASES.items()
+        for phase, what in product(phases, WHAT)
+    ),
+    rounds=500,
+    short=3,
+)
+def cancelled(case: str, number: int, folder: Path) -> Figures:
+    """Cut one program once, at a step or at a moment; another then runs whole beside the same."""
+    chosen = random.Random(number)
+    if case.startswith("embedded"):
+        return trio.run(_cut_and_whole, case, chosen, _Embedded())
+    with daemon(NAME, folder) as running:
+        with connect_sync(NAME) as client:  # what is opened once is no leak
+            client.create("first", slave_addrs=SLAVES)
+            client.close("first")
+        return trio.run(_cut_and_whole, case, chosen, _InDaemon(running))
+
+
+async def _cut_and_whole(case: str, chosen: random.Random, form: _Embedded) -> Figures:
+    _, phase, _, what = case.replace(",", "").split()
+    cut = partial(Cut, phase, what == "program")
+    if case not in _taken:
+        _taken[case] = (await _run(cut(), form)).taken
+    by_step = chosen.random() < 0.5
+    for _ in range(TRIES):
+        steps, seconds = _taken[case]
+        if by_step:
+            tried = await _run(cut(step=chosen.randint(1, steps)), form)
+        else:
+            tried = await _run(cut(moment=chosen.random() * seconds), form)
+        _taken[case] = (await _run(cut(), form)).taken
+        if tried.done:
+            break
+    assert tried.done, f"it never took {steps} steps and {seconds} s again"
+    return {
+        f"total {'steps' if by_step else 'moments'} cut at": 1,
+        f"steps of {case.partition(',')[0]}": steps,
+    }
+
+
+async def _run(cut: Cut, form: _Embedded) -> Cut:
+    with trio.fail_after(BOUND_SECONDS):
+        before = held()
+        await cut.program(form.program)
+        left = held() - before
+        assert not left, f"left behind: {sorted(left)}"
+        await form.check()
+    return cut
+
+
+class _Embedded:
+    """A simulation of this process's own."""
+
+    def __init__(self) -> None:
+        self._mark = secrets.token_hex(8)
+        os.environ[MARK] = self._mark
+
+    async def program(self, cut: Cut) -> None:
+        """From its creation to its close."""
+        async with MultiEnvironment(("localhost", 0), Environment) as menv:
+            await cut.phase("create", lambda: self._create(menv, 2))
+            await cut.phase("grow", lambda: self._create(menv, 4))  # beside others
+            await cut.phase("spawn", lambda: self._spawn(menv))
+            await cut.phase("trigger", lambda: self._trigger(menv))
+            await cut.phase("close", lambda: menv.close(as_coro=True))
+
+    async def _create(self, menv: MultiEnvironment, slaves: int) -> None:
+        left = [name for name in marked(self._mark).values() if name.startswith("slave")]
+        assert len(left) == len(menv.addrs), left
+        if len(left) < slaves:  # all come up, or none
+            await menv.spawn_slaves(SLAVES, Environment, EnvManager)
+        assert len(menv.addrs) == slaves
+
+    async def _spawn(self, menv: MultiEnvironment) -> None:
+        for addr in menv.addrs:
+            await menv.spawn(Counter, addr=addr)
+            await menv.spawn_n(Echo, 3, addr=addr)
+
+    async def _trigger(self, menv: MultiEnvironment) -> None:
+        results = await menv.trigger_all()
+        agents = await menv.get_agents(as_coro=True)
+        assert len(results) == len(agents)
+        echoes = await menv.get_agents(agent_cls=Echo, as_coro=True)
+        first = await menv.connect(echoes[0])
+        assert await first.ask(echoes[-1], 1) == 1  # from slave to slave
+        await menv.trigger_act(echoes[0])
+
+    async def check(self) -> None:
+        """Nothing of it is left, at once."""
+        left = marked(self._mark)
+        assert not left, f"left behind: {left}"
+
+
+class _InDaemon(_Embedded):
+    """A simulation in a daemon, which lives on."""
+
+    def __init__(self, running: Daemon) -> None:
+        self._daemon = running
+        self._held = running.held()
+        self._names = set(running.pids)
+
+    async def program(self, cut: Cut) -> None:
+        """From its creation to its close, by a client."""
+        async with connect(NAME) as client:
+            await cut.phase("create", lambda: client.create("one", slave_addrs=SLAVES),
+                            lambda: self._created(client))  # fmt: skip
+            await cut.phase("attach", lambda: self._attach(client))
+            async with client.attach("one") as simulation:
+                await cut.phase("spawn", lambda: self._spawn_there(simulation))
+                await cut.phase("trigger", lambda: self._trigger_there(simulation))
+                await cut.phase("events", lambda: self._follow(simulation))
+            await cut.phase("close", lambda: client.close("one"), lambda: _closed(client))
+
+    async def _created(self, client: Client) -> None:
+        if await _settled(client) is None:
+            assert set(self._daemon.pids) == self._names
+            await client.create("one", slave_addrs=SLAVES)
+
+    async def _attach(self, client: Client) -> None:
+        async with client.attach("one") as simulation:
+            assert len(await simulation.get_addrs()) == len(SLAVES)
+
+    async def _spawn_there(self, simulation: Simulation) -> None:
+        for addr in await simulation.get_addrs():
+            await simulation.spawn("tests.agents:Counter", addr=addr)
+            await simulation.spawn_n("tests.agents:Echo", 3, addr=addr)
+
+    async def _trigger_there(self, simulation: Simulation) -> None:
+        results = await simulation.trigger_all()
+        agents = await simulation.get_agents()
+        assert len(results) == len(agents)
+        echo = await simulation.connect(agents[-1])
+        assert await echo.evaluate(1) == 1
+        assert await simulation.get_artifacts()
+
+    async def _follow(self, simulation: Simulation) -> None:
+        await simulation.wait_steps()  # of a call that was cut
+        since, _ = await simulation.next_events()
+        await simulation.start_steps(3)
+        async for _, name, details in simulation.events(since):
+            if name == "steps" and (details["state"], details["step"]) == ("idle", 3):
+                return
+
+    async def check(self) -> None:
+        """What still lives in the daemon by right is closed; then it holds what it held before."""
+        async with connect(NAME) as client:
+            await _closed(client)
+        self._daemon.expect(self._held, LEFT_SECONDS)
+
+
+async def _settled(client: Client) -> dict[str, Any] | None:
+    """The simulation, once it is neither starting nor closing; None where there is none."""
+    with trio.fail_after(LEFT_SECONDS):
+        while (there := await client.ls()) and there[0]["state"] != "running":
+            await trio.lowlevel.checkpoint()
+    return there[0] if there else None
+
+
+async def _closed(client: Client) -> None:
+    if await _settled(client) is not None:
+        try:
+            await client.close("one")
+        except UnknownSimulation:  # a close that was cut went on
+            return
