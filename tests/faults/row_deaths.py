@@ -61,7 +61,7 @@ menv.close()
     short=3,
 )
 def owner_killed(case: str, number: int, folder: Path) -> Figures:
-    """Kill the owner; of a script, a later round is the same command starting again."""
+    """Kill the owner, and run the same command again."""
     who, when = case.split()
     if who == "daemon":
         return daemon_killed(when, number, folder)
@@ -74,7 +74,10 @@ def owner_killed(case: str, number: int, folder: Path) -> Figures:
         elif not _killed_if_there(scene, "creamas-superv"):
             return {}
         # A script whose supervisor is gone is told so, and may go on.
-        return {"seconds": scene.wait_none(LEFT_SECONDS, but={scene.process.pid})}
+        seconds = scene.wait_none(LEFT_SECONDS, but={scene.process.pid})
+        with script(folder, SCRIPT, when) as following:
+            following.read_until(when)
+        return {"seconds": seconds}
 
 
 def _killed_if_there(scene: Scene, name: str) -> bool:

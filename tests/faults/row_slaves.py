@@ -61,6 +61,7 @@ def stubborn_slave(case: str, number: int, folder: Path) -> Figures:
         return {"seconds": time.monotonic() - began}
 
 
+ENDS = ("close", "stop_slaves", "owner's death")
 FORKING = """
 import sys
 from creamas_sc import Environment, MultiEnvironment, run
@@ -68,14 +69,15 @@ from creamas_sc.mp import EnvManager
 from tests import agents
 
 with MultiEnvironment(("localhost", 0), Environment) as menv:
-    run(menv.spawn_slaves([("localhost", 0)] * 4, Environment, EnvManager))
+    n, end = int(sys.argv[1]), sys.argv[2]
+    run(menv.spawn_slaves([("localhost", 0)] * n, Environment, EnvManager))
     for addr in menv.addrs:
         run(menv.spawn(agents.Forker, addr=addr))
     run(menv.trigger_all())
     print("forked", flush=True)
-    if sys.argv[1] == "stop_slaves":
+    if end == "stop_slaves":
         run(menv.stop_slaves())
-    if sys.argv[1] == "owner's death":
+    if end == "owner's death":
         sys.stdin.readline()
     menv.close()
 print("closed", flush=True)
@@ -84,17 +86,19 @@ print("closed", flush=True)
 
 @row(
     5,
-    "slaves that leave double-forked children in sessions of their own, 4 at a time",
+    "slaves that leave double-forked children in sessions of their own, 4 or 100 at once",
     "0 left",
-    cases=("close", "stop_slaves", "owner's death"),
-    rounds=25,
+    cases=tuple(f"{n} slaves, {end}" for n, end in product((4, 100), ENDS)),
+    rounds=6,
     short=1,
 )
 def forked_children(case: str, number: int, folder: Path) -> Figures:
-    """Four slaves with such a child each."""
-    with script(folder, FORKING, case) as scene:
+    """Slaves with such a child each."""
+    slaves, _, end = case.partition(" slaves, ")
+    with script(folder, FORKING, slaves, end) as scene:
         scene.read_until("forked")
-        if case == "owner's death":
+        assert len(scene.members()) >= 2 * int(slaves)
+        if end == "owner's death":
             scene.process.kill()
         else:
             scene.read_until("closed")
