@@ -77,6 +77,8 @@ def owner_killed(case: str, number: int, folder: Path) -> Figures:
         seconds = scene.wait_none(LEFT_SECONDS, but={scene.process.pid})
         with script(folder, SCRIPT, when) as following:
             following.read_until(when)
+            following.process.kill()
+            following.wait_none(LEFT_SECONDS)
         return {"seconds": seconds}
 
 
