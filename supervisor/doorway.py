@@ -180,7 +180,8 @@ class Doorway:
             else:
                 await self._hand_over(stream, sock.fileno(), attach, note)
         except _REFUSALS as error:
-            log.warning("refused a connection of %s: %s", note, error or type(error).__name__)
+            why = str(error) or type(error).__name__
+            log.warning("refused a connection of %s: %s", note, why)
         finally:
             self._open -= 1
             with trio.CancelScope(shield=True):

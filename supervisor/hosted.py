@@ -56,6 +56,7 @@ class Hosted:
         order: For the host: entry, spec, environ, cwd, path.
         about: What its creator tells of it.
         log_file: Where its processes log.
+        token: Its creator's.
 
     Attributes:
         up: Set once it runs, or is known not to come up: ``failure`` says why.
@@ -63,8 +64,9 @@ class Hosted:
         ended: Set last: nothing of it is left.
     """
 
-    def __init__(self, name: str, order: Told, about: Told, log_file: str) -> None:
+    def __init__(self, name: str, order: Told, about: Told, log_file: str, token: str = "") -> None:
         self.name = name
+        self.token = token
         self.state = State.STARTING
         self.since = time.time()
         self.pid: int | None = None

@@ -16,7 +16,7 @@ from typing import Any
 import trio
 
 from supervisor import kernel
-from supervisor.bounds import FORK_SECONDS, STATUS_SECONDS
+from supervisor.bounds import FORK_SECONDS, KILL_SECONDS, STATUS_SECONDS
 
 _MESSAGE_BYTES = 1 << 14
 _CONTROL_BYTES = socket.CMSG_SPACE(struct.calcsize("i"))
@@ -138,11 +138,22 @@ class Zygote:
             answer.abandon()
             raise TimeoutError(f"the zygote did not answer in {FORK_SECONDS:g} s") from None
         except BaseException:
-            answer.abandon()
+            await self._give_up(answer)
             raise
         if answer.process is None:
             raise OSError(errno.EAGAIN, f"no process for {name}: {answer.error}")
         return answer.process
+
+    async def _give_up(self, answer: _Answer) -> None:
+        """See the process end that was asked for, unless the zygote is stopped."""
+        answer.abandon()
+        if answer not in self._waiting.values() and answer.process is None:
+            return  # it was not sent, or there is none
+        with trio.move_on_after(KILL_SECONDS) as scope:
+            scope.shield = True
+            await answer.come.wait()
+            if answer.process is not None:
+                await answer.process.exited.wait()
 
     async def _request(self, answer: _Answer, order: dict[str, Any], fds: Sequence[int]) -> None:
         """Send a request to fork, after those of others: trio lets one task send at a time."""
@@ -216,8 +227,8 @@ class _Answer:
 @asynccontextmanager
 async def open_zygote(sock: socket.socket) -> AsyncIterator[Zygote]:
     """Speak with the zygote over ``sock`` (SEQPACKET) for the length of the block."""
-    async with trio.open_nursery() as nursery:
-        with trio.socket.from_stdlib_socket(sock) as ours:
+    with trio.socket.from_stdlib_socket(sock) as ours:
+        async with trio.open_nursery() as nursery:
             zygote = Zygote(ours, nursery)
             nursery.start_soon(zygote.read)
             yield zygote

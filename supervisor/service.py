@@ -169,18 +169,22 @@ class Service:
                 self._on_exit({**slot.fate(), "expected": slot.stopping, "returned": slot.returned})
 
     async def stop(
-        self, slots: Iterable[str] | None, grace: float | None = None, payload: bytes = b""
+        self, slots: Sequence[str] | None, grace: float | None = None, payload: bytes = b""
     ) -> list[Told]:
         """End actors in parallel, each by its own ladder, and answer when they are gone.
 
         Args:
-            slots: Which; None for all. Some may have ended before: their receipts tell how.
+            slots: Which; None for all. Some may have ended before: their receipts tell how. One
+                whose process is only to come, or whose start was cancelled, is waited for.
             grace: Seconds an entry has to return, 1.0 by default.
             payload: Goes to each entry with the request.
 
         Raises:
             CreamasError: There never was an actor in one of ``slots``.
         """
+        for name in slots or ():
+            if name in self._starting and name not in self._slots:
+                await self._starting[name].wait()
         known = {**self._ended, **self._slots}
         names = sorted(known, key=lambda n: known[n].number) if slots is None else list(slots)
         for name in names:

@@ -53,6 +53,7 @@ class Simulations:
         """What a client may call."""
         return {
             "create": self.create,
+            "take_back": self.take_back,
             "ls": self.ls,
             "inspect": self.inspect,
             "fate": self.fate,
@@ -66,7 +67,7 @@ class Simulations:
     # ---- creating
 
     async def create(
-        self, name: str, order: Told, about: Told, timeout: float | None = None
+        self, name: str, order: Told, about: Told, timeout: float | None = None, token: str = ""
     ) -> Told:
         """Start a simulation's host; cancelled, it leaves nothing.
 
@@ -74,6 +75,7 @@ class Simulations:
             order: For the host: entry, spec, environ, cwd, path (`supervisor.actor`).
             about: Shown by `inspect`.
             timeout: Seconds until it is ready, 30 by default.
+            token: For `take_back`.
 
         Returns:
             name, pid and info of the host.
@@ -95,7 +97,7 @@ class Simulations:
                 f"(creamas-supervisor close {name}), or use another name"
             )
         order = {key: order[key] for key in _ORDER}
-        hosted = Hosted(name, order, about, str(self._log_folder / f"{name}.log"))
+        hosted = Hosted(name, order, about, str(self._log_folder / f"{name}.log"), token)
         self._living[name] = hosted
         log.info("simulation %s starts", name)
         start_apart(self._nursery, self._keep, hosted, seconds)
@@ -109,6 +111,16 @@ class Simulations:
         if hosted.failure is not None:
             raise StartError(hosted.failure)
         return {"name": name, "pid": hosted.pid, "info": hosted.info}
+
+    async def take_back(self, name: str, token: str) -> None:
+        """End what a `create` with that token has made, or is making; does nothing without it.
+
+        A client that is cancelled asks for it: the answer that makes the simulation its own may be
+        on the way to it then, and too late to be taken.
+        """
+        hosted = self._living.get(name) if isinstance(name, str) else None
+        if hosted is not None and token and hosted.token == token:
+            await hosted.kill("its creation was cancelled")
 
     async def _keep(self, hosted: Hosted, timeout: float | None) -> None:
         """See one simulation through its life, and into the records."""

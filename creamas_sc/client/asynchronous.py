@@ -18,6 +18,7 @@ from creamas_sc.client.controls import (
     END_QUESTIONS,
     STATUS,
     STOP_SECONDS,
+    TAKE_BACK_SECONDS,
     Ask,
     Controls,
     attachment,
@@ -82,10 +83,23 @@ class Client(Controls):
             if type(error) is not ConnectionLost or self._link.alive:
                 raise
             raise await self._explained(error) from None
+        except BaseException as error:
+            undo = ask.to_undo(error)
+            if undo is not None:
+                await self._take_back(undo)
+            raise
         if ask.method == "stop":
             with anyio.move_on_after(STOP_SECONDS):
                 await self._link.closed.wait()
         return ask.answer(answer)
+
+    async def _take_back(self, undo: Ask) -> None:
+        with anyio.CancelScope(shield=True):
+            try:
+                payload = undo.encoded()
+                await self._link.call(None, undo.method, payload, timeout=TAKE_BACK_SECONDS)
+            except CreamasError as error:
+                log.debug("%s: %s", undo.method, error)
 
     async def _explained(self, error: ConnectionLost) -> ConnectionLost:
         """What the end of the connection means."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +14,7 @@ from creamas_sc.client.controls import (
     END_QUESTIONS,
     STATUS,
     STOP_SECONDS,
+    TAKE_BACK_SECONDS,
     Ask,
     Controls,
     attachment,
@@ -34,6 +36,8 @@ from creamas_sc.wire.blocking import BlockingConnection
 from creamas_sc.wire.codec import Codec, Payload
 
 __all__ = ["SyncClient", "SyncSimulation", "connect_sync"]
+
+log = logging.getLogger(__name__)
 
 # For the daemon to tell what became of a host.
 FATE_SECONDS = 2.0
@@ -106,9 +110,20 @@ class SyncClient(Controls):
             if type(error) is not ConnectionLost or not self._line.lost:
                 raise
             raise self._explained(error) from None
+        except BaseException as error:
+            undo = ask.to_undo(error)
+            if undo is not None:
+                self._take_back(undo)
+            raise
         if ask.method == "stop":
             self._line.wait_end(STOP_SECONDS)
         return ask.answer(answer)
+
+    def _take_back(self, undo: Ask) -> None:
+        try:
+            self._line.call(None, undo.method, undo.encoded(), TAKE_BACK_SECONDS)
+        except CreamasError as error:
+            log.debug("%s: %s", undo.method, error)
 
     def _explained(self, error: ConnectionLost) -> ConnectionLost:
         """What the end of the connection means; where the daemon is there, there is a new one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from creamas_sc.checks import (
     check_places,
 )
 from creamas_sc.client.reach import Reach, our_script, version
-from creamas_sc.errors import BadValue, DecodeError, EncodeError
+from creamas_sc.errors import BadValue, CreamasError, DeadlineExceeded, DecodeError, EncodeError
 from creamas_sc.identity import check_name
 from creamas_sc.loading import MainScript, end_script_load
 from creamas_sc.receipt import Receipt, SlaveReceipt
@@ -26,7 +27,14 @@ from creamas_sc.specs import HOST_ENTRY, HostSpec, pack, process_order, unpack
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import MAX_CONTROL_FRAME_BYTES
 
-__all__ = ["ATTACH_SECONDS", "END_QUESTIONS", "STOP_SECONDS", "Ask", "Controls"]
+__all__ = [
+    "ATTACH_SECONDS",
+    "END_QUESTIONS",
+    "STOP_SECONDS",
+    "TAKE_BACK_SECONDS",
+    "Ask",
+    "Controls",
+]
 
 # A host that is there answers at once, unless it is stuck.
 ATTACH_SECONDS = 30.0
@@ -34,6 +42,8 @@ ATTACH_SECONDS = 30.0
 END_QUESTIONS = 8
 # After the daemon has said that all is closed: its own end.
 STOP_SECONDS = 5.0
+# For the daemon to end what a call that was cancelled has made.
+TAKE_BACK_SECONDS = 1.0
 ENVIRONMENT = "creamas_sc.core.environment:Environment"
 # Of a call's arguments; its frame has a head as well.
 MAX_BYTES = MAX_CONTROL_FRAME_BYTES - (1 << 16)
@@ -46,11 +56,13 @@ class Ask(NamedTuple):
 
     Attributes:
         read: Makes of its answer what the user gets.
+        undo: What takes back what the call has made, or is making; None where it makes nothing.
     """
 
     method: str
     args: tuple[Any, ...]
     read: Callable[[Any], Any]
+    undo: Ask | None = None
 
     def encoded(self) -> Payload:
         """The arguments, to be sent.
@@ -70,6 +82,12 @@ class Ask(NamedTuple):
     def answer(self, payload: Payload) -> Any:
         """What the daemon answered, for the user."""
         return self.read(_CODEC.decode(payload))
+
+    def to_undo(self, error: BaseException) -> Ask | None:
+        """What is to be asked where the caller gets ``error``, and the answer may be on its way."""
+        if isinstance(error, DeadlineExceeded):
+            return self.undo if error.may_have_run and not error.acknowledged else None
+        return None if isinstance(error, CreamasError) else self.undo
 
 
 def _as_told(answer: Any) -> Any:
@@ -139,7 +157,8 @@ class Controls:
         """Create a simulation, which lives until it is closed, whoever comes and goes.
 
         Its processes get this one's environment variables, working directory, and, to find
-        modules, the folder of its script, the working directory and PYTHONPATH.
+        modules, the folder of its script, the working directory and PYTHONPATH. Where the call is
+        cancelled, nothing of it is left.
 
         Args:
             name: The simulation's: up to 64 letters, digits, ".", "_" and "-".
@@ -183,7 +202,9 @@ class Controls:
             restart=policy.told(),
         )
         order = process_order(HOST_ENTRY, spec.encode(), _search_path())
-        return self._ask(Ask("create", (name, order, _about(spec), timeout), _created))
+        token = secrets.token_hex(8)
+        undo = Ask("take_back", (name, token), _as_told)
+        return self._ask(Ask("create", (name, order, _about(spec), timeout, token), _created, undo))
 
     def ls(self, all: bool = False) -> Any:
         """A dict for each simulation: "name", "state" ("starting", "running", "closing", "ended"),

@@ -201,7 +201,7 @@ class Endpoint:
             await _dismiss(stream, handshake)
             if client:
                 raise
-            log.warning("refused a connection: %s", error or type(error).__name__)
+            log.warning("refused a connection: %s", str(error) or type(error).__name__)
             return None
         except BaseException:
             with anyio.CancelScope(shield=True):

@@ -155,7 +155,9 @@ async def test_an_order_that_will_not_do_is_refused(
 
 
 async def test_arguments_that_will_not_do_are_refused(client: Client) -> None:
-    with pytest.raises(BadArguments, match=r"create\(name, order, about, timeout\): missing"):
+    with pytest.raises(
+        BadArguments, match=r"create\(name, order, about, timeout, token\): missing"
+    ):
         await client.call("create", "one")
     with pytest.raises(BadValue, match="timeout is -1"):
         await client.call("create", "one", order(), {}, timeout=-1)
@@ -232,6 +234,18 @@ async def test_a_create_that_is_cancelled_leaves_nothing(daemon: Daemon, client:
         await client.connection.call(None, "create", payload, timeout=0.1)
     await until(client, "one", "ended")
     assert daemon.family == before
+
+
+async def test_a_create_that_was_answered_can_be_taken_back(daemon: Daemon, client: Client) -> None:
+    before = daemon.family
+    about = {"by": "test"}
+    await client.call("create", "one", order(slaves=1), about, None, "mine")
+    await client.call("take_back", "one", "other")
+    assert len(daemon.family) == len(before) + 2
+    await client.call("take_back", "one", "mine")
+    assert daemon.family == before
+    cause = (await client.call("inspect", "one"))["cause"]
+    assert cause == "killed: its creation was cancelled"
 
 
 @pytest.mark.parametrize("way", ["close", "kill"])

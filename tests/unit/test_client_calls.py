@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import pytest
 
-from creamas_sc.client import connect_sync, controls, line, link, words
+from creamas_sc.client import blocking, connect_sync, controls, line, link, words
 from creamas_sc.client.blocking import SyncClient
 from creamas_sc.errors import (
     BadValue,
@@ -417,6 +417,97 @@ async def test_calls_are_independent(kind: str, daemon: FakeDaemon) -> None:
 
 def _nothing(simulation: Any) -> Any:
     return simulation._codec.encode(((), {}))
+
+
+# ---- a create whose answer is on its way when its caller is cancelled
+
+
+@each_async_client
+async def test_a_cancelled_create_is_taken_back(kind: str, daemon: FakeDaemon) -> None:
+    creating, cancelled = threading.Event(), threading.Event()
+    tokens = _note_tokens(daemon, creating, cancelled)
+
+    async def cancel() -> None:
+        await anyio.to_thread.run_sync(creating.wait, 10)
+        scope.cancel()
+        cancelled.set()
+
+    async with connected(kind) as client, anyio.create_task_group() as tasks:
+        tasks.start_soon(cancel)
+        with anyio.CancelScope() as scope:
+            await client.create("new")
+        assert scope.cancelled_caught
+        assert tokens["take_back"] == tokens["create"]
+
+
+def test_an_interrupted_create_is_taken_back(daemon: FakeDaemon) -> None:
+    creating, cancelled = threading.Event(), threading.Event()
+    tokens = _note_tokens(daemon, creating, cancelled)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        cancelled.set()
+        raise KeyboardInterrupt
+
+    def signal_when_it_creates() -> None:
+        assert creating.wait(10)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    signaller = threading.Thread(target=signal_when_it_creates)
+    try:
+        with connect_sync() as client:
+            signaller.start()
+            with pytest.raises(KeyboardInterrupt):
+                client.create("new")
+            assert tokens["take_back"] == tokens["create"]
+    finally:
+        signaller.join()
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_what_a_late_create_makes_is_taken_back(
+    daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocking, "TAKE_BACK_SECONDS", 10.0)
+    creating, late = threading.Event(), threading.Event()
+    tokens = _note_tokens(daemon, creating, late)
+    with connect_sync() as client:
+        client.timeout = 0.05
+        timer = threading.Timer(0.6, late.set)  # past the time to acknowledge
+        timer.start()
+        with pytest.raises(DeadlineExceeded) as caught:
+            client.create("new")
+        timer.join()
+        assert not caught.value.acknowledged
+        assert tokens["take_back"] == tokens["create"]
+
+
+@each_client
+async def test_a_create_that_is_refused_is_not_taken_back(kind: str, daemon: FakeDaemon) -> None:
+    daemon.methods["create"] = lambda *args: daemon.fail("no")
+    async with connected(kind) as client:
+        with pytest.raises(UnknownSimulation):
+            await client.create("new")
+    assert daemon.requests("take_back") == 0
+
+
+def _note_tokens(
+    daemon: FakeDaemon, creating: threading.Event, answer: threading.Event
+) -> dict[str, str]:
+    """Let creates begin, and answer when told to; what they and those who take back are given."""
+    tokens = {}
+
+    def create(*args: Any) -> dict[str, Any]:
+        tokens["create"] = args[-1]
+        creating.set()
+        assert answer.wait(10)
+        return {"name": "new", "pid": 1, "info": pack({})}
+
+    def take_back(name: str, token: str) -> None:
+        tokens["take_back"] = token
+
+    daemon.methods.update(create=create, take_back=take_back)
+    return tokens
 
 
 # ---- the blocking client: time, threads and interrupts

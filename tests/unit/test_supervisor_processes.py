@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -40,6 +41,15 @@ def refuse(theirs: socket.socket) -> None:
     theirs.send(json.dumps({"serial": json.loads(data)["serial"], "error": "not today"}).encode())
 
 
+def answer_with(theirs: socket.socket, pid: int) -> None:
+    data, fds, _, _ = socket.recv_fds(theirs, 1 << 14, 4, socket.MSG_DONTWAIT)
+    pidfd = os.pidfd_open(pid)
+    told = json.dumps({"serial": json.loads(data)["serial"], "pid": pid}).encode()
+    socket.send_fds(theirs, [told], [pidfd])
+    for fd in (*fds, pidfd):
+        os.close(fd)
+
+
 async def test_requests_beyond_what_the_socket_holds_wait_for_each_other(
     ends: tuple[socket.socket, socket.socket],
 ) -> None:
@@ -67,6 +77,39 @@ async def test_a_zygote_that_neither_answers_nor_reads(
             nursery.start_soon(fork_in_vain, zygote, f"actor-{number}", told)
     assert told == ["the zygote did not answer in 5 s"] * MANY
     assert len(zygote._waiting) < MANY  # what was not sent is forgotten
+
+
+async def test_a_message_that_comes_with_the_end() -> None:
+    for _ in range(20):  # trio has tasks that can go on at the same time do so in any order
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            async with open_zygote(ours):
+                await wait_all_tasks_blocked()
+                theirs.send(json.dumps({"ended": 1, "status": 0}).encode())
+                await trio.lowlevel.checkpoint()
+
+
+async def test_who_gives_up_a_fork_sees_its_process_end(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    scope, ended = trio.CancelScope(), trio.Event()
+
+    async def give_up(zygote: Zygote) -> None:
+        with scope:
+            await zygote.fork("actor", "uid", 0)
+        ended.set()
+
+    with trio.fail_after(10):
+        async with open_zygote(ends[0]) as zygote, trio.open_nursery() as nursery:
+            nursery.start_soon(give_up, zygote)
+            await wait_all_tasks_blocked()
+            scope.cancel()
+            await wait_all_tasks_blocked()
+            assert not ended.is_set()
+            with subprocess.Popen(["sleep", "60"]) as process:
+                answer_with(ends[1], process.pid)
+                await ended.wait()
+                assert process.wait(0) == -signal.SIGKILL
 
 
 CHURN = """

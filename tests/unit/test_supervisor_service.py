@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from creamas_sc.core import Environment
-from creamas_sc.errors import BadValue, StartError
+from creamas_sc.errors import BadValue, CreamasError, StartError
 from creamas_sc.mp import EnvManager, slaves
 from supervisor.bounds import LAUNCHES, MAX_SLAVES
 from supervisor.service import Service
@@ -57,6 +57,27 @@ async def test_a_few_are_launched_at_a_time_and_not_in_time(autojump_clock: Mock
         assert str(caught.value) == "not ready within 2 s: slave-0, slave-1, slave-2, 97 more"
         assert trio.current_time() == pytest.approx(2.0)
     assert (there.launches, there.most) == (LAUNCHES, LAUNCHES)
+
+
+async def test_who_stops_a_start_that_was_cancelled_waits_for_its_end(
+    autojump_clock: MockClock,
+) -> None:
+    class Stubborn(Slow):
+        async def start(self, *args: object) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(1.0)
+
+    async with service(Stubborn(0.0)) as starting, trio.open_nursery() as nursery:
+        nursery.start_soon(starting.start, orders(1))
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            with pytest.raises(CreamasError, match="no actor in slot slave-0"):
+                await starting.stop(["slave-0"])
+        assert trio.current_time() == pytest.approx(1.0)
 
 
 async def test_a_failure_is_told_in_a_bounded_text() -> None:

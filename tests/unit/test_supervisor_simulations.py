@@ -97,3 +97,27 @@ async def test_nothing_is_created_once_all_are_closed() -> None:
         assert told == []
         with pytest.raises(CallRefused, match="the daemon is stopping"):
             await there.create("late", ORDER, {})
+
+
+async def test_only_what_its_creator_made_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(self: Hosted, tree: object, timeout: float | None) -> None:
+        self.up.set()
+        await self.host_gone.wait()
+        _end(self)
+
+    async def kill(self: Hosted, why: str) -> None:
+        self.cause = why
+        self.host_gone.set()
+        await self.ended.wait()
+
+    monkeypatch.setattr(hosted.Hosted, "run", run)
+    monkeypatch.setattr(hosted.Hosted, "kill", kill)
+    async with registry() as there:
+        await there.create("one", ORDER, {}, None, "mine")
+        await there.create("two", ORDER, {})
+        for name, token in (("one", "other"), ("two", ""), ("three", "mine"), (["one"], "mine")):
+            await there.take_back(name, token)  # type: ignore[arg-type]
+        assert [each.name for each in map(there.find, ("one", "two"))] == ["one", "two"]
+        await there.take_back("one", "mine")
+        with pytest.raises(UnknownSimulation, match="has ended: its creation was cancelled"):
+            there.find("one")
