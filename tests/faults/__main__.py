@@ -22,7 +22,7 @@ from pathlib import Path
 from tests.faults import rows
 from tests.faults.board import ROWS, Row
 from tests.faults.record import Outcome, Record, version
-from tests.faults.scene import adopt_orphans
+from tests.faults.scene import adopt_orphans, reap_orphans
 
 OUT = Path("faults-out.jsonl")
 INTERRUPTED = 130
@@ -93,6 +93,7 @@ def _run(each: Row, number: int, version: str) -> Outcome:
             if _is_ctrl_c(error):
                 raise KeyboardInterrupt from None
             outcome.error = "".join(traceback.format_exception(error))
+    reap_orphans()
     outcome.seconds = round(time.monotonic() - began, 3)
     return outcome
 

@@ -45,6 +45,15 @@ class Daemon:
                 found.add(f"{count} descriptors of {name}")
         return found
 
+    def settled(self) -> set[str]:
+        """What it holds once that does not change any more."""
+        held, same = self.held(), 0
+        while same < 10:
+            time.sleep(POLL_SECONDS)
+            before, held = held, self.held()
+            same = same + 1 if held == before else 0
+        return held
+
     def expect(self, before: set[str], seconds: float) -> None:
         """Wait until it holds what it held before.
 
@@ -65,7 +74,8 @@ def daemon(name: str, folder: Path, *, killed: bool = False) -> Iterator[Daemon]
         killed: It has ended otherwise by then.
     """
     command = [sys.executable, "-m", "supervisor.cli", "run", "--daemon", name]
-    with Scene(command, folder) as scene:
+    # Into a file: nobody reads while it runs, and a full pipe would stop it.
+    with (folder / "daemon.log").open("wb") as log, Scene(command, folder, log) as scene:
         scene.read_until(".sock\n")
         yield Daemon(scene)
         if killed:

@@ -143,7 +143,7 @@ class _InDaemon(_Embedded):
 
     def __init__(self, running: Daemon) -> None:
         self._daemon = running
-        self._held = running.held()
+        self._held = running.settled()
         self._members = running.scene.members()
         self._ours = False  # a simulation is whose `create` has told of it
 

@@ -8,6 +8,7 @@ from tests.faults import (
     row_restarts,
     row_signals,
     row_slaves,
+    row_strangers,
     row_streams,
     row_user_code,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "row_restarts",
     "row_signals",
     "row_slaves",
+    "row_strangers",
     "row_streams",
     "row_user_code",
 ]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 PR_SET_CHILD_SUBREAPER = 36
 MARK = "CREAMAS_TEST_MARK"
@@ -25,6 +25,16 @@ POLL_SECONDS = 0.005
 def adopt_orphans() -> None:
     """Make descendants that lose their parent this process's children."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def reap_orphans() -> None:
+    """Take note of the ends of adopted processes, which are children of nobody else's concern."""
+    while True:
+        try:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                return
+        except ChildProcessError:
+            return
 
 
 def marked(mark: str) -> dict[int, str]:
@@ -45,7 +55,9 @@ def marked(mark: str) -> dict[int, str]:
 class Scene:
     """A command under way, and every process that came of it, wherever it went."""
 
-    def __init__(self, command: list[str], folder: Path) -> None:
+    def __init__(
+        self, command: list[str], folder: Path, stderr: int | IO[bytes] = subprocess.PIPE
+    ) -> None:
         self.mark = secrets.token_hex(8)
         environ = {**os.environ, MARK: self.mark, "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
@@ -54,7 +66,7 @@ class Scene:
             cwd=folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             start_new_session=True,
         )
         self.out = b""
