@@ -57,7 +57,9 @@ def _tell_end(kind: type[BaseException], error: BaseException, trace: TracebackT
         print("Terminated", file=sys.stderr)
         raise SystemExit(128 + signal.SIGTERM)
     else:
-        print("Interrupted", file=sys.stderr)  # and Python ends the process by SIGINT
+        print("Interrupted", file=sys.stderr)
+        if not isinstance(error, KeyboardInterrupt):  # else Python ends the process by SIGINT
+            raise SystemExit(128 + signal.SIGINT)
 
 
 def _is_interrupt(error: BaseException) -> bool:

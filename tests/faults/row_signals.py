@@ -1,22 +1,23 @@
-"""The row about Ctrl-C and SIGTERM: a script ends well, whatever it does, however it is written."""
+"""The row about Ctrl-C and SIGTERM: scripts, clients and daemons end well, whatever they do."""
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 
+from tests.faults.attached import CLIENTS, DAEMONS, Signalled, client, daemon
 from tests.faults.board import Figures, row
-from tests.faults.scene import Scene, script
+from tests.faults.scene import script
 
 LIMITS = {"idle": 1.0, "busy": 3.0, "spawning": 3.0, "closing": 3.0}
 SECOND_SECONDS = 1.0
 # A moment of its own each time, within the spawns and within a close.
 WINDOW_SECONDS = 0.1
-CODES = {signal.SIGINT: {-signal.SIGINT}, signal.SIGTERM: {143, -signal.SIGTERM}}
 
 HEAD = """
 import asyncio, sys, threading, time
@@ -56,48 +57,65 @@ with MultiEnvironment(("localhost", 0), Environment) as menv:
     "trio": "trio.run(main)",
     "asyncio": "asyncio.run(main())",
 }
-SIGNALS = ("SIGINT", "SIGTERM")
+NAMES = ("SIGINT", "SIGTERM")
 WHOM = ("process", "group")
+
+
+SCRIPTS = tuple(f"script/{form}" for form in FORMS)
+EACH = (*SCRIPTS, *(f"client/{form}" for form in CLIENTS), *(f"daemon/{verb}" for verb in DAEMONS))
 
 
 @row(
     2,
-    "SIGINT and SIGTERM to a script, to the process and to the group; twice",
-    "idle <= 1 s, busy <= 3 s, second <= 1 s; exit codes; 0 left; stderr one line at most",
-    cases=tuple(
-        " ".join(case) for case in product(FORMS, SIGNALS, WHOM, LIMITS, ("once", "twice"))
-    ),
-    rounds=3 * 2 * 2 * 4 * 2 * 4,
-    short=2,
+    "SIGINT and SIGTERM to a script, a client, a daemon: to the process, to the group; twice",
+    "idle <= 1 s, busy <= 3 s, second <= 1 s; exit codes; 0 left; stderr one line at most, of a "
+    "daemon no error",
+    cases=tuple(" ".join(case) for case in product(EACH, NAMES, WHOM, LIMITS, ("once", "twice"))),
+    rounds=8 * 2 * 2 * 4 * 2 * 2,
+    short=4,
 )
 def signalled(case: str, number: int, folder: Path) -> Figures:
-    """Signal a script in the middle of something."""
-    form, name, whom, moment, times = case.split()
+    """Signal somebody in the middle of something."""
+    who, name, whom, moment, times = case.split()
     how = signal.Signals[name]
     rng = random.Random(number)
-    with script(folder, HEAD + FORMS[form], moment) as scene:
-        scene.read_until(moment)
+    with _under_way(who, moment, number, folder) as one:
         if moment in ("spawning", "closing"):
             time.sleep(rng.random() * WINDOW_SECONDS)
         began = time.monotonic()
-        _send(scene, how, whom)
+        one.send(how, whom)
         if times == "twice":
             time.sleep(rng.random() * WINDOW_SECONDS)
             began = time.monotonic()
-            _send(scene, how, whom)
-        limit = SECOND_SECONDS if times == "twice" else LIMITS[moment]
-        code = scene.process.wait(limit)
+            one.send(how, whom)
+        code = one.wait(SECOND_SECONDS if times == "twice" else LIMITS[moment])
         seconds = time.monotonic() - began
-        scene.wait_none(LIMITS["busy"])
-        assert scene.process.stderr is not None
-        told = scene.process.stderr.read().decode()
-    assert code in CODES[how], f"exit code {code}: {told}"
-    assert told.count("\n") <= 1, told
-    return {f"{times}, {moment}, seconds": seconds}
+        one.scene.wait_none(LIMITS["busy"])
+        told = one.told()
+    assert code in _codes(who, how, times), f"exit code {code}: {told}"
+    assert told.count("\n") <= (not who.startswith("daemon")), told
+    return {f"{who.partition('/')[0]}, {times}, {moment}, seconds": seconds}
 
 
-def _send(scene: Scene, how: signal.Signals, whom: str) -> None:
-    if whom == "group":
-        os.killpg(scene.process.pid, how)
+@contextmanager
+def _under_way(who: str, moment: str, number: int, folder: Path) -> Iterator[Signalled]:
+    what, _, form = who.partition("/")
+    if what == "script":
+        with script(folder, HEAD + FORMS[form], moment) as scene:
+            scene.read_until(moment)
+            yield Signalled.of(scene)
     else:
-        os.kill(scene.process.pid, how)
+        with (client if what == "client" else daemon)(
+            form, f"row-2-{number}", moment, folder
+        ) as it:
+            yield it
+
+
+def _codes(who: str, how: signal.Signals, times: str) -> set[int]:
+    """What may come of it: a second signal that is late finds all of it over."""
+    if who.startswith("daemon"):
+        once = 130 if how is signal.SIGINT else 0
+        return {once} if times == "once" else {once, 128 + how}
+    if how is signal.SIGINT:
+        return {-how, 130}  # which are the same to a shell
+    return {143} if times == "once" else {143, -how}

@@ -48,3 +48,14 @@ def test_an_error_of_the_users_own_is_told_as_ever(tmp_path: Path) -> None:
     told = run(script)
     assert told.stderr.endswith("ZeroDivisionError: division by zero\n")
     assert "run(asyncio.sleep(0, 1 / 0))" in told.stderr
+
+
+def test_ctrl_c_that_comes_as_a_group_ends_as_any_other(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from creamas_sc.endings import end_well\n"
+        "end_well()\n"
+        "raise BaseExceptionGroup('twice', [KeyboardInterrupt(), KeyboardInterrupt()])\n"
+    )
+    told = run(script)
+    assert (told.returncode, told.stderr) == (130, "Interrupted\n")

@@ -1,0 +1,182 @@
+"""Signals to a daemon, and to a script that is its client, in the middle of the same things."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from creamas_sc.client import connect_sync
+from tests.faults.scene import BOUND_SECONDS, Scene, script
+
+__all__ = ["CLIENTS", "DAEMONS", "Signalled", "client", "daemon"]
+
+DAEMONS = ("run", "start")
+SIMULATION = "one"
+
+ASYNC = """
+import sys, time
+import anyio
+from creamas_sc.client import connect, connect_sync
+
+name, moment = sys.argv[1:]
+ANY_PORT = ("localhost", 0)
+ENVIRONMENT, MANAGER = "creamas_sc:Environment", "creamas_sc.mp:EnvManager"
+
+async def main():
+    async with connect(name) as client:
+        await client.create("one", slave_addrs=[ANY_PORT] * 2)
+        async with client.attach("one") as one:
+            await one.spawn("tests.client.society:Sleeper")
+            print(moment, flush=True)
+            if moment == "idle":
+                await anyio.sleep(60)
+            if moment == "busy":
+                await one.trigger_all()
+            if moment == "spawning":
+                for _ in range(100):
+                    await one.spawn_slaves([ANY_PORT], ENVIRONMENT, MANAGER)
+                    await one.spawn_n("tests.agents:Echo", 100)
+            await one.spawn("tests.agents:SlowToClose")
+            print("closes", flush=True)
+            await client.close("one")
+
+anyio.run(main)
+"""
+CLIENTS = {
+    "sync": ASYNC.replace("anyio.run(main)", "main()")
+    .replace("await anyio", "time")
+    .replace("connect(", "connect_sync(")
+    .replace("async ", "")
+    .replace("await ", ""),
+    "trio": ASYNC.replace("run(main)", "run(main, backend='trio')"),
+    "asyncio": ASYNC,
+}
+READY = {"idle": "idle", "busy": "busy", "spawning": "spawning", "closing": "closes"}
+
+
+class Signalled:
+    """Whom the signals go to.
+
+    Attributes:
+        wait: Waits for the end, so many seconds; the exit code, negative of a signal.
+        told: What was said on standard error; of a daemon, what is no news in its log.
+        scene: Its processes.
+    """
+
+    def __init__(
+        self, pid: int, wait: Callable[[float], int], told: Callable[[], str], scene: Scene
+    ) -> None:
+        self.pid, self.wait, self.told, self.scene = pid, wait, told, scene
+
+    @classmethod
+    def of(cls, scene: Scene) -> Signalled:
+        """A scene's own process."""
+        return cls(scene.process.pid, scene.process.wait, lambda: _stderr(scene), scene)
+
+    def send(self, how: signal.Signals, whom: str) -> None:
+        """Send a signal to the process, or to its group."""
+        (os.killpg if whom == "group" else os.kill)(self.pid, how)
+
+
+@contextmanager
+def daemon(verb: str, name: str, moment: str, folder: Path) -> Iterator[Signalled]:
+    """A daemon in the foreground or background, whose client has it do something."""
+    with _daemon(verb, name, folder) as told, _client("sync", name, moment, folder) as asking:
+        yield told
+        if moment != "idle":  # which is told, and ends
+            asking.process.wait(BOUND_SECONDS)
+
+
+@contextmanager
+def client(form: str, name: str, moment: str, folder: Path) -> Iterator[Signalled]:
+    """A client in the middle of something; its daemon notices no more than that it goes."""
+    with _daemon("run", name, folder) as running, _client(form, name, moment, folder) as scene:
+        yield Signalled.of(scene)
+        with connect_sync(name, timeout=BOUND_SECONDS) as other:
+            if moment in ("idle", "busy"):
+                with other.attach(SIMULATION) as one:
+                    _expect_left(one, moment)
+        running.send(signal.SIGTERM, "process")
+        assert running.wait(BOUND_SECONDS) == 0
+        running.told()
+
+
+@contextmanager
+def _client(form: str, name: str, moment: str, folder: Path) -> Iterator[Scene]:
+    with script(folder, CLIENTS[form], name, moment) as scene:
+        scene.read_until(READY[moment])
+        if moment == "busy":
+            with connect_sync(name, timeout=BOUND_SECONDS) as other:
+                with other.attach(SIMULATION) as one:
+                    while not _naps(one)[0]:
+                        assert scene.process.poll() is None
+        yield scene
+
+
+@contextmanager
+def _daemon(verb: str, name: str, folder: Path) -> Iterator[Signalled]:
+    logs = folder / "logs"
+    command = ["env", f"CREAMAS_LOG_FOLDER={logs}", sys.executable, "-m", "supervisor.cli", verb]
+    with Scene([*command, "--daemon", name], folder) as scene:
+        scene.read_until(".sock\n")
+        pid = scene.process.pid
+        wait: Callable[[float], int] = scene.process.wait
+        if verb == "start":
+            assert scene.process.wait(BOUND_SECONDS) == 0
+            (pid,) = (pid for pid, comm in scene.members().items() if comm == "creamas-daemon")
+            wait = _waits_for(pid)
+
+        def told() -> str:
+            text = _stderr(scene) if verb == "run" else (logs / f"{name}.log").read_text()
+            return "".join(line for line in text.splitlines(True) if not _is_news(line))
+
+        yield Signalled(pid, wait, told, scene)
+
+
+def _waits_for(pid: int) -> Callable[[float], int]:
+    """How to wait for a child that is not of our making: we adopt orphans."""
+
+    def wait(seconds: float) -> int:
+        pidfd = os.pidfd_open(pid)
+        try:
+            over, _, _ = select.select([pidfd], [], [], seconds)
+            assert over, f"the daemon has not ended within {seconds:g} s"
+        finally:
+            os.close(pidfd)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    return wait
+
+
+def _stderr(scene: Scene) -> str:
+    assert scene.process.stderr is not None
+    return scene.process.stderr.read().decode()
+
+
+def _is_news(line: str) -> bool:
+    """Whether a daemon logs no more there than how it goes."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return False
+    return told["level"] in ("info", "warning") and "exception" not in told
+
+
+def _naps(one: Any) -> tuple[int, int]:
+    (addr,) = one.get_agents()
+    begun, cancelled = one.connect(addr).naps()
+    return begun, cancelled
+
+
+def _expect_left(one: Any, moment: str) -> None:
+    """The simulation is as it was, but for the client, whose step was cancelled."""
+    while one.progress()["clients"] > 1:
+        one.next_events(0, timeout=0.01)
+    assert _naps(one) == ((1, 1) if moment == "busy" else (0, 0))
