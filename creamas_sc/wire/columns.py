@@ -26,6 +26,7 @@ from operator import itemgetter
 from typing import Any, Final, Protocol, TypeAlias
 
 from creamas_sc.errors import DecodeError
+from creamas_sc.wire.frames import MAX_FRAME_BYTES
 
 __all__ = ["FEW", "Columns", "References"]
 
@@ -37,6 +38,7 @@ _CONTAINERS: Final = frozenset({list, dict})
 _LEVELS: Final = 6
 # More items than that cannot be in a frame; a list that holds itself would have them.
 _MAX_ITEMS: Final = 2**24
+_SHORT_TEXT: Final = 2**8
 # What strings begin with that are worth a look: agents' addresses.
 _ADDRESS: Final = "tcp://"
 
@@ -174,6 +176,8 @@ class Columns:
                 pairs = zip(keys, values, strict=True)
                 return [dict(islice(pairs, length)) for length in lengths]
             case [5, list(texts), list(which)]:
+                if _is_too_long(texts, which):
+                    raise DecodeError("columns of more text than a frame may hold")
                 return [texts[index] for index in which]
             case [6, addresses, names] if self._references is not None:
                 told = [self._unfold(addresses), self._unfold(names)]
@@ -199,7 +203,8 @@ def _fold_texts(items: list[str], levels: int = 0) -> Column:
     if 2 * len(texts) > len(items):
         return [PLAIN, items]
     index = dict(zip(texts, count(), strict=False))
-    return [TEXTS, texts, list(map(index.__getitem__, items))]
+    which = list(map(index.__getitem__, items))
+    return [PLAIN, items] if _is_too_long(texts, which) else [TEXTS, texts, which]
 
 
 def _cut(items: Sequence[Any], lengths: Any) -> Iterator[Any]:
@@ -212,3 +217,14 @@ def _cut(items: Sequence[Any], lengths: Any) -> Iterator[Any]:
 def _check(lengths: Any, total: int) -> None:
     if min(lengths, default=0) < 0 or sum(lengths) != total:
         raise DecodeError("columns of other lengths than announced")
+
+
+def _is_too_long(texts: list[str], which: list[int]) -> bool:
+    """Whether few long texts stand for more than a frame may hold: sent on, they are written out.
+
+    Of short ones, which addresses are, there may be as many as come.
+    """
+    longest = max(map(len, texts), default=0)
+    if longest <= _SHORT_TEXT or longest * len(which) <= MAX_FRAME_BYTES:
+        return False
+    return sum(len(texts[index]) for index in which) > MAX_FRAME_BYTES

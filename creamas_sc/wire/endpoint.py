@@ -312,7 +312,17 @@ async def listen(host: str, port: int) -> SocketListener:
 
 
 async def _accept(listener: SocketListener) -> ByteStream:
-    stream: ByteStream = await listener.accept()
+    """The next connection.
+
+    Raises:
+        OSError: There can be none now.
+    """
+    try:
+        stream: ByteStream = await listener.accept()
+    except anyio.BrokenResourceError as error:  # anyio's word for any error at all
+        if isinstance(error.__cause__, OSError):
+            raise error.__cause__ from None
+        raise
     raw = stream.extra(SocketAttribute.raw_socket, None)
     return stream if raw is None else _connected(raw)
 

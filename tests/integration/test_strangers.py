@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import secrets
 import socket
 import struct
@@ -91,6 +92,35 @@ async def _read_to_end(stream: trio.SocketStream) -> None:
             pass
     except trio.BrokenResourceError:
         return
+
+
+async def test_a_slave_without_descriptors_lives_and_lets_peers_in_later(
+    menv: MultiEnvironment,
+) -> None:
+    echo, addr = await menv.spawn(Echo)
+    pid = await echo.pid()
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    there = len(os.listdir(f"/proc/{pid}/fd"))
+    port = split_address(addr)[1]
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (there + 2, limits[1]))
+    strangers = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(10)]
+    try:
+        while len(os.listdir(f"/proc/{pid}/fd")) < there + 2:
+            assert await echo.evaluate(1) == 1
+        for _ in range(100):
+            assert await echo.evaluate(1) == 1
+    finally:
+        for stranger in strangers:
+            await stranger.aclose()
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    other = await Environment.create(("localhost", 0), as_coro=True)
+    try:
+        with pytest.raises(HandshakeError, match="simulation"):
+            await other.connect(addr)
+    finally:
+        await other.close(as_coro=True)
+    receipt = await menv.close(as_coro=True)
+    assert receipt.graceful
 
 
 async def test_a_half_open_connection_is_cut(menv: MultiEnvironment) -> None:

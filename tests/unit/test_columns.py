@@ -12,6 +12,8 @@ from creamas_sc.wire.columns import FEW, Columns
 from creamas_sc.wire.packing import COLUMNS, ext
 
 N = 2 * FEW
+# Of a mebibyte each: more than a frame may hold.
+MANY = 257
 
 
 class Agent:
@@ -131,6 +133,7 @@ def test_a_list_that_holds_itself_is_refused(width: int) -> None:
         (1, [4, [0], [0, []], [0, ["v"]]]),
         (1, [4, [1], [0, [[]]], [0, [1]]]),
         (1, [5, ["a"], [1]]),
+        (MANY, [5, ["a" * 2**20], [0] * MANY]),
         (0, [6, [0, ["a"]], [0, []]]),
         (1, [6, [0, ["a"]], [0, [1]]]),
         (0, [6]),
@@ -142,6 +145,16 @@ def test_columns_that_do_not_fit_are_refused(items: int, column: Any) -> None:
     assert codec.decode(packed(codec, [3, [2], [0, [1, 2]]])) == [1, 2]
     with pytest.raises(DecodeError):
         codec.decode(packed(codec, [3, [items], column]))
+
+
+def test_a_long_text_that_comes_too_often_is_not_folded() -> None:
+    text = "tcp://" + "a" * 2**20
+    rows = [(text, i) for i in range(MANY)]
+    column = Columns().fold(rows)
+    assert column is not None
+    with pytest.raises(DecodeError):  # as is, it would be
+        Columns().unfold([3, [MANY], [1, [5, [text], [0] * MANY], [0, [*range(MANY)]]]])
+    assert Columns().unfold(column) == rows
 
 
 def packed(codec: Codec, columns: Any) -> Payload:
