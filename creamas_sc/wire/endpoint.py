@@ -57,18 +57,6 @@ def split_address(address: str) -> tuple[str, int, int]:
         ValueError: The address is not of that form.
     """
     check_text("addr", address)
-    return _split(address)
-
-
-@functools.lru_cache(maxsize=1 << 14)
-def locate(address: str) -> tuple[str, int]:
-    """`base_url` of the environment of an agent's address, and the agent's number."""
-    host, port, number = split_address(address)
-    return base_url(host, port), number
-
-
-@functools.lru_cache(maxsize=1 << 14)
-def _split(address: str) -> tuple[str, int, int]:
     scheme, _, rest = address.partition("://")
     place, _, number = rest.partition("/")
     host, _, port = place.rpartition(":")
@@ -77,6 +65,13 @@ def _split(address: str) -> tuple[str, int, int]:
             raise ValueError(f"addr: {address!r} is no agent's address: a port is at most 65535")
         return host.strip("[]"), int(port), int(number)
     raise ValueError(f"addr: {address!r} is no agent's address: expected 'tcp://host:port/number'")
+
+
+@functools.lru_cache(maxsize=1 << 10)  # addresses come and go with slaves
+def locate(address: str) -> tuple[str, int]:
+    """`base_url` of the environment of an agent's address, and the agent's number."""
+    host, port, number = split_address(address)
+    return base_url(host, port), number
 
 
 class Endpoint:

@@ -33,8 +33,9 @@ def cycles(case: str, number: int, folder: Path) -> Figures:
 
 async def _cycles(n: int) -> Figures:
     async with MultiEnvironment(("localhost", 0), Environment) as menv:
-        # Until then pages become a process's own that it shared with the zygote.
-        for _ in range(max(10, n // 5)):
+        # Until then pages become a process's own that it shared with the zygote, and the last
+        # arena is taken.
+        for _ in range(max(10, n // 2)):
             await _cycle(menv)
         before, kib_before = _held(menv)
         for _ in range(n):

@@ -86,7 +86,7 @@ def _killed_if_there(scene: Scene, name: str) -> bool:
     """Kill the process of that name, unless it has ended in order just now."""
     try:
         scene.kill(name)
-    except AssertionError:
+    except (AssertionError, ProcessLookupError):
         if scene.process.wait(LEFT_SECONDS) == 0:
             return False
         raise
