@@ -47,6 +47,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def _share(nodeid: str) -> str:
+    if nodeid.startswith("tests/unit/"):
+        return nodeid.partition("::")[0]
     return next((share for start, share in TOGETHER.items() if nodeid.startswith(start)), nodeid)
 
 
