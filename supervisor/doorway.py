@@ -46,7 +46,7 @@ from supervisor.bounds import (
     FIRST_REQUEST_SECONDS,
     HANDSHAKE_SECONDS,
 )
-from supervisor.front import Front, Method, PlainCodec
+from supervisor.front import CODEC, Front, Method
 from supervisor.hosted import Hosted
 
 __all__ = ["MAX_CONNECTIONS", "SIMULATION", "Doorway"]
@@ -94,7 +94,6 @@ class Doorway:
         self._methods = methods
         self._find = find
         self._max_connections = max_connections
-        self._codec = PlainCodec()
         key = user_membership().key
         self._identity = Identity(SIMULATION, key, "supervisor", str(path), os.getpid())
         self._listener = _listen(path)
@@ -241,7 +240,7 @@ class Doorway:
 
     def _named(self, first: Frame) -> Any:
         try:
-            (name, _), _ = self._codec.decode(Payload(first.body, first.parts))
+            (name, _), _ = CODEC.decode(Payload(first.body, first.parts))
         except (TypeError, ValueError):
             return None
         return name
@@ -257,7 +256,7 @@ class Doorway:
             with bound(simulation=attach.name):
                 log.info("%s was handed to the host of simulation %s", note, attach.name)
         except CreamasError as error:
-            told = self._codec.encode(to_wire(error))
+            told = CODEC.encode(to_wire(error))
             failure = encode_frame(Kind.FAILURE, attach.call_id, b"", told.body, told.parts)
             await _send_last(stream, failure)
 

@@ -9,7 +9,7 @@ import inspect
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -22,7 +22,7 @@ from creamas_sc.wire.frames import Frame, FrameReader
 from creamas_sc.wire.serving import Request
 from creamas_sc.wire.streams import ConnectedStream
 
-__all__ = ["Front", "Method", "PlainCodec", "start_apart"]
+__all__ = ["CODEC", "Front", "Method", "PlainCodec", "start_apart"]
 
 Method = Callable[..., Awaitable[Any]]
 
@@ -51,6 +51,10 @@ class PlainCodec(Codec):
             del self._decode_handlers[number]
 
 
+# For all connections: it takes fifty kilobytes.
+CODEC: Final = PlainCodec()
+
+
 class Front:
     """Serves ``methods`` over one connection.
 
@@ -70,15 +74,12 @@ class Front:
         backlog: Sequence[Frame] = (),
     ) -> None:
         self.name = name
-        self._codec = PlainCodec()
-        self._methods = {
-            key: (method, inspect.signature(method)) for key, method in methods.items()
-        }
+        self._methods = methods
         self._numbers = itertools.count(1)
         self.connection = Connection(
             stream,
             self._dispatch,
-            codec=self._codec,
+            codec=CODEC,
             reader=reader,
             backlog=backlog,
             name=name,
@@ -86,13 +87,13 @@ class Front:
 
     async def call(self, method: str, *args: Any, timeout: float) -> Any:
         """Call a method of the peer; see `Connection.call` for what it raises."""
-        payload = self._codec.encode((args, {}))
+        payload = CODEC.encode((args, {}))
         answer = await self.connection.call(None, method, payload, timeout=timeout)
-        return self._codec.decode(answer)
+        return CODEC.decode(answer)
 
     def post(self, event: str, told: Any) -> None:
         """Tell the peer of something; nobody answers."""
-        self.connection.post(event, self._codec.encode(told))
+        self.connection.post(event, CODEC.encode(told))
 
     def _dispatch(self, request: Request) -> Awaitable[Payload]:
         known = self._methods.get(request.method)
@@ -100,23 +101,22 @@ class Front:
             offered = ", ".join(sorted(self._methods))
             method = f"{request.method!s:.100}"
             raise CallRefused(f"the supervisor has no method {method}; there are {offered}")
-        return self._answer(*known, request)
+        return self._answer(known, request)
 
-    async def _answer(
-        self, method: Method, signature: inspect.Signature, request: Request
-    ) -> Payload:
+    async def _answer(self, method: Method, request: Request) -> Payload:
         args, kwargs = self._arguments(request)
+        signature = inspect.signature(method)
         try:
             signature.bind(*args, **kwargs)
         except TypeError as error:
             known = ", ".join(signature.parameters)
             raise BadArguments(f"{request.method}({known}): {error}") from error
         with bound(request=f"{self.name} #{next(self._numbers)}"):
-            return self._codec.encode(await method(*args, **kwargs))
+            return CODEC.encode(await method(*args, **kwargs))
 
     def _arguments(self, request: Request) -> tuple[tuple[Any, ...], dict[str, Any]]:
         try:
-            args, kwargs = self._codec.decode(request.payload)
+            args, kwargs = CODEC.decode(request.payload)
             return tuple(args), {str(key): value for key, value in kwargs.items()}
         except (TypeError, ValueError, AttributeError) as error:
             raise BadArguments(f"{request.method}: no arguments: {error}") from error

@@ -15,6 +15,7 @@ from creamas_sc.core.agent import Agent
 from creamas_sc.errors import (
     AgentError,
     AgentErrors,
+    BadArguments,
     CallRefused,
     ConnectionLost,
     EncodeError,
@@ -29,6 +30,7 @@ from creamas_sc.identity import Membership
 from creamas_sc.loading import class_name
 from creamas_sc.rpc import Proxy, exposed_method, start_call, to_await
 from creamas_sc.serializers import follow
+from creamas_sc.wire.blame import is_call
 from creamas_sc.wire.codec import Codec, Payload, Serializer
 from creamas_sc.wire.connection import Connection
 from creamas_sc.wire.endpoint import Endpoint, locate, split_address
@@ -280,9 +282,11 @@ class Network:
         if not name:
             return self.codec.encode(class_name(type(agent)))
         method = exposed_method(agent, name)
-        args, kwargs = self.codec.decode(payload)
+        call = self.codec.decode(payload)
+        if not is_call(call):
+            raise BadArguments(f"{name}: expected (args, kwargs)")
         try:
-            value = start_call(method, args, kwargs)
+            value = start_call(method, *call)
         except AgentErrors:
             raise
         except BaseException as error:

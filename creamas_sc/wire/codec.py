@@ -151,7 +151,7 @@ class Codec:
         except LoadError as error:
             raise DecodeError(str(error)) from error
         except Exception as error:
-            raise DecodeError(f"not an encoded value: {error!r}") from error
+            raise DecodeError(f"not an encoded value: {error!r:.300}") from error
         decoder.parts = ()
         self._decoders.append(decoder)
         return _unpack_top(value) if type(value) is list else value

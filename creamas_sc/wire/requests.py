@@ -12,25 +12,26 @@ __all__ = ["Metas"]
 
 # Of those without a deadline: agents are asked the same thing again and again.
 MAX_KNOWN = 4096
+# One for all connections: its buffer takes kilobytes, and nothing is left in it between two calls.
+_PACK = msgpack.Packer().pack
 
 
 class Metas:
     """One connection's metas, packed and unpacked; both remember the latest."""
 
     def __init__(self) -> None:
-        self._pack = msgpack.Packer().pack
         self._packed: dict[tuple[Any, str], bytes] = {}
         self._unpacked: dict[bytes, tuple[Any, str, float | None]] = {}
 
     def pack(self, target: int | str | None, method: str, remaining: float | None) -> bytes:
         """The meta of a call that may take ``remaining`` seconds, or as long as it does."""
         if remaining is not None:
-            packed: bytes = self._pack((target, method, remaining))
+            packed: bytes = _PACK((target, method, remaining))
             return packed
         key = target, method
         meta = self._packed.get(key)
         if meta is None:
-            meta = self._packed[key] = self._pack((target, method, None))
+            meta = self._packed[key] = _PACK((target, method, None))
             if len(self._packed) > MAX_KNOWN:
                 self._packed.clear()
         return meta

@@ -85,3 +85,13 @@ class RaisingManager(EnvManager):
         super().__init__(environment)
         if environment.where == "mgr_init":
             raise_it(environment.kind)
+
+
+class Insider(CreativeAgent):
+    """Tells what proves who is of its simulation."""
+
+    @expose
+    def membership(self) -> tuple[str, bytes]:
+        member = self.env._member
+        assert member is not None
+        return member.simulation, member.key

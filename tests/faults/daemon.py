@@ -23,6 +23,7 @@ CALL_SECONDS = 20.0
 # A moment of its own each time, within a create and within a close.
 WINDOW_SECONDS = 0.1
 SLAVES = [("localhost", 0), ("localhost", 0)]
+LOGS = "logs"
 
 
 class Daemon:
@@ -67,15 +68,23 @@ class Daemon:
 
 
 @contextmanager
-def daemon(name: str, folder: Path, *, killed: bool = False) -> Iterator[Daemon]:
+def daemon(
+    name: str, folder: Path, *, killed: bool = False, descriptors: int | None = None
+) -> Iterator[Daemon]:
     """A daemon for the length of the block; its end is an orderly one, and leaves nothing.
 
     Args:
         killed: It has ended otherwise by then.
+        descriptors: How many each of its processes may have.
     """
     command = [sys.executable, "-m", "supervisor.cli", "run", "--daemon", name]
+    limit = "" if descriptors is None else f"ulimit -n {descriptors}; "
+    shell = f'{limit}export CREAMAS_LOG_FOLDER="$PWD/{LOGS}"; exec "$@"'
     # Into a file: nobody reads while it runs, and a full pipe would stop it.
-    with (folder / "daemon.log").open("wb") as log, Scene(command, folder, log) as scene:
+    with (
+        (folder / "daemon.log").open("wb") as log,
+        Scene(["sh", "-c", shell, "sh", *command], folder, log) as scene,
+    ):
         scene.read_until(".sock\n")
         yield Daemon(scene)
         if killed:

@@ -363,6 +363,15 @@ def test_save_info_that_fails_is_told_by_the_environments_address() -> None:
     assert env.noted == ["saved in None", "0 in None"]
 
 
+@pytest.mark.parametrize("value", [3, "ab", ("ab", "cd"), [[], {}, None]])
+async def test_what_is_sent_must_be_arguments(value: Any) -> None:
+    async with own_home():
+        env = await Environment.create(ANY_PORT, as_coro=True)
+        echo = Echo(env)
+        with pytest.raises(BadArguments, match="expected \\(args, kwargs\\)"):
+            await env._net.relay(echo.addr, "evaluate", env._net.codec.encode(value))
+
+
 async def test_a_cancelled_close_closes() -> None:
     async with own_home():
         one = await Environment.create(ANY_PORT, as_coro=True)

@@ -1,0 +1,152 @@
+"""Where a daemon can be spoken to, by whom, and what they would say if they meant well."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import trio
+
+from creamas_sc.client import SyncClient
+from creamas_sc.identity import daemon_socket, user_membership
+from creamas_sc.wire.endpoint import split_address
+from creamas_sc.wire.frames import FrameReader, Kind, encode_frame
+from creamas_sc.wire.handshake import Handshake, Identity
+from creamas_sc.wire.streams import ConnectedStream
+from supervisor.doorway import SIMULATION
+from tests.faults.hostile import request
+
+__all__ = ["Place", "places"]
+
+Connect = Callable[[], Awaitable[ConnectedStream]]
+Call = tuple[Any, str]
+
+FULL_SECONDS = 0.001
+KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Place:
+    """A way in.
+
+    Attributes:
+        connect: Makes a connection that has said nothing yet.
+        identity: Of whoever comes; with another key than the right one where it is a stranger.
+        stranger: It is one: the first thing that it says decides, and ends it.
+        calls: What could be called, each with ``args``; what is asked must change nothing.
+        first: Says what it is for, once it has proved itself, and is answered.
+    """
+
+    connect: Connect
+    identity: Identity
+    stranger: bool
+    calls: tuple[Call, ...]
+    args: tuple[Any, ...] = ()
+    first: bytes = b""
+
+    @property
+    def sound(self) -> list[bytes]:
+        """What it would say."""
+        if self.stranger:
+            hello = b"".join(Handshake.client(self.identity).data_to_send())
+            proof = encode_frame(Kind.HELLO, 0, secrets.token_bytes(32))
+            return [hello, b"".join(proof)]
+        return [request(*call, *self.args) for call in self.calls]
+
+    @property
+    def halves(self) -> list[bytes]:
+        """What is said by those who then say no more."""
+        frame = self.sound[0]
+        return [b"", frame[:1], frame[: len(frame) // 2], frame[:-1]]
+
+    async def open(self) -> ConnectedStream:
+        """A connection on which garbage may follow."""
+        stream = await self.connect()
+        try:
+            if not self.stranger:
+                await _prove(stream, self.identity)
+                await self._begin(stream)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await anyio.aclose_forcefully(stream)
+            raise
+        return stream
+
+    async def _begin(self, stream: ConnectedStream) -> None:
+        if self.first:
+            await stream.send(self.first)
+            reader = FrameReader()
+            while not reader.receive_data(await stream.receive()):
+                pass
+
+
+def places(daemon: str, client: SyncClient, simulation: str) -> dict[str, Place]:
+    """All of them; the simulation has an `Insider` and an `Echo` in its first slave."""
+    door = partial(_unix, daemon_socket(daemon))
+    ours = Identity(SIMULATION, user_membership().key, "client", "x", os.getpid())
+    stranger = Identity(SIMULATION, secrets.token_bytes(KEY_BYTES), "client", "x", 1)
+    with client.attach(simulation) as attached:
+        (insider,) = attached.get_agents(agent_cls="tests.faults.agents:Insider")
+        echo, *_ = attached.get_agents(agent_cls="tests.agents:Echo")
+        of, key = attached.connect(insider).membership()
+    _, port, number = split_address(echo)
+    slave = partial(_tcp, port)
+    peer = Identity(of, key, "environment", "tcp://localhost:1/", os.getpid())
+    outsider = Identity(of, secrets.token_bytes(KEY_BYTES), "environment", "tcp://localhost:1/", 1)
+    told = ("x", {1: (2, b"y")}, [1.5, {3}])
+    hosts = ((echo, "evaluate"), (None, "get_age"), (None, "progress"), (None, "get_agents"))
+    return {
+        "a stranger at the door": Place(door, stranger, True, ((None, "ls"),)),
+        "a client at the door": Place(
+            door, ours, False, ((None, "ls"), (None, "status")), (), request(None, "ls")
+        ),
+        "a client of a host": Place(
+            door, ours, False, hosts, (told,), request(None, "attach", simulation, {})
+        ),
+        "a stranger at a slave": Place(slave, outsider, True, ((number, "evaluate"),)),
+        "a peer of a slave": Place(
+            slave, peer, False, ((number, "evaluate"), (number, "")), (told,)
+        ),
+    }
+
+
+async def _prove(stream: ConnectedStream, identity: Identity) -> None:
+    handshake, reader = Handshake.client(identity), FrameReader()
+    while True:
+        for data in handshake.data_to_send():
+            await stream.send(data)
+        if handshake.complete:
+            return
+        for frame in reader.receive_data(await stream.receive()):
+            handshake.receive(frame)
+
+
+async def _unix(path: Path) -> ConnectedStream:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.setblocking(False)
+    while True:
+        try:
+            sock.connect(os.fspath(path))
+            return ConnectedStream(sock)
+        except BlockingIOError:  # its queue is full, and nothing tells when that changes
+            await trio.sleep(FULL_SECONDS)
+        except BaseException:
+            sock.close()
+            raise
+
+
+async def _tcp(port: int) -> ConnectedStream:
+    sock = trio.socket.socket()
+    try:
+        await sock.connect(("127.0.0.1", port))
+    except BaseException:
+        sock.close()
+        raise
+    return ConnectedStream(socket.socket(fileno=sock.detach()))
