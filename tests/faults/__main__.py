@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -38,6 +39,8 @@ def main() -> int:
     logging.getLogger().addHandler(logging.NullHandler())
     # Each of hundreds of processes would compile the project anew.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # In a shell's background it would be ignored, by whatever this starts as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     record = Record(OUT, version(), args.older)
     chosen = [ROWS[number] for number in args.rows or sorted(ROWS)]
     interrupted = False
