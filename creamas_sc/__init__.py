@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib import import_module
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from creamas_sc.errors import explain_import
+from creamas_sc.garbage import no_collection
 
 if TYPE_CHECKING:
     from creamas_sc.core.agent import CreativeAgent
@@ -84,3 +86,8 @@ if _is_for_slaves():
     from creamas_sc.launch import start_early
 
     start_early()  # processes come up while the script's imports go on
+    with no_collection():
+        import_module(f"{__name__}.mp")
+    # What modules are made of stays: to look through it again and again, last of all at the
+    # interpreter's end, takes longer than most steps.
+    gc.freeze()

@@ -18,7 +18,7 @@ def _start(argv: list[str]) -> int:
         return daemon.main(argv[1:])
     from supervisor import keeper
 
-    return keeper.main(argv)
+    os._exit(keeper.main(argv))  # an interpreter's own end takes longer than all of the keeper's
 
 
 if __name__ == "__main__":

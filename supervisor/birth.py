@@ -66,10 +66,11 @@ def live(body: Callable[[], int]) -> NoReturn:
     except BaseException:  # the process's outermost frame: told, and the exit code says it
         traceback.print_exc()
     finally:
-        _leave(code)
+        leave(code)
 
 
-def _leave(code: int) -> NoReturn:
+def leave(code: int) -> NoReturn:
+    """End this process here and now; nothing is unwound."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -1,7 +1,7 @@
 """The ladder of a stop: graceful request, bounded wait, hard kill.
 
-    request   the actor is asked over its context, its entry returns, tractor ends it: no signal
-    cancel    the entry did not return in the grace: tractor cancels it
+    request   the actor is asked over its context, its entry returns, it ends itself: no signal
+    cancel    that did not come to an end in the grace: tractor cancels it
     term      SIGTERM
     kill      SIGKILL, by pidfd; nothing withstands it, not even a stopped process
 

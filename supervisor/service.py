@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 import trio
 
 from creamas_sc.errors import CreamasError, StartError
-from supervisor.bounds import GRACE_SECONDS, LAUNCHES, MAX_SLAVES, START_SECONDS
+from supervisor.bounds import CANCEL_SECONDS, GRACE_SECONDS, LAUNCHES, MAX_SLAVES, START_SECONDS
 from supervisor.seam import Died, Simulation, first_of
 from supervisor.slots import Slot, Told
 from supervisor.wording import enumerate_first, shorten
@@ -154,8 +154,10 @@ class Service:
         """See one actor to its end, and tell of it."""
         actor = slot.actor
         await first_of(actor.finished, actor.process.exited)
+        with trio.move_on_after(CANCEL_SECONDS):
+            await actor.process.exited.wait()
         if not slot.stopping and not actor.process.exited.is_set():
-            await slot.end(0)  # the entry returned, or raised, unasked
+            await slot.end(0)  # the entry returned, or raised, unasked, and the process stays
         await actor.settled.wait()
         self._retire(slot)
 

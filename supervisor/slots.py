@@ -10,7 +10,7 @@ import trio
 from supervisor import ladder
 from supervisor.bounds import CANCEL_SECONDS
 from supervisor.ladder import Step
-from supervisor.seam import Actor, first_of
+from supervisor.seam import Actor
 
 Told = dict[str, Any]
 Act = Callable[[], Awaitable[object]]
@@ -103,8 +103,7 @@ class Slot:
                 with trio.move_on_after(CANCEL_SECONDS) as scope:
                     scope.shield = True
                     await actor.request_stop(payload)
-            await first_of(actor.finished, actor.process.exited)
-            await actor.cancel()
+            await actor.process.exited.wait()
 
         async def cancel() -> None:
             self._mark(Step.CANCEL)

@@ -8,11 +8,9 @@ from typing import Any
 
 import trio
 
-from supervisor import actor
+from supervisor import actor, birth
 from supervisor.seam import wiring
 from supervisor.seam.runtime import tractor
-
-_exit_code = 0
 
 
 def run_actor(name: str, uid: str, fd: int, inherited: Sequence[int] = ()) -> int:
@@ -22,7 +20,7 @@ def run_actor(name: str, uid: str, fd: int, inherited: Sequence[int] = ()) -> in
         inherited: Descriptors for its entry.
 
     Returns:
-        The process's exit code: 0, or 1 where the entry failed.
+        The process's exit code; but where its entry has ended, it ends there (see `live`).
     """
     path = list(sys.path)
     wiring.use_forker(None)
@@ -30,22 +28,23 @@ def run_actor(name: str, uid: str, fd: int, inherited: Sequence[int] = ()) -> in
     actor.remember_path(path)
     actor.remember_descriptors(inherited)
     tractor._entry._trio_main(child, parent_addr=("fd", fd))
-    return _exit_code
+    return 0
 
 
 @tractor.context  # type: ignore[untyped-decorator]
-async def live(ctx: Any, order: dict[str, Any]) -> dict[str, Any]:
-    """The one context of an actor: runs the entry, and answers how that ended.
+async def live(ctx: Any, order: dict[str, Any]) -> None:
+    """The one context of an actor: runs the entry, tells how that ended, and ends the process.
 
     Up the stream go messages of the entry, down it the request to stop. Nothing is raised here
     but cancellation: an error that left this function would end the actor's siblings too.
     """
-    global _exit_code
     await ctx.started(None)
     async with ctx.open_stream() as stream:
         outcome = await actor.live(order, _Link(stream))
-    _exit_code = 0 if "done" in outcome else 1
-    return outcome
+        await stream.send(["ended", outcome])
+        # To be cancelled by tractor would be one more round trip, and take longer than the entry's
+        # own end; there is nothing left to unwind but tractor itself.
+        birth.leave(0 if "done" in outcome else 1)
 
 
 class _Link:

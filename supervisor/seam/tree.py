@@ -65,7 +65,7 @@ class Actor:
             log.debug("%s can no longer be asked to stop", self.process.name)
 
     async def cancel(self) -> None:
-        """Have tractor cancel the actor: the ordinary end of one whose entry has returned."""
+        """Have tractor cancel the actor."""
         if self._cancelled:  # a second answer would never come, and tractor waits for it
             return
         self._cancelled = True
@@ -102,10 +102,6 @@ class Actor:
                     self._stream = stream
                     async for message in stream:
                         self._take(message)
-                told = await context.result()
-                self.outcome = Outcome(
-                    told.get("done"), told.get("failed"), told.get("traceback", "")
-                )
         except Exception as error:  # tractor's, all of them; the process's end says the rest
             log.debug("the context of %s ended: %r", self.process.name, error)
         except BaseExceptionGroup as group:
@@ -119,6 +115,11 @@ class Actor:
         if kind == "ready":
             self.info = payload
             self.ready.set()
+        elif kind == "ended":
+            self.outcome = Outcome(
+                payload.get("done"), payload.get("failed"), payload.get("traceback", "")
+            )
+            self.finished.set()
 
     def _forget(self) -> None:
         """Drop what tractor keeps of every call to an actor, for ever."""

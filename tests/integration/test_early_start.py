@@ -48,6 +48,14 @@ def test_the_first_supervisor_takes_it_over(script: Path) -> None:
     assert sorted(told.stdout.splitlines())[0] == "True 1"
 
 
+@pytest.mark.parametrize(
+    ("head", "frozen"), [(HEAD, "True"), ("import trio, creamas_sc.client\n", "False")]
+)
+def test_what_it_imports_is_no_matter_of_garbage(head: str, frozen: str, script: Path) -> None:
+    script.write_text(f"{head}import gc\nprint(gc.get_freeze_count() > 10_000, gc.isenabled())")
+    assert run(script).stdout == f"{frozen} True\n"
+
+
 WAIT = """
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 print(*children(), flush=True)
