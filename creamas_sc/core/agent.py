@@ -86,6 +86,9 @@ class CreativeAgent(Agent):
     _known: dict[str, dict[str, Any]] | None = None
     _logger: Any = None
     _rng: Any = None
+    _name: str | None = None
+    _max_res: float = 0
+    _cur_res: float = 0
 
     def __init__(
         self,
@@ -98,8 +101,10 @@ class CreativeAgent(Agent):
         if name is not None and not isinstance(name, str):
             raise TypeError(f"an agent's name is a string, not {type(name).__name__}")
         super().__init__(environment)
-        self._max_res = self._cur_res = resources if resources > 0 else 0
-        self._name = name
+        if resources > 0:
+            self._max_res = self._cur_res = resources
+        if name is not None:
+            self._name = name
         if log_folder is not None:
             self._logger = ObjectLogger(self, log_folder, add_name=True, log_level=log_level)
 

@@ -312,4 +312,4 @@ def test_a_logger_can_be_set(agent: CreativeAgent) -> None:
 
 def test_an_unused_agent_is_small(env: Any) -> None:
     agent = CreativeAgent(env)
-    assert set(vars(agent)) == {"_env", "_number", "_max_res", "_cur_res", "_name"}
+    assert set(vars(agent)) == {"_env", "_number"}
