@@ -55,6 +55,7 @@ def _share(nodeid: str) -> str:
 @pytest.fixture(scope="session", autouse=True)
 def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A runtime folder of the tests' own; orphans of any test become this process's children."""
+    gc.freeze()  # all tests are imported: `nothing_left` need not search that again and again
     folder = tmp_path_factory.mktemp("runtime", numbered=True)
     os.environ["XDG_RUNTIME_DIR"] = str(folder)
     if sys.platform == "linux":
