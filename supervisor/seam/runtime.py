@@ -31,7 +31,7 @@ PRIVATE_NAMES = {
     "tractor._ipc:Channel.set_msg_transport": "used by our connect",
     "tractor._entry:_trio_main": "the child's run",
     "tractor._portal:Portal": "what start_actor answers",
-    "tractor._portal:Portal.cancel_actor": "the ordinary end of an actor, and the second step",
+    "tractor._portal:Portal.cancel_actor": "the second step of a stop",
     "tractor._streaming:Context._cancel_called": "tells a context that its end is expected",
     "tractor._state:current_actor": "the root, whose tables new_proc fills",
 }
