@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import IOBase
+from typing import Any
 
-__all__ = ["no_collection"]
+__all__ = ["no_collection", "only_imports"]
+
+_DATA = (list, dict, set, frozenset, tuple, IOBase)
 
 
 @contextmanager
@@ -22,3 +27,16 @@ def no_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def only_imports(namespace: Mapping[str, Any]) -> bool:
+    """Whether a module has done no more yet than import, define, and name numbers and strings."""
+    return not any(
+        isinstance(value, _DATA) or _package(type(value)) not in sys.stdlib_module_names
+        for name, value in namespace.items()
+        if not name.startswith("__") and not isinstance(value, type) and gc.is_tracked(value)
+    )
+
+
+def _package(cls: type) -> str:
+    return cls.__module__.partition(".")[0]

@@ -74,6 +74,6 @@ def leave(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError, AttributeError):  # closed, or replaced by the user
+        except Exception:  # closed, or replaced by the user
             code = code or 1
     os._exit(code)

@@ -17,10 +17,12 @@ MAX_SLAVES = 512
 # Of one start: processes on their way from the zygote to their first word.
 LAUNCHES = 16
 
-# A pidfd tells of a death before the zygote has told how it came; then it stays "unknown".
+# A pidfd tells of a death before the zygote has told how it came; a stopped zygote does not, and
+# one that has reaped many tells of one after the other. Past both the end stays "unknown".
 STATUS_SECONDS = 0.025
+REAPED_SECONDS = 0.5
 # What a dead actor sent last is still read.
-LAST_WORDS_SECONDS = 0.02
+LAST_WORDS_SECONDS = 0.1
 TURN_SECONDS = 0.002
 
 # The script is gone: the supervisor's own ladder, then the zygote's patience, then the keeper's.

@@ -16,7 +16,7 @@ from typing import Any
 import trio
 
 from supervisor import kernel
-from supervisor.bounds import FORK_SECONDS, KILL_SECONDS, STATUS_SECONDS
+from supervisor.bounds import FORK_SECONDS, KILL_SECONDS, REAPED_SECONDS, STATUS_SECONDS
 
 _MESSAGE_BYTES = 1 << 14
 _CONTROL_BYTES = socket.CMSG_SPACE(struct.calcsize("i"))
@@ -95,6 +95,9 @@ class Process:
                 await self._told.wait()
             if self.status is None:  # the zygote is stopped: the process is still unreaped
                 self.status = kernel.zombie_status(self.pid)
+            if self.status is None:  # or many have ended, and the word of this one is on its way
+                with trio.move_on_after(REAPED_SECONDS):
+                    await self._told.wait()
         finally:
             if kernel.has_ended(self._pidfd):
                 self.exited.set()

@@ -154,8 +154,9 @@ class Service:
         """See one actor to its end, and tell of it."""
         actor = slot.actor
         await first_of(actor.finished, actor.process.exited)
-        with trio.move_on_after(CANCEL_SECONDS):
-            await actor.process.exited.wait()
+        if actor.outcome is not None:
+            with trio.move_on_after(CANCEL_SECONDS):
+                await actor.process.exited.wait()
         if not slot.stopping and not actor.process.exited.is_set():
             await slot.end(0)  # the entry returned, or raised, unasked, and the process stays
         await actor.settled.wait()

@@ -10,7 +10,7 @@ import trio
 from supervisor import ladder
 from supervisor.bounds import CANCEL_SECONDS
 from supervisor.ladder import Step
-from supervisor.seam import Actor
+from supervisor.seam import Actor, first_of
 
 Told = dict[str, Any]
 Act = Callable[[], Awaitable[object]]
@@ -103,11 +103,14 @@ class Slot:
                 with trio.move_on_after(CANCEL_SECONDS) as scope:
                     scope.shield = True
                     await actor.request_stop(payload)
-            await actor.process.exited.wait()
+            await first_of(actor.finished, actor.process.exited)
+            if actor.outcome is None:  # nothing more is to be heard of it
+                await actor.cancel()
 
         async def cancel() -> None:
             self._mark(Step.CANCEL)
-            await actor.cancel()
+            if actor.outcome is None:  # else it is ending itself
+                await actor.cancel()
 
         async def terminate() -> None:
             self._mark(Step.TERM)

@@ -24,7 +24,8 @@ def describe(error: BaseException) -> str:
 
 
 def shorten(text: str, length: int = TEXT_LENGTH) -> str:
-    """``text`` without its middle where it is longer."""
+    """``text`` without its middle where it is longer; it can be sent whatever is in it."""
+    text = text.encode(errors="backslashreplace").decode()  # undecodable file names have surrogates
     if len(text) <= length:
         return text
     half = length // 2

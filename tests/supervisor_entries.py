@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -70,12 +71,26 @@ async def fail_to_start(spec: bytes, control: Control) -> bytes:
     raise errors[spec.decode()]("said why")
 
 
+class Unflushable(io.StringIO):
+    """What cannot be flushed, for a reason of its own."""
+
+    def flush(self) -> None:
+        raise RuntimeError("no flush")
+
+
+async def replace_stdout(spec: bytes, control: Control) -> bytes:
+    """Leave with a standard output that cannot be flushed."""
+    sys.stdout = Unflushable()
+    await control.ready()
+    return await control.wait_stop()
+
+
 async def fail_later(spec: bytes, control: Control) -> bytes:
     """Raise when asked to stop, or at once after being ready."""
     await control.ready()
     if spec == b"on stop":
         await control.wait_stop()
-    raise RuntimeError("broke")
+    raise RuntimeError("broke" if spec != b"undecodable" else "no file \udcff")
 
 
 async def return_at_once(spec: bytes, control: Control) -> bytes:

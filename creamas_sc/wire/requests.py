@@ -12,8 +12,6 @@ __all__ = ["Metas"]
 
 # Of those without a deadline: agents are asked the same thing again and again.
 MAX_KNOWN = 4096
-# One for all connections: its buffer takes kilobytes, and nothing is left in it between two calls.
-_PACK = msgpack.Packer().pack
 
 
 class Metas:
@@ -26,12 +24,12 @@ class Metas:
     def pack(self, target: int | str | None, method: str, remaining: float | None) -> bytes:
         """The meta of a call that may take ``remaining`` seconds, or as long as it does."""
         if remaining is not None:
-            packed: bytes = _PACK((target, method, remaining))
+            packed: bytes = msgpack.packb((target, method, remaining))
             return packed
         key = target, method
         meta = self._packed.get(key)
         if meta is None:
-            meta = self._packed[key] = _PACK((target, method, None))
+            meta = self._packed[key] = msgpack.packb((target, method, None))
             if len(self._packed) > MAX_KNOWN:
                 self._packed.clear()
         return meta

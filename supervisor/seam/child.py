@@ -20,7 +20,7 @@ def run_actor(name: str, uid: str, fd: int, inherited: Sequence[int] = ()) -> in
         inherited: Descriptors for its entry.
 
     Returns:
-        The process's exit code; but where its entry has ended, it ends there (see `live`).
+        The exit code of one that was cancelled; where its entry has ended, `live` ends it.
     """
     path = list(sys.path)
     wiring.use_forker(None)
@@ -41,10 +41,12 @@ async def live(ctx: Any, order: dict[str, Any]) -> None:
     await ctx.started(None)
     async with ctx.open_stream() as stream:
         outcome = await actor.live(order, _Link(stream))
-        await stream.send(["ended", outcome])
-        # To be cancelled by tractor would be one more round trip, and take longer than the entry's
-        # own end; there is nothing left to unwind but tractor itself.
-        birth.leave(0 if "done" in outcome else 1)
+        try:
+            await stream.send(["ended", outcome])
+        finally:
+            # To be cancelled by tractor would be one more round trip, and take longer than the
+            # entry's own end; there is nothing left to unwind but tractor itself.
+            birth.leave(0 if "done" in outcome else 1)
 
 
 class _Link:

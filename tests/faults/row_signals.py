@@ -69,7 +69,7 @@ EACH = (*SCRIPTS, *(f"client/{form}" for form in CLIENTS), *(f"daemon/{verb}" fo
     2,
     "SIGINT and SIGTERM to a script, a client, a daemon: to the process, to the group; twice",
     "idle <= 1 s, busy <= 3 s, second <= 1 s; exit codes; 0 left; stderr one line at most, of a "
-    "daemon no error after the first",
+    "daemon none, after two signals one",
     cases=tuple(" ".join(case) for case in product(EACH, NAMES, WHOM, LIMITS, ("once", "twice"))),
     rounds=8 * 2 * 2 * 4 * 2 * 2,
     short=4,

@@ -49,7 +49,15 @@ def test_the_first_supervisor_takes_it_over(script: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "frozen"), [(HEAD, "True"), ("import trio, creamas_sc.client\n", "False")]
+    ("head", "frozen"),
+    [
+        (HEAD, "True"),
+        (f"from typing import Union\nimport numpy as np\nN = 3\n{HEAD}", "True"),
+        (f"mine = [[]]\n{HEAD}", "False"),
+        (f"class Mine: pass\nmine = Mine()\n{HEAD}", "False"),
+        (f"def late():\n    from creamas_sc import MultiEnvironment\n{CHILDREN}late()\n", "False"),
+        ("import trio, creamas_sc.client\n", "False"),
+    ],
 )
 def test_what_it_imports_is_no_matter_of_garbage(head: str, frozen: str, script: Path) -> None:
     script.write_text(f"{head}import gc\nprint(gc.get_freeze_count() > 10_000, gc.isenabled())")

@@ -13,6 +13,7 @@ import trio
 
 from creamas_sc.errors import CallRefused, CreamasError, StartError
 from tests.supervisor_tree import (
+    BOUND_SECONDS,
     ROOT,
     borne_by,
     children,
@@ -48,6 +49,21 @@ async def test_an_ordinary_stop_needs_no_signal() -> None:
             }
             event = await supervisor.wait_exited()
             assert (event["exit_code"], event["signal"], event["expected"]) == (0, None, True)
+
+
+async def test_many_that_end_at_once_end_in_order() -> None:
+    async with open_supervisor() as supervisor:
+        await supervisor.start(*(order(str(n), "obey") for n in range(40)))
+        receipts = await supervisor.stop(grace=BOUND_SECONDS)
+        ends = {(r["exit_code"], r["graceful"], r["ladder"]) for r in receipts}
+        assert ends == {(0, True, "request")}
+
+
+async def test_what_cannot_be_flushed_keeps_nobody() -> None:
+    async with open_supervisor() as supervisor:
+        await supervisor.start(order("a", "replace_stdout"))
+        (receipt,) = await supervisor.stop(grace=BOUND_SECONDS)
+        assert (receipt["exit_code"], receipt["ladder"]) == (1, "request")
 
 
 async def test_shutdown_ends_the_whole_tree() -> None:
@@ -158,7 +174,11 @@ async def test_an_end_is_told_though_the_zygote_is_stopped() -> None:
 
 @pytest.mark.parametrize(
     ("entry", "spec", "error"),
-    [("fail_later", b"", "RuntimeError: broke"), ("return_text", b"", "TypeError: ")],
+    [
+        ("fail_later", b"", "RuntimeError: broke"),
+        ("fail_later", b"undecodable", r"RuntimeError: no file \udcff"),
+        ("return_text", b"", "TypeError: "),
+    ],
 )
 async def test_an_entry_that_fails_later_is_told(entry: str, spec: bytes, error: str) -> None:
     async with open_supervisor() as supervisor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,22 @@ for name in client.__all__:
 receipt = unpack(pack(Receipt([], saved=Artifact("maker", [1, 2]))))
 assert receipt.saved == Artifact("maker", [1, 2])
 """)
+
+
+def test_a_script_that_may_have_slaves_needs_no_trio_for_its_client(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("""
+import sys
+sys.modules.update(dict.fromkeys(["trio", "tractor"]))
+from creamas_sc.client import connect_sync
+try:
+    from creamas_sc import MultiEnvironment
+except ImportError as error:
+    print(error)
+""")
+    command = [sys.executable, str(script)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    assert "trio" in told.stdout
 
 
 @pytest.mark.parametrize(
