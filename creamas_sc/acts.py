@@ -14,16 +14,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from inspect import isawaitable
 from operator import length_hint
-from types import CoroutineType, coroutine
+from types import CoroutineType
 from typing import Any, NamedTuple
 
 import trio
 
 from creamas_sc.home import is_ctrl_c
+from creamas_sc.wire.waiting import watch
 
 __all__ = ["UNLIMITED", "StepLimit", "Unfinished", "run_acts", "step_limit"]
 
@@ -94,12 +95,13 @@ class _Step:
         await trio.lowlevel.checkpoint_if_cancelled()
         worker, left = _Worker(self), length_hint(self._left)
 
-        def hand_over() -> None:
+        def hand_over() -> bool:
             worker.suspended = True
             if not self._ready:
                 self._start_workers(nursery, at_once=left - length_hint(self._left) == 1)
+            return False
 
-        await _watch(worker.run(), hand_over)
+        await watch(worker.run(), hand_over)
 
     def _start_workers(self, nursery: trio.Nursery, *, at_once: bool) -> None:
         """Start the next worker, or more of them: where each act suspends, and so each worker does
@@ -145,22 +147,3 @@ class _Worker:
             if not position % _ACTS_PER_CLOCK_READING and time.perf_counter() > give_way_at:
                 await trio.lowlevel.checkpoint()
                 return
-
-
-@coroutine
-def _watch(
-    work: Coroutine[Any, Any, None], suspended: Callable[[], None]
-) -> Generator[Any, Any, None]:
-    """Drive ``work`` as ``yield from`` would, and call ``suspended`` at its first suspension."""
-    try:
-        trap = work.send(None)
-        suspended()
-        while True:
-            try:
-                value = yield trap
-            except BaseException as error:  # thrown in by the scheduler: the work's to handle
-                trap = work.throw(error)
-            else:
-                trap = work.send(value)
-    except StopIteration:
-        return
