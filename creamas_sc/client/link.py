@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import anyio
 from anyio.abc import SocketStream
@@ -22,12 +24,17 @@ __all__ = ["OPEN_SECONDS", "RETRY_SECONDS", "linked"]
 # For connecting and the handshake: the daemon does both at once, unless it is stuck.
 OPEN_SECONDS = 5.0
 HANDSHAKE_BYTES = 4096
+# A call that is cancelled waits for the answer to that, and a close for what is queued.
+LINGER_SECONDS = 1.0
 # Before the next try at a daemon whose queue of connections is full.
 RETRY_SECONDS = 0.02
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-@asynccontextmanager
-async def linked(daemon: str, path: Path, codec: Codec, name: str) -> AsyncIterator[Connection]:
+
+def linked(
+    daemon: str, path: Path, codec: Codec, name: str
+) -> AbstractAsyncContextManager[Connection]:
     """A connection to the daemon that listens at ``path``; it is over when the block ends.
 
     What is raised in the block leaves it as it is, not in a group.
@@ -37,6 +44,18 @@ async def linked(daemon: str, path: Path, codec: Codec, name: str) -> AsyncItera
         HandshakeError: Who listens there is no daemon of this user.
         CreamasError: The socket may not be opened.
     """
+    return asynccontextmanager(_protected(_linked))(daemon, path, codec, name)
+
+
+def _protected(function: Function) -> Function:
+    """Under trio, have a Ctrl-C come where ``function`` awaits, not between any two of its lines:
+    a second one comes in the middle of what the first has led to.
+    """
+    trio: Any = sys.modules.get("trio")
+    return function if trio is None else trio.lowlevel.enable_ki_protection(function)
+
+
+async def _linked(daemon: str, path: Path, codec: Codec, name: str) -> AsyncIterator[Connection]:
     handshake = Handshake.client(client_identity())
     reader = FrameReader(HANDSHAKE_BYTES)
     stream = await _open(daemon, path, handshake, reader)
@@ -44,20 +63,35 @@ async def linked(daemon: str, path: Path, codec: Codec, name: str) -> AsyncItera
     connection = Connection(stream, codec=codec, reader=reader, name=name)
     tasks = anyio.create_task_group()
     await tasks.__aenter__()
-    tasks.start_soon(_run, connection)
+    tasks.start_soon(_protected(_run), connection)
     try:
         yield connection
     finally:
-        with anyio.CancelScope(shield=True):  # bounded
-            await connection.aclose()
-        # Its one task is over: there is nothing to be told of the error, nor to wrap it.
-        await tasks.__aexit__(None, None, None)
+        try:
+            with anyio.CancelScope(shield=True):  # bounded
+                await connection.aclose()
+        finally:
+            connection.abort()
+            # Its one task is over: there is nothing to be told of the error, nor to wrap it.
+            await tasks.__aexit__(None, None, None)
 
 
 async def _run(connection: Connection) -> None:
     """Run until the block closes it: calls that are cancelled with the block get their answer."""
-    with anyio.CancelScope(shield=True):
-        await connection.run()
+    async with anyio.create_task_group() as tasks:
+        scope = anyio.CancelScope(shield=True)
+        tasks.start_soon(_limit, scope)
+        with scope:
+            await connection.run()
+        tasks.cancel_scope.cancel()
+
+
+async def _limit(scope: anyio.CancelScope) -> None:
+    """Once it is cancelled, ``scope`` has no longer than a close may take."""
+    try:
+        await anyio.sleep_forever()
+    finally:
+        scope.deadline = anyio.current_time() + LINGER_SECONDS
 
 
 async def _open(daemon: str, path: Path, handshake: Handshake, reader: FrameReader) -> SocketStream:

@@ -44,7 +44,7 @@ __all__ = ["Connection"]
 
 log = logging.getLogger(__name__)
 
-# Time to write out what is queued when a connection is closed, in seconds.
+# Time to write out what is queued when a connection is closed, and for its end, in seconds.
 FLUSH_SECONDS = 0.5
 READ_BYTES = 1 << 17
 # The reader lets other tasks run this often, in seconds, whatever the peer sends.
@@ -140,9 +140,11 @@ class Connection:
                     await self._read()
         finally:
             self._end()
-            with anyio.CancelScope(shield=True):
-                await anyio.aclose_forcefully(self._stream)
-            self.closed.set()
+            try:
+                with anyio.CancelScope(shield=True):
+                    await anyio.aclose_forcefully(self._stream)
+            finally:
+                self.closed.set()
 
     async def aclose(self) -> None:
         """Write out what is queued, within a bound, and end the connection."""
@@ -154,7 +156,8 @@ class Connection:
             self.abort()
             # Who closes from within a call that it serves is itself part of what ends.
             if self._tasks is not None and served_call.get() is None:
-                with anyio.CancelScope(shield=True):
+                # At once, unless a Ctrl-C has struck one of its tasks at an awkward moment.
+                with anyio.move_on_after(FLUSH_SECONDS, shield=True):
                     await self.closed.wait()
 
     def abort(self) -> None:

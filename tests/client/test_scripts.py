@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from creamas_sc.client import connect_sync
+from creamas_sc.client import SyncSimulation, connect_sync
 from tests.clients import BOUND_SECONDS, KINDS, SOCIETY, Named, needs_trio
 
 # No guard: the host loads the script again, up to the first call into creamas_sc.
@@ -167,11 +168,9 @@ def running(script: Path, *args: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_ctrl_c_detaches(kind: str, script: Path, named: Named) -> None:
-    """The script's call is cancelled, and the simulation goes on."""
-    script.write_text(FOLLOWS[kind])
-    name = named()
+@contextmanager
+def napping(script: Path, name: str) -> Iterator[tuple[subprocess.Popen[str], SyncSimulation]]:
+    """The script in the middle of its step, and somebody who looks on."""
     with connect_sync(timeout=BOUND_SECONDS) as client:
         client.create(name, slave_addrs=[("localhost", 0)])
         with client.attach(name) as simulation:
@@ -181,14 +180,37 @@ def test_ctrl_c_detaches(kind: str, script: Path, named: Named) -> None:
                 assert process.stdout.readline() == "attached\n"
                 while not sleeper.naps()[0]:
                     simulation.next_events(0, timeout=0.01)
-                assert simulation.progress()["clients"] == 2
-                process.send_signal(signal.SIGINT)
-                _, errors = process.communicate(timeout=BOUND_SECONDS)
-            assert process.returncode == -signal.SIGINT
-            assert errors == "Interrupted\n"
+                yield process, simulation
             assert sleeper.naps() == (1, 1)
             while simulation.progress()["clients"] > 1:
                 simulation.next_events(0, timeout=0.01)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ctrl_c_detaches(kind: str, script: Path, named: Named) -> None:
+    """The script's call is cancelled, and the simulation goes on."""
+    script.write_text(FOLLOWS[kind])
+    with napping(script, named()) as (process, simulation):
+        assert simulation.progress()["clients"] == 2
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=BOUND_SECONDS)
+    assert process.returncode == -signal.SIGINT
+    assert errors == "Interrupted\n"
+
+
+@pytest.mark.parametrize("apart_seconds", [0.0, 0.001, 0.002, 0.004])
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_ctrl_c_hangs_nothing(
+    kind: str, apart_seconds: float, script: Path, named: Named
+) -> None:
+    """It strikes in the middle of what the first has led to."""
+    script.write_text(FOLLOWS[kind])
+    with napping(script, named()) as (process, _):
+        process.send_signal(signal.SIGINT)
+        time.sleep(apart_seconds)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=BOUND_SECONDS)
+    assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
 
 
 def test_a_forked_child_has_connections_of_its_own(script: Path, named: Named) -> None:
