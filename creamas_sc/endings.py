@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from importlib.util import find_spec
-from traceback import StackSummary, TracebackException
+from traceback import StackSummary, TracebackException, walk_tb
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -68,7 +68,16 @@ def _tell_end(kind: type[BaseException], error: BaseException, trace: TracebackT
 def _is_interrupt(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(map(_is_interrupt, error.exceptions))
-    return isinstance(error, KeyboardInterrupt)
+    return isinstance(error, KeyboardInterrupt) or _is_upset(error)
+
+
+def _is_upset(error: BaseException) -> bool:
+    """Whether a second Ctrl-C struck within a library, which then could not go on in order."""
+    context = error.__context__
+    if not isinstance(error, RuntimeError) or context is None or not _is_interrupt(context):
+        return False
+    last = [frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)][-1:]
+    return bool(last) and last[0].startswith(_folders_between())
 
 
 def _told_shortly(error: BaseException) -> list[str]:

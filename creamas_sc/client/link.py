@@ -25,7 +25,7 @@ __all__ = ["OPEN_SECONDS", "RETRY_SECONDS", "linked"]
 OPEN_SECONDS = 5.0
 HANDSHAKE_BYTES = 4096
 # A call that is cancelled waits for the answer to that, and a close for what is queued.
-LINGER_SECONDS = 1.0
+LINGER_SECONDS = 0.5
 # Before the next try at a daemon whose queue of connections is full.
 RETRY_SECONDS = 0.02
 
