@@ -196,7 +196,10 @@ class Endpoint:
             await _dismiss(stream, handshake)
             if client:
                 raise
-            log.warning("refused a connection: %s", str(error) or type(error).__name__)
+            # Whoever is killed in the middle of it is told of elsewhere.
+            gone = isinstance(error, (anyio.EndOfStream, anyio.BrokenResourceError))
+            level = logging.INFO if gone else logging.WARNING
+            log.log(level, "refused a connection: %s", str(error) or type(error).__name__)
             return None
         except BaseException:
             with anyio.CancelScope(shield=True):

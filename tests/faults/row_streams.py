@@ -239,11 +239,15 @@ class _Kept(logging.Handler):
 def _logged() -> Iterator[list[logging.LogRecord]]:
     """What endpoints log in the block."""
     handler = _Kept()
-    endpoint_module.log.addHandler(handler)
+    log = endpoint_module.log
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
     try:
         yield handler.records
     finally:
-        endpoint_module.log.removeHandler(handler)
+        log.setLevel(level)
+        log.removeHandler(handler)
 
 
 async def _accepted() -> int:
