@@ -57,9 +57,8 @@ def _tell_end(kind: type[BaseException], error: BaseException, trace: TracebackT
         print("Terminated", file=sys.stderr)
         raise SystemExit(128 + signal.SIGTERM)
     else:
-        signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        )  # another one ends what is left, without a word
+        # Another one ends what is left, without a word.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         print("Interrupted", file=sys.stderr)
         if not isinstance(error, KeyboardInterrupt):  # else Python ends the process by SIGINT
             raise SystemExit(128 + signal.SIGINT)

@@ -33,6 +33,14 @@ log = logging.getLogger(__name__)
 PRELOADED = ("creamas_sc.slave", "creamas_sc.mp", "creamas_sc.core.simulation")
 # What the zygote of a daemon imports beside that: it forks hosts too.
 PRELOADED_FOR_HOSTS = ("creamas_sc.host.main",)
+# Of the environment, what counts before anything of a slave runs; all of it comes with a slave's
+# order, too. Names begin like this.
+_READ_AT_START = (
+    "LD_", "MALLOC_", "GLIBC_", "PYTHON", "LC_", "LANG", "TZ", "OPENSSL_", "XDG_RUNTIME_DIR",
+    "CREAMAS_",
+)  # fmt: skip
+# Each slave's import path comes with its order, and the supervisor's is its own.
+_NOT_READ = "PYTHONPATH"
 # Of /proc/self/status: what a child inherits.
 _INHERITED = (
     "Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "CapEff", "CapBnd", "NoNewPrivs",
@@ -164,10 +172,10 @@ def _supervisor_package() -> Path:
 
 
 def _surroundings() -> Any:
-    """All that a process started here inherits, to be compared."""
+    """What a process started here inherits for good, to be compared."""
     status = Path("/proc/self/status").read_text().splitlines()
     return (
-        dict(os.environ),
+        {k: v for k, v in os.environ.items() if k.startswith(_READ_AT_START) and k != _NOT_READ},
         os.getcwd(),
         [line for line in status if line.startswith(_INHERITED)],
         Path("/proc/self/limits").read_text(),

@@ -205,8 +205,8 @@ def test_another_ctrl_c_hangs_nothing(
 ) -> None:
     """It strikes in the middle of what the first has led to.
 
-    Under asyncio, where a second one that comes before the first has woken the main task is taken
-    for that task's wake-up, any script may hang until a third one.
+    Under asyncio, any script may hang until a third one: a second that comes before the first has
+    woken the main task is raised in place of that wake-up, which is lost.
     """
     script.write_text(FOLLOWS[kind])
     with napping(script, named()) as (process, _):

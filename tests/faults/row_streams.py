@@ -262,6 +262,8 @@ async def _accepted() -> int:
         told, _, why = record.getMessage().partition(": ")
         assert told == "refused a connection"
         assert why
+        # One that is gone, as a killed script's peers are, is no news.
+        assert record.levelno == (logging.WARNING if stall else logging.INFO)
         assert record.exc_info is None
     return 2 + 2 * size
 

@@ -101,6 +101,22 @@ def test_what_changed_since_the_import_is_inherited(script: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("variable", "taken_over"),
+    [("OMP_NUM_THREADS", True), ("PYTHONPATH", True), ("PYTHONUTF8", False), ("LC_ALL", False)],
+)
+def test_the_environment_comes_with_the_slaves(
+    variable: str, taken_over: bool, script: Path
+) -> None:
+    """But for what a process reads before anything of theirs runs."""
+    change = f"os.environ.update(TOLD='late', {variable}='1')\nearly = children()\n"
+    script.write_text(HEAD + change + USE + "print(early == use(), len(early))")
+    told = run(script)
+    assert (told.returncode, told.stderr) == (0, "")
+    same, slave = sorted(told.stdout.splitlines())
+    assert (same, slave.endswith(" late")) == (f"{taken_over} 1", True)
+
+
+@pytest.mark.parametrize(
     "code",
     [
         "import os, creamas_sc",
