@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from inspect import isawaitable
+from itertools import islice
 from operator import length_hint
 from types import CoroutineType
 from typing import Any, NamedTuple
@@ -57,9 +58,9 @@ class Unfinished(Exception):
 
 
 async def run_acts(
-    agents: Sequence[Any], act: Callable[[Any], Any]
+    agents: Sequence[Any], act: Callable[[Any], Any] | None = None
 ) -> tuple[list[Any], dict[int, BaseException]]:
-    """Await ``act(agent)`` for all agents, concurrently.
+    """Await ``act(agent)``, without ``act`` ``agent.act()``, for all agents, concurrently.
 
     Returns:
         The results in the agents' order (None for one that failed), and position -> exception of
@@ -76,13 +77,16 @@ async def run_acts(
 
 
 class _Step:
-    """One step in the making; its workers share the iterator over the agents."""
+    """One step in the making; its workers share the iterator over the agents.
 
-    def __init__(self, agents: Sequence[Any], act: Callable[[Any], Any]) -> None:
-        self._left = iter(agents)
-        self.todo: Iterator[tuple[int, Any]] = enumerate(self._left)
+    Attributes:
+        results: Of all agents up to the one that acts, in order; None where there is none yet.
+    """
+
+    def __init__(self, agents: Sequence[Any], act: Callable[[Any], Any] | None) -> None:
+        self.left = iter(agents)
         self.act = act
-        self.results: list[Any] = [None] * len(agents)
+        self.results: list[Any] = []
         self.failures: dict[int, BaseException] = {}
         # Workers that have been started and not begun; how many to start when none is left.
         self._ready = 1
@@ -93,12 +97,15 @@ class _Step:
         self._ready -= 1
         # The worker before handed over before it could see that the step is cancelled.
         await trio.lowlevel.checkpoint_if_cancelled()
-        worker, left = _Worker(self), length_hint(self._left)
+        worker, acted = _Worker(self), len(self.results)
 
-        def hand_over() -> bool:
-            worker.suspended = True
+        def hand_over(_: Any) -> bool:
+            at_once = len(self.results) == acted
+            if worker.acting:
+                worker.suspended_at = len(self.results)
+                self.results.append(None)
             if not self._ready:
-                self._start_workers(nursery, at_once=left - length_hint(self._left) == 1)
+                self._start_workers(nursery, at_once=at_once)
             return False
 
         await watch(worker.run(), hand_over)
@@ -108,42 +115,54 @@ class _Step:
         ``at_once``, a round of the scheduler for each of them would take longer than the act.
         """
         self._more = min(2 * self._more, _MOST_WORKERS) if at_once else 1
-        self._ready = min(self._more, length_hint(self._left))
+        self._ready = min(self._more, length_hint(self.left))
         for _ in range(self._ready):
             nursery.start_soon(self.work, nursery)
 
     def leave_the_rest(self) -> None:
         """Time is up: whoever has not begun does not act."""
-        for position, _ in self.todo:
-            self.failures[position] = Unfinished()
+        for _ in self.left:
+            self.failures[len(self.results)] = Unfinished()
+            self.results.append(None)
 
 
 class _Worker:
-    __slots__ = ("step", "suspended")
+    __slots__ = ("acting", "step", "suspended_at")
 
     def __init__(self, step: _Step) -> None:
         self.step = step
-        self.suspended = False
+        self.acting = True
+        # The position of the act that has suspended, the worker's last.
+        self.suspended_at: int | None = None
 
     async def run(self) -> None:
         step = self.step
-        results, act, failures = step.results, step.act, step.failures
+        left, act, results = step.left, step.act, step.results
+        append = results.append
         give_way_at = time.perf_counter() + YIELD_SECONDS
-        for position, agent in step.todo:
-            try:
-                value = act(agent)
-                if type(value) is CoroutineType or isawaitable(value):
-                    value = await value
-                results[position] = value
-            except trio.Cancelled:
-                failures[position] = Unfinished()
-                raise
-            except BaseException as error:  # user code may raise anything, SystemExit included
-                if is_ctrl_c(error):
+        while length_hint(left):
+            for agent in islice(left, _ACTS_PER_CLOCK_READING):
+                try:
+                    value = agent.act() if act is None else act(agent)
+                    if type(value) is CoroutineType or isawaitable(value):
+                        value = await value
+                except trio.Cancelled:
+                    self._fail(Unfinished())
                     raise
-                failures[position] = error
-            if self.suspended:
-                return
-            if not position % _ACTS_PER_CLOCK_READING and time.perf_counter() > give_way_at:
+                except BaseException as error:  # user code may raise anything, SystemExit included
+                    if is_ctrl_c(error):
+                        raise
+                    self._fail(error)
+                    value = None
+                if self.suspended_at is not None:
+                    results[self.suspended_at] = value
+                    return
+                append(value)
+            if time.perf_counter() > give_way_at:
+                self.acting = False
                 await trio.lowlevel.checkpoint()
                 return
+
+    def _fail(self, error: BaseException) -> None:
+        at = self.suspended_at
+        self.step.failures[len(self.step.results) if at is None else at] = error

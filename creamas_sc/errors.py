@@ -320,6 +320,14 @@ class AgentErrors(ExceptionGroup[AgentError]):
         return AgentErrors(self.message, {e.address: e for e in excs}, self.results)
 
 
+def first_error(errors: Sequence[Exception]) -> Exception:
+    """The first of several of the same moment, with notes of the others."""
+    first, *others = errors
+    for other in others:
+        first.add_note(f"and {type(other).__name__}: {other}")
+    return first
+
+
 def agent_errors(
     what: str, failures: Mapping[str, BaseException], results: Sequence[Any]
 ) -> AgentErrors:

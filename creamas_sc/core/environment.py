@@ -224,7 +224,8 @@ class Environment:
         agents = self._agents[1:] if skip else self._agents[:]
         if agent_cls is not None:
             agents = [agent for agent in agents if type(agent) is agent_cls]
-        return [agent.addr for agent in agents] if addr else agents
+        # The property takes as long as all the rest.
+        return [agent._addr or agent.addr for agent in agents] if addr else agents
 
     def get_agent(self, addr: str) -> Agent:
         """The agent at ``addr``.
@@ -301,13 +302,11 @@ class Environment:
             AgentErrors: Some raised; the group names them and holds the others' results.
         """
         agents = self.get_agents(addr=False)
-        act: Callable[[Any], Any]
+        act: Callable[[Any], Any] | None = None  # to pass on arguments, even none, takes time
         if type(self).trigger_act is not Environment.trigger_act:
             act = lambda agent: self.trigger_act(*args, agent=agent, **kwargs)  # noqa: E731
         elif args or kwargs:
             act = lambda agent: agent.act(*args, **kwargs)  # noqa: E731
-        else:
-            act = _act
         results, failed = await run_acts(agents, act)
         if failed:
             told = {agents[i].addr: e for i, e in sorted(failed.items())}
@@ -471,10 +470,6 @@ class Environment:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name})"
-
-
-def _act(agent: Any) -> Any:
-    return agent.act()  # to pass on arguments, even none, takes as long as an act itself
 
 
 async def _nothing() -> None:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -23,6 +31,7 @@ from creamas_sc.errors import (
     StepOverran,
     UnknownAgent,
     agent_errors,
+    first_error,
     step_overran,
 )
 from creamas_sc.home import Home, is_ctrl_c
@@ -31,11 +40,14 @@ from creamas_sc.loading import class_name
 from creamas_sc.rpc import Proxy, exposed_method, start_call, to_await
 from creamas_sc.serializers import follow
 from creamas_sc.wire.blame import is_call
+from creamas_sc.wire.calls import Call, Calls
+from creamas_sc.wire.cancelling import ACKNOWLEDGE_SECONDS
 from creamas_sc.wire.codec import Codec, Payload, Serializer
 from creamas_sc.wire.connection import Connection
 from creamas_sc.wire.endpoint import Endpoint, locate, split_address
 from creamas_sc.wire.handshake import Identity
 from creamas_sc.wire.serving import Request
+from creamas_sc.wire.streams import TrioLoop
 
 if TYPE_CHECKING:
     from creamas_sc.core.artifact import Artifact
@@ -207,6 +219,55 @@ class Network:
         except ConnectionLost as error:
             raise await self._explain(address, error) from None
 
+    async def send_all(
+        self,
+        addresses: Sequence[str],
+        method: str,
+        payloads: Iterable[Payload],
+        answered: Callable[[int, Payload | Exception], None],
+        *,
+        last_seconds: float | None = None,
+    ) -> None:
+        """As `send`, to several agents at once; each of ``payloads`` is taken when it is sent.
+
+        Args:
+            answered: Told of each answer or error, with the position of its address. What it raises
+                ends the other calls.
+        """
+        if self.before_call is not None:
+            for address in addresses:
+                await self.before_call(address)
+        timeout = self.call_timeout() if last_seconds is None else last_seconds
+        confirm = ACKNOWLEDGE_SECONDS if last_seconds is None else 0
+        async with Calls(TrioLoop(), timeout, confirm) as calls:
+            left: dict[int, Call] = {}
+            for position, (address, payload) in enumerate(zip(addresses, payloads, strict=False)):
+                url, number = locate(address)
+                try:
+                    link = self._endpoint.link(url) or await self._open(address)
+                    left[position] = await calls.start(link, number, method, payload)
+                except ConnectionLost as error:
+                    answered(position, await self._explain(address, error))
+            while left:
+                await calls.wait()
+                errors = []
+                for position in [position for position, call in left.items() if call.ended]:
+                    outcome = await self._outcome(calls, left.pop(position), addresses[position])
+                    try:
+                        answered(position, outcome)
+                    except Exception as error:
+                        errors.append(error)
+                if errors:
+                    raise first_error(errors)
+
+    async def _outcome(self, calls: Calls, call: Call, address: str) -> Payload | Exception:
+        try:
+            return await calls.answer(call)
+        except ConnectionLost as error:
+            return await self._explain(address, error)
+        except Exception as error:
+            return error
+
     async def _open(self, address: str) -> Connection:
         host, port, _ = split_address(address)
         return await self._endpoint.connection(host, port)
@@ -214,7 +275,7 @@ class Network:
     async def _call_here(
         self, address: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        agent = self.agent(split_address(address)[2])
+        agent = self.agent(self._number_here(address))
         if self._check_local:
             args, kwargs = self._through_codec((args, kwargs), "args")
         if time.perf_counter() > self._give_way_at:
@@ -230,6 +291,10 @@ class Network:
         except BaseException as error:
             raise _told(address, error) from error
         return self._through_codec(value, f"the reply of {name}") if self._check_local else value
+
+    def _number_here(self, address: str) -> int:
+        number = address[len(self.base_url) :]
+        return int(number) if number.isdecimal() else split_address(address)[2]
 
     async def relay(self, address: str, method: str, payload: Payload) -> Payload:
         """Call a method of the agent at ``address`` for somebody else, the body unopened both ways.

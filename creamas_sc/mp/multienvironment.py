@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from inspect import isawaitable
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, Self, TypeVar
 
 import anyio
@@ -27,6 +27,7 @@ from creamas_sc.errors import (
     NoSlaves,
     SlaveLost,
     StartError,
+    first_error,
 )
 from creamas_sc.home import Home, at_home, is_ctrl_c, own_home, sync_or_coro
 from creamas_sc.identity import Membership, membership
@@ -35,7 +36,7 @@ from creamas_sc.mp.managers import SPAWN_INDEX
 from creamas_sc.mp.records import Records
 from creamas_sc.mp.restarter import Restarter
 from creamas_sc.mp.slaves import Slave, Slaves
-from creamas_sc.mp.step import Step, take_turn
+from creamas_sc.mp.step import Answer, Step, take_turn
 from creamas_sc.mp.timeouts import base_timeout, call_timeout
 from creamas_sc.receipt import Receipt, Restart
 from creamas_sc.restarts import Mode, RestartPolicy
@@ -294,7 +295,7 @@ class MultiEnvironment:
             ready: Any = check()
             if not (await ready if isawaitable(ready) else ready):
                 return False
-        return all(await self._on_slaves(self._slaves.members, lambda s: self._call(s, "is_ready")))
+        return all(await self._call_all(self._slaves.members, "is_ready", ()))
 
     @at_home
     async def set_host_manager(self, addr: str, timeout: float = 5) -> Any:
@@ -467,8 +468,8 @@ class MultiEnvironment:
     async def _step(
         self, slaves: Sequence[Slave], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> list[Any]:
-        step = Step(self._call)
-        parts = await self._on_slaves(slaves, lambda slave: step.ask(slave, args, kwargs))
+        step = Step(self._call_all, self._decoded)
+        parts = await step.take(slaves, args, kwargs)
         await self._take_checkpoints([slave for slave in slaves if slave not in step.silent])
         if step.silent and step.limit.kill:
             await self._slaves.end_silent(step.silent)
@@ -497,13 +498,14 @@ class MultiEnvironment:
             if part is not None:
                 part[addr] = connections
 
-        async def create(slave: Slave) -> list[Any]:
-            part = parts[slave.address]
-            made: list[Any] = await self._call(slave, "create_connections", (part,))
-            self._records.note_connections(slave.address, part)
+        def answered(slave: Slave, answer: Answer) -> Any:
+            made = self._decoded(slave, answer)
+            self._records.note_connections(slave.address, parts[slave.address])
             return made
 
-        made = await self._on_slaves(slaves, create)
+        made = await self._call_all(
+            slaves, "create_connections", lambda slave: (parts[slave.address],), answered=answered
+        )
         return list(chain.from_iterable(made))
 
     def get_connections(self, data: bool = True, as_coro: bool = False) -> Any:
@@ -740,37 +742,68 @@ class MultiEnvironment:
         """Do ``work`` for all slaves at once; the first error cancels the rest."""
         try:
             return await create_tasks(work, slaves, flatten=False)  # type: ignore[arg-type]
-        except ExceptionGroup as group:  # several at the same moment: the first, naming the others
-            first = group.exceptions[0]
-            for other in group.exceptions[1:]:
-                first.add_note(f"and {type(other).__name__}: {other}")
-            raise first from None
+        except ExceptionGroup as group:
+            raise first_error(group.exceptions) from None
 
     async def _call(
-        self,
-        slave: Slave,
-        method: str,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        last_seconds: float | None = None,
+        self, slave: Slave, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """Call a slave's manager."""
         net = self._env._net
-        payload = net.codec.encode((args, dict(kwargs or {})))
+        answer: Answer
         try:
-            answer = await net.send(slave.address, method, payload, last_seconds=last_seconds)
-            return net.codec.decode(answer)
+            answer = await net.send(slave.address, method, net.codec.encode((args, dict(kwargs))))
         except ConnectionLost as error:
-            if self._cause is not None:
-                raise self._caused() from error
-            raise
+            answer = error
+        return self._decoded(slave, answer)
+
+    async def _call_all(
+        self,
+        slaves: Sequence[Slave],
+        method: str,
+        args: tuple[Any, ...] | Callable[[Slave], tuple[Any, ...]],
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        answered: Callable[[Slave, Answer], T] | None = None,
+        last_seconds: float | None = None,
+    ) -> list[T]:
+        """Call the managers of slaves, all at once; the first error cancels the rest.
+
+        Args:
+            args: A function of the slave where they differ.
+            answered: Makes the result of what came from a slave, or raises; `_decoded` by default.
+            last_seconds: After these the calls are given up.
+        """
+        encode, kwargs = self._env._net.codec.encode, dict(kwargs or {})
+        payloads = (
+            (encode((args(slave), kwargs)) for slave in slaves)
+            if callable(args)
+            else repeat(encode((args, kwargs)))
+        )
+        take = answered or self._decoded
+        results: list[Any] = [None] * len(slaves)
+
+        def note(position: int, answer: Answer) -> None:
+            results[position] = take(slaves[position], answer)
+
+        addresses = [slave.address for slave in slaves]
+        send_all = self._env._net.send_all
+        await send_all(addresses, method, payloads, note, last_seconds=last_seconds)
+        return results
+
+    def _decoded(self, slave: Slave, answer: Answer) -> Any:
+        """What a slave's manager returned, or raised."""
+        if not isinstance(answer, Exception):
+            return self._env._net.codec.decode(answer)
+        if isinstance(answer, ConnectionLost) and self._cause is not None:
+            raise self._caused() from answer
+        raise answer
 
     @at_home
     async def _gather(self, method: str, *args: Any) -> list[Any]:
         """Call ``method`` of all managers and join the lists that they return."""
         slaves = self._need_slaves(method)
-        parts = await self._on_slaves(slaves, lambda slave: self._call(slave, method, args))
-        return list(chain.from_iterable(parts))
+        return list(chain.from_iterable(await self._call_all(slaves, method, args)))
 
     def _log(self, level: int, msg: str) -> None:
         if self._logger is not None:

@@ -16,8 +16,9 @@ from creamas_sc.errors import (
     agent_errors,
     step_overran,
 )
+from creamas_sc.wire.codec import Payload
 
-__all__ = ["SILENT_SECONDS", "Step", "take_turn"]
+__all__ = ["SILENT_SECONDS", "Answer", "Step", "take_turn"]
 
 # What a slave has to answer once a step's time is up; then it counts as silent.
 SILENT_SECONDS = 0.4
@@ -31,8 +32,8 @@ class Slave(Protocol):
         """Address of its manager."""
 
 
-# Calls a method of a slave's manager, and gives it up after so many seconds.
-Call = Callable[..., Awaitable[Any]]
+# What came of a call.
+Answer = Payload | Exception
 
 
 async def take_turn(lock: trio.Lock) -> None:
@@ -57,49 +58,51 @@ class Step:
     """One step under way.
 
     Args:
-        call: Calls a method of a slave's manager: slave, method, arguments, keyword arguments and
-            ``last_seconds``, after which the call is given up.
+        call_all: Calls the managers of slaves: slaves, method, arguments, keyword arguments, and
+            what to make of each one's answer; ``last_seconds``, after which they are given up.
+        decoded: The value of a slave's answer; raises the error that it is.
 
     Attributes:
         silent: The slaves that did not answer in the step's time.
     """
 
-    def __init__(self, call: Call) -> None:
+    def __init__(
+        self,
+        call_all: Callable[..., Awaitable[list[list[Any]]]],
+        decoded: Callable[[Any, Answer], list[Any]],
+    ) -> None:
         self.limit = step_limit.get()
         self.silent: list[Any] = []
-        self._call = call
+        self._call_all = call_all
+        self._decoded = decoded
         self._failures: dict[str, AgentError] = {}
         self._late: dict[str, list[str]] = {}
 
-    async def ask(
-        self, slave: Slave, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> list[Any]:
-        """Make a slave's agents act; the results of those that did."""
+    async def take(
+        self, slaves: Sequence[Slave], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> list[list[Any]]:
+        """Make the slaves' agents act; the results of those that did, of each slave."""
+        method, last_seconds = "trigger_all", None
+        if self.limit is not UNLIMITED:
+            left = max(self.limit.deadline - trio.current_time(), 0.0)
+            method, args, last_seconds = "trigger_all_within", (left, *args), left + SILENT_SECONDS
+        return await self._call_all(
+            slaves, method, args, kwargs, answered=self._answered, last_seconds=last_seconds
+        )
+
+    def _answered(self, slave: Slave, answer: Answer) -> list[Any]:
         try:
-            if self.limit is UNLIMITED:
-                return await self._call(slave, "trigger_all", args, kwargs)  # type: ignore[no-any-return]
-            return await self._ask_within(slave, args, kwargs)
+            return self._decoded(slave, answer)
         except AgentErrors as errors:
             self._failures.update(errors.failures)
             return errors.results
-
-    async def _ask_within(
-        self, slave: Slave, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> list[Any]:
-        left = max(self.limit.deadline - trio.current_time(), 0.0)
-        try:
-            return await self._call(  # type: ignore[no-any-return]
-                slave,
-                "trigger_all_within",
-                (left, *args),
-                kwargs,
-                last_seconds=left + SILENT_SECONDS,
-            )
         except StepOverran as error:
             self._failures.update(error.failures)
             self._late[slave.address] = error.addresses
             return error.results
         except DeadlineExceeded:
+            if self.limit is UNLIMITED:
+                raise
             self.silent.append(slave)
             return []
 

@@ -15,30 +15,21 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context, copy_context
 from functools import partial
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import ByteStream, TaskGroup
 
-from creamas_sc.errors import (
-    ConnectionLost,
-    DeadlineExceeded,
-    DecodeError,
-    ProtocolError,
-    from_wire,
-)
-from creamas_sc.wire.cancelling import (
-    ACKNOWLEDGE_SECONDS,
-    ServedCall,
-    confirms,
-    served_call,
-)
+from creamas_sc.errors import ConnectionLost, DeadlineExceeded, DecodeError, ProtocolError
+from creamas_sc.wire.calls import Calls, Slot, failure
+from creamas_sc.wire.cancelling import ACKNOWLEDGE_SECONDS, ServedCall, served_call
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Frame, FrameReader, Kind, encode_frame
 from creamas_sc.wire.outgoing import Outgoing
 from creamas_sc.wire.requests import Metas
 from creamas_sc.wire.serving import Handler, Request, Serving
-from creamas_sc.wire.waiting import AnyioLoop, Loop, Waiter, watch
+from creamas_sc.wire.waiting import AnyioLoop, Loop, watch
 
 __all__ = ["Connection"]
 
@@ -56,14 +47,21 @@ EventHandler = Callable[[str, Payload], None]
 
 
 class _Turn:
-    """A task's turn as the reader; ``call`` is the peer's that it awaits, if any."""
+    """A task's turn as the reader.
 
-    __slots__ = ("call", "over", "scope")
+    Attributes:
+        call: The peer's that it awaits, if any.
+        rested: Whether that has let the scheduler go round once.
+        over: Whether another task is the reader by now.
+    """
+
+    __slots__ = ("call", "over", "rested", "scope")
 
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()
         self.call: tuple[int, Request, ServedCall] | None = None
         self.over = False
+        self.rested = False
 
 
 class Connection:
@@ -100,17 +98,16 @@ class Connection:
         self.name = name
         self.closed = anyio.Event()
         loop: Loop = getattr(stream, "loop", None) or AnyioLoop()
-        self._new_waiter = loop.waiter
-        self._effective_deadline = loop.effective_deadline
+        self._loop = loop
         self._stream = stream
         self._receive_into: Callable[[memoryview], Awaitable[int]] | None
         self._receive_into = getattr(stream, "receive_into", None)
-        self._codec = codec or Codec()
+        self.codec = codec or Codec()
         self._on_event = on_event
         self._reader = reader or FrameReader()
         self._frames = deque(backlog)
         self._ids = itertools.count(1)
-        self._pending: dict[int, Waiter] = {}
+        self._pending: dict[int, Slot] = {}
         self._scope = anyio.CancelScope()
         self._tasks: TaskGroup | None = None
         self._context: Context | None = None
@@ -118,7 +115,7 @@ class Connection:
         self._out = Outgoing(stream, loop, self._end)
         self._metas = Metas()
         self._serving = Serving(
-            self, serve, self._codec, self._out, self._metas, max_calls, max_unread_bytes
+            self, serve, self.codec, self._out, self._metas, max_calls, max_unread_bytes
         )
         # Called before each answer to the peer, to send what must be there first.
         self.before_reply: Callable[[], None] | None = None
@@ -186,8 +183,8 @@ class Connection:
 
     def _end(self) -> None:
         self._over = True
-        for slot in self._pending.values():
-            slot.set()
+        for call in self._pending.values():
+            call.set()
         self._out.end()
 
     # ---- calls of ours
@@ -212,85 +209,57 @@ class Connection:
             DeadlineExceeded: ``timeout`` passed.
             Exception: What the callee raised, as `creamas_sc.errors` tells it.
         """
-        if not self._out.drained:
-            timeout = await self._wait_for_room(method, timeout)
-        if self._over:
-            raise ConnectionLost(f"no connection to {self.name}", may_have_run=False)
-        call_id = next(self._ids) & CALL_ID_MASK
-        slot = self._pending[call_id] = self._new_waiter()
-        deadline = self._effective_deadline()
-        meta = self._metas.pack(target, method, _remaining(deadline, timeout))
+        if timeout is not None or not self._out.drained:
+            async with Calls(self._loop, timeout, acknowledge_seconds) as calls:
+                call = await calls.start(self, target, method, payload)
+                await calls.wait()
+                return await calls.answer(call)
+        # The same without what a call like most does not need.
+        slot, until = self._loop.waiter(), self._loop.effective_deadline()
+        number = self.send_request(slot, target, method, payload, until)
         try:
-            self._out.put(encode_frame(Kind.REQUEST, call_id, meta, payload.body, payload.parts))
-            if timeout is None:
-                await slot.wait()
-            else:
-                await self._wait(call_id, slot, timeout, method, acknowledge_seconds)
+            await slot.wait()
         except anyio.get_cancelled_exc_class():
-            await self._cancel(call_id, slot, ACKNOWLEDGE_SECONDS)
+            async with Calls(self._loop) as calls:
+                calls.take_over(self, number, method, slot)
             raise
         finally:
-            del self._pending[call_id]
-        try:
-            return self._answer(slot.answer)
-        except DeadlineExceeded:
-            # The callee's clock was a little ahead: let the caller's own scope do its part.
-            if 0 < deadline - anyio.current_time() < ACKNOWLEDGE_SECONDS:
-                await anyio.sleep_until(deadline)
-                await anyio.lowlevel.checkpoint()
-            raise
-
-    async def _wait_for_room(self, method: str, timeout: float | None) -> float | None:
-        """Wait until the peer has read what is queued; what is left of ``timeout`` then."""
-        began = anyio.current_time()
-        with anyio.move_on_after(timeout):
-            await self.wait_until_drained()
-            return None if timeout is None else max(timeout - anyio.current_time() + began, 0.0)
-        raise DeadlineExceeded(
-            f"{method} could not be sent to {self.name} in {timeout:g} s",
-            may_have_run=False,
-            addresses=[self.name],
-        )
-
-    async def _wait(
-        self,
-        call_id: int,
-        slot: Waiter,
-        timeout: float,
-        method: str,
-        acknowledge_seconds: float,
-    ) -> None:
-        """Wait until ``slot`` is filled, or cancel the peer's work once the time has passed."""
-        with anyio.move_on_after(timeout):
-            await slot.wait()
-        if slot.is_set():
-            return
-        acknowledged = await self._cancel(call_id, slot, acknowledge_seconds)
-        if slot.answer is None or slot.answer.kind is not Kind.REPLY:
-            raise DeadlineExceeded(
-                f"{method} of {self.name} did not finish in {timeout:g} s",
-                acknowledged=acknowledged,
-                addresses=[self.name],
-            )
-
-    async def _cancel(self, call_id: int, slot: Waiter, seconds: float) -> bool:
-        """Ask the peer to cancel a call; whether it confirmed within the bound."""
-        if not self._over:
-            self._out.put(encode_frame(Kind.CANCEL, call_id))
-            with anyio.move_on_after(seconds, shield=True):
-                await slot.wait()
-        acknowledged = confirms(slot.answer, self._codec)
-        served = served_call.get()
-        if not acknowledged and served is not None:
-            served.unconfirmed.append(self.name)
-        return acknowledged
-
-    def _answer(self, frame: Frame | None) -> Payload:
-        if frame is None:
-            raise ConnectionLost(f"the connection to {self.name} was lost", address=self.name)
-        if frame.kind is Kind.REPLY:
+            self.forget(number)
+        frame: Frame | None = slot.answer
+        if frame is not None and frame.kind is Kind.REPLY:
             return Payload(frame.body, frame.parts)
-        raise from_wire(self._codec.decode(Payload(frame.body, frame.parts)))
+        raise await failure(self, frame, until)
+
+    def send_request(
+        self, slot: Slot, target: int | str | None, method: str, payload: Payload, until: float
+    ) -> int:
+        """Send a call that may take until that time; its number, by which it is forgotten.
+
+        Raises:
+            ConnectionLost: The connection is over.
+        """
+        if self._over:
+            raise ConnectionLost(f"no connection to {self.name}", may_have_run=False)
+        remaining = None if until == math.inf else max(until - anyio.current_time(), 0.0)
+        number = next(self._ids) & CALL_ID_MASK
+        meta = self._metas.pack(target, method, remaining)
+        buffers = encode_frame(Kind.REQUEST, number, meta, payload.body, payload.parts)
+        self._pending[number] = slot
+        self._out.put(buffers)
+        return number
+
+    def send_cancel(self, number: int) -> None:
+        """Ask the peer to cancel a call."""
+        if not self._over:
+            self._out.put(encode_frame(Kind.CANCEL, number))
+
+    def forget(self, number: int) -> None:
+        """Whatever comes of that call, nobody waits for it."""
+        self._pending.pop(number, None)
+
+    def await_answer(self, number: int, slot: Slot) -> None:
+        """Have ``slot`` wait for the answer to a call that has been sent."""
+        self._pending[number] = slot
 
     def post(self, event: str, payload: Payload) -> None:
         """Send an event; nobody answers. Does nothing once the connection is over."""
@@ -314,8 +283,11 @@ class Connection:
         error = DeadlineExceeded(ended, acknowledged=not late, addresses=late)
         self._serving.fail(call_id, error)
 
-    def _suspending(self, turn: _Turn) -> bool:
+    def _suspending(self, turn: _Turn, trap: Any) -> bool:
         if turn.call is None:
+            return True
+        if trap is self._loop.checkpoint and not turn.rested:
+            turn.rested = True  # a round of the scheduler takes less than another reader does
             return True
         turn.over = True
         if not self._frames:
@@ -361,11 +333,11 @@ class Connection:
             while frames and not self._over:
                 frame = frames.popleft()
                 if frame.kind is Kind.REPLY or frame.kind is Kind.FAILURE:
-                    slot = self._pending.get(frame.call_id)
-                    if slot is not None:  # else: a late answer to a call given up
+                    call = self._pending.get(frame.call_id)
+                    if call is not None:  # else: a late answer to a call given up
                         answers += 1
-                        slot.answer = frame
-                        slot.set()
+                        call.answer = frame
+                        call.set()
                 elif frame.kind is Kind.REQUEST:
                     taken = self._serving.take(frame)
                     if taken is not None:
@@ -402,6 +374,7 @@ class Connection:
             self._serving.in_flight.pop(call_id, None)
         if not turn.over:
             turn.call = None
+            turn.rested = False
             if request.remaining is not None:
                 turn.scope.deadline = math.inf
 
@@ -426,11 +399,3 @@ class Connection:
             self._on_event(name, Payload(frame.body, frame.parts))
         except Exception:  # nobody waits for it, and the calls must go on
             log.exception("taking the event %r of %s failed", name, self.name)
-
-
-def _remaining(deadline: float, timeout: float | None) -> float | None:
-    """Seconds until the nearer of ``deadline`` (on the loop's clock) and ``timeout``, or None."""
-    if deadline == math.inf:
-        return timeout
-    left = max(deadline - anyio.current_time(), 0.0)
-    return left if timeout is None else min(left, timeout)

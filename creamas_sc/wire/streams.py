@@ -45,10 +45,16 @@ class TrioWaiter:
         return trio.lowlevel.Abort.SUCCEEDED
 
 
+def _checkpoint() -> object:
+    step = trio.lowlevel.cancel_shielded_checkpoint()  # noqa: ASYNC105 - looked into, not awaited
+    return step.send(None)
+
+
 class TrioLoop:
     """The running trio loop, as a connection needs it."""
 
     waiter = TrioWaiter
+    checkpoint = _checkpoint()
 
     @staticmethod
     def effective_deadline() -> float:

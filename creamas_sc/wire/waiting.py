@@ -34,6 +34,10 @@ class Loop(Protocol):
         """Makes a waiter that is not set."""
 
     @property
+    def checkpoint(self) -> object:
+        """What a task yields that only lets the others go on; None where that is not to be told."""
+
+    @property
     def effective_deadline(self) -> Callable[[], float]:
         """When the running task will be cancelled, on the loop's clock."""
 
@@ -51,22 +55,23 @@ class AnyioLoop:
     """Any loop that anyio knows."""
 
     waiter = AnyioWaiter
+    checkpoint = None
     effective_deadline = staticmethod(anyio.current_effective_deadline)
 
 
 @coroutine
 def watch(
-    work: Coroutine[Any, Any, None], suspending: Callable[[], bool]
+    work: Coroutine[Any, Any, None], suspending: Callable[[Any], bool]
 ) -> Generator[Any, Any, None]:
     """Drive ``work`` as ``await`` would, and call ``suspending`` before it suspends.
 
-    That is called until it returns False.
+    That is told what ``work`` yields to the loop, each time until it returns False.
     """
     try:
         trap = work.send(None)
         watched = True
         while True:
-            watched = watched and suspending()
+            watched = watched and suspending(trap)
             try:
                 value = yield trap
             except BaseException as error:  # thrown in by the scheduler: the work's to handle
