@@ -13,7 +13,7 @@ import trio
 
 from creamas_sc import Artifact, CreativeAgent, Environment, MultiEnvironment, expose
 from creamas_sc.errors import AgentErrors, BadValue, DeadlineExceeded, SlaveLost, StepOverran
-from creamas_sc.mp import RestartPolicy
+from creamas_sc.mp import RestartPolicy, set_base_timeout
 from tests.agents import Counter, Echo, GivesStranger, Manager, Raises, Sleeper
 
 ANY_PORT = ("localhost", 0)
@@ -118,6 +118,13 @@ async def test_no_time_at_all(menv: MultiEnvironment) -> None:
     assert await menv.trigger_all() == [1]
 
 
+@pytest.fixture
+def base_timeout() -> Iterator[float]:
+    set_base_timeout(1.5)
+    yield 1.5
+    set_base_timeout(None)
+
+
 async def test_a_users_own_trigger_all_is_used() -> None:
     with trio.fail_after(BOUND_SECONDS):
         async with MultiEnvironment(ANY_PORT, Environment) as menv:
@@ -154,6 +161,17 @@ async def test_a_silent_slave_is_ended_where_asked_for(menv: MultiEnvironment) -
     assert await menv.trigger_all() == [2, 2]
     with pytest.raises(SlaveLost):
         await menv.connect(first[:-1] + "1")
+
+
+async def test_the_base_timeout_counts_for_a_step(
+    menv: MultiEnvironment, base_timeout: float
+) -> None:
+    await menv.spawn(Sleeper)
+    await menv.spawn(Counter)
+    with pytest.raises(DeadlineExceeded, match=f"did not finish in {base_timeout:g} s") as caught:
+        await menv.trigger_all()
+    assert caught.value.acknowledged
+    assert len(await menv.get_agents(as_coro=True)) == 2
 
 
 async def test_a_slave_that_answers_is_not_ended(menv: MultiEnvironment) -> None:

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from creamas_sc.errors import CallRefused, ConnectionLost, DeadlineExceeded
+from creamas_sc.errors import CallRefused, ConnectionLost, DeadlineExceeded, first_error
 from creamas_sc.wire.calls import Call, Calls
 from creamas_sc.wire.cancelling import ACKNOWLEDGE_SECONDS, ServedCall, served_call
 from creamas_sc.wire.codec import Payload
@@ -175,3 +175,10 @@ async def test_the_peers_are_told_how_long_they_have(autojump_clock: MockClock) 
                     await calls.start(link, None, "any", Payload(b""))
                     await calls.wait()
     assert told == pytest.approx([49, 6, 6])
+
+
+def test_errors_of_the_same_moment_are_noted_on_the_first() -> None:
+    first = first_error([CallRefused("one"), KeyError("two")])
+    assert isinstance(first, CallRefused)
+    assert first.__notes__ == ["and KeyError: 'two'"]
+    assert not hasattr(first_error([CallRefused("one")]), "__notes__")
