@@ -92,6 +92,20 @@ async def test_a_slave_that_dies_in_a_step(menv: MultiEnvironment, how: str) -> 
     assert [slave.ended_by for slave in receipt] == ["gone", "request"]
 
 
+async def test_a_slave_that_dies_between_steps_is_told_at_the_next(menv: MultiEnvironment) -> None:
+    for addr in menv.addrs:
+        await menv.spawn(Counter, addr=addr)
+    dead = menv.addrs[1]
+    (killed,) = [slave for slave in menv._slaves.members if slave.address == dead]
+    os.kill(killed.pid, signal.SIGKILL)
+    with trio.fail_after(TOLD_SECONDS):
+        await killed.gone.wait()
+    with pytest.raises(SlaveLost, match="was ended by SIGKILL") as caught:
+        await menv.trigger_all()
+    assert (caught.value.address, caught.value.signal) == (dead, signal.SIGKILL)
+    assert len(await menv.trigger_all()) == 1
+
+
 @pytest.mark.parametrize("busy", ["python", "c", "stopped"])
 async def test_a_slave_that_is_killed_while_it_cannot_answer(
     menv: MultiEnvironment, busy: str
