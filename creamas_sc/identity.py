@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import stat
-import tempfile
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +55,7 @@ class Membership:
     @classmethod
     def new(cls, role: str = "master") -> Membership:
         """A simulation of its own, with a fresh id and key."""
-        return cls(secrets.token_hex(8), secrets.token_bytes(KEY_BYTES), role)
+        return cls(os.urandom(8).hex(), os.urandom(KEY_BYTES), role)
 
 
 # Set around the making of an environment that belongs to a simulation.
@@ -78,6 +76,8 @@ def runtime_folder() -> Path:
     if os.path.isabs(base):
         folder = Path(base) / "creamas"
     else:
+        import tempfile  # which takes long, and few need it
+
         folder = Path(tempfile.gettempdir()) / f"creamas-{os.getuid()}"
     try:
         _make_private(folder)
@@ -168,10 +168,12 @@ def user_membership() -> Membership:
 
 
 def _make_key(path: Path) -> bytes:
+    import tempfile
+
     descriptor, draft = tempfile.mkstemp(dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(KEY_BYTES))
+            file.write(os.urandom(KEY_BYTES))
         try:
             os.link(draft, path)
         except FileExistsError:

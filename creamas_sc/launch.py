@@ -12,7 +12,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import secrets
 import socket
 import subprocess
 import sys
@@ -146,7 +145,7 @@ def _new_record() -> str:
     except CreamasError as error:
         log.warning("what slaves fork away may be lost: %s", error)
         return ""
-    return str(folder / f"{secrets.token_hex(16)}.tree")
+    return str(folder / f"{os.urandom(16).hex()}.tree")
 
 
 def _supervisor_package() -> Path:

@@ -33,7 +33,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from creamas_sc.restarts import RestartPolicy
+from creamas_sc.policy import RestartPolicy
 
 if TYPE_CHECKING:
     from creamas_sc.client.asynchronous import Client, Simulation, connect

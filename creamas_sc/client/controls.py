@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +20,8 @@ from creamas_sc.client.reach import Reach, our_script, version
 from creamas_sc.errors import BadValue, CreamasError, DeadlineExceeded, DecodeError, EncodeError
 from creamas_sc.identity import check_name
 from creamas_sc.loading import MainScript, end_script_load
+from creamas_sc.policy import RestartPolicy
 from creamas_sc.receipt import Receipt, SlaveReceipt
-from creamas_sc.restarts import RestartPolicy
 from creamas_sc.specs import HOST_ENTRY, HostSpec, pack, process_order, unpack
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import MAX_CONTROL_FRAME_BYTES
@@ -202,7 +201,7 @@ class Controls:
             restart=policy.told(),
         )
         order = process_order(HOST_ENTRY, spec.encode(), _search_path())
-        token = secrets.token_hex(8)
+        token = os.urandom(8).hex()
         undo = Ask("take_back", (name, token), _as_told)
         return self._ask(Ask("create", (name, order, _about(spec), timeout, token), _created, undo))
 

@@ -24,8 +24,8 @@ from creamas_sc.host.simulation import HostedSimulation
 from creamas_sc.loading import class_name, load_class
 from creamas_sc.mp import MultiEnvironment
 from creamas_sc.mp.managers import Manager
+from creamas_sc.policy import RestartPolicy
 from creamas_sc.process_log import open_actor_log
-from creamas_sc.restarts import RestartPolicy
 from creamas_sc.slave import Control, name_process, seed_process
 from creamas_sc.specs import HostSpec, pack, unpack
 from creamas_sc.supervision import supervisor_factory

@@ -13,8 +13,8 @@ try:
     from creamas_sc.mp.managers import EnvManager, MultiEnvManager
     from creamas_sc.mp.multienvironment import MultiEnvironment
     from creamas_sc.mp.timeouts import set_base_timeout
+    from creamas_sc.policy import RestartPolicy
     from creamas_sc.receipt import Receipt, Restart, SlaveReceipt
-    from creamas_sc.restarts import RestartPolicy
 except ModuleNotFoundError as error:
     raise explain_import(error) from None
 

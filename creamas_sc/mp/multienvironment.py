@@ -38,8 +38,8 @@ from creamas_sc.mp.restarter import Restarter
 from creamas_sc.mp.slaves import Slave, Slaves
 from creamas_sc.mp.step import Answer, Step, take_turn
 from creamas_sc.mp.timeouts import base_timeout, call_timeout
+from creamas_sc.policy import Mode, RestartPolicy
 from creamas_sc.receipt import Receipt, Restart
-from creamas_sc.restarts import Mode, RestartPolicy
 from creamas_sc.rpc import Proxy
 from creamas_sc.util import create_tasks, get_manager
 

@@ -11,12 +11,12 @@ from anyio.abc import TaskStatus
 
 from creamas_sc.errors import ConnectionLost, CreamasError, SlaveLost
 from creamas_sc.mp.records import Restored
+from creamas_sc.policy import RestartPolicy
 from creamas_sc.receipt import Restart
 from creamas_sc.restarts import (
     Closing,
     EndSimulation,
     Event,
-    RestartPolicy,
     Restarts,
     SlaveExited,
     SlaveStarted,

@@ -192,9 +192,9 @@ class Codec:
         if hasattr(cls, "_wire_state_") and hasattr(cls, "_from_wire_state_"):
             return _object_encoder(cls)
         # Whoever has a value of these modules has imported them.
-        zoneinfo = sys.modules.get("zoneinfo")
-        if zoneinfo is not None and cls is zoneinfo.ZoneInfo:
-            return extensions.encode_zone_info
+        for (module, name), handler in extensions.LATE_ENCODERS.items():
+            if cls is getattr(sys.modules.get(module), name, None):
+                return handler
         if sys.modules.get("numpy") is not None:
             from creamas_sc.wire import numpy_values
 

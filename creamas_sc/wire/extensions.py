@@ -8,9 +8,7 @@ from __future__ import annotations
 import datetime
 import functools
 import struct
-from decimal import Decimal
 from typing import Any, Final
-from uuid import UUID
 
 from creamas_sc.errors import EncodeError, LoadError
 from creamas_sc.loading import load_class, portable_name
@@ -20,12 +18,12 @@ __all__ = [
     "ARRAY",
     "DECODERS",
     "ENCODERS",
+    "LATE_ENCODERS",
     "OBJECT",
     "REFERENCE",
     "SCALAR",
     "SERIALIZED",
     "encode_type",
-    "encode_zone_info",
     "travel_name",
 ]
 
@@ -140,7 +138,7 @@ def _decode_timezone(decoder: Decoder, data: bytes) -> datetime.timezone:
     return datetime.timezone(*decoder.unpack_list(data))
 
 
-def encode_zone_info(encoder: Encoder, value: Any) -> Any:
+def _encode_zone_info(encoder: Encoder, value: Any) -> Any:
     """Pack a ``zoneinfo.ZoneInfo`` by its key."""
     if value.key is None:
         raise EncodeError("a zone read from a file has no name to travel by")
@@ -148,26 +146,29 @@ def encode_zone_info(encoder: Encoder, value: Any) -> Any:
 
 
 def _decode_zone_info(decoder: Decoder, data: bytes) -> Any:
-    # Not imported at the top: few values need it, and every process would pay.
     import zoneinfo
 
     return zoneinfo.ZoneInfo(data.decode())
 
 
-def _encode_decimal(encoder: Encoder, value: Decimal) -> Any:
+def _encode_decimal(encoder: Encoder, value: Any) -> Any:
     return ext(DECIMAL, str(value).encode())
 
 
-def _decode_decimal(decoder: Decoder, data: bytes) -> Decimal:
-    return Decimal(data.decode())
+def _decode_decimal(decoder: Decoder, data: bytes) -> Any:
+    import decimal
+
+    return decimal.Decimal(data.decode())
 
 
-def _encode_uuid(encoder: Encoder, value: UUID) -> Any:
+def _encode_uuid(encoder: Encoder, value: Any) -> Any:
     return ext(UUID_, value.bytes)
 
 
-def _decode_uuid(decoder: Decoder, data: bytes) -> UUID:
-    return UUID(bytes=data)
+def _decode_uuid(decoder: Decoder, data: bytes) -> Any:
+    import uuid
+
+    return uuid.UUID(bytes=data)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -207,9 +208,13 @@ ENCODERS: Final[dict[type, EncodeHandler]] = {
     datetime.time: _encode_time,
     datetime.timedelta: _encode_timedelta,
     datetime.timezone: _encode_timezone,
-    Decimal: _encode_decimal,
-    UUID: _encode_uuid,
     type: encode_type,
+}
+# By module and name, as few values need these modules, and every process would pay.
+LATE_ENCODERS: Final[dict[tuple[str, str], EncodeHandler]] = {
+    ("decimal", "Decimal"): _encode_decimal,
+    ("uuid", "UUID"): _encode_uuid,
+    ("zoneinfo", "ZoneInfo"): _encode_zone_info,
 }
 DECODERS: Final[dict[int, DecodeHandler]] = {
     TUPLE: _decode_tuple,

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
 import struct
 from dataclasses import dataclass, field
 from enum import Enum
+from os import urandom
 from typing import Any, Final
 
 import msgpack
@@ -76,7 +76,7 @@ class Handshake:
         self._peer: Identity | None = None
         self._transcript = b""
         told = [identity.simulation, identity.role, identity.address, identity.pid]
-        self._hello = _packed([_VERSION, *told, secrets.token_bytes(_NONCE_BYTES)])
+        self._hello = _packed([_VERSION, *told, urandom(_NONCE_BYTES)])
         if len(self._hello) + hashlib.sha256().digest_size > HELLO_FRAME_BYTES:
             raise ValueError(f"simulation, role and address are too long: {told}")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from creamas_sc.errors import BadValue, CreamasError, DeadlineExceeded
-from creamas_sc.restarts import RestartPolicy
+from creamas_sc.policy import RestartPolicy
 from supervisor.cli.exits import Exit, Failure
 from supervisor.cli.link import checked_name, in_time, linked, patience
 from supervisor.cli.options import Daemon, Json, Seconds, at_least

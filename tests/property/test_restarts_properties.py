@@ -6,14 +6,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from creamas_sc.policy import Mode, RestartPolicy
 from creamas_sc.restarts import (
     LONGEST_PAUSE_SECONDS,
     Action,
     Closing,
     EndSimulation,
     Event,
-    Mode,
-    RestartPolicy,
     Restarts,
     SlaveExited,
     SlaveStarted,

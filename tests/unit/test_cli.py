@@ -27,8 +27,8 @@ from creamas_sc.errors import (
     StartError,
     UnknownSimulation,
 )
+from creamas_sc.policy import RestartPolicy
 from creamas_sc.receipt import Receipt, SlaveReceipt
-from creamas_sc.restarts import RestartPolicy
 from supervisor.cli import main
 from supervisor.cli.app import VERBS
 from supervisor.cli.exits import explain

@@ -49,7 +49,10 @@ except ImportError as error:
     ("module", "absent"),
     [
         ("creamas_sc.client", {"anyio", "asyncio", "creamas_sc.client.blocking"}),
-        ("creamas_sc.client.blocking", {"anyio", "asyncio", "creamas_sc.client.asynchronous"}),
+        (
+            "creamas_sc.client.blocking",
+            {"anyio", "asyncio", "creamas_sc.client.asynchronous", "secrets", "tempfile", "uuid"},
+        ),
         ("creamas_sc.client.asynchronous", {"creamas_sc.client.blocking", "trio"}),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from creamas_sc.errors import BadValue
+from creamas_sc.policy import RestartPolicy
 from creamas_sc.restarts import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
@@ -14,7 +15,6 @@ from creamas_sc.restarts import (
     Closing,
     EndSimulation,
     Event,
-    RestartPolicy,
     Restarts,
     SlaveExited,
     SlaveStarted,
