@@ -84,7 +84,7 @@ class _Step:
     """
 
     def __init__(self, agents: Sequence[Any], act: Callable[[Any], Any] | None) -> None:
-        self.left = iter(agents)
+        self.left = iter(tuple(agents))  # the hint of its length is right
         self.act = act
         self.results: list[Any] = []
         self.failures: dict[int, BaseException] = {}
@@ -153,16 +153,21 @@ class _Worker:
                     if is_ctrl_c(error):
                         raise
                     self._fail(error)
-                    value = None
+                else:
+                    if self.suspended_at is None:
+                        append(value)
+                    else:
+                        results[self.suspended_at] = value
                 if self.suspended_at is not None:
-                    results[self.suspended_at] = value
                     return
-                append(value)
             if time.perf_counter() > give_way_at:
                 self.acting = False
                 await trio.lowlevel.checkpoint()
                 return
 
     def _fail(self, error: BaseException) -> None:
-        at = self.suspended_at
-        self.step.failures[len(self.step.results) if at is None else at] = error
+        at, results = self.suspended_at, self.step.results
+        if at is None:
+            at = len(results)
+            results.append(None)
+        self.step.failures[at] = error

@@ -73,7 +73,7 @@ def run_or_coro(task: Any, as_coro: bool, loop: Any = None) -> Any:
 
 async def create_tasks(
     task_coro: Callable[..., Awaitable[Any]],
-    addrs: Iterable[str],
+    addrs: Iterable[Any],
     *args: Any,
     flatten: bool = True,
     **kwargs: Any,

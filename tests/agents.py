@@ -312,6 +312,14 @@ class Keeper(Environment):
             agent.count = count
 
 
+class SlowKeeper(Keeper):
+    """Takes its time to be as it was."""
+
+    async def restore(self, state: Any) -> None:  # type: ignore[override]
+        await trio.sleep(0.3)
+        super().restore(state)
+
+
 class Moody(CreativeAgent):
     """When it is made it does what the file ``mood`` says, if there is one; its act does ``how``.
 

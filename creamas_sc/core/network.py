@@ -39,6 +39,7 @@ from creamas_sc.identity import Membership
 from creamas_sc.loading import class_name
 from creamas_sc.rpc import Proxy, exposed_method, start_call, to_await
 from creamas_sc.serializers import follow
+from creamas_sc.util import create_tasks
 from creamas_sc.wire.blame import is_call
 from creamas_sc.wire.calls import Call, Calls
 from creamas_sc.wire.cancelling import ACKNOWLEDGE_SECONDS
@@ -219,54 +220,69 @@ class Network:
         except ConnectionLost as error:
             raise await self._explain(address, error) from None
 
+    def can_send(self, addresses: Iterable[str]) -> bool:
+        """Whether nothing is to be waited for before there is a call to each of these."""
+        links = [self._endpoint.link(locate(address)[0]) for address in addresses]
+        return all(link is not None and link.drained for link in links)
+
     async def send_all(
         self,
         addresses: Sequence[str],
         method: str,
-        payloads: Iterable[Payload],
+        payload: Payload,
         answered: Callable[[int, Payload | Exception], None],
         *,
         last_seconds: float | None = None,
     ) -> None:
-        """As `send`, to several agents at once; each of ``payloads`` is taken when it is sent.
+        """As `send`, to all of several agents at once; only where `can_send` says so.
 
         Args:
             answered: Told of each answer or error, with the position of its address. What it raises
                 ends the other calls.
         """
-        if self.before_call is not None:
-            for address in addresses:
-                await self.before_call(address)
         timeout = self.call_timeout() if last_seconds is None else last_seconds
         confirm = ACKNOWLEDGE_SECONDS if last_seconds is None else 0
         async with Calls(TrioLoop(), timeout, confirm) as calls:
             left: dict[int, Call] = {}
-            for position, (address, payload) in enumerate(zip(addresses, payloads, strict=False)):
+            for position, address in enumerate(addresses):
                 url, number = locate(address)
-                try:
-                    link = self._endpoint.link(url) or await self._open(address)
-                    left[position] = await calls.start(link, number, method, payload)
-                except ConnectionLost as error:
-                    answered(position, await self._explain(address, error))
+                link = self._endpoint.link(url)
+                assert link is not None
+                left[position] = await calls.start(link, number, method, payload)
             while left:
                 await calls.wait()
-                errors = []
-                for position in [position for position, call in left.items() if call.ended]:
-                    outcome = await self._outcome(calls, left.pop(position), addresses[position])
-                    try:
-                        answered(position, outcome)
-                    except Exception as error:
-                        errors.append(error)
-                if errors:
-                    raise first_error(errors)
+                ended = [position for position, call in left.items() if call.ended]
+                failed = []
+                for position in ended:
+                    call = left.pop(position)
+                    if call.succeeded:
+                        answered(position, await calls.answer(call))
+                    else:
+                        failed.append((position, call))
+                if failed:
+                    await self._tell_failed(calls, failed, addresses, answered)
 
-    async def _outcome(self, calls: Calls, call: Call, address: str) -> Payload | Exception:
+    async def _tell_failed(
+        self,
+        calls: Calls,
+        failed: Sequence[tuple[int, Call]],
+        addresses: Sequence[str],
+        answered: Callable[[int, Payload | Exception], None],
+    ) -> None:
+        async def tell(each: tuple[int, Call]) -> None:  # to explain a loss may take a while
+            position, call = each
+            try:
+                answer: Payload | Exception = await calls.answer(call)
+            except ConnectionLost as error:
+                answer = await self._explain(addresses[position], error)
+            except Exception as error:
+                answer = error
+            answered(position, answer)
+
         try:
-            return await calls.answer(call)
-        except ConnectionLost as error:
-            return await self._explain(address, error)
-        except Exception as error:
-            return error
+            await create_tasks(tell, failed, flatten=False)
+        except ExceptionGroup as group:
+            raise first_error(group.exceptions) from None
 
     async def _open(self, address: str) -> Connection:
         host, port, _ = split_address(address)

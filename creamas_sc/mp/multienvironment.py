@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from inspect import isawaitable
-from itertools import chain, repeat
+from itertools import chain
 from typing import Any, Self, TypeVar
 
 import anyio
@@ -42,6 +42,7 @@ from creamas_sc.policy import Mode, RestartPolicy
 from creamas_sc.receipt import Receipt, Restart
 from creamas_sc.rpc import Proxy
 from creamas_sc.util import create_tasks, get_manager
+from creamas_sc.wire.codec import Payload
 
 __all__ = ["MultiEnvironment"]
 
@@ -498,14 +499,13 @@ class MultiEnvironment:
             if part is not None:
                 part[addr] = connections
 
-        def answered(slave: Slave, answer: Answer) -> Any:
-            made = self._decoded(slave, answer)
-            self._records.note_connections(slave.address, parts[slave.address])
+        async def create(slave: Slave) -> list[Any]:
+            part = parts[slave.address]
+            made: list[Any] = await self._call(slave, "create_connections", (part,), {})
+            self._records.note_connections(slave.address, part)
             return made
 
-        made = await self._call_all(
-            slaves, "create_connections", lambda slave: (parts[slave.address],), answered=answered
-        )
+        made = await self._on_slaves(slaves, create)
         return list(chain.from_iterable(made))
 
     def get_connections(self, data: bool = True, as_coro: bool = False) -> Any:
@@ -741,7 +741,7 @@ class MultiEnvironment:
     ) -> list[T]:
         """Do ``work`` for all slaves at once; the first error cancels the rest."""
         try:
-            return await create_tasks(work, slaves, flatten=False)  # type: ignore[arg-type]
+            return await create_tasks(work, slaves, flatten=False)
         except ExceptionGroup as group:
             raise first_error(group.exceptions) from None
 
@@ -749,19 +749,31 @@ class MultiEnvironment:
         self, slave: Slave, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """Call a slave's manager."""
-        net = self._env._net
+        payload = self._env._net.codec.encode((args, dict(kwargs)))
+        return await self._send(slave, method, payload, self._decoded, None)
+
+    async def _send(
+        self,
+        slave: Slave,
+        method: str,
+        payload: Payload,
+        answered: Callable[[Slave, Answer], T],
+        last_seconds: float | None,
+    ) -> T:
         answer: Answer
         try:
-            answer = await net.send(slave.address, method, net.codec.encode((args, dict(kwargs))))
-        except ConnectionLost as error:
+            answer = await self._env._net.send(
+                slave.address, method, payload, last_seconds=last_seconds
+            )
+        except Exception as error:  # the callback's to judge
             answer = error
-        return self._decoded(slave, answer)
+        return answered(slave, answer)
 
     async def _call_all(
         self,
         slaves: Sequence[Slave],
         method: str,
-        args: tuple[Any, ...] | Callable[[Slave], tuple[Any, ...]],
+        args: tuple[Any, ...],
         kwargs: Mapping[str, Any] | None = None,
         *,
         answered: Callable[[Slave, Answer], T] | None = None,
@@ -770,25 +782,23 @@ class MultiEnvironment:
         """Call the managers of slaves, all at once; the first error cancels the rest.
 
         Args:
-            args: A function of the slave where they differ.
             answered: Makes the result of what came from a slave, or raises; `_decoded` by default.
             last_seconds: After these the calls are given up.
         """
-        encode, kwargs = self._env._net.codec.encode, dict(kwargs or {})
-        payloads = (
-            (encode((args(slave), kwargs)) for slave in slaves)
-            if callable(args)
-            else repeat(encode((args, kwargs)))
-        )
-        take = answered or self._decoded
+        net, take = self._env._net, answered or self._decoded
+        payload = net.codec.encode((args, dict(kwargs or {})))
+        addresses = [slave.address for slave in slaves]
+        if not net.can_send(addresses) or any(map(self._slaves.expects, slaves)):
+            # A task each, so that none waits for what another has to wait for first.
+            return await self._on_slaves(
+                slaves, lambda slave: self._send(slave, method, payload, take, last_seconds)
+            )
         results: list[Any] = [None] * len(slaves)
 
         def note(position: int, answer: Answer) -> None:
             results[position] = take(slaves[position], answer)
 
-        addresses = [slave.address for slave in slaves]
-        send_all = self._env._net.send_all
-        await send_all(addresses, method, payloads, note, last_seconds=last_seconds)
+        await net.send_all(addresses, method, payload, note, last_seconds=last_seconds)
         return results
 
     def _decoded(self, slave: Slave, answer: Answer) -> Any:

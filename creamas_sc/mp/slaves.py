@@ -158,9 +158,10 @@ class Slaves:
     @property
     def members(self) -> list[Slave]:
         """All slaves but those whose loss was reported and that do not come back."""
-        return [slave for slave in self._slaves if not slave.reported or self._expects(slave)]
+        return [slave for slave in self._slaves if not slave.reported or self.expects(slave)]
 
-    def _expects(self, slave: Slave) -> bool:
+    def expects(self, slave: Slave) -> bool:
+        """Whether one that is gone is to come back."""
         return self.restarter is not None and self.restarter.expects(slave.slot)
 
     def at(self, address: str) -> Slave:
@@ -275,7 +276,7 @@ class Slaves:
         self, slaves: Sequence[Slave], connect: Callable[[Slave], Awaitable[object]]
     ) -> None:
         try:
-            await create_tasks(lambda slave: self._connect(slave, connect), slaves)  # type: ignore[arg-type]
+            await create_tasks(lambda slave: self._connect(slave, connect), slaves)
         except ExceptionGroup as group:  # several at the same moment: the first will do
             raise group.exceptions[0] from None
 

@@ -52,6 +52,11 @@ class Call:
         self.number = 0
         self._calls = calls
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether it was answered, and not by an error."""
+        return self.answer is not None and self.answer.kind is Kind.REPLY
+
     def set(self) -> None:
         """It has ended."""
         if not self.ended:
@@ -125,7 +130,7 @@ class Calls:
             link.await_answer(number, call)
 
     async def wait(self) -> None:
-        """Wait until all have ended, one has failed, or one has a large answer."""
+        """Wait until all of those started have ended, one has failed, or one has a large answer."""
         if self._timeout is None:
             await self._waiter.wait()
         else:
@@ -179,15 +184,13 @@ class Calls:
 
     async def _give_up(self) -> None:
         """The time has passed: have the peers cancel their work."""
-        late = [call for call in self._calls if not call.ended]
-        await self._cancel(self._acknowledge_seconds)
-        for call in late:
+        for call in await self._cancel(self._acknowledge_seconds):
             call.overdue = call.ended = True
         self.unanswered = 0
 
-    async def _cancel(self, seconds: float) -> None:
+    async def _cancel(self, seconds: float) -> list[Call]:
         """Ask the peers to cancel what has not ended, and note who confirms within the bound."""
-        cancelled = [call for call in self._calls if call.answer is None]
+        cancelled = [call for call in self._calls if not call.ended]
         for call in cancelled:
             call.link.send_cancel(call.number)
         with anyio.move_on_after(seconds, shield=True):
@@ -199,6 +202,7 @@ class Calls:
             call.acknowledged = confirms(call.answer, call.link.codec)
             if not call.acknowledged and served is not None:
                 served.unconfirmed.append(call.link.name)
+        return cancelled
 
 
 async def failure(link: Connection, frame: Frame | None, deadline: float) -> BaseException:

@@ -70,8 +70,9 @@ class Connection:
     Args:
         stream: The connected byte stream; owned and closed by the connection.
         serve: Answers the peer's calls; None refuses them. It returns the answer, or an awaitable
-            of it, which has a task of its own from its first suspension on; until then it shares
-            the context variables of others. Errors it raises travel to the caller.
+            of it, which has a task of its own from its first suspension on that is more than one
+            round of the scheduler; until then it shares the context variables of others. Errors it
+            raises travel to the caller.
         codec: Carries errors, and the results that some of them hold.
         on_event: Told of each event, in order, in the reader task.
         reader, backlog: Where a handshake on ``stream`` left off.
@@ -275,7 +276,7 @@ class Connection:
         with turn.scope:
             await watch(self._read_on(turn), partial(self._suspending, turn))
             return
-        # Only of a call that suspended somebody could cancel the scope.
+        # Only of a call that has left the reader's part to another could the scope be cancelled.
         assert turn.call is not None
         call_id, request, served = turn.call
         ended = f"{request.method} was cancelled, or its time ran out"
@@ -286,7 +287,7 @@ class Connection:
     def _suspending(self, turn: _Turn, trap: Any) -> bool:
         if turn.call is None:
             return True
-        if trap is self._loop.checkpoint and not turn.rested:
+        if trap is self._loop.checkpoint and not turn.rested and turn.scope.deadline == math.inf:
             turn.rested = True  # a round of the scheduler takes less than another reader does
             return True
         turn.over = True

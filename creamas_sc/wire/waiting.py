@@ -35,7 +35,7 @@ class Loop(Protocol):
 
     @property
     def checkpoint(self) -> object:
-        """What a task yields that only lets the others go on; None where that is not to be told."""
+        """What a task yields that only lets the others go on, where that can be told."""
 
     @property
     def effective_deadline(self) -> Callable[[], float]:
@@ -55,7 +55,7 @@ class AnyioLoop:
     """Any loop that anyio knows."""
 
     waiter = AnyioWaiter
-    checkpoint = None
+    checkpoint = object()
     effective_deadline = staticmethod(anyio.current_effective_deadline)
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from creamas_sc import Artifact, CreativeAgent, Environment, MultiEnvironment, expose
 from creamas_sc.errors import AgentErrors, BadValue, DeadlineExceeded, SlaveLost, StepOverran
 from creamas_sc.mp import RestartPolicy, set_base_timeout
 from creamas_sc.mp.step import SILENT_SECONDS
-from tests.agents import Counter, Echo, GivesStranger, Manager, Raises, Sleeper
+from creamas_sc.wire.outgoing import HIGH_WATER_BYTES
+from tests.agents import Counter, Echo, GivesStranger, Killer, Manager, Raises, Sleeper
 
 ANY_PORT = ("localhost", 0)
 BOUND_SECONDS = 30
@@ -162,6 +164,33 @@ async def test_a_silent_slave_is_ended_where_asked_for(menv: MultiEnvironment) -
     assert await menv.trigger_all() == [2, 2]
     with pytest.raises(SlaveLost):
         await menv.connect(first[:-1] + "1")
+
+
+@asynccontextmanager
+async def clogged(menv: MultiEnvironment, slave: int) -> AsyncIterator[None]:
+    """A slave that is stopped, with more in its queue than it may hold."""
+    echo, _ = await menv.spawn(Echo, addr=menv.addrs[slave])
+    with stopped(await pid_of(menv, slave)):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(echo.evaluate, b"x" * (HIGH_WATER_BYTES + 1))
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            yield
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_slave_that_reads_nothing_is_silent_alone(menv: MultiEnvironment) -> None:
+    await menv.spawn(Counter, addr=menv.addrs[1])
+    async with clogged(menv, 0):
+        with pytest.raises(StepOverran) as caught:
+            await menv.trigger_all_within(SHORT)
+    assert (caught.value.addresses, caught.value.results) == ([menv.addrs[0]], [1])
+
+
+async def test_a_slave_that_reads_nothing_hides_no_loss(menv: MultiEnvironment) -> None:
+    await menv.spawn(Killer, addr=menv.addrs[1])
+    async with clogged(menv, 0):
+        with trio.fail_after(BOUND_SECONDS / 2), pytest.raises(SlaveLost):
+            await menv.trigger_all()
 
 
 async def test_the_base_timeout_counts_for_a_step(

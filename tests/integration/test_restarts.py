@@ -394,6 +394,19 @@ def test_a_script_without_a_loop() -> None:
 # ---- those who call meanwhile
 
 
+async def test_a_step_waits_for_what_is_being_restored() -> None:
+    async with society("permanent", agents.SlowKeeper) as menv:
+        for addr in menv.addrs:
+            await menv.spawn(agents.Counter, addr=addr)
+        assert await menv.trigger_all() == [1, 1]
+        await lose(menv, menv.addrs[0])
+        while not menv._env._net.can_send(menv.addrs):  # noqa: ASYNC110 - nothing tells
+            await trio.sleep(0.01)
+        assert menv.restarts == []
+        assert await menv.trigger_all() == [2, 2]
+        assert len(menv.restarts) == 1
+
+
 async def test_a_call_waits_no_longer_than_its_caller_likes(tmp_path: Path) -> None:
     mood = tmp_path / "mood"
     policy = RestartPolicy("permanent", restarts=100)

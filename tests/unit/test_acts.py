@@ -68,6 +68,14 @@ async def test_no_agents() -> None:
     assert await run_acts([], at_once) == ([], {})
 
 
+async def test_agents_may_come_from_any_sequence() -> None:
+    class Generated(list[int]):
+        def __iter__(self) -> Iterator[int]:
+            yield from (1, 2, 3)
+
+    assert await run_acts(Generated([1, 2, 3]), mixed) == ([2, 4, 6], {})
+
+
 async def test_acts_begin_in_order_and_suspended_ones_run_concurrently(
     autojump_clock: MockClock,
 ) -> None:

@@ -136,6 +136,20 @@ async def test_all_have_the_same_time_to_confirm(autojump_clock: MockClock) -> N
         assert served.unconfirmed == ["a", "c"]
 
 
+async def test_a_lost_call_is_none_that_did_not_confirm(autojump_clock: MockClock) -> None:
+    async with peers(2) as (links, _):
+        served = ServedCall()
+        served_call.set(served)
+        with trio.move_on_after(5):
+            async with Calls(LOOP) as calls:
+                await start(calls, links, ("sleep", 20), ("sleep", 20))
+                links[0].abort()
+                await calls.wait()
+                await calls.wait()
+        assert trio.current_time() == pytest.approx(5)
+        assert served.unconfirmed == []
+
+
 @pytest.mark.parametrize("seconds_to_confirm", [0, ACKNOWLEDGE_SECONDS])
 async def test_a_timeout_keeps_what_came_in_time(
     seconds_to_confirm: float, autojump_clock: MockClock

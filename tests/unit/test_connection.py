@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from inspect import isawaitable
@@ -177,9 +178,24 @@ async def test_a_call_that_lets_the_scheduler_go_round_once_costs_no_task(rounds
         return Payload(b"")
 
     async with joined(lambda _: serve(), pair=socket_pair) as (near, _):
-        for _ in range(10):
-            await near.call(None, "any", Payload(b""))
+        with trio.CancelScope(shield=True):  # no deadline
+            for _ in range(10):
+                await near.call(None, "any", Payload(b""))
     assert len(set(tasks)) == (1 if rounds == 1 else 10)
+
+
+async def test_a_deadline_that_passes_while_the_scheduler_goes_round_ends_the_call_alone() -> None:
+    async def serve(method: str) -> Payload:
+        if method == "slow":
+            time.sleep(0.1)  # noqa: ASYNC251 - it computes
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return Payload(b"")
+
+    async with joined(lambda request: serve(request.method), pair=socket_pair) as (near, _):
+        with trio.move_on_after(0.05) as scope:
+            await near.call(None, "slow", Payload(b""))
+        assert scope.cancelled_caught
+        await near.call(None, "next", Payload(b""))
 
 
 async def test_a_call_that_suspends_keeps_its_task_its_scopes_and_its_variables() -> None:
