@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from inspect import isawaitable
@@ -23,26 +23,24 @@ from creamas_sc.core.environment import Environment
 from creamas_sc.errors import (
     AgentError,
     BadValue,
-    ConnectionLost,
     NoSlaves,
     SlaveLost,
     StartError,
-    first_error,
 )
 from creamas_sc.home import Home, at_home, is_ctrl_c, own_home, sync_or_coro
 from creamas_sc.identity import Membership, membership
 from creamas_sc.loading import end_script_load, portable_name
+from creamas_sc.mp.asking import Managers, at_once
 from creamas_sc.mp.managers import SPAWN_INDEX
 from creamas_sc.mp.records import Records
 from creamas_sc.mp.restarter import Restarter
 from creamas_sc.mp.slaves import Slave, Slaves
-from creamas_sc.mp.step import Answer, Step, take_turn
+from creamas_sc.mp.step import Step, take_turn
 from creamas_sc.mp.timeouts import base_timeout, call_timeout
 from creamas_sc.policy import Mode, RestartPolicy
 from creamas_sc.receipt import Receipt, Restart
 from creamas_sc.rpc import Proxy
-from creamas_sc.util import create_tasks, get_manager
-from creamas_sc.wire.codec import Payload
+from creamas_sc.util import get_manager
 
 __all__ = ["MultiEnvironment"]
 
@@ -116,6 +114,7 @@ class MultiEnvironment:
         self._env._net.explain_loss = self._slaves.explain_loss
         self._slaves.on_forget = self._env._net.forget
         self._slaves.make_restarter = self._make_restarter
+        self._managers = Managers(self._env._net, self._slaves.expects, self._caused)
         self._records = Records(self._env._net)
         self._restarts: list[Restart] = []
         self._on_restart: Callable[[Restart], object] = lambda restart: None
@@ -269,7 +268,7 @@ class MultiEnvironment:
         check_seconds(timeout, endless=False)
         slaves = self._need_slaves("wait_slaves")
         with trio.move_on_after(timeout):
-            await self._on_slaves(slaves, lambda slave: self._wait_slave(slave, check_ready))
+            await at_once(slaves, lambda slave: self._wait_slave(slave, check_ready))
             return True
         self._log(logging.DEBUG, "Timeout while waiting for the slaves.")
         return False
@@ -296,7 +295,7 @@ class MultiEnvironment:
             ready: Any = check()
             if not (await ready if isawaitable(ready) else ready):
                 return False
-        return all(await self._call_all(self._slaves.members, "is_ready", ()))
+        return all(await self._managers.call_all(self._slaves.members, "is_ready"))
 
     @at_home
     async def set_host_manager(self, addr: str, timeout: float = 5) -> Any:
@@ -320,9 +319,7 @@ class MultiEnvironment:
         check_seconds(timeout)
         slaves = self._need_slaves("set_host_managers")
         self._need_manager()
-        return await self._on_slaves(
-            slaves, lambda slave: self.set_host_manager(slave.address, timeout)
-        )
+        return await at_once(slaves, lambda slave: self.set_host_manager(slave.address, timeout))
 
     # ---- agents
 
@@ -371,7 +368,7 @@ class MultiEnvironment:
         slave.agents += n
         kwargs[SPAWN_INDEX] = index
         try:
-            answer = await self._call(slave, method, args, kwargs)
+            answer = await self._managers.call(slave, method, args, kwargs)
         except BaseException:
             slave.agents -= n
             raise
@@ -469,7 +466,7 @@ class MultiEnvironment:
     async def _step(
         self, slaves: Sequence[Slave], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> list[Any]:
-        step = Step(self._call_all, self._decoded)
+        step = Step(self._managers)
         parts = await step.take(slaves, args, kwargs)
         await self._take_checkpoints([slave for slave in slaves if slave not in step.silent])
         if step.silent and step.limit.kill:
@@ -501,11 +498,11 @@ class MultiEnvironment:
 
         async def create(slave: Slave) -> list[Any]:
             part = parts[slave.address]
-            made: list[Any] = await self._call(slave, "create_connections", (part,), {})
+            made: list[Any] = await self._managers.call(slave, "create_connections", (part,))
             self._records.note_connections(slave.address, part)
             return made
 
-        made = await self._on_slaves(slaves, create)
+        made = await at_once(slaves, create)
         return list(chain.from_iterable(made))
 
     def get_connections(self, data: bool = True, as_coro: bool = False) -> Any:
@@ -589,7 +586,7 @@ class MultiEnvironment:
         """After a step, of slaves whose environments offer them."""
         offering = [slave for slave in slaves if self._records.offers_checkpoint(slave.address)]
         if offering:
-            await self._on_slaves(offering, lambda s: self._records.take_checkpoint(s.address))
+            await at_once(offering, lambda s: self._records.take_checkpoint(s.address))
 
     def _note_restart(self, restart: Restart) -> None:
         self._restarts.append(restart)
@@ -608,9 +605,10 @@ class MultiEnvironment:
         except Exception:  # nobody is left to raise it to
             log.exception("%s: closing failed in part", self)
 
-    def _caused(self) -> SlaveLost:
+    def _caused(self) -> SlaveLost | None:
         """The error of whoever calls once the restart policy has ended the simulation."""
-        assert self._cause is not None
+        if self._cause is None:
+            return None
         fields = {name: getattr(self._cause, name) for name in SlaveLost.fields}
         return SlaveLost(str(self._cause), **fields)
 
@@ -719,8 +717,9 @@ class MultiEnvironment:
     # ---- helpers
 
     def _check_open(self) -> None:
-        if self._cause is not None:
-            raise self._caused()
+        cause = self._caused()
+        if cause is not None:
+            raise cause
         if self._receipt is not None:
             raise NoSlaves(f"{self!r} is closed")
 
@@ -736,84 +735,11 @@ class MultiEnvironment:
             raise NoSlaves(f"{method}: there are no slaves; was spawn_slaves() awaited?")
         return slaves
 
-    async def _on_slaves(
-        self, slaves: Sequence[Slave], work: Callable[[Slave], Awaitable[T]]
-    ) -> list[T]:
-        """Do ``work`` for all slaves at once; the first error cancels the rest."""
-        try:
-            return await create_tasks(work, slaves, flatten=False)
-        except ExceptionGroup as group:
-            raise first_error(group.exceptions) from None
-
-    async def _call(
-        self, slave: Slave, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Any:
-        """Call a slave's manager."""
-        payload = self._env._net.codec.encode((args, dict(kwargs)))
-        return await self._send(slave, method, payload, self._decoded, None)
-
-    async def _send(
-        self,
-        slave: Slave,
-        method: str,
-        payload: Payload,
-        answered: Callable[[Slave, Answer], T],
-        last_seconds: float | None,
-    ) -> T:
-        answer: Answer
-        try:
-            answer = await self._env._net.send(
-                slave.address, method, payload, last_seconds=last_seconds
-            )
-        except Exception as error:  # the callback's to judge
-            answer = error
-        return answered(slave, answer)
-
-    async def _call_all(
-        self,
-        slaves: Sequence[Slave],
-        method: str,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any] | None = None,
-        *,
-        answered: Callable[[Slave, Answer], T] | None = None,
-        last_seconds: float | None = None,
-    ) -> list[T]:
-        """Call the managers of slaves, all at once; the first error cancels the rest.
-
-        Args:
-            answered: Makes the result of what came from a slave, or raises; `_decoded` by default.
-            last_seconds: After these the calls are given up.
-        """
-        net, take = self._env._net, answered or self._decoded
-        payload = net.codec.encode((args, dict(kwargs or {})))
-        addresses = [slave.address for slave in slaves]
-        if not net.can_send(addresses) or any(map(self._slaves.expects, slaves)):
-            # A task each, so that none waits for what another has to wait for first.
-            return await self._on_slaves(
-                slaves, lambda slave: self._send(slave, method, payload, take, last_seconds)
-            )
-        results: list[Any] = [None] * len(slaves)
-
-        def note(position: int, answer: Answer) -> None:
-            results[position] = take(slaves[position], answer)
-
-        await net.send_all(addresses, method, payload, note, last_seconds=last_seconds)
-        return results
-
-    def _decoded(self, slave: Slave, answer: Answer) -> Any:
-        """What a slave's manager returned, or raised."""
-        if not isinstance(answer, Exception):
-            return self._env._net.codec.decode(answer)
-        if isinstance(answer, ConnectionLost) and self._cause is not None:
-            raise self._caused() from answer
-        raise answer
-
     @at_home
     async def _gather(self, method: str, *args: Any) -> list[Any]:
         """Call ``method`` of all managers and join the lists that they return."""
         slaves = self._need_slaves(method)
-        return list(chain.from_iterable(await self._call_all(slaves, method, args)))
+        return list(chain.from_iterable(await self._managers.call_all(slaves, method, args)))
 
     def _log(self, level: int, msg: str) -> None:
         if self._logger is not None:

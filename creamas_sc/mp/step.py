@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import trio
 
@@ -16,24 +16,13 @@ from creamas_sc.errors import (
     agent_errors,
     step_overran,
 )
-from creamas_sc.wire.codec import Payload
+from creamas_sc.mp.asking import Answer, Managers
+from creamas_sc.mp.slaves import Slave
 
-__all__ = ["SILENT_SECONDS", "Answer", "Step", "take_turn"]
+__all__ = ["SILENT_SECONDS", "Step", "take_turn"]
 
 # What a slave has to answer once a step's time is up; then it counts as silent.
 SILENT_SECONDS = 0.4
-
-
-class Slave(Protocol):
-    """Whose agents act: `creamas_sc.mp.slaves.Slave`."""
-
-    @property
-    def address(self) -> str:
-        """Address of its manager."""
-
-
-# What came of a call.
-Answer = Payload | Exception
 
 
 async def take_turn(lock: trio.Lock) -> None:
@@ -57,24 +46,14 @@ async def take_turn(lock: trio.Lock) -> None:
 class Step:
     """One step under way.
 
-    Args:
-        call_all: Calls the managers of slaves: slaves, method, arguments, keyword arguments, and
-            what to make of each one's answer; ``last_seconds``, after which they are given up.
-        decoded: The value of a slave's answer; raises the error that it is.
-
     Attributes:
         silent: The slaves that did not answer in the step's time.
     """
 
-    def __init__(
-        self,
-        call_all: Callable[..., Awaitable[list[list[Any]]]],
-        decoded: Callable[[Any, Answer], list[Any]],
-    ) -> None:
+    def __init__(self, managers: Managers) -> None:
         self.limit = step_limit.get()
-        self.silent: list[Any] = []
-        self._call_all = call_all
-        self._decoded = decoded
+        self.silent: list[Slave] = []
+        self._managers = managers
         self._failures: dict[str, AgentError] = {}
         self._late: dict[str, list[str]] = {}
 
@@ -86,13 +65,13 @@ class Step:
         if self.limit is not UNLIMITED:
             left = max(self.limit.deadline - trio.current_time(), 0.0)
             method, args, last_seconds = "trigger_all_within", (left, *args), left + SILENT_SECONDS
-        return await self._call_all(
+        return await self._managers.call_all(
             slaves, method, args, kwargs, answered=self._answered, last_seconds=last_seconds
         )
 
     def _answered(self, slave: Slave, answer: Answer) -> list[Any]:
         try:
-            return self._decoded(slave, answer)
+            return self._managers.decoded(slave, answer)  # type: ignore[no-any-return]
         except AgentErrors as errors:
             self._failures.update(errors.failures)
             return errors.results
