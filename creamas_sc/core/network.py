@@ -281,6 +281,8 @@ class Network:
 
         try:
             await create_tasks(tell, failed, flatten=False)
+        except AgentErrors:
+            raise
         except ExceptionGroup as group:
             raise first_error(group.exceptions) from None
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from creamas_sc.core.network import Network
-from creamas_sc.errors import ConnectionLost, first_error
+from creamas_sc.errors import AgentErrors, ConnectionLost, first_error
 from creamas_sc.mp.slaves import Slave
 from creamas_sc.util import create_tasks
 from creamas_sc.wire.codec import Payload
@@ -23,6 +23,8 @@ async def at_once(slaves: Sequence[Slave], work: Callable[[Slave], Awaitable[T]]
     """Do ``work`` for all slaves at once; the first error cancels the rest."""
     try:
         return await create_tasks(work, slaves, flatten=False)
+    except AgentErrors:
+        raise
     except ExceptionGroup as group:
         raise first_error(group.exceptions) from None
 
@@ -68,6 +70,8 @@ class Managers:
         last_seconds: float | None = None,
     ) -> list[T]:
         """Call the managers of slaves, all at once; the first error cancels the rest.
+
+        An answer that cannot be decoded is found once all are there, or one has failed.
 
         Args:
             answered: Makes the result of what came from a slave, or raises; `decoded` by default.

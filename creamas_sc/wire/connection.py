@@ -289,9 +289,12 @@ class Connection:
             return True
         if trap is self._loop.checkpoint and not turn.rested and turn.scope.deadline == math.inf:
             turn.rested = True  # a round of the scheduler takes less than another reader does
+            if not self._frames:
+                self._out.release()
             return True
         turn.over = True
-        if not self._frames:
+        # The call may wait for just that: it is not to be woken before it has suspended.
+        if not self._frames and self._out.drained:
             self._out.release()
         assert self._tasks is not None
         assert self._context is not None

@@ -109,8 +109,7 @@ class Outgoing:
                 if not self._send(self._raw):
                     break
         except OSError:
-            self._on_failure()
-            return
+            pass  # so does the writer's attempt: it may wake whom this task is not to wake now
         if self._buffers:
             self._wake.set()
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -30,7 +31,7 @@ from creamas_sc.errors import (
     SlaveLost,
 )
 from creamas_sc.wire import connection as connection_module
-from creamas_sc.wire import requests, serving
+from creamas_sc.wire import outgoing, requests, serving
 from creamas_sc.wire.cancelling import ACKNOWLEDGE_SECONDS
 from creamas_sc.wire.codec import Payload
 from creamas_sc.wire.connection import Connection
@@ -38,6 +39,7 @@ from creamas_sc.wire.frames import Frame, FrameReader, Kind, encode_frame
 from creamas_sc.wire.outgoing import BATCH, HIGH_WATER_BYTES
 from creamas_sc.wire.requests import Metas
 from creamas_sc.wire.serving import Request
+from creamas_sc.wire.streams import ConnectedStream
 from tests.streams import (
     BOUND_SECONDS,
     CODEC,
@@ -196,6 +198,63 @@ async def test_a_deadline_that_passes_while_the_scheduler_goes_round_ends_the_ca
             await near.call(None, "slow", Payload(b""))
         assert scope.cancelled_caught
         await near.call(None, "next", Payload(b""))
+
+
+async def test_what_is_answered_leaves_before_the_scheduler_goes_round() -> None:
+    left = []
+    bare, other = socket.socketpair()
+
+    async def resting() -> Payload:
+        await trio.lowlevel.checkpoint()
+        left.append(bare.recv(1 << 16, socket.MSG_DONTWAIT))
+        return Payload(b"")
+
+    serve: dict[str, Callable[[], Any]]
+    serve = {"first": lambda: Payload(b"an answer"), "second": resting}
+    for call_id, method in enumerate(serve, start=1):
+        meta = msgpack.packb((None, method, None))
+        bare.send(b"".join(encode_frame(Kind.REQUEST, call_id, meta)))
+    with bare, trio.move_on_after(0.2):
+        await Connection(ConnectedStream(other), lambda request: serve[request.method]()).run()
+    assert len(left) == 1
+    assert b"an answer" in left[0]
+
+
+async def test_a_served_call_calls_back_a_peer_that_is_gone() -> None:
+    async def back() -> Payload:
+        bare.close()
+        return await connection.call(None, "any", Payload(b""))
+
+    for _ in range(20):  # whether the reader or the writer learns of it first is chance
+        bare, other = socket.socketpair()
+        connection = Connection(ConnectedStream(other), lambda _: back())
+        meta = msgpack.packb((None, "any", None))
+        bare.send(b"".join(encode_frame(Kind.REQUEST, 1, meta)))
+        with trio.fail_after(BOUND_SECONDS):
+            await connection.run()
+
+
+async def test_a_call_that_waits_for_room_which_its_own_wait_makes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outgoing, "HIGH_WATER_BYTES", 1000)
+    large = CODEC.encode("x" * 2000)
+
+    async def abort_when_it_waits(connection: Connection) -> None:
+        while not connection.serving:
+            await trio.lowlevel.checkpoint()
+        connection.abort()
+
+    for _ in range(20):  # which of the two tasks has its turn first is chance
+        bare, other = socket.socketpair()
+        for call_id in (1, 2):
+            meta = msgpack.packb((None, "any", None))
+            bare.send(b"".join(encode_frame(Kind.REQUEST, call_id, meta)))
+        connection = Connection(ConnectedStream(other), lambda _: large)
+        with bare, trio.fail_after(BOUND_SECONDS):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(abort_when_it_waits, connection)
+                await connection.run()
 
 
 async def test_a_call_that_suspends_keeps_its_task_its_scopes_and_its_variables() -> None:
