@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from types import CoroutineType
 from typing import Any, Protocol, TypeVar
 
 from creamas_sc.errors import BadArguments, NotExposed
@@ -63,7 +64,8 @@ def start_call(method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 
 def to_await(value: Any) -> bool:
     """Whether what a method returned is to be awaited."""
-    return type(value) not in _NEVER_AWAITED and inspect.isawaitable(value)
+    kind = type(value)
+    return kind is CoroutineType or (kind not in _NEVER_AWAITED and inspect.isawaitable(value))
 
 
 def _signature(method: Callable[..., Any]) -> str:

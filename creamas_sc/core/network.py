@@ -293,7 +293,8 @@ class Network:
     async def _call_here(
         self, address: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        agent = self.agent(self._number_here(address))
+        number = address[len(self.base_url) :]
+        agent = self.agent(int(number) if number.isdecimal() else split_address(address)[2])
         if self._check_local:
             args, kwargs = self._through_codec((args, kwargs), "args")
         if time.perf_counter() > self._give_way_at:
@@ -309,10 +310,6 @@ class Network:
         except BaseException as error:
             raise _told(address, error) from error
         return self._through_codec(value, f"the reply of {name}") if self._check_local else value
-
-    def _number_here(self, address: str) -> int:
-        number = address[len(self.base_url) :]
-        return int(number) if number.isdecimal() else split_address(address)[2]
 
     async def relay(self, address: str, method: str, payload: Payload) -> Payload:
         """Call a method of the agent at ``address`` for somebody else, the body unopened both ways.
