@@ -18,7 +18,7 @@ from anyio.abc import SocketAttribute
 
 from creamas_sc.acts import Unfinished, run_acts
 from creamas_sc.checks import check_folder, check_int, check_kind, check_seconds, check_text
-from creamas_sc.core.agent import Agent
+from creamas_sc.core.agent import Agent, CreativeAgent
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.network import Network
 from creamas_sc.errors import ConnectionLost, agent_errors, step_overran
@@ -451,6 +451,8 @@ class Environment:
         try:
             saved = await _guarded(failures, f"{self.base_url}", lambda: self.save_info(folder))
             for agent in self.get_agents(addr=False, include_manager=True):
+                if getattr(agent.close, "__func__", None) is CreativeAgent.close:
+                    continue  # nothing is to be done, for half a million of them perhaps
                 await _guarded(failures, agent.addr, partial(agent.close, folder=folder))
         finally:
             await self._net.aclose()

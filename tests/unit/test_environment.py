@@ -337,6 +337,15 @@ def test_close_saves_and_then_closes_in_order() -> None:
         socket.create_connection(("localhost", split_address(env.base_url + "0")[1]))
 
 
+def test_an_agents_own_close_is_called_wherever_it_is_from() -> None:
+    env = Environment.create(ANY_PORT)
+    folders: list[str | None] = []
+    CreativeAgent(env)
+    vars(CreativeAgent(env))["close"] = lambda folder: folders.append(folder)
+    env.close(folder="there")
+    assert folders == ["there"]
+
+
 @pytest.mark.parametrize("kind", ["value", "exit", "interrupt"])
 def test_close_closes_all_and_then_tells_who_failed(kind: str) -> None:
     env = Noting.create(ANY_PORT)
