@@ -11,9 +11,13 @@ import numpy as np
 from creamas_sc.errors import DecodeError, EncodeError
 from creamas_sc.wire.extensions import ARRAY, SCALAR
 from creamas_sc.wire.frames import MAX_PARTS
-from creamas_sc.wire.packing import LARGE_BYTES, Decoder, EncodeHandler, Encoder, ext
+from creamas_sc.wire.packing import Decoder, EncodeHandler, Encoder, ext
 
-__all__ = ["decode_array", "decode_scalar", "encoder_of"]
+__all__ = ["LARGE_ARRAY_BYTES", "decode_array", "decode_scalar", "encoder_of"]
+
+
+# From this size on an array travels out of band: it would be copied at each level of what holds it.
+LARGE_ARRAY_BYTES = 16 * 2**10
 
 
 def encoder_of(cls: type) -> EncodeHandler | None:
@@ -34,7 +38,7 @@ def _encode_array(encoder: Encoder, array: np.ndarray[Any, Any]) -> Any:
     described = _describe(array.dtype)
     order: Literal["C", "F"] = "F" if array.flags.fnc else "C"
     data: bytes | int
-    if array.nbytes < LARGE_BYTES or len(encoder.parts) >= MAX_PARTS:
+    if array.nbytes < LARGE_ARRAY_BYTES or len(encoder.parts) >= MAX_PARTS:
         data = array.tobytes(order)
     else:
         # The array's own memory, unless it has gaps.

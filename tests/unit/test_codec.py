@@ -23,6 +23,7 @@ import pytest
 from creamas_sc.errors import DecodeError, EncodeError
 from creamas_sc.wire.codec import Codec, Payload, Serializer
 from creamas_sc.wire.frames import MAX_PARTS
+from creamas_sc.wire.numpy_values import LARGE_ARRAY_BYTES
 from creamas_sc.wire.packing import HAVE_C_EXTENSION, LARGE_BYTES, MAX_DEPTH
 
 LARGE = b"x" * LARGE_BYTES
@@ -241,10 +242,16 @@ def test_large_data_travels_beside_the_body() -> None:
     assert type(got[0][0]) is bytes
 
 
+@pytest.mark.parametrize("less", [0, 1])
+def test_from_which_size_on_an_array_travels_so(less: int) -> None:
+    array = np.zeros(LARGE_ARRAY_BYTES - less, "u1")
+    assert len(Codec().encode([array]).parts) == 1 - less
+
+
 def test_there_are_never_too_many_parts() -> None:
     value = [LARGE] * MAX_PARTS
     assert len(Codec().encode(value).parts) == MAX_PARTS
-    array = np.zeros(LARGE_BYTES, "u1")
+    array = np.zeros(LARGE_ARRAY_BYTES, "u1")
     payload = Codec().encode(([array] * (MAX_PARTS + 3),))
     assert len(payload.parts) == MAX_PARTS
     assert len(Codec().decode(arrived(payload))[0]) == MAX_PARTS + 3
