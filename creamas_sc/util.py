@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 import anyio
 
 from creamas_sc.checks import check_text
+from creamas_sc.errors import AgentErrors, first_error
 from creamas_sc.rpc import expose
 from creamas_sc.wire.endpoint import split_address
 
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 
 def run(task: Any = None, loop: Any = None) -> Any:
@@ -73,7 +75,7 @@ def run_or_coro(task: Any, as_coro: bool, loop: Any = None) -> Any:
 
 async def create_tasks(
     task_coro: Callable[..., Awaitable[Any]],
-    addrs: Iterable[Any],
+    addrs: Iterable[str],
     *args: Any,
     flatten: bool = True,
     **kwargs: Any,
@@ -111,6 +113,16 @@ async def wait_tasks(tasks: Iterable[Awaitable[Any]], flatten: bool = True) -> l
     """Await all ``tasks`` at once; results and errors are those of `create_tasks`."""
     results = await _gather([partial(_result_of, task) for task in tasks])
     return _flattened(results) if flatten else results
+
+
+async def at_once(work: Callable[[Item], Awaitable[T]], items: Sequence[Item]) -> list[T]:
+    """Await ``work(item)`` for all items; of errors of one moment, the first names the others."""
+    try:
+        return await _gather([partial(work, item) for item in items])
+    except AgentErrors:
+        raise
+    except ExceptionGroup as group:
+        raise first_error(group.exceptions) from None
 
 
 async def _gather(starts: list[Callable[[], Awaitable[Any]]]) -> list[Any]:

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Collection,
-    Coroutine,
-    Iterable,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -31,7 +23,6 @@ from creamas_sc.errors import (
     StepOverran,
     UnknownAgent,
     agent_errors,
-    first_error,
     step_overran,
 )
 from creamas_sc.home import Home, is_ctrl_c
@@ -39,16 +30,12 @@ from creamas_sc.identity import Membership
 from creamas_sc.loading import class_name
 from creamas_sc.rpc import Proxy, exposed_method, start_call, to_await
 from creamas_sc.serializers import follow
-from creamas_sc.util import create_tasks
 from creamas_sc.wire.blame import is_call
-from creamas_sc.wire.calls import Call, Calls
-from creamas_sc.wire.cancelling import ACKNOWLEDGE_SECONDS
 from creamas_sc.wire.codec import Codec, Payload, Serializer
 from creamas_sc.wire.connection import Connection
 from creamas_sc.wire.endpoint import Endpoint, locate, split_address
 from creamas_sc.wire.handshake import Identity
 from creamas_sc.wire.serving import Request
-from creamas_sc.wire.streams import TrioLoop
 
 if TYPE_CHECKING:
     from creamas_sc.core.artifact import Artifact
@@ -164,7 +151,7 @@ class Network:
                 link = await self._endpoint.connection(host, port, timeout=timeout)
                 name = self.codec.decode(await link.call(number, "", _NOTHING))
             except ConnectionLost as error:
-                raise await self._explain(address, error) from None
+                raise await self.explain(address, error) from None
         if len(self._known) >= MAX_KNOWN_PROXIES:
             self._known.clear()
         proxy = self._known[address] = Proxy(self, address, name)
@@ -218,73 +205,11 @@ class Network:
                 )
             return await link.call(number, method, payload, timeout=self.call_timeout())
         except ConnectionLost as error:
-            raise await self._explain(address, error) from None
+            raise await self.explain(address, error) from None
 
-    def can_send(self, addresses: Iterable[str]) -> bool:
-        """Whether nothing is to be waited for before there is a call to each of these."""
-        links = [self._endpoint.link(locate(address)[0]) for address in addresses]
-        return all(link is not None and link.drained for link in links)
-
-    async def send_all(
-        self,
-        addresses: Sequence[str],
-        method: str,
-        payload: Payload,
-        answered: Callable[[int, Payload | Exception], None],
-        *,
-        last_seconds: float | None = None,
-    ) -> None:
-        """As `send`, to all of several agents at once; only where `can_send` says so.
-
-        Args:
-            answered: Told of each answer or error, with the position of its address. What it raises
-                ends the other calls.
-        """
-        timeout = self.call_timeout() if last_seconds is None else last_seconds
-        confirm = ACKNOWLEDGE_SECONDS if last_seconds is None else 0
-        async with Calls(TrioLoop(), timeout, confirm) as calls:
-            left: dict[int, Call] = {}
-            for position, address in enumerate(addresses):
-                url, number = locate(address)
-                link = self._endpoint.link(url)
-                assert link is not None
-                left[position] = await calls.start(link, number, method, payload)
-            while left:
-                await calls.wait()
-                ended = [position for position, call in left.items() if call.ended]
-                failed = []
-                for position in ended:
-                    call = left.pop(position)
-                    if call.succeeded:
-                        answered(position, await calls.answer(call))
-                    else:
-                        failed.append((position, call))
-                if failed:
-                    await self._tell_failed(calls, failed, addresses, answered)
-
-    async def _tell_failed(
-        self,
-        calls: Calls,
-        failed: Sequence[tuple[int, Call]],
-        addresses: Sequence[str],
-        answered: Callable[[int, Payload | Exception], None],
-    ) -> None:
-        async def tell(each: tuple[int, Call]) -> None:  # to explain a loss may take a while
-            position, call = each
-            try:
-                answer: Payload | Exception = await calls.answer(call)
-            except ConnectionLost as error:
-                answer = await self._explain(addresses[position], error)
-            except Exception as error:
-                answer = error
-            answered(position, answer)
-
-        try:
-            await create_tasks(tell, failed, flatten=False)
-        except AgentErrors:
-            raise
-        except ExceptionGroup as group:
-            raise first_error(group.exceptions) from None
+    def link(self, address: str) -> Connection | None:
+        """The connection to the environment of the agent at ``address``, if it is open."""
+        return self._endpoint.link(locate(address)[0])
 
     async def _open(self, address: str) -> Connection:
         host, port, _ = split_address(address)
@@ -329,7 +254,8 @@ class Network:
     def _through_codec(self, value: Any, root: str) -> Any:
         return self.codec.decode(self.codec.encode(value, root=root))
 
-    async def _explain(self, address: str, error: ConnectionLost) -> Exception:
+    async def explain(self, address: str, error: ConnectionLost) -> Exception:
+        """What the loss of the connection to ``address`` means."""
         if self.explain_loss is not None:
             return await self.explain_loss(address, error)
         peer = self._peers.get(address.rpartition("/")[0] + "/")

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from creamas_sc.core.network import Network
-from creamas_sc.errors import AgentErrors, ConnectionLost, first_error
+from creamas_sc.errors import ConnectionLost
 from creamas_sc.mp.slaves import Slave
-from creamas_sc.util import create_tasks
+from creamas_sc.util import at_once
+from creamas_sc.wire.calls import Call, Calls
+from creamas_sc.wire.cancelling import ACKNOWLEDGE_SECONDS
 from creamas_sc.wire.codec import Payload
+from creamas_sc.wire.connection import Connection
+from creamas_sc.wire.endpoint import locate
+from creamas_sc.wire.streams import TrioLoop
 
-__all__ = ["Answer", "Managers", "at_once"]
+__all__ = ["Answer", "Managers"]
 
 T = TypeVar("T")
 
 # What came of a call.
 Answer = Payload | Exception
-
-
-async def at_once(slaves: Sequence[Slave], work: Callable[[Slave], Awaitable[T]]) -> list[T]:
-    """Do ``work`` for all slaves at once; the first error cancels the rest."""
-    try:
-        return await create_tasks(work, slaves, flatten=False)
-    except AgentErrors:
-        raise
-    except ExceptionGroup as group:
-        raise first_error(group.exceptions) from None
 
 
 class Managers:
@@ -79,19 +74,56 @@ class Managers:
         """
         take = answered or self.decoded
         payload = self._net.codec.encode((args, dict(kwargs or {})))
-        addresses = [slave.address for slave in slaves]
-        if not self._net.can_send(addresses) or any(map(self._expects, slaves)):
+        links = [self._net.link(slave.address) for slave in slaves]
+        ready = [link for link in links if link is not None and link.drained]
+        if len(ready) < len(slaves) or any(map(self._expects, slaves)):
             # A task each, so that none waits for what another has to wait for first.
             return await at_once(
-                slaves, lambda slave: self._send(slave, method, payload, take, last_seconds)
+                lambda slave: self._send(slave, method, payload, take, last_seconds), slaves
             )
-        results: list[Any] = [None] * len(slaves)
+        return await self._send_all(slaves, ready, method, payload, take, last_seconds)
 
-        def note(position: int, answer: Answer) -> None:
-            results[position] = take(slaves[position], answer)
+    async def _send_all(
+        self,
+        slaves: Sequence[Slave],
+        links: Sequence[Connection],
+        method: str,
+        payload: Payload,
+        answered: Callable[[Slave, Answer], T],
+        last_seconds: float | None,
+    ) -> list[T]:
+        """Call all within this task; nothing is to be waited for before they are sent."""
+        timeout = self._net.call_timeout() if last_seconds is None else last_seconds
+        confirm = ACKNOWLEDGE_SECONDS if last_seconds is None else 0
+        results: dict[Slave, T] = {}
+        async with Calls(TrioLoop(), timeout, confirm) as calls:
+            left: dict[Slave, Call] = {}
+            for slave, link in zip(slaves, links, strict=True):
+                number = locate(slave.address)[1]
+                left[slave] = await calls.start(link, number, method, payload)
 
-        await self._net.send_all(addresses, method, payload, note, last_seconds=last_seconds)
-        return results
+            async def take(slave: Slave) -> None:
+                call = left.pop(slave)
+                answer: Answer
+                try:
+                    answer = await calls.answer(call)
+                except ConnectionLost as error:
+                    answer = await self._net.explain(slave.address, error)
+                except Exception as error:  # the callback's to judge
+                    answer = error
+                results[slave] = answered(slave, answer)
+
+            while left:
+                await calls.wait()
+                failed = []
+                for slave, call in [(slave, call) for slave, call in left.items() if call.ended]:
+                    if call.succeeded:
+                        await take(slave)
+                    else:
+                        failed.append(slave)
+                if failed:  # at once, as to explain a loss may take a while
+                    await at_once(take, failed)
+        return [results[slave] for slave in slaves]
 
     async def _send(
         self,

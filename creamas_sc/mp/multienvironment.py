@@ -30,7 +30,7 @@ from creamas_sc.errors import (
 from creamas_sc.home import Home, at_home, is_ctrl_c, own_home, sync_or_coro
 from creamas_sc.identity import Membership, membership
 from creamas_sc.loading import end_script_load, portable_name
-from creamas_sc.mp.asking import Managers, at_once
+from creamas_sc.mp.asking import Managers
 from creamas_sc.mp.managers import SPAWN_INDEX
 from creamas_sc.mp.records import Records
 from creamas_sc.mp.restarter import Restarter
@@ -40,7 +40,7 @@ from creamas_sc.mp.timeouts import base_timeout, call_timeout
 from creamas_sc.policy import Mode, RestartPolicy
 from creamas_sc.receipt import Receipt, Restart
 from creamas_sc.rpc import Proxy
-from creamas_sc.util import get_manager
+from creamas_sc.util import at_once, get_manager
 
 __all__ = ["MultiEnvironment"]
 
@@ -268,7 +268,7 @@ class MultiEnvironment:
         check_seconds(timeout, endless=False)
         slaves = self._need_slaves("wait_slaves")
         with trio.move_on_after(timeout):
-            await at_once(slaves, lambda slave: self._wait_slave(slave, check_ready))
+            await at_once(lambda slave: self._wait_slave(slave, check_ready), slaves)
             return True
         self._log(logging.DEBUG, "Timeout while waiting for the slaves.")
         return False
@@ -319,7 +319,7 @@ class MultiEnvironment:
         check_seconds(timeout)
         slaves = self._need_slaves("set_host_managers")
         self._need_manager()
-        return await at_once(slaves, lambda slave: self.set_host_manager(slave.address, timeout))
+        return await at_once(lambda slave: self.set_host_manager(slave.address, timeout), slaves)
 
     # ---- agents
 
@@ -502,7 +502,7 @@ class MultiEnvironment:
             self._records.note_connections(slave.address, part)
             return made
 
-        made = await at_once(slaves, create)
+        made = await at_once(create, slaves)
         return list(chain.from_iterable(made))
 
     def get_connections(self, data: bool = True, as_coro: bool = False) -> Any:
@@ -586,7 +586,7 @@ class MultiEnvironment:
         """After a step, of slaves whose environments offer them."""
         offering = [slave for slave in slaves if self._records.offers_checkpoint(slave.address)]
         if offering:
-            await at_once(offering, lambda s: self._records.take_checkpoint(s.address))
+            await at_once(lambda s: self._records.take_checkpoint(s.address), offering)
 
     def _note_restart(self, restart: Restart) -> None:
         self._restarts.append(restart)

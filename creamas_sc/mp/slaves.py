@@ -28,7 +28,7 @@ from creamas_sc.mp.restarter import Restarter
 from creamas_sc.receipt import SlaveReceipt
 from creamas_sc.specs import SLAVE_ENTRY, SlaveSpec, actor_order, changed, pack, unpack
 from creamas_sc.supervision import Supervisor, Told, supervisor_factory
-from creamas_sc.util import create_tasks
+from creamas_sc.util import at_once
 from creamas_sc.wire.endpoint import base_url, split_address
 
 __all__ = ["Slave", "Slaves"]
@@ -45,7 +45,7 @@ _UNKNOWN_EXIT: Told = {"exit_code": None, "signal": None, "error": None}
 log = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(eq=False)  # one is itself, whatever becomes of it
 class Slave:
     """One slave, running, gone, or running again.
 
@@ -275,10 +275,7 @@ class Slaves:
     async def _connect_all(
         self, slaves: Sequence[Slave], connect: Callable[[Slave], Awaitable[object]]
     ) -> None:
-        try:
-            await create_tasks(lambda slave: self._connect(slave, connect), slaves)
-        except ExceptionGroup as group:  # several at the same moment: the first will do
-            raise group.exceptions[0] from None
+        await at_once(lambda slave: self._connect(slave, connect), slaves)
 
     async def _connect(self, slave: Slave, connect: Callable[[Slave], Awaitable[object]]) -> None:
         try:
