@@ -11,10 +11,12 @@ import anyio
 import anyio.lowlevel
 import pytest
 import trio
+import trio.testing
 
 from creamas_sc import rpc, util
-from creamas_sc.errors import AgentError, AgentErrors
+from creamas_sc.errors import AgentError, AgentErrors, agent_errors
 from creamas_sc.home import own_home
+from creamas_sc.util import at_once
 
 
 @pytest.fixture(params=["trio", "asyncio"])
@@ -326,3 +328,31 @@ def test_sanitize_agent_name(name: str, sanitized: str) -> None:
 
 def test_expose_is_here_too() -> None:
     assert util.expose is rpc.expose
+
+
+async def test_errors_of_one_moment_are_noted_on_the_first() -> None:
+    gate = trio.Event()
+
+    async def fail(text: str) -> None:
+        if text == "neither":
+            await trio.testing.wait_all_tasks_blocked()
+            gate.set()
+        await gate.wait()
+        if text != "neither":
+            raise ValueError(text)
+
+    with pytest.raises(ValueError, match=r"one|two") as caught:
+        await at_once(fail, ["one", "two", "neither"])
+    told = {str(caught.value), *caught.value.__notes__}
+    assert told in ({"one", "and ValueError: two"}, {"two", "and ValueError: one"})
+
+
+async def test_the_errors_of_agents_are_no_several_errors() -> None:
+    told = agent_errors("failed", {"tcp://h:1/1": ValueError("its own")}, [])
+
+    async def fail(_: int) -> None:
+        raise told
+
+    with pytest.raises(AgentErrors) as caught:
+        await at_once(fail, [1])
+    assert caught.value is told
