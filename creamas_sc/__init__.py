@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from creamas_sc import early
-from creamas_sc.errors import explain_import
+from creamas_sc.installation import explain_import
 
 if TYPE_CHECKING:
     from creamas_sc.core.agent import CreativeAgent

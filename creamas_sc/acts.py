@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import trio
 
 from creamas_sc.home import is_ctrl_c
+from creamas_sc.nurseries import is_cancellation, open_unwrapping_nursery
 from creamas_sc.wire.waiting import watch
 
 __all__ = ["UNLIMITED", "StepLimit", "Unfinished", "run_acts", "step_limit"]
@@ -68,7 +69,7 @@ async def run_acts(
         real Ctrl-C pass through.
     """
     step = _Step(agents, act)
-    async with trio.open_nursery() as nursery:
+    async with open_unwrapping_nursery() as nursery:
         nursery.cancel_scope.deadline = step_limit.get().deadline
         await step.work(nursery)
     if nursery.cancel_scope.cancelled_caught:
@@ -146,10 +147,10 @@ class _Worker:
                     value = agent.act() if act is None else act(agent)
                     if type(value) is CoroutineType or isawaitable(value):
                         value = await value
-                except trio.Cancelled:
-                    self._fail(Unfinished())
-                    raise
                 except BaseException as error:  # user code may raise anything, SystemExit included
+                    if is_cancellation(error):
+                        self._fail(Unfinished())
+                        raise
                     if is_ctrl_c(error):
                         raise
                     self._fail(error)

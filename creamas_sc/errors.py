@@ -50,19 +50,6 @@ __all__ = [
 ]
 
 
-HOW_TO_INSTALL = (
-    "with Python 3.11 or 3.12, pip install uv '/path/to/creamas-sc[supervisor]', then python -m uv "
-    "pip install --no-deps tractor==0.1.0a5"
-)
-
-
-def explain_import(error: ModuleNotFoundError) -> ImportError:
-    """The error of an import, which says what to install where trio is what is missing."""
-    if error.name != "trio":
-        return error
-    return ImportError(f"environments need trio, which this Python lacks: {HOW_TO_INSTALL}")
-
-
 class CreamasError(Exception):
     """Base of all errors raised on purpose.
 
@@ -263,7 +250,8 @@ class AgentError(CreamasError):
     @classmethod
     def from_exception(cls, address: str, error: BaseException) -> AgentError:
         """Describe ``error``, raised by the code of the agent at ``address``."""
-        kind = type(error)
+        cause = unwrapped(error)
+        kind = type(cause)
         name = kind.__qualname__
         if kind.__module__ != "builtins":
             name = f"{kind.__module__}.{name}"
@@ -271,11 +259,23 @@ class AgentError(CreamasError):
         told = cls(
             address=address,
             type_name=name,
-            message=_words(error) + _asyncio_hint(error),
+            message=_words(cause) + _asyncio_hint(cause),
             traceback_text=text,
         )
         told.__cause__ = error
         return told
+
+
+def unwrapped(error: BaseException) -> BaseException:
+    """``error``, or the only error of the group that it is: nurseries wrap a single error too."""
+    while isinstance(error, BaseExceptionGroup) and type(error) in (
+        ExceptionGroup,
+        BaseExceptionGroup,
+    ):
+        if len(error.exceptions) > 1:
+            break
+        error = error.exceptions[0]
+    return error
 
 
 def _words(error: BaseException) -> str:

@@ -28,6 +28,7 @@ import trio
 
 from creamas_sc.endings import end_well
 from creamas_sc.loading import end_script_load
+from creamas_sc.nurseries import is_cancellation, open_unwrapping_nursery
 
 __all__ = ["Home", "at_home", "current_home", "portal_home", "run_coroutine"]
 
@@ -63,10 +64,10 @@ class _Job:
                 self.scope.deadline = trio.current_time() + self.seconds
                 self.future.set_result(await self.function(*self.args))
                 return
-        except trio.Cancelled:
-            self.future.set_exception(RuntimeError("the home loop was closed under this call"))
-            raise
         except BaseException as error:  # the caller's to handle, KeyboardInterrupt included
+            if is_cancellation(error):
+                self.future.set_exception(RuntimeError("the home loop was closed under this call"))
+                raise
             self.future.set_exception(error)
             return
         self.future.set_exception(RuntimeError("the call was cancelled"))
@@ -208,6 +209,8 @@ def is_ctrl_c(error: BaseException) -> bool:
 
     Only a script's main thread gets one; slaves ignore the signal.
     """
+    if isinstance(error, BaseExceptionGroup):  # out of a nursery of the user's
+        return any(map(is_ctrl_c, error.exceptions))
     return (
         isinstance(error, KeyboardInterrupt)
         and threading.current_thread() is threading.main_thread()
@@ -359,7 +362,7 @@ class own_home:
 
     async def __aenter__(self) -> Home:
         end_well()
-        self._nurseries = trio.open_nursery()
+        self._nurseries = open_unwrapping_nursery()
         self._home = Home(await self._nurseries.__aenter__())
         self._token = _around.set(self._home)
         _own_homes.add(self._home)

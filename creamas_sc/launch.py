@@ -20,8 +20,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from creamas_sc.errors import HOW_TO_INSTALL, CreamasError, StartError
+from creamas_sc.errors import CreamasError, StartError
 from creamas_sc.identity import runtime_folder
+from creamas_sc.installation import how_to_install, missing_packages
 
 __all__ = ["PRELOADED_FOR_HOSTS", "Launched", "launch", "start_early"]
 
@@ -156,10 +157,10 @@ def _supervisor_package() -> Path:
     """
     if sys.platform != "linux":
         raise StartError("slaves need Linux, which this system is not")
-    missing = [name for name in ("tractor", "trio", "supervisor") if find_spec(name) is None]
+    missing = missing_packages()
     if missing:
         raise StartError(
-            f"slaves need {', '.join(missing)}, which this Python lacks: {HOW_TO_INSTALL}"
+            f"slaves need {', '.join(missing)}, which this Python lacks: {how_to_install()}"
         )
     spec = find_spec("supervisor.keeper")
     if spec is None or spec.origin is None:

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import trio
 
+from creamas_sc.errors import unwrapped
+from creamas_sc.nurseries import split_cancellation
 from supervisor import records
 from supervisor.wording import TRACEBACK_LENGTH, describe, shorten
 
@@ -102,7 +104,7 @@ async def live(order: dict[str, Any], link: Link) -> dict[str, Any]:
                 raise TypeError(f"{order['entry']} returned {type(payload).__name__}, not bytes")
             nursery.cancel_scope.cancel()
     except BaseException as error:  # the border of user code; cancellation goes on below
-        cancelled, failure = _split(error)
+        cancelled, failure = split_cancellation(error)
         if failure is None:
             raise
         if cancelled is not None:
@@ -139,18 +141,7 @@ def _load(name: str) -> Entry:
     return entry  # type: ignore[no-any-return]
 
 
-def _split(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """Part cancellation from failure; they come mixed where both struck one nursery."""
-    if isinstance(error, trio.Cancelled):
-        return error, None
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)
-    return None, error
-
-
 def _tell(error: BaseException) -> dict[str, Any]:
-    # One error that a nursery wrapped is told bare.
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
+    error = unwrapped(error)
     lines = "".join(traceback.format_exception(error))
     return {"failed": describe(error), "traceback": shorten(lines, TRACEBACK_LENGTH)}

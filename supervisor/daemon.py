@@ -25,6 +25,7 @@ import trio
 from creamas_sc.errors import ConnectionLost, CreamasError, StartError
 from creamas_sc.identity import daemon_socket
 from creamas_sc.launch import PRELOADED_FOR_HOSTS
+from creamas_sc.nurseries import open_unwrapping_nursery
 from creamas_sc.process_log import close_log, open_log
 from creamas_sc.supervision import PrivateSupervisor
 from supervisor import kernel
@@ -120,7 +121,7 @@ class _Owner:
 
     async def run(self, announce: Callable[[Path], None]) -> int:
         """Start the tree, have it listen, and see it to its end; the exit code."""
-        async with trio.open_nursery() as nursery:
+        async with open_unwrapping_nursery() as nursery:
             with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
                 await nursery.start(self._supervisor.run)
                 nursery.start_soon(self._mind_signals, signals)

@@ -24,7 +24,7 @@ CODEC = Codec()
 class Piped(ByteStream):
     """What anyio makes of a stream, over one of trio's in memory."""
 
-    def __init__(self, stream: trio.StapledStream) -> None:
+    def __init__(self, stream: trio.StapledStream[Any, Any]) -> None:
         self._stream = stream
 
     async def receive(self, max_bytes: int = 65536) -> bytes:

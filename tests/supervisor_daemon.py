@@ -20,6 +20,7 @@ import trio
 
 from creamas_sc.errors import HandshakeError
 from creamas_sc.identity import daemon_socket, user_membership
+from creamas_sc.nurseries import open_unwrapping_nursery
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.connection import Connection
 from creamas_sc.wire.frames import FrameReader
@@ -171,7 +172,7 @@ async def connected(path: Path) -> AsyncIterator[Client]:
     try:
         reader = await shake_hands(stream)
         connection = Connection(stream, reader=reader)
-        async with trio.open_nursery() as nursery:
+        async with open_unwrapping_nursery() as nursery:
             nursery.start_soon(connection.run)
             yield Client(connection)
             await connection.aclose()

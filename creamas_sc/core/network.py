@@ -28,6 +28,7 @@ from creamas_sc.errors import (
 from creamas_sc.home import Home, is_ctrl_c
 from creamas_sc.identity import Membership
 from creamas_sc.loading import class_name
+from creamas_sc.nurseries import is_cancellation
 from creamas_sc.rpc import Proxy, exposed_method, start_call, to_await
 from creamas_sc.serializers import follow
 from creamas_sc.wire.blame import is_call
@@ -230,9 +231,9 @@ class Network:
             value = start_call(exposed_method(agent, name), args, kwargs)
             if to_await(value):
                 value = await value
-        except trio.Cancelled:
-            raise
         except BaseException as error:
+            if is_cancellation(error):
+                raise
             raise _told(address, error) from error
         return self._through_codec(value, f"the reply of {name}") if self._check_local else value
 
@@ -309,9 +310,9 @@ class Network:
         except StepOverran as error:
             late = error.addresses
             raise self._encodable(error.failures, error.results, late) from None
-        except trio.Cancelled:
-            raise
         except BaseException as error:
+            if is_cancellation(error):
+                raise
             raise _told(agent.addr, error) from error
         return self._encode_reply(agent, method, result)
 

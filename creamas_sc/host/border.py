@@ -17,6 +17,7 @@ from creamas_sc.errors import (
     CallRefused,
     CreamasError,
 )
+from creamas_sc.nurseries import split_cancellation
 
 __all__ = ["border", "in_words"]
 
@@ -53,20 +54,12 @@ def border(address: str, *, within_user_code: bool = False) -> Iterator[None]:
     except CreamasError:
         raise
     except BaseException as error:  # user code may raise anything, SystemExit included
-        cancelled = _cancellation(error)
+        cancelled, failure = split_cancellation(error)
         if cancelled is not None:
+            if failure is not None:
+                log.error("an error of a call that was cancelled", exc_info=failure)
             raise cancelled from None
         raise _told(address, error, within_user_code or _is_the_users(error)) from error
-
-
-def _cancellation(error: BaseException) -> BaseException | None:
-    """What of ``error`` is trio's cancellation, which must go on; they come mixed."""
-    if not isinstance(error, BaseExceptionGroup):
-        return None
-    cancelled, rest = error.split(trio.Cancelled)
-    if cancelled is not None and rest is not None:
-        log.error("an error of a call that was cancelled", exc_info=rest)
-    return cancelled
 
 
 def _told(address: str, error: BaseException, users: bool) -> CreamasError:

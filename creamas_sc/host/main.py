@@ -24,6 +24,7 @@ from creamas_sc.host.simulation import HostedSimulation
 from creamas_sc.loading import class_name, load_class
 from creamas_sc.mp import MultiEnvironment
 from creamas_sc.mp.managers import Manager
+from creamas_sc.nurseries import open_unwrapping_nursery
 from creamas_sc.policy import RestartPolicy
 from creamas_sc.process_log import open_actor_log
 from creamas_sc.slave import Control, name_process, seed_process
@@ -66,7 +67,7 @@ async def main(spec: bytes, control: Control) -> bytes:
         if first is None or first.kind != CONTROL:
             raise StartError(f"the host of {told.name} was given no line to its supervisor")
         line = HostLine(first.sock)
-        async with trio.open_nursery() as nursery:
+        async with open_unwrapping_nursery() as nursery:
             nursery.start_soon(line.run)
             try:
                 return await _run(told, control, line, handovers)
@@ -78,7 +79,7 @@ async def main(spec: bytes, control: Control) -> bytes:
 async def _run(
     told: HostSpec, control: Control, line: HostLine, handovers: trio.socket.SocketType
 ) -> bytes:
-    async with own_home(), trio.open_nursery() as nursery:
+    async with own_home(), open_unwrapping_nursery() as nursery:
         menv = _make(told, line)
         simulation = HostedSimulation(menv, told.name, nursery)
         line.describe = simulation.describe

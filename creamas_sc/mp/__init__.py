@@ -1,6 +1,6 @@
 """Simulations over several processes: multi-environments, their managers, single containers."""
 
-from creamas_sc.errors import explain_import
+from creamas_sc.installation import explain_import
 
 try:
     from creamas_sc.mp.containers import (

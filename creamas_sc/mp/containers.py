@@ -192,10 +192,11 @@ class Containers(list[Container]):
     async def _stop(self, timeout: float) -> Receipt:
         with trio.CancelScope(shield=True):
             try:
-                return Receipt(await self._slaves.stop(timeout, None))
+                receipt = Receipt(await self._slaves.stop(timeout, None))
             finally:
                 await self._slaves.aclose()
                 self._home.closers.pop(id(self), None)
+        return receipt
 
     def __enter__(self) -> Self:
         return self

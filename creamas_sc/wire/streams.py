@@ -63,7 +63,7 @@ class TrioLoop:
         Trio makes three calls for each of the dozen scopes around an agent's act; this is its
         algorithm, on its private names, and tests compare the two.
         """
-        status: Any = trio.lowlevel.current_task()._cancel_status  # type: ignore[attr-defined]
+        status: Any = trio.lowlevel.current_task()._cancel_status
         if status.effectively_cancelled:
             return -math.inf
         deadline = math.inf

@@ -5,7 +5,6 @@ from __future__ import annotations
 from enum import IntEnum
 
 from creamas_sc.errors import (
-    HOW_TO_INSTALL,
     AgentErrors,
     ConnectionLost,
     CreamasError,
@@ -14,6 +13,7 @@ from creamas_sc.errors import (
     HostLost,
     SlaveLost,
 )
+from creamas_sc.installation import how_to_install
 
 __all__ = ["BY_FORCE", "EXIT_CODES", "Exit", "Failure", "Terminated", "explain"]
 
@@ -80,7 +80,7 @@ def explain(error: Exception) -> tuple[Exit, str]:
         raise error
     text = str(error)
     if isinstance(error, ModuleNotFoundError):
-        text = f"this needs {error.name}, which this Python lacks: {HOW_TO_INSTALL}"
+        text = f"this needs {error.name}, which this Python lacks: {how_to_install()}"
     if isinstance(error, AgentErrors):
         text = f"{error.message}: {next(iter(error.failures.values()), '')}"
     code = next((code for kinds, code in _CODES if isinstance(error, kinds)), Exit.FAILED)

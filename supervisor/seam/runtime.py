@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 import sys
-import types
-import warnings
 from collections.abc import Iterable, Mapping
+from importlib.machinery import PathFinder
+from types import ModuleType
 from typing import Any
+
+from creamas_sc.installation import CARRIED, how_to_install
+from supervisor.seam import shims
 
 WRITTEN_FOR = "0.1.0a5"
 
@@ -24,6 +28,7 @@ PRIVATE_NAMES = {
     "tractor._actor:Actor._serve_forever": "replaced: no port is opened",
     "tractor._actor:Actor.accept_addr": "replaced: there is no address",
     "tractor._actor:Actor._do_handshake": "part of what _stream_handler does",
+    "tractor._actor:Actor._service_n": "the nursery that serves our end",
     "tractor._actor:get_arbiter": "replaced: there is no registry",
     "tractor._mp_fixup_main:_mp_figure_out_main": "replaced: a child never runs our __main__",
     "tractor._root:_connect_chan": "replaced: no other root is looked for",
@@ -34,13 +39,20 @@ PRIVATE_NAMES = {
     "tractor._portal:Portal.cancel_actor": "the second step of a stop",
     "tractor._streaming:Context._cancel_called": "tells a context that its end is expected",
     "tractor._state:current_actor": "the root, whose tables new_proc fills",
+    **{f"tractor.{m}:is_multi_cancelled": "replaced: see shims" for m in shims.PATCHED},
 }
 
 # The same for attributes that their class's ``__init__`` sets.
 PRIVATE_ATTRIBUTES = {
-    "tractor._actor:Actor": ("_peers", "_peer_connected", "_contexts", "_spawn_method"),
+    "tractor._actor:Actor": (
+        "_peers",
+        "_peer_connected",
+        "_contexts",
+        "_spawn_method",
+        "_arb_addr",
+    ),
     "tractor._supervise:ActorNursery": ("_children", "_join_procs"),
-    "tractor._ipc:Channel": ("_destaddr",),
+    "tractor._ipc:Channel": ("_destaddr", "msgstream"),
 }
 
 
@@ -75,32 +87,26 @@ def _find(name: str) -> object:
 
 
 def _missing(name: str) -> SeamError:
-    from importlib.metadata import version  # costs 20 ms, and is for this message only
-
-    found = version("tractor")
-    return SeamError(f"tractor {found} has no {name}; the supervisor needs tractor {WRITTEN_FOR}")
+    return SeamError(f"this tractor has no {name}: the supervisor needs tractor {WRITTEN_FOR}")
 
 
-def _import_tractor() -> types.ModuleType:
-    # tractor 0.1.0a5 uses trio.MultiError, which trio 0.23 is the last to have.
-    warnings.filterwarnings("ignore", r"(trio\.)?MultiError", FutureWarning)
-    # Imported by tractor and never used here: a debugger that patches pdb, and all of asyncio.
-    debugger = types.ModuleType("pdbpp")
-    debugger.DefaultConfig = debugger.Pdb = object  # type: ignore[attr-defined]
-    guest = types.ModuleType("tractor.to_asyncio")
-    guest.run_as_asyncio_guest = None  # type: ignore[attr-defined]
-    stubs = {stub.__name__: stub for stub in (debugger, guest)}
-    real = {name: sys.modules[name] for name in stubs if name in sys.modules}
-    sys.modules.update(stubs)
-    try:
-        module = importlib.import_module("tractor")
-    finally:
-        for name in stubs:
-            del sys.modules[name]
-        sys.modules.update(real)
+def import_tractor() -> ModuleType:
+    """Import the tractor that this installation carries, whatever else lies on the path.
+
+    Raises:
+        SeamError: It carries none; the message says what to do.
+    """
+    carried = importlib.util.find_spec(CARRIED)
+    spec = carried and PathFinder.find_spec("tractor", carried.submodule_search_locations)
+    if spec is None or spec.loader is None:
+        raise SeamError(f"this installation lacks tractor: {how_to_install()}")
+    module = sys.modules["tractor"] = importlib.util.module_from_spec(spec)
+    with shims.stand_ins():
+        spec.loader.exec_module(module)
+    shims.patch(module)
     logging.getLogger("tractor").setLevel(QUIET)
     return module
 
 
-tractor = _import_tractor()
+tractor: Any = import_tractor()
 check_names(PRIVATE_NAMES, PRIVATE_ATTRIBUTES)

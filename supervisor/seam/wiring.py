@@ -13,6 +13,7 @@ import trio
 from supervisor.bounds import CANCEL_SECONDS, KILL_SECONDS, LAST_WORDS_SECONDS, TERM_SECONDS
 from supervisor.processes import Process
 from supervisor.seam.runtime import tractor
+from supervisor.seam.shims import EventWithTruth
 
 # What stands where tractor wants a host and port.
 NO_ADDRESS = ("nowhere", 0)
@@ -111,7 +112,7 @@ async def _new_proc(
     root = tractor._state.current_actor()
     uid = subactor.uid
     # Before the fork: a fast child would shake hands before anybody waits for it.
-    connected = root._peer_connected[uid] = trio.Event()
+    root._peer_connected[uid] = EventWithTruth(connected := trio.Event())
     handled = trio.Event()
     process, stream = await _fork(name, uid, root)
     root._service_n.start_soon(_handle, root, stream, handled)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,11 +23,6 @@ def command(script: Path, *args: str) -> list[str]:
 def environ() -> dict[str, str]:
     """The environment of a script that finds this project."""
     return {**os.environ, "PYTHONPATH": str(ROOT)}
-
-
-def find_uv() -> str | None:
-    """Where uv is: `uv run` tells its own path, which is not always on PATH."""
-    return os.environ.get("UV") or shutil.which("uv")
 
 
 def run(

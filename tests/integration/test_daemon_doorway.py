@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import resource
@@ -350,8 +351,9 @@ async def test_a_host_without_descriptors_loses_that_client_alone(
 ) -> None:
     pid = (await client.call("inspect", "good"))["pid"]
     limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    there = len(os.listdir(f"/proc/{pid}/fd"))
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (there, limits[1]))
+    taken = set(map(int, os.listdir(f"/proc/{pid}/fd")))
+    lowest_free = next(number for number in itertools.count() if number not in taken)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
     try:
         async with connected(daemon.socket) as other:
             with pytest.raises(CreamasError):

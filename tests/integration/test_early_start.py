@@ -122,7 +122,8 @@ def test_the_environment_comes_with_the_slaves(
         "import os, creamas_sc",
         "import os\nfrom creamas_sc import Environment",
         "import os, helper",
-        "import os, sys\nsys.modules['tractor'] = None\nfrom creamas_sc import MultiEnvironment",
+        "import os, sys\nsys.modules['creamas_sc_carried'] = None\n"
+        "from creamas_sc import MultiEnvironment",
     ],
     ids=["package", "other-names", "in-a-module", "no-tractor"],
 )

@@ -1,4 +1,4 @@
-"""The built wheel in an empty environment outside the clone, installed by the README's lines."""
+"""The built wheel in empty environments outside the clone, installed by the README's line."""
 
 from __future__ import annotations
 
@@ -8,40 +8,68 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.integration.scripts import find_uv
+from tests.pythons import find_uv
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "quickstart.py"
 
+Environment = Callable[..., Path]
+
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of a user's own, with an environment that has pip and nothing else."""
-    if sys.version_info >= (3, 13):
-        pytest.skip("the README's lines are for Python 3.11 and 3.12: tractor needs one of them")
+    """A folder of a user's own, with a script."""
     folder = tmp_path_factory.mktemp("outside")
-    _run(_uv(), "venv", "--seed", "--python", sys.executable, folder / "venv", cwd=folder)
-    _require_index(folder)
+    shutil.copy(EXAMPLE, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def installed(outside: Path) -> Path:
-    """The Python of that environment after the README's lines, the wheel for the name."""
+def environment(outside: Path) -> Environment:
+    """Makes a virtual environment of a name, with pip and nothing else; its Python."""
+
+    def make(name: str, *options: str) -> Path:
+        _run(_uv(), "venv", *options, "--python", sys.executable, outside / name, cwd=outside)
+        return outside / name / "bin" / "python"
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def wheel(outside: Path, environment: Environment) -> Path:
+    """What is built of the clone."""
+    _require_index(environment("probe", "--seed"), outside)
     _run(_uv(), "build", "--wheel", "--out-dir", outside / "dist", ROOT, cwd=outside)
-    (wheel,) = (outside / "dist").glob("*.whl")
-    for line in _install_lines():
-        command = shlex.split(line.replace("/path/to/clone", str(wheel)))
-        _run(outside / "venv" / "bin" / command[0], *command[1:], cwd=outside)
-    return outside / "venv" / "bin" / "python"
+    (built,) = (outside / "dist").glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(outside: Path, environment: Environment, wheel: Path) -> Path:
+    """The Python of an environment after the README's line, the wheel for the clone."""
+    python = environment("venv", "--seed")
+    command = shlex.split(_install_line().replace("/path/to/clone", str(wheel)))
+    _run(python.with_name(command[0]), *command[1:], cwd=outside)
+    return python
 
 
 def test_pip_finds_nothing_to_mend(installed: Path, outside: Path) -> None:
     assert "No broken requirements" in _run(installed, "-m", "pip", "check", cwd=outside)
+
+
+def test_tractor_is_carried_whole_and_installs_nothing_else(installed: Path, outside: Path) -> None:
+    names = _run(installed, "-m", "pip", "list", "--format", "freeze", cwd=outside).lower()
+    unneeded = ("tractor", "async", "colorlog", "pdbpp", "trio-typing", "trio_typing", "wrapt")
+    assert [name for name in unneeded if name in names] == []
+    (carried,) = installed.parents[1].glob("lib/*/site-packages/creamas_sc_carried")
+    assert [path.name for path in carried.iterdir()] == ["tractor"]
+    assert "AFFERO" in (carried / "tractor" / "LICENSE").read_text(encoding="utf-8")
+    assert len(list(carried.rglob("*.py"))) == 27
 
 
 def test_both_packages_come_from_the_wheel(installed: Path, outside: Path) -> None:
@@ -62,15 +90,31 @@ print(importlib.metadata.version("creamas-sc"), importlib.util.find_spec("tests"
 
 
 def test_the_quickstart_runs(installed: Path, outside: Path) -> None:
-    shutil.copy(EXAMPLE, outside)
     assert "of 30 numbers were published" in _run(installed, "quickstart.py", cwd=outside)
 
 
-def _install_lines() -> list[str]:
+@pytest.mark.parametrize("installer", ["pip", "uv"])
+def test_what_a_client_alone_prints_completes_it(
+    installer: str, wheel: Path, outside: Path, environment: Environment
+) -> None:
+    python = environment(f"client-{installer}", *["--seed"] * (installer == "pip"))
+    _run(_uv(), "pip", "install", "--python", python, wheel, cwd=outside)
+    script = _fail(python, "quickstart.py", cwd=outside)
+    command_line = _fail(python.with_name("creamas-supervisor"), "start", cwd=outside)
+    said = r"which this Python lacks: (.+)$"
+    from_script, from_command = (re.search(said, text) for text in (script, command_line))
+    assert from_script is not None
+    assert from_command is not None
+    assert from_script[1] == from_command[1]
+    assert ("uv pip" in from_script[1]) == (installer == "uv")
+    _run("sh", "-c", from_script[1], cwd=outside)
+    assert "of 30 numbers were published" in _run(python, "quickstart.py", cwd=outside)
+
+
+def _install_line() -> str:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^(?:python -m uv )?pip install .*$", readme, re.MULTILINE)
-    assert len(lines) == 2, lines
-    return lines
+    (line,) = re.findall(r"^pip install .*\[supervisor\].*$", readme, re.MULTILINE)
+    return str(line)
 
 
 def _uv() -> str:
@@ -79,8 +123,8 @@ def _uv() -> str:
     return uv
 
 
-def _require_index(folder: Path) -> None:
-    pip = [str(folder / "venv" / "bin" / "pip"), "download", "--no-deps", "sniffio"]
+def _require_index(python: Path, folder: Path) -> None:
+    pip = [str(python), "-m", "pip", "download", "--no-deps", "sniffio"]
     told = subprocess.run(pip, cwd=folder, env=_environ(), capture_output=True, text=True)
     if told.returncode != 0 and "CI" not in os.environ:
         pytest.skip(f"no package index can be reached: {told.stderr.strip().splitlines()[-1]}")
@@ -89,11 +133,13 @@ def _require_index(folder: Path) -> None:
 def _environ() -> dict[str, str]:
     """The environment without what leads back to the clone and its virtual environment."""
     ours = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "UV_INTERNAL__")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    environ["PATH"] = os.pathsep.join([str(Path(_uv()).parent), environ["PATH"]])
+    return environ
 
 
-def _run(*command: str | Path, cwd: Path) -> str:
-    told = subprocess.run(
+def _finish(command: tuple[str | Path, ...], cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
         env=_environ(),
@@ -102,5 +148,16 @@ def _run(*command: str | Path, cwd: Path) -> str:
         text=True,
         timeout=120,
     )
+
+
+def _run(*command: str | Path, cwd: Path) -> str:
+    told = _finish(command, cwd)
     assert told.returncode == 0, f"{command}: {told.stdout}\n{told.stderr}"
     return told.stdout
+
+
+def _fail(*command: str | Path, cwd: Path) -> str:
+    """The last line of what a command that exits with 1 says."""
+    told = _finish(command, cwd)
+    assert told.returncode == 1, f"{command}: {told.stdout}\n{told.stderr}"
+    return told.stderr.strip().splitlines()[-1]

@@ -215,6 +215,25 @@ async def test_an_act_may_open_a_nursery(autojump_clock: MockClock) -> None:
     assert await run_acts(range(10), act) == (list(range(10)), {})
 
 
+async def in_a_nursery(seconds: float, tasks: int) -> None:
+    async with trio.open_nursery() as nursery:
+        for _ in range(tasks):
+            nursery.start_soon(trio.sleep, seconds)
+        await trio.sleep(seconds)
+
+
+@pytest.mark.parametrize("tasks", [0, 1])
+async def test_cancellation_passes_a_nursery_of_the_users(
+    autojump_clock: MockClock, tasks: int
+) -> None:
+    with trio.move_on_after(1) as scope:
+        await run_acts(range(3), lambda agent: in_a_nursery(agent, tasks))
+    assert scope.cancelled_caught
+    with limited(1.5):
+        _, failures = await run_acts(range(3), lambda agent: in_a_nursery(agent, tasks))
+    assert {position: type(error) for position, error in failures.items()} == {2: acts.Unfinished}
+
+
 async def test_cancellation_passes(autojump_clock: MockClock) -> None:
     cancelled: list[int] = []
 

@@ -189,8 +189,9 @@ def test_without_a_package_it_says_what_to_install(missing: str, verb: str) -> N
         check=False,
     )
     assert (told.returncode, told.stdout) == (1, "")
-    line = f"creamas-supervisor: this needs {missing}, which this Python lacks: with Python"
+    line = f"creamas-supervisor: this needs {missing}, which this Python lacks: "
     assert told.stderr.startswith(line)
+    assert told.stderr.endswith("[supervisor]'\n")
     assert told.stderr.count("\n") == 1
 
 

@@ -35,10 +35,6 @@ from tests.agents import Counter, Echo, Raises, Stranger
 
 BOUND_SECONDS = 20
 
-# anyio 4.4 leaves the socket that it could not bind to the garbage collector.
-unbound_socket = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
-)
 ANY_PORT = ("localhost", 0)
 
 
@@ -118,7 +114,6 @@ def test_addresses(host: str) -> None:
     env.close()
 
 
-@unbound_socket
 async def test_a_taken_port_names_the_address() -> None:
     async with environments() as env:
         port = split_address(env.base_url + "0")[1]
@@ -126,7 +121,6 @@ async def test_a_taken_port_names_the_address() -> None:
             await Environment.create(("localhost", port), as_coro=True)
 
 
-@unbound_socket
 @pytest.mark.parametrize(
     "addr", [("no.such.host.invalid", 0), ("localhost", 1 << 20), ("localhost", -1)]
 )

@@ -176,7 +176,8 @@ async def test_agents_that_fail_stop_the_steps(autojump_clock: trio.testing.Mock
         (KeyError("odd"), f"KeyError in {ADDRESS}: 'odd'"),
         (SystemExit(3), f"SystemExit in {ADDRESS}: 3"),
         (KeyboardInterrupt(), f"KeyboardInterrupt in {ADDRESS}: "),
-        (ExceptionGroup("some", [ValueError("a")]), "ExceptionGroup"),
+        (ExceptionGroup("some", [ValueError("a")]), f"ValueError in {ADDRESS}: a"),
+        (ExceptionGroup("some", [ValueError(), KeyError()]), f"ExceptionGroup in {ADDRESS}: some"),
     ],
 )
 async def test_whatever_a_step_raises_stops_the_steps_and_nothing_else(

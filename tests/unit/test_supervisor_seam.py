@@ -1,20 +1,36 @@
-"""The seam knows the tractor it was written for, and says so where it meets another."""
+"""The seam knows the tractor it was written for, and stands in for what that misses."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
+import trio
 
-from supervisor.seam import runtime
+from supervisor.seam import runtime, shims
 from tests.supervisor_tree import ROOT
 
 
-def test_the_installed_tractor_has_every_private_name() -> None:
-    assert version("tractor") == runtime.WRITTEN_FOR
+def in_another_python(code: str, *options: str) -> str:
+    """What ``code``, run after the seam's imports, prints; of an error the last line."""
+    done = subprocess.run(
+        [sys.executable, *options, "-c", f"import sys\nfrom supervisor import seam\n{code}"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        cwd=ROOT,
+    )
+    return (done.stdout + done.stderr).strip().rpartition("\n")[2]
+
+
+# ---- private names
+
+
+def test_the_tractor_that_is_carried_has_every_private_name() -> None:
     runtime.check_names(runtime.PRIVATE_NAMES, runtime.PRIVATE_ATTRIBUTES)
 
 
@@ -25,7 +41,7 @@ def test_a_private_name_that_is_gone_is_named(name: str, monkeypatch: pytest.Mon
     where = sys.modules[module] if owner == module else runtime._find(_with_colon(owner, module))
     monkeypatch.delattr(where, attribute)
     with pytest.raises(
-        runtime.SeamError, match=rf"tractor .* has no {re.escape(name)}; .* needs tractor"
+        runtime.SeamError, match=rf"tractor has no {re.escape(name)}: .* needs tractor 0"
     ):
         runtime.check_names(runtime.PRIVATE_NAMES, {})
 
@@ -39,16 +55,113 @@ def test_an_attribute_that_is_gone_is_named() -> None:
         runtime.check_names([], {"tractor._actor:Actor": ["_peers", "_no_such"]})
 
 
-def test_importing_the_supervisor_warns_of_nothing_and_brings_no_numpy() -> None:
+# ---- the import
+
+
+def test_importing_the_supervisor_warns_of_nothing_and_brings_little() -> None:
     code = (
-        "import sys, supervisor.main; "
-        "assert not {'numpy', 'pdbpp'} & set(sys.modules), 'imported too much'"
+        "import supervisor.main, trio; "
+        "print({'numpy', 'pdbpp', 'asyncio', 'colorlog', 'tractor.to_asyncio'} & set(sys.modules), "
+        "sys.modules['trio'] is trio, hasattr(trio, 'MultiError'))"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        cwd=ROOT,
+    assert in_another_python(code, "-W", "error") == "set() True False"
+
+
+def test_another_tractor_on_the_path_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tractor.py").write_text("raise RuntimeError('the wrong one')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    code = "print(sys.modules['tractor'].__path__[0].endswith('creamas_sc_carried/tractor'))"
+    assert in_another_python(code) == "True"
+
+
+def test_an_installation_that_carries_no_tractor_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "creamas_sc_carried", None)
+    with pytest.raises(runtime.SeamError, match=r"lacks tractor: .*\[supervisor\]"):
+        runtime.import_tractor()
+
+
+# ---- what tractor cannot do without; once it can, the stand-in is to go
+
+# Imports tractor afresh, with the seam's stand-ins but one.
+AFRESH = """
+for name in [name for name in sys.modules if name.partition(".")[0] == "tractor"]:
+    del sys.modules[name]
+from supervisor.seam import runtime, shims
+{without}
+tractor = runtime.import_tractor()
+"""
+
+
+@pytest.mark.parametrize("module", ["async_generator", "trio_typing", "colorlog", "pdbpp"])
+def test_tractor_needs_the_module(module: str) -> None:
+    assert find_spec(module) is None, "it is not to be installed"
+    told = in_another_python(AFRESH.format(without=f"del shims.MODULES[{module!r}]"))
+    assert re.match(
+        rf"(ModuleNotFoundError: .*'{module}'|AssertionError: {module} is not ins)", told
     )
-    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_tractor_would_import_asyncio() -> None:
+    without = "del shims.MODULES['tractor.to_asyncio']"
+    told = in_another_python(AFRESH.format(without=without) + "print('asyncio' in sys.modules)")
+    assert told == "True"
+
+
+def test_tractor_needs_multi_error() -> None:
+    told = in_another_python(AFRESH.format(without="del shims.TRIO_NAMES['MultiError']"))
+    assert told.startswith("ImportError: cannot import name 'MultiError' from 'trio'")
+
+
+# tractor's own portal opens such a nursery around a stream, and expects what the stream raises.
+ONE_ERROR = """
+import trio
+async def main():
+    try:
+        async with tractor._portal.maybe_open_nursery():
+            raise trio.ClosedResourceError
+    except BaseException as error:
+        print(type(error).__name__)
+trio.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("without", "raised"),
+    [("", "ClosedResourceError"), ("del shims.TRIO_NAMES['open_nursery']", "ExceptionGroup")],
+)
+def test_tractor_needs_nurseries_that_do_not_wrap(without: str, raised: str) -> None:
+    assert in_another_python(AFRESH.format(without=without) + ONE_ERROR) == raised
+
+
+CANCELLED = """
+import trio
+error = BaseExceptionGroup("", [trio.Cancelled._create(source="unknown")])
+print(*(getattr(tractor, name).is_multi_cancelled(error) for name in shims.PATCHED))
+"""
+
+
+def test_tractor_tells_cancellation() -> None:
+    assert in_another_python(AFRESH.format(without="") + CANCELLED) == "True True True True True"
+
+
+@pytest.mark.parametrize("module", shims.PATCHED)
+def test_tractor_alone_cannot_tell_cancellation(module: str) -> None:
+    without = f"shims.PATCHED = [m for m in shims.PATCHED if m != {module!r}]"
+    told = in_another_python(
+        AFRESH.format(without=without) + CANCELLED.replace("shims.PATCHED", f"[{module!r}]")
+    )
+    assert told.startswith("AttributeError: type object 'BaseExceptionGroup' has no attribute 'fil")
+
+
+async def test_tractor_needs_an_event_with_a_truth() -> None:
+    event = trio.Event()
+    with pytest.raises(NotImplementedError, match="as bools"):
+        bool(event)
+    stand_in = shims.EventWithTruth(event)
+    assert stand_in
+    stand_in.set()
+    assert event.is_set()
