@@ -1,8 +1,9 @@
 """Puts tractor into what is built of this project, as the folder ``creamas_sc_carried``.
 
-tractor 0.1.0a5, its only release, names a git address in its metadata, which pip refuses from 26.3
-on: a package that depends on it cannot be installed. So what is built here carries it, unchanged
-and with its license, which is ours too. uv fetches it from the package index and checks its hash.
+tractor 0.1.0a5, its latest release, names a git address in its metadata, which pip refuses from
+26.3 on: a package that depends on it cannot be installed. So what is built here carries it,
+unchanged and with its license, which is ours too. uv fetches its source from the package index,
+checks the hash, and builds it with setuptools.
 """
 
 from __future__ import annotations
@@ -56,6 +57,6 @@ def _fetch(target: Path) -> None:
     )
     if done.returncode != 0:
         raise SystemExit(
-            "creamas-sc carries tractor 0.1.0a5, which uv could not fetch (see above). If your "
+            "creamas-sc carries tractor 0.1.0a5, which uv could not get (see above). If your "
             "packages come from an index of your own, set UV_DEFAULT_INDEX to its address."
         )

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import trio
 
 from creamas_sc.home import is_ctrl_c
-from creamas_sc.nurseries import is_cancellation, open_unwrapping_nursery
+from creamas_sc.nurseries import cancellation_in, open_unwrapping_nursery
 from creamas_sc.wire.waiting import watch
 
 __all__ = ["UNLIMITED", "StepLimit", "Unfinished", "run_acts", "step_limit"]
@@ -148,9 +148,10 @@ class _Worker:
                     if type(value) is CoroutineType or isawaitable(value):
                         value = await value
                 except BaseException as error:  # user code may raise anything, SystemExit included
-                    if is_cancellation(error):
+                    cancelled = cancellation_in(error)
+                    if cancelled is not None:
                         self._fail(Unfinished())
-                        raise
+                        raise cancelled from None
                     if is_ctrl_c(error):
                         raise
                     self._fail(error)

@@ -17,7 +17,7 @@ from traceback import StackSummary, TracebackException, walk_tb
 from types import FrameType, TracebackType
 from typing import Any
 
-from creamas_sc.errors import AgentErrors, CreamasError
+from creamas_sc.errors import AgentErrors, CreamasError, unwrapped
 
 __all__ = ["end_well"]
 
@@ -49,8 +49,9 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _tell_end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
-    if isinstance(error, (AgentErrors, CreamasError)):
-        print("".join(_told_shortly(error)), end="", file=sys.stderr)
+    ours = unwrapped(error)
+    if isinstance(ours, (AgentErrors, CreamasError)):
+        print("".join(_told_shortly(ours)), end="", file=sys.stderr)
     elif not _is_interrupt(error):
         sys.__excepthook__(kind, error, trace)
     elif _terminated:

@@ -268,11 +268,8 @@ class AgentError(CreamasError):
 
 def unwrapped(error: BaseException) -> BaseException:
     """``error``, or the only error of the group that it is: nurseries wrap a single error too."""
-    while isinstance(error, BaseExceptionGroup) and type(error) in (
-        ExceptionGroup,
-        BaseExceptionGroup,
-    ):
-        if len(error.exceptions) > 1:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        if type(error) not in (ExceptionGroup, BaseExceptionGroup):  # one with a meaning of its own
             break
         error = error.exceptions[0]
     return error
@@ -404,6 +401,7 @@ _CODES = {cls: code for code, cls in WIRE_CODES.items()}
 
 def to_wire(error: BaseException) -> dict[str, Any]:
     """Encodable form of ``error``; what is not in the tree becomes a plain CreamasError."""
+    error = unwrapped(error)
     if isinstance(error, AgentErrors):
         failures = [to_wire(e) for e in error.failures.values()]
         return {

@@ -28,7 +28,7 @@ import trio
 
 from creamas_sc.endings import end_well
 from creamas_sc.loading import end_script_load
-from creamas_sc.nurseries import is_cancellation, open_unwrapping_nursery
+from creamas_sc.nurseries import open_unwrapping_nursery, split_cancellation
 
 __all__ = ["Home", "at_home", "current_home", "portal_home", "run_coroutine"]
 
@@ -65,10 +65,12 @@ class _Job:
                 self.future.set_result(await self.function(*self.args))
                 return
         except BaseException as error:  # the caller's to handle, KeyboardInterrupt included
-            if is_cancellation(error):
-                self.future.set_exception(RuntimeError("the home loop was closed under this call"))
-                raise
-            self.future.set_exception(error)
+            cancelled, failure = split_cancellation(error)
+            if failure is None:
+                failure = RuntimeError("the home loop was closed under this call")
+            self.future.set_exception(failure)
+            if cancelled is not None:
+                raise cancelled from None
             return
         self.future.set_exception(RuntimeError("the call was cancelled"))
 

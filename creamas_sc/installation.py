@@ -25,9 +25,10 @@ def how_to_install() -> str:
 
     source = shlex.join(_source())
     python = shlex.quote(sys.executable)
-    if find_spec("pip") is None:
-        return f"uv pip install --python {python} {source}"
-    return f"{python} -m pip install {source}"
+    if find_spec("pip") is not None:
+        return f"{python} -m pip install {source}"
+    uv = "uv" if find_spec("uv") is None else f"{python} -m uv"
+    return f"{uv} pip install --python {python} {source}"
 
 
 def explain_import(error: ModuleNotFoundError) -> ImportError:

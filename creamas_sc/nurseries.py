@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from types import TracebackType
 
 import trio
 
-__all__ = ["is_cancellation", "open_unwrapping_nursery", "split_cancellation"]
+from creamas_sc.errors import unwrapped
+
+__all__ = ["cancellation_in", "open_unwrapping_nursery", "split_cancellation"]
+
+log = logging.getLogger(__name__)
 
 
 def split_cancellation(
@@ -24,9 +29,15 @@ def split_cancellation(
     return None, error
 
 
-def is_cancellation(error: BaseException) -> bool:
-    """Whether ``error`` is trio's cancellation and nothing else."""
-    return split_cancellation(error)[1] is None
+def cancellation_in(error: BaseException) -> BaseException | None:
+    """What of ``error`` is cancellation, for the caller to raise again.
+
+    A failure beside it is logged: nobody else will hear of it.
+    """
+    cancelled, failure = split_cancellation(error)
+    if cancelled is not None and failure is not None:
+        log.error("a call failed as it was cancelled", exc_info=failure)
+    return cancelled
 
 
 class open_unwrapping_nursery:
@@ -57,6 +68,8 @@ class open_unwrapping_nursery:
             (single,) = group.exceptions
         if single is error:
             return False
+        if not isinstance(error, BaseExceptionGroup):  # a group that the block raised stays one
+            single = unwrapped(single)
         context = single.__context__
         try:
             raise single

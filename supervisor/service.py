@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 import trio
 
 from creamas_sc.errors import CreamasError, StartError
+from creamas_sc.nurseries import open_unwrapping_nursery
 from supervisor.bounds import CANCEL_SECONDS, GRACE_SECONDS, LAUNCHES, MAX_SLAVES, START_SECONDS
 from supervisor.seam import Died, Simulation, first_of
 from supervisor.slots import Slot, Told
@@ -225,7 +226,7 @@ class Service:
             seconds[slot] = time.monotonic() - began
             self._retire(slot)
 
-        async with trio.open_nursery() as nursery:
+        async with open_unwrapping_nursery() as nursery:
             for slot in chosen:
                 nursery.start_soon(end, slot)
         return [slot.receipt(seconds[slot]) for slot in chosen]
@@ -248,7 +249,7 @@ class _Start:
         """Start all; returns when all are ready, or one is not to be."""
         if not self._orders:
             self.all_ready.set()
-        async with trio.open_nursery() as nursery:
+        async with open_unwrapping_nursery() as nursery:
             for order in self._orders:
                 number = next(self._service.numbers)
                 nursery.start_soon(self._one, order, number, nursery.cancel_scope)

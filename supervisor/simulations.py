@@ -11,8 +11,9 @@ from typing import Any
 
 import trio
 
-from creamas_sc.errors import BadValue, CallRefused, StartError, UnknownSimulation
+from creamas_sc.errors import BadValue, CallRefused, StartError, UnknownSimulation, unwrapped
 from creamas_sc.identity import check_name
+from creamas_sc.nurseries import open_unwrapping_nursery
 from creamas_sc.process_log import bound
 from creamas_sc.wire.codec import Codec
 from supervisor.bounds import FATE_SECONDS, GRACE_SECONDS
@@ -129,7 +130,7 @@ class Simulations:
                 await hosted.run(self._tree, timeout)
         except Exception as error:  # the others have nothing to do with it
             log.exception("simulation %s broke inside the supervisor", hosted.name)
-            hosted.cause = shorten(f"an error inside the supervisor: {error!r}")
+            hosted.cause = shorten(f"an error inside the supervisor: {unwrapped(error)!r}")
         finally:
             self._records.append(await hosted.details())
             del self._living[hosted.name]
@@ -231,7 +232,7 @@ async def _gather(calls: Sequence[Any]) -> list[Any]:
     async def one(index: int) -> None:
         answers[index] = await calls[index]()
 
-    async with trio.open_nursery() as nursery:
+    async with open_unwrapping_nursery() as nursery:
         for index in range(len(calls)):
             nursery.start_soon(one, index)
     return answers

@@ -13,6 +13,7 @@ import trio
 
 from creamas_sc.host import main as host_main
 from creamas_sc.loading import _Script
+from creamas_sc.nurseries import split_cancellation
 from creamas_sc.receipt import Receipt
 from creamas_sc.rpc import Proxy
 from creamas_sc.serializers import get_serializers, to_serializers
@@ -147,9 +148,9 @@ class Hosted:
         try:
             with self.scope:
                 self.outcome = unpack(await host_main.main(told.encode(), self.control))
-        except trio.Cancelled:
-            raise
         except BaseException as error:  # as a supervisor's actors do
+            if split_cancellation(error)[1] is None:
+                raise
             self.error = error
         finally:
             self.ended.set()

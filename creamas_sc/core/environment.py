@@ -27,7 +27,7 @@ from creamas_sc.home import Home, at_home, current_home, is_ctrl_c, portal_home,
 from creamas_sc.identity import membership, user_membership
 from creamas_sc.loading import end_script_load
 from creamas_sc.logging import ObjectLogger
-from creamas_sc.nurseries import is_cancellation
+from creamas_sc.nurseries import cancellation_in
 from creamas_sc.rpc import Proxy
 from creamas_sc.serializers import check_codec, get_serializers, to_serializers
 from creamas_sc.wire.endpoint import base_url, listen, split_address
@@ -487,7 +487,10 @@ async def _guarded(
         value = action()
         return await value if isawaitable(value) else value
     except BaseException as error:  # user code may raise anything, SystemExit included
-        if is_cancellation(error) or is_ctrl_c(error):
+        cancelled = cancellation_in(error)
+        if cancelled is not None:
+            raise cancelled from None
+        if is_ctrl_c(error):
             raise
         failures[address] = error
         return None

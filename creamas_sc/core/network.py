@@ -24,11 +24,12 @@ from creamas_sc.errors import (
     UnknownAgent,
     agent_errors,
     step_overran,
+    unwrapped,
 )
 from creamas_sc.home import Home, is_ctrl_c
 from creamas_sc.identity import Membership
 from creamas_sc.loading import class_name
-from creamas_sc.nurseries import is_cancellation
+from creamas_sc.nurseries import cancellation_in
 from creamas_sc.rpc import Proxy, exposed_method, start_call, to_await
 from creamas_sc.serializers import follow
 from creamas_sc.wire.blame import is_call
@@ -232,8 +233,9 @@ class Network:
             if to_await(value):
                 value = await value
         except BaseException as error:
-            if is_cancellation(error):
-                raise
+            cancelled = cancellation_in(error)
+            if cancelled is not None:
+                raise cancelled from None
             raise _told(address, error) from error
         return self._through_codec(value, f"the reply of {name}") if self._check_local else value
 
@@ -305,15 +307,17 @@ class Network:
     async def _finish(self, agent: Agent, method: str, value: Awaitable[Any]) -> Payload:
         try:
             result = await value
-        except AgentErrors as errors:
-            raise self._encodable(errors.failures, errors.results) from None
-        except StepOverran as error:
-            late = error.addresses
-            raise self._encodable(error.failures, error.results, late) from None
-        except BaseException as error:
-            if is_cancellation(error):
-                raise
-            raise _told(agent.addr, error) from error
+        except BaseException as raised:
+            cancelled = cancellation_in(raised)
+            if cancelled is not None:
+                raise cancelled from None
+            error = unwrapped(raised)
+            if isinstance(error, AgentErrors):
+                raise self._encodable(error.failures, error.results) from None
+            if isinstance(error, StepOverran):
+                late = error.addresses
+                raise self._encodable(error.failures, error.results, late) from None
+            raise _told(agent.addr, raised) from raised
         return self._encode_reply(agent, method, result)
 
     def _encode_reply(self, agent: Agent, method: str, value: Any) -> Payload:
@@ -382,6 +386,7 @@ def _told(address: str, error: BaseException) -> BaseException:
     """
     if is_ctrl_c(error):
         return error
-    if isinstance(error, CallRefused) and error.address == address:
-        return error.by("")  # for whoever called, it is no refusal of theirs
+    refused = unwrapped(error)
+    if isinstance(refused, CallRefused) and refused.address == address:
+        return refused.by("")  # for whoever called, it is no refusal of theirs
     return AgentError.from_exception(address, error)

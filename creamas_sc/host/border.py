@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import trio
 
 from creamas_sc.errors import (
     AgentError,
@@ -16,12 +13,11 @@ from creamas_sc.errors import (
     BadValue,
     CallRefused,
     CreamasError,
+    unwrapped,
 )
-from creamas_sc.nurseries import split_cancellation
+from creamas_sc.nurseries import cancellation_in
 
 __all__ = ["border", "in_words"]
-
-log = logging.getLogger(__name__)
 
 # Frames of these packages do not make an error the user's.
 _NOT_THE_USERS = frozenset({"anyio", "creamas_sc", "outcome", "trio", *sys.stdlib_module_names})
@@ -45,21 +41,16 @@ def border(address: str, *, within_user_code: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except (trio.Cancelled, GeneratorExit, AgentErrors):
-        raise
-    except CallRefused as error:
-        if within_user_code:
-            raise AgentError.from_exception(address, error) from error
-        raise
-    except CreamasError:
-        raise
-    except BaseException as error:  # user code may raise anything, SystemExit included
-        cancelled, failure = split_cancellation(error)
+    except BaseException as raised:  # user code may raise anything, SystemExit included
+        cancelled = cancellation_in(raised)
         if cancelled is not None:
-            if failure is not None:
-                log.error("an error of a call that was cancelled", exc_info=failure)
             raise cancelled from None
-        raise _told(address, error, within_user_code or _is_the_users(error)) from error
+        error = unwrapped(raised)
+        if isinstance(error, CallRefused) and within_user_code:
+            raise AgentError.from_exception(address, error) from error
+        if isinstance(error, (CreamasError, AgentErrors, GeneratorExit)):
+            raise error  # noqa: B904 - as it is
+        raise _told(address, raised, within_user_code or _is_the_users(raised)) from raised
 
 
 def _told(address: str, error: BaseException, users: bool) -> CreamasError:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import anyio
 
 from creamas_sc.errors import (
+    AgentErrors,
     CallRefused,
     ConnectionLost,
     CreamasError,
     EncodeError,
     ProtocolError,
     to_wire,
+    unwrapped,
 )
 from creamas_sc.wire.cancelling import ServedCall, served_call
 from creamas_sc.wire.codec import Codec, Payload
@@ -186,7 +188,7 @@ class Serving:
         """Answer a call with an error."""
         if not self._connection.alive:
             return
-        if not isinstance(error, (CreamasError, ExceptionGroup)):
+        if not isinstance(unwrapped(error), (CreamasError, AgentErrors)):
             log.error("a call failed inside creamas_sc", exc_info=error)
         if self._connection.before_reply is not None:
             self._connection.before_reply()

@@ -16,12 +16,12 @@ from typing import Any
 import tricycle  # noqa: F401 - tractor uses it, and it is to have trio as it is
 import trio
 
-from creamas_sc.nurseries import is_cancellation, open_unwrapping_nursery
+from creamas_sc.nurseries import open_unwrapping_nursery, split_cancellation
 
 __all__ = ["EventWithTruth", "patch", "stand_ins"]
 
 TRIO_NAMES: Mapping[str, object] = {
-    # Gone from trio 0.25 on, which raises the groups that Python has.
+    # Gone from trio 0.25 on, which raises the groups that Python has; in `except` they serve.
     "MultiError": BaseExceptionGroup,
     # trio 0.25 and later wrap a single error in a group; tractor catches errors by their type.
     "open_nursery": open_unwrapping_nursery,
@@ -76,7 +76,11 @@ def stand_ins() -> Iterator[None]:
 def patch(tractor: Any) -> None:
     """Replace what the stand-ins cannot."""
     for module in PATCHED:
-        getattr(tractor, module).is_multi_cancelled = is_cancellation
+        getattr(tractor, module).is_multi_cancelled = _is_cancellation
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    return split_cancellation(error)[1] is None
 
 
 def _module(name: str, names: Mapping[str, object]) -> ModuleType:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import trio
 
+from creamas_sc.nurseries import split_cancellation
 from supervisor.bounds import CANCEL_SECONDS, LAST_WORDS_SECONDS, TURN_SECONDS
 from supervisor.processes import Process
 from supervisor.seam import child, wiring
@@ -105,7 +106,7 @@ class Actor:
         except Exception as error:  # tractor's, all of them; the process's end says the rest
             log.debug("the context of %s ended: %r", self.process.name, error)
         except BaseExceptionGroup as group:
-            cancelled, _ = group.split(trio.Cancelled)
+            cancelled, _ = split_cancellation(group)
             if cancelled is not None:
                 raise cancelled from None
         self.finished.set()

@@ -1,7 +1,7 @@
 """A real daemon for the client's tests: a process of ``$CREAMAS_TEST_PYTHON``.
 
-These tests run on every Python that the client supports, where the daemon's own does not: so they
-import neither trio nor the supervisor, and have the daemon, its hosts and slaves elsewhere.
+These tests also run where only a client is installed: so they import neither trio nor the
+supervisor, and may have the daemon, its hosts and slaves on another Python.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from creamas_sc.endings import _is_interrupt
+from creamas_sc.endings import _is_interrupt, _tell_end
+from creamas_sc.errors import SlaveLost
 
 
 def raised(source: str, filename: str, handled: BaseException | None) -> BaseException:
@@ -39,3 +40,11 @@ def test_what_a_ctrl_c_led_to(
     assert _is_interrupt(error) is expected
     group = BaseExceptionGroup("", [error, KeyboardInterrupt()])
     assert _is_interrupt(group) is expected
+
+
+def test_an_error_of_ours_is_told_shortly_even_in_a_group(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    group = ExceptionGroup("of a nursery", [SlaveLost("slave 1 is gone")])
+    _tell_end(type(group), group, None)
+    assert capsys.readouterr().err == "creamas_sc.errors.SlaveLost: slave 1 is gone\n"

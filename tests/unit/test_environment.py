@@ -48,6 +48,26 @@ class Noting(Environment):
         return "what was saved"
 
 
+class Nests(CreativeAgent):
+    """Waits in a nursery of its own, one task of which may fail as it is cancelled."""
+
+    @expose
+    async def act(self, *, fail: bool = False) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._wait, fail)
+            await trio.sleep_forever()
+
+    async def close(self, folder: str | None = None) -> None:
+        await self.act(fail=True)
+
+    async def _wait(self, fail: bool) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            if fail:
+                raise ValueError("beside")
+
+
 class Closes(CreativeAgent):
     @expose
     async def close(self, folder: str | None = None) -> None:
@@ -586,3 +606,21 @@ def test_proxies_work_from_any_thread(env: Environment) -> None:
         return await proxy.evaluate(3)
 
     assert asyncio.run(ask()) == trio.run(ask) == run(ask()) == 3
+
+
+@pytest.mark.parametrize("fail", [False, True])
+@pytest.mark.parametrize("count", [1, 2], ids=["within", "between"])
+async def test_cancellation_passes_the_nursery_of_an_agent(
+    count: int, fail: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with environments(2) as envs:
+        agent = Nests(envs[count - 1])
+        asking = Echo(envs[0])
+        proxy = await asking.connect(agent.addr)
+        with trio.move_on_after(0.05) as scope:
+            await proxy.act(fail=fail)
+        assert scope.cancelled_caught
+        with trio.move_on_after(0.05) as scope:
+            await envs[count - 1].close(as_coro=True)
+        assert scope.cancelled_caught
+    assert caplog.text.count("ValueError: beside") == 1 + fail  # that of the close, and of the call

@@ -63,6 +63,9 @@ def test_our_errors_pass_as_they_are(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught, border(ADDRESS):
         users_code(error)
     assert caught.value is error
+    with pytest.raises(type(error)) as caught, border(ADDRESS):
+        users_code(BaseExceptionGroup("of a nursery", [error]))
+    assert caught.value is error
 
 
 def test_a_refusal_within_the_users_code_is_no_refusal_of_the_call() -> None:

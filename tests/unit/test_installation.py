@@ -68,9 +68,13 @@ def test_a_clone_that_was_never_installed_is_named(
 def test_without_pip_it_is_uvs_command(
     origin: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(installation, "find_spec", lambda name: None if name == "pip" else object())
+    monkeypatch.setattr(installation, "find_spec", lambda _: None)
     command = shlex.split(installation.how_to_install())
     assert command == ["uv", "pip", "install", "--python", sys.executable, EXTRA]
+    monkeypatch.setattr(installation, "find_spec", lambda name: name == "uv" or None)
+    command = shlex.split(installation.how_to_install())
+    assert command[:3] == [sys.executable, "-m", "uv"]
+    assert command[3:] == ["pip", "install", "--python", sys.executable, EXTRA]
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

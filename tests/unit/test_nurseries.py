@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from creamas_sc.nurseries import is_cancellation, open_unwrapping_nursery, split_cancellation
+from creamas_sc.nurseries import cancellation_in, open_unwrapping_nursery, split_cancellation
 
 
 class Failure(Exception):
@@ -89,18 +89,30 @@ async def test_a_cancelled_block_ends_its_scope(autojump_clock: MockClock) -> No
     assert scope.cancelled_caught
 
 
-async def test_cancellation_is_told_from_failure() -> None:
+async def test_the_only_error_of_nurseries_within_nurseries_comes_as_it_is() -> None:
+    async def fail_within() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail, Failure())
+
+    with pytest.raises(Failure):
+        async with open_unwrapping_nursery() as nursery:
+            nursery.start_soon(fail_within)
+
+
+async def test_cancellation_is_told_from_failure(caplog: pytest.LogCaptureFixture) -> None:
     cancelled = await cancelled_in_a_nursery()
-    assert is_cancellation(cancelled)
     assert split_cancellation(cancelled)[1] is None
+    assert cancellation_in(cancelled) is not None
     failure = ValueError()
-    assert not is_cancellation(failure)
     assert split_cancellation(failure) == (None, failure)
-    assert not is_cancellation(ExceptionGroup("", [failure]))
-    both = BaseExceptionGroup("", [cancelled, failure])
-    assert not is_cancellation(both)
-    first, rest = split_cancellation(both)
-    assert first is not None
-    assert is_cancellation(first)
-    assert isinstance(rest, ExceptionGroup)
-    assert rest.exceptions == (failure,)
+    assert cancellation_in(failure) is None
+    assert cancellation_in(ExceptionGroup("", [failure])) is None
+    assert caplog.records == []
+
+
+async def test_a_failure_beside_cancellation_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    both = BaseExceptionGroup("", [await cancelled_in_a_nursery(), ValueError("beside")])
+    cancelled = cancellation_in(both)
+    assert cancelled is not None
+    assert split_cancellation(cancelled)[1] is None
+    assert "ValueError: beside" in caplog.text

@@ -73,7 +73,8 @@ async def test_one_that_breaks_inside_the_supervisor_leaves_the_others(
             self.up.set()
             await trio.sleep_forever()
         try:
-            raise ZeroDivisionError("oops")
+            async with trio.open_nursery():
+                raise ZeroDivisionError("oops")
         finally:
             self.failure = "it broke"
             _end(self)
