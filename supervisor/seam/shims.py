@@ -21,9 +21,9 @@ from creamas_sc.nurseries import open_unwrapping_nursery, split_cancellation
 __all__ = ["EventWithTruth", "patch", "stand_ins"]
 
 TRIO_NAMES: Mapping[str, object] = {
-    # Gone from trio 0.25 on, which raises the groups that Python has; in `except` they serve.
+    # trio raises Python's own groups by now, which serve in its place in an `except`.
     "MultiError": BaseExceptionGroup,
-    # trio 0.25 and later wrap a single error in a group; tractor catches errors by their type.
+    # trio's own wraps a single error in a group by now; tractor catches errors by their type.
     "open_nursery": open_unwrapping_nursery,
 }
 

@@ -25,6 +25,7 @@ from creamas_sc.errors import (
     NotExposed,
     StartError,
     UnknownAgent,
+    agent_errors,
 )
 from creamas_sc.home import own_home
 from creamas_sc.mp import EnvManager
@@ -66,6 +67,15 @@ class Nests(CreativeAgent):
         finally:
             if fail:
                 raise ValueError("beside")
+
+
+class Fails(CreativeAgent):
+    @expose
+    async def step(self) -> None:
+        """Fail as a step of others that it takes within a nursery."""
+        error = AgentError(address=self.addr, type_name="ValueError", message="no")
+        async with trio.open_nursery():
+            raise agent_errors("failed", {self.addr: error}, [])
 
 
 class Closes(CreativeAgent):
@@ -624,3 +634,12 @@ async def test_cancellation_passes_the_nursery_of_an_agent(
             await envs[count - 1].close(as_coro=True)
         assert scope.cancelled_caught
     assert caplog.text.count("ValueError: beside") == 1 + fail  # that of the close, and of the call
+
+
+async def test_a_nursery_hides_no_agents_errors() -> None:
+    async with environments(2) as (here, there):
+        agent = Fails(there)
+        proxy = await Echo(here).connect(agent.addr)
+        with pytest.raises(AgentErrors) as caught:
+            await proxy.step()
+    assert list(caught.value.failures) == [agent.addr]

@@ -237,7 +237,8 @@ async def _current() -> Home | None:
     return current_home()
 
 
-def test_a_portal_starts_and_stops() -> None:
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_portal_starts_and_stops(nested: bool) -> None:
     portal, work = _Portal(), Work()
     closed: list[int] = []
     home = portal.start()
@@ -248,9 +249,13 @@ def test_a_portal_starts_and_stops() -> None:
 
     errors: list[BaseException] = []
 
+    async def sleep() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work.sleep)
+
     def call() -> None:
         try:
-            home.call_sync(work.sleep)
+            home.call_sync(sleep if nested else work.sleep)
         except RuntimeError as error:
             errors.append(error)
 

@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 import trio
 
-from creamas_sc.errors import BadArguments, CallRefused, DecodeError, UnknownSimulation
+from creamas_sc.errors import (
+    BadArguments,
+    CallRefused,
+    CreamasError,
+    DecodeError,
+    UnknownSimulation,
+)
 from creamas_sc.wire.cancelling import ServedCall, served_call
 from creamas_sc.wire.codec import Codec
 from creamas_sc.wire.connection import Connection
@@ -35,14 +41,25 @@ async def wait() -> None:
     await trio.sleep_forever()
 
 
+async def refuse_in_a_nursery() -> None:
+    async with trio.open_nursery():
+        await refuse()
+
+
+async def break_in_a_nursery() -> None:
+    async with trio.open_nursery():
+        raise KeyError("slot")
+
+
 METHODS: dict[str, Method] = {"add": add, "refuse": refuse, "wait": wait}
+IN_NURSERIES: dict[str, Method] = {"refuse": refuse_in_a_nursery, "break": break_in_a_nursery}
 
 
 @asynccontextmanager
-async def joined() -> AsyncIterator[Connection]:
+async def joined(methods: dict[str, Method] = METHODS) -> AsyncIterator[Connection]:
     """A client's end of a connection to a front."""
     ours, theirs = socket.socketpair()
-    front = Front(ConnectedStream(theirs), METHODS, "a client", FrameReader())
+    front = Front(ConnectedStream(theirs), methods, "a client", FrameReader())
     connection = Connection(ConnectedStream(ours))
     with trio.fail_after(BOUND_SECONDS):
         async with trio.open_nursery() as nursery:
@@ -68,6 +85,17 @@ async def test_errors_reach_the_caller_as_they_are() -> None:
     async with joined() as connection:
         with pytest.raises(UnknownSimulation, match="there is none"):
             await call(connection, "refuse")
+
+
+async def test_a_nursery_hides_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async with joined(IN_NURSERIES) as connection:
+        with pytest.raises(UnknownSimulation, match="there is none"):
+            await call(connection, "refuse")
+        assert caplog.text == ""
+        with pytest.raises(CreamasError, match=r"^KeyError: 'slot'$"):
+            await call(connection, "break")
+    assert "a call failed inside creamas_sc" in caplog.text
+    assert "KeyError: 'slot'" in caplog.text
 
 
 async def test_what_does_not_fit_is_refused_with_what_would() -> None:
