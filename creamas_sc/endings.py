@@ -67,8 +67,14 @@ def _tell_end(kind: type[BaseException], error: BaseException, trace: TracebackT
 
 def _is_interrupt(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
-        return all(map(_is_interrupt, error.exceptions))
+        others = [each for each in error.exceptions if not _is_interrupt(each)]
+        # It may have struck a task that others waited for, on a connection say.
+        return len(others) < len(error.exceptions) and all(map(_is_ours, others))
     return isinstance(error, KeyboardInterrupt) or _is_upset(error)
+
+
+def _is_ours(error: BaseException) -> bool:
+    return isinstance(error, CreamasError)
 
 
 def _is_upset(error: BaseException) -> bool:

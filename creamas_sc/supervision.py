@@ -142,6 +142,8 @@ class PrivateSupervisor:
         self._closing = trio.Event()
         self.gone = trio.Event()
 
+    # A Ctrl-C goes to the main task: here it would end the line, and slaves without a request.
+    @trio.lowlevel.enable_ki_protection
     async def run(self, *, task_status: TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
         """Start the supervisor and keep it until `aclose` or cancellation; then nothing is left.
 

@@ -121,8 +121,9 @@ class _Owner:
 
     async def run(self, announce: Callable[[Path], None]) -> int:
         """Start the tree, have it listen, and see it to its end; the exit code."""
-        async with open_unwrapping_nursery() as nursery:
-            with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+        # The receiver outlives the task that waits on it: trio passes on what it has not read.
+        with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+            async with open_unwrapping_nursery() as nursery:
                 await nursery.start(self._supervisor.run)
                 nursery.start_soon(self._mind_signals, signals)
                 try:

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from creamas_sc import Environment, MultiEnvironment
+from creamas_sc.supervision import OnExit, PrivateSupervisor, Told, supervisor_factory
 from tests import supervisor_tree
 from tests.agents import Manager, SavingEnvironment, Sleeper
 from tests.integration.scripts import running
@@ -120,6 +121,25 @@ async def test_ctrl_c_ends_every_actor_by_request() -> None:
         await step_until_ctrl_c()
     receipt = await menv.close(as_coro=True)
     assert [(slave.exit_code, slave.ended_by) for slave in receipt] == [(0, "request")] * 2
+
+
+async def test_ctrl_c_spares_the_line_to_the_supervisor() -> None:
+    protected: list[bool] = []
+
+    def supervisor(on_exit: OnExit) -> PrivateSupervisor:
+        def note(told: Told) -> None:
+            protected.append(trio.lowlevel.currently_ki_protected())
+            on_exit(told)
+
+        return PrivateSupervisor(note)
+
+    token = supervisor_factory.set(supervisor)
+    try:
+        async with MultiEnvironment(("localhost", 0), Environment) as menv:
+            await menv.spawn_slaves([("localhost", 0)], Environment, Manager)
+    finally:
+        supervisor_factory.reset(token)
+    assert protected == [True]
 
 
 async def test_cancelling_a_step_reaches_the_agents(menv: MultiEnvironment) -> None:

@@ -42,6 +42,16 @@ def test_what_a_ctrl_c_led_to(
     assert _is_interrupt(group) is expected
 
 
+@pytest.mark.parametrize(
+    ("beside", "expected"),
+    [(SlaveLost("gone"), True), (ValueError(), False), (ExceptionGroup("", [ValueError()]), False)],
+)
+def test_what_a_ctrl_c_in_a_task_did_to_others(beside: Exception, expected: bool) -> None:
+    struck = BaseExceptionGroup("of the task", [KeyboardInterrupt()])
+    assert _is_interrupt(BaseExceptionGroup("", [struck, beside])) is expected
+    assert not _is_interrupt(ExceptionGroup("", [beside]))
+
+
 def test_an_error_of_ours_is_told_shortly_even_in_a_group(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
