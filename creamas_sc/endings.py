@@ -68,7 +68,7 @@ def _tell_end(kind: type[BaseException], error: BaseException, trace: TracebackT
 def _is_interrupt(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         others = [each for each in error.exceptions if not _is_interrupt(each)]
-        # It may have struck a task that others waited for, on a connection say.
+        # A Ctrl-C may strike a task, of a connection say, that others are waiting for.
         return len(others) < len(error.exceptions) and all(map(_is_ours, others))
     return isinstance(error, KeyboardInterrupt) or _is_upset(error)
 

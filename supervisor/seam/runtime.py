@@ -57,14 +57,14 @@ PRIVATE_ATTRIBUTES = {
 
 
 class SeamError(RuntimeError):
-    """The tractor that is installed is not one this seam can drive."""
+    """There is no tractor here, or not one that this seam can drive."""
 
 
 def check_names(names: Iterable[str], attributes: Mapping[str, Iterable[str]]) -> None:
     """Make sure that each ``module:name`` exists, and each attribute of the classes named.
 
     Raises:
-        SeamError: One does not; the message names it and tractor's version.
+        SeamError: One does not; the message names it and the tractor that has it.
     """
     for name in names:
         _find(name)
