@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from creamas_sc import early
-from creamas_sc.installation import explain_import
+from creamas_sc.processes import prestart
+from creamas_sc.runtime.installation import explain_import
 
 if TYPE_CHECKING:
     from creamas_sc.core.agent import CreativeAgent
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from creamas_sc.core.simulation import Simulation
     from creamas_sc.logging import ObjectLogger, log_after, log_before
     from creamas_sc.mp import EnvManager, MultiEnvironment, MultiEnvManager
-    from creamas_sc.rpc import Proxy, expose
+    from creamas_sc.rpc.exposed import Proxy, expose
     from creamas_sc.serializers import MsgPack
     from creamas_sc.util import run
 
@@ -30,9 +30,9 @@ _MODULES = {
     "MultiEnvManager": "mp",
     "MultiEnvironment": "mp",
     "ObjectLogger": "logging",
-    "Proxy": "rpc",
+    "Proxy": "rpc.exposed",
     "Simulation": "core.simulation",
-    "expose": "rpc",
+    "expose": "rpc.exposed",
     "log_after": "logging",
     "log_before": "logging",
     "run": "util",
@@ -67,4 +67,4 @@ def __getattr__(name: str) -> Any:
     return getattr(module, name)
 
 
-early.begin()
+prestart.begin()

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from creamas_sc.loading import class_name
+from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.wire.codec import Serializer
 
 __all__ = [

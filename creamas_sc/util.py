@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import anyio
 
-from creamas_sc.checks import check_text
 from creamas_sc.errors import AgentErrors, first_error
-from creamas_sc.rpc import expose
-from creamas_sc.wire.endpoint import split_address
+from creamas_sc.rpc.endpoint import split_address
+from creamas_sc.rpc.exposed import expose
+from creamas_sc.runtime.validation import check_text
 
 __all__ = [
     "addrs2managers",
@@ -61,7 +61,7 @@ def run(task: Any = None, loop: Any = None) -> Any:
             "which needs no run()"
         )
     # Imported here: an installation without trio can attach to simulations, not run one.
-    from creamas_sc.home import run_coroutine
+    from creamas_sc.runtime.event_loop import run_coroutine
 
     if task is None:
         task = anyio.sleep_forever()

@@ -7,5 +7,5 @@
         `-- actor
 
 ``python -P <folder of this package>/__main__.py CONTROL_FD SCRIPT_PID`` starts the tree; see
-`supervisor.keeper`.
+`supervisor.tree.keeper`.
 """

@@ -13,10 +13,10 @@ def _start(argv: list[str]) -> int:
     if root not in sys.path:
         sys.path.insert(0, root)
     if argv[:1] == ["daemon"]:
-        from supervisor import daemon
+        from supervisor.daemon import process
 
-        return daemon.main(argv[1:])
-    from supervisor import keeper
+        return process.main(argv[1:])
+    from supervisor.tree import keeper
 
     os._exit(keeper.main(argv))  # an interpreter's own end takes longer than all of the keeper's
 

@@ -29,7 +29,7 @@ PR_SET_CHILD_SUBREAPER = 36
 TOGETHER = {
     "tests/client/": "the clients' daemon",
     "tests/integration/test_command_line.py": "the command line's daemon",
-    "tests/integration/test_daemon_doorway.py": "the doorway's daemon",
+    "tests/integration/test_daemon_listener.py": "the doorway's daemon",
     "tests/integration/test_daemon_simulations.py": "the simulations' daemon",
     "tests/integration/test_examples.py::test_the_quickstart": "the quickstart",
     "tests/integration/test_packaging.py": "the quickstart",
@@ -61,11 +61,11 @@ def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
-        from creamas_sc.home import portal_home
+        from creamas_sc.runtime.event_loop import background_loop
     except ImportError:  # the client's tests run without trio
         yield
         return
-    portal_home()  # its descriptors and thread stay until the end, and are nobody's leak
+    background_loop()  # its descriptors and thread stay until the end, and are nobody's leak
     yield
 
 
@@ -117,7 +117,7 @@ def _children() -> list[str]:
 
 
 def _home_tasks() -> list[str]:
-    home = sys.modules.get("creamas_sc.home")
+    home = sys.modules.get("creamas_sc.runtime.event_loop")
     portal = None if home is None else home._portal
     if portal is None or portal.home is None:
         return []

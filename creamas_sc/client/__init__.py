@@ -23,9 +23,10 @@ The same under asyncio or trio, where calls may be made from several tasks::
         painter, addr = await simulation.spawn("painters:Painter")
         print(await painter.sketches())
 
-An operation of a simulation is that of `MultiEnvironment`, see `creamas_sc.operations.Mirror`;
-those of the daemon are in `creamas_sc.client.controls.Controls`. Nothing but anyio and msgpack is
-needed here: agents' modules are imported by the daemon's processes.
+A simulation has the operations of `MultiEnvironment`, see
+`creamas_sc.simulation_api.SimulationAPI`. Those of the daemon are in
+`creamas_sc.client.daemon_api.DaemonAPI`. The client needs nothing but anyio and msgpack: the
+daemon's processes import the agents' modules.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from creamas_sc.policy import RestartPolicy
+from creamas_sc.restarts.policy import RestartPolicy
 
 if TYPE_CHECKING:
-    from creamas_sc.client.asynchronous import Client, Simulation, connect
-    from creamas_sc.client.blocking import SyncClient, SyncSimulation, connect_sync
+    from creamas_sc.client.async_client import Client, Simulation, connect
+    from creamas_sc.client.sync_client import SyncClient, SyncSimulation, connect_sync
 
 __all__ = [
     "Client",
@@ -50,12 +51,12 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Client": "asynchronous",
-    "Simulation": "asynchronous",
-    "SyncClient": "blocking",
-    "SyncSimulation": "blocking",
-    "connect": "asynchronous",
-    "connect_sync": "blocking",
+    "Client": "async_client",
+    "Simulation": "async_client",
+    "SyncClient": "sync_client",
+    "SyncSimulation": "sync_client",
+    "connect": "async_client",
+    "connect_sync": "sync_client",
 }
 
 

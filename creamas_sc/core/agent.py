@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from creamas_sc.core.artifact import Artifact
-from creamas_sc.loading import class_name
 from creamas_sc.logging import ObjectLogger
-from creamas_sc.rpc import expose
+from creamas_sc.rpc.exposed import expose
+from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.util import sanitize_agent_name
 
 if TYPE_CHECKING:

@@ -16,21 +16,34 @@ from typing import Any, Self
 import trio
 from anyio.abc import SocketAttribute
 
-from creamas_sc.acts import Unfinished, run_acts
-from creamas_sc.checks import check_folder, check_int, check_kind, check_seconds, check_text
 from creamas_sc.core.agent import Agent, CreativeAgent
 from creamas_sc.core.artifact import Artifact
-from creamas_sc.core.network import Network
+from creamas_sc.core.step_loop import Unfinished, run_acts
 from creamas_sc.errors import ConnectionLost, agent_errors, step_overran
-from creamas_sc.garbage import no_collection
-from creamas_sc.home import Home, at_home, current_home, is_ctrl_c, portal_home, sync_or_coro
-from creamas_sc.identity import membership, user_membership
-from creamas_sc.loading import end_script_load
 from creamas_sc.logging import ObjectLogger
-from creamas_sc.nurseries import cancellation_in
-from creamas_sc.rpc import Proxy
+from creamas_sc.rpc.auth import membership, user_membership
+from creamas_sc.rpc.endpoint import base_url, listen, split_address
+from creamas_sc.rpc.exposed import Proxy
+from creamas_sc.rpc.node import Network
+from creamas_sc.runtime.class_loading import end_script_load
+from creamas_sc.runtime.event_loop import (
+    LoopHandle,
+    background_loop,
+    current_loop,
+    is_ctrl_c,
+    on_loop,
+    sync_or_coro,
+)
+from creamas_sc.runtime.gc_control import gc_paused
+from creamas_sc.runtime.nurseries import cancellation_in
+from creamas_sc.runtime.validation import (
+    check_folder,
+    check_int,
+    check_kind,
+    check_seconds,
+    check_text,
+)
 from creamas_sc.serializers import check_codec, get_serializers, to_serializers
-from creamas_sc.wire.endpoint import base_url, listen, split_address
 
 __all__ = ["Environment"]
 
@@ -72,7 +85,7 @@ class Environment:
         url = base_url(self._host, self._port)
         self._net = Network(self._agents, url, to_serializers(triples))
         self._name = name
-        self._home: Home | None = None
+        self._home: LoopHandle | None = None
         self._member = membership.get()
         self._opening = trio.Lock()
         self._opened = False
@@ -107,7 +120,7 @@ class Environment:
 
         return sync_or_coro(env, create(), as_coro)
 
-    @at_home
+    @on_loop
     async def open(self, make_manager: Callable[[Self], Any] | None = None) -> None:
         """Listen; does nothing if it does so already.
 
@@ -128,7 +141,7 @@ class Environment:
     async def _open(self, make_manager: Callable[[Self], Any] | None) -> None:
         listener = await listen(self._host, self._port)
         self._port = listener.extra(SocketAttribute.local_port)
-        self._net.home = self.get_home()
+        self._net.home = self.get_loop()
         self._net.base_url = base_url(self._host, self._port)
         for agent in self._agents:
             agent._addr = None
@@ -139,12 +152,12 @@ class Environment:
         except BaseException:
             await listener.aclose()
             raise
-        await self.get_home().nursery.start(partial(self._net.run, listener, member))
+        await self.get_loop().nursery.start(partial(self._net.run, listener, member))
 
-    def get_home(self) -> Home:
+    def get_loop(self) -> LoopHandle:
         """The loop on which this environment lives; settled at the first call."""
         if self._home is None:
-            self._home = current_home() or portal_home()
+            self._home = current_loop() or background_loop()
         return self._home
 
     @property
@@ -251,7 +264,7 @@ class Environment:
             raise ValueError(f"{self} has no agent besides {agent}")
         return random.choice(others)  # type: ignore[no-any-return]
 
-    @at_home
+    @on_loop
     async def connect(self, addr: str, timeout: float | None = 0) -> Proxy:
         """A proxy of the agent at ``addr``, in this environment or another.
 
@@ -272,7 +285,7 @@ class Environment:
 
     # ---- acting
 
-    @at_home
+    @on_loop
     async def trigger_act(
         self, *args: Any, addr: str | None = None, agent: Any = None, **kwargs: Any
     ) -> Any:
@@ -292,7 +305,7 @@ class Environment:
         self._log(logging.DEBUG, "Triggering agent in %s", agent.addr)
         return await agent.act(*args, **kwargs)
 
-    @at_home
+    @on_loop
     async def trigger_all(self, *args: Any, **kwargs: Any) -> list[Any]:
         """Make every agent but the manager act once, concurrently.
 
@@ -353,7 +366,7 @@ class Environment:
         Returns:
             What ``add_connections`` returned, for each agent concerned.
         """
-        with no_collection():
+        with gc_paused():
             return [
                 agent.add_connections(connection_map[agent.addr])
                 for agent in self.get_agents(addr=False)
@@ -366,7 +379,7 @@ class Environment:
         Args:
             data: ``connections`` maps addresses to data rather than listing addresses.
         """
-        with no_collection():
+        with gc_paused():
             return [(a.addr, a.get_connections(data=data)) for a in self.get_agents(addr=False)]
 
     def clear_connections(self) -> None:
@@ -443,7 +456,7 @@ class Environment:
             return _nothing() if as_coro else None
         return sync_or_coro(self, self._close(folder), as_coro)
 
-    @at_home
+    @on_loop
     async def _close(self, folder: str | None) -> Any:
         if self._closed:
             return None

@@ -16,9 +16,9 @@ from creamas_sc import util
 from creamas_sc.core.agent import CreativeAgent
 from creamas_sc.core.environment import Environment
 from creamas_sc.errors import AgentError, AgentErrors, CallRefused, CreamasError
-from creamas_sc.home import home_of_thread
 from creamas_sc.logging import ObjectLogger
-from creamas_sc.progress import with_progress
+from creamas_sc.runtime.event_loop import loop_of_thread
+from creamas_sc.runtime.progress import with_progress
 
 __all__ = ["Simulation"]
 
@@ -350,7 +350,7 @@ def _failure_of(addr: str, error: Exception) -> AgentError:
 
 def _refuse_at_home(advice: str) -> None:
     # Here already, before the step is counted.
-    if home_of_thread() is not None:
+    if loop_of_thread() is not None:
         raise RuntimeError(f"this would block the loop on which the agents live: {advice}")
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import trio
 
-from creamas_sc.checks import check_seconds
 from creamas_sc.errors import BadValue
+from creamas_sc.runtime.validation import check_seconds
 
 __all__ = ["Events"]
 

@@ -16,21 +16,21 @@ import trio
 
 from creamas_sc.core.environment import Environment
 from creamas_sc.errors import CreamasError, LoadError, StartError
-from creamas_sc.home import own_home
-from creamas_sc.host.closing import fit_to_travel
-from creamas_sc.host.desk import Desk
-from creamas_sc.host.line import HostLine
+from creamas_sc.host.client_server import ClientServer
+from creamas_sc.host.shutdown import fit_to_travel
 from creamas_sc.host.simulation import HostedSimulation
-from creamas_sc.loading import class_name, load_class
+from creamas_sc.host.supervisor_connection import HostConnection
 from creamas_sc.mp import MultiEnvironment
 from creamas_sc.mp.managers import Manager
-from creamas_sc.nurseries import open_unwrapping_nursery
-from creamas_sc.policy import RestartPolicy
-from creamas_sc.process_log import open_actor_log
-from creamas_sc.slave import Control, name_process, seed_process
-from creamas_sc.specs import HostSpec, pack, unpack
-from creamas_sc.supervision import supervisor_factory
-from creamas_sc.wire.handover import CONTROL, receive
+from creamas_sc.mp.slave_main import Control, name_process, seed_process
+from creamas_sc.processes.spec import HostSpec, pack, unpack
+from creamas_sc.processes.supervisor_client import supervisor_factory
+from creamas_sc.restarts.policy import RestartPolicy
+from creamas_sc.rpc.fd_passing import CONTROL, receive
+from creamas_sc.runtime.class_loading import class_name, load_class
+from creamas_sc.runtime.event_loop import adopt_running_loop
+from creamas_sc.runtime.log_setup import open_actor_log
+from creamas_sc.runtime.nurseries import open_unwrapping_nursery
 
 __all__ = ["main"]
 
@@ -50,7 +50,7 @@ async def main(spec: bytes, control: Control) -> bytes:
     """The entry of a host's process: run a simulation until it is closed.
 
     Returns:
-        The packed `Receipt` of the slaves.
+        The packed `StopReport` of the slaves.
 
     Raises:
         StartError, LoadError, Exception: The simulation did not come up; nothing of it is left.
@@ -66,7 +66,7 @@ async def main(spec: bytes, control: Control) -> bytes:
         first = await receive(handovers)
         if first is None or first.kind != CONTROL:
             raise StartError(f"the host of {told.name} was given no line to its supervisor")
-        line = HostLine(first.sock)
+        line = HostConnection(first.sock)
         async with open_unwrapping_nursery() as nursery:
             nursery.start_soon(line.run)
             try:
@@ -77,16 +77,16 @@ async def main(spec: bytes, control: Control) -> bytes:
 
 
 async def _run(
-    told: HostSpec, control: Control, line: HostLine, handovers: trio.socket.SocketType
+    told: HostSpec, control: Control, line: HostConnection, handovers: trio.socket.SocketType
 ) -> bytes:
-    async with own_home(), open_unwrapping_nursery() as nursery:
+    async with adopt_running_loop(), open_unwrapping_nursery() as nursery:
         menv = _make(told, line)
         simulation = HostedSimulation(menv, told.name, nursery)
         line.describe = simulation.describe
         await _start(told, menv)
         await control.ready(pack({"addrs": list(menv.addrs)}))
         log.info("the simulation %s is up", told.name)
-        desk = Desk(simulation)
+        desk = ClientServer(simulation)
         nursery.start_soon(desk.run, handovers)
         nursery.start_soon(_mind_requests, control, simulation)
         nursery.start_soon(_mind_manager, menv, simulation)
@@ -103,7 +103,7 @@ async def _run(
     return pack(fit_to_travel(simulation.closing.receipt, pack))
 
 
-def _make(told: HostSpec, line: HostLine) -> MultiEnvironment:
+def _make(told: HostSpec, line: HostConnection) -> MultiEnvironment:
     """The user's multi-environment, whose slaves this host's supervisor will start."""
     policy = RestartPolicy.of(told.restart)
     menv_cls = _load("menv_cls", told.menv_cls, MultiEnvironment)
@@ -151,7 +151,7 @@ async def _mind_manager(menv: MultiEnvironment, simulation: HostedSimulation) ->
         simulation.ask_close()
 
 
-async def _mind_line(line: HostLine, simulation: HostedSimulation) -> None:
+async def _mind_line(line: HostConnection, simulation: HostedSimulation) -> None:
     """Close when the supervisor is gone: there is nobody left to own the slaves."""
     await line.gone.wait()
     simulation.ask_close(grace=0.0, cause=CreamasError("the supervisor is gone"))

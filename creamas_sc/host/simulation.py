@@ -11,7 +11,6 @@ from typing import Any
 
 import trio
 
-from creamas_sc.checks import check_folder
 from creamas_sc.errors import (
     AgentError,
     BadArguments,
@@ -22,16 +21,17 @@ from creamas_sc.errors import (
     NotExposed,
     SlaveLost,
 )
-from creamas_sc.host.border import border
-from creamas_sc.host.closing import Closing, fit_to_travel
+from creamas_sc.host.error_boundary import border
 from creamas_sc.host.events import Events
+from creamas_sc.host.shutdown import Closing, fit_to_travel
 from creamas_sc.host.stepper import Stepper
-from creamas_sc.loading import class_name
 from creamas_sc.mp import MultiEnvironment
-from creamas_sc.mp.slaves import Slave
-from creamas_sc.operations import Kind, Operation
-from creamas_sc.receipt import Restart
-from creamas_sc.rpc import _EXPOSED, start_call
+from creamas_sc.mp.slave_pool import Slave
+from creamas_sc.reports import Restart
+from creamas_sc.rpc.exposed import _EXPOSED, start_call
+from creamas_sc.runtime.class_loading import class_name
+from creamas_sc.runtime.validation import check_folder
+from creamas_sc.simulation_api import Kind, Operation
 from creamas_sc.wire.codec import Payload
 
 __all__ = ["HostedSimulation"]
@@ -233,7 +233,7 @@ class HostedSimulation:
         await self._stepper.stop(STEP_END_SECONDS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            await self.closing.carry_out()
+            await self.closing.run_shutdown()
 
     # ---- news
 

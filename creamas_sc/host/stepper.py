@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 import trio
 
-from creamas_sc.checks import check_seconds
 from creamas_sc.errors import AgentErrors, BadValue, CreamasError, DeadlineExceeded, SlaveLost
-from creamas_sc.host.border import border, in_words
-from creamas_sc.host.pace import Pace
+from creamas_sc.host.error_boundary import border, in_words
+from creamas_sc.host.rate import Pace
+from creamas_sc.runtime.validation import check_seconds
 
 __all__ = ["State", "Stepper"]
 
@@ -79,7 +79,7 @@ class Stepper:
         self._pace = Pace(0.0)
 
     def progress(self) -> dict[str, Any]:
-        """How far the steps are that were started last; see `creamas_sc.operations`."""
+        """How far the steps are that were started last; see `creamas_sc.simulation_api`."""
         stepping = self.state is State.STEPPING
         pace = self._pace.steps_per_second if stepping else None
         began = self._step_began

@@ -1,6 +1,6 @@
 """Simulations over several processes: multi-environments, their managers, single containers."""
 
-from creamas_sc.installation import explain_import
+from creamas_sc.runtime.installation import explain_import
 
 try:
     from creamas_sc.mp.containers import (
@@ -12,9 +12,9 @@ try:
     )
     from creamas_sc.mp.managers import EnvManager, MultiEnvManager
     from creamas_sc.mp.multienvironment import MultiEnvironment
-    from creamas_sc.mp.timeouts import set_base_timeout
-    from creamas_sc.policy import RestartPolicy
-    from creamas_sc.receipt import Receipt, Restart, SlaveReceipt
+    from creamas_sc.reports import Restart, SlaveReceipt, StopReport
+    from creamas_sc.restarts.policy import RestartPolicy
+    from creamas_sc.rpc.timeouts import set_base_timeout
 except ModuleNotFoundError as error:
     raise explain_import(error) from None
 
@@ -24,10 +24,10 @@ __all__ = [
     "EnvManager",
     "MultiEnvManager",
     "MultiEnvironment",
-    "Receipt",
     "Restart",
     "RestartPolicy",
     "SlaveReceipt",
+    "StopReport",
     "set_base_timeout",
     "spawn_container",
     "spawn_containers",

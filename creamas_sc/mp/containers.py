@@ -11,12 +11,12 @@ import anyio
 import trio
 
 from creamas_sc.core.environment import Environment
-from creamas_sc.home import Home, at_home, portal_home, sync_or_coro
-from creamas_sc.loading import end_script_load
 from creamas_sc.mp.managers import EnvManager, Manager
-from creamas_sc.mp.slaves import Slave, Slaves
-from creamas_sc.receipt import Receipt
-from creamas_sc.slave import name_process, seed_process
+from creamas_sc.mp.slave_main import name_process, seed_process
+from creamas_sc.mp.slave_pool import Slave, Slaves
+from creamas_sc.reports import StopReport
+from creamas_sc.runtime.class_loading import end_script_load
+from creamas_sc.runtime.event_loop import LoopHandle, background_loop, on_loop, sync_or_coro
 from creamas_sc.util import run
 
 __all__ = ["Container", "Containers", "spawn_container", "spawn_containers", "start"]
@@ -61,7 +61,7 @@ async def _serve(
     env._seed = seed
     try:
         await env.open(mgr_cls)
-        await env.get_home().call(env.manager.stop_received.wait)
+        await env.get_loop().call(env.manager.stop_received.wait)
     finally:
         with anyio.move_on_after(CLOSE_SECONDS, shield=True):
             await env.close(folder=env.log_folder, as_coro=True)
@@ -119,7 +119,7 @@ def spawn_containers(
     """
     end_script_load()
     each = [kwargs for _ in addrs] if env_params is None else list(env_params)
-    containers = Containers(portal_home())
+    containers = Containers(background_loop())
     orders = containers._slaves.orders(addrs, env_cls, mgr_cls, each, args)
     containers._home.call_sync(containers._start, orders)
     return containers
@@ -137,13 +137,13 @@ class Container:
         pid: Its process.
     """
 
-    def __init__(self, home: Home, slave: Slave) -> None:
+    def __init__(self, home: LoopHandle, slave: Slave) -> None:
         self._home = home
         self._slave = slave
         self.address = slave.address
         self.pid = slave.pid
 
-    def get_home(self) -> Home:
+    def get_loop(self) -> LoopHandle:
         """The loop that watches the process."""
         return self._home
 
@@ -156,7 +156,7 @@ class Container:
         """Wait for its process to end, at most ``timeout`` seconds; whether it has."""
         return sync_or_coro(self, self._wait(timeout), as_coro)
 
-    @at_home
+    @on_loop
     async def _wait(self, timeout: float | None) -> bool:
         with trio.move_on_after(float("inf") if timeout is None else timeout):
             await self._slave.gone.wait()
@@ -166,12 +166,12 @@ class Container:
 class Containers(list[Container]):
     """The containers of one `spawn_containers`; ``with`` stops them at the block's end."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: LoopHandle) -> None:
         super().__init__()
         self._home = home
         self._slaves = Slaves(None, None)
 
-    def get_home(self) -> Home:
+    def get_loop(self) -> LoopHandle:
         """The loop that watches the processes."""
         return self._home
 
@@ -181,18 +181,18 @@ class Containers(list[Container]):
         self.extend(Container(self._home, slave) for slave in started)
 
     def stop(self, timeout: float = 1, as_coro: bool = False) -> Any:
-        """Stop all and their supervisor; the `Receipt` tells how each ended.
+        """Stop all and their supervisor; the `StopReport` tells how each ended.
 
         Args:
             timeout: Seconds that each has to save and close its agents.
         """
         return sync_or_coro(self, self._stop(timeout), as_coro)
 
-    @at_home
-    async def _stop(self, timeout: float) -> Receipt:
+    @on_loop
+    async def _stop(self, timeout: float) -> StopReport:
         with trio.CancelScope(shield=True):
             try:
-                receipt = Receipt(await self._slaves.stop(timeout, None))
+                receipt = StopReport(await self._slaves.stop(timeout, None))
             finally:
                 await self._slaves.aclose()
                 self._home.closers.pop(id(self), None)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from creamas_sc.acts import StepLimit, step_limit
 from creamas_sc.core.agent import Agent
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.environment import Environment
+from creamas_sc.core.step_loop import StepLimit, step_limit
 from creamas_sc.errors import CallRefused, ConnectionLost, CreamasError, LoadError
-from creamas_sc.loading import class_name, load_object
-from creamas_sc.mp.timeouts import base_timeout
-from creamas_sc.rpc import expose, start_call
+from creamas_sc.rpc.exposed import expose, start_call
+from creamas_sc.rpc.timeouts import base_timeout
+from creamas_sc.runtime.class_loading import class_name, load_object
 
 if TYPE_CHECKING:
     from creamas_sc.mp.multienvironment import MultiEnvironment
@@ -99,7 +99,7 @@ class Manager(Agent):
     @expose
     def stop(self) -> None:
         """End the environment, and its process where it has one of its own."""
-        home = self.env.get_home()
+        home = self.env.get_loop()
         if home.is_current():
             self.stop_received.set()
         else:

@@ -16,10 +16,9 @@ import anyio
 import sniffio
 import trio
 
-from creamas_sc.acts import StepLimit, step_limit
-from creamas_sc.checks import check_folder, check_int, check_kind, check_seconds, check_text
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.environment import Environment
+from creamas_sc.core.step_loop import StepLimit, step_limit
 from creamas_sc.errors import (
     AgentError,
     BadValue,
@@ -27,19 +26,32 @@ from creamas_sc.errors import (
     SlaveLost,
     StartError,
 )
-from creamas_sc.home import Home, at_home, is_ctrl_c, own_home, sync_or_coro
-from creamas_sc.identity import Membership, membership
-from creamas_sc.loading import end_script_load, portable_name
-from creamas_sc.mp.asking import Managers
+from creamas_sc.mp.manager_calls import ManagerCalls
 from creamas_sc.mp.managers import SPAWN_INDEX
-from creamas_sc.mp.records import Records
-from creamas_sc.mp.restarter import Restarter
-from creamas_sc.mp.slaves import Slave, Slaves
+from creamas_sc.mp.slave_pool import Slave, Slaves
 from creamas_sc.mp.step import Step, take_turn
-from creamas_sc.mp.timeouts import base_timeout, call_timeout
-from creamas_sc.policy import Mode, RestartPolicy
-from creamas_sc.receipt import Receipt, Restart
-from creamas_sc.rpc import Proxy
+from creamas_sc.reports import Restart, StopReport
+from creamas_sc.restarts.driver import Restarter
+from creamas_sc.restarts.journal import Journals
+from creamas_sc.restarts.policy import Mode, RestartPolicy
+from creamas_sc.rpc.auth import Membership, membership
+from creamas_sc.rpc.exposed import Proxy
+from creamas_sc.rpc.timeouts import base_timeout, call_timeout
+from creamas_sc.runtime.class_loading import end_script_load, portable_name
+from creamas_sc.runtime.event_loop import (
+    LoopHandle,
+    adopt_running_loop,
+    is_ctrl_c,
+    on_loop,
+    sync_or_coro,
+)
+from creamas_sc.runtime.validation import (
+    check_folder,
+    check_int,
+    check_kind,
+    check_seconds,
+    check_text,
+)
 from creamas_sc.util import at_once, get_manager
 
 __all__ = ["MultiEnvironment"]
@@ -114,8 +126,8 @@ class MultiEnvironment:
         self._env._net.explain_loss = self._slaves.explain_loss
         self._slaves.on_forget = self._env._net.forget
         self._slaves.make_restarter = self._make_restarter
-        self._managers = Managers(self._env._net, self._slaves.expects, self._caused)
-        self._records = Records(self._env._net)
+        self._managers = ManagerCalls(self._env._net, self._slaves.expects, self._caused)
+        self._records = Journals(self._env._net)
         self._restarts: list[Restart] = []
         self._on_restart: Callable[[Restart], object] = lambda restart: None
         # What ends the simulation by the restart policy, and the error that its calls meet then.
@@ -133,7 +145,7 @@ class MultiEnvironment:
         # During a step, what each slave published; None between steps.
         self._step_artifacts: dict[str, list[Artifact]] | None = None
         self._spawned = 0
-        self._receipt: Receipt | None = None
+        self._receipt: StopReport | None = None
         # Seconds that slaves have to save and close their agents, asked when a close comes to them.
         self._slaves_grace: Callable[[], float] = lambda: GRACE_SECONDS
         self._closed = trio.Event()
@@ -142,9 +154,9 @@ class MultiEnvironment:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name})"
 
-    def get_home(self) -> Home:
+    def get_loop(self) -> LoopHandle:
         """The loop on which the master environment lives."""
-        return self._env.get_home()
+        return self._env.get_loop()
 
     # ---- properties
 
@@ -212,7 +224,7 @@ class MultiEnvironment:
 
     # ---- slaves
 
-    @at_home
+    @on_loop
     async def spawn_slaves(
         self,
         slave_addrs: Sequence[tuple[str, int]],
@@ -244,12 +256,12 @@ class MultiEnvironment:
 
     async def _start_slaves(self, orders: Sequence[Mapping[str, Any]]) -> None:
         await self._env.open()
-        self.get_home().closers[self] = partial(self._close, None)
+        self.get_loop().closers[self] = partial(self._close, None)
         await self._slaves.start(
-            self.get_home(), orders, lambda slave: self._env.connect(slave.address)
+            self.get_loop(), orders, lambda slave: self._env.connect(slave.address)
         )
 
-    @at_home
+    @on_loop
     async def wait_slaves(self, timeout: float, check_ready: bool = False) -> bool:
         """Wait until all slaves are online and, if asked, ready.
 
@@ -286,7 +298,7 @@ class MultiEnvironment:
         """Whether the multi-environment itself is ready; override where that takes time."""
         return True
 
-    @at_home
+    @on_loop
     async def is_ready(self) -> bool:
         """Whether the master environment, `check_ready` and all slaves say that they are ready."""
         if self._receipt is not None:
@@ -297,7 +309,7 @@ class MultiEnvironment:
                 return False
         return all(await self._managers.call_all(self._slaves.members, "is_ready"))
 
-    @at_home
+    @on_loop
     async def set_host_manager(self, addr: str, timeout: float = 5) -> Any:
         """Make this multi-environment's manager the host manager of the manager at ``addr``.
 
@@ -313,7 +325,7 @@ class MultiEnvironment:
         self._records.note_host_manager(addr, host.addr)
         return answer
 
-    @at_home
+    @on_loop
     async def set_host_managers(self, timeout: float = 5) -> list[Any]:
         """Make this multi-environment's manager the host manager of all slaves' managers."""
         check_seconds(timeout)
@@ -323,7 +335,7 @@ class MultiEnvironment:
 
     # ---- agents
 
-    @at_home
+    @on_loop
     async def spawn(
         self, agent_cls: str | type, *args: Any, addr: str | None = None, **kwargs: Any
     ) -> tuple[Proxy, str]:
@@ -343,7 +355,7 @@ class MultiEnvironment:
         """
         return await self._spawn("spawn", 1, addr, (agent_cls, *args), kwargs)  # type: ignore[no-any-return]
 
-    @at_home
+    @on_loop
     async def spawn_n(
         self, agent_cls: str | type, n: int, *args: Any, addr: str | None = None, **kwargs: Any
     ) -> list[tuple[Proxy, str]]:
@@ -389,7 +401,7 @@ class MultiEnvironment:
 
     # ---- acting
 
-    @at_home
+    @on_loop
     async def trigger_act(self, addr: str) -> Any:
         """Make the agent at ``addr`` act and return what its ``act`` returns."""
         self._need_slaves("trigger_act")
@@ -397,7 +409,7 @@ class MultiEnvironment:
             agent = await self._env.connect(addr, timeout=base_timeout())
             return await agent.act()
 
-    @at_home
+    @on_loop
     async def trigger_all(self, *args: Any, **kwargs: Any) -> list[Any]:
         """Make every agent act once, concurrently, and wait for all of them.
 
@@ -428,7 +440,7 @@ class MultiEnvironment:
                 for artifact in published.get(slave.base_url, ()):
                     self._take_artifact(slave.base_url, artifact)
 
-    @at_home
+    @on_loop
     async def trigger_all_within(
         self, seconds: float, *args: Any, on_overrun: str = "cancel", **kwargs: Any
     ) -> list[Any]:
@@ -487,7 +499,7 @@ class MultiEnvironment:
         """
         return sync_or_coro(self, self._create_connections(connection_map), as_coro)
 
-    @at_home
+    @on_loop
     async def _create_connections(self, connection_map: Mapping[str, Iterable[Any]]) -> list[Any]:
         slaves = self._need_slaves("create_connections")
         parts: dict[str, dict[str, Any]] = {slave.address: {} for slave in slaves}
@@ -596,7 +608,7 @@ class MultiEnvironment:
     def _end_for(self, cause: SlaveLost) -> None:
         """The restart policy ends the simulation."""
         self._cause = cause
-        self.get_home().nursery.start_soon(self._close_for_cause)
+        self.get_loop().nursery.start_soon(self._close_for_cause)
 
     async def _close_for_cause(self) -> None:
         log.error("%s: closing: %s", self, self._cause)
@@ -622,8 +634,8 @@ class MultiEnvironment:
         """Whether agents are acting."""
         return self._step_lock.locked()
 
-    @at_home
-    async def stop_slaves(self, timeout: float = 1) -> Receipt:
+    @on_loop
+    async def stop_slaves(self, timeout: float = 1) -> StopReport:
         """Stop all slaves: ask, wait, and force what does not answer.
 
         Args:
@@ -635,7 +647,7 @@ class MultiEnvironment:
         check_seconds(timeout, endless=False)
         return await self._stop_slaves(timeout, None)
 
-    async def _stop_slaves(self, timeout: float, folder: str | None) -> Receipt:
+    async def _stop_slaves(self, timeout: float, folder: str | None) -> StopReport:
         async with self._starts_and_stops:
             receipts = await self._slaves.stop(timeout, folder)
         for slave in receipts:
@@ -643,7 +655,7 @@ class MultiEnvironment:
                 self._log(logging.WARNING, f"Could not stop {slave.address} in order: {slave}")
             for error in slave.errors:  # what was not saved must not pass unseen
                 log.error("%s", error.partition("\n")[0])
-        return Receipt(receipts)
+        return StopReport(receipts)
 
     def close(self, folder: str | None = None, as_coro: bool = False) -> Any:
         """Save, stop the slaves and the supervisor, and close the master environment.
@@ -653,7 +665,7 @@ class MultiEnvironment:
             as_coro: Return a coroutine instead of blocking.
 
         Returns:
-            The `Receipt`; a second call returns the first one's.
+            The `StopReport`; a second call returns the first one's.
 
         Raises:
             AgentError: `save_info` raised; everything was closed. What slaves failed to save is in
@@ -665,15 +677,15 @@ class MultiEnvironment:
             return self._told() if as_coro else self._receipt
         return sync_or_coro(self, self._close(folder), as_coro)
 
-    async def _told(self) -> Receipt | None:
+    async def _told(self) -> StopReport | None:
         return self._receipt
 
-    @at_home
-    async def _close(self, folder: str | None) -> Receipt:
+    @on_loop
+    async def _close(self, folder: str | None) -> StopReport:
         if self._receipt is not None:
             await self._closed.wait()
             return self._receipt
-        receipt = self._receipt = Receipt()
+        receipt = self._receipt = StopReport()
         self._starting.cancel()
         self._slaves.stop_restarts()
         try:
@@ -684,7 +696,7 @@ class MultiEnvironment:
             await self._end(receipt, folder)
         return receipt
 
-    async def _save(self, receipt: Receipt, folder: str | None) -> None:
+    async def _save(self, receipt: StopReport, folder: str | None) -> None:
         """Let the user's `save_info` finish; where the close is cancelled, within the grace."""
         cancelled = trio.current_effective_deadline() == -math.inf
         with trio.CancelScope(shield=cancelled) as scope:
@@ -695,7 +707,7 @@ class MultiEnvironment:
         if scope.cancelled_caught:
             log.error("%s: save_info did not end within %g s", self, GRACE_SECONDS)
 
-    async def _end(self, receipt: Receipt, folder: str | None) -> None:
+    async def _end(self, receipt: StopReport, folder: str | None) -> None:
         """End everything; each wait is bounded, so that a cancelled close still closes."""
         try:
             with trio.CancelScope(shield=True):
@@ -706,7 +718,7 @@ class MultiEnvironment:
             if scope.cancelled_caught:
                 log.error("%s: an agent's close did not end within %g s", self, GRACE_SECONDS)
         finally:
-            self.get_home().closers.pop(self, None)
+            self.get_loop().closers.pop(self, None)
             self._closed.set()
 
     def destroy(self, folder: str | None = None, as_coro: bool = False) -> Any:
@@ -735,7 +747,7 @@ class MultiEnvironment:
             raise NoSlaves(f"{method}: there are no slaves; was spawn_slaves() awaited?")
         return slaves
 
-    @at_home
+    @on_loop
     async def _gather(self, method: str, *args: Any) -> list[Any]:
         """Call ``method`` of all managers and join the lists that they return."""
         slaves = self._need_slaves(method)
@@ -753,7 +765,7 @@ class MultiEnvironment:
 
     async def __aenter__(self) -> Self:
         if self._env._home is None and sniffio.current_async_library() == "trio":
-            self._env._home = await self._exits.enter_async_context(own_home())
+            self._env._home = await self._exits.enter_async_context(adopt_running_loop())
         self._exits.push_async_callback(self._close, None)
         return self
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from creamas_sc.acts import UNLIMITED, step_limit
+from creamas_sc.core.step_loop import UNLIMITED, step_limit
 from creamas_sc.errors import (
     AgentError,
     AgentErrors,
@@ -16,8 +16,8 @@ from creamas_sc.errors import (
     agent_errors,
     step_overran,
 )
-from creamas_sc.mp.asking import Answer, Managers
-from creamas_sc.mp.slaves import Slave
+from creamas_sc.mp.manager_calls import Answer, ManagerCalls
+from creamas_sc.mp.slave_pool import Slave
 
 __all__ = ["SILENT_SECONDS", "Step", "take_turn"]
 
@@ -50,7 +50,7 @@ class Step:
         silent: The slaves that did not answer in the step's time.
     """
 
-    def __init__(self, managers: Managers) -> None:
+    def __init__(self, managers: ManagerCalls) -> None:
         self.limit = step_limit.get()
         self.silent: list[Slave] = []
         self._managers = managers

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from creamas_sc.errors import DecodeError, EncodeError, LoadError
-from creamas_sc.garbage import no_collection
-from creamas_sc.loading import load_class
+from creamas_sc.runtime.class_loading import load_class
+from creamas_sc.runtime.gc_control import gc_paused
 from creamas_sc.wire import extensions
-from creamas_sc.wire.blame import explained, is_call, name_of
 from creamas_sc.wire.columns import Columns, References
+from creamas_sc.wire.encode_errors import explained, is_call, name_of
 from creamas_sc.wire.frames import Buffer
 from creamas_sc.wire.packing import COLUMNS, Decoder, EncodeHandler, Encoder, ext
 
@@ -144,7 +144,7 @@ class Codec:
             if len(body) < _LARGE_BODY:
                 value = decoder.unpack(body)
             else:
-                with no_collection():
+                with gc_paused():
                     value = decoder.unpack(body)
         except DecodeError:
             raise

@@ -11,7 +11,7 @@ import struct
 from typing import Any, Final
 
 from creamas_sc.errors import EncodeError, LoadError
-from creamas_sc.loading import load_class, portable_name
+from creamas_sc.runtime.class_loading import load_class, portable_name
 from creamas_sc.wire.packing import BYTES_PART, DecodeHandler, Decoder, EncodeHandler, Encoder, ext
 
 __all__ = [

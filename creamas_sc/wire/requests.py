@@ -8,13 +8,13 @@ import msgpack
 
 from creamas_sc.errors import ProtocolError
 
-__all__ = ["Metas"]
+__all__ = ["RequestHeaders"]
 
 # Of those without a deadline: agents are asked the same thing again and again.
 MAX_KNOWN = 4096
 
 
-class Metas:
+class RequestHeaders:
     """One connection's metas, packed and unpacked; both remember the latest."""
 
     def __init__(self) -> None:

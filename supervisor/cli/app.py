@@ -14,7 +14,7 @@ from supervisor.cli.settings import SETTINGS_HELP, config_file
 __all__ = ["build"]
 
 INTRODUCTION = """\
-Simulations that outlive the scripts and terminals which look at them.
+Registry that outlive the scripts and terminals which look at them.
 
 A first tour:
 
@@ -28,7 +28,7 @@ Each verb has a --help of its own, with examples."""
 
 VERBS: dict[str, tuple[Callable[..., int], ...]] = {
     "Daemon": (daemon.start, daemon.status, daemon.stop, daemon.run),
-    "Simulations": (
+    "Registry": (
         simulations.ls,
         create.create,
         simulations.inspect,

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from supervisor.cli.daemon_connection import linked
 from supervisor.cli.display import Lines
 from supervisor.cli.follow import show, watch
-from supervisor.cli.link import linked
-from supervisor.cli.options import Daemon, Name
+from supervisor.cli.params import Daemon, Name
 
 __all__ = ["attach"]
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from creamas_sc.errors import BadValue, CreamasError, DeadlineExceeded
-from creamas_sc.policy import RestartPolicy
+from creamas_sc.restarts.policy import RestartPolicy
+from supervisor.cli.daemon_connection import checked_name, in_time, linked, patience
 from supervisor.cli.exits import Exit, Failure
-from supervisor.cli.link import checked_name, in_time, linked, patience
-from supervisor.cli.options import Daemon, Json, Seconds, at_least
 from supervisor.cli.output import count, emit, note
-from supervisor.cli.values import Classes, Herd, address, herd, json_object, spread
+from supervisor.cli.params import Daemon, Json, Seconds, at_least
+from supervisor.cli.values import AgentBatch, Classes, address, herd, json_object, spread
 
 if TYPE_CHECKING:
     from creamas_sc.client import SyncClient
@@ -164,7 +164,7 @@ def create(
 
 
 def _places(
-    slaves: int | None, slave: Sequence[str] | None, herds: Sequence[Herd]
+    slaves: int | None, slave: Sequence[str] | None, herds: Sequence[AgentBatch]
 ) -> list[tuple[str, int]]:
     if slaves is not None and slave:
         raise Failure("give either --slaves or each --slave, not both", Exit.USAGE)
@@ -239,7 +239,7 @@ def _all_or_nothing(client: SyncClient, name: str) -> Iterator[None]:
 def _spawn(
     client: SyncClient,
     name: str,
-    herds: Sequence[Herd],
+    herds: Sequence[AgentBatch],
     kwargs: dict[str, Any],
     deadline: float,
 ) -> int:

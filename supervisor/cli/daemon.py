@@ -13,12 +13,12 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from creamas_sc.errors import ConnectionLost, CreamasError, DeadlineExceeded
-from creamas_sc.identity import DEFAULT_DAEMON, daemon_socket
+from creamas_sc.runtime.paths import DEFAULT_DAEMON, daemon_socket
+from supervisor.cli.daemon_connection import chosen_daemon, in_time, linked, patience
 from supervisor.cli.endings import endings, endings_as_data, judge
 from supervisor.cli.exits import Exit, Failure, explain
-from supervisor.cli.link import chosen_daemon, in_time, linked, patience
-from supervisor.cli.options import Daemon, Json, Seconds
 from supervisor.cli.output import emit, flush, moment, note, out_json, pairs
+from supervisor.cli.params import Daemon, Json, Seconds
 
 __all__ = ["run", "start", "status", "stop"]
 
@@ -39,7 +39,7 @@ def run(*, daemon: Daemon = None, json: Json = False) -> int:
         creamas-supervisor run
         creamas-supervisor run --daemon experiments 2> experiments.log
     """
-    from supervisor.daemon import Settings, run
+    from supervisor.daemon.process import Settings, run
 
     settings, name = chosen_daemon(daemon)
 
@@ -67,7 +67,7 @@ def start(
         creamas-supervisor start
         creamas-supervisor start --daemon experiments
     """
-    from supervisor.daemon import Settings, start
+    from supervisor.daemon.process import Settings, start
 
     settings, name = chosen_daemon(daemon)
     seconds = settings.start_timeout if timeout is None else timeout

@@ -8,12 +8,12 @@ from supervisor.cli.exits import BY_FORCE, Exit
 from supervisor.cli.output import note, table
 
 if TYPE_CHECKING:
-    from creamas_sc.receipt import Receipt
+    from creamas_sc.reports import StopReport
 
 __all__ = ["endings", "endings_as_data", "judge"]
 
 
-def endings_as_data(name: str, receipt: Receipt) -> dict[str, Any]:
+def endings_as_data(name: str, receipt: StopReport) -> dict[str, Any]:
     """What programs are told."""
     return {
         "name": name,
@@ -24,7 +24,7 @@ def endings_as_data(name: str, receipt: Receipt) -> dict[str, Any]:
     }
 
 
-def endings(name: str, receipt: Receipt) -> list[str]:
+def endings(name: str, receipt: StopReport) -> list[str]:
     """What readers are told."""
     head = ("SLAVE", "PID", "ENDED BY", "EXIT", "SECONDS")
     rows = [
@@ -38,7 +38,7 @@ def _exit(code: int | None, signal: int | None) -> object:
     return code if signal is None else f"signal {signal}"
 
 
-def judge(receipt: Receipt) -> Exit:
+def judge(receipt: StopReport) -> Exit:
     """Whether all went well; says what did not."""
     code = Exit.DONE
     for slave in receipt:

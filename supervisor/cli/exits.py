@@ -13,7 +13,7 @@ from creamas_sc.errors import (
     HostLost,
     SlaveLost,
 )
-from creamas_sc.installation import how_to_install
+from creamas_sc.runtime.installation import how_to_install
 
 __all__ = ["BY_FORCE", "EXIT_CODES", "Exit", "Failure", "Terminated", "explain"]
 

@@ -16,10 +16,10 @@ from typing import Annotated, Any, BinaryIO
 from cyclopts import Parameter
 
 from creamas_sc.errors import CreamasError, UnknownSimulation
+from supervisor.cli.daemon_connection import checked_name, chosen_daemon, linked
 from supervisor.cli.exits import Exit, Failure
-from supervisor.cli.link import checked_name, chosen_daemon, linked
-from supervisor.cli.options import Daemon, at_least
 from supervisor.cli.output import colored, flush, out, out_json
+from supervisor.cli.params import Daemon, at_least
 
 __all__ = ["logs"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from creamas_sc.errors import BadValue
-from creamas_sc.identity import check_name
+from creamas_sc.runtime.paths import check_name
 from supervisor.cli.exits import Exit, Failure
 
 __all__ = ["SETTINGS_HELP", "Settings", "config_file", "load_settings"]

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from supervisor.cli.daemon_connection import linked, patience
 from supervisor.cli.endings import endings, endings_as_data, judge
 from supervisor.cli.exits import Exit
-from supervisor.cli.link import linked, patience
-from supervisor.cli.options import Daemon, Json, Name, Seconds
 from supervisor.cli.output import emit, moment, note, pairs, table
+from supervisor.cli.params import Daemon, Json, Name, Seconds
 
 __all__ = ["close", "inspect", "kill", "ls"]
 

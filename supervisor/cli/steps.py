@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from creamas_sc.errors import ConnectionLost, UnknownSimulation
+from supervisor.cli.daemon_connection import linked
 from supervisor.cli.display import Last, progress_line
 from supervisor.cli.exits import Exit, Failure
 from supervisor.cli.follow import Ended, how_it_ended, outcome, show, unfinished, watch
-from supervisor.cli.link import linked
-from supervisor.cli.options import Daemon, Json, Name, Seconds, at_least
 from supervisor.cli.output import emit
+from supervisor.cli.params import Daemon, Json, Name, Seconds, at_least
 
 if TYPE_CHECKING:
     from creamas_sc.client import SyncSimulation

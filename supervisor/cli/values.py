@@ -11,7 +11,7 @@ from typing import Any
 
 from supervisor.cli.exits import Exit, Failure
 
-__all__ = ["Classes", "Herd", "address", "herd", "json_object", "spread"]
+__all__ = ["AgentBatch", "Classes", "address", "herd", "json_object", "spread"]
 
 HIGHEST_PORT = 65535
 
@@ -38,19 +38,19 @@ def json_object(text: str, option: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Herd:
+class AgentBatch:
     """Agents of one class."""
 
     cls: str
     number: int
 
 
-def herd(text: str, classes: Classes) -> Herd:
+def herd(text: str, classes: Classes) -> AgentBatch:
     """``pkg.mod:Cls=COUNT``."""
     cls, equals, number = text.rpartition("=")
     if not equals or not number.isascii() or not number.isdigit() or int(number) == 0:
         raise _bad("--agents", text, "a class and a number, say painters:Painter=24")
-    return Herd(classes.name(cls, "--agents"), int(number))
+    return AgentBatch(classes.name(cls, "--agents"), int(number))
 
 
 class Classes:

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients import Named
+from tests.support.clients import Named
 
 ROOT = Path(__file__).parents[2]
 END_SECONDS = 20.0
 DAEMON = """
 import sys
 from pathlib import Path
-from supervisor.daemon import Settings, run
+from supervisor.daemon.process import Settings, run
 name, log_folder = sys.argv[1:]
 sys.exit(run(Settings(name, Path(log_folder)), lambda path: print(path, flush=True)))
 """

@@ -9,9 +9,9 @@ import pytest
 
 from creamas_sc.client import connect_sync
 from creamas_sc.errors import BadValue, LoadError, StartError, UnknownSimulation
-from creamas_sc.receipt import Receipt
+from creamas_sc.reports import StopReport
 from tests.client.conftest import running_daemon
-from tests.clients import BOUND_SECONDS, SOCIETY, Named, connected, each_client, plain
+from tests.support.clients import BOUND_SECONDS, SOCIETY, Named, connected, each_client, plain
 
 TWO = [("localhost", 0)] * 2
 
@@ -27,7 +27,7 @@ async def test_the_life_of_a_simulation(kind: str, named: Named) -> None:
         assert (summary["state"], summary["pid"]) == ("running", made["pid"])
         assert summary["host"]["slaves"] == 2
         receipt = await client.close(name)
-        assert isinstance(receipt, Receipt)
+        assert isinstance(receipt, StopReport)
         assert [slave.address for slave in receipt] == made["addrs"]
         assert receipt.graceful
         assert name not in [told["name"] for told in await client.ls()]
@@ -155,6 +155,6 @@ def test_stop(tmp_path: Path, named: Named) -> None:
             client.create("sim", slave_addrs=TWO)
             (told,) = client.stop()
             assert told["name"] == "sim"
-            assert isinstance(told["receipt"], Receipt)
+            assert isinstance(told["receipt"], StopReport)
             assert [slave.ended_by for slave in told["receipt"]] == ["request"] * 2
             assert process.wait(10) == 0

@@ -15,7 +15,7 @@ import pytest
 from creamas_sc.client import connect_sync
 from creamas_sc.errors import ConnectionLost, DeadlineExceeded, HostLost
 from tests.client.conftest import running_daemon
-from tests.clients import (
+from tests.support.clients import (
     BOUND_SECONDS,
     SOCIETY,
     Named,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from creamas_sc.client import SyncSimulation, connect_sync
-from tests.clients import BOUND_SECONDS, KINDS, SOCIETY, Named, needs_trio
+from tests.support.clients import BOUND_SECONDS, KINDS, SOCIETY, Named, needs_trio
 
 # No guard: the host loads the script again, up to the first call into creamas_sc.
 CREATES = """

@@ -26,7 +26,7 @@ from creamas_sc.errors import (
     UnknownAgent,
 )
 from tests.client.works import Point, Sketch, Stranger
-from tests.clients import SOCIETY, Named, connected, each_client, plain, studio
+from tests.support.clients import SOCIETY, Named, connected, each_client, plain, studio
 
 PAINTER = f"{SOCIETY}:Painter"
 VALUES: list[Any] = [

@@ -42,8 +42,8 @@ async def main():
             if moment == "spawning":
                 for _ in range(100):
                     await one.spawn_slaves([ANY_PORT], ENVIRONMENT, MANAGER)
-                    await one.spawn_n("tests.agents:Echo", 100)
-            await one.spawn("tests.agents:SlowToClose")
+                    await one.spawn_n("tests.support.agents:Echo", 100)
+            await one.spawn("tests.support.agents:SlowToClose")
             print("closes", flush=True)
             await client.close("one")
 

@@ -117,9 +117,9 @@ def _begin(client: SyncClient, when: str) -> threading.Thread | None:
     client.create("one", slave_addrs=SLAVES)
     with client.attach("one") as simulation:
         for addr in simulation.get_addrs():
-            forker, _ = simulation.spawn("tests.agents:Forker", addr=addr)
+            forker, _ = simulation.spawn("tests.support.agents:Forker", addr=addr)
             simulation.trigger_act(forker.addr)
-            simulation.spawn("tests.agents:SlowToClose", addr=addr)
+            simulation.spawn("tests.support.agents:SlowToClose", addr=addr)
         if when == "busy":
             simulation.start_steps()
     return _apart(lambda: client.close("one")) if when == "closing" else None

@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def _calls(simulation: SyncSimulation) -> list[Callable[[], object]]:
-    addrs = simulation.get_agents(agent_cls="tests.agents:Echo")
+    addrs = simulation.get_agents(agent_cls="tests.support.agents:Echo")
     near, far = (simulation.connect(addr) for addr in addrs)
 
     def pass_on() -> None:

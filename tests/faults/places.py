@@ -15,12 +15,13 @@ import anyio
 import trio
 
 from creamas_sc.client import SyncClient
-from creamas_sc.identity import daemon_socket, user_membership
-from creamas_sc.wire.endpoint import split_address
+from creamas_sc.rpc.auth import user_membership
+from creamas_sc.rpc.endpoint import split_address
+from creamas_sc.rpc.socket_stream import ConnectedStream
+from creamas_sc.runtime.paths import daemon_socket
 from creamas_sc.wire.frames import FrameReader, Kind, encode_frame
 from creamas_sc.wire.handshake import Handshake, Identity
-from creamas_sc.wire.streams import ConnectedStream
-from supervisor.doorway import SIMULATION
+from supervisor.daemon.listener import SIMULATION
 from tests.faults.hostile import request
 
 __all__ = ["Place", "places"]
@@ -94,7 +95,7 @@ def places(daemon: str, client: SyncClient, simulation: str) -> dict[str, Place]
     stranger = Identity(SIMULATION, secrets.token_bytes(KEY_BYTES), "client", "x", 1)
     with client.attach(simulation) as attached:
         (insider,) = attached.get_agents(agent_cls="tests.faults.agents:Insider")
-        echo, *_ = attached.get_agents(agent_cls="tests.agents:Echo")
+        echo, *_ = attached.get_agents(agent_cls="tests.support.agents:Echo")
         of, key = attached.connect(insider).membership()
     _, port, number = split_address(echo)
     slave = partial(_tcp, port)

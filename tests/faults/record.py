@@ -16,7 +16,13 @@ from tests.faults.scene import ROOT
 __all__ = ["Outcome", "Record", "version"]
 
 # What decides how a round ends: the product, the rows and what the rows use.
-_SOURCES = ("creamas_sc/**/*.py", "supervisor/**/*.py", "tests/*.py", "tests/faults/*.py")
+_SOURCES = (
+    "creamas_sc/**/*.py",
+    "supervisor/**/*.py",
+    "tests/*.py",
+    "tests/support/*.py",
+    "tests/faults/*.py",
+)
 
 
 @dataclass

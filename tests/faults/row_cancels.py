@@ -16,11 +16,11 @@ from creamas_sc import Environment, MultiEnvironment
 from creamas_sc.client import Client, Simulation, connect, connect_sync
 from creamas_sc.errors import UnknownSimulation
 from creamas_sc.mp import EnvManager
-from tests.agents import Counter, Echo
 from tests.faults.board import Figures, row
 from tests.faults.cut import Cut, held
 from tests.faults.daemon import Daemon, daemon
 from tests.faults.scene import MARK, marked
+from tests.support.agents import Counter, Echo
 
 BOUND_SECONDS = 30.0
 # A daemon learns of its client's end, and ends what that had under way.
@@ -170,8 +170,8 @@ class _InDaemon(_Embedded):
 
     async def _spawn_there(self, simulation: Simulation) -> None:
         for addr in await simulation.get_addrs():
-            await simulation.spawn("tests.agents:Counter", addr=addr)
-            await simulation.spawn_n("tests.agents:Echo", 3, addr=addr)
+            await simulation.spawn("tests.support.agents:Counter", addr=addr)
+            await simulation.spawn_n("tests.support.agents:Echo", 3, addr=addr)
 
     async def _trigger_there(self, simulation: Simulation) -> None:
         results = await simulation.trigger_all()

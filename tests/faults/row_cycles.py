@@ -10,9 +10,9 @@ import trio
 
 from creamas_sc import Environment, MultiEnvironment
 from creamas_sc.mp import EnvManager
-from tests.agents import Echo
 from tests.faults.board import Figures, row
-from tests.supervisor_tree import children, family
+from tests.support.agents import Echo
+from tests.support.trees import children, family
 
 CYCLE_SECONDS = 5.0
 GROWTH_KIB = 1024
@@ -65,7 +65,7 @@ def _held(menv: MultiEnvironment) -> tuple[dict[str, int], dict[str, int]]:
         f"descriptors of {name}": len(os.listdir(f"/proc/{pid}/fd")) for name, pid in pids.items()
     }
     held["processes"] = len(pids)
-    held["tasks"] = len(menv.get_home().nursery.child_tasks)
+    held["tasks"] = len(menv.get_loop().nursery.child_tasks)
     return held, {name: _anonymous_kib(pid) for name, pid in pids.items()}
 
 

@@ -13,9 +13,9 @@ import trio
 from creamas_sc import Environment, MultiEnvironment
 from creamas_sc.client import connect
 from creamas_sc.errors import StepOverran
-from tests.agents import Manager
 from tests.faults.board import Figures, row
 from tests.faults.daemon import daemon
+from tests.support.agents import Manager
 
 SECONDS = 0.3
 LATE_SECONDS = 0.5
@@ -64,7 +64,7 @@ async def _daemon(name: str, kill: bool, number: int) -> Figures:
             await client.create(
                 "one",
                 slave_addrs=[ANY_PORT] * SLAVES,
-                slave_mgr_cls="tests.agents:Manager",
+                slave_mgr_cls="tests.support.agents:Manager",
                 restart=restart,
             )
             async with client.attach("one") as menv:
@@ -73,7 +73,7 @@ async def _daemon(name: str, kill: bool, number: int) -> Figures:
 
 async def _steps(menv: Any, addrs: list[str], kill: bool, number: int) -> Figures:
     for addr in addrs:
-        await menv.spawn_n("tests.agents:Counter", AGENTS, addr=addr)
+        await menv.spawn_n("tests.support.agents:Counter", AGENTS, addr=addr)
     assert await menv.trigger_all_within(BOUND_SECONDS) == [1] * AGENTS * SLAVES
     victim = number % SLAVES
     pid = await (await menv.connect(addrs[victim])).pid()

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.faults.board import Figures, row
 from tests.faults.daemon import daemon_killed
 from tests.faults.scene import Scene, script
-from tests.supervisor_tree import kill_at_one_blow
+from tests.support.trees import kill_at_one_blow
 
 LEFT_SECONDS = 2.0
 OWNERS = ("script", "supervisor", "daemon")
@@ -24,7 +24,7 @@ SCRIPT = """
 import sys, time
 from creamas_sc import Environment, MultiEnvironment, run
 from creamas_sc.mp import EnvManager
-from tests import agents
+from tests.support import agents
 
 def slaves(n):
     run(menv.spawn_slaves([("localhost", 0)] * n, Environment, EnvManager))

@@ -16,8 +16,8 @@ import trio
 from creamas_sc import Environment, MultiEnvironment, expose
 from creamas_sc.errors import SlaveLost
 from creamas_sc.mp import EnvManager, RestartPolicy
-from tests.agents import Echo, end_process
 from tests.faults.board import Figures, row
+from tests.support.agents import Echo, end_process
 
 SEEN_SECONDS = 1.0
 BACK_SECONDS = 5.0

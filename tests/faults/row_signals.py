@@ -24,7 +24,7 @@ import asyncio, sys, threading, time
 import anyio, trio
 from creamas_sc import Environment, MultiEnvironment, run
 from creamas_sc.mp import EnvManager
-from tests import agents
+from tests.support import agents
 
 moment = sys.argv[1]
 

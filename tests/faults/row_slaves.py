@@ -16,7 +16,7 @@ STUBBORN = """
 import signal, sys, threading
 from creamas_sc import CreativeAgent, Environment, MultiEnvironment, expose, run
 from creamas_sc.mp import EnvManager
-from tests import agents
+from tests.support import agents
 
 class IgnoresSigterm(agents.Busy):
     @expose
@@ -66,7 +66,7 @@ FORKING = """
 import sys
 from creamas_sc import Environment, MultiEnvironment, run
 from creamas_sc.mp import EnvManager
-from tests import agents
+from tests.support import agents
 
 with MultiEnvironment(("localhost", 0), Environment) as menv:
     n, end = int(sys.argv[1]), sys.argv[2]

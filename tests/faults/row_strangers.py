@@ -12,8 +12,8 @@ import numpy
 import trio
 
 from creamas_sc.client import SyncClient, connect_sync
+from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.wire.frames import FrameReader, Kind
-from creamas_sc.wire.streams import ConnectedStream
 from tests.faults.board import Figures, row
 from tests.faults.daemon import LOGS, SLAVES, daemon
 from tests.faults.good_client import SIMULATION
@@ -86,7 +86,7 @@ def _create(client: SyncClient) -> None:
     client.create(SIMULATION, slave_addrs=SLAVES)
     with client.attach(SIMULATION) as simulation:
         for addr in simulation.get_addrs():
-            simulation.spawn("tests.agents:Echo", addr=addr)
+            simulation.spawn("tests.support.agents:Echo", addr=addr)
         simulation.spawn("tests.faults.agents:Insider", addr=simulation.get_addrs()[0])
         simulation.trigger_all(numpy.zeros(1))  # some garbage loads it, as any array does
 

@@ -18,15 +18,15 @@ from anyio.abc import ByteStream, TaskStatus
 from trio.testing import MockClock
 
 from creamas_sc.errors import ConnectionLost, DeadlineExceeded, HandshakeError, to_wire
-from creamas_sc.wire import endpoint as endpoint_module
+from creamas_sc.rpc import endpoint as endpoint_module
+from creamas_sc.rpc.connection import Connection
+from creamas_sc.rpc.endpoint import HANDSHAKE_SECONDS, Endpoint
+from creamas_sc.rpc.serving import Request
 from creamas_sc.wire.codec import Payload
-from creamas_sc.wire.connection import Connection
-from creamas_sc.wire.endpoint import HANDSHAKE_SECONDS, Endpoint
 from creamas_sc.wire.frames import FrameReader, Kind, encode_frame
 from creamas_sc.wire.handshake import Handshake, Identity
-from creamas_sc.wire.serving import Request
 from tests.faults.board import Figures, row
-from tests.streams import BOUND_SECONDS, CODEC, ask, memory_pair, wired
+from tests.support.streams import BOUND_SECONDS, CODEC, ask, memory_pair, wired
 
 
 def _frame(kind: Kind, call_id: int, meta: bytes, value: Any, *parts: bytes) -> bytes:

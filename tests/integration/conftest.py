@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from creamas_sc import Environment, MultiEnvironment
-from tests import agents
+from tests.support import agents
 
 BOUND_SECONDS = 30
 

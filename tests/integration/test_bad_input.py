@@ -18,9 +18,10 @@ from creamas_sc.errors import (
     StartError,
     UnknownAgent,
 )
-from tests import agents
-from tests.agents import Counter, Echo, Raises
+from tests.support import agents
+from tests.support.agents import Counter, Echo, Raises
 
+AGENTS = agents.__name__
 Call = Callable[[MultiEnvironment, Proxy], Any]
 
 CASES: dict[str, tuple[Call, type[Exception], str]] = {
@@ -41,10 +42,10 @@ CASES: dict[str, tuple[Call, type[Exception], str]] = {
     "raises": (lambda _, e: e.fail("so there"), AgentError, "ValueError in tcp://.*: so there"),
     "asyncio": (lambda _, e: e.use_asyncio(), AgentError, "use anyio or trio here, not asyncio"),
     "no module": (lambda m, _: m.spawn("no_such:Cls"), LoadError, "'no_such'.*does not import"),
-    "no class": (lambda m, _: m.spawn("tests.agents:Nope"), LoadError, "has no 'Nope'"),
-    "no agent": (lambda m, _: m.spawn("tests.agents:Point"), LoadError, "is no agent class"),
-    "not callable": (lambda m, _: m.spawn("tests.agents:os"), LoadError, "no agent class but"),
-    "malformed": (lambda m, _: m.spawn("tests.agents.Echo"), LoadError, "package.module:Class"),
+    "no class": (lambda m, _: m.spawn(f"{AGENTS}:Nope"), LoadError, "has no 'Nope'"),
+    "no agent": (lambda m, _: m.spawn(f"{AGENTS}:Point"), LoadError, "is no agent class"),
+    "not callable": (lambda m, _: m.spawn(f"{AGENTS}:os"), LoadError, "no agent class but"),
+    "malformed": (lambda m, _: m.spawn(f"{AGENTS}.Echo"), LoadError, "package.module:Class"),
     "number": (lambda m, _: m.spawn(5), LoadError, "got 5"),  # type: ignore[arg-type]
     "agent's init": (
         lambda m, _: m.spawn(Raises, "value", "init"),
@@ -72,7 +73,7 @@ CASES: dict[str, tuple[Call, type[Exception], str]] = {
         "int",
     ),
     "unknown environment": (
-        lambda m, _: m.spawn_slaves([("localhost", 0)], "tests.agents:Nope", agents.Manager),
+        lambda m, _: m.spawn_slaves([("localhost", 0)], f"{AGENTS}:Nope", agents.Manager),
         StartError,
         "has no 'Nope'",
     ),

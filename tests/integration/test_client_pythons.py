@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pythons import VERSIONS, find_python, find_uv, own_version
+from tests.support.pythons import VERSIONS, find_python, find_uv, own_version
 
 ROOT = Path(__file__).parents[2]
 # Those of the blocking client; CI runs all of them on other Pythons.

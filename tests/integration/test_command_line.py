@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from creamas_sc.identity import daemon_socket
+from creamas_sc.runtime.paths import daemon_socket
 from supervisor.cli import main
-from tests.fake_daemon import FakeDaemon
+from tests.support.fake_daemon import FakeDaemon
 
 BOUND_SECONDS = 15.0
 COMMAND = [sys.executable, "-m", "supervisor.cli"]

@@ -16,8 +16,8 @@ import trio
 from creamas_sc import Environment, run
 from creamas_sc.errors import ConnectionLost, StartError
 from creamas_sc.mp import EnvManager, spawn_containers, start
-from tests.agents import Manager, SavingEnvironment
 from tests.integration.scripts import running
+from tests.support.agents import Manager, SavingEnvironment
 
 BOUND_SECONDS = 20
 ANY_PORT = ("localhost", 0)
@@ -45,7 +45,7 @@ async def tell_to_stop(address: str) -> None:
     env = await Environment.create(ANY_PORT, as_coro=True)
     try:
         manager = await env.connect(address, timeout=5)
-        agent, addr = await manager.spawn("tests.agents:Echo")
+        agent, addr = await manager.spawn("tests.support.agents:Echo")
         assert await agent.evaluate((1, 2)) == (1, 2)
         assert await manager.get_agents() == [addr]
         await manager.stop()

@@ -15,11 +15,10 @@ import pytest
 import trio
 
 from creamas_sc.errors import BadValue, CallRefused, ConnectionLost, CreamasError, StartError
-from creamas_sc.identity import daemon_socket, runtime_folder
-from supervisor.daemon import Settings, run, start
-from tests import supervisor_daemon as daemons
-from tests import supervisor_tree as trees
-from tests.supervisor_daemon import BOUND_SECONDS, NAME, connected, running, until
+from creamas_sc.runtime.paths import daemon_socket, runtime_folder
+from supervisor.daemon.process import Settings, run, start
+from tests.support import daemons, trees
+from tests.support.daemons import BOUND_SECONDS, NAME, connected, running, until
 
 GONE_SECONDS = 2.0
 

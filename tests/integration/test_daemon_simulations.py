@@ -21,8 +21,8 @@ from creamas_sc.errors import (
     StartError,
     UnknownSimulation,
 )
-from tests import supervisor_tree as trees
-from tests.supervisor_daemon import (
+from tests.support import trees
+from tests.support.daemons import (
     BOUND_SECONDS,
     Client,
     Daemon,

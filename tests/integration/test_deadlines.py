@@ -16,8 +16,8 @@ from creamas_sc import Artifact, CreativeAgent, Environment, MultiEnvironment, e
 from creamas_sc.errors import AgentErrors, BadValue, DeadlineExceeded, SlaveLost, StepOverran
 from creamas_sc.mp import RestartPolicy, set_base_timeout
 from creamas_sc.mp.step import SILENT_SECONDS
-from creamas_sc.wire.outgoing import HIGH_WATER_BYTES
-from tests.agents import Counter, Echo, GivesStranger, Killer, Manager, Raises, Sleeper
+from creamas_sc.rpc.write_queue import HIGH_WATER_BYTES
+from tests.support.agents import Counter, Echo, GivesStranger, Killer, Manager, Raises, Sleeper
 
 ANY_PORT = ("localhost", 0)
 BOUND_SECONDS = 30

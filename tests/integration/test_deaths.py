@@ -13,9 +13,9 @@ import trio.testing
 
 from creamas_sc import CreativeAgent, Environment, MultiEnvironment
 from creamas_sc.errors import AgentError, SlaveLost
-from tests import supervisor_tree
-from tests.agents import Busy, Counter, CutsFrame, Echo, Forker, Killer, Sleeper
 from tests.integration.scripts import Running, running
+from tests.support import trees
+from tests.support.agents import Busy, Counter, CutsFrame, Echo, Forker, Killer, Sleeper
 
 LEFT_SECONDS = 2.0
 TOLD_SECONDS = 1.0
@@ -24,7 +24,7 @@ SCRIPT = """
 import sys
 from creamas_sc import Environment, MultiEnvironment, run
 from creamas_sc.mp import EnvManager
-from tests import agents
+from tests.support import agents
 
 busy = sys.argv[1]
 menv = MultiEnvironment(("localhost", 0), Environment)
@@ -49,8 +49,8 @@ def script(tmp_path: Path) -> Path:
 
 def victims(script: Running) -> dict[str, int]:
     """The processes under a script, by role; slaves are "0", "1", "2"."""
-    (keeper,) = supervisor_tree.children(script.pid)
-    family = supervisor_tree.family(keeper)
+    (keeper,) = trees.children(script.pid)
+    family = trees.family(keeper)
     named = {role: family.pop(role) for role in ("keeper", "zygote", "supervisor")}
     return {"script": script.pid, **named, **dict(zip("012", sorted(family.values()), strict=True))}
 
@@ -64,9 +64,9 @@ def test_nothing_is_left(script: Path, victim: str, busy: str) -> None:
             under_way.read_until("busy")
         pids = victims(under_way)
         others = [pid for role, pid in pids.items() if role != "script"]
-        left = supervisor_tree.open_pidfds([*others, *forked])
+        left = trees.open_pidfds([*others, *forked])
         os.kill(pids[victim], signal.SIGKILL)
-        assert supervisor_tree.wait_gone(left, LEFT_SECONDS) == []
+        assert trees.wait_gone(left, LEFT_SECONDS) == []
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGSEGV", "exit"])
@@ -161,11 +161,11 @@ async def test_a_slave_killed_in_the_middle_of_a_frame_ends_nobody_else(
 
 async def test_what_a_dead_slave_forked_away_goes_with_it(menv: MultiEnvironment) -> None:
     forker, _ = await menv.spawn(Forker)
-    left = supervisor_tree.open_pidfds([await forker.act() for _ in range(3)])
+    left = trees.open_pidfds([await forker.act() for _ in range(3)])
     await menv.spawn(Killer, addr=menv.addrs[0])
     with pytest.raises(SlaveLost):
         await menv.trigger_all()
-    assert supervisor_tree.wait_gone(left, LEFT_SECONDS) == []
+    assert trees.wait_gone(left, LEFT_SECONDS) == []
 
 
 @pytest.mark.parametrize("busy", ["python", "c", "stopped"])
@@ -184,16 +184,16 @@ async def test_a_slave_that_does_not_answer_is_forced(menv: MultiEnvironment, bu
 
 async def test_a_supervisor_that_dies_takes_all_and_is_told(menv: MultiEnvironment) -> None:
     await menv.spawn(Sleeper)
-    (keeper,) = supervisor_tree.children(os.getpid())
-    pids = supervisor_tree.family(keeper)
-    left = supervisor_tree.open_pidfds(pids.values())
+    (keeper,) = trees.children(os.getpid())
+    pids = trees.family(keeper)
+    left = trees.open_pidfds(pids.values())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_kill_soon, pids["supervisor"])
         with pytest.raises(SlaveLost):
             await menv.trigger_all()
     receipt = await menv.close(as_coro=True)
     assert [slave.ended_by for slave in receipt] == ["lost", "lost"]
-    assert supervisor_tree.wait_gone(left, LEFT_SECONDS) == []
+    assert trees.wait_gone(left, LEFT_SECONDS) == []
 
 
 async def _kill_soon(pid: int) -> None:

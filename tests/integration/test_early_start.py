@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import supervisor_tree
 from tests.integration.scripts import run, running
+from tests.support import trees
 
 CHILDREN = """
 def children():
@@ -78,10 +78,10 @@ def test_without_use_it_ends_with_the_script(end: str, code: int, script: Path) 
     script.write_text(f"import signal\n{HEAD}{WAIT}{end}")
     with running(script) as under_way:
         (keeper,) = map(int, under_way.read_until("").split())
-        left = supervisor_tree.open_pidfds([keeper])
+        left = trees.open_pidfds([keeper])
         under_way.signal(signal.SIGUSR1)
         assert under_way.finish() == (code, "", "")
-        assert supervisor_tree.wait_gone(left, 2) == []
+        assert trees.wait_gone(left, 2) == []
 
 
 def test_a_fork_leaves_it_to_the_script(script: Path) -> None:

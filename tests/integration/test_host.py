@@ -23,9 +23,9 @@ from creamas_sc.errors import (
     SlaveLost,
     StartError,
 )
-from creamas_sc.specs import unpack
-from tests.agents import Point
-from tests.hosting import ANY_PORT, Client, Hosted, hosting, spec
+from creamas_sc.processes.spec import unpack
+from tests.support.agents import Point
+from tests.support.hosting import ANY_PORT, Client, ManagedSimulation, hosting, spec
 
 QUICK_STEPS = 10  # of some milliseconds each
 TOLD_SECONDS = 1.0
@@ -63,11 +63,11 @@ async def test_a_simulation_through_its_host() -> None:
         assert len(addrs) == 2
         assert await client("wait_slaves", 5, check_ready=True)
         await client("set_host_managers")
-        agent, address = await client("spawn", "tests.agents:Counter", 3)
+        agent, address = await client("spawn", "tests.support.agents:Counter", 3)
         assert isinstance(agent, Proxy)
         assert agent.addr == address
         assert await agent.act() == 4
-        spawned = await client("spawn_n", "tests.agents:Counter", 2, addr=addrs[1])
+        spawned = await client("spawn_n", "tests.support.agents:Counter", 2, addr=addrs[1])
         agents = [address, *(addr for _, addr in spawned)]
         assert await client("get_agents") == agents
         assert await client("trigger_act", address) == 5
@@ -84,7 +84,7 @@ async def test_a_simulation_through_its_host() -> None:
 
 async def test_calls_of_agents_travel_unopened() -> None:
     async with hosting() as host, host.client() as client:
-        echo, address = await client("spawn", "tests.agents:Echo")
+        echo, address = await client("spawn", "tests.support.agents:Echo")
         for value in ((1, {2: b"x" * 100_000}), Point(1, 2), [Artifact("me", {3})], echo):
             assert await echo.evaluate(value) == value
         with pytest.raises(AgentError, match=r"ValueError in .*: odd") as caught:
@@ -100,13 +100,13 @@ async def test_calls_of_agents_travel_unopened() -> None:
         assert client.codec.decode(answer) == "opened?"
         assert client.codec.decode(
             await client.connection.call(address, "", client.codec.encode(((), {})))
-        ) == "tests.agents:Echo"  # fmt: skip
+        ) == "tests.support.agents:Echo"  # fmt: skip
 
 
 async def test_a_subclass_of_the_users() -> None:
     told = spec(menv_cls=f"{__name__}:Society", env_kwargs={"motto": "novelty"}, mgr_cls=None)
     async with hosting(told) as host, host.client() as client:
-        await client("spawn_n", "tests.agents:Echo", 3)
+        await client("spawn_n", "tests.support.agents:Echo", 3)
         assert await client("call", "count") == ("novelty", 3)
         with pytest.raises(BadArguments, match="no manager"):
             await client("set_host_managers")
@@ -116,7 +116,7 @@ async def test_without_slaves_at_first() -> None:
     async with hosting(spec(slave_addrs=[])) as host, host.client() as client:
         assert unpack(host.control.info) == {"addrs": []}
         await client("spawn_slaves", [ANY_PORT], "creamas_sc:Environment", "creamas_sc:EnvManager")
-        await client("spawn", "tests.agents:Counter")
+        await client("spawn", "tests.support.agents:Counter")
         assert await client("trigger_all") == [1]
         receipt = await client("stop_slaves")
         assert receipt.graceful
@@ -129,12 +129,12 @@ async def test_without_slaves_at_first() -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "text"),
     [
-        ({"menv_cls": "tests.agents:Nothing"}, LoadError, "no 'Nothing'"),
-        ({"menv_cls": "tests.agents:Echo"}, LoadError, "no subclass of MultiEnvironment"),
-        ({"mgr_cls": "tests.agents:Echo"}, LoadError, "Echo is no subclass of Manager"),
-        ({"env_cls": "tests.agents:Echo"}, LoadError, "Echo is no subclass of Environment"),
+        ({"menv_cls": "tests.support.agents:Nothing"}, LoadError, "no 'Nothing'"),
+        ({"menv_cls": "tests.support.agents:Echo"}, LoadError, "no subclass of MultiEnvironment"),
+        ({"mgr_cls": "tests.support.agents:Echo"}, LoadError, "Echo is no subclass of Manager"),
+        ({"env_cls": "tests.support.agents:Echo"}, LoadError, "Echo is no subclass of Environment"),
         ({"menv_cls": f"{__name__}:Broken"}, SystemExit, "out of order"),
-        ({"slave_env_cls": "tests.agents:Nothing"}, StartError, "no 'Nothing'"),
+        ({"slave_env_cls": "tests.support.agents:Nothing"}, StartError, "no 'Nothing'"),
         ({"slave_kwargs": [{}]}, ValueError, "slave_kwargs has 1 items"),
         ({"restart": "always"}, BadValue, "'permanent' (it is started again"),
     ],
@@ -167,7 +167,7 @@ async def test_an_address_that_is_taken() -> None:
 async def test_who_looks_on_at_full_speed_is_answered_at_once() -> None:
     async with hosting() as host, host.client() as client:
         for addr in await client("get_addrs"):
-            await client("spawn_n", "tests.agents:Echo", 500, addr=addr)
+            await client("spawn_n", "tests.support.agents:Echo", 500, addr=addr)
         await client("start_steps")
         for _ in range(20):
             await client("next_events", (await client("next_events"))[0])
@@ -189,8 +189,8 @@ async def test_who_looks_on_at_full_speed_is_answered_at_once() -> None:
 
 async def test_agents_that_fail_stop_the_steps() -> None:
     async with hosting() as host, host.client() as client:
-        await client("spawn", "tests.agents:Raises", "value", "act")
-        await client("spawn", "tests.agents:Counter")
+        await client("spawn", "tests.support.agents:Raises", "value", "act")
+        await client("spawn", "tests.support.agents:Counter")
         with pytest.raises(AgentErrors) as caught:
             await client("trigger_all")
         assert caught.value.results == [1]
@@ -204,7 +204,7 @@ async def test_agents_that_fail_stop_the_steps() -> None:
 
 async def test_a_step_that_a_client_gives_up_is_cancelled_where_it_runs() -> None:
     async with hosting() as host, host.client() as client, host.client() as other:
-        sleeper, address = await client("spawn", "tests.agents:Sleeper")
+        sleeper, address = await client("spawn", "tests.support.agents:Sleeper")
         payload = client.codec.encode(((), {}))
         with pytest.raises(DeadlineExceeded):
             await client.connection.call(None, "trigger_all", payload, timeout=0.1)
@@ -231,7 +231,7 @@ async def test_a_lost_slave_is_told_and_the_others_go_on() -> None:
     async with hosting() as host, host.client() as client:
         first, second = await client("get_addrs")
         for addr in (first, second):
-            await client("spawn_n", "tests.agents:Counter", 2, addr=addr)
+            await client("spawn_n", "tests.support.agents:Counter", 2, addr=addr)
         await client("start_steps", 1000)
         number, _ = await client("next_events")
         pid = await pid_of(client, first)
@@ -261,7 +261,7 @@ async def _event(client: Client, since: int, name: str) -> dict[str, Any]:
 async def test_all_may_end_with_one() -> None:
     async with hosting(spec(restart="all")) as host, host.client() as client:
         first, second = await client("get_addrs")
-        await client("spawn", "tests.agents:Sleeper", addr=second)
+        await client("spawn", "tests.support.agents:Sleeper", addr=second)
         number, _ = await client("next_events")
         pids = [await pid_of(client, addr) for addr in (first, second)]
         async with trio.open_nursery() as nursery:
@@ -289,6 +289,6 @@ async def test_the_host_ends_when_its_supervisor_does(
         assert "the supervisor is gone" in str(host.error)
 
 
-async def _lose_supervisor(host: Hosted) -> None:
+async def _lose_supervisor(host: ManagedSimulation) -> None:
     await host.supervisor.aclose()
     await host.line.aclose()

@@ -12,9 +12,9 @@ import trio.testing
 
 from creamas_sc import MultiEnvironment
 from creamas_sc.errors import AgentError, CreamasError, HostLost, StartError
-from creamas_sc.receipt import Receipt
-from tests.agents import Stranger
-from tests.hosting import ANY_PORT, Client, hosting, spec, stop_payload
+from creamas_sc.reports import StopReport
+from tests.support.agents import Stranger
+from tests.support.hosting import ANY_PORT, Client, hosting, spec, stop_payload
 
 CLOSE_SECONDS = 1.0
 HOST_MARGIN_SECONDS = 3.0
@@ -89,7 +89,7 @@ async def test_the_client_that_closes_gets_its_receipt(tmp_path: Path) -> None:
         began = time.monotonic()
         receipt = await client("close", str(tmp_path))
         assert time.monotonic() - began < CLOSE_SECONDS
-        assert type(receipt) is Receipt
+        assert type(receipt) is StopReport
         assert [slave.address for slave in receipt] == addrs
         assert receipt.graceful
         assert receipt.saved == {"folder": str(tmp_path)}
@@ -116,7 +116,7 @@ async def test_the_supervisor_s_request(tmp_path: Path) -> None:
 
 async def test_a_close_in_the_middle_of_steps() -> None:
     async with hosting() as host, host.client() as client, host.client() as other:
-        await client("spawn", "tests.agents:Sleeper")
+        await client("spawn", "tests.support.agents:Sleeper")
         await client("start_steps")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_expect_end, other, "trigger_all")
@@ -132,7 +132,7 @@ async def test_a_close_in_the_middle_of_steps() -> None:
 
 async def test_a_call_under_way_is_told_that_the_simulation_was_closed() -> None:
     async with hosting() as host, host.client() as client, host.client() as other:
-        _, address = await client("spawn", "tests.agents:Sleeper")
+        _, address = await client("spawn", "tests.support.agents:Sleeper")
 
         async def sleep() -> None:
             with pytest.raises(HostLost, match="'sim' was closed"):
@@ -163,7 +163,7 @@ async def test_a_close_while_slaves_are_starting() -> None:
 
 async def test_two_closes_and_a_request_at_once() -> None:
     async with hosting(saver()) as host, host.client() as client, host.client() as other:
-        receipts: list[Receipt] = []
+        receipts: list[StopReport] = []
 
         async def close(who: Client) -> None:
             receipts.append(await who("close"))
@@ -211,7 +211,7 @@ async def test_what_was_saved_may_be_no_value_that_travels() -> None:
         assert host.outcome is not None
         assert len(host.outcome) == 2
         assert host.outcome.saved is None
-        assert "cannot carry tests.agents.Stranger" in host.outcome.errors[0]
+        assert "cannot carry tests.support.agents.Stranger" in host.outcome.errors[0]
     async with hosting(saver("stranger")) as host, host.client() as client:
         assert len(await client("close")) == 2
 
@@ -230,7 +230,7 @@ async def test_a_close_of_the_user_s_own(how: str) -> None:
 
 async def test_slaves_that_do_not_answer_are_forced() -> None:
     async with hosting() as host, host.client() as client, host.client() as other:
-        await client("spawn", "tests.agents:Busy", "stopped")
+        await client("spawn", "tests.support.agents:Busy", "stopped")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_expect_end, other, "trigger_all")
             while not await client("get_in_step"):

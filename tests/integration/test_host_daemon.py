@@ -16,12 +16,15 @@ import pytest
 from creamas_sc.client import RestartPolicy, SyncClient, SyncSimulation, connect_sync
 from creamas_sc.errors import HostLost
 from creamas_sc.host.main import LEAVE_SECONDS
-from supervisor.daemon import Settings, start
-from tests import supervisor_tree
+from supervisor.daemon.process import Settings, start
+from tests.support import trees
 
 DAEMON = "hosts"
 ANY_PORT = ("localhost", 0)
-SLAVES: dict[str, Any] = {"slave_addrs": [ANY_PORT] * 2, "slave_mgr_cls": "tests.agents:Manager"}
+SLAVES: dict[str, Any] = {
+    "slave_addrs": [ANY_PORT] * 2,
+    "slave_mgr_cls": "tests.support.agents:Manager",
+}
 CLOSES = "tests.integration.test_host_closes"
 
 
@@ -37,7 +40,7 @@ def client(tmp_path: Path) -> Iterator[SyncClient]:
 def test_steps_go_on_while_nobody_is_there(client: SyncClient, tmp_path: Path) -> None:
     client.create("sim", **SLAVES)
     with client.attach("sim") as simulation:
-        simulation.spawn_n("tests.agents:Counter", 3)
+        simulation.spawn_n("tests.support.agents:Counter", 3)
         simulation.start_steps(50)
     with client.attach("sim") as simulation:
         told = simulation.wait_steps(timeout=20)
@@ -63,13 +66,13 @@ def test_all_may_end_with_one_slave(client: SyncClient) -> None:
     client.create("sim", restart="all", **SLAVES)
     simulation = client.attach("sim")
     pids = [process["pid"] for process in client.inspect("sim")["processes"]]
-    left = supervisor_tree.open_pidfds(pids)
+    left = trees.open_pidfds(pids)
     os.kill(pids[1], signal.SIGKILL)
     with pytest.raises(
         HostLost, match=rf"pid {pids[1]}\) was ended by SIGKILL; with restart='all'"
     ):
         ask_until_told(simulation)
-    assert supervisor_tree.wait_gone(left, 2) == []
+    assert trees.wait_gone(left, 2) == []
     (told,) = client.ls(all=True)
     assert told["state"] == "ended"
     assert f"(pid {pids[1]}) was ended by SIGKILL" in told["cause"]
@@ -87,7 +90,7 @@ def test_a_restart_is_told(client: SyncClient) -> None:
         client_of_its_own() as other,
         other.attach("sim") as watching,
     ):
-        simulation.spawn_n("tests.agents:Counter", 2, addr=simulation.get_addrs()[0])
+        simulation.spawn_n("tests.support.agents:Counter", 2, addr=simulation.get_addrs()[0])
         last, _ = watching.next_events()
         first, second = [p["pid"] for p in client.inspect("sim")["processes"]][1:]
         os.kill(first, signal.SIGKILL)

@@ -11,16 +11,21 @@ import trio
 import trio.testing
 
 from creamas_sc import Environment, MultiEnvironment
-from creamas_sc.supervision import OnExit, PrivateSupervisor, Told, supervisor_factory
-from tests import supervisor_tree
-from tests.agents import Manager, SavingEnvironment, Sleeper
+from creamas_sc.processes.supervisor_client import (
+    OnExit,
+    PrivateSupervisor,
+    Told,
+    supervisor_factory,
+)
 from tests.integration.scripts import running
+from tests.support import trees
+from tests.support.agents import Manager, SavingEnvironment, Sleeper
 
 HEAD = """
 import asyncio, os, sys, time, trio
 from creamas_sc import Environment, MultiEnvironment, run
 from creamas_sc.mp import EnvManager
-from tests import agents
+from tests.support import agents
 
 class Saving(Environment):
     def save_info(self, folder):
@@ -69,13 +74,13 @@ def test_a_signal_ends_a_script_well(
     script.write_text(SCRIPTS[form])
     with running(script) as under_way:
         under_way.read_until("ready")
-        (keeper,) = supervisor_tree.children(under_way.pid)
-        left = supervisor_tree.open_pidfds(supervisor_tree.family(keeper).values())
+        (keeper,) = trees.children(under_way.pid)
+        left = trees.open_pidfds(trees.family(keeper).values())
         began = time.monotonic()
         under_way.signal(number, group=group)
         code, out, err = under_way.finish()
         assert time.monotonic() - began < 3
-        assert supervisor_tree.wait_gone(left, 0) == []
+        assert trees.wait_gone(left, 0) == []
     assert sorted(out.split("\n")) == ["", "master saved", "slave saved", "slave saved"]
     assert (code, err) == ENDS[number]
 

@@ -13,8 +13,8 @@ import trio.testing
 
 from creamas_sc import Artifact, Environment, MultiEnvironment, expose
 from creamas_sc.errors import AgentErrors, ConnectionLost, LoadError, SlaveLost, StartError
-from tests import agents, supervisor_tree
-from tests.agents import Counter, Echo, Manager
+from tests.support import agents, trees
+from tests.support.agents import Counter, Echo, Manager
 
 ANY_PORT = ("localhost", 0)
 
@@ -54,7 +54,7 @@ class Picky(MultiEnvironment):
 
 
 def tree() -> list[int]:
-    return supervisor_tree.children(os.getpid())
+    return trees.children(os.getpid())
 
 
 async def test_two_in_sibling_tasks_do_not_touch_each_other() -> None:
@@ -118,7 +118,7 @@ async def test_a_cancelled_start_leaves_nothing(milliseconds: int) -> None:
 async def test_a_first_start_that_fails_leaves_no_supervisor() -> None:
     async with MultiEnvironment(ANY_PORT, Environment) as menv:
         with pytest.raises(StartError):
-            await menv.spawn_slaves([ANY_PORT], "tests.agents:Nope", Manager)
+            await menv.spawn_slaves([ANY_PORT], "tests.support.agents:Nope", Manager)
         assert tree() == []
         await menv.spawn_slaves([ANY_PORT], Environment, Manager)
 
@@ -164,7 +164,7 @@ async def test_spawns_that_fail_are_not_counted(menv: MultiEnvironment) -> None:
     first = menv.addrs[0]
     for _ in range(3):
         with pytest.raises(LoadError):
-            await menv.spawn("tests.agents:Nope")
+            await menv.spawn("tests.support.agents:Nope")
     assert (await menv.spawn(Echo))[1].startswith(first[:-1])
 
 

@@ -10,9 +10,9 @@ import trio
 
 from creamas_sc import Artifact, CreativeAgent, Environment, MultiEnvironment, Proxy
 from creamas_sc.errors import AgentError, AgentErrors, NoSlaves, StartError
-from creamas_sc.wire.endpoint import split_address
-from tests import agents
-from tests.agents import Counter, Echo, Raises
+from creamas_sc.rpc.endpoint import split_address
+from tests.support import agents
+from tests.support.agents import Counter, Echo, Raises
 
 
 async def test_agents_act_in_slave_and_then_spawn_order(menv: MultiEnvironment) -> None:
@@ -25,7 +25,7 @@ async def test_agents_act_in_slave_and_then_spawn_order(menv: MultiEnvironment) 
 
 async def test_spawn_picks_the_slave_with_the_fewest_agents(menv: MultiEnvironment) -> None:
     first, second = menv.addrs
-    spawned = await menv.spawn_n("tests.agents:Echo", 3, addr=second)
+    spawned = await menv.spawn_n("tests.support.agents:Echo", 3, addr=second)
     assert [addr for _, addr in spawned] == [second[:-1] + str(n) for n in (1, 2, 3)]
     assert all(isinstance(proxy, Proxy) and proxy.addr == addr for proxy, addr in spawned)
     landed = [(await menv.spawn(Echo))[1] for _ in range(4)]
@@ -89,8 +89,8 @@ async def test_managers_talk_to_the_host(menv: MultiEnvironment) -> None:
 
 async def test_managers_run_the_whole(menv: MultiEnvironment) -> None:
     host = await menv.connect(menv.manager.addr)
-    addr = await host.spawn("tests.agents:Counter", 4)
-    addrs = await host.spawn_n("tests.agents:Counter", 2, addr=menv.addrs[1])
+    addr = await host.spawn("tests.support.agents:Counter", 4)
+    addrs = await host.spawn_n("tests.support.agents:Counter", 2, addr=menv.addrs[1])
     assert await host.get_agents() == [addr, *addrs]
     assert await host.trigger_all() == [5, 1, 1]
     assert await host.is_ready()

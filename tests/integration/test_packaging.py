@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pythons import find_uv
+from tests.support.pythons import find_uv
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "quickstart.py"

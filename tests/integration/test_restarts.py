@@ -16,9 +16,10 @@ import trio.testing
 
 from creamas_sc import Environment, MultiEnvironment
 from creamas_sc.errors import NoSlaves, SlaveLost
-from creamas_sc.mp import Restart, RestartPolicy, restarter
+from creamas_sc.mp import Restart, RestartPolicy
+from creamas_sc.restarts import driver
 from creamas_sc.util import run
-from tests import agents, supervisor_tree
+from tests.support import agents, trees
 
 BOUND_SECONDS = 20
 TOLD_SECONDS = 1.0
@@ -208,7 +209,7 @@ async def test_what_was_passed_counts_as_it_was() -> None:
 async def test_killed_again_while_it_is_restored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
-    monkeypatch.setattr(restarter, "NEWS_SECONDS", 0.1)
+    monkeypatch.setattr(driver, "NEWS_SECONDS", 0.1)
     mood = tmp_path / "mood"
     async with society(RestartPolicy("permanent", seconds=seconds)) as menv:
         await menv.spawn(agents.Echo)
@@ -328,8 +329,8 @@ async def test_a_close_in_the_middle_of_a_restart(stop: str, seconds: float) -> 
 
 async def test_a_supervisor_that_dies_ends_restarts() -> None:
     async with society("permanent") as menv:
-        (keeper,) = supervisor_tree.children(os.getpid())
-        os.kill(supervisor_tree.family(keeper)["supervisor"], signal.SIGKILL)
+        (keeper,) = trees.children(os.getpid())
+        os.kill(trees.family(keeper)["supervisor"], signal.SIGKILL)
         with pytest.raises(SlaveLost):
             await ask_until_told(menv)
         assert menv.restarts == []
@@ -356,7 +357,7 @@ async def test_a_close_while_a_restart_hangs(tmp_path: Path) -> None:
 async def test_a_restart_that_hangs_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(restarter, "RESTART_SECONDS", 0.3)
+    monkeypatch.setattr(driver, "RESTART_SECONDS", 0.3)
     mood = tmp_path / "mood"
     policy = RestartPolicy("permanent", restarts=1)
     async with society(policy, agents.MoodyEnvironment, mood=str(mood)) as menv:
@@ -369,7 +370,7 @@ async def test_a_restart_that_hangs_is_given_up(
 async def test_a_restore_that_hangs_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(restarter, "RESTART_SECONDS", 0.5)
+    monkeypatch.setattr(driver, "RESTART_SECONDS", 0.5)
     mood = tmp_path / "mood"
     async with society("permanent") as menv:
         _, addr = await menv.spawn(agents.Moody, str(mood))

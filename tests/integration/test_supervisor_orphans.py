@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests import supervisor_tree as trees
-from tests.supervisor_tree import running_script
+from tests.support import trees
+from tests.support.trees import running_script
 
 LEFT_SECONDS = 2.0
 CROWD = ("obey", "loop", "hold_gil", "ignore_sigterm", "fork_away_and_loop")

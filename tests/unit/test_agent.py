@@ -11,7 +11,7 @@ import pytest
 from creamas_sc.core.agent import Agent, CreativeAgent
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.logging import ObjectLogger
-from creamas_sc.rpc import Proxy, expose, exposed_method
+from creamas_sc.rpc.exposed import Proxy, expose, exposed_method
 
 
 class FakeEnvironment:

@@ -14,7 +14,7 @@ import pytest
 
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.errors import DecodeError
-from creamas_sc.rpc import Proxy
+from creamas_sc.rpc.exposed import Proxy
 
 np = pytest.importorskip("numpy")
 

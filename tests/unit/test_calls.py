@@ -12,13 +12,13 @@ import trio.testing
 from trio.testing import MockClock
 
 from creamas_sc.errors import CallRefused, ConnectionLost, DeadlineExceeded, first_error
-from creamas_sc.wire.calls import Call, Calls
-from creamas_sc.wire.cancelling import ACKNOWLEDGE_SECONDS, ServedCall, served_call
+from creamas_sc.rpc.calls import Call, Calls
+from creamas_sc.rpc.cancelling import ACKNOWLEDGE_SECONDS, ServedCall, served_call
+from creamas_sc.rpc.connection import Connection
+from creamas_sc.rpc.loops import AnyioLoop
+from creamas_sc.rpc.serving import Request
 from creamas_sc.wire.codec import Payload
-from creamas_sc.wire.connection import Connection
-from creamas_sc.wire.serving import Request
-from creamas_sc.wire.waiting import AnyioLoop
-from tests.streams import CODEC, joined
+from tests.support.streams import CODEC, joined
 
 LOOP = AnyioLoop()
 

@@ -27,12 +27,12 @@ from creamas_sc.errors import (
     StartError,
     UnknownSimulation,
 )
-from creamas_sc.policy import RestartPolicy
-from creamas_sc.receipt import Receipt, SlaveReceipt
+from creamas_sc.reports import SlaveReceipt, StopReport
+from creamas_sc.restarts.policy import RestartPolicy
 from supervisor.cli import main
 from supervisor.cli.app import VERBS
 from supervisor.cli.exits import explain
-from tests.cli_fakes import ADDRS, NAME, FakeClient, lost, progress, summary
+from tests.support.cli_fakes import ADDRS, NAME, FakeClient, lost, progress, summary
 
 NAMES = [verb.__name__ for verbs in VERBS.values() for verb in verbs]
 Run = Callable[..., tuple[int, str, str]]
@@ -42,7 +42,7 @@ Run = Callable[..., tuple[int, str, str]]
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeClient:
     """What all verbs connect to; the user's own settings are out of the way."""
     made = FakeClient()
-    monkeypatch.setattr("supervisor.cli.link.connect", lambda daemon, timeout: made)
+    monkeypatch.setattr("supervisor.cli.daemon_connection.connect", lambda daemon, timeout: made)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setenv("CREAMAS_LOG_FOLDER", str(tmp_path / "logs"))
     return made
@@ -388,10 +388,10 @@ def test_a_file_in_place_of_a_module(
 # ---- closing
 
 
-def receipt(ended_by: str, *errors: str) -> Receipt:
+def receipt(ended_by: str, *errors: str) -> StopReport:
     graceful = ended_by == "request"
     one = SlaveReceipt(ADDRS[0], 8, None, None, 0.5, graceful, ended_by, tuple(errors))
-    return Receipt([one])
+    return StopReport([one])
 
 
 @pytest.mark.parametrize(
@@ -403,11 +403,11 @@ def receipt(ended_by: str, *errors: str) -> Receipt:
         (receipt("term"), 1),
         (receipt("kill"), 1),
         (receipt("request", "OSError: disk full\n..."), 1),
-        (Receipt([], errors=["OSError: disk full"]), 1),
+        (StopReport([], errors=["OSError: disk full"]), 1),
     ],
 )
 def test_close_tells_how_slaves_ended(
-    run: Run, client: FakeClient, told: Receipt, code: int
+    run: Run, client: FakeClient, told: StopReport, code: int
 ) -> None:
     client.receipt = told
     got, out, err = run("close", NAME, "--folder", "results", "--timeout", "3")

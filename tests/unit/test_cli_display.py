@@ -14,8 +14,8 @@ from supervisor.cli import output
 from supervisor.cli.display import Last, Plain, event_line, picture, progress_line
 from supervisor.cli.exits import Failure
 from supervisor.cli.output import ReaderGone, clock, count, out, pairs, table
-from supervisor.cli.values import Classes, Herd, address, herd, json_object, spread
-from tests.cli_fakes import progress
+from supervisor.cli.values import AgentBatch, Classes, address, herd, json_object, spread
+from tests.support.cli_fakes import progress
 
 
 class Clock:
@@ -203,7 +203,7 @@ def test_classes_by_name_and_by_file(tmp_path: Any) -> None:
 
 
 def test_herds() -> None:
-    assert herd("painters:Painter=24", Classes()) == Herd("painters:Painter", 24)
+    assert herd("painters:Painter=24", Classes()) == AgentBatch("painters:Painter", 24)
 
 
 def test_agents_are_spread_evenly() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.cli import logs, main
-from tests.cli_fakes import NAME, FakeClient, lost
+from tests.support.cli_fakes import NAME, FakeClient, lost
 
 LOGGED = {
     "timestamp": "2026-11-22T18:53:30.639455Z",
@@ -37,7 +37,7 @@ def _zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeClient:
     made = FakeClient()
-    monkeypatch.setattr("supervisor.cli.link.connect", lambda daemon, timeout: made)
+    monkeypatch.setattr("supervisor.cli.daemon_connection.connect", lambda daemon, timeout: made)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setenv("CREAMAS_LOG_FOLDER", str(tmp_path))
     return made

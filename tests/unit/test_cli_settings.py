@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.cli.daemon_connection import chosen_daemon
 from supervisor.cli.exits import Failure
-from supervisor.cli.link import chosen_daemon
 from supervisor.cli.settings import Settings, config_file, load_settings
 
 

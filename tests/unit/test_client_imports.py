@@ -20,11 +20,11 @@ def test_without_trio() -> None:
 import sys
 sys.modules.update(dict.fromkeys(["trio", "tractor", "structlog", "cyclopts", "rich", "numpy"]))
 from creamas_sc import Artifact, MsgPack, Proxy, client, expose
-from creamas_sc.receipt import Receipt, SlaveReceipt
-from creamas_sc.specs import pack, unpack
+from creamas_sc.reports import StopReport, SlaveReceipt
+from creamas_sc.processes.spec import pack, unpack
 for name in client.__all__:
     assert getattr(client, name)
-receipt = unpack(pack(Receipt([], saved=Artifact("maker", [1, 2]))))
+receipt = unpack(pack(StopReport([], saved=Artifact("maker", [1, 2]))))
 assert receipt.saved == Artifact("maker", [1, 2])
 """)
 
@@ -48,12 +48,12 @@ except ImportError as error:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("creamas_sc.client", {"anyio", "asyncio", "creamas_sc.client.blocking"}),
+        ("creamas_sc.client", {"anyio", "asyncio", "creamas_sc.client.sync_client"}),
         (
-            "creamas_sc.client.blocking",
-            {"anyio", "asyncio", "creamas_sc.client.asynchronous", "secrets", "tempfile", "uuid"},
+            "creamas_sc.client.sync_client",
+            {"anyio", "asyncio", "creamas_sc.client.async_client", "secrets", "tempfile", "uuid"},
         ),
-        ("creamas_sc.client.asynchronous", {"creamas_sc.client.blocking", "trio"}),
+        ("creamas_sc.client.async_client", {"creamas_sc.client.sync_client", "trio"}),
     ],
 )
 def test_an_import_pulls_in_no_more_than_needed(module: str, absent: set[str]) -> None:

@@ -30,17 +30,18 @@ from creamas_sc.errors import (
     EncodeError,
     SlaveLost,
 )
-from creamas_sc.wire import connection as connection_module
-from creamas_sc.wire import outgoing, requests, serving
-from creamas_sc.wire.cancelling import ACKNOWLEDGE_SECONDS
+from creamas_sc.rpc import connection as connection_module
+from creamas_sc.rpc import serving, write_queue
+from creamas_sc.rpc.cancelling import ACKNOWLEDGE_SECONDS
+from creamas_sc.rpc.connection import Connection
+from creamas_sc.rpc.serving import Request
+from creamas_sc.rpc.socket_stream import ConnectedStream
+from creamas_sc.rpc.write_queue import BATCH, HIGH_WATER_BYTES
+from creamas_sc.wire import requests
 from creamas_sc.wire.codec import Payload
-from creamas_sc.wire.connection import Connection
 from creamas_sc.wire.frames import Frame, FrameReader, Kind, encode_frame
-from creamas_sc.wire.outgoing import BATCH, HIGH_WATER_BYTES
-from creamas_sc.wire.requests import Metas
-from creamas_sc.wire.serving import Request
-from creamas_sc.wire.streams import ConnectedStream
-from tests.streams import (
+from creamas_sc.wire.requests import RequestHeaders
+from tests.support.streams import (
     BOUND_SECONDS,
     CODEC,
     Pair,
@@ -237,7 +238,7 @@ async def test_a_served_call_calls_back_a_peer_that_is_gone() -> None:
 async def test_a_call_that_waits_for_room_which_its_own_wait_makes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(outgoing, "HIGH_WATER_BYTES", 1000)
+    monkeypatch.setattr(write_queue, "HIGH_WATER_BYTES", 1000)
     large = CODEC.encode("x" * 2000)
 
     async def abort_when_it_waits(connection: Connection) -> None:
@@ -334,7 +335,7 @@ async def test_an_end_that_serves_nothing_refuses() -> None:
 
 
 def test_metas_come_back_as_they_were() -> None:
-    metas = Metas()
+    metas = RequestHeaders()
     calls = [
         (n, f"method {m}", s) for n in (*range(3), "a", None) for m in (0, 1) for s in (None, 2)
     ]
@@ -345,7 +346,7 @@ def test_metas_come_back_as_they_were() -> None:
 
 def test_metas_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "MAX_KNOWN", 10)
-    metas = Metas()
+    metas = RequestHeaders()
     for n in range(100):
         assert metas.unpack(metas.pack(n, "any", None)) == (n, "any", None)
         assert len(metas._packed) <= 10

@@ -15,7 +15,7 @@ import trio.testing
 from anyio.abc import SocketAttribute
 
 from creamas_sc import Artifact, CreativeAgent, Environment, Proxy, expose, run
-from creamas_sc.core import environment, network
+from creamas_sc.core import environment
 from creamas_sc.errors import (
     AgentError,
     AgentErrors,
@@ -27,12 +27,12 @@ from creamas_sc.errors import (
     UnknownAgent,
     agent_errors,
 )
-from creamas_sc.home import own_home
 from creamas_sc.mp import EnvManager
-from creamas_sc.wire import endpoint
+from creamas_sc.rpc import endpoint, node
+from creamas_sc.rpc.endpoint import split_address
+from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.wire.codec import Payload
-from creamas_sc.wire.endpoint import split_address
-from tests.agents import Counter, Echo, Raises, Stranger
+from tests.support.agents import Counter, Echo, Raises, Stranger
 
 BOUND_SECONDS = 20
 
@@ -89,7 +89,7 @@ class Closes(CreativeAgent):
 async def environments(count: int = 1, cls: type[Environment] = Environment) -> AsyncIterator[Any]:
     """Environments at home in the test's own loop, bounded and closed."""
     with trio.fail_after(BOUND_SECONDS):
-        async with own_home():
+        async with adopt_running_loop():
             envs = [await cls.create(ANY_PORT, as_coro=True) for _ in range(count)]
             try:
                 yield envs[0] if count == 1 else envs
@@ -129,7 +129,7 @@ def test_create_in_an_async_one(runner: Callable[..., Any]) -> None:
 
 
 async def test_create_on_a_home_loop_names_the_async_form() -> None:
-    async with own_home():
+    async with adopt_running_loop():
         with pytest.raises(RuntimeError, match="as_coro=True"):
             Environment.create(ANY_PORT)
 
@@ -160,7 +160,7 @@ async def test_an_address_that_cannot_be_had(addr: tuple[str, int]) -> None:
 
 
 async def test_agents_made_before_it_listens_get_the_port() -> None:
-    async with own_home():
+    async with adopt_running_loop():
         env = Environment(ANY_PORT)
         agent = Echo(env)
         assert agent.addr == "tcp://localhost:0/0"
@@ -178,7 +178,7 @@ async def test_opening_at_once_listens_once(monkeypatch: pytest.MonkeyPatch) -> 
         return listened[-1]
 
     monkeypatch.setattr(environment, "listen", listen)
-    async with own_home():
+    async with adopt_running_loop():
         env = Environment(ANY_PORT)
         async with trio.open_nursery() as nursery:
             for _ in range(3):
@@ -190,7 +190,7 @@ async def test_opening_at_once_listens_once(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_a_closed_environment_stays_closed() -> None:
-    async with own_home():
+    async with adopt_running_loop():
         env = Environment(ANY_PORT)
         agent = Echo(env)
         await env.close(as_coro=True)
@@ -398,7 +398,7 @@ def test_save_info_that_fails_is_told_by_the_environments_address() -> None:
 
 @pytest.mark.parametrize("value", [3, "ab", ("ab", "cd"), [[], {}, None]])
 async def test_what_is_sent_must_be_arguments(value: Any) -> None:
-    async with own_home():
+    async with adopt_running_loop():
         env = await Environment.create(ANY_PORT, as_coro=True)
         echo = Echo(env)
         with pytest.raises(BadArguments, match="expected \\(args, kwargs\\)"):
@@ -406,7 +406,7 @@ async def test_what_is_sent_must_be_arguments(value: Any) -> None:
 
 
 async def test_a_cancelled_close_closes() -> None:
-    async with own_home():
+    async with adopt_running_loop():
         one = await Environment.create(ANY_PORT, as_coro=True)
         other = await Environment.create(ANY_PORT, as_coro=True)
         assert await (await one.connect(Echo(other).addr)).evaluate(1) == 1
@@ -582,7 +582,7 @@ async def test_by_unix_socket_or_by_tcp(near: bool, monkeypatch: pytest.MonkeyPa
 async def test_a_loop_of_calls_within_an_environment_can_be_cancelled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(network, "YIELD_SECONDS", 0.0)
+    monkeypatch.setattr(node, "YIELD_SECONDS", 0.0)
     async with environments() as env:
         proxy = await env.connect(Echo(env).addr)
         calls = 0

@@ -30,7 +30,9 @@ def test_tractor_is_imported_by_the_seam_only() -> None:
         if statement.search(path.read_text(encoding="utf-8"))
     }
     assert importers
-    assert all(path.startswith("supervisor/seam/") for path in importers), importers
+    assert all(path.startswith("supervisor/actors/tractor_adapter/") for path in importers), (
+        importers
+    )
 
 
 @pytest.mark.parametrize("module", ["creamas_sc", "creamas_sc.mp"])

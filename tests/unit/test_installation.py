@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from creamas_sc import installation
+from creamas_sc.runtime import installation
 
 EXTRA = "creamas-sc[supervisor]"
 

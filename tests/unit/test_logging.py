@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from creamas_sc.logging import ObjectLogger, log_after, log_before
-from creamas_sc.rpc import expose
+from creamas_sc.rpc.exposed import expose
 
 
 class Painter:

@@ -9,7 +9,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from creamas_sc.nurseries import cancellation_in, open_unwrapping_nursery, split_cancellation
+from creamas_sc.runtime.nurseries import (
+    cancellation_in,
+    open_unwrapping_nursery,
+    split_cancellation,
+)
 
 
 class Failure(Exception):

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from creamas_sc import progress
-from creamas_sc.progress import with_progress
+from creamas_sc.runtime import progress
+from creamas_sc.runtime.progress import with_progress
 
 
 class Terminal(io.StringIO):

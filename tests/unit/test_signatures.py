@@ -11,8 +11,8 @@ import pytest
 import creamas_sc
 from creamas_sc import mp
 from creamas_sc.core.environment import Environment
-from creamas_sc.home import own_home
 from creamas_sc.mp import EnvManager, MultiEnvironment
+from creamas_sc.runtime.event_loop import adopt_running_loop
 
 # As on the page: "async" marks its coroutine functions, "property" its properties; a parameter
 # list is that of a def, without self.
@@ -152,7 +152,7 @@ def test_every_name_is_documented() -> None:
 )
 async def test_two_forms(name: str, args: tuple[Any, ...]) -> None:
     """``as_coro=True`` is awaitable; the other form on the home loop is refused, not a deadlock."""
-    async with own_home():
+    async with adopt_running_loop():
         menv = MultiEnvironment(("localhost", 0), Environment)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)

@@ -16,7 +16,7 @@ from creamas_sc.core.agent import CreativeAgent
 from creamas_sc.core.environment import Environment
 from creamas_sc.core.simulation import Simulation
 from creamas_sc.errors import AgentError, AgentErrors, NoSlaves, SlaveLost, UnknownAgent
-from creamas_sc.home import own_home
+from creamas_sc.runtime.event_loop import adopt_running_loop
 
 ADDRS = [f"tcp://localhost:5556/{number}" for number in (1, 2, 3)]
 
@@ -176,7 +176,7 @@ def test_a_seed_makes_the_random_order_repeatable(env: FakeEnvironment) -> None:
 
 
 async def test_what_blocks_is_refused_on_the_home_loop(env: Any, sim: Simulation) -> None:
-    async with own_home():
+    async with adopt_running_loop():
         for step in (sim.step, sim.async_step):
             with pytest.raises(RuntimeError, match=r"use `await astep\(\)`"):
                 step()

@@ -13,9 +13,10 @@ import pytest
 import trio
 import trio.testing
 
-from creamas_sc import rpc, util
+from creamas_sc import util
 from creamas_sc.errors import AgentError, AgentErrors, agent_errors
-from creamas_sc.home import own_home
+from creamas_sc.rpc import exposed
+from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.util import at_once
 
 
@@ -80,7 +81,7 @@ def test_run_refuses_on_its_own_loop() -> None:
 
 
 async def test_run_refuses_on_a_home_loop_of_the_users() -> None:
-    async with own_home():
+    async with adopt_running_loop():
         with pytest.raises(RuntimeError, match="await the async form"):
             util.run(double("1"))
     assert util.run(double("1")) == 2
@@ -103,7 +104,7 @@ def test_run_without_a_task_runs_until_ctrl_c(monkeypatch: pytest.MonkeyPatch) -
         coroutine.close()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("creamas_sc.home.run_coroutine", interrupted)
+    monkeypatch.setattr("creamas_sc.runtime.event_loop.run_coroutine", interrupted)
     with pytest.raises(KeyboardInterrupt):
         util.run()
 
@@ -327,7 +328,7 @@ def test_sanitize_agent_name(name: str, sanitized: str) -> None:
 
 
 def test_expose_is_here_too() -> None:
-    assert util.expose is rpc.expose
+    assert util.expose is exposed.expose
 
 
 async def test_errors_of_one_moment_are_noted_on_the_first() -> None:

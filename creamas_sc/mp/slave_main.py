@@ -1,0 +1,108 @@
+"""A slave: the process that holds one environment and its agents, under a supervisor."""
+
+from __future__ import annotations
+
+import random
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import trio
+
+from creamas_sc.errors import AgentErrors
+from creamas_sc.processes.spec import SlaveSpec, pack, unpack
+from creamas_sc.rpc.auth import Membership, membership
+from creamas_sc.runtime.class_loading import load_class
+from creamas_sc.runtime.event_loop import adopt_running_loop
+from creamas_sc.runtime.log_setup import open_actor_log
+
+__all__ = ["Control", "main", "name_process", "seed_process"]
+
+
+class Control(Protocol):
+    """A process's line to its supervisor.
+
+    Attributes:
+        descriptors: Those that its start handed it.
+    """
+
+    descriptors: tuple[int, ...]
+
+    async def ready(self, info: bytes) -> None:
+        """Report that the process is up; once."""
+
+    async def wait_stop(self) -> bytes:
+        """Wait until asked to stop; the payload of the request."""
+
+
+async def main(spec: bytes, control: Control) -> bytes:
+    """The entry of a slave's process: serve an environment until asked to stop.
+
+    Returns:
+        The packed texts of what `save_info` or the agents' ``close`` raised.
+    """
+    told = SlaveSpec.decode(spec)
+    open_actor_log(slave=told.index)
+    env_cls, mgr_cls = load_class(told.env_cls), load_class(told.mgr_cls)
+    name_process(f"creamas: {env_cls.__name__}({told.addr[0]}:{told.addr[1]})")
+    seed_process(told.set_seed, told.index, told.incarnation)
+    if told.member is not None:
+        membership.set(Membership(*told.member))
+    failures: list[str] = []
+    async with adopt_running_loop():
+        env = env_cls(told.addr, *told.args, **told.kwargs)
+        if told.set_seed is not True:
+            env._seed = told.set_seed
+            env._index = 1 + told.index
+            env._incarnation = told.incarnation
+        await env.open(mgr_cls)
+        await control.ready(pack(env.base_url))
+        folder = await _first_to_stop(control, env.manager)
+        try:
+            await env.close(folder=folder or env.log_folder, as_coro=True)
+        except AgentErrors as errors:
+            failures = [f"{e}\n{e.traceback_text}" for e in errors.failures.values()]
+    return pack(failures)
+
+
+async def _first_to_stop(control: Control, manager: Any) -> str | None:
+    """Wait for the supervisor's request, whose folder is returned, or the manager's own `stop`."""
+    folder: str | None = None
+
+    async def asked() -> None:
+        nonlocal folder
+        folder = unpack(await control.wait_stop() or pack(None))
+        nursery.cancel_scope.cancel()
+
+    async def told() -> None:
+        await manager.stop_received.wait()
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(asked)
+        nursery.start_soon(told)
+    return folder
+
+
+def seed_process(set_seed: bool | int, index: int = 0, incarnation: int = 0) -> None:
+    """Seed the process's own random generators: Python's, and numpy's where it is installed."""
+    if set_seed is False:
+        return
+    if set_seed is True:
+        random.seed()
+        if "numpy" in sys.modules:  # imported later, it seeds itself
+            sys.modules["numpy"].random.seed()
+        return
+    # Started again, it does not draw the same numbers again.
+    again = f"/{incarnation}" if incarnation else ""
+    generator = random.Random(f"{set_seed}/{index}{again}")
+    random.seed(generator.getrandbits(64))
+    if find_spec("numpy") is not None:
+        import_module("numpy").random.seed(generator.getrandbits(32))
+
+
+def name_process(title: str) -> None:
+    """Show ``title`` in ``ps``, where setproctitle is installed."""
+    if find_spec("setproctitle") is not None:
+        import_module("setproctitle").setproctitle(title)

@@ -1,0 +1,123 @@
+"""What became of slaves: of each that was started again or stopped, and of all at the close."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+__all__ = ["Restart", "SlaveReceipt", "StopReport"]
+
+
+@dataclass(frozen=True)
+class Restart:
+    """A slave that was lost and started again, and what of its contents was restored.
+
+    Attributes:
+        address: Of its manager, as before.
+        old_pid, pid: Its process before and after.
+        cause: How the old one ended, in words.
+        exit_code, signal: The same in numbers, None where unknown.
+        number: Which restart it is of those that the policy counts now, from 1.
+        incarnation: How often this slave was started again, this time included.
+        seconds: From the news of the old process's end until all was restored.
+        agents, connections: How many were made again.
+        host_manager: Whether it was set again.
+        checkpoint: Whether a checkpoint was given back.
+        failures: What could not be restored, and why.
+    """
+
+    address: str
+    old_pid: int
+    pid: int
+    cause: str
+    exit_code: int | None
+    signal: int | None
+    number: int
+    incarnation: int
+    seconds: float
+    agents: int = 0
+    connections: int = 0
+    host_manager: bool = False
+    checkpoint: bool = False
+    failures: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [f"{self.agents} agents", f"{self.connections} connections"]
+        parts += ["host manager"] * self.host_manager + ["checkpoint"] * self.checkpoint
+        failed = "".join(f"; NOT restored: {failure}" for failure in self.failures)
+        return (
+            f"{self.cause}; it was started again (pid {self.pid}), restart {self.number}, "
+            f"with {', '.join(parts)}{failed}"
+        )
+
+    def _wire_state_(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    @classmethod
+    def _from_wire_state_(cls, state: Mapping[str, Any]) -> Self:
+        return cls(**state)
+
+
+@dataclass(frozen=True)
+class SlaveReceipt:
+    """How one slave ended.
+
+    Attributes:
+        address: Of its manager.
+        pid: Its process, which is gone and reaped.
+        exit_code: None if a signal ended it, or if it is unknown.
+        signal: The signal that ended it, or None.
+        seconds: From the request to the end.
+        graceful: It ended by itself upon the request: no signal was needed.
+        ended_by: The last step that was needed: "request", "cancel", "term" or "kill"; "gone" if it
+            had ended before, "lost" if the supervisor had.
+        errors: What its `save_info` or its agents' ``close`` raised, as text.
+    """
+
+    address: str
+    pid: int
+    exit_code: int | None
+    signal: int | None
+    seconds: float
+    graceful: bool
+    ended_by: str
+    errors: tuple[str, ...] = ()
+
+    def _wire_state_(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    @classmethod
+    def _from_wire_state_(cls, state: Mapping[str, Any]) -> Self:
+        return cls(**state)
+
+
+class StopReport(list[SlaveReceipt]):
+    """One `SlaveReceipt` for each slave, in the order of the slaves.
+
+    Attributes:
+        saved: What the multi-environment's own `save_info` returned.
+        errors: What its closing raised, as text, where nobody was there to get the error itself.
+    """
+
+    def __init__(
+        self,
+        slaves: Iterable[SlaveReceipt] = (),
+        saved: object = None,
+        errors: Iterable[str] = (),
+    ) -> None:
+        super().__init__(slaves)
+        self.saved = saved
+        self.errors = tuple(errors)
+
+    @property
+    def graceful(self) -> bool:
+        """Whether no slave needed a signal."""
+        return all(slave.graceful for slave in self)
+
+    def _wire_state_(self) -> dict[str, Any]:
+        return {"slaves": list(self), "saved": self.saved, "errors": self.errors}
+
+    @classmethod
+    def _from_wire_state_(cls, state: Mapping[str, Any]) -> Self:
+        return cls(**state)

@@ -1,0 +1,90 @@
+"""Who belongs to a simulation, and the key that proves it.
+
+A simulation of a `MultiEnvironment` has an id and a random key of its own, which its slaves get
+when they start. An environment outside any simulation is open to this user's other processes: their
+key is in a file that only the user can read.
+"""
+
+from __future__ import annotations
+
+import os
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from creamas_sc.errors import CreamasError
+from creamas_sc.runtime.paths import runtime_folder
+from creamas_sc.wire.handshake import Identity
+
+__all__ = [
+    "Membership",
+    "client_identity",
+    "membership",
+    "user_membership",
+]
+
+KEY_BYTES = 32
+USER_SIMULATION = "user"
+# What daemons and their clients call themselves in the handshake.
+DAEMON_SIMULATION = "creamas-supervisor"
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What an environment shows to others of its simulation.
+
+    Attributes:
+        simulation: The simulation's id; sent in clear.
+        key: Its shared secret; never sent.
+        role: "master" for a MultiEnvironment's own environment, "slave", or "environment".
+    """
+
+    simulation: str
+    key: bytes = field(repr=False)
+    role: str = "environment"
+
+    @classmethod
+    def new(cls, role: str = "master") -> Membership:
+        """A simulation of its own, with a fresh id and key."""
+        return cls(os.urandom(8).hex(), os.urandom(KEY_BYTES), role)
+
+
+# Set around the making of an environment that belongs to a simulation.
+membership: ContextVar[Membership | None] = ContextVar("membership", default=None)
+
+
+def client_identity() -> Identity:
+    """What a client shows to a daemon of its user."""
+    key = user_membership().key
+    return Identity(DAEMON_SIMULATION, key, "client", f"pid {os.getpid()}", os.getpid())
+
+
+def user_membership() -> Membership:
+    """The membership of environments outside any simulation: all of this user's processes.
+
+    The key is made at the first use; of two processes that make it at once, one wins.
+    """
+    path = runtime_folder() / "key"
+    try:
+        key = path.read_bytes()
+    except FileNotFoundError:
+        key = _make_key(path)
+    if len(key) != KEY_BYTES:
+        raise CreamasError(f"{path} is no key of {KEY_BYTES} bytes; remove it")
+    return Membership(USER_SIMULATION, key)
+
+
+def _make_key(path: Path) -> bytes:
+    import tempfile
+
+    descriptor, draft = tempfile.mkstemp(dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(os.urandom(KEY_BYTES))
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass  # another process was faster: its key it is
+    finally:
+        os.unlink(draft)
+    return path.read_bytes()

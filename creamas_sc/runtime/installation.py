@@ -1,0 +1,59 @@
+"""What an installation lacks for simulations, and the command that completes it."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+__all__ = ["CARRIED", "explain_import", "how_to_install", "missing_packages"]
+
+# The folder, beside the packages, in which a built creamas-sc carries tractor.
+CARRIED = "creamas_sc_carried"
+
+
+def missing_packages() -> list[str]:
+    """Names of the packages that slaves need and this Python lacks."""
+    needed = ("trio", "tricycle", "msgspec", CARRIED, "supervisor")
+    missing = [name for name in needed if find_spec(name) is None]
+    return ["tractor" if name == CARRIED else name for name in missing]
+
+
+def how_to_install() -> str:
+    """The command that adds what slaves and the daemon need to this Python, for a shell."""
+    import shlex  # here, as below: a client is to import little
+
+    source = shlex.join(_source())
+    python = shlex.quote(sys.executable)
+    if find_spec("pip") is not None:
+        return f"{python} -m pip install {source}"
+    uv = "uv" if find_spec("uv") is None else f"{python} -m uv"
+    return f"{uv} pip install --python {python} {source}"
+
+
+def explain_import(error: ModuleNotFoundError) -> ImportError:
+    """The error to raise for a failed import: where trio is missing, it says what to install."""
+    if error.name != "trio":
+        return error
+    return ImportError(f"environments need trio, which this Python lacks: {how_to_install()}")
+
+
+def _source() -> list[str]:
+    """Where creamas-sc was installed from, as arguments of pip, with the extra."""
+    import json
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import unquote, urlsplit
+
+    try:
+        origin = json.loads(distribution("creamas-sc").read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:  # run from a clone that was never installed
+        return [f"{Path(__file__).parents[2]}[supervisor]"]
+    if "url" not in origin:
+        return ["creamas-sc[supervisor]"]
+    url, vcs = origin["url"], origin.get("vcs_info")
+    if vcs is not None:
+        return [f"creamas-sc[supervisor] @ {vcs['vcs']}+{url}@{vcs['commit_id']}"]
+    if not url.startswith("file:"):
+        return [f"creamas-sc[supervisor] @ {url}"]
+    place = f"{unquote(urlsplit(url).path)}[supervisor]"
+    return ["--editable", place] if origin.get("dir_info", {}).get("editable") else [place]

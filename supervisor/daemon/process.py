@@ -1,0 +1,290 @@
+"""A daemon: a supervisor that outlives its clients, and the process that runs it.
+
+That process owns the supervisor's tree as an embedding script does. Of one name there is one daemon
+at a time: it holds a lock, which the tree's last process keeps too, so that it is free only when
+nothing of the daemon is left.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from creamas_sc.errors import ConnectionLost, CreamasError, StartError
+from creamas_sc.processes.launcher import PRELOADED_FOR_HOSTS
+from creamas_sc.processes.supervisor_client import PrivateSupervisor
+from creamas_sc.runtime.log_setup import close_log, open_log
+from creamas_sc.runtime.nurseries import open_unwrapping_nursery
+from creamas_sc.runtime.paths import daemon_socket
+from supervisor.daemon.lock import clear_dead, clear_socket, locked
+from supervisor.timeouts import (
+    GRACE_SECONDS,
+    HOST_MARGIN_SECONDS,
+    KILL_SECONDS,
+    LADDER_SECONDS,
+    LISTEN_SECONDS,
+    START_SECONDS,
+)
+from supervisor.tree import linux
+
+__all__ = ["Settings", "main", "run", "start"]
+
+log = logging.getLogger(__name__)
+
+# What a daemon's zygote imports beside the rest: actors that log are ready sooner.
+PRELOADED = ("structlog", "supervisor.daemon.service", *PRELOADED_FOR_HOSTS)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# A host's whole ladder, and that of the slaves it leaves.
+CLOSE_SECONDS = GRACE_SECONDS + HOST_MARGIN_SECONDS + 2 * LADDER_SECONDS
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a daemon is told.
+
+    Attributes:
+        name: Its own; see `creamas_sc.rpc.auth.daemon_name`.
+        log_folder: Gets NAME.log, and NAME/SIMULATION.log for each simulation.
+        console: Whether its log is shown on standard error too.
+    """
+
+    name: str
+    log_folder: Path
+    console: bool = False
+
+    @property
+    def log_file(self) -> Path:
+        """The daemon's own log."""
+        return self.log_folder.absolute() / f"{self.name}.log"
+
+
+def run(settings: Settings, announce: Callable[[Path], None]) -> int:
+    """Be a daemon, in the foreground, until it is asked to end.
+
+    A first signal (SIGTERM, SIGINT, SIGHUP) closes all simulations; a second one kills them.
+
+    Args:
+        announce: Told of the socket's path when clients can connect.
+
+    Returns:
+        The exit code: 0, 130 after SIGINT, 128 + its number after a second signal, 1 where the
+        supervisor was lost.
+
+    Raises:
+        StartError: There is a daemon of that name already, or it cannot start here.
+        CreamasError: The runtime folder or the name will not do.
+    """
+    path = daemon_socket(settings.name)
+    with locked(path) as lock:
+        clear_socket(path)
+        clear_dead(path.parent)
+        try:
+            return trio.run(_Owner(settings, path, lock).run, announce)
+        finally:
+            path.unlink(missing_ok=True)  # where the supervisor could not
+            close_log()
+
+
+def _open_log(settings: Settings) -> None:
+    file = str(settings.log_file)
+    try:
+        open_log(file, console=settings.console, process="daemon", pid=os.getpid())
+    except OSError as error:
+        raise _no_log(settings, error) from error
+
+
+def _no_log(settings: Settings, error: OSError) -> StartError:
+    return StartError(f"cannot log into {settings.log_file}: {error.strerror}")
+
+
+class _Owner:
+    """The process that runs a daemon, as the owner of its tree."""
+
+    def __init__(self, settings: Settings, path: Path, lock: int) -> None:
+        self._settings = settings
+        self._path = path
+        self._supervisor = PrivateSupervisor(lambda _: None, [lock], PRELOADED)
+        self._opening = trio.CancelScope()
+        self._signals: list[int] = []
+
+    async def run(self, announce: Callable[[Path], None]) -> int:
+        """Start the tree, have it listen, and see it to its end; the exit code."""
+        # The receiver outlives the task that waits on it: trio passes on what it has not read.
+        with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+            async with open_unwrapping_nursery() as nursery:
+                await nursery.start(self._supervisor.run)
+                nursery.start_soon(self._mind_signals, signals)
+                try:
+                    _open_log(self._settings)  # its imports take as long as the zygote's
+                    with self._opening:
+                        await self._listen()
+                        announce(self._path)
+                    await self._supervisor.gone.wait()
+                finally:
+                    await self._supervisor.aclose()
+                nursery.cancel_scope.cancel()
+        return self._exit_code()
+
+    async def _listen(self) -> None:
+        settings = {
+            "name": self._settings.name,
+            "socket": str(self._path),
+            "log": str(self._settings.log_file),
+            "log_folder": str(self._settings.log_folder.absolute()),
+            "console": self._settings.console,
+            "pid": os.getpid(),
+        }
+        try:
+            with trio.fail_after(LISTEN_SECONDS):
+                await self._supervisor.line.call("listen", settings)
+        except ConnectionLost as error:
+            raise StartError(f"the supervisor ended early: see {settings['log']}") from error
+        except trio.TooSlowError as error:
+            raise StartError(f"the supervisor does not answer: see {settings['log']}") from error
+
+    async def _mind_signals(self, signals: Any) -> None:
+        async with trio.open_nursery() as nursery:
+            async for number in signals:
+                self._signals.append(number)
+                log.info("daemon %s got %s", self._settings.name, signal.Signals(number).name)
+                if len(self._signals) == 1:
+                    nursery.start_soon(self._close)
+                else:
+                    self._supervisor.kill()
+
+    async def _close(self) -> None:
+        """Close all simulations, then the supervisor."""
+        self._opening.cancel()
+        try:
+            with trio.move_on_after(CLOSE_SECONDS):
+                await self._supervisor.line.call("close_all")
+        except CreamasError as error:
+            log.debug("there is nothing to close: %s", error)
+        await self._supervisor.aclose()
+
+    def _exit_code(self) -> int:
+        if len(self._signals) > 1:
+            return 128 + self._signals[1]
+        if self._signals:
+            return 128 + signal.SIGINT if self._signals[0] == signal.SIGINT else 0
+        if self._supervisor.exit_code == 0:
+            return 0
+        log.error("the supervisor of daemon %s was lost, with all simulations", self._settings.name)
+        return 1
+
+
+# ---- in the background
+
+
+def start(settings: Settings, timeout: float = START_SECONDS) -> Path:
+    """Start a daemon in the background.
+
+    Args:
+        timeout: Seconds until clients must be able to connect.
+
+    Returns:
+        The path of its socket.
+
+    Raises:
+        StartError: It did not come up, and nothing of it is left; why.
+        CreamasError: As of `run`.
+    """
+    daemon_socket(settings.name)  # raises at once what is wrong with the name or the folder
+    read, write = os.pipe()
+    try:
+        try:
+            process = _spawn(settings, write)
+        finally:
+            os.close(write)
+        try:
+            told = _read_to_end(read, timeout)
+            if "socket" not in told:
+                process.wait(KILL_SECONDS)
+                raise StartError(told.get("error") or _last_words(settings))
+        except BaseException as error:
+            process.kill()  # its tree sees that it is gone
+            process.wait()
+            if isinstance(error, TimeoutError):
+                text = f"daemon {settings.name!r} was not ready within {timeout:g} s"
+                raise StartError(f"{text}; its log is {settings.log_file}") from None
+            raise
+    finally:
+        os.close(read)
+    process.returncode = 0  # it is on its own: nobody is to wait for it
+    return Path(told["socket"])
+
+
+def _spawn(settings: Settings, report: int) -> subprocess.Popen[bytes]:
+    """Start `main` in a session of its own, with its output in the log."""
+    file = settings.log_file
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log_fd = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _no_log(settings, error) from error
+    script = Path(__file__).parents[1] / "__main__.py"
+    told = [settings.name, str(settings.log_folder.absolute()), str(report)]
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", str(script), "daemon", *told],
+            stdin=subprocess.DEVNULL,
+            stdout=log_fd,
+            stderr=log_fd,
+            pass_fds=[report],
+            start_new_session=True,
+            cwd="/",
+        )
+    finally:
+        os.close(log_fd)
+
+
+def _read_to_end(fd: int, seconds: float) -> dict[str, str]:
+    """What the daemon says of its start; nothing where it died."""
+    give_up_at = time.monotonic() + seconds
+    said = b""
+    while True:
+        left = max(0.0, give_up_at - time.monotonic())
+        if not select.select([fd], [], [], left)[0]:
+            raise TimeoutError
+        data = os.read(fd, 4096)
+        if not data:
+            return json.loads(said) if said else {}
+        said += data
+
+
+def _last_words(settings: Settings) -> str:
+    file = settings.log_file
+    lines = file.read_text(errors="replace").splitlines()[-1:]
+    return "; ".join([f"daemon {settings.name!r} ended before it was ready: see {file}", *lines])
+
+
+def main(argv: list[str]) -> int:
+    """Be the daemon that `start` has started.
+
+    Args:
+        argv: Name, log folder, and a descriptor to tell on how the start went.
+    """
+    name, log_folder, report = argv[0], Path(argv[1]), int(argv[2])
+    linux.name_process("creamas-daemon")
+
+    def tell(**told: str) -> None:
+        with os.fdopen(report, "w") as file:
+            json.dump(told, file)
+
+    try:
+        return run(Settings(name, log_folder), lambda path: tell(socket=str(path)))
+    except CreamasError as error:
+        tell(error=str(error))
+        return 1

@@ -1,0 +1,122 @@
+"""One end of a connection that serves methods by name: to the owner, to hosts and to clients.
+
+Calls have target nil; arguments and answers go through the codec, as ``(args, kwargs)``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import Context
+from typing import Any, Final
+
+import trio
+
+from creamas_sc.errors import BadArguments, CallRefused
+from creamas_sc.rpc.connection import Connection
+from creamas_sc.rpc.serving import Request
+from creamas_sc.rpc.socket_stream import ConnectedStream
+from creamas_sc.runtime.log_setup import bound
+from creamas_sc.wire import extensions
+from creamas_sc.wire.codec import Codec, Payload
+from creamas_sc.wire.frames import Frame, FrameReader
+
+__all__ = ["CODEC", "Method", "MethodServer", "PlainCodec", "start_apart"]
+
+Method = Callable[..., Awaitable[Any]]
+
+# What decodes only with the help of a module that would have to be imported here.
+_FOREIGN = (
+    extensions.ARRAY,
+    extensions.OBJECT,
+    extensions.REFERENCE,
+    extensions.SCALAR,
+    extensions.SERIALIZED,
+    extensions.TYPE,
+)
+
+
+def start_apart(nursery: trio.Nursery, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
+    """Start a task that outlives the call which starts it, and has nothing of its context."""
+    Context().run(nursery.start_soon, function, *args)
+
+
+class PlainCodec(Codec):
+    """Refuses whatever would have this process import a user's module, or numpy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for number in _FOREIGN:
+            del self._decode_handlers[number]
+
+
+# For all connections: it takes fifty kilobytes.
+CODEC: Final = PlainCodec()
+
+
+class MethodServer:
+    """Serves ``methods`` over one connection.
+
+    Args:
+        stream: Owned by the connection.
+        methods: What can be called. Arguments that do not fit are refused by their signatures.
+        name: The peer, in messages.
+        reader, backlog: Where whoever read before has left off.
+    """
+
+    def __init__(
+        self,
+        stream: ConnectedStream,
+        methods: Mapping[str, Method],
+        name: str,
+        reader: FrameReader,
+        backlog: Sequence[Frame] = (),
+    ) -> None:
+        self.name = name
+        self._methods = methods
+        self._numbers = itertools.count(1)
+        self.connection = Connection(
+            stream,
+            self._dispatch,
+            codec=CODEC,
+            reader=reader,
+            backlog=backlog,
+            name=name,
+        )
+
+    async def call(self, method: str, *args: Any, timeout: float) -> Any:
+        """Call a method of the peer; see `Connection.call` for what it raises."""
+        payload = CODEC.encode((args, {}))
+        answer = await self.connection.call(None, method, payload, timeout=timeout)
+        return CODEC.decode(answer)
+
+    def post(self, event: str, told: Any) -> None:
+        """Tell the peer of something; nobody answers."""
+        self.connection.post(event, CODEC.encode(told))
+
+    def _dispatch(self, request: Request) -> Awaitable[Payload]:
+        known = self._methods.get(request.method)
+        if known is None or request.target is not None:
+            offered = ", ".join(sorted(self._methods))
+            method = f"{request.method!s:.100}"
+            raise CallRefused(f"the supervisor has no method {method}; there are {offered}")
+        return self._answer(known, request)
+
+    async def _answer(self, method: Method, request: Request) -> Payload:
+        args, kwargs = self._arguments(request)
+        signature = inspect.signature(method)
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            known = ", ".join(signature.parameters)
+            raise BadArguments(f"{request.method}({known}): {error}") from error
+        with bound(request=f"{self.name} #{next(self._numbers)}"):
+            return CODEC.encode(await method(*args, **kwargs))
+
+    def _arguments(self, request: Request) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        try:
+            args, kwargs = CODEC.decode(request.payload)
+            return tuple(args), {str(key): value for key, value in kwargs.items()}
+        except (TypeError, ValueError, AttributeError) as error:
+            raise BadArguments(f"{request.method}: no arguments: {error}") from error

@@ -1,0 +1,79 @@
+"""The first and last acts of a process that the zygote forked."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+from supervisor.tree import linux
+
+# Those that the zygote has handlers for; blocked while it forks, and until `begin` has reset them:
+# a handler in the child would write into the zygote's own pipe.
+ZYGOTE_SIGNALS = (signal.SIGCHLD, signal.SIGTERM)
+
+
+def begin(zygote_pid: int, keep: Iterable[int], name: str) -> None:
+    """Arm this process's death and shed what it inherited of the zygote.
+
+    Args:
+        zygote_pid: The parent; when it ends the kernel kills this process, however stuck it is.
+        keep: The descriptors this process is to have, beside standard input, output and error.
+        name: What ``ps`` shows.
+    """
+    linux.die_with_parent(zygote_pid, signal.SIGKILL)
+    signal.set_wakeup_fd(-1)
+    for number in ZYGOTE_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ZYGOTE_SIGNALS)
+    # A group of its own: a user's os.killpg(0, ...) must not hit the whole tree.
+    os.setpgid(0, 0)
+    linux.name_process(name)
+    linux.keep_freed_memory()
+    close_all_but({0, 1, 2, *keep})
+    # The zygote's exit handlers are not ours to run.
+    atexit._clear()
+    gc.enable()
+    for stream in (sys.stdout, sys.stderr):
+        # A line is one write, so that lines of several processes stay whole.
+        stream.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]
+
+
+def close_all_but(keep: Iterable[int]) -> None:
+    """Close every descriptor that is not in ``keep``."""
+    start = 0
+    for fd in sorted(keep):
+        if fd > start:  # CPython's closerange(0, 0) closes everything
+            os.closerange(start, fd)
+        start = fd + 1
+    os.closerange(start, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+
+def live(body: Callable[[], int]) -> NoReturn:
+    """Run ``body`` as this process's whole life and exit with what it returns.
+
+    Never unwinds into the zygote's frames, whatever is raised.
+    """
+    code = 1
+    try:
+        code = body()
+    except BaseException:  # the process's outermost frame: told, and the exit code says it
+        traceback.print_exc()
+    finally:
+        leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process here and now; nothing is unwound."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # closed, or replaced by the user
+            code = code or 1
+    os._exit(code)

@@ -1,0 +1,158 @@
+"""The keeper: the last process of a tree to die. It starts the zygote and then only waits.
+
+Recipe for a script that wants a tree of its own::
+
+    ours, theirs = socket.socketpair()
+    package = <folder that holds creamas_sc>.parent / "supervisor"
+    keeper = subprocess.Popen(
+        [sys.executable, "-P", str(package / "__main__.py"), str(theirs.fileno()),
+         str(os.getpid()), *preload],
+        pass_fds=[theirs.fileno()],
+        env={**os.environ, "CREAMAS_TREE": record},
+    )
+    theirs.close()
+
+- ``ours`` then speaks the frame protocol with the supervisor (`supervisor.actors.pool`); closing it
+  ends the tree: every actor is asked to stop, and the keeper exits when nothing is left.
+- ``preload`` names modules that the zygote imports once for all actors; one that is missing is
+  passed over. None of them may import numpy, start a thread, or be a user's.
+- ``record`` is a path, ending in ``.tree``, in a folder of the user's that is closed to others. The
+  keeper makes a file of it (see `supervisor.tree.tree_record`), ends what trees with a record there
+  have lost, and removes it at its end. Where it is empty what such a tree forks away may be lost.
+- Standard output and error are inherited, standard input is not. The tree has a session of its
+  own: a Ctrl-C at the terminal reaches the script alone.
+- At the end: close ``ours``, ``keeper.send_signal(SIGCONT)``, and wait for it, within a bound.
+
+Exit status: 0 where the supervisor came to its own end, else 1.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+
+from supervisor.timeouts import KEEPER_PATIENCE_SECONDS, SWEEP_PATIENCE_SECONDS
+from supervisor.tree import linux, tree_record
+
+
+def main(argv: list[str]) -> int:
+    """Run the keeper; in the forked zygote this does not return.
+
+    Args:
+        argv: The control socket's descriptor, the script's pid, and the modules to preload.
+    """
+    control_fd, script_pid = int(argv[0]), int(argv[1])
+    settle()
+    try:
+        script_pidfd = os.pidfd_open(script_pid)
+    except ProcessLookupError:
+        return 1
+    keeper_pid = os.getpid()
+    keeper_pidfd = os.pidfd_open(keeper_pid)
+    record = os.environ.get(tree_record.VARIABLE, "")
+    recorded = _record(record, script_pid)
+    report_read, report_write = os.pipe()
+    zygote_pid = os.fork()  # before any heavy import: the keeper stays small
+    if zygote_pid == 0:
+        linux.die_with_parent(keeper_pid, signal.SIGTERM)
+        os.close(report_read)
+        from supervisor.tree.zygote import run
+
+        run(control_fd, script_pidfd, keeper_pid, keeper_pidfd, report_write, argv[2:])
+    os.close(report_write)
+    os.close(control_fd)
+    os.close(keeper_pidfd)
+    zygote_pidfd = os.pidfd_open(zygote_pid)
+    if recorded:
+        _end_leftovers(record)  # while the zygote imports
+    watch(zygote_pidfd, script_pidfd, report_read)
+    status = os.waitpid(zygote_pid, os.WNOHANG)[1]
+    if linux.sweep() and recorded:
+        _forget(record)
+    return 0 if status == 0 else 1
+
+
+def _record(path: str, owner_pid: int) -> bool:
+    """Make this tree's record, if it is to have one; this process and the zygote hold it."""
+    if not path:
+        return False
+    try:
+        tree_record.write(path, owner_pid)
+    except OSError as error:
+        print(f"what slaves fork away may be lost, for want of a record: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def _forget(record: str) -> None:
+    try:
+        os.unlink(record)
+    except OSError:  # somebody has cleared the folder; the next start looks at what is there
+        pass
+
+
+def _end_leftovers(record: str) -> None:
+    """End what dead trees have left, if there is any record but our own."""
+    try:
+        if tree_record.others(record):
+            from supervisor.tree import orphans
+
+            orphans.sweep(os.path.dirname(record))
+    except OSError as error:
+        print(f"what earlier slaves forked away may be there still: {error}", file=sys.stderr)
+
+
+def settle() -> None:
+    """Take a session of one's own, adopt orphans, let go of the terminal."""
+    try:
+        os.setsid()
+    except PermissionError:  # the launcher made us a group's leader already
+        pass
+    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(ignored, signal.SIG_IGN)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.close(null)
+    linux.become_subreaper()
+    linux.name_process("creamas-keeper")
+
+
+def watch(zygote_pidfd: int, script_pidfd: int, report: int) -> None:
+    """Wait for the zygote's end; force it where its supervisor, or the script, is gone too long.
+
+    Covers a zygote that is stopped and so sees nothing itself.
+    """
+    poll = select.poll()
+    for fd in (zygote_pidfd, script_pidfd, report):
+        poll.register(fd, select.POLLIN)
+    deadline: float | None = None
+    while True:
+        timeout = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+        ready = {fd for fd, _ in poll.poll(timeout)}
+        if zygote_pidfd in ready:
+            return
+        if not ready:
+            linux.kill_pidfd(zygote_pidfd, signal.SIGKILL)
+            select.select([zygote_pidfd], [], [], SWEEP_PATIENCE_SECONDS)
+            return
+        for fd in ready:
+            poll.unregister(fd)
+            patience = KEEPER_PATIENCE_SECONDS if fd == script_pidfd else SWEEP_PATIENCE_SECONDS
+            if fd == report:
+                supervisor_pidfd = _reported(report)
+                if supervisor_pidfd is not None:
+                    poll.register(supervisor_pidfd, select.POLLIN)
+                    continue
+            until = time.monotonic() + patience
+            deadline = until if deadline is None else min(deadline, until)
+
+
+def _reported(report: int) -> int | None:
+    """A pidfd of the supervisor, whose pid the zygote has written; None if it is gone already."""
+    try:
+        return os.pidfd_open(int(os.read(report, 32)))
+    except (ValueError, ProcessLookupError):
+        return None

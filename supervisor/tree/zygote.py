@@ -1,0 +1,240 @@
+"""The zygote: one thread that imports everything of ours once and then forks the rest.
+
+It never runs trio and never imports numpy or a user's module, so a fork of it is a clean start.
+Supervisor and actors are its children: it reaps them, tells the supervisor how each ended, and
+kills what a dead actor forked away. When supervisor, keeper or script are gone, it clears all.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import errno
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from supervisor.timeouts import SWEEP_PATIENCE_SECONDS, ZYGOTE_PATIENCE_SECONDS
+from supervisor.tree import child_setup, linux
+
+_MESSAGE_BYTES = 1 << 14
+# Of one request to fork: the actor's connection, and what it inherits.
+_MAX_DESCRIPTORS = 4
+
+
+def run(
+    control_fd: int,
+    script_pidfd: int,
+    keeper_pid: int,
+    keeper_pidfd: int,
+    report_fd: int,
+    preload: list[str],
+) -> NoReturn:
+    """Import, fork the supervisor, serve its requests to fork, and clear all at the end."""
+    linux.become_subreaper()
+    linux.name_process("creamas-zygote")
+    gc.disable()  # until the last freeze: a collection before would leave holes that are copied
+    with _without_ldconfig():
+        from supervisor import root
+        from supervisor.actors import tractor_adapter
+    _import_if_there("anyio._backends._trio")  # which anyio itself would, in each process anew
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    zygote_pid = os.getpid()
+
+    def supervise() -> int:
+        child_setup.begin(zygote_pid, [control_fd, theirs.fileno(), keeper_pidfd], "creamas-superv")
+        return root.run(control_fd, theirs, zygote_pid, keeper_pidfd)
+
+    gc.freeze()
+    supervisor_pid = os.fork()
+    if supervisor_pid == 0:
+        child_setup.live(supervise)
+    theirs.close()
+    for fd in (control_fd, keeper_pidfd):
+        os.close(fd)
+    os.write(report_fd, b"%d" % supervisor_pid)
+    os.close(report_fd)
+    for name in preload:  # while the supervisor comes up
+        _import_if_there(name)
+    gc.freeze()
+    zygote = _Zygote(ours, script_pidfd, supervisor_pid, tractor_adapter.run_actor)
+    zygote.serve()
+    linux.sweep()
+    # A stopped keeper could not adopt and kill what this sweep may have missed.
+    if os.getppid() == keeper_pid:
+        os.kill(keeper_pid, signal.SIGCONT)
+    os._exit(0 if zygote.supervisor_status == 0 else 1)
+
+
+@contextmanager
+def _without_ldconfig() -> Iterator[None]:
+    """Spare trio's import a subprocess: it asks for libpthread, to give its threads names."""
+    real = ctypes.util.find_library
+    ctypes.util.find_library = lambda name: None
+    try:
+        yield
+    finally:
+        ctypes.util.find_library = real
+
+
+def _import_if_there(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name + ".").startswith(error.name + "."):
+            raise
+
+
+def _signals_as_bytes() -> int:
+    """Turn SIGCHLD and SIGTERM (the keeper's death among its causes) into bytes to poll for."""
+    read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    for number in child_setup.ZYGOTE_SIGNALS:
+        signal.signal(number, lambda *_: None)
+    return read
+
+
+class _Zygote:
+    """The loop after start-up. `serve` returns when the tree is to be cleared.
+
+    Attributes:
+        supervisor_status: The supervisor's wait status; None where it did not end first.
+    """
+
+    def __init__(
+        self,
+        requests: socket.socket,
+        script_pidfd: int,
+        supervisor_pid: int,
+        run_actor: Callable[[str, str, int, Sequence[int]], int],
+    ) -> None:
+        requests.setblocking(False)
+        self._requests = requests
+        self._wakeup_fd = _signals_as_bytes()
+        self._script_pidfd = script_pidfd
+        self._supervisor_pid = supervisor_pid
+        self._run_actor = run_actor
+        self._actors: set[int] = set()
+        self._outbox: deque[tuple[dict[str, Any], int | None]] = deque()
+        self._over = False
+        self.supervisor_status: int | None = None
+
+    def serve(self) -> None:
+        """Fork, reap and report until the supervisor is gone or a signal says to end."""
+        poll = select.poll()
+        poll.register(self._wakeup_fd, select.POLLIN)
+        poll.register(self._script_pidfd, select.POLLIN)
+        deadline: float | None = None
+        self._reap()  # what ended before the handlers stood
+        while not self._over:
+            if self._requests.fileno() >= 0:
+                events = select.POLLIN | (select.POLLOUT if self._outbox else 0)
+                poll.register(self._requests, events)
+            timeout = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+            ready = dict(poll.poll(timeout))
+            if not ready and deadline is not None:
+                return
+            if self._script_pidfd in ready:
+                # The control connection may live on in a fork of the script, so it is said; the
+                # supervisor has its ladder's time.
+                poll.unregister(self._script_pidfd)
+                self._outbox.append(({"gone": "script"}, None))
+                deadline = time.monotonic() + ZYGOTE_PATIENCE_SECONDS
+            if self._wakeup_fd in ready:
+                self._take_signals()
+            if ready.get(self._requests.fileno(), 0) & ~select.POLLOUT and not self._take_request():
+                # The supervisor is about to end, as SIGCHLD will tell.
+                poll.unregister(self._requests)
+                self._requests.close()
+                self._outbox.clear()
+                deadline = time.monotonic() + SWEEP_PATIENCE_SECONDS
+            self._send()
+
+    def _take_signals(self) -> None:
+        numbers = os.read(self._wakeup_fd, 512)
+        if signal.SIGTERM in numbers:
+            self._over = True
+        elif signal.SIGCHLD in numbers:
+            self._reap()
+
+    def _reap(self) -> None:
+        """Collect the dead; whatever they leave to this process as their heir is killed."""
+        ended = linux.reap()
+        for pid, status in ended:
+            if pid == self._supervisor_pid:
+                self._over = True
+                self.supervisor_status = status
+            elif pid in self._actors:
+                self._actors.discard(pid)
+                self._outbox.append(({"ended": pid, "status": status}, None))
+        if ended and not self._over:
+            for pid in set(linux.children()) - self._actors - {self._supervisor_pid}:
+                os.kill(pid, signal.SIGKILL)
+
+    def _take_request(self) -> bool:
+        """Serve the next request, if there is one; False where no more will come."""
+        try:
+            data, fds, _, _ = socket.recv_fds(
+                self._requests, _MESSAGE_BYTES, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if not data:
+            return False
+        request = json.loads(data)
+        try:
+            if len(fds) != request["fds"]:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            pid = self._fork(request, fds)
+        except OSError as error:
+            self._outbox.append(({"serial": request["serial"], "error": str(error)}, None))
+        else:
+            self._actors.add(pid)
+            answer = {"serial": request["serial"], "pid": pid}
+            self._outbox.append((answer, os.pidfd_open(pid)))
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    def _fork(self, request: dict[str, Any], fds: Sequence[int]) -> int:
+        zygote_pid = os.getpid()
+
+        def act() -> int:
+            child_setup.begin(zygote_pid, fds, request["name"])
+            linux.become_subreaper()  # what it forks away stays findable
+            return self._run_actor(request["name"], request["uid"], fds[0], fds[1:])
+
+        signal.pthread_sigmask(signal.SIG_BLOCK, child_setup.ZYGOTE_SIGNALS)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                child_setup.live(act)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, child_setup.ZYGOTE_SIGNALS)
+        return pid
+
+    def _send(self) -> None:
+        while self._outbox:
+            message, fd = self._outbox[0]
+            try:
+                socket.send_fds(
+                    self._requests, [json.dumps(message).encode()], [] if fd is None else [fd]
+                )
+            except BlockingIOError:
+                return
+            except OSError:  # the supervisor is gone, as SIGCHLD tells
+                pass
+            self._outbox.popleft()
+            if fd is not None:
+                os.close(fd)

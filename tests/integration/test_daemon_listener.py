@@ -1,0 +1,374 @@
+"""Who comes in at a daemon's door, and who does not; those within notice nothing."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import resource
+import secrets
+import struct
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import msgpack
+import pytest
+import trio
+
+from creamas_sc.errors import BadArguments, CreamasError, HandshakeError, UnknownSimulation
+from creamas_sc.rpc.auth import user_membership
+from creamas_sc.rpc.socket_stream import ConnectedStream
+from creamas_sc.wire.codec import Codec, Payload
+from creamas_sc.wire.frames import Frame, FrameReader, Kind, encode_frame
+from creamas_sc.wire.handshake import Handshake, Identity
+from tests.support.daemons import (
+    NAME,
+    Client,
+    Daemon,
+    connect_socket,
+    connected,
+    running,
+    shake_hands,
+)
+
+BOUND_SECONDS = 30.0
+CUT_SECONDS = 5.0
+# Frames at random, and how many a connection brings, which ends with the first that is none.
+MUTATED = 10_000
+BATCH = 4
+CODEC = Codec()
+Opened = list[ConnectedStream]
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with running(tmp_path_factory.mktemp("logs")) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+async def client(daemon: Daemon) -> AsyncIterator[Client]:
+    """A good client, beside whatever a test does; it has a simulation."""
+    with trio.fail_after(BOUND_SECONDS):
+        async with connected(daemon.socket) as client:
+            pid = (await client.create("good"))["pid"]
+            yield client
+            assert (await client.call("ls"))[0]["pid"] == pid
+            assert (await client.call("close", "good"))["graceful"]
+
+
+@asynccontextmanager
+async def opened(daemon: Daemon, count: int) -> AsyncIterator[Opened]:
+    """Connections that have said nothing yet."""
+    streams: Opened = []
+    try:
+        for _ in range(count):
+            streams.append(await connect_socket(daemon.socket))
+            await trio.lowlevel.checkpoint()
+        yield streams
+    finally:
+        for stream in streams:
+            await anyio.aclose_forcefully(stream)
+
+
+async def read_to_end(stream: ConnectedStream) -> bytes:
+    said = b""
+    try:
+        while True:
+            said += await stream.receive()
+    except (anyio.EndOfStream, anyio.BrokenResourceError):
+        return said
+
+
+def request(method: str, *args: object, call_id: int = 1) -> bytes:
+    meta = msgpack.packb((None, method, None))
+    body = CODEC.encode((args, {}))
+    return b"".join(encode_frame(Kind.REQUEST, call_id, meta, body.body, body.parts))
+
+
+def new_lines(daemon: Daemon, before: str, what: str) -> int:
+    """How many lines the log has more, all of which are to be of ``what``."""
+    lines = daemon.log[len(before) :].splitlines()
+    assert [line for line in lines if what not in line] == []
+    return len(lines)
+
+
+# ---- who is let in
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="takes on another user id")
+async def test_another_user_is_refused_whatever_the_folders_mode(
+    daemon: Daemon, client: Client
+) -> None:
+    code = (
+        "import os, socket; s = socket.socket(socket.AF_UNIX); os.setuid(65534); "
+        f"s.connect('{NAME}.sock'); print(s.recv(1000))"
+    )
+    before = daemon.log
+    folder = daemon.socket.parent
+    folder.chmod(0o711)
+    daemon.socket.chmod(0o666)
+    try:
+        done = await trio.run_process(
+            [sys.executable, "-c", code], cwd=folder, capture_stdout=True, capture_stderr=True
+        )
+    finally:
+        daemon.socket.chmod(0o600)
+        folder.chmod(0o700)
+    assert (done.returncode, done.stdout) == (0, b"b''\n"), done.stderr
+    assert new_lines(daemon, before, "it is of user id 65534") == 1
+
+
+async def test_a_wrong_key_is_refused_and_told(daemon: Daemon, client: Client) -> None:
+    before = daemon.log
+    async with opened(daemon, 1) as (stream,):
+        with pytest.raises(HandshakeError):
+            await shake_hands(stream, secrets.token_bytes(32))
+        await read_to_end(stream)
+    assert new_lines(daemon, before, "the peer refused: a wrong key") == 1
+
+
+def hello(simulation: str) -> bytes:
+    key = user_membership().key
+    return Handshake.client(Identity(simulation, key, "client", "x", 1)).data_to_send()[0]
+
+
+GREETINGS = {
+    "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "random": random.Random(1).randbytes(4000),
+    "a request first": request("ls"),
+    "over the limit": struct.pack("!IBxHII", 4097, 1, 0, 0, 0),
+    "4 GiB": struct.pack("!IBxHII", 2**32 - 1, 1, 0, 0, 0),
+    "malformed hello": b"".join(encode_frame(Kind.HELLO, 0, b"", b"\xc1")),
+    "another simulation": hello("user"),
+}
+
+
+@pytest.mark.parametrize("greeting", GREETINGS)
+async def test_a_stranger_is_refused_in_one_line(
+    daemon: Daemon, client: Client, greeting: str
+) -> None:
+    before = daemon.log
+    async with opened(daemon, 1) as (stream,):
+        await stream.send(GREETINGS[greeting])
+        with trio.fail_after(2):
+            await read_to_end(stream)
+    assert new_lines(daemon, before, f"refused a connection of pid {os.getpid()}: ") == 1
+
+
+SECOND = {
+    "a reply": b"".join(encode_frame(Kind.REPLY, 1)),
+    "malformed request": b"".join(encode_frame(Kind.REQUEST, 1, b"\xc1")),
+    "over the limit": struct.pack("!IBxHII", (64 << 20) + 1, 2, 0, 0, 0),
+    "unknown kind": struct.pack("!IBxHII", 1, 99, 0, 0, 0),
+}
+
+
+@pytest.mark.parametrize("message", SECOND)
+async def test_a_bad_first_request_is_refused_in_one_line(
+    daemon: Daemon, client: Client, message: str
+) -> None:
+    before = daemon.log
+    async with opened(daemon, 1) as (stream,):
+        await shake_hands(stream)
+        await stream.send(SECOND[message])
+        with trio.fail_after(2):
+            assert await read_to_end(stream) == b""
+    assert new_lines(daemon, before, f"refused a connection of pid {os.getpid()}: ") == 1
+
+
+async def test_half_open_connections_are_cut_and_others_notice_nothing(
+    daemon: Daemon, client: Client
+) -> None:
+    before = daemon.log
+    began = trio.current_time()
+    silent = 1000
+    async with opened(daemon, silent + 3) as streams:
+        half, proved, begun = streams[silent:]
+        await half.send(hello("creamas-supervisor")[:-5])
+        for stream in (proved, begun):
+            await shake_hands(stream)
+        await begun.send(request("ls")[:-1])
+        async with trio.open_nursery() as nursery:
+
+            async def expect_end(stream: ConnectedStream) -> None:
+                await read_to_end(stream)
+                assert CUT_SECONDS - 0.1 < trio.current_time() - began < CUT_SECONDS + 3
+
+            for stream in streams:
+                nursery.start_soon(expect_end, stream)
+            slowest = 0.0
+            for _ in range(100):
+                asked = trio.current_time()
+                await client.call("status")
+                slowest = max(slowest, trio.current_time() - asked)
+            assert slowest < 1.0
+    assert new_lines(daemon, before, "came in time") == silent + 3
+
+
+async def test_connections_have_a_number(daemon: Daemon, client: Client) -> None:
+    async with opened(daemon, 1023) as streams:
+        await client.call("ls")
+        async with opened(daemon, 1) as (refused,):
+            with trio.fail_after(2):
+                assert await read_to_end(refused) == b""
+        assert "1024 are open" in daemon.log
+        for stream in streams[:2]:
+            await anyio.aclose_forcefully(stream)
+        while True:  # until it has noticed
+            async with opened(daemon, 1) as (stream,):
+                try:
+                    await shake_hands(stream)
+                    break
+                except (anyio.EndOfStream, anyio.BrokenResourceError, OSError):
+                    continue
+
+
+async def test_mutated_frames_change_nothing(daemon: Daemon, client: Client) -> None:
+    chance = random.Random(7)
+    frames = [request("ls"), request("inspect", "good", call_id=2), *GREETINGS.values()]
+    frames += [b"".join(encode_frame(kind, 1, b"x" * 9, b"y" * 9, [b"z" * 9])) for kind in Kind]
+
+    def mutated() -> bytes:
+        frame = bytearray(chance.choice(frames))
+        for _ in range(chance.randint(1, 3)):
+            frame[chance.randrange(len(frame))] = chance.randrange(256)
+        return bytes(frame)
+
+    sent = 0
+
+    async def pester(proved: bool) -> None:
+        nonlocal sent
+        while sent < MUTATED:
+            async with opened(daemon, 1) as (stream,):
+                if proved:
+                    await shake_hands(stream)
+                    await stream.send(request("ls"))
+                with trio.move_on_after(0.05):
+                    try:
+                        await stream.send(b"".join(mutated() for _ in range(BATCH)))
+                    except anyio.BrokenResourceError:
+                        continue
+                    sent += BATCH
+                    await read_to_end(stream)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(10):
+            nursery.start_soon(pester, number % 2 == 0)
+        for _ in range(50):
+            assert (await client.call("ls"))[0]["host"] == {"clients": 0}
+    assert sent >= MUTATED
+    assert "Traceback" not in daemon.log
+    assert "internal" not in daemon.log
+
+
+# ---- who is handed on
+
+
+async def test_what_comes_behind_the_request_to_attach_goes_with_it(
+    daemon: Daemon, client: Client
+) -> None:
+    identity = Identity("creamas-supervisor", user_membership().key, "client", "x", 1)
+    async with opened(daemon, 1) as (stream,):
+        handshake = Handshake.client(identity)
+        reader = FrameReader()
+        (first,) = handshake.data_to_send()
+        await stream.send(first)
+        while not handshake.complete:
+            for frame in reader.receive_data(await stream.receive()):
+                handshake.receive(frame)
+        (proof,) = handshake.data_to_send()
+        big = b"x" * (1 << 20)
+        behind = request("echo", big, call_id=2)
+        answers: list[Frame] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.send, proof + request("attach", "good", {}) + behind)
+            while len(answers) < 2:
+                answers += reader.receive_data(await stream.receive())
+    assert [answer.kind for answer in answers] == [Kind.REPLY, Kind.REPLY]
+    assert CODEC.decode(Payload(answers[1].body, answers[1].parts)) == (big,)
+
+
+@pytest.mark.parametrize(
+    ("args", "error"),
+    [
+        (("nobody", {}), UnknownSimulation),
+        ((), BadArguments),
+        ((3, {}), BadArguments),
+        (("good", {"x": b"x" * (1 << 15)}), BadArguments),
+        ((Path, {}), BadArguments),
+    ],
+)
+async def test_an_attach_that_will_not_do_is_told(
+    daemon: Daemon, client: Client, args: tuple[object, ...], error: type[CreamasError]
+) -> None:
+    async with connected(daemon.socket) as other:
+        with pytest.raises(error):
+            await other.call("attach", *args)
+        await other.connection.closed.wait()
+
+
+async def test_a_client_that_was_handed_on_takes_no_place(daemon: Daemon, client: Client) -> None:
+    async with connected(daemon.socket) as other:
+        await other.call("attach", "good", {})
+        while (await client.call("status"))["clients"] != 1:
+            pass
+        supervisor = daemon.family["supervisor"]
+        before = len(os.listdir(f"/proc/{supervisor}/fd"))
+    await client.call("status")
+    assert len(os.listdir(f"/proc/{supervisor}/fd")) == before
+
+
+# ---- out of descriptors
+
+
+async def test_without_descriptors_clients_wait_and_creating_is_refused(
+    daemon: Daemon, client: Client
+) -> None:
+    supervisor = daemon.family["supervisor"]
+    there = len(os.listdir(f"/proc/{supervisor}/fd"))
+    limits = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
+    resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (there + 2, limits[1]))
+    try:
+        async with opened(daemon, 10):
+            with pytest.raises(CreamasError):
+                await client.create("one")
+            assert [each["name"] for each in await client.call("ls")] == ["good"]
+            while "cannot accept connections now: Too many open files" not in daemon.log:
+                await client.call("ls")
+    finally:
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, limits)
+    async with connected(daemon.socket) as other:
+        await other.create("one")
+        await other.call("close", "one")
+
+
+async def test_a_host_without_descriptors_loses_that_client_alone(
+    daemon: Daemon, client: Client
+) -> None:
+    pid = (await client.call("inspect", "good"))["pid"]
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    taken = set(map(int, os.listdir(f"/proc/{pid}/fd")))
+    lowest_free = next(number for number in itertools.count() if number not in taken)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
+    try:
+        async with connected(daemon.socket) as other:
+            with pytest.raises(CreamasError):
+                await other.call("attach", "good", {})
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    async with connected(daemon.socket) as other:
+        await other.call("attach", "good", {})
+
+
+async def test_who_does_not_read_answers_slows_nobody(daemon: Daemon, client: Client) -> None:
+    async with opened(daemon, 1) as (stream,):
+        await shake_hands(stream)
+        asked = b"".join(request("inspect", "good", call_id=number) for number in range(2000))
+        with trio.move_on_after(0.5):
+            await stream.send(asked)
+        with trio.fail_after(2):
+            await client.call("ls")

@@ -1,0 +1,61 @@
+"""What a user reads when nothing catches an error of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.scripts import run
+
+HEAD = """
+import asyncio, trio
+from creamas_sc import CreativeAgent, Environment, MultiEnvironment, expose, run
+from creamas_sc.mp import EnvManager
+
+class Painter(CreativeAgent):
+    @expose
+    async def act(self):
+        raise ValueError("no paint")
+
+async def main():
+    async with MultiEnvironment(("localhost", 0), Environment) as menv:
+        await menv.spawn_slaves([("localhost", 0)], Environment, EnvManager)
+        await menv.spawn(Painter)
+        await menv.trigger_all()
+
+"""
+
+
+@pytest.mark.parametrize("start", ["run(main())", "trio.run(main)", "asyncio.run(main())"])
+def test_an_error_shows_the_users_lines_and_none_of_ours(start: str, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(HEAD + start)
+    told = run(script)
+    assert told.returncode == 1
+    ours, _, remote = told.stderr.partition("Traceback in tcp://")
+    assert start in ours
+    assert "await menv.trigger_all()" in ours
+    assert "/creamas_sc/" not in ours
+    assert "never awaited" not in told.stderr
+    assert 'raise ValueError("no paint")' in remote
+    assert len(told.stderr.splitlines()) < 30
+
+
+def test_an_error_of_the_users_own_is_told_as_ever(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(HEAD + "run(asyncio.sleep(0, 1 / 0))")
+    told = run(script)
+    assert told.stderr.endswith("ZeroDivisionError: division by zero\n")
+    assert "run(asyncio.sleep(0, 1 / 0))" in told.stderr
+
+
+def test_ctrl_c_that_comes_as_a_group_ends_as_any_other(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from creamas_sc.runtime.interrupts import install_signal_handling\n"
+        "install_signal_handling()\n"
+        "raise BaseExceptionGroup('twice', [KeyboardInterrupt(), KeyboardInterrupt()])\n"
+    )
+    told = run(script)
+    assert (told.returncode, told.stderr) == (130, "Interrupted\n")

@@ -1,0 +1,292 @@
+"""Keeper and zygote killed at one blow: the next start ends what was forked away, nobody else."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from creamas_sc import Environment, MultiEnvironment
+from creamas_sc.mp import EnvManager
+from creamas_sc.runtime.paths import daemon_socket, runtime_folder
+from supervisor.cli import main
+from supervisor.daemon.process import Settings, start
+from tests.support import daemons, trees
+from tests.support.daemons import BOUND_SECONDS, NAME
+from tests.support.trees import borne_by, kill_at_one_blow, running_script
+
+GONE_SECONDS = 2.0
+
+
+def records() -> set[Path]:
+    return set(runtime_folder().glob("*.tree"))
+
+
+@contextmanager
+def left_over(*entries: str) -> Iterator[tuple[dict[int, int], str]]:
+    """Pidfds of what a dead tree has left, and its record; nothing is left after the block."""
+    with running_script(*entries) as pids:
+        record = borne_by(pids["keeper"])
+        left = trees.open_pidfds(pids["forked"])
+        actors = trees.open_pidfds(pids[entry] for entry in entries)
+        try:
+            kill_at_one_blow(pids["keeper"], pids["zygote"])
+            assert trees.wait_gone(actors, GONE_SECONDS) == []
+            for pid in left:
+                os.kill(pid, 0)  # it lives
+            yield left, record
+        finally:
+            _end(bearers(record))
+
+
+def bearers(record: str) -> list[int]:
+    """Pids of the living processes that bear a record."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                environ = (entry / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if f"CREAMAS_TREE={record}".encode() in environ:
+                found.append(int(entry.name))
+    return found
+
+
+def _end(pids: Iterable[int]) -> None:
+    """Kill who lives, and reap all orphans of actors: they are this process's children."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for pid in trees.children(os.getpid()):
+        name = Path(f"/proc/{pid}/comm").read_text()
+        if name.startswith(("actor-", "slave-", "host ")):
+            os.waitpid(pid, 0)
+
+
+@contextmanager
+def sleeper(**environ: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is nobody's business, but for its environment."""
+    command = [sys.executable, "-c", "import signal; print(flush=True); signal.pause()"]
+    with subprocess.Popen(
+        command, env={**os.environ, **environ}, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def start_and_end() -> None:
+    """A tree that starts and ends in order."""
+
+    async def main() -> None:
+        async with trees.open_supervisor() as supervisor:
+            await supervisor.start(trees.order("a", "obey"))
+
+    trio.run(main)
+
+
+def test_the_next_start_ends_it() -> None:
+    with left_over("fork_away", "fork_away_and_loop") as (left, record):
+        assert len(left) == 2
+        start_and_end()
+        assert trees.wait_gone(left, GONE_SECONDS) == []
+        assert records() == set(), record
+
+
+def test_of_two_starts_at_once_one_ends_it() -> None:
+    with left_over("fork_away") as (left, _):
+        starts = [threading.Thread(target=start_and_end) for _ in range(3)]
+        for each in starts:
+            each.start()
+        for each in starts:
+            each.join(BOUND_SECONDS)
+            assert not each.is_alive()
+        assert trees.wait_gone(left, GONE_SECONDS) == []
+        assert records() == set()
+
+
+def test_others_are_left_alone() -> None:
+    with running_script("fork_away") as living, sleeper() as before, left_over("fork_away") as dead:
+        left, record = dead
+        folder = runtime_folder()
+        with (
+            sleeper() as same_name,
+            sleeper(CREAMAS_TREE="") as nothing,
+            sleeper(CREAMAS_TREE=str(folder / "never.tree")) as unknown,
+            sleeper(CREAMAS_TREE=f"{record}x") as longer,
+            sleeper(OTHER_CREAMAS_TREE=record) as other_variable,
+            sleeper(CREAMAS_TREE=borne_by(living["keeper"])) as of_a_living_tree,
+        ):
+            start_and_end()
+            assert trees.wait_gone(left, GONE_SECONDS) == []
+            spared = (before, same_name, nothing, unknown, longer, other_variable, of_a_living_tree)
+            assert [each.poll() for each in spared] == [None] * len(spared)
+            for pid in (living["fork_away"], *living["forked"]):
+                os.kill(pid, 0)
+            assert records() == {Path(borne_by(living["keeper"]))}
+
+
+def test_who_owns_a_tree_of_its_own_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with left_over("fork_away") as (left, record):
+        # A script that an agent started: it bears the record of the agent's tree.
+        monkeypatch.setenv("CREAMAS_TREE", record)
+        with running_script("obey") as nested:
+            monkeypatch.delenv("CREAMAS_TREE")
+            assert borne_by(nested["script"]) == record
+            assert borne_by(nested["obey"]) == borne_by(nested["keeper"]) != record
+            assert trees.wait_gone(left, GONE_SECONDS) == []  # its own start has ended the rest
+            start_and_end()
+            for role in ("script", "obey"):
+                os.kill(nested[role], 0)
+        start_and_end()
+        assert records() == set()
+
+
+def test_a_tree_whose_record_was_removed_ends_as_ever(capfd: pytest.CaptureFixture[str]) -> None:
+    async def main() -> subprocess.Popen[bytes]:
+        async with trees.open_supervisor() as supervisor:
+            await supervisor.start(trees.order("a", "obey"))
+            Path(borne_by(supervisor.keeper.pid)).unlink()
+        return supervisor.keeper
+
+    assert trio.run(main).returncode == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_without_a_record_slaves_run_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(trees, "runtime_folder", lambda: tmp_path / "gone")
+    start_and_end()
+    said = capfd.readouterr().err
+    assert said.startswith("what slaves fork away may be lost, for want of a record: ")
+    assert said.count("\n") == 1
+
+
+def test_without_a_private_folder_slaves_run_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "creamas").mkdir(mode=0o755)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    trio.run(_one_slave)
+    (told,) = (each for each in caplog.records if each.levelname == "WARNING")
+    assert "what slaves fork away may be lost" in told.getMessage()
+    assert "must be a folder of yours with mode 0700" in told.getMessage()
+    assert os.listdir(tmp_path / "creamas") == []
+
+
+async def test_what_an_actor_starts_belongs_to_its_tree_whoever_ordered_the_actor() -> None:
+    async with trees.open_supervisor() as supervisor:
+        order = trees.order("a", "tell_place")
+        order["environ"]["CREAMAS_TREE"] = "another.tree"  # of a client that is an actor itself
+        (told,) = await supervisor.start(order)
+        environ = json.loads(told["info"])["environ"]
+        assert environ["CREAMAS_TREE"] == borne_by(supervisor.keeper.pid)
+        await supervisor.stop()
+
+
+def test_a_private_supervisor_of_a_multienvironment_ends_it() -> None:
+    with left_over("fork_away") as (left, _):
+        trio.run(_one_slave)
+        assert trees.wait_gone(left, GONE_SECONDS) == []
+        assert records() == set()
+
+
+async def _one_slave() -> None:
+    with trio.fail_after(BOUND_SECONDS):
+        async with MultiEnvironment(("localhost", 0), Environment) as menv:
+            await menv.spawn_slaves([("localhost", 0)], Environment, EnvManager)
+
+
+# ---- daemons
+
+
+@pytest.fixture
+def killed(tmp_path: Path) -> Iterator[dict[int, int]]:
+    """A daemon whose whole tree was killed at one blow; pidfds of what its slave forked away."""
+    process, read = daemons.spawn(tmp_path)
+    assert "socket" in daemons.report(read)
+    daemon = daemons.Daemon(process, daemon_socket(NAME), tmp_path)
+    record = ""
+    try:
+        order = daemons.order(slaves=1, runs="fork_away")
+        trio.run(ask, daemon.socket, "create", "one", order, {})
+        pids = daemon.family
+        record = borne_by(pids["keeper"])
+        family = trees.open_pidfds(pids.values())
+        kill_at_one_blow(*(pids[role] for role in ("run", "keeper", "zygote", "supervisor")))
+        process.wait(GONE_SECONDS)
+        assert trees.wait_gone(family, GONE_SECONDS) == []
+        left = trees.open_pidfds(bearers(record))
+        assert len(left) == 1
+        yield left
+    finally:
+        process.kill()
+        process.wait()
+        _end(bearers(record) if record else [])
+
+
+def test_after_a_daemon_was_killed_whole_the_next_starts_at_once(
+    tmp_path: Path, killed: dict[int, int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = daemon_socket(NAME)
+    assert path.exists()
+    assert main(["status", "--daemon", NAME]) == 3
+    assert "does not run; creamas-supervisor start" in capfd.readouterr().err
+    with daemons.running(tmp_path) as daemon:
+        assert trees.wait_gone(killed, GONE_SECONDS) == []
+        assert trio.run(ask, path, "ls") == []
+        assert records() == {Path(borne_by(daemon.family["keeper"]))}
+    assert list(runtime_folder().glob(f"{NAME}.*")) == []
+    assert records() == set()
+
+
+def test_another_daemon_clears_what_a_killed_one_has_left(
+    tmp_path: Path, killed: dict[int, int]
+) -> None:
+    assert {"test.sock", "test.lock"} <= set(os.listdir(runtime_folder()))
+    path = start(Settings("other", tmp_path))
+    assert trees.wait_gone(killed, GONE_SECONDS) == []
+    assert list(runtime_folder().glob(f"{NAME}.*")) == []
+    pid = trio.run(ask, path, "status")["pid"]
+    trio.run(ask, path, "stop")
+    os.waitpid(pid, 0)
+    assert list(runtime_folder().glob("other.*")) == []
+    assert records() == set()
+
+
+def test_a_living_daemon_and_what_is_no_daemons_are_left_alone(tmp_path: Path) -> None:
+    foreign = runtime_folder() / "foreign.sock"
+    with socket.socket(socket.AF_UNIX) as other, daemons.running(tmp_path) as daemon:
+        other.bind(str(foreign))
+        other.listen()
+        foreign.with_suffix(".lock").touch()
+        path = start(Settings("other", tmp_path))
+        pid = trio.run(ask, path, "status")["pid"]
+        assert trio.run(ask, daemon.socket, "ls") == []
+        assert foreign.exists()
+        trio.run(ask, path, "stop")
+        os.waitpid(pid, 0)
+    foreign.unlink()
+
+
+async def ask(path: Path, method: str, *args: Any) -> Any:
+    """One call by a client of its own."""
+    with trio.fail_after(BOUND_SECONDS):
+        async with daemons.connected(path) as client:
+            return await client.call(method, *args)

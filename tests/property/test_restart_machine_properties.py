@@ -1,0 +1,129 @@
+"""The restart policies, driven with random events: what must hold whatever happens."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from creamas_sc.restarts.machine import (
+    LONGEST_PAUSE_SECONDS,
+    Action,
+    Closing,
+    EndSimulation,
+    Event,
+    Restarts,
+    SlaveExited,
+    SlaveStarted,
+    StartFailed,
+    StartSlave,
+    StopSlave,
+    TimePassed,
+)
+from creamas_sc.restarts.policy import Mode, RestartPolicy
+
+SLOTS = ("slave-0", "slave-1", "slave-2")
+
+
+class World(RuleBasedStateMachine):
+    """Carries out the machine's actions on processes that are only counted."""
+
+    @initialize(mode=st.sampled_from(Mode), restarts=st.integers(0, 4))
+    def begin(self, mode: Mode, restarts: int) -> None:
+        self.policy = RestartPolicy(mode.value, restarts, 10.0)
+        self.machine = Restarts(self.policy)
+        self.now = 0.0
+        self.alive: set[str] = set()
+        self.starting: set[str] = set()
+        self.ends: list[str] = []
+        self.closed = False
+        self.starts: list[float] = []
+        for slot in SLOTS:
+            self.alive.add(slot)
+            self.tell(SlaveStarted(slot))
+
+    def tell(self, event: Event) -> None:
+        for action in self.machine.receive(event, self.now):
+            self.run_shutdown(action)
+
+    def run_shutdown(self, action: Action) -> None:
+        match action:
+            case StartSlave(slot, number):
+                assert 1 <= number <= self.policy.restarts
+                assert slot not in self.alive, "two live processes for one slot"
+                assert slot not in self.starting, "started twice"
+                assert not self.closed, "a restart after the close"
+                assert not self.ends, "a restart after the end"
+                self.starting.add(slot)
+                self.starts.append(self.now)
+            case StopSlave(slot):
+                self.alive.remove(slot)
+            case EndSimulation(_, cause):
+                assert not self.closed
+                self.ends.append(cause)
+
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data(), in_order=st.booleans())
+    def a_slave_exits(self, data: st.DataObject, in_order: bool) -> None:
+        slot = data.draw(st.sampled_from(sorted(self.alive)))
+        self.alive.remove(slot)
+        self.tell(SlaveExited(slot, in_order, "why"))
+
+    @precondition(lambda self: self.starting)
+    @rule(data=st.data())
+    def a_start_succeeds(self, data: st.DataObject) -> None:
+        slot = data.draw(st.sampled_from(sorted(self.starting)))
+        self.starting.remove(slot)
+        self.alive.add(slot)
+        self.tell(SlaveStarted(slot))
+        if self.closed or self.ends:
+            assert slot not in self.alive, "left running after the close"
+
+    @precondition(lambda self: self.starting)
+    @rule(data=st.data())
+    def a_start_fails(self, data: st.DataObject) -> None:
+        slot = data.draw(st.sampled_from(sorted(self.starting)))
+        self.starting.remove(slot)
+        self.tell(StartFailed(slot, "why"))
+
+    @rule(seconds=st.floats(0.0, 20.0))
+    def time_passes(self, seconds: float) -> None:
+        until = self.now + seconds
+        while (due := self.machine.due_at()) is not None and due <= until:
+            self.now = due
+            self.tell(TimePassed())
+        self.now = until
+        self.tell(TimePassed())
+
+    @precondition(lambda self: not self.closed)
+    @rule()
+    def close(self) -> None:
+        self.closed = True
+        self.tell(Closing())
+
+    @invariant()
+    def the_intensity_is_kept(self) -> None:
+        # What counts is when the loss was, and the start may come the longest pause later.
+        window = self.policy.seconds - LONGEST_PAUSE_SECONDS
+        for i, at in enumerate(self.starts):
+            within = [t for t in self.starts[: i + 1] if at - t < window]
+            assert len(within) <= self.policy.restarts
+
+    @invariant()
+    def what_is_expected_is_due_or_being_started(self) -> None:
+        due = self.machine.due_at()
+        if self.closed or self.ends:
+            assert due is None
+        for slot in SLOTS:
+            if self.machine.expects(slot):
+                assert slot in self.starting or due is not None
+            else:
+                assert slot not in self.starting or self.machine.ended
+
+    @invariant()
+    def the_end_is_told_once(self) -> None:
+        assert len(self.ends) <= 1
+
+
+TestWorld = World.TestCase
+TestWorld.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)

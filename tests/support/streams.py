@@ -1,0 +1,121 @@
+"""Byte streams in memory, and connections over them."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import trio
+import trio.testing
+from anyio.abc import ByteStream
+
+from creamas_sc.rpc.connection import Connection, EventHandler
+from creamas_sc.rpc.serving import Handler
+from creamas_sc.rpc.socket_stream import ConnectedStream
+from creamas_sc.wire.codec import Codec
+
+BOUND_SECONDS = 60
+CODEC = Codec()
+
+
+class Piped(ByteStream):
+    """What anyio makes of a stream, over one of trio's in memory."""
+
+    def __init__(self, stream: trio.StapledStream[Any, Any]) -> None:
+        self._stream = stream
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        except trio.ClosedResourceError:
+            raise anyio.ClosedResourceError from None
+        if not data:
+            raise anyio.EndOfStream
+        return bytes(data)
+
+    async def send(self, item: bytes) -> None:
+        try:
+            await self._stream.send_all(item)
+        except trio.ClosedResourceError:
+            raise anyio.ClosedResourceError from None
+        except trio.BrokenResourceError:
+            raise anyio.BrokenResourceError from None
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+Pair = Callable[[], tuple[ByteStream, ByteStream]]
+
+
+def memory_pair() -> tuple[ByteStream, ByteStream]:
+    """Takes whatever is written at once."""
+    one, other = trio.testing.memory_stream_pair()
+    return Piped(one), Piped(other)
+
+
+def lockstep_pair() -> tuple[ByteStream, ByteStream]:
+    """A write ends when all of it is read: the slowest of readers."""
+    one, other = trio.testing.lockstep_stream_pair()
+    return Piped(one), Piped(other)
+
+
+def socket_pair() -> tuple[ByteStream, ByteStream]:
+    """Connected sockets, which a connection writes to directly."""
+    one, other = socket.socketpair()
+    return ConnectedStream(one), ConnectedStream(other)
+
+
+@asynccontextmanager
+async def joined(
+    serve: Handler | None = None,
+    *,
+    on_event: EventHandler | None = None,
+    serve_near: Handler | None = None,
+    pair: Pair = memory_pair,
+    **options: Any,
+) -> AsyncIterator[tuple[Connection, Connection]]:
+    """Two connections joined in memory: near calls, and far serves and hears events.
+
+    The block is bounded, by the test's clock. ``options`` are far's.
+    """
+    one, other = pair()
+    near = Connection(one, serve_near, name="far")
+    far = Connection(other, serve, on_event=on_event, name="near", **options)
+    with trio.fail_after(BOUND_SECONDS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(near.run)
+            nursery.start_soon(far.run)
+            yield near, far
+            await near.aclose()
+            await far.aclose()
+
+
+@asynccontextmanager
+async def wired(
+    serve: Handler | None = None,
+    *,
+    on_event: EventHandler | None = None,
+    pair: Pair = memory_pair,
+    **options: Any,
+) -> AsyncIterator[tuple[ByteStream, Connection]]:
+    """A bare stream, and the connection at its other end."""
+    bare, other = pair()
+    connection = Connection(other, serve, on_event=on_event, name="peer", **options)
+    with trio.fail_after(BOUND_SECONDS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.run)
+            yield bare, connection
+            await bare.aclose()
+            await connection.aclose()
+
+
+async def ask(connection: Connection, method: str, *args: Any, **kwargs: Any) -> Any:
+    """Call ``method`` with the values ``args``; ``kwargs`` are `Connection.call`'s own."""
+    return CODEC.decode(await connection.call(None, method, CODEC.encode(args), **kwargs))

@@ -1,0 +1,207 @@
+"""Who belongs together: the user's private folder, and the key in it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from creamas_sc.errors import BadValue, CreamasError
+from creamas_sc.rpc import auth
+from creamas_sc.rpc.auth import KEY_BYTES, Membership, client_identity, user_membership
+from creamas_sc.runtime.paths import check_name, daemon_name, daemon_socket, runtime_folder
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+def test_the_folder_is_private(base: Path) -> None:
+    before = os.umask(0)
+    try:
+        assert runtime_folder() == base / "creamas"
+    finally:
+        os.umask(before)
+    assert mode(base / "creamas") == 0o700
+    assert runtime_folder() == base / "creamas"
+
+
+def test_without_a_runtime_folder_of_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert runtime_folder() == tmp_path / f"creamas-{os.getuid()}"
+    assert mode(runtime_folder()) == 0o700
+
+
+def test_a_relative_runtime_folder_is_no_runtime_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "run")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert runtime_folder() == tmp_path / f"creamas-{os.getuid()}"
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_missing_above_the_folder_is_private_too(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base.chmod(0o755)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(base / "run" / "user"))
+    before = os.umask(0)
+    try:
+        folder = runtime_folder()
+    finally:
+        os.umask(before)
+    assert folder == base / "run" / "user" / "creamas"
+    assert [mode(path) for path in (folder, *folder.parents[:3])] == [0o700, 0o700, 0o700, 0o755]
+
+
+@pytest.mark.parametrize("opened", [0o701, 0o710, 0o777])
+def test_a_folder_that_others_may_enter_is_refused(base: Path, opened: int) -> None:
+    runtime_folder().chmod(opened)
+    with pytest.raises(CreamasError, match="mode 0700"):
+        runtime_folder()
+
+
+def test_a_folder_of_somebody_else_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime_folder()
+    somebody = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: somebody)
+    with pytest.raises(CreamasError, match="folder of yours"):
+        user_membership()
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "file"])
+def test_what_is_no_folder_is_refused(base: Path, kind: str) -> None:
+    place = base / "creamas"
+    if kind == "file":
+        place.touch(0o700)
+    else:
+        if kind == "link":
+            (base / "elsewhere").mkdir(0o700)
+        place.symlink_to(base / "elsewhere")
+    with pytest.raises(CreamasError, match="folder of yours"):
+        runtime_folder()
+
+
+def test_the_key_is_made_once_and_private(base: Path) -> None:
+    member = user_membership()
+    assert (member.simulation, len(member.key)) == ("user", KEY_BYTES)
+    assert user_membership() == member
+    assert mode(base / "creamas" / "key") == 0o600
+    assert os.listdir(base / "creamas") == ["key"]
+
+
+def test_of_two_that_make_the_key_at_once_one_wins(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have found that there is none before either makes one."""
+    both, make = threading.Barrier(8), auth._make_key
+
+    def make_together(path: Path) -> bytes:
+        both.wait(10)
+        return make(path)
+
+    monkeypatch.setattr(auth, "_make_key", make_together)
+    keys: list[bytes] = []
+    threads = [
+        threading.Thread(target=lambda: keys.append(user_membership().key)) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(keys) == 8
+    assert len(set(keys)) == 1
+    assert os.listdir(base / "creamas") == ["key"]
+
+
+@pytest.mark.parametrize("size", [0, KEY_BYTES - 1, KEY_BYTES + 1])
+def test_a_file_that_is_no_key_is_refused(base: Path, size: int) -> None:
+    (runtime_folder() / "key").write_bytes(bytes(size))
+    with pytest.raises(CreamasError, match="is no key"):
+        user_membership()
+
+
+def test_a_simulation_has_an_id_and_a_key_of_its_own() -> None:
+    one, other = Membership.new(), Membership.new("host")
+    assert one.simulation != other.simulation
+    assert one.key != other.key
+    assert (one.role, other.role) == ("master", "host")
+    assert repr(one.key) not in repr(one)
+
+
+# ---- daemons
+
+
+@pytest.mark.parametrize("name", ["a", "0", "my.daemon_2-x"])
+def test_names(name: str, base: Path) -> None:
+    assert check_name(name, "simulation") == name
+    assert check_name(64 * name[0], "simulation")
+    assert daemon_name(name) == name
+    assert daemon_socket(name) == base / "creamas" / f"{name}.sock"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "-x", "_x", "a/b", "a b", "a\n", "ä", "a" * 65, 7])
+def test_no_names(name: object, base: Path) -> None:
+    with pytest.raises(BadValue, match="is no name of a simulation: use up to 64 letters"):
+        check_name(name, "simulation")
+    with pytest.raises(BadValue, match="is no name of a daemon"):
+        daemon_socket(name)  # type: ignore[arg-type]
+
+
+def test_what_is_no_name_is_shown_in_part() -> None:
+    with pytest.raises(BadValue) as caught:
+        check_name("x" * 100_000, "simulation")
+    assert len(str(caught.value)) < 300
+
+
+def test_the_daemon_that_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CREAMAS_DAEMON", raising=False)
+    assert daemon_name() == "default"
+    monkeypatch.setenv("CREAMAS_DAEMON", "other")
+    assert daemon_name() == "other"
+    assert daemon_name("third") == "third"
+    monkeypatch.setenv("CREAMAS_DAEMON", "")
+    assert daemon_name() == "default"
+    monkeypatch.setenv("CREAMAS_DAEMON", "no/name")
+    with pytest.raises(BadValue, match="'no/name'"):
+        daemon_name()
+
+
+def test_a_socket_in_too_deep_a_folder(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = base / ("x" * 90)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+    with pytest.raises(CreamasError, match=r"longer than the 107 bytes .* XDG_RUNTIME_DIR"):
+        daemon_socket("default")
+
+
+def test_a_folder_that_cannot_be_made(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (base / "file").write_text("")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(base / "file"))
+    with pytest.raises(CreamasError, match=r"cannot be made: .*; set XDG_RUNTIME_DIR") as caught:
+        runtime_folder()
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_what_a_client_shows(base: Path) -> None:
+    shown = client_identity()
+    assert (shown.simulation, shown.role, shown.pid) == (
+        "creamas-supervisor",
+        "client",
+        os.getpid(),
+    )
+    assert shown.key == user_membership().key

@@ -1,0 +1,132 @@
+"""Which classes a client may name to a simulation."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from creamas_sc import Artifact
+from creamas_sc.client import daemon_api
+from creamas_sc.client.class_resolution import ClassName, RemoteClasses, version
+from creamas_sc.client.daemon_api import _search_path
+from creamas_sc.client.simulation_base import _Agents, _ScriptCodec
+from creamas_sc.errors import EncodeError, LoadError
+from creamas_sc.runtime.class_loading import MainScript
+from creamas_sc.simulation_api import OPERATIONS
+
+OURS = sys.version_info[:2]
+OTHER = (OURS[0], OURS[1] + 1)
+
+
+class InModule(Artifact):
+    """Found by its module's name."""
+
+
+class InScript(Artifact):
+    """Stands for a class of the script."""
+
+
+InScript.__module__ = "__main__"
+
+
+@pytest.fixture(autouse=True)
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MainScript:
+    file = tmp_path / "paint.py"
+    file.write_text("")
+    script = MainScript(str(file), None, ())
+    monkeypatch.setattr(MainScript, "of_this_process", classmethod(lambda cls: script))
+    monkeypatch.setattr(sys.modules["__main__"], "InScript", InScript, raising=False)
+    return script
+
+
+def maker() -> Any:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("told", "python"), [("3.11.7", (3, 11)), ("3.14.0rc1", (3, 14)), ((3, 12), (3, 12))]
+)
+def test_versions(told: Any, python: tuple[int, int]) -> None:
+    assert version(told) == python
+
+
+def test_before_there_is_a_simulation() -> None:
+    reach = RemoteClasses("default", OURS)
+    assert reach.name(InScript) == "__main__:InScript"
+    assert reach.name("paint:InScript") == "__main__:InScript"
+    assert reach.name(InModule).endswith("test_class_resolution:InModule")
+    assert reach.name("far.away:Cls") == "far.away:Cls"
+
+
+@pytest.mark.parametrize("cls", [InScript, "__main__:InScript", "paint:InScript"])
+def test_another_python(cls: Any) -> None:
+    reach = RemoteClasses("default", OTHER)
+    said = rf"the daemon 'default' runs Python 3\.{OTHER[1]}: move it to a module, say agents\.py"
+    with pytest.raises(LoadError, match=said):
+        reach.name(cls)
+    reach.name(InModule)
+
+
+def test_another_script(tmp_path: Path, script: MainScript) -> None:
+    link = tmp_path / "link.py"
+    link.symlink_to(script.file)
+    assert RemoteClasses("default", OURS, "sim", str(link)).name(InScript) == "__main__:InScript"
+    with pytest.raises(LoadError, match=r"'sim' was created by /elsewhere\.py, .* move it to"):
+        RemoteClasses("default", OURS, "sim", "/elsewhere.py").name(InScript)
+    with pytest.raises(LoadError, match="created by a script that has no file"):
+        RemoteClasses("default", OURS, "sim", None).name(InScript)
+
+
+def test_arguments_of_operations() -> None:
+    reach = RemoteClasses("default", OURS, "sim", "/elsewhere.py")
+    name = f"{InModule.__module__}:InModule"
+    spawn, get_agents = OPERATIONS["spawn"], OPERATIONS["get_agents"]
+    assert reach.arguments(spawn, (InModule, 1), {"x": 2}) == ((name, 1), {"x": 2})
+    assert reach.arguments(spawn, (), {"agent_cls": name, "addr": "a"}) == ((name,), {"addr": "a"})
+    for cls in (InModule, name):
+        (addr, told), _ = reach.arguments(get_agents, (False, cls), {})
+        assert (addr, told) == (False, ClassName(name))
+        codec = _ScriptCodec([], _Agents(_Nobody()))
+        assert codec.decode(codec.encode(told)) is InModule
+    assert reach.arguments(get_agents, (), {}) == ((), {})
+    for operation, args in ((spawn, (InScript,)), (get_agents, (True, InScript))):
+        with pytest.raises(LoadError, match="was created by"):
+            reach.arguments(operation, args, {})
+    slaves = ([("localhost", 0)], InModule, InModule, [{"extra_serializers": [maker]}])
+    (_, first, second, (kwargs,)), _ = reach.arguments(OPERATIONS["spawn_slaves"], slaves, {})
+    assert (first, second) == (name, name)
+    assert kwargs == {"extra_serializers": [f"{__name__}:maker"]}
+
+
+class _Nobody:
+    def call_agent(self, address: str, method: str, args: Any, kwargs: Any) -> Any:
+        raise NotImplementedError
+
+
+def test_values_of_the_script() -> None:
+    codec = _ScriptCodec([], _Agents(_Nobody()))
+    codec.reach = RemoteClasses("default", OURS, "sim", "/elsewhere.py")
+    for value in (InScript("me", 1), InScript):
+        with pytest.raises(EncodeError, match=r"^args\[0\]\['x'\]: .* was created by /elsewhere"):
+            codec.encode((({"x": value},), {}))
+    codec.encode((({"x": InModule},), {}))
+    codec.reach = RemoteClasses("default", OURS, "sim", MainScript.of_this_process().file)  # type: ignore[union-attr]
+    (back,), _ = codec.decode(codec.encode(((InScript("me", 1),), {})))
+    assert back == InScript("me", 1)
+
+
+def test_where_modules_are_looked_for(
+    tmp_path: Path, script: MainScript, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, other = tmp_path / "here", tmp_path / "other"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("PYTHONPATH", f"{other}::here:{here}")
+    assert _search_path() == list(map(str, [tmp_path, here, other, here / "here"]))
+    monkeypatch.delenv("PYTHONPATH")
+    module = MainScript(script.file, "package", ())
+    monkeypatch.setattr(MainScript, "of_this_process", classmethod(lambda cls: module))
+    assert daemon_api._search_path() == [str(here)]

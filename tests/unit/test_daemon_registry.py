@@ -1,0 +1,124 @@
+"""The registry of a daemon's simulations, with lives of no length in place of processes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from creamas_sc.errors import CallRefused, StartError, UnknownSimulation
+from supervisor.daemon import registry, simulation
+from supervisor.daemon.registry import Registry
+from supervisor.daemon.simulation import ManagedSimulation, State
+
+ORDER = {"entry": "m:f", "spec": b"", "environ": {}, "cwd": "/", "path": []}
+
+
+class NoTree:
+    """Starts nothing."""
+
+
+@asynccontextmanager
+async def a_registry() -> AsyncIterator[Registry]:
+    async with trio.open_nursery() as nursery:
+        yield Registry(NoTree(), nursery, Path("/no/logs"))  # type: ignore[arg-type]
+        nursery.cancel_scope.cancel()
+
+
+def _end(self: ManagedSimulation) -> None:
+    self.state = State.ENDED
+    for event in (self.up, self.host_gone, self.ended):
+        event.set()
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every host fails to start."""
+
+    async def run(self: ManagedSimulation, tree: object, timeout: float | None) -> None:
+        self.failure = self.cause = f"{self.name} did not start"
+        _end(self)
+
+    monkeypatch.setattr(simulation.ManagedSimulation, "run", run)
+
+
+@pytest.mark.usefixtures("failing")
+async def test_the_last_hundred_that_ended_are_kept() -> None:
+    async with a_registry() as there:
+        for number in range(registry.KEPT_RECORDS + 1):
+            with pytest.raises(StartError, match=f"s{number} did not start"):
+                await there.create(f"s{number}", ORDER, {})
+        kept = await there.ls(all=True)
+        assert [each["name"] for each in kept] == [f"s{n}" for n in range(1, 101)]
+        assert await there.ls() == []
+        assert (await there.inspect("s1"))["cause"] == "s1 did not start"
+        with pytest.raises(UnknownSimulation, match="no simulation 's0': there is none"):
+            await there.inspect("s0")
+        with pytest.raises(UnknownSimulation, match="simulation 's1' has ended: s1 did not start"):
+            there.find("s1")
+        fate = await there.fate("s0", 1)
+        assert fate["cause"] == "how it ended is not known any more"
+
+
+async def test_one_that_breaks_inside_the_supervisor_leaves_the_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run(self: ManagedSimulation, tree: object, timeout: float | None) -> None:
+        if self.name == "good":
+            self.up.set()
+            await trio.sleep_forever()
+        try:
+            async with trio.open_nursery():
+                raise ZeroDivisionError("oops")
+        finally:
+            self.failure = "it broke"
+            _end(self)
+
+    monkeypatch.setattr(simulation.ManagedSimulation, "run", run)
+    async with a_registry() as there:
+        await there.create("good", ORDER, {})
+        with pytest.raises(StartError):
+            await there.create("bad", ORDER, {})
+        await wait_all_tasks_blocked()
+        assert [each["name"] for each in await there.ls()] == ["good"]
+        cause = (await there.inspect("bad"))["cause"]
+        assert cause == "an error inside the supervisor: ZeroDivisionError('oops')"
+    assert "simulation bad broke inside the supervisor" in caplog.text
+
+
+@pytest.mark.usefixtures("failing")
+async def test_nothing_is_created_once_all_are_closed() -> None:
+    async with a_registry() as there:
+        told: list[Any] = await there.close_all()
+        assert told == []
+        with pytest.raises(CallRefused, match="the daemon is stopping"):
+            await there.create("late", ORDER, {})
+
+
+async def test_only_what_its_creator_made_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(self: ManagedSimulation, tree: object, timeout: float | None) -> None:
+        self.up.set()
+        await self.host_gone.wait()
+        _end(self)
+
+    async def kill(self: ManagedSimulation, why: str) -> None:
+        self.cause = why
+        self.host_gone.set()
+        await self.ended.wait()
+
+    monkeypatch.setattr(simulation.ManagedSimulation, "run", run)
+    monkeypatch.setattr(simulation.ManagedSimulation, "kill", kill)
+    async with a_registry() as there:
+        await there.create("one", ORDER, {}, None, "mine")
+        await there.create("two", ORDER, {})
+        for name, token in (("one", "other"), ("two", ""), ("three", "mine"), (["one"], "mine")):
+            await there.take_back(name, token)  # type: ignore[arg-type]
+        assert [each.name for each in map(there.find, ("one", "two"))] == ["one", "two"]
+        await there.take_back("one", "mine")
+        with pytest.raises(UnknownSimulation, match="has ended: its creation was cancelled"):
+            there.find("one")

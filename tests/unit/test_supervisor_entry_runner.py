@@ -1,0 +1,143 @@
+"""What runs in an actor's process, with a list in place of tractor's stream."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from creamas_sc.errors import LoadError, StartError
+from supervisor.actors import entry_runner
+from tests.support import entries
+from tests.support.trees import order
+
+
+class OwnError(StartError):
+    """A user's, on top of ours."""
+
+
+class FakeLink:
+    """Notes what an actor sends; asks it to stop with each of ``stops``."""
+
+    def __init__(self, *stops: bytes) -> None:
+        self.sent: list[list[Any]] = []
+        self._stops = [["stop", payload] for payload in stops]
+
+    async def send(self, message: list[Any]) -> None:
+        self.sent.append(message)
+
+    async def receive(self) -> list[Any] | None:
+        await trio.lowlevel.checkpoint()
+        return self._stops.pop(0) if self._stops else None
+
+
+@pytest.fixture(autouse=True)
+def _place(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    environ, path, cwd = dict(os.environ), list(sys.path), os.getcwd()
+    yield
+    os.environ.clear()
+    os.environ.update(environ)
+    sys.path[:] = path
+    os.chdir(cwd)
+
+
+async def test_an_entry_is_run_told_to_stop_and_its_answer_kept() -> None:
+    link = FakeLink(b"now", b"again")
+    assert await entry_runner.live(order("a", "obey", b"spec"), link) == {"done": b"now stopped"}
+    assert link.sent == [["ready", b"spec ready"]]
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        (b"value", "ValueError: said why"),
+        (b"exit", "SystemExit: said why"),
+        (b"interrupt", "KeyboardInterrupt: said why"),
+    ],
+)
+async def test_nothing_that_an_entry_raises_escapes(spec: bytes, text: str) -> None:
+    outcome = await entry_runner.live(order("a", "fail_to_start", spec), FakeLink())
+    assert outcome["failed"] == text
+    assert "fail_to_start" in outcome["traceback"]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"entry": "no.such.module:f"}, "ModuleNotFoundError: No module named 'no'"),
+        ({"entry": f"{entries.__name__}:nothing"}, "AttributeError: "),
+        ({"entry": f"{entries.__name__}:os"}, "TypeError: "),
+        ({"cwd": "/no/such/folder"}, "FileNotFoundError: "),
+    ],
+)
+async def test_an_order_that_cannot_be_followed_fails_alone(
+    change: dict[str, str], text: str
+) -> None:
+    outcome = await entry_runner.live({**order("a", "obey"), **change}, FakeLink(b""))
+    assert outcome["failed"].startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (StartError("slave-0 failed to start: no colour"), "slave-0 failed to start: no colour"),
+        (LoadError("no class"), "no class"),
+        (StartError(), "creamas_sc.errors.StartError"),
+        (OwnError("of the user's"), f"{__name__}.OwnError: of the user's"),
+        (ValueError("x" * 10_000_000), None),
+    ],
+)
+async def test_an_error_is_told_in_a_bounded_text(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, text: str | None
+) -> None:
+    async def fail(spec: bytes, control: entry_runner.Control) -> bytes:
+        raise error
+
+    monkeypatch.setattr(entries, "obey", fail)
+    outcome = await entry_runner.live(order("a", "obey"), FakeLink())
+    if text is None:
+        assert re.fullmatch(
+            r"ValueError: x+ \[\.\.\. \d+ characters \.\.\.\] x+", outcome["failed"]
+        )
+    else:
+        assert outcome["failed"] == text
+    assert len(outcome["failed"]) < 2100
+    assert len(outcome["traceback"]) < 21_000
+    assert outcome["traceback"].startswith("Traceback")
+
+
+async def test_cancellation_passes_through() -> None:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await entry_runner.live(order("a", "never_ready"), FakeLink())
+    assert scope.cancelled_caught
+
+
+async def test_cancellation_mixed_with_a_failure_tells_neither_wrong() -> None:
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(entry_runner.live, order("a", "fail_when_cancelled"), FakeLink())
+            await wait_all_tasks_blocked()
+            scope.cancel()
+    assert scope.cancelled_caught
+
+
+async def test_ready_is_told_once() -> None:
+    control = entry_runner.Control(FakeLink())
+    await control.ready(b"")
+    with pytest.raises(RuntimeError, match="already"):
+        await control.ready(b"")
+
+
+async def test_an_entry_sees_the_descriptors_it_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entry_runner, "_inherited", ())
+    entry_runner.remember_descriptors([7, 8])
+    link = FakeLink(b"")
+    await entry_runner.live(order("a", "tell_descriptors"), link)
+    assert link.sent == [["ready", b"[7, 8]"]]

@@ -1,0 +1,144 @@
+"""Requests to the zygote, with the test in its place."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from supervisor.tree.zygote_client import Zygote, open_zygote
+
+MANY = 50
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A connection that holds a few requests at a time: the supervisor's end, the zygote's."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the kernel's least
+    with ours, theirs:
+        yield ours, theirs
+
+
+async def fork_in_vain(zygote: Zygote, name: str, told: list[str]) -> None:
+    with pytest.raises(OSError, match=r"zygote|not today") as caught:
+        await zygote.fork(name, "uid", 0)
+    told.append(str(caught.value))
+
+
+def refuse(theirs: socket.socket) -> None:
+    data, fds, _, _ = socket.recv_fds(theirs, 1 << 14, 4, socket.MSG_DONTWAIT)
+    for fd in fds:
+        os.close(fd)
+    theirs.send(json.dumps({"serial": json.loads(data)["serial"], "error": "not today"}).encode())
+
+
+def answer_with(theirs: socket.socket, pid: int) -> None:
+    data, fds, _, _ = socket.recv_fds(theirs, 1 << 14, 4, socket.MSG_DONTWAIT)
+    pidfd = os.pidfd_open(pid)
+    told = json.dumps({"serial": json.loads(data)["serial"], "pid": pid}).encode()
+    socket.send_fds(theirs, [told], [pidfd])
+    for fd in (*fds, pidfd):
+        os.close(fd)
+
+
+async def test_requests_beyond_what_the_socket_holds_wait_for_each_other(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    told: list[str] = []
+    async with open_zygote(ends[0]) as zygote, trio.open_nursery() as nursery:
+        for number in range(MANY):
+            nursery.start_soon(fork_in_vain, zygote, f"actor-{number}", told)
+        await wait_all_tasks_blocked()
+        assert len(zygote._waiting) < MANY
+        for _ in range(MANY):
+            refuse(ends[1])
+            await wait_all_tasks_blocked()
+    assert sorted(told) == sorted(
+        f"[Errno 11] no process for actor-{number}: not today" for number in range(MANY)
+    )
+    assert zygote._waiting == {}
+
+
+async def test_a_zygote_that_neither_answers_nor_reads(
+    ends: tuple[socket.socket, socket.socket], autojump_clock: MockClock
+) -> None:
+    told: list[str] = []
+    async with open_zygote(ends[0]) as zygote, trio.open_nursery() as nursery:
+        for number in range(MANY):
+            nursery.start_soon(fork_in_vain, zygote, f"actor-{number}", told)
+    assert told == ["the zygote did not answer in 5 s"] * MANY
+    assert len(zygote._waiting) < MANY  # what was not sent is forgotten
+
+
+async def test_a_message_that_comes_with_the_end() -> None:
+    for _ in range(20):  # trio has tasks that can go on at the same time do so in any order
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            async with open_zygote(ours):
+                await wait_all_tasks_blocked()
+                theirs.send(json.dumps({"ended": 1, "status": 0}).encode())
+                await trio.lowlevel.checkpoint()
+
+
+async def test_who_gives_up_a_fork_sees_its_process_end(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    scope, ended = trio.CancelScope(), trio.Event()
+
+    async def give_up(zygote: Zygote) -> None:
+        with scope:
+            await zygote.fork("actor", "uid", 0)
+        ended.set()
+
+    with trio.fail_after(10):
+        async with open_zygote(ends[0]) as zygote, trio.open_nursery() as nursery:
+            nursery.start_soon(give_up, zygote)
+            await wait_all_tasks_blocked()
+            scope.cancel()
+            await wait_all_tasks_blocked()
+            assert not ended.is_set()
+            with subprocess.Popen(["sleep", "60"]) as process:
+                answer_with(ends[1], process.pid)
+                await ended.wait()
+                assert process.wait(0) == -signal.SIGKILL
+
+
+CHURN = """
+import resource, sys
+from supervisor.tree import linux
+
+def churn():
+    for _ in range(20):
+        first = bytearray(3 << 20)
+        second = bytes(first)
+        del first, second
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+if "keep" in sys.argv:
+    linux.keep_freed_memory()
+churn()
+before = faults()
+churn()
+print(faults() - before)
+"""
+
+
+def test_freed_memory_is_kept() -> None:
+    """What came and went once does so again without a page fault for each of its pages."""
+    faults = []
+    for how in ("leave", "keep"):
+        command = [sys.executable, "-c", CHURN, how]
+        faults.append(int(subprocess.run(command, check=True, capture_output=True).stdout))
+    left, kept = faults
+    assert kept < 1000 < left

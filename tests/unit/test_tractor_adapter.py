@@ -1,0 +1,171 @@
+"""The seam knows the tractor it was written for, and stands in for what that misses."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import trio
+
+from supervisor.actors.tractor_adapter import compat, shims
+from tests.support.trees import ROOT
+
+IMPORTS = "import sys\nfrom supervisor.actors import tractor_adapter\n"
+
+
+def in_another_python(code: str, *options: str) -> str:
+    """What ``code``, run after the seam's imports, prints; of an error the last line."""
+    done = subprocess.run(
+        [sys.executable, *options, "-c", f"{IMPORTS}{code}"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        cwd=ROOT,
+    )
+    return (done.stdout + done.stderr).strip().rpartition("\n")[2]
+
+
+# ---- private names
+
+
+def test_the_tractor_that_is_carried_has_every_private_name() -> None:
+    compat.check_names(compat.PRIVATE_NAMES, compat.PRIVATE_ATTRIBUTES)
+
+
+@pytest.mark.parametrize("name", list(compat.PRIVATE_NAMES))
+def test_a_private_name_that_is_gone_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, _, attribute = name.replace(":", ".").rpartition(".")
+    module = name.partition(":")[0]
+    where = sys.modules[module] if owner == module else compat._find(_with_colon(owner, module))
+    monkeypatch.delattr(where, attribute)
+    with pytest.raises(
+        compat.AdapterError, match=rf"tractor has no {re.escape(name)}: .* needs tractor 0"
+    ):
+        compat.check_names(compat.PRIVATE_NAMES, {})
+
+
+def _with_colon(owner: str, module: str) -> str:
+    return f"{module}:{owner.removeprefix(module + '.')}"
+
+
+def test_an_attribute_that_is_gone_is_named() -> None:
+    with pytest.raises(compat.AdapterError, match=r"tractor\._actor:Actor\._no_such"):
+        compat.check_names([], {"tractor._actor:Actor": ["_peers", "_no_such"]})
+
+
+# ---- the import
+
+
+def test_importing_the_supervisor_warns_of_nothing_and_brings_little() -> None:
+    code = (
+        "import supervisor.root, trio; "
+        "print({'numpy', 'pdbpp', 'asyncio', 'colorlog', 'tractor.to_asyncio'} & set(sys.modules), "
+        "sys.modules['trio'] is trio, hasattr(trio, 'MultiError'))"
+    )
+    assert in_another_python(code, "-W", "error") == "set() True False"
+
+
+def test_another_tractor_on_the_path_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tractor.py").write_text("raise RuntimeError('the wrong one')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    code = "print(sys.modules['tractor'].__path__[0].endswith('creamas_sc_carried/tractor'))"
+    assert in_another_python(code) == "True"
+
+
+def test_an_installation_that_carries_no_tractor_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "creamas_sc_carried", None)
+    with pytest.raises(compat.AdapterError, match=r"lacks tractor: .*\[supervisor\]"):
+        compat.import_tractor()
+
+
+# ---- what tractor cannot do without; once it can, the stand-in is to go
+
+# Imports tractor afresh, with the seam's stand-ins but one.
+AFRESH = """
+for name in [name for name in sys.modules if name.partition(".")[0] == "tractor"]:
+    del sys.modules[name]
+from supervisor.actors.tractor_adapter import compat, shims
+{without}
+tractor = compat.import_tractor()
+"""
+
+
+@pytest.mark.parametrize("module", ["async_generator", "trio_typing", "colorlog", "pdbpp"])
+def test_tractor_needs_the_module(module: str) -> None:
+    assert find_spec(module) is None, "it is not to be installed"
+    told = in_another_python(AFRESH.format(without=f"del shims.MODULES[{module!r}]"))
+    assert re.match(
+        rf"(ModuleNotFoundError: .*'{module}'|AssertionError: {module} is not ins)", told
+    )
+
+
+def test_tractor_would_import_asyncio() -> None:
+    without = "del shims.MODULES['tractor.to_asyncio']"
+    told = in_another_python(AFRESH.format(without=without) + "print('asyncio' in sys.modules)")
+    assert told == "True"
+
+
+def test_tractor_needs_multi_error() -> None:
+    told = in_another_python(AFRESH.format(without="del shims.TRIO_NAMES['MultiError']"))
+    assert told.startswith("ImportError: cannot import name 'MultiError' from 'trio'")
+
+
+# tractor's own portal opens such a nursery around a stream, and expects what the stream raises.
+ONE_ERROR = """
+import trio
+async def main():
+    try:
+        async with tractor._portal.maybe_open_nursery():
+            raise trio.ClosedResourceError
+    except BaseException as error:
+        print(type(error).__name__)
+trio.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("without", "raised"),
+    [("", "ClosedResourceError"), ("del shims.TRIO_NAMES['open_nursery']", "ExceptionGroup")],
+)
+def test_tractor_needs_nurseries_that_do_not_wrap(without: str, raised: str) -> None:
+    assert in_another_python(AFRESH.format(without=without) + ONE_ERROR) == raised
+
+
+CANCELLED = """
+import trio
+error = BaseExceptionGroup("", [trio.Cancelled._create(source="unknown")])
+print(*(getattr(tractor, name).is_multi_cancelled(error) for name in shims.PATCHED))
+"""
+
+
+def test_tractor_tells_cancellation() -> None:
+    assert in_another_python(AFRESH.format(without="") + CANCELLED) == "True True True True True"
+
+
+@pytest.mark.parametrize("module", shims.PATCHED)
+def test_tractor_alone_cannot_tell_cancellation(module: str) -> None:
+    without = f"shims.PATCHED = [m for m in shims.PATCHED if m != {module!r}]"
+    told = in_another_python(
+        AFRESH.format(without=without) + CANCELLED.replace("shims.PATCHED", f"[{module!r}]")
+    )
+    assert told.startswith("AttributeError: type object 'BaseExceptionGroup' has no attribute 'fil")
+
+
+async def test_tractor_needs_an_event_with_a_truth() -> None:
+    assert "if event:" in inspect.getsource(compat.tractor._actor.Actor._stream_handler)
+    event = trio.Event()
+    with pytest.raises((NotImplementedError, DeprecationWarning)):
+        bool(event)
+    stand_in = shims.EventWithTruth(event)
+    assert stand_in
+    stand_in.set()
+    assert event.is_set()

@@ -1,0 +1,91 @@
+"""What users may give, and that the error of the rest names the parameter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from creamas_sc import Artifact, Environment, MultiEnvironment
+from creamas_sc.mp import MultiEnvManager
+from creamas_sc.runtime.validation import check_folder, check_int, check_place, check_seconds
+from creamas_sc.util import get_manager, run, sort_addrs
+
+ADDRESS = "tcp://localhost:1/0"
+
+
+def test_what_is_good() -> None:
+    for seconds in (0, 1.5, math.inf, Fraction(1, 2), None):
+        check_seconds(seconds)
+    for folder in ("x", Path("x"), None):
+        check_folder(folder)
+    assert check_place(["localhost", 0]) == ("localhost", 0)
+    check_int("age", 3)
+
+
+def test_numbers_of_numpy() -> None:
+    np = pytest.importorskip("numpy")
+    check_seconds(np.float32(1))
+    check_int("age", np.int64(3))
+
+
+Wrong = Callable[[Any], Any]
+
+WRONG: dict[str, tuple[Wrong, type[Exception], str]] = {
+    "connect(None)": (lambda m: run(m.connect(None)), TypeError, "addr must be a str"),
+    "connect(5)": (lambda m: run(m.connect(5)), TypeError, "addr must be a str"),
+    "connect, port": (
+        lambda m: run(m.connect("tcp://localhost:99999/0")),
+        ValueError,
+        "addr: .* a port is at most 65535",
+    ),
+    "connect, timeout": (
+        lambda m: run(m.connect(ADDRESS, timeout="x")),
+        ValueError,
+        "timeout must be seconds",
+    ),
+    "connect, nan": (
+        lambda m: run(m.connect(ADDRESS, timeout=math.nan)),
+        ValueError,
+        "timeout must be seconds",
+    ),
+    "set_host_manager": (lambda m: run(m.set_host_manager(5)), TypeError, "addr must be a str"),
+    "set_host_managers": (
+        lambda m: run(m.set_host_managers(timeout=math.nan)),
+        ValueError,
+        "timeout must be seconds",
+    ),
+    "stop_slaves": (lambda m: run(m.stop_slaves(timeout="x")), ValueError, "timeout must be"),
+    "wait_slaves": (lambda m: run(m.wait_slaves(None)), ValueError, "timeout must be"),
+    "add_artifact": (lambda m: m.add_artifact(5), TypeError, "artifact must be of Artifact"),
+    "env.add_artifact": (lambda m: m.env.add_artifact(5), TypeError, "artifact must be"),
+    "age": (lambda m: setattr(m, "age", "x"), TypeError, "age must be an int"),
+    "env.age": (lambda m: setattr(m.env, "age", True), TypeError, "age must be an int"),
+    "close": (lambda m: m.close(folder=5), TypeError, "folder must be a path, or None"),
+    "env.close": (lambda m: m.env.close(folder=5), TypeError, "folder must be a path, or None"),
+    "spawn_slaves": (
+        lambda m: run(m.spawn_slaves([("localhost", "x")], Environment, MultiEnvManager)),
+        ValueError,
+        "slave_addrs: .* is no address",
+    ),
+    "get_manager": (lambda m: get_manager(5), TypeError, "addr must be a str"),  # type: ignore[arg-type]
+    "sort_addrs": (lambda m: sort_addrs([5]), TypeError, "addr must be a str"),  # type: ignore[list-item]
+}
+
+
+@pytest.fixture
+def menv() -> Any:
+    with MultiEnvironment(("localhost", 0), Environment, MultiEnvManager) as made:
+        yield made
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_refused(menv: Any, wrong: str) -> None:
+    call, error, text = WRONG[wrong]
+    with pytest.raises(error, match=text):
+        call(menv)
+    menv.add_artifact(Artifact("me", 1))  # it was closed by none of them
