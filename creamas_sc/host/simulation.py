@@ -241,12 +241,11 @@ class HostedSimulation:
         self._events.post("steps", self.progress())
 
     def _note_loss(self, slave: Slave) -> None:
-        told = slave.exit or {}
         how: dict[str, Any] = {
             "address": slave.address,
             "pid": slave.pid,
-            "exit_code": told.get("exit_code"),
-            "signal": told.get("signal"),
+            "exit_code": None if slave.exit is None else slave.exit["exit_code"],
+            "signal": None if slave.exit is None else slave.exit["signal"],
         }
         self._events.post("slave_lost", {**how, "cause": slave.end()})
 

@@ -10,7 +10,8 @@ import trio
 from anyio.abc import TaskStatus
 
 from creamas_sc.errors import CallRefused, EncodeError
-from creamas_sc.processes.supervisor_client import Line, OnExit, Told
+from creamas_sc.processes.messages import ActorExit, ActorOrder, StartedActor, StopResult
+from creamas_sc.processes.supervisor_client import OnExit, SupervisorConnection
 from creamas_sc.rpc.serving import Request
 from creamas_sc.wire.codec import Codec, Payload
 
@@ -35,7 +36,7 @@ class HostConnection:
         self._on_exit: OnExit | None = None
         # Whoever is cancelled still needs it for a while, to stop the slaves.
         self._scope = trio.CancelScope(shield=True)
-        self.line = Line(sock, self._note_exit, self._serve)
+        self.line = SupervisorConnection(sock, self._note_exit, self._serve)
 
     async def run(self) -> None:
         """Converse until the supervisor is gone, or `end`; cancellation from outside waits."""
@@ -54,7 +55,7 @@ class HostConnection:
         self._on_exit = on_exit
         return HostedSupervisor(self)
 
-    def _note_exit(self, told: Told) -> None:
+    def _note_exit(self, told: ActorExit) -> None:
         if self._on_exit is not None:
             self._on_exit(told)
 
@@ -93,15 +94,15 @@ class HostedSupervisor:
             self._over.set()
 
     async def start(
-        self, orders: Sequence[Told], timeout: float | None = None
-    ) -> list[dict[str, Any]]:
-        """As of `Line`."""
+        self, orders: Sequence[ActorOrder], timeout: float | None = None
+    ) -> list[StartedActor]:
+        """As of `SupervisorConnection`."""
         return await self._host.line.start(orders, timeout)
 
     async def stop(
         self, slots: Sequence[str] | None, grace: float, payload: bytes
-    ) -> list[dict[str, Any]]:
-        """As of `Line`."""
+    ) -> list[StopResult]:
+        """As of `SupervisorConnection`."""
         return await self._host.line.stop(slots, grace, payload)
 
     async def aclose(self) -> None:

@@ -14,6 +14,7 @@ from creamas_sc.core.environment import Environment
 from creamas_sc.mp.managers import EnvManager, Manager
 from creamas_sc.mp.slave_main import name_process, seed_process
 from creamas_sc.mp.slave_pool import Slave, Slaves
+from creamas_sc.processes.messages import ActorOrder
 from creamas_sc.reports import StopReport
 from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.event_loop import LoopHandle, background_loop, on_loop, sync_or_coro
@@ -175,7 +176,7 @@ class Containers(list[Container]):
         """The loop that watches the processes."""
         return self._home
 
-    async def _start(self, orders: Sequence[Mapping[str, Any]]) -> None:
+    async def _start(self, orders: Sequence[ActorOrder]) -> None:
         started = await self._slaves.start(self._home, orders, _bound_already)
         self._home.closers[id(self)] = partial(self._stop, 1)
         self.extend(Container(self._home, slave) for slave in started)

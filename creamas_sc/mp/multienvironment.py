@@ -30,6 +30,7 @@ from creamas_sc.mp.manager_calls import ManagerCalls
 from creamas_sc.mp.managers import SPAWN_INDEX
 from creamas_sc.mp.slave_pool import Slave, Slaves
 from creamas_sc.mp.step import Step, take_turn
+from creamas_sc.processes.messages import ActorOrder
 from creamas_sc.reports import Restart, StopReport
 from creamas_sc.restarts.driver import Restarter
 from creamas_sc.restarts.journal import Journals
@@ -254,7 +255,7 @@ class MultiEnvironment:
                 return
         raise StartError("the multi-environment was closed while slaves were starting")
 
-    async def _start_slaves(self, orders: Sequence[Mapping[str, Any]]) -> None:
+    async def _start_slaves(self, orders: Sequence[ActorOrder]) -> None:
         await self._env.open()
         self.get_loop().closers[self] = partial(self._close, None)
         await self._slaves.start(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -20,8 +19,16 @@ from creamas_sc.errors import (
     SlaveLost,
     StartError,
 )
+from creamas_sc.processes.messages import (
+    ActorExit,
+    ActorOrder,
+    ExitStatus,
+    StartedActor,
+    StopResult,
+    describe_exit,
+)
 from creamas_sc.processes.spec import SLAVE_ENTRY, SlaveSpec, actor_order, changed, pack, unpack
-from creamas_sc.processes.supervisor_client import Supervisor, Told, supervisor_factory
+from creamas_sc.processes.supervisor_client import Supervisor, supervisor_factory
 from creamas_sc.reports import SlaveReceipt
 from creamas_sc.restarts.driver import Restarter
 from creamas_sc.rpc.auth import Membership
@@ -40,7 +47,7 @@ CAUSE_SECONDS = 0.5
 # Beyond a stop's grace: the rest of the supervisor's ladder, and its answer.
 LADDER_SECONDS = 2.0
 
-_UNKNOWN_EXIT: Told = {"exit_code": None, "signal": None, "error": None}
+_UNKNOWN_EXIT: ExitStatus = {"exit_code": None, "signal": None, "error": None}
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +73,7 @@ class Slave:
     pid: int
     agents: int = 0
     gone: trio.Event = field(default_factory=trio.Event)
-    exit: Told | None = None
+    exit: ExitStatus | None = None
     reported: bool = False
     silent: bool = False
     incarnation: int = 0
@@ -95,14 +102,7 @@ class Slave:
     def end(self) -> str:
         """How it ended, in words."""
         told = self.exit or _UNKNOWN_EXIT
-        if told["signal"] is not None:
-            known = told["signal"] in set(signal.Signals)
-            name = signal.Signals(told["signal"]).name if known else f"signal {told['signal']}"
-            how = f"was ended by {name}"
-        elif told["exit_code"] is not None:
-            how = f"exited with status {told['exit_code']}"
-        else:
-            how = "ended"
+        how = describe_exit(told["exit_code"], told["signal"])
         why = f": {told['error']}" if told["error"] else ""
         if self.silent:
             why = ", as it did not answer when a step's time was up"
@@ -143,12 +143,12 @@ class Slaves:
         self._slaves: list[Slave] = []
         self._by_url: dict[str, Slave] = {}
         self._by_slot: dict[str, Slave] = {}
-        self._early_exits: dict[int, Told] = {}
+        self._early_exits: dict[int, ActorExit] = {}
         self._started = 0
         # Made with the first slaves, where the policy asks for one.
         self.make_restarter: Callable[[], Restarter | None] = lambda: None
         self.restarter: Restarter | None = None
-        self._orders: dict[str, Told] = {}
+        self._orders: dict[str, ActorOrder] = {}
 
     @property
     def addrs(self) -> list[str]:
@@ -185,7 +185,7 @@ class Slaves:
         mgr_cls: type | str,
         kwargs: Sequence[Mapping[str, Any]] | None,
         args: tuple[Any, ...] = (),
-    ) -> list[dict[str, Any]]:
+    ) -> list[ActorOrder]:
         """What to ask of the supervisor for slaves at ``addrs``; see `spawn_slaves` for errors."""
         addrs = check_places(addrs)
         kwargs = None if kwargs is None else check_mappings(kwargs)
@@ -227,7 +227,7 @@ class Slaves:
     async def start(
         self,
         home: LoopHandle,
-        orders: Sequence[Told],
+        orders: Sequence[ActorOrder],
         connect: Callable[[Slave], Awaitable[object]],
     ) -> list[Slave]:
         """Start slaves, all or none, and the supervisor with the first ones.
@@ -261,7 +261,7 @@ class Slaves:
             self._watch(started, orders)
         return started
 
-    def _adopt(self, told: Told) -> Slave:
+    def _adopt(self, told: StartedActor) -> Slave:
         slave = Slave(told["slot"], unpack(told["info"]), told["pid"])
         self._slaves.append(slave)
         self._by_url[slave.base_url] = slave
@@ -302,7 +302,7 @@ class Slaves:
             await self.restarter.aclose()
             self.restarter = None
 
-    def _watch(self, started: Sequence[Slave], orders: Sequence[Told]) -> None:
+    def _watch(self, started: Sequence[Slave], orders: Sequence[ActorOrder]) -> None:
         assert self.restarter is not None
         for slave, order in zip(started, orders, strict=True):
             self._orders[slave.slot] = order
@@ -368,7 +368,7 @@ class Slaves:
 
     # ---- losing
 
-    def _note_exit(self, told: Told) -> None:
+    def _note_exit(self, told: ActorExit) -> None:
         slave = self._by_slot.get(told["slot"])
         if slave is None or slave.pid != told["pid"]:
             if not told["expected"]:
@@ -423,7 +423,7 @@ class Slaves:
         await self._end_restarts()
         slaves = list(self._slaves)
         slots = [slave.slot for slave in slaves if slave.known]
-        told: Sequence[Told] = ()
+        told: Sequence[StopResult] = ()
         if slots and self.supervisor is not None:
             try:
                 with trio.move_on_after(grace_seconds + LADDER_SECONDS):
@@ -440,7 +440,7 @@ class Slaves:
             await self.supervisor.aclose()
 
 
-def _receipt(slave: Slave, told: Told | None) -> SlaveReceipt:
+def _receipt(slave: Slave, told: StopResult | None) -> SlaveReceipt:
     exit_ = told or slave.exit or _UNKNOWN_EXIT
     payload = None if told is None else told["payload"]
     errors = [] if payload is None else list(unpack(payload))

@@ -54,11 +54,13 @@ class Launched(NamedTuple):
     Attributes:
         record: Path of the file in which the keeper records its tree, and which it removes; empty
             for none.
+        tree_ended: Read end of a pipe whose write end only the keeper and its zygote hold.
     """
 
     sock: socket.socket
     keeper: subprocess.Popen[bytes]
     record: str
+    tree_ended: int
 
 
 _early: Launched | None = None
@@ -109,11 +111,13 @@ def _leave_early() -> None:
     early, _early = _early, None
     if early is not None:
         early.sock.close()
+        os.close(early.tree_ended)
         early.keeper.returncode = 0  # of nobody's concern here, its destructor's included
 
 
 def _end(early: Launched) -> None:
     early.sock.close()
+    os.close(early.tree_ended)
     early.keeper.kill()  # everything below it goes with it, and nothing of a user's ever ran there
     early.keeper.wait()
     if early.record:
@@ -124,19 +128,23 @@ def _start(inherited: Sequence[int], preload: Sequence[str]) -> Launched:
     package = _supervisor_package()
     record = _new_record()
     ours, theirs = socket.socketpair()
+    tree_ended, held_by_tree = os.pipe()
     with theirs:
         try:
             keeper = subprocess.Popen(
                 [sys.executable, "-P", str(package / "__main__.py"), str(theirs.fileno()),
                  str(os.getpid()), *PRELOADED, *preload],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno(), *inherited],
+                pass_fds=[theirs.fileno(), held_by_tree, *inherited],
                 env={**os.environ, "CREAMAS_TREE": record},
             )  # fmt: skip
         except OSError as error:
             ours.close()
+            os.close(tree_ended)
             raise StartError(f"cannot start the supervisor: {error}") from error
-    return Launched(ours, keeper, record)
+        finally:
+            os.close(held_by_tree)
+    return Launched(ours, keeper, record, tree_ended)
 
 
 def _new_record() -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from creamas_sc.processes.messages import ActorOrder, ProcessOrder
 from creamas_sc.runtime.class_loading import MainScript, adopt_script, load_object, portable_name
 from creamas_sc.serializers import get_serializers, to_serializers
 from creamas_sc.wire.codec import Codec, Payload
@@ -21,6 +22,8 @@ __all__ = [
     "actor_order",
     "changed",
     "named_makers",
+    "os_bytes",
+    "os_text",
     "pack",
     "process_order",
     "unpack",
@@ -30,26 +33,31 @@ SLAVE_ENTRY = "creamas_sc.mp.slave_main:main"
 HOST_ENTRY = "creamas_sc.host.main:main"
 
 
-def actor_order(slot: str, name: str, entry: str, spec: bytes) -> dict[str, Any]:
-    """The order for a process that finds modules, files and settings where this one does."""
+def actor_order(slot: str, name: str, entry: str, spec: bytes) -> ActorOrder:
+    """An order for a process that finds modules, files and settings where this one does."""
     return {"slot": slot, "name": name, **process_order(entry, spec, sys.path)}
 
 
-def process_order(entry: str, spec: bytes, path: Sequence[str]) -> dict[str, Any]:
-    """The same without its place, and with modules found along ``path``."""
+def process_order(entry: str, spec: bytes, path: Sequence[str]) -> ProcessOrder:
+    """The same without slot and name, and with modules found along ``path``."""
     cwd = os.getcwd()
     return {
         "entry": entry,
         "spec": spec,
-        "environ": {_plain(key): _plain(value) for key, value in os.environ.items()},
-        "cwd": _plain(cwd),
-        "path": [_plain(folder or cwd) for folder in path],
+        "environ": {os_bytes(key): os_bytes(value) for key, value in os.environ.items()},
+        "cwd": os_bytes(cwd),
+        "path": [os_bytes(folder or cwd) for folder in path],
     }
 
 
-def _plain(text: str) -> str:
-    """Bytes of the operating system's, a character each: not all of them are UTF-8."""
+def os_bytes(text: str) -> str:
+    """A path or variable as it travels in orders; see `ProcessOrder`."""
     return os.fsencode(text).decode("latin-1")
+
+
+def os_text(plain: str) -> str:
+    """The reverse of `os_bytes`."""
+    return os.fsdecode(plain.encode("latin-1"))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,15 @@
-"""Lines to a supervisor: to one of this process's own, or to that which runs this process.
+"""Connections to a supervisor: to a private one, or to the one that runs this process.
 
-For one of its own a process starts the keeper with one end of a socketpair and speaks the frame
-protocol with the supervisor over the other. When that connection closes, for whatever reason, the
-supervisor ends everything it started and then itself.
+To get a private supervisor a process starts the keeper, with one end of a socketpair, and speaks
+the frame protocol with the supervisor over the other end::
+
+    this process --- socketpair --- supervisor ... actors
+         |                              |
+         `-- keeper -- zygote ----------'
+
+When that connection closes, for whatever reason, the supervisor ends everything it started and then
+itself; the zygote follows, and the keeper last. Both hold the write end of a pipe, so end of file
+on the read end means that nothing of the tree is left, however it died.
 """
 
 from __future__ import annotations
@@ -12,7 +19,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -20,73 +27,92 @@ import trio
 from anyio.abc import TaskStatus
 
 from creamas_sc.errors import ConnectionLost, StartError
-from creamas_sc.processes.launcher import launch
+from creamas_sc.processes.launcher import Launched, launch
+from creamas_sc.processes.messages import ActorExit, ActorOrder, StartedActor, StopResult
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.serving import Handler
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.wire.codec import Codec, Payload
 
-__all__ = ["Line", "OnExit", "PrivateSupervisor", "Supervisor", "Told", "supervisor_factory"]
+__all__ = [
+    "OnExit",
+    "PrivateSupervisor",
+    "Supervisor",
+    "SupervisorConnection",
+    "supervisor_factory",
+]
 
 log = logging.getLogger(__name__)
 
-# After the connection is closed: the supervisor's whole ladder, and some more.
+# From the connection's end to the keeper's: all stop stages of the supervisor, and some more.
 END_SECONDS = 3.0
+# From SIGKILL of the keeper to the end of its tree.
 KILL_SECONDS = 1.0
-# What the supervisor gives actors to become ready, where the caller says nothing.
+# What the supervisor gives actors to become ready, if the caller does not say.
 START_SECONDS = 30.0
 
-Told = Mapping[str, Any]
-OnExit = Callable[[Told], None]
+OnExit = Callable[[ActorExit], None]
 
 
 class Supervisor(Protocol):
     """Starts, watches and ends actors for this process."""
 
     async def run(self, *, task_status: TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
-        """Be there until `aclose` or cancellation."""
+        """Run until `aclose` or cancellation."""
 
     async def start(
-        self, orders: Sequence[Told], timeout: float | None = None
-    ) -> list[dict[str, Any]]:
-        """Start actors, all or none; their slot, pid and info, in order."""
+        self, orders: Sequence[ActorOrder], timeout: float | None = None
+    ) -> list[StartedActor]:
+        """Start actors, all or none; see `SupervisorConnection.start`."""
 
     async def stop(
         self, slots: Sequence[str] | None, grace: float, payload: bytes
-    ) -> list[dict[str, Any]]:
-        """End actors by the ladder and return their receipts."""
+    ) -> list[StopResult]:
+        """Stop actors; see `SupervisorConnection.stop`."""
 
     async def aclose(self) -> None:
-        """Let go of it."""
+        """Release the supervisor."""
 
 
-class Line:
-    """A connection to a supervisor, over a connected socket that it owns.
+class SupervisorConnection:
+    """A connection to a supervisor.
 
     Args:
-        on_exit: Told of each actor that ends: slot, pid, exit_code, signal, error, expected.
-        serve: Answers the supervisor's own calls, where it has any.
+        sock: Connected to it; closed with the connection. None if `connect` follows.
+        on_exit: Called for each actor that ends.
+        serve: Answers the supervisor's own calls, if it makes any.
     """
 
-    def __init__(self, sock: socket.socket, on_exit: OnExit, serve: Handler | None = None) -> None:
+    def __init__(
+        self, sock: socket.socket | None, on_exit: OnExit, serve: Handler | None = None
+    ) -> None:
         self._on_exit = on_exit
+        self._handler = serve
         self._codec = Codec()
+        self._connection: Connection | None = None
+        if sock is not None:
+            self.connect(sock)
+
+    def connect(self, sock: socket.socket) -> None:
+        """Use ``sock`` from here on."""
         self._connection = Connection(
-            ConnectedStream(sock), serve, on_event=self._take_event, name="the supervisor"
+            ConnectedStream(sock), self._handler, on_event=self._take_event, name="the supervisor"
         )
 
     async def run(self) -> None:
-        """Converse until the supervisor is gone, or `aclose`."""
+        """Send and receive until the supervisor is gone, or until `aclose`."""
+        assert self._connection is not None
         await self._connection.run()
 
     async def aclose(self) -> None:
         """End the connection."""
+        assert self._connection is not None
         await self._connection.aclose()
 
     async def start(
-        self, orders: Sequence[Told], timeout: float | None = None
-    ) -> list[dict[str, Any]]:
-        """Start actors, all or none; their slot, pid and info, in order.
+        self, orders: Sequence[ActorOrder], timeout: float | None = None
+    ) -> list[StartedActor]:
+        """Start actors, all or none; returns one answer per order, in the same order.
 
         Args:
             timeout: Seconds until all are ready, 30 by default.
@@ -95,7 +121,7 @@ class Line:
             StartError: One did not come up, or the supervisor itself did not.
         """
         try:
-            # The supervisor keeps the deadline; ours is for one that never comes up.
+            # The supervisor keeps the deadline; this one is for a supervisor that never comes up.
             with trio.fail_after((timeout or START_SECONDS) + END_SECONDS):
                 return await self.call("start", list(orders), timeout)  # type: ignore[no-any-return]
         except ConnectionLost as error:
@@ -105,12 +131,19 @@ class Line:
 
     async def stop(
         self, slots: Sequence[str] | None, grace: float, payload: bytes
-    ) -> list[dict[str, Any]]:
-        """End actors by the ladder and return their receipts."""
+    ) -> list[StopResult]:
+        """Stop actors and return how that went.
+
+        Args:
+            slots: Which; None for all.
+            grace: Seconds they have to end by themselves.
+            payload: Goes to each entry with the request.
+        """
         return await self.call("stop", slots, grace, payload)  # type: ignore[no-any-return]
 
     async def call(self, method: str, *args: Any) -> Any:
-        """Call a method of the supervisor's; see `supervisor.root`."""
+        """Call a method of the supervisor; see `supervisor.root`."""
+        assert self._connection is not None
         answer = await self._connection.call(None, method, self._codec.encode((args, {})))
         return self._codec.decode(answer)
 
@@ -119,13 +152,13 @@ class Line:
             self._on_exit(self._codec.decode(payload))
 
 
-class PrivateSupervisor:
-    """A supervisor of this process's own.
+class PrivateSupervisor(SupervisorConnection):
+    """A supervisor that this process starts for itself.
 
     Args:
-        on_exit: As of `Line`.
+        on_exit: As of `SupervisorConnection`.
         inherited: Descriptors that the last process of its tree keeps open until it ends.
-        preload: What its zygote imports for all actors, beside what slaves need.
+        preload: Modules that its zygote imports for all actors, beside those that slaves need.
 
     Attributes:
         gone: Set when nothing of it is left.
@@ -134,15 +167,15 @@ class PrivateSupervisor:
     def __init__(
         self, on_exit: OnExit, inherited: Sequence[int] = (), preload: Sequence[str] = ()
     ) -> None:
-        self._on_exit = on_exit
+        super().__init__(None, on_exit)
         self._inherited = inherited
         self._preload = preload
-        self._line: Line | None = None
         self._keeper: subprocess.Popen[bytes] | None = None
         self._closing = trio.Event()
         self.gone = trio.Event()
 
-    # A Ctrl-C goes to the main task: here it would end the line, and slaves without a request.
+    # A Ctrl-C goes to the main task: here it would end the connection, and with it slaves that
+    # were never asked to stop.
     @trio.lowlevel.enable_ki_protection
     async def run(self, *, task_status: TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
         """Start the supervisor and keep it until `aclose` or cancellation; then nothing is left.
@@ -150,44 +183,26 @@ class PrivateSupervisor:
         Raises:
             StartError: There can be no supervisor here; the message says what to do.
         """
-        ours, keeper, _ = launch(self._inherited, self._preload)
-        self._keeper = keeper
-        line = self._line = Line(ours, self._on_exit)
+        launched = launch(self._inherited, self._preload)
+        self._keeper = launched.keeper
+        self.connect(launched.sock)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._mind_closing, line)
+                nursery.start_soon(self._close_on_request)
                 task_status.started()
-                await line.run()  # ends with `aclose`, or with the supervisor
+                await super().run()  # ends with `aclose`, or with the supervisor
                 nursery.cancel_scope.cancel()
         finally:
-            ours.close()
+            launched.sock.close()
             try:
                 with trio.CancelScope(shield=True):
-                    await _see_off(keeper)
+                    await _reap_keeper(launched)
             finally:
                 self.gone.set()
 
-    async def _mind_closing(self, line: Line) -> None:
+    async def _close_on_request(self) -> None:
         await self._closing.wait()
-        await line.aclose()
-
-    @property
-    def line(self) -> Line:
-        """The line to it; there is one once `run` has started."""
-        assert self._line is not None
-        return self._line
-
-    async def start(
-        self, orders: Sequence[Told], timeout: float | None = None
-    ) -> list[dict[str, Any]]:
-        """As of `Line`."""
-        return await self.line.start(orders, timeout)
-
-    async def stop(
-        self, slots: Sequence[str] | None, grace: float, payload: bytes
-    ) -> list[dict[str, Any]]:
-        """As of `Line`."""
-        return await self.line.stop(slots, grace, payload)
+        await super().aclose()
 
     async def aclose(self) -> None:
         """End the supervisor and whatever it still runs; returns when all processes are gone."""
@@ -197,11 +212,11 @@ class PrivateSupervisor:
 
     @property
     def exit_code(self) -> int | None:
-        """How it ended: 0 where it was asked to; None while it runs."""
+        """How it ended: 0 if it was asked to; None while it runs."""
         return None if self._keeper is None else self._keeper.returncode
 
     def kill(self) -> None:
-        """End everything at once, with no request; `run` returns when it is over."""
+        """End everything at once, without a request; `run` returns when it is over."""
         if self._keeper is not None:
             self._keeper.kill()
 
@@ -212,16 +227,27 @@ supervisor_factory: ContextVar[Callable[[OnExit], Supervisor]] = ContextVar(
 )
 
 
-async def _see_off(keeper: subprocess.Popen[bytes]) -> None:
-    """Wait for the keeper, the last to die, and reap it; force it past its time."""
+async def _reap_keeper(launched: Launched) -> None:
+    """Wait for the keeper and reap it, by force when its time is up; then for the rest of its tree.
+
+    As a rule the keeper is the last to die. One that was killed is survived by its zygote, for as
+    long as that takes to end the others.
+    """
+    keeper = launched.keeper
     pidfd = os.pidfd_open(keeper.pid)
     try:
-        for act, seconds in ((signal.SIGCONT, END_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
-            keeper.send_signal(act)
-            with trio.move_on_after(seconds):
-                await trio.lowlevel.wait_readable(pidfd)
-                keeper.wait()
-                return
-            log.warning("the supervisor did not end within %g s", seconds)
+        keeper.send_signal(signal.SIGCONT)
+        with trio.move_on_after(END_SECONDS) as scope:
+            await trio.lowlevel.wait_readable(pidfd)
+        if scope.cancelled_caught:
+            log.warning("the supervisor did not end within %g s", END_SECONDS)
+            keeper.kill()
+        with trio.move_on_after(KILL_SECONDS) as scope:
+            await trio.lowlevel.wait_readable(pidfd)
+            keeper.wait()
+            await trio.lowlevel.wait_readable(launched.tree_ended)
+        if scope.cancelled_caught:
+            log.warning("the supervisor's processes did not end within %g s", KILL_SECONDS)
     finally:
         os.close(pidfd)
+        os.close(launched.tree_ended)

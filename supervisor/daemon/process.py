@@ -148,7 +148,7 @@ class _Owner:
         }
         try:
             with trio.fail_after(LISTEN_SECONDS):
-                await self._supervisor.line.call("listen", settings)
+                await self._supervisor.call("listen", settings)
         except ConnectionLost as error:
             raise StartError(f"the supervisor ended early: see {settings['log']}") from error
         except trio.TooSlowError as error:
@@ -169,7 +169,7 @@ class _Owner:
         self._opening.cancel()
         try:
             with trio.move_on_after(CLOSE_SECONDS):
-                await self._supervisor.line.call("close_all")
+                await self._supervisor.call("close_all")
         except CreamasError as error:
             log.debug("there is nothing to close: %s", error)
         await self._supervisor.aclose()

@@ -2,8 +2,8 @@
 
 A process is ended only where all of this holds: it is this user's; its environment names a record
 (see `supervisor.tree.tree_record`) that no process holds locked and whose keeper is gone; pids mean
-the same as when that was written; it started after that keeper; and it owns no living tree itself, as
-a daemon or script does that an agent has started. A name or a pid alone never suffices.
+the same as when that was written; it started after that keeper; and it owns no living tree itself,
+as a daemon or script does that an agent has started. A name or a pid alone never suffices.
 """
 
 from __future__ import annotations

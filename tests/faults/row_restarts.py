@@ -166,6 +166,6 @@ async def _crash_loop(when: str, how: str, n: int, journal: Path) -> Figures:
 
 
 def _check_cause(cause: str, how: str, n: int, pid: int) -> None:
-    ended = f"was ended by {how}" if how.startswith("SIG") else f"exited with status {how}"
+    ended = f"was killed by {how}" if how.startswith("SIG") else f"exited with code {how}"
     times = f"{n} restart{'s' * (n != 1)}"
     assert f"(pid {pid}) {ended}; after {times} in 60 s restart='permanent' ends" in cause, cause

@@ -100,7 +100,7 @@ async def test_a_slave_that_dies_between_steps_is_told_at_the_next(menv: MultiEn
     os.kill(killed.pid, signal.SIGKILL)
     with trio.fail_after(TOLD_SECONDS):
         await killed.gone.wait()
-    with pytest.raises(SlaveLost, match="was ended by SIGKILL") as caught:
+    with pytest.raises(SlaveLost, match="was killed by SIGKILL") as caught:
         await menv.trigger_all()
     assert (caught.value.address, caught.value.signal) == (dead, signal.SIGKILL)
     assert len(await menv.trigger_all()) == 1

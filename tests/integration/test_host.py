@@ -243,7 +243,7 @@ async def test_a_lost_slave_is_told_and_the_others_go_on() -> None:
         assert (told["slaves"], told["agents"]) == (1, 2)
         assert details["address"] == first
         assert (details["pid"], details["exit_code"], details["signal"]) == (pid, None, 9)
-        assert f"(pid {pid}) was ended by SIGKILL" in details["cause"]
+        assert f"(pid {pid}) was killed by SIGKILL" in details["cause"]
         with pytest.raises(SlaveLost):
             await pid_of(client, first)
         receipt = await client("close")
@@ -270,7 +270,7 @@ async def test_all_may_end_with_one() -> None:
                 await trio.lowlevel.checkpoint()
             os.kill(pids[0], signal.SIGKILL)
             details = await _event(client, number, "closing")
-            assert "was ended by SIGKILL" in details["cause"]
+            assert "was killed by SIGKILL" in details["cause"]
         with trio.fail_after(TOLD_SECONDS):
             await host.ended.wait()
         assert isinstance(host.error, SlaveLost)

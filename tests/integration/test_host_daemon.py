@@ -69,13 +69,13 @@ def test_all_may_end_with_one_slave(client: SyncClient) -> None:
     left = trees.open_pidfds(pids)
     os.kill(pids[1], signal.SIGKILL)
     with pytest.raises(
-        HostLost, match=rf"pid {pids[1]}\) was ended by SIGKILL; with restart='all'"
+        HostLost, match=rf"pid {pids[1]}\) was killed by SIGKILL; with restart='all'"
     ):
         ask_until_told(simulation)
     assert trees.wait_gone(left, 2) == []
     (told,) = client.ls(all=True)
     assert told["state"] == "ended"
-    assert f"(pid {pids[1]}) was ended by SIGKILL" in told["cause"]
+    assert f"(pid {pids[1]}) was killed by SIGKILL" in told["cause"]
 
 
 def ask_until_told(simulation: SyncSimulation) -> None:

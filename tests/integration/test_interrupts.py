@@ -11,10 +11,10 @@ import trio
 import trio.testing
 
 from creamas_sc import Environment, MultiEnvironment
+from creamas_sc.processes.messages import ActorExit
 from creamas_sc.processes.supervisor_client import (
     OnExit,
     PrivateSupervisor,
-    Told,
     supervisor_factory,
 )
 from tests.integration.scripts import running
@@ -132,7 +132,7 @@ async def test_ctrl_c_spares_the_line_to_the_supervisor() -> None:
     protected: list[bool] = []
 
     def supervisor(on_exit: OnExit) -> PrivateSupervisor:
-        def note(told: Told) -> None:
+        def note(told: ActorExit) -> None:
             protected.append(trio.lowlevel.currently_ki_protected())
             on_exit(told)
 

@@ -81,7 +81,7 @@ async def test_what_a_slave_held_is_there_again(number: int) -> None:
             exit_code=None, signal=number, number=1, incarnation=1, seconds=restart.seconds,
             agents=3, connections=2, host_manager=True, checkpoint=False, failures=(),
         )  # fmt: skip
-        assert f"(pid {pid}) was ended by {signal.Signals(number).name}" in restart.cause
+        assert f"(pid {pid}) was killed by {signal.Signals(number).name}" in restart.cause
         assert 0 < restart.seconds < TOLD_SECONDS
         # And what was there before reaches what is there now.
         assert await held[0][0].act() == 12
@@ -251,7 +251,7 @@ async def test_a_slave_that_cannot_be_started_again_ends_the_simulation(tmp_path
             await menv.get_agents(as_coro=True)
         assert caught.value.pid == pid
         text = str(caught.value)
-        assert re.search(rf"pid {pid}\) was ended by SIGKILL, and was not started again: ", text)
+        assert re.search(rf"pid {pid}\) was killed by SIGKILL, and was not started again: ", text)
         assert "not in the mood" in text
         assert text.endswith("; after 2 restarts in 60 s restart='permanent' ends the simulation")
         await menv._closed.wait()

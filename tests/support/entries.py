@@ -16,8 +16,9 @@ from typing import Any
 
 import trio
 
+from creamas_sc.processes.messages import ActorOrder
 from creamas_sc.processes.spec import actor_order
-from creamas_sc.processes.supervisor_client import Line
+from creamas_sc.processes.supervisor_client import SupervisorConnection
 from creamas_sc.rpc import fd_passing
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.serving import Request
@@ -253,7 +254,7 @@ async def reach_for_host(spec: bytes, control: Control) -> bytes:
     hand = trio.socket.from_stdlib_socket(socket.socket(fileno=control.descriptors[0]))
     first = await fd_passing.receive(hand)
     assert first is not None
-    line = Line(first.sock, lambda told: None)
+    line = SupervisorConnection(first.sock, lambda told: None)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(line.run)
         await line.start([actor_order("host", "host", f"{__name__}:obey", b"")])
@@ -291,7 +292,7 @@ class Host:
             first = await fd_passing.receive(hand)
             assert first is not None
             assert (first.kind, first.backlog) == (fd_passing.CONTROL, b"")
-            line = Line(first.sock, self._note_exit, self._serve)
+            line = SupervisorConnection(first.sock, self._note_exit, self._serve)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(line.run)
                 nursery.start_soon(self._take_clients, hand, nursery)
@@ -303,7 +304,7 @@ class Host:
                 nursery.cancel_scope.cancel()
         return b"closed with " + payload
 
-    def _order(self, slot: str) -> dict[str, Any]:
+    def _order(self, slot: str) -> ActorOrder:
         entry = f"{__name__}:{self.runs}"
         return actor_order(slot, slot, entry, b"")
 

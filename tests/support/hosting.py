@@ -12,8 +12,9 @@ from typing import Any
 import trio
 
 from creamas_sc.host import main as host_main
+from creamas_sc.processes.messages import ActorExit
 from creamas_sc.processes.spec import HostSpec, pack, unpack
-from creamas_sc.processes.supervisor_client import PrivateSupervisor, Told
+from creamas_sc.processes.supervisor_client import PrivateSupervisor
 from creamas_sc.reports import StopReport
 from creamas_sc.rpc import fd_passing
 from creamas_sc.rpc.connection import Connection
@@ -161,7 +162,7 @@ class ManagedSimulation:
             for event in (self.control.is_ready, self.ended):
                 nursery.start_soon(_cancel_after, event, nursery.cancel_scope)
 
-    def _tell_exit(self, told: Told) -> None:
+    def _tell_exit(self, told: ActorExit) -> None:
         self.line.post("exited", self.codec.encode(told))
 
     def _serve(self, request: Request) -> Awaitable[Payload]:

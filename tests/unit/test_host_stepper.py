@@ -211,7 +211,7 @@ async def test_the_log_has_the_agents_traceback(
 async def test_the_others_go_on_without_a_lost_slave(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with stepper(Steps(SlaveLost("the slave x was ended by SIGKILL"))) as (own, _):
+    async with stepper(Steps(SlaveLost("the slave x was killed by SIGKILL"))) as (own, _):
         own.start(2, (), {})
         await own.wait(None)
         assert (own.state, own.progress()["step"]) == (State.IDLE, 2)
