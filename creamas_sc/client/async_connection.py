@@ -1,83 +1,145 @@
-"""Connections to a daemon under asyncio and trio, each owned by a block."""
+"""Connections to a daemon under asyncio and trio, each owned by an ``async with`` block."""
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
 from anyio.abc import SocketStream
 
+from creamas_sc.client.core import Channel
 from creamas_sc.client.messages import BUSY, no_answer, unreachable
-from creamas_sc.errors import HandshakeError, ProtocolError
+from creamas_sc.errors import ConnectionLost, DeadlineExceeded, HandshakeError, ProtocolError
 from creamas_sc.rpc.auth import client_identity
 from creamas_sc.rpc.connection import Connection
-from creamas_sc.wire.codec import Codec
+from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import MAX_FRAME_BYTES, FrameReader
 from creamas_sc.wire.handshake import Handshake
 
-__all__ = ["OPEN_SECONDS", "RETRY_SECONDS", "linked"]
+__all__ = ["OPEN_SECONDS", "AsyncChannel", "open_channel"]
+
+log = logging.getLogger(__name__)
 
 # For connecting and the handshake: the daemon does both at once, unless it is stuck.
 OPEN_SECONDS = 5.0
 HANDSHAKE_BYTES = 4096
-# A call that is cancelled waits for the answer to that, and a close for what is queued.
+# For a cancelled call's confirmation and for queued data, before a closing connection is cut.
 LINGER_SECONDS = 0.5
-# Before the next try at a daemon whose queue of connections is full.
+# Pause before the next attempt when the daemon's queue of connections is full.
 RETRY_SECONDS = 0.02
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+OpenAnother = Callable[[], AbstractAsyncContextManager["AsyncChannel"]]
 
 
-def linked(
-    daemon: str, path: Path, codec: Codec, name: str
-) -> AbstractAsyncContextManager[Connection]:
-    """A connection to the daemon that listens at ``path``; it is over when the block ends.
+class AsyncChannel(Channel):
+    """Calls over a connection that an ``async with`` block owns.
 
-    What is raised in the block leaves it as it is, not in a group.
+    Args:
+        what: The other end, for messages.
+        open_another: Makes another connection to the same place.
+    """
+
+    def __init__(self, connection: Connection, what: str, open_another: OpenAnother) -> None:
+        super().__init__(what)
+        self.connection = connection
+        self._open_another = open_another
+
+    @property
+    def lost(self) -> bool:
+        return not self.closed and not self.connection.alive
+
+    async def _call(
+        self, target: str | None, method: str, payload: Payload, timeout: float | None
+    ) -> Payload:
+        return await self.connection.call(target, method, payload, timeout=timeout)
+
+    async def call_shielded(self, method: str, payload: Payload, timeout: float) -> None:
+        with anyio.CancelScope(shield=True):  # bounded by the timeout
+            await self.connection.call(None, method, payload, timeout=timeout)
+
+    async def call_again(self, method: str, payload: Payload, timeout: float) -> Payload:
+        with anyio.move_on_after(timeout):
+            if not self.closed and not self.lost:
+                try:
+                    return await self.call(None, method, payload)
+                except ConnectionLost as error:
+                    if not self.lost:
+                        raise
+                    log.debug("%s: calling again: %s", method, error)
+            async with self._open_another() as other:
+                return await other.call(None, method, payload)
+        raise DeadlineExceeded(f"{method} of {self._what} did not finish in {timeout:g} s")
+
+    async def wait_closed(self, timeout: float) -> None:
+        with anyio.move_on_after(timeout):
+            await self.connection.closed.wait()
+
+
+def open_channel(
+    daemon: str, path: Path, codec: Codec, what: str
+) -> AbstractAsyncContextManager[AsyncChannel]:
+    """Connect to the daemon that listens at ``path`` until the block ends.
+
+    An exception raised in the block leaves it unchanged, not in a group.
+
+    Args:
+        what: The other end, for messages.
 
     Raises:
-        ConnectionLost: Nobody listens there, or nobody answers.
-        HandshakeError: Who listens there is no daemon of this user.
+        ConnectionLost: No process listens there, or it does not answer.
+        HandshakeError: The process that listens there is not a daemon of this user.
         CreamasError: The socket may not be opened.
     """
-    return asynccontextmanager(_protected(_linked))(daemon, path, codec, name)
+    return asynccontextmanager(_protected(_open_channel))(daemon, path, codec, what)
 
 
 def _protected(function: Function) -> Function:
-    """Under trio, have a Ctrl-C come where ``function`` awaits, not between any two of its lines:
-    a second one comes in the middle of what the first has led to.
+    """Let a Ctrl-C under trio strike only where ``function`` awaits.
+
+    A second Ctrl-C could otherwise interrupt the cleanup that the first one has started, between
+    any two of its lines.
     """
     trio: Any = sys.modules.get("trio")
     return function if trio is None else trio.lowlevel.enable_ki_protection(function)
 
 
-async def _linked(daemon: str, path: Path, codec: Codec, name: str) -> AsyncIterator[Connection]:
+async def _open_channel(
+    daemon: str, path: Path, codec: Codec, what: str
+) -> AsyncIterator[AsyncChannel]:
     handshake = Handshake.client(client_identity())
     reader = FrameReader(HANDSHAKE_BYTES)
     stream = await _open(daemon, path, handshake, reader)
     reader.max_frame_bytes = MAX_FRAME_BYTES
-    connection = Connection(stream, codec=codec, reader=reader, name=name)
+    connection = Connection(stream, codec=codec, reader=reader, name=what)
+    channel = AsyncChannel(connection, what, partial(open_channel, daemon, path, codec, what))
     tasks = anyio.create_task_group()
     await tasks.__aenter__()
     tasks.start_soon(_protected(_run), connection)
     try:
-        yield connection
+        yield channel
     finally:
+        channel.closed = True
         try:
             with anyio.CancelScope(shield=True):  # bounded
                 await connection.aclose()
         finally:
             connection.abort()
-            # Its one task is over: there is nothing to be told of the error, nor to wrap it.
+            # The group's only task has ended: it needs no exception, and must not wrap one.
             await tasks.__aexit__(None, None, None)
 
 
 async def _run(connection: Connection) -> None:
-    """Run until the block closes it: calls that are cancelled with the block get their answer."""
+    """Run the connection until the block closes it.
+
+    It is shielded, within a limit: calls that are cancelled with the block get their confirmation.
+    """
     async with anyio.create_task_group() as tasks:
         scope = anyio.CancelScope(shield=True)
         tasks.start_soon(_limit, scope)
@@ -87,7 +149,7 @@ async def _run(connection: Connection) -> None:
 
 
 async def _limit(scope: anyio.CancelScope) -> None:
-    """Once it is cancelled, ``scope`` has no longer than a close may take."""
+    """Give ``scope`` a deadline once this task is cancelled."""
     try:
         await anyio.sleep_forever()
     finally:
@@ -127,12 +189,12 @@ async def _connect(path: Path) -> SocketStream:
         except OSError as error:
             if error.errno not in BUSY:
                 raise
-        # Nothing tells when there is room again: asking is the only way.
+        # There is no notification of room in the queue.
         await anyio.sleep(RETRY_SECONDS)
 
 
 async def _shake_hands(stream: SocketStream, handshake: Handshake, reader: FrameReader) -> None:
-    """Prove each other; the server says nothing more until it is asked."""
+    """Authenticate each other; the server sends nothing more until it is called."""
     while True:
         for data in handshake.data_to_send():
             await stream.send(data)

@@ -1,4 +1,4 @@
-"""Which classes another process can be told to use, and by which names."""
+"""Which classes the processes of a daemon can load, and under which names they are sent."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from typing import Any
 
 from creamas_sc.errors import LoadError
 from creamas_sc.processes.spec import named_makers
+from creamas_sc.rpc.exposed import Caller, Proxy
 from creamas_sc.runtime.class_loading import MAIN, MainScript, portable_name
 from creamas_sc.runtime.validation import check_mappings, check_places
+from creamas_sc.serializers import follow, get_serializers, to_serializers
 from creamas_sc.simulation_api import Operation
+from creamas_sc.wire.codec import Codec
+from creamas_sc.wire.extensions import TYPE, encode_type
+from creamas_sc.wire.packing import EncodeHandler, Encoder, ext
 
-__all__ = ["ClassName", "RemoteClasses", "our_script", "version"]
+__all__ = ["ClassName", "RemoteClasses", "ScriptCodec", "script_file", "version"]
 
-# Where operations take classes.
+# Parameters of operations that are classes.
 _CLASSES: dict[str, tuple[str, ...]] = {
     "get_agents": ("agent_cls",),
     "spawn": ("agent_cls",),
@@ -26,34 +31,34 @@ _CLASSES: dict[str, tuple[str, ...]] = {
 _REMEDY = "move it to a module, say agents.py, and import it from there"
 
 
-def version(told: Any) -> tuple[int, int]:
-    """Major and minor of a Python, from the numbers or the text of its version."""
-    numbers = told.split(".") if isinstance(told, str) else told
+def version(python: Any) -> tuple[int, int]:
+    """Return a Python's major and minor version, from the numbers or the text of its version."""
+    numbers = python.split(".") if isinstance(python, str) else python
     return int(numbers[0]), int(numbers[1])
 
 
-def our_script() -> str | None:
-    """The file of this process's script, None in a notebook and the like."""
+def script_file() -> str | None:
+    """Return the file of this process's script; None in a notebook and the like."""
     script = MainScript.of_this_process()
     return None if script is None else script.file
 
 
 @dataclass(frozen=True)
 class ClassName:
-    """A class that this process may lack: it arrives as the class."""
+    """A class by its name, which the receiver decodes to the class; this process may lack it."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class RemoteClasses:
-    """What the processes at the other end can load.
+    """The classes that a daemon's processes can load.
 
     Attributes:
-        daemon: Its name.
-        python: Major and minor of the Python that they run.
+        daemon: The daemon's name.
+        python: Major and minor version of the Python that runs them.
         simulation: Name of the simulation; empty before there is one.
-        script: The file of the script that created it.
+        script: File of the script that created the simulation.
     """
 
     daemon: str
@@ -62,33 +67,31 @@ class RemoteClasses:
     script: str | None = None
 
     def name(self, cls: Any) -> str:
-        """The name by which a class can be loaded there.
+        """Return the name under which the daemon's processes can load a class.
 
         Raises:
-            LoadError: It cannot; the message says what to do.
+            LoadError: They cannot load it; the message says what to do.
         """
         name = portable_name(cls)
-        module, _, told = name.partition(":")
-        if module == MAIN:
-            self._check_script(told)
-        return name
-
-    def _check_script(self, cls: str) -> None:
-        ours = sys.version_info[:2]
-        if ours != self.python:
+        module, _, cls_name = name.partition(":")
+        if module != MAIN:
+            return name
+        python = sys.version_info[:2]
+        if python != self.python:
             raise LoadError(
-                f"{cls} is defined in the script, which runs Python {_dotted(ours)}, and the "
-                f"daemon {self.daemon!r} runs Python {_dotted(self.python)}: {_REMEDY}"
+                f"{cls_name} is defined in the script, which runs Python {_dotted(python)}, but "
+                f"the daemon {self.daemon!r} runs Python {_dotted(self.python)}: {_REMEDY}"
             )
-        if self.simulation and not _same_file(our_script(), self.script):
+        if self.simulation and not _same_file(script_file(), self.script):
             origin = self.script or "a script that has no file"
             raise LoadError(
-                f"{cls} is defined in this script, and the simulation {self.simulation!r} was "
-                f"created by {origin}, where its processes look: {_REMEDY}"
+                f"{cls_name} is defined in this script, but the simulation {self.simulation!r} "
+                f"was created by {origin}, where its processes look for it: {_REMEDY}"
             )
+        return name
 
     def kwargs(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """An environment's keyword arguments, its ``extra_serializers`` by name."""
+        """Return an environment's keyword arguments with its ``extra_serializers`` by name."""
         for make in kwargs.get("extra_serializers") or ():
             self.name(make)
         return named_makers(kwargs)
@@ -96,7 +99,7 @@ class RemoteClasses:
     def arguments(
         self, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """An operation's arguments, with classes by name where they will be looked up by name."""
+        """Return an operation's arguments, with names in place of the classes it takes."""
         parameters = _CLASSES.get(operation.name)
         if parameters is None:
             return args, kwargs
@@ -107,7 +110,7 @@ class RemoteClasses:
             if cls is None:
                 continue
             name = self.name(cls)
-            # `get_agents` compares the class itself.
+            # `get_agents` compares classes, the other operations load them by name.
             given[parameter] = ClassName(name) if operation.name == "get_agents" else name
         if given.get("slave_addrs") is not None:
             given["slave_addrs"] = check_places(given["slave_addrs"])
@@ -124,3 +127,54 @@ def _same_file(one: str | None, other: str | None) -> bool:
     if one is None or other is None:
         return False
     return os.path.realpath(one) == os.path.realpath(other)
+
+
+class ScriptCodec(Codec):
+    """A codec that refuses classes of this script if the simulation's processes lack them.
+
+    Agents arrive as proxies that call through ``caller``.
+
+    Attributes:
+        remote: What the simulation's processes can load; None until it is known.
+    """
+
+    remote: RemoteClasses | None = None
+
+    def __init__(self, caller: Caller) -> None:
+        super().__init__(to_serializers(get_serializers()), references=_Agents(caller))
+        self._encode_handlers[type] = self._encode_class
+        self._encode_handlers[ClassName] = _encode_class_name
+        follow(self.add)
+
+    def _handler_of(self, cls: type) -> EncodeHandler | None:
+        if issubclass(cls, type):
+            return self._encode_class
+        self._check(cls)
+        return super()._handler_of(cls)
+
+    def _encode_class(self, encoder: Encoder, value: type) -> Any:
+        self._check(value)
+        return encode_type(encoder, value)
+
+    def _check(self, cls: type) -> None:
+        if cls.__module__ == MAIN and self.remote is not None:
+            self.remote.name(cls)
+
+
+def _encode_class_name(encoder: Encoder, value: ClassName) -> Any:
+    return ext(TYPE, value.name.encode())
+
+
+class _Agents:
+    """Agents as values: proxies that call through the client."""
+
+    types = (Proxy,)
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def describe(self, obj: Any) -> tuple[str, str]:
+        return obj.addr, obj.class_name
+
+    def resolve(self, address: str, class_name: str) -> Proxy:
+        return Proxy(self._caller, address, class_name)

@@ -1,4 +1,4 @@
-"""What can be asked of a daemon: one place for the names, arguments and answers of both clients."""
+"""The operations of a daemon: names, arguments and answers, once for both clients."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import os
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from creamas_sc.client.class_resolution import RemoteClasses, our_script, version
+from creamas_sc.client.class_resolution import RemoteClasses, script_file, version
 from creamas_sc.errors import BadValue, CreamasError, DeadlineExceeded, DecodeError, EncodeError
 from creamas_sc.processes.spec import HOST_ENTRY, HostSpec, pack, process_order, unpack
 from creamas_sc.reports import SlaveReceipt, StopReport
@@ -26,95 +27,82 @@ from creamas_sc.runtime.validation import (
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import MAX_CONTROL_FRAME_BYTES
 
-__all__ = [
-    "ATTACH_SECONDS",
-    "END_POLLS",
-    "STOP_SECONDS",
-    "TAKE_BACK_SECONDS",
-    "Ask",
-    "DaemonAPI",
-]
+__all__ = ["ATTACH_SECONDS", "STATUS", "DaemonAPI", "Request", "attachment", "host_status"]
 
-# A host that is there answers at once, unless it is stuck.
+# A host answers at once, unless it is stuck.
 ATTACH_SECONDS = 30.0
-# How often the daemon is asked, half a second each, for the end of a host that has said goodbye.
-END_POLLS = 8
-# After the daemon has said that all is closed: its own end.
-STOP_SECONDS = 5.0
-# For the daemon to end what a call that was cancelled has made.
-TAKE_BACK_SECONDS = 1.0
 ENVIRONMENT = "creamas_sc.core.environment:Environment"
-# Of a call's arguments; its frame has a head as well.
+# For the encoded arguments of a call; the rest of the frame is for its header.
 MAX_BYTES = MAX_CONTROL_FRAME_BYTES - (1 << 16)
 
 _CODEC = Codec()
 
 
-class Ask(NamedTuple):
+def _unchanged(answer: Any) -> Any:
+    return answer
+
+
+class Request(NamedTuple):
     """A call to the daemon.
 
     Attributes:
-        read: Makes of its answer what the user gets.
-        undo: What takes back what the call has made, or is making; None where it makes nothing.
+        read: Turns the daemon's answer into what the user gets.
+        undo: The request that removes what this one creates; None if it creates nothing.
     """
 
     method: str
-    args: tuple[Any, ...]
-    read: Callable[[Any], Any]
-    undo: Ask | None = None
+    args: tuple[Any, ...] = ()
+    read: Callable[[Any], Any] = _unchanged
+    undo: Request | None = None
 
     def encoded(self) -> Payload:
-        """The arguments, to be sent.
+        """Encode the arguments.
 
         Raises:
-            EncodeError: They are more than the daemon takes.
+            EncodeError: They are larger than the daemon allows.
         """
         payload = _CODEC.encode((self.args, {}))
         size = len(payload.body) + sum(map(len, payload.parts))
         if size > MAX_BYTES:
             raise EncodeError(
                 f"the arguments of {self.method} take {size} bytes, and the daemon takes "
-                f"{MAX_BYTES} at most: have them read from a file"
+                f"{MAX_BYTES} at most: pass large data in a file"
             )
         return payload
 
     def answer(self, payload: Payload) -> Any:
-        """What the daemon answered, for the user."""
+        """Decode the daemon's answer for the user."""
         return self.read(_CODEC.decode(payload))
 
-    def to_undo(self, error: BaseException) -> Ask | None:
-        """What is to be asked where the caller gets ``error``, and the answer may be on its way."""
+    def undo_after(self, error: BaseException) -> Request | None:
+        """Return what to request if the caller gets ``error`` and the call may yet succeed."""
         if isinstance(error, DeadlineExceeded):
             return self.undo if error.may_have_run and not error.acknowledged else None
         return None if isinstance(error, CreamasError) else self.undo
 
 
-def _as_told(answer: Any) -> Any:
-    return answer
+STATUS = Request("status")
 
 
-STATUS = Ask("status", (), _as_told)
+def host_status(name: str, pid: int) -> Request:
+    """Ask what became of a simulation's host; the answer is a `HostStatus`."""
+    return Request("fate", (name, pid))
 
 
-def fate(name: str, pid: int) -> Ask:
-    """How a simulation's host ended."""
-    return Ask("fate", (name, pid), _as_told)
-
-
-def attachment(name: str) -> Ask:
+def attachment(name: str) -> Request:
     """Become a client of a simulation's host."""
-    about = {"python": sys.version_info[:2], "script": our_script(), "pid": os.getpid()}
-    return Ask("attach", (check_name(name, "simulation"), about), _as_told)
+    about = {"python": sys.version_info[:2], "script": script_file(), "pid": os.getpid()}
+    return Request("attach", (check_name(name, "simulation"), about))
 
 
 class DaemonAPI:
-    """A daemon's operations; of the async client each is awaited.
+    """The operations of a daemon; the async client's are awaited.
 
     Attributes:
         daemon: The daemon's name.
         socket: Where it listens.
         pid: Its process.
-        python: Major and minor of its Python, and so of its simulations'.
+        python: Major and minor version of the Python that runs it and its simulations.
     """
 
     def __init__(self, daemon: str, socket: Path) -> None:
@@ -123,13 +111,14 @@ class DaemonAPI:
         self.pid = 0
         self.python = (0, 0)
 
-    def _meet(self, status: Mapping[str, Any]) -> None:
+    def _greeted(self, status: Mapping[str, Any]) -> None:
+        """Note what the daemon says about itself."""
         self.pid = status["pid"]
         self.python = version(status["python"])
 
     @abstractmethod
-    def _ask(self, ask: Ask) -> Any:
-        """Have the daemon answer."""
+    def _request(self, request: Request) -> Any:
+        """Make a request, and return its answer or a coroutine that does."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of the daemon {self.daemon!r} (pid {self.pid})>"
@@ -153,112 +142,121 @@ class DaemonAPI:
         restart: str | RestartPolicy = "temporary",
         timeout: float | None = None,
     ) -> Any:
-        """Create a simulation, which lives until it is closed, whoever comes and goes.
+        """Create a simulation, which lives until it is closed, with or without clients.
 
-        Its processes get this one's environment variables, working directory, and, to find
-        modules, the folder of its script, the working directory and PYTHONPATH. Where the call is
-        cancelled, nothing of it is left.
+        Its processes inherit the environment variables and working directory of this process. They
+        look for modules in the folder of its script, in its working directory and along its
+        PYTHONPATH. If the call fails or is cancelled, nothing of the simulation is left.
 
         Args:
-            name: The simulation's: up to 64 letters, digits, ".", "_" and "-".
-            menv_cls: `MultiEnvironment` or a subclass; all classes may be given by name,
+            name: The simulation's name: up to 64 letters, digits, ".", "_" and "-".
+            menv_cls: `MultiEnvironment` or a subclass. Any class may be given by name,
                 "package.module:Class", and need not be importable here then.
-            addr, env_cls, mgr_cls, seed, env_kwargs: For its constructor.
-            slave_addrs, slave_env_cls, slave_mgr_cls, slave_kwargs: For `spawn_slaves`; without
-                addresses there are no slaves yet.
-            restart: What the loss of a slave leads to: "temporary", the simulation goes on without
-                it; "transient", it is started again unless it ended in order; "permanent", it is
-                started again however it ended; "all", the simulation ends. Or a `RestartPolicy`,
-                which says after how many restarts in how many seconds the simulation ends: 3 in 60
-                without.
-            timeout: Seconds that all of it may take.
+            addr, env_cls, mgr_cls, seed, env_kwargs: Arguments of its constructor.
+            slave_addrs, slave_env_cls, slave_mgr_cls, slave_kwargs: Arguments of `spawn_slaves`;
+                without addresses the simulation starts without slaves.
+            restart: What happens when a slave is lost. "temporary": the simulation goes on without
+                it. "transient": it is started again unless it ended normally. "permanent": it is
+                started again however it ended. "all": the simulation ends. A `RestartPolicy` also
+                limits the restarts, after which the simulation ends; the default is 3 in 60 s.
+            timeout: Seconds until the simulation must be ready.
 
         Returns:
-            A dict: "name"; "pid" of its host; "addrs", the addresses of its slaves' managers.
+            A dict with "name", "pid" (of its host) and "addrs" (of its slaves' managers).
 
         Raises:
-            BadValue: The name will not do, or is taken; another argument will not do.
+            BadValue: The name is not valid or is taken, or another argument is not valid.
             LoadError: A class cannot be loaded by its name.
-            StartError: It did not come up; nothing of it is left.
+            StartError: The simulation did not start; nothing of it is left.
         """
         end_script_load()
         policy = RestartPolicy.of(restart)
-        reach = RemoteClasses(self.daemon, self.python)
+        remote = RemoteClasses(self.daemon, self.python)
         spec = HostSpec(
             name=check_name(name, "simulation"),
-            menv_cls=reach.name(menv_cls),
+            menv_cls=remote.name(menv_cls),
             addr=check_place(addr),
-            env_cls=reach.name(env_cls),
-            mgr_cls=None if mgr_cls is None else reach.name(mgr_cls),
-            env_kwargs=reach.kwargs(check_mapping(env_kwargs or {}, "env_kwargs")),
+            env_cls=remote.name(env_cls),
+            mgr_cls=None if mgr_cls is None else remote.name(mgr_cls),
+            env_kwargs=remote.kwargs(check_mapping(env_kwargs or {}, "env_kwargs")),
             seed=seed,
             slave_addrs=check_places(slave_addrs),
-            slave_env_cls=reach.name(slave_env_cls),
-            slave_mgr_cls=reach.name(slave_mgr_cls),
+            slave_env_cls=remote.name(slave_env_cls),
+            slave_mgr_cls=remote.name(slave_mgr_cls),
             slave_kwargs=None
             if slave_kwargs is None
-            else [reach.kwargs(k) for k in check_mappings(slave_kwargs)],
+            else [remote.kwargs(k) for k in check_mappings(slave_kwargs)],
             restart=policy.told(),
         )
         order = process_order(HOST_ENTRY, spec.encode(), _search_path())
         token = os.urandom(8).hex()
-        undo = Ask("take_back", (name, token), _as_told)
-        return self._ask(Ask("create", (name, order, _about(spec), timeout, token), _created, undo))
+        undo = Request("take_back", (name, token))
+        args = (name, order, _about(spec), timeout, token)
+        return self._request(Request("create", args, _created, undo))
 
     def ls(self, all: bool = False) -> Any:
-        """A dict for each simulation: "name", "state" ("starting", "running", "closing", "ended"),
-        "pid", "since" (seconds since 1970), "cause" of its end, and "host", what it tells of
-        itself (None where it does not answer).
+        """List the simulations.
 
         Args:
-            all: Also the last ones that have ended.
+            all: Include the most recent ones that have ended.
+
+        Returns:
+            A dict for each simulation: "name", "state" ("starting", "running", "closing" or
+            "ended"), "pid", "since" (seconds since 1970), "cause" of its end, and "host", its
+            own status (None if it does not answer).
         """
-        return self._ask(Ask("ls", (all,), _as_told))
+        return self._request(Request("ls", (all,)))
 
     def inspect(self, name: str) -> Any:
-        """What there is to know of a simulation: as `ls`, and "about" (how it was created), "cwd",
-        "path", "environ", "processes", and "receipts" of those that have ended.
+        """Return all that the daemon knows of a simulation.
+
+        Returns:
+            The dict of `ls` and "about" (how it was created), "cwd", "path", "environ",
+            "processes", and "receipts" of the processes that have ended.
 
         Raises:
-            UnknownSimulation: There is none of that name.
+            UnknownSimulation: There is no simulation of that name.
         """
-        return self._ask(Ask("inspect", (name,), _as_told))
+        return self._request(Request("inspect", (name,)))
 
     def status(self) -> Any:
-        """The daemon itself: "name", "pid", "version", "python", "since", "socket", "log", and how
-        many "simulations" and "clients" it has."""
-        return self._ask(STATUS)
+        """Return the status of the daemon itself.
+
+        Returns:
+            A dict: "name", "pid", "version", "python", "since" (seconds since 1970), "socket",
+            "log", and the numbers of "simulations" and "clients".
+        """
+        return self._request(STATUS)
 
     def close(self, name: str, folder: str | None = None, timeout: float = 1.0) -> Any:
-        """Close a simulation, for everybody; returns when its processes are gone.
+        """Close a simulation for all its clients; return when its processes are gone.
 
         Args:
             folder: Passed to `save_info` in its host and slaves, and to the agents' ``close``, as
-                an absolute path; made if it is not there.
-            timeout: Seconds that each has to save and close its agents.
+                an absolute path; created if it does not exist.
+            timeout: Seconds that each process has to save and close its agents.
 
         Returns:
-            The `StopReport` of `MultiEnvironment.close`. Where the host itself had to be forced,
-            its one entry is the host's.
+            The `StopReport` of `MultiEnvironment.close`. If the host itself had to be killed, the
+            only entry is the host's.
 
         Raises:
-            UnknownSimulation: There is none of that name.
-            BadValue: The folder cannot be made; nothing was closed.
+            UnknownSimulation: There is no simulation of that name.
+            BadValue: The folder cannot be created; nothing was closed.
         """
-
-        def read(told: Mapping[str, Any]) -> StopReport:
-            return _receipt(name, told)
-
-        payload = pack((_made(folder), timeout))
-        return self._ask(Ask("close", (name, timeout, payload), read))
+        payload = pack((_created_folder(folder), timeout))
+        return self._request(Request("close", (name, timeout, payload), partial(_report, name)))
 
     def kill(self, name: str, why: str = "") -> Any:
-        """End a simulation at once, saving nothing; how each of its processes ended.
+        """End a simulation at once, without saving; return how each of its processes ended.
 
         Args:
-            why: For the cause of its end that others are told.
+            why: The cause of its end that other clients see.
+
+        Raises:
+            UnknownSimulation: There is no simulation of that name.
         """
-        return self._ask(Ask("kill", (name, why), _as_told))
+        return self._request(Request("kill", (name, why)))
 
     def stop(self, timeout: float = 1.0) -> Any:
         """Close all simulations and end the daemon.
@@ -267,24 +265,25 @@ class DaemonAPI:
             timeout: Seconds that each process has to save and close its agents.
 
         Returns:
-            A dict for each simulation: "name", how its host ended, and "receipt", as of `close`.
+            A dict for each simulation: "name", how its host ended, and "receipt", a `StopReport`
+            as `close` returns it.
         """
-        return self._ask(Ask("stop", (timeout, pack((None, timeout))), _stopped))
+        return self._request(Request("stop", (timeout, pack((None, timeout))), _stopped))
 
 
-def _made(folder: str | None) -> str | None:
+def _created_folder(folder: str | None) -> str | None:
     check_folder(folder)
     if folder is None:
         return None
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        raise BadValue(f"the folder {folder} cannot be made: {error.strerror}") from None
+        raise BadValue(f"the folder {folder} cannot be created: {error.strerror}") from None
     return os.path.abspath(folder)
 
 
 def _search_path() -> list[str]:
-    """Where the simulation's processes look for modules beside what their Python has."""
+    """Return where the simulation's processes look for modules before their own Python's path."""
     script = MainScript.of_this_process()
     folders = [] if script is None or script.package else [os.path.dirname(script.file)]
     folders.append(os.getcwd())
@@ -302,43 +301,42 @@ def _about(spec: HostSpec) -> dict[str, Any]:
         "slave_env_cls": spec.slave_env_cls,
         "slave_mgr_cls": spec.slave_mgr_cls,
         "restart": str(RestartPolicy.of(spec.restart)),
-        "script": our_script(),
+        "script": script_file(),
         "python": ".".join(map(str, sys.version_info[:3])),
     }
 
 
-def _created(told: Mapping[str, Any]) -> dict[str, Any]:
-    return {"name": told["name"], "pid": told["pid"], **unpack(told["info"])}
+def _created(answer: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": answer["name"], "pid": answer["pid"], **unpack(answer["info"])}
 
 
-def _stopped(all_told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [_with_receipt(told) for told in all_told]
+def _stopped(ends: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    stopped = []
+    for end in ends:
+        try:
+            report = _report(end["name"], end)
+        except DecodeError as error:  # the other reports can still be read
+            text = f"the receipt of {end['name']!r} cannot be read here: {error}"
+            report = StopReport(_report(end["name"], {**end, "payload": None}), errors=[text])
+        stopped.append({**{key: end[key] for key in end if key != "payload"}, "receipt": report})
+    return stopped
 
 
-def _with_receipt(told: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        receipt = _receipt(told["name"], told)
-    except DecodeError as error:  # the others' are to be had all the same
-        text = f"the receipt of {told['name']!r} cannot be read here: {error}"
-        receipt = StopReport(_receipt(told["name"], {**told, "payload": None}), errors=[text])
-    return {**{key: told[key] for key in told if key != "payload"}, "receipt": receipt}
-
-
-def _receipt(name: str, told: Mapping[str, Any]) -> StopReport:
-    """What the host said at its end, or, where it said nothing, how it ended."""
-    if told["payload"]:
-        receipt = unpack(told["payload"])
-        if not isinstance(receipt, StopReport):
-            raise DecodeError(f"the host of {name!r} returned no receipt but {receipt!r}")
-        return receipt
+def _report(name: str, end: Mapping[str, Any]) -> StopReport:
+    """Return the report of a simulation's host, or how the host ended if it sent no report."""
+    if end["payload"]:
+        report = unpack(end["payload"])
+        if not isinstance(report, StopReport):
+            raise DecodeError(f"the host of {name!r} returned {report!r} instead of a report")
+        return report
     host = SlaveReceipt(
         address=name,
-        pid=told["pid"],
-        exit_code=told.get("exit_code"),
-        signal=told.get("signal"),
-        seconds=told.get("seconds", 0.0),
-        graceful=told.get("graceful", False),
-        ended_by=told.get("ladder", "gone"),  # it had ended when it was to be asked
-        errors=tuple(filter(None, [told.get("error")])),
+        pid=end["pid"],
+        exit_code=end.get("exit_code"),
+        signal=end.get("signal"),
+        seconds=end.get("seconds", 0.0),
+        graceful=end.get("graceful", False),
+        ended_by=end.get("ladder", "gone"),  # missing if it had ended before it was asked to
+        errors=tuple(filter(None, [end.get("error")])),
     )
     return StopReport([host])

@@ -1,16 +1,17 @@
-"""What is said when a daemon, or a simulation in it, cannot be reached."""
+"""Errors of clients whose daemon or simulation cannot be reached."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from creamas_sc.errors import ConnectionLost, CreamasError, HostLost
 from creamas_sc.runtime.paths import DEFAULT_DAEMON
 
 __all__ = [
+    "BUSY",
+    "HostStatus",
     "daemon_gone",
     "daemon_lost",
     "detached",
@@ -20,14 +21,28 @@ __all__ = [
     "unreachable",
 ]
 
-# Of a busy daemon: whoever connects may try again.
+# The daemon's queue of connections is full: try again.
 BUSY = frozenset({errno.EAGAIN, errno.ENOTCONN})
-_NOBODY = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ENOTSOCK})
+_NO_LISTENER = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ENOTSOCK})
+
+
+class HostStatus(TypedDict):
+    """What the daemon knows of a simulation's host.
+
+    Attributes:
+        ended: Whether it has ended.
+        expected: Whether somebody closed or killed it.
+        cause: How it ended.
+    """
+
+    ended: bool
+    expected: bool
+    cause: str
 
 
 def unreachable(daemon: str, path: Path, error: OSError) -> CreamasError:
-    """The error of a connection that could not be made."""
-    if error.errno in _NOBODY:
+    """Return the error for a connection that could not be made."""
+    if error.errno in _NO_LISTENER:
         start = "creamas-supervisor start"
         if daemon != DEFAULT_DAEMON:
             start += f" --daemon {daemon}"
@@ -38,8 +53,8 @@ def unreachable(daemon: str, path: Path, error: OSError) -> CreamasError:
         )
     if isinstance(error, PermissionError):
         return CreamasError(
-            f"the daemon's socket {path} may not be opened: the folder {path.parent} and what is "
-            "in it must be yours"
+            f"permission to open the daemon's socket {path} is denied: the folder {path.parent} "
+            "and everything in it must belong to you"
         )
     return ConnectionLost(
         f"the daemon {daemon!r} at {path} cannot be reached: {error.strerror or error}",
@@ -49,7 +64,7 @@ def unreachable(daemon: str, path: Path, error: OSError) -> CreamasError:
 
 
 def no_answer(daemon: str, path: Path, seconds: float | None = None) -> ConnectionLost:
-    """Something listens and says nothing, or goes away in the middle of the handshake."""
+    """Return the error for a listener that stays silent, or hangs up during the handshake."""
     how = "hung up" if seconds is None else f"did not answer in {seconds:g} s"
     return ConnectionLost(
         f"the daemon {daemon!r} at {path} {how}: its log may say why",
@@ -59,7 +74,7 @@ def no_answer(daemon: str, path: Path, seconds: float | None = None) -> Connecti
 
 
 def daemon_gone(daemon: str, lost: ConnectionLost) -> ConnectionLost:
-    """The error of a call to a daemon that was there when the client connected."""
+    """Return the error for a call to a daemon that ran when the client connected."""
     return ConnectionLost(
         f"the daemon {daemon!r} is gone, and its simulations with it",
         address=lost.address,
@@ -68,32 +83,32 @@ def daemon_gone(daemon: str, lost: ConnectionLost) -> ConnectionLost:
 
 
 def daemon_lost(
-    daemon: str, lost: ConnectionLost, *, ours: bool, anew: bool = False
+    daemon: str, lost: ConnectionLost, *, same: bool, reconnect: bool
 ) -> ConnectionLost:
-    """The error of a call whose connection ended although a daemon of that name answers.
+    """Return the error for a call whose connection ended although a daemon of that name answers.
 
     Args:
-        ours: It is the one that was there when the client connected.
-        anew: The client has no new connection to it: the user must connect again.
+        same: Whether it is the daemon that the client had connected to.
+        reconnect: Whether the user must connect again; else the client has done so.
     """
-    if ours:
+    if same:
         text = f"the connection to the daemon {daemon!r} was lost; the daemon itself answers"
     else:
         text = (
-            f"the daemon {daemon!r} is gone, and its simulations with it; another of that name "
-            "runs now"
+            f"the daemon {daemon!r} is gone, and its simulations with it; another daemon of that "
+            "name runs now"
         )
-    text += ": connect again" if anew else ""
+    text += ": connect again" if reconnect else ""
     return ConnectionLost(text, address=lost.address, may_have_run=lost.may_have_run)
 
 
 def detached(what: str) -> ConnectionLost:
-    """The error of a call after the user's own farewell."""
+    """Return the error for calls after `disconnect` or `detach`."""
     return ConnectionLost(f"no longer connected to {what}", may_have_run=False)
 
 
 def replaced(name: str) -> HostLost:
-    """The error of attaching again where in the meantime another simulation has the name."""
+    """Return the error for attaching again when another simulation has taken the name."""
     return HostLost(
         f"the simulation {name!r} has ended, and another of that name was created since: attach "
         "to that one",
@@ -102,24 +117,27 @@ def replaced(name: str) -> HostLost:
 
 
 def simulation_lost(
-    name: str, pid: int, lost: ConnectionLost, fate: Mapping[str, Any] | None
+    name: str, pid: int, lost: ConnectionLost, status: HostStatus | None
 ) -> ConnectionLost:
-    """The error of a call to a simulation whose connection has ended.
+    """Return the error for a call to a simulation whose connection has ended.
 
     Args:
-        fate: What the daemon knows of the host; None where the daemon itself does not answer.
+        status: What the daemon knows of the host; None if the daemon itself does not answer.
     """
-    told: dict[str, Any] = {"address": lost.address, "may_have_run": lost.may_have_run}
-    if fate is None:
-        why = "the daemon does not answer any more, and its simulations end with it"
-        return HostLost(f"the simulation {name!r} is lost: {why}", **told)
-    if fate["ended"]:
-        why = fate["cause"] or "its host has ended"
-        error = HostLost(f"the simulation {name!r} has ended: {why}", **told)
-        error.expected = fate["expected"]
-        return error
-    return ConnectionLost(
-        f"the connection to the simulation {name!r} was lost; its host (pid {pid}) is still "
-        "there: attach again",
-        **told,
-    )
+    address, may_have_run = lost.address, lost.may_have_run
+    if status is not None and not status["ended"]:
+        text = (
+            f"the connection to the simulation {name!r} was lost; its host (pid {pid}) is still "
+            "running: attach again"
+        )
+        return ConnectionLost(text, address=address, may_have_run=may_have_run)
+    if status is None:
+        text = (
+            f"the simulation {name!r} is lost: the daemon does not answer any more, and its "
+            "simulations end with it"
+        )
+    else:
+        text = f"the simulation {name!r} has ended: {status['cause'] or 'its host has ended'}"
+    error = HostLost(text, address=address, may_have_run=may_have_run)
+    error.expected = status is not None and status["expected"]
+    return error

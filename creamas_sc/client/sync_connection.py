@@ -1,4 +1,18 @@
-"""A blocking connection that is opened again after an interrupt broke it; one call at a time."""
+"""A blocking connection for several threads, replaced when an interrupt or a fork spoils it.
+
+Threads take turns: a call holds the channel's lock from the first byte of its request to the last
+byte of its answer. Three things can strike in the middle of a call:
+
+- A Ctrl-C, or another exception from a signal handler. `BlockingConnection` cancels the call and
+  usually stays usable. If bytes may be lost, it is ``interrupted``, and the next call reconnects.
+- A signal handler that calls over the same channel. The lock is reentrant, so the handler gets in,
+  finds its own thread as the caller, and starts a new connection. The outer call fails with
+  ConnectionLost, because its answer can no longer be received.
+- A fork. The child must not write to the parent's connection, so its first call reconnects.
+
+A connection that the *peer* has ended is not replaced by the next call, which fails, but only by
+`BlockingChannel.call_again`: the caller is to learn what happened first.
+"""
 
 from __future__ import annotations
 
@@ -8,48 +22,45 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from creamas_sc.client import messages
+from creamas_sc.client.core import Channel
 from creamas_sc.errors import ConnectionLost, DeadlineExceeded
 from creamas_sc.rpc.auth import client_identity
 from creamas_sc.rpc.sync_connection import BlockingConnection
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.handshake import Handshake
 
-__all__ = ["Line", "open_connection"]
+__all__ = ["OPEN_SECONDS", "BlockingChannel", "open_connection"]
 
 # For connecting and the handshake: the daemon does both at once, unless it is stuck.
 OPEN_SECONDS = 5.0
-# Before the next try at a daemon whose queue of connections is full.
+# Pause before the next attempt when the daemon's queue of connections is full.
 RETRY_SECONDS = 0.02
 
-Open = Callable[[float | None], BlockingConnection]
+Result = TypeVar("Result")
 
 
-class Line:
-    """Calls from any thread, in turn.
+class BlockingChannel(Channel):
+    """Calls from any thread, one at a time; its coroutines block and never suspend.
 
     Args:
-        open_anew: Makes the connection, within seconds or in its own bounds.
+        connect: Makes a connection, within a number of seconds or within limits of its own.
         what: The other end, for messages.
-
-    Attributes:
-        closed: Whether `close` was called.
     """
 
-    def __init__(self, open_anew: Open, what: str) -> None:
-        self._open = open_anew
-        self._what = what
+    def __init__(self, connect: Callable[[float | None], BlockingConnection], what: str) -> None:
+        super().__init__(what)
+        self._connect = connect
         self._connection: BlockingConnection | None = None
-        self.closed = False
         self._process = os.getpid()
-        # For a thread to be able to go on where an interrupt kept it from letting go of the lock.
+        # Reentrant, so that a thread can go on if an interrupt kept it from releasing the lock.
         self._lock = threading.RLock()
         self._caller: int | None = None
 
     @property
     def lost(self) -> bool:
-        """Whether the peer has ended the connection."""
         connection = self._connection
         if connection is None or self.closed:
             return False
@@ -57,58 +68,61 @@ class Line:
 
     def open(self, timeout: float | None = None) -> None:
         """Connect now rather than at the first call."""
-        began = time.monotonic()
-        try:
-            self._enter("connect", timeout)
-            self._connected(_left(began, timeout))
-        finally:
-            self._leave()
+        self._take_turn("connect", timeout, lambda began: self._usable(_left(began, timeout)))
 
-    def call(
-        self, target: str | None, method: str, payload: Payload, timeout: float | None = None
+    async def _call(
+        self, target: str | None, method: str, payload: Payload, timeout: float | None
     ) -> Payload:
-        """As `BlockingConnection.call`; a wait for other threads' calls counts for ``timeout``."""
-        began = time.monotonic()
-        try:
-            self._enter(method, timeout)
-            connection = self._connected(_left(began, timeout))
+        def call(began: float) -> Payload:
+            connection = self._usable(_left(began, timeout))
             return connection.call(target, method, payload, timeout=timeout, began=began)
-        except ConnectionLost:
-            if self.closed:
-                raise messages.detached(self._what) from None
-            raise
-        finally:
-            self._leave()
 
-    def renew(self, timeout: float | None = None) -> None:
-        """Connect again where the peer has ended the connection; errors as of connecting."""
-        began = time.monotonic()
+        return self._take_turn(method, timeout, call)
+
+    async def call_shielded(self, method: str, payload: Payload, timeout: float) -> None:
+        await self.call(None, method, payload, timeout)  # only another signal interrupts it
+
+    async def call_again(self, method: str, payload: Payload, timeout: float) -> Payload:
+        if self.closed:  # a simulation may outlive its client's `disconnect`
+            other = BlockingChannel(self._connect, self._what)
+            try:
+                return await other.call(None, method, payload, timeout)
+            finally:
+                other.close()
         try:
-            self._enter("connect", timeout)
-            if self.lost:
-                self._connection = self._open(_left(began, timeout))
-                self._process = os.getpid()
-        finally:
-            self._leave()
+            return await self.call(None, method, payload, timeout)
+        except ConnectionLost:
+            if not self.lost:
+                raise
+        self._take_turn("connect", timeout, lambda began: self._replace(_left(began, timeout)))
+        return await self.call(None, method, payload, timeout)
 
-    def wait_end(self, timeout: float) -> None:
-        """Wait until the peer has closed the connection."""
+    async def wait_closed(self, timeout: float) -> None:
         with self._lock:
             if self._connection is not None:
                 self._connection.wait_end(timeout)
 
     def close(self) -> None:
-        """Close the connection; a call in flight in another thread gets `ConnectionLost`."""
+        """Close the connection; a call in progress in another thread raises `ConnectionLost`."""
         self.closed = True
         connection = self._connection
         if connection is None:
             return
         if self._process == os.getpid():
             connection.shut_down()
-        with self._lock:  # which that thread lets go of
+        with self._lock:  # that call then releases it
             connection.close()
 
-    # ---- one at a time
+    def _take_turn(
+        self, method: str, timeout: float | None, work: Callable[[float], Result]
+    ) -> Result:
+        """Do ``work`` while no other thread uses the connection; it gets the time of the start."""
+        began = time.monotonic()
+        try:
+            self._enter(method, timeout)
+            return work(began)
+        finally:
+            self._leave()
 
     def _enter(self, method: str, timeout: float | None) -> None:
         if not self._lock.acquire(timeout=-1 if timeout is None else max(timeout, 0)):
@@ -119,7 +133,7 @@ class Line:
         connection = self._connection
         if self._caller == threading.get_ident() and connection is not None:
             # A signal handler calls in the middle of a call, or an interrupt hit the end of one.
-            # Not closed yet: the outer call may still wait for what its descriptor's number names.
+            # Only shut down, not closed: the outer call may still poll the descriptor's number.
             self._connection = None
             connection.shut_down()
         self._caller = threading.get_ident()
@@ -130,20 +144,27 @@ class Line:
         try:
             self._lock.release()
         except RuntimeError:
-            pass  # it was never ours: the wait for it was interrupted
+            pass  # an interrupt, or the timeout, ended the wait for it
 
-    def _connected(self, timeout: float | None) -> BlockingConnection:
+    def _usable(self, timeout: float | None) -> BlockingConnection:
+        """Return the connection, a new one if there is none yet or if it cannot be used."""
         if self.closed:
             raise messages.detached(self._what)
         connection = self._connection
-        forked = self._process != os.getpid()  # which must not speak on its parent's
+        forked = self._process != os.getpid()
         if connection is not None and (forked or connection.interrupted):
             connection.interrupt()
             connection = None
         if connection is None:
-            self._connection = connection = self._open(timeout)
+            self._connection = connection = self._connect(timeout)
             self._process = os.getpid()
         return connection
+
+    def _replace(self, timeout: float | None) -> None:
+        """Connect again if the peer has ended the connection."""
+        if self.lost:
+            self._connection = self._connect(timeout)
+            self._process = os.getpid()
 
 
 def _left(began: float, timeout: float | None) -> float | None:
@@ -156,8 +177,8 @@ def open_connection(
     """Connect to the daemon that listens at ``path``, and shake hands.
 
     Raises:
-        ConnectionLost: Nobody listens there, or nobody answers.
-        HandshakeError: Who listens there is no daemon of this user.
+        ConnectionLost: No process listens there, or it does not answer.
+        HandshakeError: The process that listens there is not a daemon of this user.
         CreamasError: The socket may not be opened.
     """
     seconds = OPEN_SECONDS if timeout is None else min(timeout, OPEN_SECONDS)
@@ -190,5 +211,5 @@ def _connect(daemon: str, path: Path, deadline: float) -> socket.socket:
         except BaseException:
             sock.close()
             raise
-        # Nothing tells when there is room again: asking is the only way.
+        # There is no notification of room in the queue.
         time.sleep(RETRY_SECONDS)

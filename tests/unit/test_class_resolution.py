@@ -10,9 +10,8 @@ import pytest
 
 from creamas_sc import Artifact
 from creamas_sc.client import daemon_api
-from creamas_sc.client.class_resolution import ClassName, RemoteClasses, version
+from creamas_sc.client.class_resolution import ClassName, RemoteClasses, ScriptCodec, version
 from creamas_sc.client.daemon_api import _search_path
-from creamas_sc.client.simulation_base import _Agents, _ScriptCodec
 from creamas_sc.errors import EncodeError, LoadError
 from creamas_sc.runtime.class_loading import MainScript
 from creamas_sc.simulation_api import OPERATIONS
@@ -54,20 +53,20 @@ def test_versions(told: Any, python: tuple[int, int]) -> None:
 
 
 def test_before_there_is_a_simulation() -> None:
-    reach = RemoteClasses("default", OURS)
-    assert reach.name(InScript) == "__main__:InScript"
-    assert reach.name("paint:InScript") == "__main__:InScript"
-    assert reach.name(InModule).endswith("test_class_resolution:InModule")
-    assert reach.name("far.away:Cls") == "far.away:Cls"
+    remote = RemoteClasses("default", OURS)
+    assert remote.name(InScript) == "__main__:InScript"
+    assert remote.name("paint:InScript") == "__main__:InScript"
+    assert remote.name(InModule).endswith("test_class_resolution:InModule")
+    assert remote.name("far.away:Cls") == "far.away:Cls"
 
 
 @pytest.mark.parametrize("cls", [InScript, "__main__:InScript", "paint:InScript"])
 def test_another_python(cls: Any) -> None:
-    reach = RemoteClasses("default", OTHER)
+    remote = RemoteClasses("default", OTHER)
     said = rf"the daemon 'default' runs Python 3\.{OTHER[1]}: move it to a module, say agents\.py"
     with pytest.raises(LoadError, match=said):
-        reach.name(cls)
-    reach.name(InModule)
+        remote.name(cls)
+    remote.name(InModule)
 
 
 def test_another_script(tmp_path: Path, script: MainScript) -> None:
@@ -81,39 +80,39 @@ def test_another_script(tmp_path: Path, script: MainScript) -> None:
 
 
 def test_arguments_of_operations() -> None:
-    reach = RemoteClasses("default", OURS, "sim", "/elsewhere.py")
+    remote = RemoteClasses("default", OURS, "sim", "/elsewhere.py")
     name = f"{InModule.__module__}:InModule"
     spawn, get_agents = OPERATIONS["spawn"], OPERATIONS["get_agents"]
-    assert reach.arguments(spawn, (InModule, 1), {"x": 2}) == ((name, 1), {"x": 2})
-    assert reach.arguments(spawn, (), {"agent_cls": name, "addr": "a"}) == ((name,), {"addr": "a"})
+    assert remote.arguments(spawn, (InModule, 1), {"x": 2}) == ((name, 1), {"x": 2})
+    assert remote.arguments(spawn, (), {"agent_cls": name, "addr": "a"}) == ((name,), {"addr": "a"})
     for cls in (InModule, name):
-        (addr, told), _ = reach.arguments(get_agents, (False, cls), {})
+        (addr, told), _ = remote.arguments(get_agents, (False, cls), {})
         assert (addr, told) == (False, ClassName(name))
-        codec = _ScriptCodec([], _Agents(_Nobody()))
+        codec = ScriptCodec(_NoCaller())
         assert codec.decode(codec.encode(told)) is InModule
-    assert reach.arguments(get_agents, (), {}) == ((), {})
+    assert remote.arguments(get_agents, (), {}) == ((), {})
     for operation, args in ((spawn, (InScript,)), (get_agents, (True, InScript))):
         with pytest.raises(LoadError, match="was created by"):
-            reach.arguments(operation, args, {})
+            remote.arguments(operation, args, {})
     slaves = ([("localhost", 0)], InModule, InModule, [{"extra_serializers": [maker]}])
-    (_, first, second, (kwargs,)), _ = reach.arguments(OPERATIONS["spawn_slaves"], slaves, {})
+    (_, first, second, (kwargs,)), _ = remote.arguments(OPERATIONS["spawn_slaves"], slaves, {})
     assert (first, second) == (name, name)
     assert kwargs == {"extra_serializers": [f"{__name__}:maker"]}
 
 
-class _Nobody:
+class _NoCaller:
     def call_agent(self, address: str, method: str, args: Any, kwargs: Any) -> Any:
         raise NotImplementedError
 
 
 def test_values_of_the_script() -> None:
-    codec = _ScriptCodec([], _Agents(_Nobody()))
-    codec.reach = RemoteClasses("default", OURS, "sim", "/elsewhere.py")
+    codec = ScriptCodec(_NoCaller())
+    codec.remote = RemoteClasses("default", OURS, "sim", "/elsewhere.py")
     for value in (InScript("me", 1), InScript):
         with pytest.raises(EncodeError, match=r"^args\[0\]\['x'\]: .* was created by /elsewhere"):
             codec.encode((({"x": value},), {}))
     codec.encode((({"x": InModule},), {}))
-    codec.reach = RemoteClasses("default", OURS, "sim", MainScript.of_this_process().file)  # type: ignore[union-attr]
+    codec.remote = RemoteClasses("default", OURS, "sim", MainScript.of_this_process().file)  # type: ignore[union-attr]
     (back,), _ = codec.decode(codec.encode(((InScript("me", 1),), {})))
     assert back == InScript("me", 1)
 

@@ -19,9 +19,9 @@ import pytest
 from creamas_sc.client import (
     async_connection,
     connect_sync,
+    core,
     daemon_api,
     messages,
-    sync_client,
     sync_connection,
 )
 from creamas_sc.client.sync_client import SyncClient
@@ -155,7 +155,7 @@ async def test_a_lost_host(kind: str, daemon: FakeDaemon, when: str) -> None:
             await simulation.trigger_all()
         assert caught.value.may_have_run == (when == "in a call")
         daemon.ended = {"ended": False, "expected": False, "cause": ""}
-        with pytest.raises(ConnectionLost, match=r"\(pid 100\) is still there: attach again"):
+        with pytest.raises(ConnectionLost, match=r"\(pid 100\) is still running: attach again"):
             await simulation.trigger_all()
 
 
@@ -166,9 +166,9 @@ def _drop() -> None:
 async def _seen_lost(simulation: Any) -> None:
     """Have the client know it: an async one reads all the time, a blocking one in calls only."""
     if hasattr(simulation, "plain"):
-        simulation.plain._line._connection.wait_end(10)
+        simulation.plain._channel._connection.wait_end(10)
     else:
-        await simulation._link.closed.wait()
+        await simulation._channel.connection.closed.wait()
 
 
 def test_a_lost_host_after_disconnecting_from_the_daemon(daemon: FakeDaemon) -> None:
@@ -290,9 +290,9 @@ async def test_a_daemon_that_is_stopped(kind: str, daemon: FakeDaemon) -> None:
         assert [receipt.pid for receipt in odd["receipt"]] == [9]
         assert "the receipt of 'odd' cannot be read here" in odd["receipt"].errors[0]
         if kind == "sync":
-            assert client.plain._line.lost
+            assert client.plain._channel.lost
         else:
-            assert client._link.closed.is_set()
+            assert client._channel.connection.closed.is_set()
         daemon.stop_listening()
         with pytest.raises(ConnectionLost, match="is gone"):
             await client.stop()
@@ -475,7 +475,7 @@ def test_an_interrupted_create_is_taken_back(daemon: FakeDaemon) -> None:
 def test_what_a_late_create_makes_is_taken_back(
     daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sync_client, "TAKE_BACK_SECONDS", 10.0)
+    monkeypatch.setattr(core, "ROLLBACK_SECONDS", 10.0)
     creating, late = threading.Event(), threading.Event()
     tokens = _note_tokens(daemon, creating, late)
     with connect_sync() as client:
@@ -573,7 +573,7 @@ def test_detaching_ends_the_call_of_another_thread(daemon: FakeDaemon) -> None:
 def broken(daemon: FakeDaemon) -> Iterator[tuple[SyncClient, Any]]:
     """A simulation whose connection an interrupt has just broken."""
     with connect_sync() as client, client.attach("sim") as simulation:
-        connection = simulation._line._connection
+        connection = simulation._channel._connection
         assert connection is not None
         connection._intact = False
         yield client, simulation
@@ -609,7 +609,7 @@ def test_where_another_has_its_name_since(
 
 def test_the_daemon_too_is_connected_again(daemon: FakeDaemon) -> None:
     with connect_sync() as client:
-        connection = client._line._connection
+        connection = client._channel._connection
         assert connection is not None
         connection.interrupt()
         assert client.status()["name"] == "default"

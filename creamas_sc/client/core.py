@@ -1,0 +1,321 @@
+"""What both clients do, written once: which calls they make, and what the errors mean.
+
+The methods here are coroutines, and all that they ever wait for is a `Channel`::
+
+        ClientCore          SimulationCore
+             \\                  /
+              \\                /             call, call_shielded, call_again, wait_closed
+               v              v
+                   Channel
+                /            \\
+     AsyncChannel             BlockingChannel
+     suspends its task        blocks its thread, and so never suspends a coroutine
+     lives in an async with   reconnects after an interrupt or a fork
+
+An async client's methods are these coroutines, to be awaited under asyncio or trio. A blocking
+client overrides them and runs each to its end with `run_blocking`: as its channel never suspends,
+one ``send`` is enough, and a Ctrl-C is raised where the channel waits, as in any other function.
+
+When the peer ends a connection, the call on it fails with ConnectionLost and ``Channel.lost`` is
+true. The caller should know more than that, so the daemon is asked before the error is raised:
+
+- A call to the daemon lost its connection: ask for the daemon's status over a new connection. No
+  answer means that the daemon is gone. An answer with another pid means that this daemon is gone
+  and another one has its name. The same pid means that only the connection was lost.
+- A call to a simulation lost its connection: ask the daemon what happened to its host. The host
+  has ended (HostLost), or it still runs and the user can attach again (ConnectionLost).
+
+ConnectionLost that a peer *sends*, about a slave for example, leaves ``lost`` false and is raised
+as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypedDict
+
+from creamas_sc.client import messages
+from creamas_sc.client.class_resolution import RemoteClasses, ScriptCodec, version
+from creamas_sc.client.daemon_api import STATUS, DaemonAPI, Request, host_status
+from creamas_sc.client.messages import HostStatus
+from creamas_sc.errors import ConnectionLost, CreamasError, HostLost, UnknownSimulation
+from creamas_sc.simulation_api import Operation, SimulationAPI
+from creamas_sc.wire.codec import Payload
+
+__all__ = ["Channel", "ClientCore", "Event", "EventReader", "SimulationCore", "run_blocking"]
+
+log = logging.getLogger(__name__)
+
+# For the daemon to report on itself or on a host after a connection was lost.
+ASK_AGAIN_SECONDS = 2.0
+# How often the daemon is asked, half a second each, whether a host that said goodbye has ended.
+END_POLLS = 8
+# For the daemon to exit once it has reported that everything is closed.
+STOP_SECONDS = 5.0
+# For the daemon to end what a cancelled call has created.
+ROLLBACK_SECONDS = 1.0
+# Operations after which the host ends.
+_ENDING = frozenset({"close", "destroy"})
+
+Event = tuple[int, str, dict[str, Any]]
+
+
+class Channel(ABC):
+    """A connection to a daemon or host, as the core uses it.
+
+    Args:
+        what: The other end, for messages.
+
+    Attributes:
+        closed: Whether this side has closed it.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.closed = False
+        self._what = what
+
+    @property
+    @abstractmethod
+    def lost(self) -> bool:
+        """Whether the peer has ended the connection."""
+
+    async def call(
+        self, target: str | None, method: str, payload: Payload, timeout: float | None = None
+    ) -> Payload:
+        """Call ``method`` of the peer's ``target`` and return the answer.
+
+        Raises:
+            ConnectionLost: The connection ended, or was closed on this side.
+            DeadlineExceeded: ``timeout`` seconds passed.
+        """
+        if self.closed:
+            raise messages.detached(self._what)
+        try:
+            return await self._call(target, method, payload, timeout)
+        except ConnectionLost:
+            if self.closed:
+                raise messages.detached(self._what) from None
+            raise
+
+    @abstractmethod
+    async def _call(
+        self, target: str | None, method: str, payload: Payload, timeout: float | None
+    ) -> Payload: ...
+
+    @abstractmethod
+    async def call_shielded(self, method: str, payload: Payload, timeout: float) -> None:
+        """Call, and finish even if the caller is cancelled."""
+
+    @abstractmethod
+    async def call_again(self, method: str, payload: Payload, timeout: float) -> Payload:
+        """Call what may be called twice: over a new connection if this one is lost or closed."""
+
+    @abstractmethod
+    async def wait_closed(self, timeout: float) -> None:
+        """Wait until the peer has ended the connection, for ``timeout`` seconds at most."""
+
+
+def run_blocking(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine whose channel blocks instead of suspending, and return its result."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("the channel of a blocking client must not suspend")
+
+
+class ClientCore(DaemonAPI):
+    """A client of a daemon; a subclass provides the channel.
+
+    Attributes:
+        timeout: Seconds that each call to the daemon may take; None for no limit.
+    """
+
+    timeout: float | None = None
+    _channel: Channel
+
+    async def _request(self, request: Request) -> Any:
+        """Make a request and return its answer; if the caller gives up, roll it back."""
+        try:
+            payload = request.encoded()
+            answer = await self._channel.call(None, request.method, payload, self.timeout)
+        except ConnectionLost as error:
+            if type(error) is not ConnectionLost or not self._channel.lost:
+                raise
+            raise await self._explain(error) from None
+        except BaseException as error:
+            undo = request.undo_after(error)
+            if undo is not None:
+                try:
+                    await self._channel.call_shielded(undo.method, undo.encoded(), ROLLBACK_SECONDS)
+                except CreamasError as failure:
+                    log.debug("%s: %s", undo.method, failure)
+            raise
+        if request.method == "stop":
+            await self._channel.wait_closed(STOP_SECONDS)
+        return request.answer(answer)
+
+    async def _roll_back(self, undo: Request) -> None:
+        try:
+            await self._channel.call_shielded(undo.method, undo.encoded(), ROLLBACK_SECONDS)
+        except CreamasError as error:
+            log.debug("%s: %s", undo.method, error)
+
+    async def _explain(self, error: ConnectionLost) -> ConnectionLost:
+        """Say what the loss of the connection to the daemon means."""
+        pid = self.pid  # reconnecting may change it
+        try:
+            status = await self._ask_again(STATUS)
+        except CreamasError:
+            return messages.daemon_gone(self.daemon, error)
+        reconnect = self._channel.lost
+        return messages.daemon_lost(
+            self.daemon, error, same=status["pid"] == pid, reconnect=reconnect
+        )
+
+    async def _ask_again(self, request: Request) -> Any:
+        payload = request.encoded()
+        return request.answer(
+            await self._channel.call_again(request.method, payload, ASK_AGAIN_SECONDS)
+        )
+
+    async def host_status(self, name: str, pid: int) -> HostStatus | None:
+        """Ask what became of a simulation's host; None if the daemon does not answer."""
+        try:
+            status: HostStatus = await self._ask_again(host_status(name, pid))
+        except CreamasError:
+            return None
+        return status
+
+    async def wait_host_end(self, name: str, pid: int) -> None:
+        """Wait until a host that has given its last answer is gone."""
+        for _ in range(END_POLLS):
+            status = await self.host_status(name, pid)
+            if status is None or status["ended"]:
+                return
+
+
+class HostGreeting(TypedDict):
+    """What a host answers to a client that attaches."""
+
+    pid: int
+    python: Any
+    script: str | None
+
+
+class SimulationCore(SimulationAPI):
+    """A simulation in a daemon; a subclass provides the channel.
+
+    Attributes:
+        name: Its name in the daemon.
+        pid: The process of its host.
+        timeout: Seconds that each call may take, its way through all processes included; None
+            for no limit.
+    """
+
+    _channel: Channel
+
+    def __init__(self, client: ClientCore, name: str) -> None:
+        self.name = name
+        self.pid = 0
+        self.timeout: float | None = None
+        self._client = client
+        self._what = f"the simulation {name!r}"
+        self._codec = ScriptCodec(self)
+
+    def __repr__(self) -> str:
+        where = f"in the daemon {self._client.daemon!r}, host pid {self.pid}"
+        return f"<{type(self).__name__} {self.name!r} {where}>"
+
+    def _greeted(self, greeting: HostGreeting) -> None:
+        """Note what the host says about itself.
+
+        Raises:
+            HostLost: It is another simulation than the one attached to before.
+        """
+        if self.pid and greeting["pid"] != self.pid:
+            raise messages.replaced(self.name)
+        self.pid = greeting["pid"]
+        python, daemon = version(greeting["python"]), self._client.daemon
+        self._codec.remote = RemoteClasses(daemon, python, self.name, greeting["script"])
+
+    async def _invoke(
+        self, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        remote = self._codec.remote
+        assert remote is not None
+        payload = self._codec.encode(remote.arguments(operation, args, kwargs))
+        answer = await self._call(None, operation.name, payload)
+        if operation.name in _ENDING:
+            await self._client.wait_host_end(self.name, self.pid)
+        return self._codec.decode(answer)
+
+    async def call_agent(
+        self, address: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call an exposed method of the agent at ``address``; what a `Proxy` does."""
+        payload = self._codec.encode((args, kwargs))
+        return self._codec.decode(await self._call(address, method, payload))
+
+    async def _next_events(self, channel: Channel, since: int | None) -> tuple[int, list[Event]]:
+        payload = self._codec.encode(((since,), {}))
+        answer = await self._call(None, "next_events", payload, channel)
+        events: tuple[int, list[Event]] = self._codec.decode(answer)
+        return events
+
+    async def _call(
+        self, target: str | None, method: str, payload: Payload, events: Channel | None = None
+    ) -> Payload:
+        """Call over the simulation's channel, or without a limit of time over one for events."""
+        channel, timeout = (self._channel, self.timeout) if events is None else (events, None)
+        try:
+            return await channel.call(target, method, payload, timeout)
+        except UnknownSimulation:  # the channel tried to attach again
+            error = ConnectionLost("", may_have_run=False)
+        except ConnectionLost as lost:
+            if type(lost) is not ConnectionLost or not channel.lost:
+                raise  # sent by the host, or raised after detaching
+            error = lost
+        status = await self._client.host_status(self.name, self.pid)
+        raise messages.simulation_lost(self.name, self.pid, error, status)
+
+
+class EventReader:
+    """A simulation's events in order, fetched when those at hand are used up.
+
+    Args:
+        fetch: Returns the number of the last event, and the events after a number.
+        since: Number of the last event known; None for those from the first fetch on.
+    """
+
+    def __init__(
+        self, fetch: Callable[[int | None], Awaitable[tuple[int, list[Event]]]], since: int | None
+    ) -> None:
+        self._fetch = fetch
+        self._since = since
+        self._ready: deque[Event] = deque()
+        self._closing = False
+
+    async def next(self) -> Event | None:
+        """Return the next event; None after the last one, when the simulation has closed."""
+        while not self._ready:
+            if self._closing:
+                return None
+            known = self._since
+            try:
+                self._since, events = await self._fetch(known)
+            except HostLost as error:
+                if error.expected:  # it was closed between two fetches
+                    return None
+                raise
+            for event in events:
+                if known is not None and event[0] > known + 1:
+                    self._ready.append((event[0] - 1, "gap", {"lost": event[0] - known - 1}))
+                known = event[0]
+                self._ready.append(event)
+        event = self._ready.popleft()
+        self._closing = event[1] == "closing"
+        return event
