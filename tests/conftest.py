@@ -71,7 +71,7 @@ def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def nothing_left(_surroundings: None) -> Iterator[None]:
-    """Fail a test that leaves a process, a descriptor or a task of the home loop behind."""
+    """Fail a test that leaves a process, a descriptor or a task of the background loop behind."""
     before = _there()
     yield
     deadline = time.monotonic() + LEFT_SECONDS
@@ -82,7 +82,7 @@ def nothing_left(_surroundings: None) -> Iterator[None]:
 
 
 def _there() -> set[str]:
-    return {*_children(), *_descriptors(), *_home_tasks()}
+    return {*_children(), *_descriptors(), *_background_tasks()}
 
 
 def _descriptors() -> list[str]:
@@ -116,9 +116,9 @@ def _children() -> list[str]:
     return found
 
 
-def _home_tasks() -> list[str]:
-    home = sys.modules.get("creamas_sc.runtime.event_loop")
-    portal = None if home is None else home._portal
-    if portal is None or portal.home is None:
+def _background_tasks() -> list[str]:
+    module = sys.modules.get("creamas_sc.runtime.event_loop")
+    loop = None if module is None else module._background
+    if loop is None:
         return []
-    return [f"task {id(task)}: {task.name}" for task in list(portal.home.nursery.child_tasks)]
+    return [f"task {id(task)}: {task.name}" for task in list(loop.nursery.child_tasks)]

@@ -31,10 +31,10 @@ daemon's processes import the agents' modules.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from creamas_sc.restarts.policy import RestartPolicy
+from creamas_sc.runtime.lazy_import import lazy_attributes
 
 if TYPE_CHECKING:
     from creamas_sc.client.async_client import Client, Simulation, connect
@@ -50,18 +50,15 @@ __all__ = [
     "connect_sync",
 ]
 
-_MODULES = {
-    "Client": "async_client",
-    "Simulation": "async_client",
-    "SyncClient": "sync_client",
-    "SyncSimulation": "sync_client",
-    "connect": "async_client",
-    "connect_sync": "sync_client",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Imported at first use: the blocking client needs no event loop.
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+# Imported at first use: the blocking client needs no event loop.
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "Client": "async_client",
+        "Simulation": "async_client",
+        "SyncClient": "sync_client",
+        "SyncSimulation": "sync_client",
+        "connect": "async_client",
+        "connect_sync": "sync_client",
+    },
+)

@@ -14,7 +14,6 @@ from creamas_sc.client.async_connection import OPEN_SECONDS, AsyncChannel, open_
 from creamas_sc.client.core import ClientCore, Event, EventReader, SimulationCore
 from creamas_sc.client.daemon_api import ATTACH_SECONDS, attachment
 from creamas_sc.runtime.class_loading import end_script_load
-from creamas_sc.runtime.interrupts import install_signal_handling
 from creamas_sc.runtime.paths import daemon_name, daemon_socket
 from creamas_sc.wire.codec import Codec
 
@@ -33,7 +32,6 @@ def connect(daemon: str | None = None) -> AbstractAsyncContextManager[Client]:
         CreamasError: The socket may not be opened.
     """
     end_script_load()
-    install_signal_handling()
     name = daemon_name(daemon)
     return _connected(name, daemon_socket(name))
 

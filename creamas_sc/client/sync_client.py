@@ -14,7 +14,6 @@ from creamas_sc.client.sync_connection import OPEN_SECONDS, BlockingChannel, ope
 from creamas_sc.errors import DeadlineExceeded
 from creamas_sc.rpc.sync_connection import BlockingConnection
 from creamas_sc.runtime.class_loading import end_script_load
-from creamas_sc.runtime.interrupts import install_signal_handling
 from creamas_sc.runtime.paths import daemon_name, daemon_socket
 from creamas_sc.simulation_api import Operation
 from creamas_sc.wire.codec import Codec
@@ -37,7 +36,6 @@ def connect_sync(daemon: str | None = None, *, timeout: float | None = None) -> 
         CreamasError: The socket may not be opened.
     """
     end_script_load()
-    install_signal_handling()
     name = daemon_name(daemon)
     client = SyncClient(name, daemon_socket(name), timeout)
     try:

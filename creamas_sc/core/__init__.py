@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from creamas_sc.runtime.lazy_import import lazy_attributes
 
 if TYPE_CHECKING:
     from creamas_sc.core.agent import CreativeAgent
@@ -13,16 +14,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Artifact", "CreativeAgent", "Environment", "Simulation"]
 
-_MODULES = {
-    "Artifact": "artifact",
-    "CreativeAgent": "agent",
-    "Environment": "environment",
-    "Simulation": "simulation",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Imported at first use: a client reads artifacts where trio, and so Environment, is missing.
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+# Imported at first use: a client reads artifacts where trio, and so Environment, is missing.
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "Artifact": "artifact",
+        "CreativeAgent": "agent",
+        "Environment": "environment",
+        "Simulation": "simulation",
+    },
+)

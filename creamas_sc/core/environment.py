@@ -85,7 +85,7 @@ class Environment:
         url = base_url(self._host, self._port)
         self._net = Network(self._agents, url, to_serializers(triples))
         self._name = name
-        self._home: LoopHandle | None = None
+        self._loop: LoopHandle | None = None
         self._member = membership.get()
         self._opening = trio.Lock()
         self._opened = False
@@ -156,9 +156,9 @@ class Environment:
 
     def get_loop(self) -> LoopHandle:
         """The loop on which this environment lives; settled at the first call."""
-        if self._home is None:
-            self._home = current_loop() or background_loop()
-        return self._home
+        if self._loop is None:
+            self._loop = current_loop() or background_loop()
+        return self._loop
 
     @property
     def base_url(self) -> str:
@@ -452,7 +452,7 @@ class Environment:
             AgentErrors: `save_info` or an agent's ``close`` raised; all the rest was closed.
         """
         check_folder(folder)
-        if self._closed:  # and with it, perhaps, the home loop
+        if self._closed:  # and the loop may have ended, too
             return _nothing() if as_coro else None
         return sync_or_coro(self, self._close(folder), as_coro)
 

@@ -122,7 +122,7 @@ def spawn_containers(
     each = [kwargs for _ in addrs] if env_params is None else list(env_params)
     containers = Containers(background_loop())
     orders = containers._slaves.orders(addrs, env_cls, mgr_cls, each, args)
-    containers._home.call_sync(containers._start, orders)
+    containers._home.run_sync(containers._start(orders))
     return containers
 
 

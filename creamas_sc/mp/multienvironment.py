@@ -46,6 +46,7 @@ from creamas_sc.runtime.event_loop import (
     on_loop,
     sync_or_coro,
 )
+from creamas_sc.runtime.interrupts import install_signal_handling
 from creamas_sc.runtime.validation import (
     check_folder,
     check_int,
@@ -674,7 +675,7 @@ class MultiEnvironment:
             AgentErrors: An agent's ``close`` raised in the master environment.
         """
         check_folder(folder)
-        if self._closed.is_set():  # and with it, perhaps, the home loop
+        if self._closed.is_set():  # and the loop may have ended, too
             return self._told() if as_coro else self._receipt
         return sync_or_coro(self, self._close(folder), as_coro)
 
@@ -765,8 +766,9 @@ class MultiEnvironment:
         self.close()
 
     async def __aenter__(self) -> Self:
-        if self._env._home is None and sniffio.current_async_library() == "trio":
-            self._env._home = await self._exits.enter_async_context(adopt_running_loop())
+        install_signal_handling()
+        if self._env._loop is None and sniffio.current_async_library() == "trio":
+            self._env._loop = await self._exits.enter_async_context(adopt_running_loop())
         self._exits.push_async_callback(self._close, None)
         return self
 

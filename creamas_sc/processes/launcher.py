@@ -1,10 +1,10 @@
-"""Starts the keeper of a supervisor's tree, for a script as early as that is known to be wanted.
+"""Starts the process tree of a supervisor: the keeper, which forks all the rest.
 
-A zygote imports for as long as the script that wants it. So where a script itself imports what
-needs slaves, both go on at the same time: `start_early` starts a keeper, and the first `launch`
-takes it over, unless something that processes inherit has changed meanwhile.
+A zygote needs about as long for its imports as the script does. A script that calls `prestart`
+before its own imports lets both go on at the same time: `prestart` starts a keeper, and the first
+`launch` takes it over, unless something that processes inherit has changed in between.
 
-Nothing heavy is imported here: the keeper is to run first.
+Nothing heavy is imported here, so that the keeper starts first.
 """
 
 from __future__ import annotations
@@ -21,27 +21,28 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from creamas_sc.errors import CreamasError, StartError
+from creamas_sc.runtime.class_loading import in_slave
 from creamas_sc.runtime.installation import how_to_install, missing_packages
 from creamas_sc.runtime.paths import runtime_folder
 
-__all__ = ["PRELOADED_FOR_HOSTS", "Launched", "launch", "start_early"]
+__all__ = ["PRELOADED_FOR_HOSTS", "Launched", "launch", "prestart"]
 
 log = logging.getLogger(__name__)
 
-# What the zygote imports once for all actors; nothing of a user's, no numpy. A slave that loads a
-# script's classes imports what the script does.
+# What the zygote imports once for all actors: no user code, no numpy. A slave that loads a script's
+# classes imports what the script imports.
 PRELOADED = ("creamas_sc.mp.slave_main", "creamas_sc.mp", "creamas_sc.core.simulation")
-# What the zygote of a daemon imports beside that: it forks hosts too.
+# What the zygote of a daemon imports in addition: it forks hosts too.
 PRELOADED_FOR_HOSTS = ("creamas_sc.host.main",)
-# Of the environment, what counts before anything of a slave runs; all of it comes with a slave's
-# order, too. Names begin like this.
+# Prefixes of environment variables that take effect before a slave runs any code. All others may
+# change later: each slave's order carries the whole environment.
 _READ_AT_START = (
     "LD_", "MALLOC_", "GLIBC_", "PYTHON", "LC_", "LANG", "TZ", "OPENSSL_", "XDG_RUNTIME_DIR",
     "CREAMAS_",
 )  # fmt: skip
-# Each slave's import path comes with its order, and the supervisor's is its own.
+# Exempt: a slave's import path comes with its order, and the supervisor does not use it.
 _NOT_READ = "PYTHONPATH"
-# Of /proc/self/status: what a child inherits.
+# Lines of /proc/self/status that a child inherits.
 _INHERITED = (
     "Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "CapEff", "CapBnd", "NoNewPrivs",
     "Seccomp", "Cpus_allowed", "Mems_allowed",
@@ -49,11 +50,11 @@ _INHERITED = (
 
 
 class Launched(NamedTuple):
-    """A keeper and the connection to its supervisor, both the receiver's to end.
+    """A keeper and the connection to its supervisor, both for the receiver to end.
 
     Attributes:
-        record: Path of the file in which the keeper records its tree, and which it removes; empty
-            for none.
+        record: Path of the file in which the keeper records its tree, and which it removes at the
+            end; empty for none.
         tree_ended: Read end of a pipe whose write end only the keeper and its zygote hold.
     """
 
@@ -63,65 +64,79 @@ class Launched(NamedTuple):
     tree_ended: int
 
 
-_early: Launched | None = None
-_early_surroundings: Any = None
+# The keeper that `prestart` started, and what it inherited; None once it was taken over or ended.
+_prestarted: tuple[Launched, Any] | None = None
 
 
-def launch(inherited: Sequence[int] = (), preload: Sequence[str] = ()) -> Launched:
-    """Start a keeper, or take over the one that was started early.
+def prestart() -> None:
+    """Start the processes behind a `MultiEnvironment` now, beside the script's own imports.
 
-    Args:
-        inherited: Descriptors that the last process of its tree keeps open until it ends.
-        preload: What its zygote imports, beside what slaves need.
+    Optional: it makes a script with slaves start faster on a machine with an idle processor. Call
+    it in the first lines of the script::
+
+        import creamas_sc
+
+        creamas_sc.prestart()
+
+        import numpy as np
+        from creamas_sc import Environment, MultiEnvironment
+
+    The first `MultiEnvironment` that spawns slaves uses what was started. If none does, it ends
+    with the script. In a slave that loads the script for its classes, this does nothing.
 
     Raises:
         StartError: There can be no supervisor here; the message says what to do.
     """
-    global _early
-    early, _early = _early, None
-    if early is not None:
-        if not inherited and not preload and _early_surroundings == _surroundings():
-            return early
-        _end(early)
+    global _prestarted
+    if in_slave() or _prestarted is not None:
+        return
+    _prestarted = _start((), ()), _surroundings()
+    atexit.register(_end_prestarted)
+    os.register_at_fork(after_in_child=_forget_prestarted)
+
+
+def launch(inherited: Sequence[int] = (), preload: Sequence[str] = ()) -> Launched:
+    """Start a keeper, or take over the one that `prestart` started.
+
+    Args:
+        inherited: Descriptors that the last process of the tree keeps open until it ends.
+        preload: Modules that the zygote imports in addition to what slaves need.
+
+    Raises:
+        StartError: There can be no supervisor here; the message says what to do.
+    """
+    global _prestarted
+    if _prestarted is not None:
+        launched, surroundings = _prestarted
+        if not inherited and not preload and surroundings == _surroundings():
+            _prestarted = None
+            return launched
+        _end_prestarted()
     return _start(inherited, preload)
 
 
-def start_early() -> None:
-    """Start a keeper before anybody asks; one that is not taken over ends with this process."""
-    global _early, _early_surroundings
-    try:
-        early = _start((), ())
-    except StartError:  # whoever really needs one is told
+def _end_prestarted() -> None:
+    global _prestarted
+    if _prestarted is None:
         return
-    _early, _early_surroundings = early, _surroundings()
-    atexit.register(_end_early)
-    os.register_at_fork(after_in_child=_leave_early)
+    (sock, keeper, record, tree_ended), _prestarted = _prestarted[0], None
+    sock.close()
+    os.close(tree_ended)
+    keeper.kill()  # its whole tree goes with it, and no user code ever ran there
+    keeper.wait()
+    if record:
+        Path(record).unlink(missing_ok=True)
 
 
-def _end_early() -> None:
-    global _early
-    early, _early = _early, None
-    if early is not None:
-        _end(early)
-
-
-def _leave_early() -> None:
-    """A fork of the script has none: it is its parent's."""
-    global _early
-    early, _early = _early, None
-    if early is not None:
-        early.sock.close()
-        os.close(early.tree_ended)
-        early.keeper.returncode = 0  # of nobody's concern here, its destructor's included
-
-
-def _end(early: Launched) -> None:
-    early.sock.close()
-    os.close(early.tree_ended)
-    early.keeper.kill()  # everything below it goes with it, and nothing of a user's ever ran there
-    early.keeper.wait()
-    if early.record:
-        Path(early.record).unlink(missing_ok=True)
+def _forget_prestarted() -> None:
+    """In a forked child: the keeper belongs to the parent."""
+    global _prestarted
+    if _prestarted is None:
+        return
+    launched, _prestarted = _prestarted[0], None
+    launched.sock.close()
+    os.close(launched.tree_ended)
+    launched.keeper.returncode = 0  # so that its destructor does not wait for it
 
 
 def _start(inherited: Sequence[int], preload: Sequence[str]) -> Launched:
@@ -148,23 +163,23 @@ def _start(inherited: Sequence[int], preload: Sequence[str]) -> Launched:
 
 
 def _new_record() -> str:
-    """Where the keeper records its tree; nothing where there is no private folder."""
+    """Path for the keeper's record of its tree; empty if there is no private folder."""
     try:
         folder = runtime_folder()
     except CreamasError as error:
-        log.warning("what slaves fork away may be lost: %s", error)
+        log.warning("processes that slaves detach may outlive the simulation: %s", error)
         return ""
     return str(folder / f"{os.urandom(16).hex()}.tree")
 
 
 def _supervisor_package() -> Path:
-    """Folder of the package that is started.
+    """The folder of the package to start.
 
     Raises:
         StartError: It cannot run here.
     """
     if sys.platform != "linux":
-        raise StartError("slaves need Linux, which this system is not")
+        raise StartError(f"slaves need Linux; this system is {sys.platform}")
     missing = missing_packages()
     if missing:
         raise StartError(
@@ -173,14 +188,14 @@ def _supervisor_package() -> Path:
     spec = find_spec("supervisor.tree.keeper")
     if spec is None or spec.origin is None:
         raise StartError(
-            "the package 'supervisor' of this Python is not the one of creamas-sc but the process "
-            "manager of that name: use an environment without it"
+            "the installed package 'supervisor' is not part of creamas-sc but the process manager "
+            "of that name: use an environment without it"
         )
     return Path(spec.origin).parents[1]
 
 
 def _surroundings() -> Any:
-    """What a process started here inherits for good, to be compared."""
+    """What a process started here inherits and cannot change later, for comparison."""
     status = Path("/proc/self/status").read_text().splitlines()
     return (
         {k: v for k, v in os.environ.items() if k.startswith(_READ_AT_START) and k != _NOT_READ},

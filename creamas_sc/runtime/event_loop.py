@@ -1,14 +1,46 @@
-"""The home loop: the one trio loop on which an environment's agents, listeners and readers live.
+"""The trio loop on which environments live, and calls into it from other threads and loops.
 
-In a slave it is the process's own loop. In a script it is the user's trio loop for an
-``async with`` block under trio, else a background thread of the process, started on first use and
-always joined. Every public method may be called from anywhere: `LoopHandle.call` (await it under
-trio or asyncio) and `LoopHandle.call_sync` (from any thread) run its body on that loop.
+Every environment lives on one trio loop, together with its agents, listeners and readers:
+
+- in a slave or host, the process's own loop (`adopt_running_loop` in its main task);
+- in a script that uses ``async with MultiEnvironment(...)`` under trio, the user's loop, for the
+  length of the block (also `adopt_running_loop`);
+- in every other script, the loop of one background thread, started at its first use
+  (`background_loop`) and stopped by an exit handler.
+
+A public method may be called from anywhere. Awaited on its own loop it is a plain await; from
+another loop it goes through `LoopHandle.call`, from plain code through `LoopHandle.run_sync`::
+
+    calling thread                                the loop's thread
+    --------------                                -----------------
+    _start: token.run_sync_soon(start)   ----->   start: nursery.start_soon(call.run)
+    wait for call.future                          call.run: await the work in call.scope
+    Ctrl-C or cancellation: _cancel      ----->   call.scope.cancel()
+    wait at most INTERRUPT_SECONDS       <-----   call.future: result or exception
+    return or raise
+
+- **Deadlines.** Each loop has its own clock, so what travels is the number of seconds left. If the
+  loop's clock is ahead, the caller waits for its own scope to expire.
+- **Cancellation.** The caller waits for the cancelled call to end, but no longer than
+  INTERRUPT_SECONDS: work that shields itself cannot hold it back.
+- **Blocking the loop.** `run_sync` on the loop's own thread would wait for itself: it raises.
+- **Exceptions.** Everything a call raises, SystemExit and KeyboardInterrupt included, goes to its
+  caller; the loop goes on.
+- **The interpreter's exit.** Python joins ordinary threads before it runs exit handlers, so the
+  background thread is a daemon thread. The exit handler asks its loop to end: what registered in
+  `LoopHandle.closers` is closed, all of it at once and shielded; then the remaining tasks are
+  cancelled; then the thread is joined, for at most EXIT_SECONDS.
+- **Forks.** A forked child has the record of the thread but not the thread: the record is dropped,
+  and a handle that was made in the parent refuses calls.
+
+anyio's `BlockingPortal` does not fit: a cancelled future of it is done before the task has ended,
+so nobody can wait for that end, and a SystemExit in one call stops the whole portal.
 """
 
 from __future__ import annotations
 
 import atexit
+import concurrent.futures
 import inspect
 import logging
 import math
@@ -17,6 +49,7 @@ import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial, wraps
 from typing import Any, Protocol, TypeVar, cast
@@ -36,38 +69,29 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# After a Ctrl-C: how long the interrupted call may take to end gracefully, in seconds.
+# How long a cancelled or interrupted call may take to end, in seconds.
 INTERRUPT_SECONDS = 2.0
-# At the interpreter's exit: how long the background thread may take to close what is open.
+# How long the background thread may take to close what is open when the interpreter exits.
 EXIT_SECONDS = 5.0
 
 
-class _Job:
-    """One call that another thread waits for."""
+class _Call:
+    """One call into a loop, for which another thread or loop waits."""
 
-    def __init__(
-        self,
-        function: Callable[..., Awaitable[Any]],
-        args: tuple[Any, ...],
-        seconds: float = math.inf,
-    ) -> None:
-        self.function = function
-        self.args = args
-        # Until the caller's deadline: each loop has a clock of its own.
-        self.seconds = seconds
-        self.scope = trio.CancelScope()
+    def __init__(self, work: Callable[[], Awaitable[Any]], seconds: float = math.inf) -> None:
+        self.work = work
+        self.scope = trio.CancelScope(relative_deadline=max(seconds, 0))
         self.future: Future[Any] = Future()
 
     async def run(self) -> None:
         try:
             with self.scope:
-                self.scope.deadline = trio.current_time() + self.seconds
-                self.future.set_result(await self.function(*self.args))
+                self.future.set_result(await self.work())
                 return
-        except BaseException as error:  # the caller's to handle, KeyboardInterrupt included
+        except BaseException as error:  # for the caller to handle, KeyboardInterrupt included
             cancelled, failure = split_cancellation(error)
             if failure is None:
-                failure = RuntimeError("the home loop was closed under this call")
+                failure = RuntimeError("the event loop was closed during this call")
             self.future.set_exception(failure)
             if cancelled is not None:
                 raise cancelled from None
@@ -76,70 +100,89 @@ class _Job:
 
 
 class LoopHandle:
-    """A running trio loop that others can call into; made on that loop, inside ``nursery``."""
+    """A running trio loop that others can call into.
+
+    Made on that loop, inside ``nursery``.
+
+    Attributes:
+        nursery: For the background tasks of what lives on the loop.
+        closers: Close what lives on the loop, by its owner; see `aclose`.
+        ended: Whether the loop takes no more calls.
+    """
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self.nursery = nursery
-        # What closes the things that live here, in the order they were made; see `aclose`.
         self.closers: dict[object, Callable[[], Awaitable[object]]] = {}
+        self.ended = False
         self._token = trio.lowlevel.current_trio_token()
         self._thread = threading.get_ident()
         self._process = os.getpid()
-        self.ended = False
 
     def is_current(self) -> bool:
         """Whether the calling code runs on this loop's thread."""
         return threading.get_ident() == self._thread and not self.ended
 
     async def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """Await ``function(*args)`` at home; the caller may live on any loop."""
+        """Await ``function(*args)`` on this loop; the caller may be on any loop."""
         if self.is_current():
             return await function(*args)
         deadline = anyio.current_effective_deadline()
-        job = _Job(function, args, deadline - anyio.current_time())
-        done, notify = _thread_safe_event()
-        job.future.add_done_callback(lambda _: notify())
-        self._start(job)
+        call = _Call(partial(function, *args), deadline - anyio.current_time())
+        done, schedule = anyio.Event(), _scheduler()
+
+        def notify(_: Future[Any]) -> None:
+            with suppress(RuntimeError):  # the caller's loop has ended, and the caller with it
+                schedule(done.set)
+
+        call.future.add_done_callback(notify)
+        self._start(call)
         try:
             await done.wait()
         except anyio.get_cancelled_exc_class():
-            self._cancel(job)
+            self._cancel(call)
             with anyio.move_on_after(INTERRUPT_SECONDS, shield=True):
                 await done.wait()
             raise
-        if job.scope.cancelled_caught:  # home's clock was ahead: the caller's scope does its part
+        if call.scope.cancelled_caught:  # this loop's clock is ahead of the caller's
             await anyio.sleep_until(deadline)
             await anyio.lowlevel.checkpoint()
-        return job.future.result()  # type: ignore[no-any-return]
+        return call.future.result()  # type: ignore[no-any-return]
 
-    def call_sync(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """Run ``function(*args)`` at home and block until it is done.
+    def run_sync(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run ``coroutine`` on this loop and block until it is done.
 
         Ctrl-C cancels the call, waits for its end within a bound and is then raised.
 
         Raises:
-            RuntimeError: Called on the home loop itself, which it would block.
+            RuntimeError: Called on this loop itself, which it would block.
         """
-        if self.is_current():
-            name = getattr(function, "__name__", "this")
-            raise RuntimeError(
-                f"{name}: the sync form would block the loop that must do the work; "
-                "await the async form here (as_coro=True where the method has it)"
-            )
-        job = _Job(function, args)
+        call = _Call(lambda: coroutine)
         try:
-            self._start(job)
-            return job.future.result()  # type: ignore[no-any-return]
+            if self.is_current():
+                name = getattr(coroutine, "__name__", "this")
+                raise RuntimeError(
+                    f"{name}: the sync form would block the loop that must do the "
+                    "work; await the async form here (as_coro=True where the method has it)"
+                )
+            self._start(call)
+            return call.future.result()  # type: ignore[no-any-return]
         except KeyboardInterrupt:
-            if not job.future.done():
-                self._cancel(job)
-                _wait_bounded(job.future, INTERRUPT_SECONDS)
+            if not call.future.done():
+                self._cancel(call)
+                concurrent.futures.wait([call.future], INTERRUPT_SECONDS)
             raise
+        finally:
+            if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                coroutine.close()  # it never began: avoid a "never awaited" warning as well
+
+    def call_soon(self, function: Callable[..., object], *args: Any) -> None:
+        """Have the loop call ``function(*args)``, which must not raise; from any thread."""
+        self._token.run_sync_soon(function, *args)
 
     async def aclose(self) -> None:
-        """Close what is still open here, then end every task of the nursery.
+        """Run all closers at once, then cancel every task of the nursery.
 
-        Closers bound themselves, and are not cancelled: a Ctrl-C or a script's end is a close.
+        Closers bound themselves and are shielded: Ctrl-C or the script's end is an orderly close.
         """
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as closing:
@@ -147,77 +190,57 @@ class LoopHandle:
                     closing.start_soon(_close_logged, close)
         self.nursery.cancel_scope.cancel()
 
-    def call_soon(self, function: Callable[..., object], *args: Any) -> None:
-        """Have ``function(*args)`` called at home soon; from any thread. It must not raise."""
-        self._token.run_sync_soon(function, *args)
-
-    def _start(self, job: _Job) -> None:
+    def _start(self, call: _Call) -> None:
         if os.getpid() != self._process:
-            raise RuntimeError("a forked process has no home loop: use it where it was made")
+            raise RuntimeError("a forked process cannot use the event loop of its parent")
 
         def start() -> None:
             try:
-                self.nursery.start_soon(job.run)
-            except RuntimeError:  # the nursery is closed
-                job.future.set_exception(RuntimeError("the home loop is closed"))
+                self.nursery.start_soon(call.run)
+            except RuntimeError:
+                call.future.set_exception(RuntimeError("the event loop is closed"))
 
         try:
             self._token.run_sync_soon(start)
         except trio.RunFinishedError:
-            raise RuntimeError("the home loop has ended") from None
+            raise RuntimeError("the event loop has ended") from None
 
-    def _cancel(self, job: _Job) -> None:
-        try:
-            self._token.run_sync_soon(job.scope.cancel)
-        except trio.RunFinishedError:
-            return  # and with it the job
+    def _cancel(self, call: _Call) -> None:
+        with suppress(trio.RunFinishedError):  # the call has ended with its loop
+            self._token.run_sync_soon(call.scope.cancel)
 
 
 async def _close_logged(close: Callable[[], Awaitable[object]]) -> None:
     try:
         await close()
-    except Exception:  # nobody is left to raise it to
+    except Exception:  # there is no caller left to raise it to
         log.exception("closing at the end failed")
 
 
-def _wait_bounded(future: Future[Any], seconds: float) -> None:
-    ended = threading.Event()
-    future.add_done_callback(lambda _: ended.set())
-    ended.wait(seconds)
-
-
-def _thread_safe_event() -> tuple[anyio.Event, Callable[[], None]]:
-    """An event of the calling task's loop, and what sets it from any thread."""
-    event = anyio.Event()
+def _scheduler() -> Callable[[Callable[[], object]], object]:
+    """What schedules a callback on the calling task's loop, from any thread."""
     if sniffio.current_async_library() == "trio":
-        token = trio.lowlevel.current_trio_token()
-        tell: Callable[[Callable[[], object]], object] = token.run_sync_soon
-    else:
-        import asyncio
+        return trio.lowlevel.current_trio_token().run_sync_soon
+    import asyncio
 
-        tell = asyncio.get_running_loop().call_soon_threadsafe
-
-    def notify() -> None:
-        try:
-            tell(event.set)
-        except RuntimeError:  # the waiter's loop has ended, and the waiter with it
-            return
-
-    return event, notify
+    return asyncio.get_running_loop().call_soon_threadsafe
 
 
 def is_ctrl_c(error: BaseException) -> bool:
     """Whether ``error`` is a real Ctrl-C rather than a KeyboardInterrupt that user code raised.
 
-    Only a script's main thread gets one; slaves ignore the signal.
+    Only a script's main thread gets a real one; slaves ignore the signal.
     """
-    if isinstance(error, BaseExceptionGroup):  # out of a nursery of the user's
+    if isinstance(error, BaseExceptionGroup):  # from a nursery in user code
         return any(map(is_ctrl_c, error.exceptions))
     return (
         isinstance(error, KeyboardInterrupt)
         and threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
     )
+
+
+# ---- methods in two forms
 
 
 class _HasLoop(Protocol):
@@ -228,167 +251,127 @@ AsyncMethod = TypeVar("AsyncMethod", bound=Callable[..., Coroutine[Any, Any, Any
 
 
 def on_loop(method: AsyncMethod) -> AsyncMethod:
-    """Make an async method run on its object's home loop, wherever it is awaited."""
+    """Make an async method run on its object's loop, wherever it is awaited."""
 
     @wraps(method)
     async def wrapper(self: _HasLoop, /, *args: Any, **kwargs: Any) -> Any:
-        home = self.get_loop()
-        if home.is_current():
+        loop = self.get_loop()
+        if loop.is_current():
             return await method(self, *args, **kwargs)
-        return await home.call(partial(method, self, *args, **kwargs))
+        return await loop.call(partial(method, self, *args, **kwargs))
 
     return cast("AsyncMethod", wrapper)
 
 
 def sync_or_coro(owner: _HasLoop, coroutine: Coroutine[Any, Any, T], as_coro: bool) -> Any:
-    """The two forms of a method: ``coroutine`` itself, or what it returns after blocking for it.
+    """Return ``coroutine`` itself if ``as_coro``, else block until it is done.
 
     Raises:
-        RuntimeError: The blocking form was called on the owner's home loop.
+        RuntimeError: The blocking form was called on the owner's loop.
     """
-    return coroutine if as_coro else _block(owner.get_loop(), coroutine)
-
-
-def _block(home: LoopHandle, coroutine: Coroutine[Any, Any, T]) -> T:
-    async def body() -> T:
-        return await coroutine
-
-    body.__name__ = getattr(coroutine, "__name__", "run")
-    try:
-        return home.call_sync(body)
-    finally:
-        if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
-            coroutine.close()  # it never began: no warning about that on top of the error
-
-
-# ---- the script's background thread
-
-
-class _Portal:
-    """The background thread of this process, and its loop."""
-
-    def __init__(self) -> None:
-        self.home: LoopHandle | None = None
-        self._ready = threading.Event()
-        self._stop = trio.Event()
-        self._token: trio.lowlevel.TrioToken | None = None
-        # A daemon thread, joined by the exit handler: the interpreter waits for other threads
-        # before it runs exit handlers, and this one ends only when told.
-        self._thread = threading.Thread(target=self._run, name="creamas-home", daemon=True)
-
-    def start(self) -> LoopHandle:
-        self._thread.start()
-        self._ready.wait()
-        assert self.home is not None
-        return self.home
-
-    def _run(self) -> None:
-        trio.run(self._main)
-
-    async def _main(self) -> None:
-        self._token = trio.lowlevel.current_trio_token()
-        async with trio.open_nursery() as nursery:
-            self.home = LoopHandle(nursery)
-            self._ready.set()
-            await self._stop.wait()
-            await self.home.aclose()
-
-    def stop(self) -> None:
-        """Cancel what runs there, let it close what it owns, and join the thread."""
-        assert self._token is not None
-        try:
-            self._token.run_sync_soon(self._stop.set)
-        except trio.RunFinishedError:
-            return
-        self._thread.join(EXIT_SECONDS)
-
-
-_portal: _Portal | None = None
-_portal_lock = threading.Lock()
-
-
-def background_loop() -> LoopHandle:
-    """The process's background home loop, started at the first call."""
-    global _portal
-    end_script_load()
-    install_signal_handling()
-    with _portal_lock:
-        if _portal is None:
-            portal = _Portal()
-            portal.start()
-            atexit.register(portal.stop)
-            _portal = portal
-        assert _portal.home is not None
-        return _portal.home
-
-
-def _forget_portal() -> None:
-    global _portal
-    _portal = None
-
-
-# A forked child has the record of the thread but not the thread.
-os.register_at_fork(after_in_child=_forget_portal)
-
-
-# ---- the current home
-
-
-# The home of the `adopt_running_loop` block around the running task.
-_around: ContextVar[LoopHandle | None] = ContextVar("home", default=None)
-_own_homes: set[LoopHandle] = set()
-
-
-def current_loop() -> LoopHandle | None:
-    """The home to which what is made here belongs: of the block around it, or the thread's."""
-    around = _around.get()
-    if around is not None and not around.ended:
-        return around
-    if _portal is not None and _portal.home is not None and _portal.home.is_current():
-        return _portal.home
-    return None
-
-
-def loop_of_thread() -> LoopHandle | None:
-    """A home whose loop runs on the calling thread: code there must not block."""
-    portal = None if _portal is None else _portal.home
-    homes = [*_own_homes] if portal is None else [*_own_homes, portal]
-    return next((home for home in homes if home.is_current()), None)
-
-
-class adopt_running_loop:
-    """``async with adopt_running_loop() as home``: the running trio loop is home within the block.
-
-    What still runs at home when the block ends is closed, cancelled and waited for.
-    """
-
-    async def __aenter__(self) -> LoopHandle:
-        install_signal_handling()
-        self._nurseries = open_unwrapping_nursery()
-        self._home = LoopHandle(await self._nurseries.__aenter__())
-        self._token = _around.set(self._home)
-        _own_homes.add(self._home)
-        return self._home
-
-    async def __aexit__(self, *exc_info: Any) -> bool | None:
-        try:
-            await self._home.aclose()
-            return await self._nurseries.__aexit__(*exc_info)
-        finally:
-            self._home.ended = True
-            _own_homes.discard(self._home)
-            _around.reset(self._token)
+    return coroutine if as_coro else owner.get_loop().run_sync(coroutine)
 
 
 def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run ``coroutine`` on a home loop and block until it is done.
+    """Run ``coroutine`` on the background loop and block until it is done.
 
     Raises:
-        RuntimeError: Called on a home loop, which this would block: await it there.
+        RuntimeError: Called on a loop on which environments live: await the coroutine there.
     """
     try:
-        home = loop_of_thread() or background_loop()
-    except BaseException:  # a script's second load ends here: nobody will await it
+        loop = loop_of_thread() or background_loop()
+    except BaseException:  # the second load of a script ends here
         coroutine.close()
         raise
-    return _block(home, coroutine)
+    return loop.run_sync(coroutine)
+
+
+# ---- the loops of this process
+
+
+# The loop of the `adopt_running_loop` block around the running task.
+_around: ContextVar[LoopHandle | None] = ContextVar("loop", default=None)
+_live: set[LoopHandle] = set()
+_background: LoopHandle | None = None
+_background_lock = threading.Lock()
+
+
+def current_loop() -> LoopHandle | None:
+    """The loop for what is made here: of the block around it, or the background loop if on it."""
+    around = _around.get()
+    if around is not None and not around.ended:
+        return around
+    return _background if _background is not None and _background.is_current() else None
+
+
+def loop_of_thread() -> LoopHandle | None:
+    """The loop that runs on the calling thread, where code must not block."""
+    return next((loop for loop in [*_live] if loop.is_current()), None)
+
+
+class adopt_running_loop:
+    """``async with adopt_running_loop() as loop``: environments may live on the running trio loop.
+
+    At the end of the block, what still lives or runs there is closed, cancelled and waited for.
+    """
+
+    async def __aenter__(self) -> LoopHandle:
+        self._nurseries = open_unwrapping_nursery()
+        self._loop = LoopHandle(await self._nurseries.__aenter__())
+        self._token = _around.set(self._loop)
+        _live.add(self._loop)
+        return self._loop
+
+    async def __aexit__(self, *exc_info: Any) -> bool | None:
+        try:
+            await self._loop.aclose()
+            return await self._nurseries.__aexit__(*exc_info)
+        finally:
+            self._loop.ended = True
+            _live.discard(self._loop)
+            _around.reset(self._token)
+
+
+def background_loop() -> LoopHandle:
+    """The loop of this process's background thread, which the first call starts."""
+    global _background
+    if _background is None:
+        end_script_load()
+        install_signal_handling()
+        with _background_lock:
+            if _background is None:
+                _background, stop = _start_thread()
+                atexit.register(stop)
+    return _background
+
+
+def _start_thread() -> tuple[LoopHandle, Callable[[], None]]:
+    """Start a thread with a loop; what is returned with the loop stops both."""
+    started: Future[tuple[LoopHandle, trio.Event]] = Future()
+
+    async def main() -> None:
+        async with adopt_running_loop() as loop:
+            stop_requested = trio.Event()
+            started.set_result((loop, stop_requested))
+            await stop_requested.wait()
+
+    thread = threading.Thread(target=trio.run, args=(main,), name="creamas-loop", daemon=True)
+    thread.start()
+    loop, stop_requested = started.result()
+
+    def stop() -> None:
+        with suppress(trio.RunFinishedError):
+            loop.call_soon(stop_requested.set)
+            thread.join(EXIT_SECONDS)
+
+    return loop, stop
+
+
+def _forget_background() -> None:
+    global _background
+    if _background is not None:
+        _live.discard(_background)
+        _background = None
+
+
+os.register_at_fork(after_in_child=_forget_background)

@@ -1,9 +1,12 @@
-"""How a script ends that nothing catches the end of: a signal's, or an error's of ours.
+"""How a script that owns a simulation ends: SIGTERM as Ctrl-C, and short tracebacks.
 
-Python turns Ctrl-C into KeyboardInterrupt, which trio, asyncio and ``with`` blocks take to the
-main program; from there it would end in a traceback through all of them. SIGTERM ends a process
-with no clean-up at all: here the first one is a Ctrl-C, and the second does what it always did.
-An error of ours is told with the user's own lines, not with the steps in between.
+Python turns Ctrl-C into KeyboardInterrupt, which trio, asyncio and ``with`` blocks carry to the
+main program; uncaught there, it would print a traceback through all of them. SIGTERM ends a
+process without any clean-up: here the first SIGTERM acts as a Ctrl-C, and a second one as usual. An
+uncaught error of creamas_sc is printed with the user's own lines only.
+
+Installed where a script starts to own something that must be closed: by the background loop, and
+by ``async with MultiEnvironment``. Clients and imports install nothing.
 """
 
 from __future__ import annotations
@@ -21,14 +24,15 @@ from creamas_sc.errors import AgentErrors, CreamasError, unwrapped
 
 __all__ = ["install_signal_handling"]
 
+_LIBRARIES = ("creamas_sc", "trio", "anyio", "asyncio", "concurrent")
 _terminated = False
-_STEPS_BETWEEN = ("creamas_sc", "trio", "anyio", "asyncio", "concurrent")
 
 
 def install_signal_handling() -> None:
-    """Take care of this script's end; leaves alone whatever the user or a notebook has set.
+    """Install the SIGTERM handler and the excepthook, unless the user or a notebook has set one.
 
-    A process that ignores Ctrl-C, as slaves do, has somebody else to end it.
+    Does nothing outside the main thread, nor in a process that ignores Ctrl-C: a slave, say, which
+    is ended by others.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -37,73 +41,70 @@ def install_signal_handling() -> None:
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminate)
     if sys.excepthook is sys.__excepthook__:
-        sys.excepthook = _tell_end
+        sys.excepthook = _report_uncaught
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     global _terminated
     _terminated = True
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # Whoever handles Ctrl-C now, Python itself or the loop that runs, does the rest.
+    # The current handler of Ctrl-C, Python's own or the running loop's, does the rest.
     signal.raise_signal(signal.SIGINT)
 
 
-def _tell_end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
-    ours = unwrapped(error)
-    if isinstance(ours, (AgentErrors, CreamasError)):
-        print("".join(_told_shortly(ours)), end="", file=sys.stderr)
+def _report_uncaught(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> Any:
+    cause = unwrapped(error)
+    if isinstance(cause, (AgentErrors, CreamasError)):
+        print("".join(_short_traceback(cause)), end="", file=sys.stderr)
     elif not _is_interrupt(error):
         sys.__excepthook__(kind, error, trace)
     elif _terminated:
         print("Terminated", file=sys.stderr)
         raise SystemExit(128 + signal.SIGTERM)
     else:
-        # Another one ends what is left, without a word.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # another Ctrl-C ends the process at once
         print("Interrupted", file=sys.stderr)
         if not isinstance(error, KeyboardInterrupt):  # else Python ends the process by SIGINT
             raise SystemExit(128 + signal.SIGINT)
 
 
 def _is_interrupt(error: BaseException) -> bool:
+    """Whether a Ctrl-C led to ``error``."""
     if isinstance(error, BaseExceptionGroup):
         others = [each for each in error.exceptions if not _is_interrupt(each)]
-        # A Ctrl-C may strike a task, of a connection say, that others are waiting for.
-        return len(others) < len(error.exceptions) and all(map(_is_ours, others))
-    return isinstance(error, KeyboardInterrupt) or _is_upset(error)
+        # It may strike the task of a connection, and so fail the calls that wait for it.
+        return len(others) < len(error.exceptions) and all(
+            isinstance(each, CreamasError) for each in others
+        )
+    return isinstance(error, KeyboardInterrupt) or _broke_library(error)
 
 
-def _is_ours(error: BaseException) -> bool:
-    return isinstance(error, CreamasError)
-
-
-def _is_upset(error: BaseException) -> bool:
-    """Whether a second Ctrl-C struck within a library, which then could not go on in order."""
+def _broke_library(error: BaseException) -> bool:
+    """Whether a second Ctrl-C struck inside a library, which then failed an internal check."""
     context = error.__context__
     if not isinstance(error, RuntimeError) or context is None or not _is_interrupt(context):
         return False
     last = [frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)][-1:]
-    return bool(last) and last[0].startswith(_folders_between())
+    return bool(last) and last[0].startswith(_library_folders())
 
 
-def _told_shortly(error: BaseException) -> list[str]:
-    told = TracebackException.from_exception(error)
-    folders = _folders_between()
-    for each in _chain(told):
-        kept = [line for line in each.stack if not line.filename.startswith(folders)]
-        each.stack = StackSummary.from_list(kept)
-    return list(told.format())
+def _short_traceback(error: BaseException) -> list[str]:
+    """The traceback of ``error`` and of all that led to it, without the libraries' lines."""
+    report = TracebackException.from_exception(error)
+    folders = _library_folders()
+    pending = [report]
+    while pending:
+        each = pending.pop()
+        each.stack = StackSummary.from_list(
+            [line for line in each.stack if not line.filename.startswith(folders)]
+        )
+        context = None if each.__suppress_context__ else each.__context__
+        pending += [e for e in (each.__cause__, context, *(each.exceptions or ())) if e]
+    return list(report.format())
 
 
-def _chain(told: TracebackException) -> list[TracebackException]:
-    """``told``, what led to it, and the members of groups among them."""
-    linked = [told.__cause__, None if told.__suppress_context__ else told.__context__]
-    return [
-        told,
-        *(e for link in (*linked, *(told.exceptions or ())) if link for e in _chain(link)),
-    ]
-
-
-def _folders_between() -> tuple[str, ...]:
-    specs = (find_spec(name) for name in _STEPS_BETWEEN)
+def _library_folders() -> tuple[str, ...]:
+    specs = (find_spec(name) for name in _LIBRARIES)
     return tuple(os.path.dirname(spec.origin) + os.sep for spec in specs if spec and spec.origin)

@@ -1,4 +1,4 @@
-"""A script that is about to have slaves has their processes come up while its imports go on."""
+"""`prestart`: the processes behind slaves come up while the script's imports go on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ def children():
         return file.read().split()
 
 """
-HEAD = "import os, sys\nfrom creamas_sc import MultiEnvironment, Environment, run\n" + CHILDREN
+HEAD = f"""
+import os, sys, creamas_sc
+creamas_sc.prestart()
+from creamas_sc import MultiEnvironment, Environment, run
+{CHILDREN}"""
 USE = """
 from creamas_sc.mp import EnvManager
 
@@ -46,22 +50,6 @@ def test_the_first_supervisor_takes_it_over(script: Path) -> None:
     told = run(script)
     assert (told.returncode, told.stderr) == (0, "")
     assert sorted(told.stdout.splitlines())[0] == "True 1"
-
-
-@pytest.mark.parametrize(
-    ("head", "frozen"),
-    [
-        (HEAD, "True"),
-        (f"from typing import Union\nimport numpy as np\nN = 3\n{HEAD}", "True"),
-        (f"mine = [[]]\n{HEAD}", "False"),
-        (f"class Mine: pass\nmine = Mine()\n{HEAD}", "False"),
-        (f"def late():\n    from creamas_sc import MultiEnvironment\n{CHILDREN}late()\n", "False"),
-        ("import trio, creamas_sc.client\n", "False"),
-    ],
-)
-def test_what_it_imports_is_no_matter_of_garbage(head: str, frozen: str, script: Path) -> None:
-    script.write_text(f"{head}import gc\nprint(gc.get_freeze_count() > 10_000, gc.isenabled())")
-    assert run(script).stdout == f"{frozen} True\n"
 
 
 WAIT = """
@@ -116,19 +104,63 @@ def test_the_environment_comes_with_the_slaves(
     assert (same, slave.endswith(" late")) == (f"{taken_over} 1", True)
 
 
+def test_a_second_call_starts_nothing_more(script: Path) -> None:
+    script.write_text(f"{HEAD}creamas_sc.prestart()\nprint(len(children()))")
+    told = run(script)
+    assert (told.returncode, told.stdout, told.stderr) == (0, "1\n", "")
+
+
+def test_a_slave_that_loads_the_script_starts_none(script: Path) -> None:
+    script.write_text(
+        HEAD
+        + "count = len(children())\n"
+        + USE.replace("Told", "")
+        + """
+from creamas_sc import CreativeAgent, expose
+class Counting(CreativeAgent):
+    @expose
+    async def act(self):
+        return count, len(children())
+
+with MultiEnvironment(("localhost", 0), Environment) as menv:
+    run(menv.spawn_slaves([("localhost", 0)], Environment, EnvManager))
+    run(menv.spawn(Counting))
+    print(run(menv.trigger_all()))
+"""
+    )
+    told = run(script)
+    assert (told.returncode, told.stdout, told.stderr) == (0, "[(0, 0)]\n", "")
+
+
+def test_without_tractor_it_says_what_to_do(script: Path) -> None:
+    script.write_text(
+        "import sys, creamas_sc\nsys.modules['creamas_sc_carried'] = None\ncreamas_sc.prestart()"
+    )
+    told = run(script)
+    assert told.returncode == 1
+    assert "creamas_sc.errors.StartError: slaves need tractor" in told.stderr
+
+
 @pytest.mark.parametrize(
     "code",
     [
-        "import os, creamas_sc",
-        "import os\nfrom creamas_sc import Environment",
-        "import os, helper",
-        "import os, sys\nsys.modules['creamas_sc_carried'] = None\n"
-        "from creamas_sc import MultiEnvironment",
+        "import creamas_sc",
+        "from creamas_sc import MultiEnvironment, run",
+        "import creamas_sc.mp, creamas_sc.client\nfrom creamas_sc import client",
     ],
-    ids=["package", "other-names", "in-a-module", "no-tractor"],
 )
-def test_it_is_for_scripts_that_name_what_has_slaves(code: str, script: Path) -> None:
-    (script.parent / "helper.py").write_text("from creamas_sc import MultiEnvironment")
-    script.write_text(f"{code}\n{CHILDREN}\nprint(children())")
+def test_an_import_changes_nothing(code: str, script: Path) -> None:
+    """It starts no process and no thread, and leaves garbage collection and signals alone."""
+    script.write_text(f"""
+import os, gc, signal, sys, threading
+{CHILDREN}
+def look():
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), sys.excepthook
+    return children(), threading.active_count(), gc.get_freeze_count(), gc.isenabled(), handlers
+
+before = look()
+{code}
+print(look() == before)
+""")
     told = run(script)
-    assert (told.returncode, told.stdout, told.stderr) == (0, "[]\n", "")
+    assert (told.returncode, told.stdout, told.stderr) == (0, "True\n", "")

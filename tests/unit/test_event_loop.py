@@ -1,10 +1,10 @@
-"""Calling into the home loop from every kind of thread, and what its end does."""
+"""Calling into an event loop from every kind of thread, and what its end does."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import anyio
@@ -12,10 +12,10 @@ import pytest
 import trio
 import trio.testing
 
-from creamas_sc.runtime import event_loop as home_module
+from creamas_sc.runtime import event_loop
 from creamas_sc.runtime.event_loop import (
     LoopHandle,
-    _Portal,
+    _start_thread,
     adopt_running_loop,
     background_loop,
     current_loop,
@@ -28,7 +28,7 @@ BOUND_SECONDS = 10
 
 
 class Work:
-    """What is done at home, and what became of it."""
+    """What is done on the loop, and what became of it."""
 
     def __init__(self) -> None:
         self.begun = threading.Event()
@@ -42,8 +42,8 @@ class Work:
     async def fail(self, kind: type[BaseException]) -> None:
         await trio.lowlevel.checkpoint()
         if kind is ExceptionGroup:
-            raise ExceptionGroup("told at home", [ValueError()])
-        raise kind("told at home")
+            raise ExceptionGroup("told on the loop", [ValueError()])
+        raise kind("told on the loop")
 
     async def sleep(self) -> None:
         self.begun.set()
@@ -59,27 +59,29 @@ class Work:
 Caller = Callable[..., Any]
 
 
-def from_a_thread(home: LoopHandle, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-    return home.call_sync(function, *args)
+def from_a_thread(
+    loop: LoopHandle, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any
+) -> Any:
+    return loop.run_sync(function(*args))
 
 
-def from_asyncio(home: LoopHandle, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-    return asyncio.run(home.call(function, *args))
+def from_asyncio(loop: LoopHandle, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+    return asyncio.run(loop.call(function, *args))
 
 
-def from_trio(home: LoopHandle, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-    return trio.run(home.call, function, *args)
+def from_trio(loop: LoopHandle, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+    return trio.run(loop.call, function, *args)
 
 
 callers = pytest.mark.parametrize("call", [from_a_thread, from_asyncio, from_trio])
 
 
 @callers
-def test_a_call_runs_at_home(call: Caller) -> None:
-    home = background_loop()
-    there = call(home, Work().where)
+def test_a_call_runs_on_the_loop(call: Caller) -> None:
+    loop = background_loop()
+    there = call(loop, Work().where)
     assert there != threading.get_ident()
-    assert there == home.call_sync(Work().where)
+    assert there == loop.run_sync(Work().where())
 
 
 @callers
@@ -87,13 +89,13 @@ def test_a_call_runs_at_home(call: Caller) -> None:
     "kind", [ValueError, KeyError, SystemExit, KeyboardInterrupt, ExceptionGroup]
 )
 def test_an_error_reaches_the_caller(call: Caller, kind: type[BaseException]) -> None:
-    with pytest.raises(kind, match="told at home"):
+    with pytest.raises(kind, match="told on the loop"):
         call(background_loop(), Work().fail, kind)
-    assert call(background_loop(), Work().where)  # home goes on
+    assert call(background_loop(), Work().where)  # the loop goes on
 
 
 def test_many_threads_call_at_once() -> None:
-    home = background_loop()
+    loop = background_loop()
     found: list[int] = []
 
     async def double(n: int) -> int:
@@ -101,7 +103,7 @@ def test_many_threads_call_at_once() -> None:
         return 2 * n
 
     def work(n: int) -> None:
-        found.extend(home.call_sync(double, 10 * n + i) for i in range(10))
+        found.extend(loop.run_sync(double(10 * n + i)) for i in range(10))
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
     for thread in threads:
@@ -111,7 +113,7 @@ def test_many_threads_call_at_once() -> None:
     assert sorted(found) == [2 * n for n in range(80)]
 
 
-def test_a_cancelled_asyncio_task_cancels_the_work_at_home() -> None:
+def test_a_cancelled_asyncio_task_cancels_the_work_on_the_loop() -> None:
     work = Work()
 
     async def main() -> None:
@@ -126,7 +128,7 @@ def test_a_cancelled_asyncio_task_cancels_the_work_at_home() -> None:
     assert work.cancelled
 
 
-def test_a_cancelled_trio_scope_cancels_the_work_at_home() -> None:
+def test_a_cancelled_trio_scope_cancels_the_work_on_the_loop() -> None:
     work = Work()
 
     async def main() -> bool:
@@ -143,7 +145,7 @@ def test_a_cancelled_trio_scope_cancels_the_work_at_home() -> None:
 
 
 def test_a_cancelled_caller_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(home_module, "INTERRUPT_SECONDS", 0.01)
+    monkeypatch.setattr(event_loop, "INTERRUPT_SECONDS", 0.01)
     release = trio.Event()
 
     async def shielded() -> None:
@@ -158,31 +160,31 @@ def test_a_cancelled_caller_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPat
     background_loop().call_soon(release.set)
 
 
-async def sync_on_home(home: LoopHandle) -> None:
+async def sync_on_the_loop(loop: LoopHandle) -> None:
     with pytest.raises(RuntimeError, match=r"where: .* await the async form"):
-        home.call_sync(Work().where)
+        loop.run_sync(Work().where())
     with pytest.raises(RuntimeError, match=r"where: .* await the async form"):
         run_coroutine(Work().where())
-    assert await home.call(Work().where) == threading.get_ident()
+    assert await loop.call(Work().where) == threading.get_ident()
 
 
-def test_the_sync_form_on_the_portals_loop_is_refused() -> None:
-    background_loop().call_sync(sync_on_home, background_loop())
+def test_the_sync_form_on_the_background_loop_is_refused() -> None:
+    background_loop().run_sync(sync_on_the_loop(background_loop()))
 
 
-async def test_the_sync_form_on_an_own_home_is_refused() -> None:
-    async with adopt_running_loop() as home:
-        await sync_on_home(home)
+async def test_the_sync_form_on_an_adopted_loop_is_refused() -> None:
+    async with adopt_running_loop() as loop:
+        await sync_on_the_loop(loop)
 
 
 class Owner:
-    """An object with a home."""
+    """An object that lives on a loop."""
 
-    def __init__(self, home: LoopHandle) -> None:
-        self.home = home
+    def __init__(self, loop: LoopHandle) -> None:
+        self.loop = loop
 
     def get_loop(self) -> LoopHandle:
-        return self.home
+        return self.loop
 
     @on_loop
     async def where(self, *args: Any, **kwargs: Any) -> Any:
@@ -191,9 +193,9 @@ class Owner:
         return threading.get_ident(), args, kwargs
 
 
-def test_methods_at_home_and_their_two_forms() -> None:
+def test_methods_on_the_loop_and_their_two_forms() -> None:
     owner = Owner(background_loop())
-    thread = background_loop().call_sync(Work().where)
+    thread = background_loop().run_sync(Work().where())
     expected = (thread, (1,), {"b": 2})
     assert trio.run(lambda: owner.where(1, b=2)) == expected
     assert asyncio.run(owner.where(1, b=2)) == expected
@@ -206,8 +208,8 @@ def test_methods_at_home_and_their_two_forms() -> None:
 
 
 def test_run_coroutine() -> None:
-    assert run_coroutine(Work().where()) == background_loop().call_sync(Work().where)
-    with pytest.raises(ValueError, match="told at home"):
+    assert run_coroutine(Work().where()) == background_loop().run_sync(Work().where())
+    with pytest.raises(ValueError, match="told on the loop"):
         run_coroutine(Work().fail(ValueError))
 
 
@@ -218,18 +220,18 @@ def test_run_coroutine_within_a_running_loop() -> None:
     assert asyncio.run(cell()) == trio.run(cell) == run_coroutine(Work().where())
 
 
-# ---- the portal
+# ---- the background thread
 
 
-def test_the_portal_is_one_for_the_process() -> None:
-    homes: list[LoopHandle] = []
-    threads = [threading.Thread(target=lambda: homes.append(background_loop())) for _ in range(5)]
+def test_the_background_loop_is_one_for_the_process() -> None:
+    loops: list[LoopHandle] = []
+    threads = [threading.Thread(target=lambda: loops.append(background_loop())) for _ in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(BOUND_SECONDS)
-    assert homes == [background_loop()] * 5
-    assert background_loop().call_sync(_current) is background_loop()
+    assert loops == [background_loop()] * 5
+    assert background_loop().run_sync(_current()) is background_loop()
     assert current_loop() is None
 
 
@@ -238,10 +240,10 @@ async def _current() -> LoopHandle | None:
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_a_portal_starts_and_stops(nested: bool) -> None:
-    portal, work = _Portal(), Work()
+def test_the_background_thread_starts_and_stops(nested: bool) -> None:
+    work = Work()
     closed: list[int] = []
-    home = portal.start()
+    loop, stop = _start_thread()
 
     async def close() -> None:
         await trio.lowlevel.checkpoint()
@@ -255,29 +257,28 @@ def test_a_portal_starts_and_stops(nested: bool) -> None:
 
     def call() -> None:
         try:
-            home.call_sync(sleep if nested else work.sleep)
+            loop.run_sync(sleep() if nested else work.sleep())
         except RuntimeError as error:
             errors.append(error)
 
-    home.closers["it"] = close
+    loop.closers["it"] = close
     caller = threading.Thread(target=call)
     caller.start()
     assert work.begun.wait(BOUND_SECONDS)
-    thread = home.call_sync(work.where)
-    portal.stop()
+    thread = loop.run_sync(work.where())
+    stop()
     caller.join(BOUND_SECONDS)
-    assert not portal._thread.is_alive()
+    assert thread not in {each.ident for each in threading.enumerate()}
     assert closed == [thread]
     assert work.cancelled
-    assert "closed under this call" in str(errors[0])
-    with pytest.raises(RuntimeError, match="the home loop has ended"):
-        home.call_sync(work.where)
-    portal.stop()  # once more is no error
+    assert "closed during this call" in str(errors[0])
+    with pytest.raises(RuntimeError, match="the event loop has ended"):
+        loop.run_sync(work.where())
+    stop()  # once more is no error
 
 
 def test_a_closer_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    portal = _Portal()
-    home = portal.start()
+    loop, stop = _start_thread()
     closed: list[bool] = []
 
     async def close() -> None:
@@ -287,32 +288,32 @@ def test_a_closer_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None
     async def close_badly() -> None:
         raise ZeroDivisionError
 
-    home.closers.update({1: close_badly, 2: close})
-    portal.stop()
+    loop.closers.update({1: close_badly, 2: close})
+    stop()
     assert closed == [True]
     (record,) = caplog.records
     assert record.exc_info is not None
 
 
-# ---- a home of one's own
+# ---- the running loop, adopted
 
 
-async def test_own_home_ends_its_tasks() -> None:
+async def test_adopted_loop_ends_its_tasks() -> None:
     work = Work()
-    async with adopt_running_loop() as home:
-        assert current_loop() is home
-        home.nursery.start_soon(work.sleep)
+    async with adopt_running_loop() as loop:
+        assert current_loop() is loop
+        loop.nursery.start_soon(work.sleep)
         await trio.testing.wait_all_tasks_blocked()
     assert work.cancelled
     assert current_loop() is None
 
 
-async def test_own_home_ends_its_tasks_when_the_block_raises() -> None:
+async def test_adopted_loop_ends_its_tasks_when_the_block_raises() -> None:
     work = Work()
 
     async def block() -> None:
-        async with adopt_running_loop() as home:
-            home.nursery.start_soon(work.sleep)
+        async with adopt_running_loop() as loop:
+            loop.nursery.start_soon(work.sleep)
             await trio.testing.wait_all_tasks_blocked()
             raise ValueError("in the block")
 
@@ -321,24 +322,24 @@ async def test_own_home_ends_its_tasks_when_the_block_raises() -> None:
     assert work.cancelled
 
 
-async def test_own_homes_nest() -> None:
+async def test_adopted_loops_nest() -> None:
     async with adopt_running_loop() as outer:
         async with adopt_running_loop() as inner:
             assert current_loop() is inner
         assert current_loop() is outer
 
 
-async def test_own_home_takes_calls_from_threads() -> None:
-    async with adopt_running_loop() as home:
-        there = await trio.to_thread.run_sync(home.call_sync, Work().where)
+async def test_adopted_loop_takes_calls_from_threads() -> None:
+    async with adopt_running_loop() as loop:
+        there = await trio.to_thread.run_sync(lambda: loop.run_sync(Work().where()))
         assert there == threading.get_ident()
-    with pytest.raises(RuntimeError, match="the home loop is closed"):
-        await trio.to_thread.run_sync(home.call_sync, Work().where)
+    with pytest.raises(RuntimeError, match="the event loop is closed"):
+        await trio.to_thread.run_sync(lambda: loop.run_sync(Work().where()))
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_callers_deadline_crosses_as_seconds(backend: str) -> None:
-    home = background_loop()
+    loop = background_loop()
     left: list[float] = []
 
     async def look() -> None:
@@ -346,8 +347,8 @@ def test_a_callers_deadline_crosses_as_seconds(backend: str) -> None:
 
     async def main() -> None:
         with anyio.fail_after(50):
-            await home.call(look)
-        await home.call(look)
+            await loop.call(look)
+        await loop.call(look)
 
     anyio.run(main, backend=backend)
     assert 40 < left[0] <= 50
@@ -355,7 +356,7 @@ def test_a_callers_deadline_crosses_as_seconds(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_a_deadline_that_home_sees_first_is_the_callers(backend: str) -> None:
+def test_a_deadline_that_the_loop_sees_first_is_the_callers(backend: str) -> None:
     work = Work()
 
     async def main() -> None:

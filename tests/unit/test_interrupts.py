@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from creamas_sc.errors import SlaveLost
-from creamas_sc.runtime.interrupts import _is_interrupt, _tell_end
+from creamas_sc.runtime.interrupts import _is_interrupt, _report_uncaught
 
 
 def raised(source: str, filename: str, handled: BaseException | None) -> BaseException:
@@ -52,9 +52,9 @@ def test_what_a_ctrl_c_in_a_task_did_to_others(beside: Exception, expected: bool
     assert not _is_interrupt(ExceptionGroup("", [beside]))
 
 
-def test_an_error_of_ours_is_told_shortly_even_in_a_group(
+def test_one_of_our_errors_is_printed_shortly_even_in_a_group(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     group = ExceptionGroup("of a nursery", [SlaveLost("slave 1 is gone")])
-    _tell_end(type(group), group, None)
+    _report_uncaught(type(group), group, None)
     assert capsys.readouterr().err == "creamas_sc.errors.SlaveLost: slave 1 is gone\n"

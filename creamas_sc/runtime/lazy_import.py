@@ -1,0 +1,31 @@
+"""Packages that import their public names at first use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+from creamas_sc.runtime.installation import explain_import
+
+__all__ = ["lazy_attributes"]
+
+
+def lazy_attributes(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return a ``__getattr__`` for a package that imports its public names at first use.
+
+    Args:
+        package: The package's ``__name__``.
+        modules: Public name -> the module that defines it, relative to the package.
+    """
+
+    def __getattr__(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        try:
+            module = import_module(f"{package}.{modules[name]}")
+        except ModuleNotFoundError as error:
+            raise explain_import(error) from None
+        return getattr(module, name)
+
+    return __getattr__
