@@ -24,7 +24,7 @@ from creamas_sc.logging import ObjectLogger
 from creamas_sc.rpc.auth import membership, user_membership
 from creamas_sc.rpc.endpoint import base_url, listen, split_address
 from creamas_sc.rpc.exposed import Proxy
-from creamas_sc.rpc.node import Network
+from creamas_sc.rpc.node import Node
 from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.event_loop import (
     LoopHandle,
@@ -83,7 +83,7 @@ class Environment:
         self._agents: list[Agent] = []
         triples = get_serializers() if extra_serializers is None else extra_serializers
         url = base_url(self._host, self._port)
-        self._net = Network(self._agents, url, to_serializers(triples))
+        self.network = Node(self._agents, url, to_serializers(triples))
         self._name = name
         self._loop: LoopHandle | None = None
         self._member = membership.get()
@@ -141,8 +141,8 @@ class Environment:
     async def _open(self, make_manager: Callable[[Self], Any] | None) -> None:
         listener = await listen(self._host, self._port)
         self._port = listener.extra(SocketAttribute.local_port)
-        self._net.home = self.get_loop()
-        self._net.base_url = base_url(self._host, self._port)
+        self.network.home = self.get_loop()
+        self.network.base_url = base_url(self._host, self._port)
         for agent in self._agents:
             agent._addr = None
         try:
@@ -152,7 +152,7 @@ class Environment:
         except BaseException:
             await listener.aclose()
             raise
-        await self.get_loop().nursery.start(partial(self._net.run, listener, member))
+        await self.get_loop().nursery.start(partial(self.network.run, listener, member))
 
     def get_loop(self) -> LoopHandle:
         """The loop on which this environment lives; settled at the first call."""
@@ -163,7 +163,7 @@ class Environment:
     @property
     def base_url(self) -> str:
         """``tcp://host:port/``; agents' addresses are this and their number."""
-        return self._net.base_url
+        return self.network.base_url
 
     @property
     def name(self) -> str:
@@ -251,7 +251,7 @@ class Environment:
         number = split_address(addr)[2]
         if not addr.startswith(self.base_url):
             raise ValueError(f"{addr} is not in this environment, {self.base_url}")
-        return self._net.agent(number)
+        return self.network.agent(number)
 
     def get_random_agent(self, agent: Agent) -> Agent:
         """An agent of this environment, chosen at random, that is not ``agent``.
@@ -281,7 +281,7 @@ class Environment:
         check_text("addr", addr)
         check_seconds(timeout)
         await self.open()
-        return await self._net.connect(addr, timeout)
+        return await self.network.connect(addr, timeout)
 
     # ---- acting
 
@@ -397,7 +397,7 @@ class Environment:
         """
         check_kind("artifact", artifact, Artifact)
         artifact.env_time = self.age
-        self._net.publish(artifact)
+        self.network.publish(artifact)
         self._artifacts.append(artifact)
         self._log(logging.DEBUG, "Artifact %d added: %s", len(self._artifacts), artifact)
 
@@ -469,7 +469,7 @@ class Environment:
                     continue  # nothing is to be done, for half a million of them perhaps
                 await _guarded(failures, agent.addr, partial(agent.close, folder=folder))
         finally:
-            await self._net.aclose()
+            await self.network.aclose()
         if failures:
             raise agent_errors("failed to close", failures, [])
         return saved

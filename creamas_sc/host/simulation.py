@@ -57,7 +57,7 @@ class HostedSimulation:
         self.name = name
         self.pid = os.getpid()
         self.clients = 0
-        self.codec = menv._env._net.codec
+        self.codec = menv._env.network.codec
         self.closing = Closing(menv)
         self._menv = menv
         self._events = Events()
@@ -74,7 +74,7 @@ class HostedSimulation:
     async def relay(self, address: str, method: str, payload: Payload) -> Payload:
         """Have the agent at ``address`` called, the body unopened both ways."""
         with border(self.address):
-            return await self._menv._env._net.relay(address, method, payload)
+            return await self._menv._env.network.relay(address, method, payload)
 
     # ---- operations
 

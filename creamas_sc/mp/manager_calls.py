@@ -11,7 +11,7 @@ from creamas_sc.rpc.calls import Call, Calls
 from creamas_sc.rpc.cancelling import ACKNOWLEDGE_SECONDS
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.endpoint import locate
-from creamas_sc.rpc.node import Network
+from creamas_sc.rpc.node import Node
 from creamas_sc.rpc.socket_stream import TrioLoop
 from creamas_sc.util import at_once
 from creamas_sc.wire.codec import Payload
@@ -35,7 +35,7 @@ class ManagerCalls:
 
     def __init__(
         self,
-        net: Network,
+        net: Node,
         expects: Callable[[Slave], bool],
         caused: Callable[[], Exception | None],
     ) -> None:

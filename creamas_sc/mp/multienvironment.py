@@ -117,19 +117,19 @@ class MultiEnvironment:
             self._env = env_cls(addr, **env_kwargs)
         finally:
             membership.reset(token)
-        self._env._net.artifact_sink = self._take_artifact
-        self._env._net.call_timeout = call_timeout
+        self._env.network.artifact_sink = self._take_artifact
+        self._env.network.call_timeout = call_timeout
         self._manager = None if mgr_cls is None else mgr_cls(self._env)
         if self._manager is not None:
             self._manager.menv = self
             self._env.manager = self._manager
         self._env._seed = seed
         self._slaves = Slaves(member, seed)
-        self._env._net.explain_loss = self._slaves.explain_loss
-        self._slaves.on_forget = self._env._net.forget
+        self._env.network.explain_loss = self._slaves.explain_loss
+        self._slaves.on_forget = self._env.network.forget
         self._slaves.make_restarter = self._make_restarter
-        self._managers = ManagerCalls(self._env._net, self._slaves.expects, self._caused)
-        self._records = Journals(self._env._net)
+        self._managers = ManagerCalls(self._env.network, self._slaves.expects, self._caused)
+        self._records = Journals(self._env.network)
         self._restarts: list[Restart] = []
         self._on_restart: Callable[[Restart], object] = lambda restart: None
         # What ends the simulation by the restart policy, and the error that its calls meet then.
@@ -289,7 +289,7 @@ class MultiEnvironment:
 
     async def _wait_slave(self, slave: Slave, check_ready: bool) -> None:
         # Asked anew: what was reachable before may be dead by now.
-        manager = await self._env._net.connect(slave.address, 0, anew=True)
+        manager = await self._env.network.connect(slave.address, 0, anew=True)
         pause, longest = READY_PAUSES
         # `is_ready` is any predicate of the user's: nothing tells when its answer changes.
         while check_ready and not await manager.is_ready():
@@ -581,7 +581,7 @@ class MultiEnvironment:
         self._policy = policy
         self._records.kept = policy.restarts_slaves
         # Calls that would have failed wait for a slave that comes back.
-        self._env._net.before_call = self._slaves.wait_for if policy.restarts_slaves else None
+        self._env.network.before_call = self._slaves.wait_for if policy.restarts_slaves else None
 
     def _make_restarter(self) -> Restarter | None:
         self._records.clear()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from creamas_sc.errors import AgentErrors, ConnectionLost, CreamasError, NotExposed
-from creamas_sc.rpc.node import Network
+from creamas_sc.rpc.node import Node
 from creamas_sc.wire.codec import Codec, Payload
 
 __all__ = ["Journals", "Record", "Restored"]
@@ -180,7 +180,7 @@ class Journals:
         kept: Whether there are any: only where the restart policy needs them.
     """
 
-    def __init__(self, net: Network) -> None:
+    def __init__(self, net: Node) -> None:
         self.kept = False
         self._net = net
         self._records: dict[str, Record] = {}

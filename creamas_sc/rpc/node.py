@@ -42,7 +42,7 @@ from creamas_sc.wire.handshake import Identity
 if TYPE_CHECKING:
     from creamas_sc.core.artifact import Artifact
 
-__all__ = ["Network"]
+__all__ = ["Node"]
 
 ARTIFACT_EVENT = "artifact"
 # A manager's methods whose reply is a list of what its agents returned.
@@ -59,7 +59,7 @@ ExplainLoss = Callable[[str, ConnectionLost], Awaitable[Exception]]
 ArtifactSink = Callable[[str, "Artifact"], None]
 
 
-class Network:
+class Node:
     """The calls of one environment's agents, within it and to others.
 
     Args:

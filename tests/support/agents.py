@@ -185,7 +185,7 @@ class CutsFrame(CreativeAgent):
 
     @expose
     async def act(self) -> None:
-        upstream = self.env._net._upstream
+        upstream = self.env.network._upstream
         assert upstream is not None
         assert upstream._out._raw is not None
         upstream._out._raw.send(b"".join(encode_frame(Kind.REPLY, 1, b"", b"x" * 1000))[:500])

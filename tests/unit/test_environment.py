@@ -402,7 +402,7 @@ async def test_what_is_sent_must_be_arguments(value: Any) -> None:
         env = await Environment.create(ANY_PORT, as_coro=True)
         echo = Echo(env)
         with pytest.raises(BadArguments, match="expected \\(args, kwargs\\)"):
-            await env._net.relay(echo.addr, "evaluate", env._net.codec.encode(value))
+            await env.network.relay(echo.addr, "evaluate", env.network.codec.encode(value))
 
 
 async def test_a_cancelled_close_closes() -> None:
@@ -411,7 +411,7 @@ async def test_a_cancelled_close_closes() -> None:
         other = await Environment.create(ANY_PORT, as_coro=True)
         assert await (await one.connect(Echo(other).addr)).evaluate(1) == 1
         # More than the socket takes at once, so that there is something to wait for.
-        link = await one._net._endpoint.connection(*split_address(f"{other.base_url}0")[:2])
+        link = await one.network._endpoint.connection(*split_address(f"{other.base_url}0")[:2])
         link.post("news", Payload(bytes(1 << 24)))
         with trio.CancelScope() as scope:
             scope.cancel()
@@ -574,7 +574,7 @@ async def test_by_unix_socket_or_by_tcp(near: bool, monkeypatch: pytest.MonkeyPa
     async with environments(2) as (one, other):
         far = await one.connect(Echo(other).addr)
         assert await far.evaluate(b"x" * 100_000) == b"x" * 100_000
-        (link,) = one._net._endpoint._links.values()
+        (link,) = one.network._endpoint._links.values()
         raw = link._stream.extra(SocketAttribute.raw_socket)
         assert (raw.family == socket.AF_UNIX) == near
 
