@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from creamas_sc.errors import LoadError
-from creamas_sc.runtime import class_loading
+from creamas_sc.runtime import class_loading, event_loop
 from creamas_sc.runtime.class_loading import (
     SCRIPT_MODULE,
     MainScript,
@@ -169,7 +169,10 @@ def test_a_script_that_fails_to_load(script: Any, error: str) -> None:
     assert load_class("__main__:Mine")
 
 
-async def test_an_unguarded_script_may_run_a_loop(script: Any) -> None:
+async def test_an_unguarded_script_may_run_a_loop(
+    script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_loop, "_background", None)  # as in a slave
     script(
         "import trio\nfrom creamas_sc.runtime.event_loop import background_loop\n"
         "class Mine: pass\n"
