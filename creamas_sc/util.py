@@ -1,18 +1,18 @@
-"""Small helpers: running coroutines from plain code, many at once, and agents' addresses."""
+"""Helpers for users: run coroutines from plain code, many at once, and sort agents' addresses."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
 import anyio
 
-from creamas_sc.errors import AgentErrors, first_error
 from creamas_sc.rpc.endpoint import split_address
 from creamas_sc.rpc.exposed import expose
+from creamas_sc.runtime.coroutines import gather
 from creamas_sc.runtime.validation import check_text
 
 __all__ = [
@@ -29,38 +29,39 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Item = TypeVar("Item")
 
 
 def run(task: Any = None, loop: Any = None) -> Any:
-    """Run a coroutine on the home loop and block until it is done.
+    """Run a coroutine on the background loop and block until it is done.
 
-    Works in a plain script, in a notebook cell and under any running loop but the home loop itself.
+    Works in a plain script, in a notebook cell and under any running loop, except a loop on which
+    environments live.
 
     Args:
-        task: The coroutine, or another awaitable that suits trio. None runs for ever, until Ctrl-C.
-        loop: Must be None; it stands here for calls written for asyncio.
+        task: The coroutine, or another awaitable for trio. None runs until Ctrl-C.
+        loop: Must be None; it is a parameter only because creamas has it.
 
     Returns:
         What the coroutine returns.
 
     Raises:
         TypeError: ``task`` cannot be awaited, or a loop was given.
-        RuntimeError: Called on a home loop, which it would block: await the task there.
+        RuntimeError: Called on a loop on which environments live, which it would block: await the
+            task there.
     """
     if loop is not None:
         if inspect.iscoroutine(task):
-            task.close()  # no warning that nobody awaited it, on top of the error
+            task.close()  # avoid a "never awaited" warning as well
         raise TypeError(
-            "creamas_sc has a loop of its own: call run(task) without loop, or await the task in "
+            "creamas_sc runs its own event loop: call run(task) without loop, or await the task in "
             "your loop"
         )
     if task is not None and not inspect.isawaitable(task):
         raise TypeError(
-            f"run() needs a coroutine, not {task!r}: the call that gave it may be a sync one, "
-            "which needs no run()"
+            f"run() needs a coroutine, not {task!r}: maybe it was returned by a sync method, which "
+            "needs no run()"
         )
-    # Imported here: an installation without trio can attach to simulations, not run one.
+    # Imported here: the client is installed without trio.
     from creamas_sc.runtime.event_loop import run_coroutine
 
     if task is None:
@@ -69,7 +70,7 @@ def run(task: Any = None, loop: Any = None) -> Any:
 
 
 def run_or_coro(task: Any, as_coro: bool, loop: Any = None) -> Any:
-    """``task`` itself if ``as_coro``, else what `run` makes of it."""
+    """Return ``task`` itself if ``as_coro``, else the result of `run`."""
     return task if as_coro else run(task, loop)
 
 
@@ -80,7 +81,7 @@ async def create_tasks(
     flatten: bool = True,
     **kwargs: Any,
 ) -> list[Any]:
-    """Await ``task_coro(addr, *args, **kwargs)`` for all addresses at once.
+    """Await ``task_coro(addr, *args, **kwargs)`` for all addresses concurrently.
 
     Nothing starts before the returned coroutine is awaited. For example, in a subclass of
     MultiEnvironment::
@@ -95,8 +96,8 @@ async def create_tasks(
     Args:
         task_coro: Called with an address first.
         addrs: Addresses of agents or managers.
-        flatten: Join the results into one list where all of them are lists, tuples, sets or other
-            collections; strings, bytes and mappings are not taken apart.
+        flatten: Join the results into one list if all of them are lists, tuples, sets or other
+            collections, except strings, bytes and mappings.
 
     Returns:
         The results in the order of ``addrs``.
@@ -105,52 +106,14 @@ async def create_tasks(
         Exception: One task failed: its exception, and the others were cancelled.
         ExceptionGroup: Several failed before they could be cancelled.
     """
-    results = await _gather([partial(task_coro, addr, *args, **kwargs) for addr in addrs])
+    results = await gather([partial(task_coro, addr, *args, **kwargs) for addr in addrs])
     return _flattened(results) if flatten else results
 
 
 async def wait_tasks(tasks: Iterable[Awaitable[Any]], flatten: bool = True) -> list[Any]:
-    """Await all ``tasks`` at once; results and errors are those of `create_tasks`."""
-    results = await _gather([partial(_result_of, task) for task in tasks])
+    """Await all ``tasks`` concurrently; results and errors are those of `create_tasks`."""
+    results = await gather([partial(_result_of, task) for task in tasks])
     return _flattened(results) if flatten else results
-
-
-async def at_once(work: Callable[[Item], Awaitable[T]], items: Sequence[Item]) -> list[T]:
-    """Await ``work(item)`` for all items; of errors of one moment, the first names the others."""
-    try:
-        return await _gather([partial(work, item) for item in items])
-    except AgentErrors:
-        raise
-    except ExceptionGroup as group:
-        raise first_error(group.exceptions) from None
-
-
-async def _gather(starts: list[Callable[[], Awaitable[Any]]]) -> list[Any]:
-    results: list[Any] = [None] * len(starts)
-    errors: list[Exception] = []
-
-    async def work(position: int, start: Callable[[], Awaitable[Any]]) -> None:
-        try:
-            results[position] = await start()
-        except Exception as error:  # raised below, as itself
-            errors.append(error)
-            group.cancel_scope.cancel()
-
-    try:
-        async with anyio.create_task_group() as group:
-            for position, start in enumerate(starts[:-1]):
-                group.start_soon(work, position, start)
-            if starts:  # the last needs no task of its own
-                await work(len(starts) - 1, starts[-1])
-    except BaseExceptionGroup as raised:
-        if len(raised.exceptions) > 1:
-            raise
-        raise raised.exceptions[0] from None  # a KeyboardInterrupt, say
-    if len(errors) > 1:
-        raise ExceptionGroup(f"{len(errors)} of {len(starts)} tasks failed", errors)
-    if errors:
-        raise errors[0]
-    return results
 
 
 def _flattened(results: list[Any]) -> list[Any]:
@@ -165,19 +128,19 @@ async def _result_of(task: Awaitable[T]) -> T:
 
 
 def sort_addrs(addrs: Iterable[str]) -> list[str]:
-    """Addresses by host, then port, then agent number, the latter two as numbers.
+    """Sort addresses by host, then port, then agent number, the latter two as numbers.
 
     Raises:
-        ValueError: One is no agent's address.
+        ValueError: One of them is not an agent's address.
     """
     return sorted(addrs, key=split_address)
 
 
 def split_addrs(addrs: Iterable[str]) -> dict[str, dict[int, list[str]]]:
-    """Addresses by host and then by port: ``{host: {port: [addr, ...]}}``, order kept.
+    """Group addresses by host and then by port: ``{host: {port: [addr, ...]}}``, in order.
 
     Raises:
-        ValueError: One is no agent's address.
+        ValueError: One of them is not an agent's address.
     """
     hosts: dict[str, dict[int, list[str]]] = {}
     for addr in addrs:
@@ -187,23 +150,23 @@ def split_addrs(addrs: Iterable[str]) -> dict[str, dict[int, list[str]]]:
 
 
 def get_manager(addr: str) -> str:
-    """Address of the manager of the agent's environment: the same with number 0.
+    """Return the address of the manager of the agent's environment: agent number 0.
 
     Raises:
-        ValueError: ``addr`` is no agent's address.
+        ValueError: ``addr`` is not an agent's address.
     """
     check_text("addr", addr)
     base, _, number = addr.rpartition("/")
     if not number.isdecimal():
-        raise ValueError(f"{addr!r} is no agent's address: expected 'tcp://host:port/number'")
+        raise ValueError(f"{addr!r} is not an agent's address: expected 'tcp://host:port/number'")
     return f"{base}/0"
 
 
 def addrs2managers(addrs: Iterable[str]) -> dict[str, list[str]]:
-    """Addresses by the address of their environment's manager, order kept.
+    """Group addresses by the address of their environment's manager, in order.
 
     Raises:
-        ValueError: One is no agent's address.
+        ValueError: One of them is not an agent's address.
     """
     managers: dict[str, list[str]] = {}
     for addr in addrs:
@@ -212,10 +175,10 @@ def addrs2managers(addrs: Iterable[str]) -> dict[str, list[str]]:
 
 
 def sanitize_agent_name(name: str) -> str:
-    """``name`` in a form that suits files and folders.
+    """Return ``name`` in a form that suits files and folders.
 
-    What stands between ``:`` and ``/`` is joined by ``_``; a name of which nothing usable is left
-    becomes ``_``.
+    Each ``:`` and ``/`` becomes ``_``, repeated ones and those at the ends are dropped; if nothing
+    usable is left, the name is ``_``.
     """
     joined = "_".join(part for part in re.split("[:/]", name) if part)
     return "_" if joined in ("", ".", "..") else joined

@@ -1,13 +1,36 @@
-"""The act loop: every agent of an environment acts once, concurrently, at the price of a loop.
+"""The inner loop of a step: every agent of an environment acts once, concurrently.
 
-An act that never suspends must not cost a task. So one worker task awaits act after act; when a
-worker suspends for the first time, the next worker is started and takes over the agents that are
-left, and the suspended one ends with the act it is in. Where act after act suspends, workers are
-started several at a time. Every act still lives in one task from
-start to end, so cancel scopes stay right. The acts of one worker share its context variables.
+Most acts never suspend, and such an act must not cost a task: a task takes fifty times as long as a
+trivial act. So a worker, one task, awaits act after act. An act that suspends keeps its worker, and
+the next worker takes over the agents that are left::
 
-A step may have a limit of its own, `step_limit`: what is not done then is cancelled, and the rest
-is kept.
+    worker 1:  act 0 .. act 1 .. act 2 ----suspended----> act 2 ends, and worker 1 with it
+    worker 2:                          act 3 .. act 4 ----suspended----> act 4 ends ...
+    worker 3:                                             act 5 .. no agent is left: it ends
+
+The first worker runs in the task that called `run_acts`, the others in a nursery there.
+
+**Who takes over when an act suspends.** Each worker drives its loop through `watch`, which calls
+`_Worker._hand_over` right before the worker suspends for the first time. That notes the position of
+the suspended act (`suspended_at`), reserves its place in the results, and starts the next worker,
+unless one that was started has not begun yet (`_Step.ready`). A worker that resumes stores its
+result at the reserved place and ends; it never takes another agent. All workers draw from one
+iterator, in one thread and with no await in between, so each agent is taken exactly once, in order,
+and the results are in the agents' order.
+
+**How many workers are started.** One new worker at a time costs a round of the scheduler for each
+act that suspends. So where a worker suspends in its very first act, twice as many as the last time
+are started, up to MAX_WORKERS_AT_ONCE; a worker that got further resets that to one. A worker that
+finds no agent left just ends.
+
+**Yielding.** A worker whose acts never suspend hands over like this as well, every YIELD_SECONDS,
+so that a long step can be cancelled and lets other tasks run. Then no act is suspended.
+
+**Limits.** Each act lives in one task from start to end, so cancel scopes and nurseries in it are
+safe. Acts of one worker share its context variables. A step's own time limit (`step_limit`) is the
+deadline of the nursery: acts that are under way then are cancelled, agents that are left do not
+act, both are recorded as `Unfinished`, and the rest is kept. Cancellation from outside passes
+through.
 """
 
 from __future__ import annotations
@@ -30,19 +53,17 @@ from creamas_sc.runtime.nurseries import cancellation_in, open_unwrapping_nurser
 
 __all__ = ["UNLIMITED", "StepLimit", "Unfinished", "run_acts", "step_limit"]
 
-# A step of many short acts stays cancellable: a worker yields to the scheduler this often.
 YIELD_SECONDS = 0.01
-_ACTS_PER_CLOCK_READING = 64
-# How many workers are started together at most.
-_MOST_WORKERS = 64
+ACTS_PER_CLOCK_READING = 64
+MAX_WORKERS_AT_ONCE = 64
 
 
 class StepLimit(NamedTuple):
     """How long a step may take.
 
     Attributes:
-        deadline: When it is to end, on trio's clock.
-        kill: Whether a slave that does not answer then is to be ended.
+        deadline: When it ends, on trio's clock.
+        kill: Whether a slave that does not answer then is killed.
     """
 
     deadline: float = math.inf
@@ -50,7 +71,8 @@ class StepLimit(NamedTuple):
 
 
 UNLIMITED = StepLimit()
-# Of the steps that the running task takes; users' own `trigger_all` methods lie between.
+# For the steps that the running task takes. A context variable, because users may override
+# `trigger_all` in between.
 step_limit: ContextVar[StepLimit] = ContextVar("step_limit", default=UNLIMITED)
 
 
@@ -61,100 +83,91 @@ class Unfinished(Exception):
 async def run_acts(
     agents: Sequence[Any], act: Callable[[Any], Any] | None = None
 ) -> tuple[list[Any], dict[int, BaseException]]:
-    """Await ``act(agent)``, without ``act`` ``agent.act()``, for all agents, concurrently.
+    """Await ``act(agent)``, by default ``agent.act()``, for all agents, concurrently.
 
     Returns:
         The results in the agents' order (None for one that failed), and position -> exception of
-        those that failed; `Unfinished` of those that `step_limit` cut off. Cancellation and a
-        real Ctrl-C pass through.
+        those that failed: `Unfinished` if `step_limit` cut the act off. Cancellation and a real
+        Ctrl-C are raised instead.
     """
-    step = _Step(agents, act)
     async with open_unwrapping_nursery() as nursery:
         nursery.cancel_scope.deadline = step_limit.get().deadline
-        await step.work(nursery)
+        step = _Step(agents, act, nursery)
+        await _Worker(step).run()
     if nursery.cancel_scope.cancelled_caught:
-        step.leave_the_rest()
+        for _ in step.left:
+            step.failures[len(step.results)] = Unfinished()
+            step.results.append(None)
     return step.results, step.failures
 
 
 class _Step:
-    """One step in the making; its workers share the iterator over the agents.
+    """What the workers of one step share.
 
     Attributes:
-        results: Of all agents up to the one that acts, in order; None where there is none yet.
+        left: Iterator over the agents that have not begun.
+        results: Of all agents that have begun, in order; None where there is none yet.
+        ready: Workers that were started and have not begun.
+        batch: How many workers were started the last time.
     """
 
-    def __init__(self, agents: Sequence[Any], act: Callable[[Any], Any] | None) -> None:
-        self.left = iter(tuple(agents))  # the hint of its length is right
+    def __init__(
+        self, agents: Sequence[Any], act: Callable[[Any], Any] | None, nursery: trio.Nursery
+    ) -> None:
+        self.left = iter(tuple(agents))  # a tuple's iterator knows how many are left
         self.act = act
+        self.nursery = nursery
         self.results: list[Any] = []
         self.failures: dict[int, BaseException] = {}
-        # Workers that have been started and not begun; how many to start when none is left.
-        self._ready = 1
-        self._more = 1
-
-    async def work(self, nursery: trio.Nursery) -> None:
-        """Act for agent after agent until none is left or one suspends."""
-        self._ready -= 1
-        # The worker before handed over before it could see that the step is cancelled.
-        await trio.lowlevel.checkpoint_if_cancelled()
-        worker, acted = _Worker(self), len(self.results)
-
-        def hand_over(_: Any) -> bool:
-            at_once = len(self.results) == acted
-            if worker.acting:
-                worker.suspended_at = len(self.results)
-                self.results.append(None)
-            if not self._ready:
-                self._start_workers(nursery, at_once=at_once)
-            return False
-
-        await watch(worker.run(), hand_over)
-
-    def _start_workers(self, nursery: trio.Nursery, *, at_once: bool) -> None:
-        """Start the next worker, or more of them: where each act suspends, and so each worker does
-        ``at_once``, a round of the scheduler for each of them would take longer than the act.
-        """
-        self._more = min(2 * self._more, _MOST_WORKERS) if at_once else 1
-        self._ready = min(self._more, length_hint(self.left))
-        for _ in range(self._ready):
-            nursery.start_soon(self.work, nursery)
-
-    def leave_the_rest(self) -> None:
-        """Time is up: whoever has not begun does not act."""
-        for _ in self.left:
-            self.failures[len(self.results)] = Unfinished()
-            self.results.append(None)
+        self.ready = self.batch = 1
 
 
 class _Worker:
-    __slots__ = ("acting", "step", "suspended_at")
+    """One task that lets agent after agent act, until none is left or one suspends.
+
+    Attributes:
+        acting: Whether the worker is inside an act, rather than yielding between two.
+        suspended_at: Position of the act that suspended, the worker's last; None before.
+    """
+
+    __slots__ = ("acting", "first", "step", "suspended_at")
 
     def __init__(self, step: _Step) -> None:
         self.step = step
         self.acting = True
-        # The position of the act that has suspended, the worker's last.
+        self.first = 0
         self.suspended_at: int | None = None
 
     async def run(self) -> None:
         step = self.step
+        step.ready -= 1
+        # The step may have been cancelled since the last worker handed over.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self.first = len(step.results)
+        await watch(self._act_in_turn(), self._hand_over)
+
+    async def _act_in_turn(self) -> None:
+        step = self.step
         left, act, results = step.left, step.act, step.results
         append = results.append
-        give_way_at = time.perf_counter() + YIELD_SECONDS
+        yield_at = time.perf_counter() + YIELD_SECONDS
         while length_hint(left):
-            for agent in islice(left, _ACTS_PER_CLOCK_READING):
+            for agent in islice(left, ACTS_PER_CLOCK_READING):
                 try:
                     value = agent.act() if act is None else act(agent)
                     if type(value) is CoroutineType or isawaitable(value):
                         value = await value
                 except BaseException as error:  # user code may raise anything, SystemExit included
                     cancelled = cancellation_in(error)
-                    if cancelled is not None:
-                        self._fail(Unfinished())
-                        raise cancelled from None
-                    if is_ctrl_c(error):
+                    if cancelled is None and is_ctrl_c(error):
                         raise
-                    self._fail(error)
+                    position = self.suspended_at
+                    if position is None:
+                        position = len(results)
+                        append(None)
+                    step.failures[position] = error if cancelled is None else Unfinished()
+                    if cancelled is not None:
+                        raise cancelled from None
                 else:
                     if self.suspended_at is None:
                         append(value)
@@ -162,14 +175,21 @@ class _Worker:
                         results[self.suspended_at] = value
                 if self.suspended_at is not None:
                     return
-            if time.perf_counter() > give_way_at:
+            if time.perf_counter() > yield_at:
                 self.acting = False
                 await trio.lowlevel.checkpoint()
                 return
 
-    def _fail(self, error: BaseException) -> None:
-        at, results = self.suspended_at, self.step.results
-        if at is None:
-            at = len(results)
-            results.append(None)
-        self.step.failures[at] = error
+    def _hand_over(self, _: Any) -> bool:
+        """Start the next worker or workers; called before this one suspends."""
+        step = self.step
+        in_first_act = len(step.results) == self.first
+        if self.acting:
+            self.suspended_at = len(step.results)
+            step.results.append(None)
+        if not step.ready:
+            step.batch = min(2 * step.batch, MAX_WORKERS_AT_ONCE) if in_first_act else 1
+            step.ready = min(step.batch, length_hint(step.left))
+            for _ in range(step.ready):
+                step.nursery.start_soon(_Worker(step).run)
+        return False  # once is enough

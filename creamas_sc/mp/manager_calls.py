@@ -13,7 +13,7 @@ from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.endpoint import locate
 from creamas_sc.rpc.node import Node
 from creamas_sc.rpc.socket_stream import TrioLoop
-from creamas_sc.util import at_once
+from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.wire.codec import Payload
 
 __all__ = ["Answer", "ManagerCalls"]

@@ -39,6 +39,7 @@ from creamas_sc.rpc.auth import Membership, membership
 from creamas_sc.rpc.exposed import Proxy
 from creamas_sc.rpc.timeouts import base_timeout, call_timeout
 from creamas_sc.runtime.class_loading import end_script_load, portable_name
+from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.event_loop import (
     LoopHandle,
     adopt_running_loop,
@@ -54,7 +55,7 @@ from creamas_sc.runtime.validation import (
     check_seconds,
     check_text,
 )
-from creamas_sc.util import at_once, get_manager
+from creamas_sc.util import get_manager
 
 __all__ = ["MultiEnvironment"]
 

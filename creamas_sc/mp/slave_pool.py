@@ -34,9 +34,9 @@ from creamas_sc.restarts.driver import Restarter
 from creamas_sc.rpc.auth import Membership
 from creamas_sc.rpc.endpoint import base_url, split_address
 from creamas_sc.runtime.class_loading import portable_name
+from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.event_loop import LoopHandle
 from creamas_sc.runtime.validation import check_mappings, check_places, check_text
-from creamas_sc.util import at_once
 
 __all__ = ["Slave", "Slaves"]
 

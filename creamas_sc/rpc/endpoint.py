@@ -62,9 +62,13 @@ def split_address(address: str) -> tuple[str, int, int]:
     host, _, port = place.rpartition(":")
     if scheme == "tcp" and host and port.isdecimal() and number.isdecimal():
         if int(port) >= 1 << 16:
-            raise ValueError(f"addr: {address!r} is no agent's address: a port is at most 65535")
+            raise ValueError(
+                f"addr: {address!r} is not an agent's address: a port is at most 65535"
+            )
         return host.strip("[]"), int(port), int(number)
-    raise ValueError(f"addr: {address!r} is no agent's address: expected 'tcp://host:port/number'")
+    raise ValueError(
+        f"addr: {address!r} is not an agent's address: expected 'tcp://host:port/number'"
+    )
 
 
 @functools.lru_cache(maxsize=1 << 10)  # addresses come and go with slaves

@@ -1,12 +1,72 @@
-"""Coroutines driven by hand."""
+"""Coroutines: many at once, and one driven by hand."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from functools import partial
 from types import coroutine
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["watch"]
+import anyio
+
+from creamas_sc.errors import AgentErrors, first_error
+
+__all__ = ["at_once", "gather", "watch"]
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+
+async def gather(starts: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
+    """Call all ``starts`` and await the results concurrently; the first error cancels the rest.
+
+    The last one runs in the calling task.
+
+    Returns:
+        The results in order.
+
+    Raises:
+        Exception: One failed: its exception.
+        ExceptionGroup: Several failed before they could be cancelled.
+    """
+    results: dict[int, T] = {}
+    errors: list[Exception] = []
+
+    async def work(position: int, start: Callable[[], Awaitable[T]]) -> None:
+        try:
+            results[position] = await start()
+        except Exception as error:  # raised below, outside the task group's own group
+            errors.append(error)
+            group.cancel_scope.cancel()
+
+    try:
+        async with anyio.create_task_group() as group:
+            for position, start in enumerate(starts[:-1]):
+                group.start_soon(work, position, start)
+            if starts:
+                await work(len(starts) - 1, starts[-1])
+    except BaseExceptionGroup as raised:
+        if len(raised.exceptions) > 1:
+            raise
+        raise raised.exceptions[0] from None  # a KeyboardInterrupt, say
+    if len(errors) > 1:
+        raise ExceptionGroup(f"{len(errors)} of {len(starts)} tasks failed", errors)
+    if errors:
+        raise errors[0]
+    return [results[position] for position in range(len(starts))]
+
+
+async def at_once(work: Callable[[Item], Awaitable[T]], items: Sequence[Item]) -> list[T]:
+    """Await ``work(item)`` for all items concurrently; the first error cancels the rest.
+
+    Where several fail at the same moment, the first error is raised, with notes about the others.
+    """
+    try:
+        return await gather([partial(work, item) for item in items])
+    except AgentErrors:
+        raise
+    except ExceptionGroup as group:
+        raise first_error(group.exceptions) from None
 
 
 @coroutine
@@ -15,7 +75,8 @@ def watch(
 ) -> Generator[Any, Any, None]:
     """Drive ``work`` as ``await`` would, and call ``suspending`` before it suspends.
 
-    That is told what ``work`` yields to the loop, each time until it returns False.
+    ``suspending`` receives what ``work`` yields to the event loop, each time until it returns
+    False.
     """
     try:
         trap = work.send(None)
@@ -24,7 +85,7 @@ def watch(
             watched = watched and suspending(trap)
             try:
                 value = yield trap
-            except BaseException as error:  # thrown in by the scheduler: the work's to handle
+            except BaseException as error:  # thrown in by the scheduler, for the work to handle
                 trap = work.throw(error)
             else:
                 trap = work.send(value)

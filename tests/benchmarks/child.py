@@ -13,8 +13,9 @@ from tests.benchmarks.systems import make
 
 STARTED = time.monotonic()
 if sys.argv[1:2] in (["trio"], ["sync"]):
-    # A script that has slaves says so in its first lines.
-    from creamas_sc import MultiEnvironment  # noqa: F401
+    import creamas_sc
+
+    creamas_sc.prestart()
 
 
 def main() -> None:

@@ -214,7 +214,8 @@ def test_another_ctrl_c_hangs_nothing(
         time.sleep(apart_seconds)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=BOUND_SECONDS)
-    assert process.returncode != 0
+    # 1 if the second one broke a library in the middle of its clean-up.
+    assert process.returncode in (-signal.SIGINT, 1)
 
 
 def test_a_forked_child_has_connections_of_its_own(script: Path, named: Named) -> None:

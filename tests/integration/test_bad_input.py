@@ -25,7 +25,7 @@ AGENTS = agents.__name__
 Call = Callable[[MultiEnvironment, Proxy], Any]
 
 CASES: dict[str, tuple[Call, type[Exception], str]] = {
-    "no address": (lambda m, _: m.connect("foo"), ValueError, "'foo' is no agent's address"),
+    "no address": (lambda m, _: m.connect("foo"), ValueError, "'foo' is not an agent's address"),
     "nobody there": (lambda m, _: m.connect("tcp://localhost:1/1"), ConnectionLost, "localhost:1/"),
     "unknown agent": (lambda m, e: m.connect(e.addr + "9"), UnknownAgent, "there is no agent"),
     "unknown agent here": (

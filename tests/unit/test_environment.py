@@ -231,7 +231,7 @@ def test_agents_that_are_not_there(env: Environment) -> None:
     with pytest.raises(ValueError, match="is not in this environment"):
         env.get_agent("tcp://localhost:1/0")
     for addr in ("", "localhost:1/0", "tcp://localhost/0", "tcp://localhost:x/0", f"{agent.addr}x"):
-        with pytest.raises(ValueError, match="is no agent's address"):
+        with pytest.raises(ValueError, match="is not an agent's address"):
             env.get_agent(addr)
     with pytest.raises(ValueError, match="has no agent besides"):
         env.get_random_agent(agent)
@@ -530,7 +530,7 @@ async def test_connect_with_nobody_there() -> None:
             await env.connect(addr)
         with pytest.raises(ConnectionLost, match="nobody listens"):
             await env.connect(addr, timeout=0.05)
-        with pytest.raises(ValueError, match="is no agent's address"):
+        with pytest.raises(ValueError, match="is not an agent's address"):
             await env.connect("tcp://localhost")
 
 

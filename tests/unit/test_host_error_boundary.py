@@ -38,7 +38,7 @@ def at_our_own(expression: str) -> None:
 
 
 def test_errors_of_our_own_code_are_the_callers() -> None:
-    with pytest.raises(BadValue, match="is no agent's address"):
+    with pytest.raises(BadValue, match="agent's address"):
         at_our_own("split_address('x')")
     with pytest.raises(BadArguments):
         at_our_own("Artifact(7, 1)")

@@ -16,8 +16,8 @@ import trio.testing
 from creamas_sc import util
 from creamas_sc.errors import AgentError, AgentErrors, agent_errors
 from creamas_sc.rpc import exposed
+from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.event_loop import adopt_running_loop
-from creamas_sc.util import at_once
 
 
 @pytest.fixture(params=["trio", "asyncio"])
@@ -308,7 +308,7 @@ def test_managers() -> None:
     ],
 )
 def test_what_is_no_address_is_refused(function: Any, addr: str) -> None:
-    with pytest.raises(ValueError, match="is no agent's address"):
+    with pytest.raises(ValueError, match="is not an agent's address"):
         function(addr)
 
 
