@@ -14,8 +14,7 @@ from typing import Any, Final
 import trio
 
 from creamas_sc.errors import BadArguments, CallRefused
-from creamas_sc.rpc.connection import Connection
-from creamas_sc.rpc.serving import Request
+from creamas_sc.rpc.connection import Connection, Request
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.log_setup import bound
 from creamas_sc.wire import extensions

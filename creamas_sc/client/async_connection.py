@@ -17,9 +17,8 @@ from creamas_sc.client.core import Channel
 from creamas_sc.client.messages import BUSY, no_answer, unreachable
 from creamas_sc.errors import ConnectionLost, DeadlineExceeded, HandshakeError, ProtocolError
 from creamas_sc.rpc.auth import client_identity
-from creamas_sc.rpc.connection import Connection
+from creamas_sc.rpc.connection import Connection, perform_handshake
 from creamas_sc.wire.codec import Codec, Payload
-from creamas_sc.wire.frames import MAX_FRAME_BYTES, FrameReader
 from creamas_sc.wire.handshake import Handshake
 
 __all__ = ["OPEN_SECONDS", "AsyncChannel", "open_channel"]
@@ -28,7 +27,6 @@ log = logging.getLogger(__name__)
 
 # For connecting and the handshake: the daemon does both at once, unless it is stuck.
 OPEN_SECONDS = 5.0
-HANDSHAKE_BYTES = 4096
 # For a cancelled call's confirmation and for queued data, before a closing connection is cut.
 LINGER_SECONDS = 0.5
 # Pause before the next attempt when the daemon's queue of connections is full.
@@ -114,10 +112,8 @@ async def _open_channel(
     daemon: str, path: Path, codec: Codec, what: str
 ) -> AsyncIterator[AsyncChannel]:
     handshake = Handshake.client(client_identity())
-    reader = FrameReader(HANDSHAKE_BYTES)
-    stream = await _open(daemon, path, handshake, reader)
-    reader.max_frame_bytes = MAX_FRAME_BYTES
-    connection = Connection(stream, codec=codec, reader=reader, name=what)
+    stream = await _open(daemon, path, handshake)
+    connection = Connection(stream, codec=codec, name=what)
     channel = AsyncChannel(connection, what, partial(open_channel, daemon, path, codec, what))
     tasks = anyio.create_task_group()
     await tasks.__aenter__()
@@ -156,13 +152,13 @@ async def _limit(scope: anyio.CancelScope) -> None:
         scope.deadline = anyio.current_time() + LINGER_SECONDS
 
 
-async def _open(daemon: str, path: Path, handshake: Handshake, reader: FrameReader) -> SocketStream:
+async def _open(daemon: str, path: Path, handshake: Handshake) -> SocketStream:
     stream: SocketStream | None = None
     done = False
     try:
         with anyio.fail_after(OPEN_SECONDS):
             stream = await _connect(path)
-            await _shake_hands(stream, handshake, reader)
+            await perform_handshake(stream, handshake)
         done = True
         return stream
     except TimeoutError:
@@ -191,14 +187,3 @@ async def _connect(path: Path) -> SocketStream:
                 raise
         # There is no notification of room in the queue.
         await anyio.sleep(RETRY_SECONDS)
-
-
-async def _shake_hands(stream: SocketStream, handshake: Handshake, reader: FrameReader) -> None:
-    """Authenticate each other; the server sends nothing more until it is called."""
-    while True:
-        for data in handshake.data_to_send():
-            await stream.send(data)
-        if handshake.complete:
-            return
-        for frame in reader.receive_data(await stream.receive(HANDSHAKE_BYTES)):
-            handshake.receive(frame)

@@ -186,7 +186,7 @@ def open_connection(
     handshake = Handshake.client(client_identity())
     connection = BlockingConnection(_connect(daemon, path, deadline), codec=codec, name=name)
     try:
-        connection.shake_hands(handshake, max(0.0, deadline - time.monotonic()))
+        connection.perform_handshake(handshake, max(0.0, deadline - time.monotonic()))
     except DeadlineExceeded:
         raise messages.no_answer(daemon, path, seconds) from None
     except ConnectionLost:

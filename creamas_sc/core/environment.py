@@ -14,7 +14,6 @@ from inspect import isawaitable
 from typing import Any, Self
 
 import trio
-from anyio.abc import SocketAttribute
 
 from creamas_sc.core.agent import Agent, CreativeAgent
 from creamas_sc.core.artifact import Artifact
@@ -83,7 +82,7 @@ class Environment:
         self._agents: list[Agent] = []
         triples = get_serializers() if extra_serializers is None else extra_serializers
         url = base_url(self._host, self._port)
-        self.network = Node(self._agents, url, to_serializers(triples))
+        self.network = Node(self._agents, Agent, url, to_serializers(triples))
         self._name = name
         self._loop: LoopHandle | None = None
         self._member = membership.get()
@@ -140,8 +139,8 @@ class Environment:
 
     async def _open(self, make_manager: Callable[[Self], Any] | None) -> None:
         listener = await listen(self._host, self._port)
-        self._port = listener.extra(SocketAttribute.local_port)
-        self.network.home = self.get_loop()
+        self._port = listener.socket.getsockname()[1]
+        self.network.loop = self.get_loop()
         self.network.base_url = base_url(self._host, self._port)
         for agent in self._agents:
             agent._addr = None
@@ -251,7 +250,8 @@ class Environment:
         number = split_address(addr)[2]
         if not addr.startswith(self.base_url):
             raise ValueError(f"{addr} is not in this environment, {self.base_url}")
-        return self.network.agent(number)
+        agent: Agent = self.network.agent(number)
+        return agent
 
     def get_random_agent(self, agent: Agent) -> Agent:
         """An agent of this environment, chosen at random, that is not ``agent``.

@@ -14,15 +14,13 @@ import trio
 from creamas_sc.errors import BadArguments, CallRefused, ProtocolError, UnknownSimulation
 from creamas_sc.host.concurrency_limit import Turns
 from creamas_sc.host.simulation import HostedSimulation
-from creamas_sc.rpc.connection import Connection
+from creamas_sc.rpc.connection import Answer, Connection, Handler, Request
 from creamas_sc.rpc.fd_passing import CLIENT, Handed, receive
-from creamas_sc.rpc.serving import Answer, Handler, Request, payload_size
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.class_loading import MainScript
 from creamas_sc.runtime.log_setup import bound
 from creamas_sc.simulation_api import OPERATIONS
-from creamas_sc.wire.codec import Codec, Payload
-from creamas_sc.wire.encode_errors import is_call
+from creamas_sc.wire.codec import Codec, Payload, is_call, payload_size
 from creamas_sc.wire.frames import FrameReader
 
 __all__ = ["ClientServer"]
@@ -111,7 +109,7 @@ class _Client:
         if isinstance(target, str):
             return self._relay(target, request)
         if target is not None:
-            raise CallRefused(f"{target!r} is no agent's address")
+            raise CallRefused(f"{target!r} is not an agent's address")
         args, kwargs = self._arguments(request)
         if method == "attach":
             return simulation.encode(self._attach(*args, **kwargs), method)

@@ -12,7 +12,7 @@ from anyio.abc import TaskStatus
 from creamas_sc.errors import CallRefused, EncodeError
 from creamas_sc.processes.messages import ActorExit, ActorOrder, StartedActor, StopResult
 from creamas_sc.processes.supervisor_client import OnExit, SupervisorConnection
-from creamas_sc.rpc.serving import Request
+from creamas_sc.rpc.connection import Request
 from creamas_sc.wire.codec import Codec, Payload
 
 __all__ = ["HostConnection"]

@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 from creamas_sc.errors import ConnectionLost
 from creamas_sc.mp.slave_pool import Slave
 from creamas_sc.rpc.calls import Call, Calls
-from creamas_sc.rpc.cancelling import ACKNOWLEDGE_SECONDS
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.endpoint import locate
 from creamas_sc.rpc.node import Node
 from creamas_sc.rpc.socket_stream import TrioLoop
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.wire.codec import Payload
+from creamas_sc.wire.protocol import ACKNOWLEDGE_SECONDS
 
 __all__ = ["Answer", "ManagerCalls"]
 

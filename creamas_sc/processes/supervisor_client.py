@@ -29,8 +29,7 @@ from anyio.abc import TaskStatus
 from creamas_sc.errors import ConnectionLost, StartError
 from creamas_sc.processes.launcher import Launched, launch
 from creamas_sc.processes.messages import ActorExit, ActorOrder, StartedActor, StopResult
-from creamas_sc.rpc.connection import Connection
-from creamas_sc.rpc.serving import Handler
+from creamas_sc.rpc.connection import Connection, Handler
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.wire.codec import Codec, Payload
 

@@ -1,50 +1,168 @@
-"""Calls of peers under way: one task makes one call or several, and waits for all of them.
+"""Calls to peers: one at a time with `Outbound.call`, or several by one task with `Calls`.
 
-A task of its own for each call would cost more than the call.
+A call needs no task. Its owner, the task that makes it, waits for a *waiter*, and the reader of the
+connection sets that when the answer has arrived. A single call gets a waiter of its own; the calls
+of a `Calls` block share one, which is set when nothing more is to be waited for.
+
+    start ---> pending ---+--- answered -----------> ended
+                          +--- connection lost ----> ended, no answer
+                          +--- time is over -------> CANCEL is sent; the peer has a bounded time
+                          |                          to confirm
+                          +--- owner cancelled ----> the same, shielded from the cancellation
+
+Whatever happens, when the owner goes on, the call has ended, was confirmed to have ended, or
+is reported as unconfirmed. Where the owner itself serves a call of another peer, it passes that on:
+`ServedCall.unconfirmed` lists who did not confirm.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from contextvars import ContextVar
+from typing import Self
 
 import anyio
 import anyio.lowlevel
 
-from creamas_sc.errors import ConnectionLost, DeadlineExceeded, from_wire
-from creamas_sc.rpc.cancelling import ACKNOWLEDGE_SECONDS, confirms, served_call
+from creamas_sc.errors import DeadlineExceeded
 from creamas_sc.rpc.loops import Loop, Waiter
-from creamas_sc.wire.codec import Payload
+from creamas_sc.rpc.write_queue import WriteQueue
+from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Frame, Kind
+from creamas_sc.wire.protocol import ACKNOWLEDGE_SECONDS, WireProtocol
 
-if TYPE_CHECKING:
-    from creamas_sc.rpc.connection import Connection
+__all__ = ["Call", "Calls", "Outbound", "ServedCall", "served_call"]
 
-__all__ = ["Call", "Calls", "Slot", "failure"]
-
-# To decode an answer of this size, in bytes, takes so long that the others are not waited for.
-_LARGE_ANSWER = 1 << 15
+# Decoding an answer of this size, in bytes, takes so long that the owner begins before the others
+# are there.
+LARGE_ANSWER_BYTES = 1 << 15
 
 
-class Slot(Protocol):
-    """Where a connection leaves the answer to a call, None if there will be none, and says so."""
+class ServedCall:
+    """A call of a peer that is being served.
 
-    answer: Any
+    Attributes:
+        unconfirmed: The peers further on that were asked to cancel their part of the work, and did
+            not confirm that in time.
+    """
 
-    def set(self) -> None:
-        """It is there."""
+    __slots__ = ("unconfirmed",)
+
+    def __init__(self) -> None:
+        self.unconfirmed: list[str] = []
+
+
+# The call that the running task serves, if any.
+served_call: ContextVar[ServedCall | None] = ContextVar("served_call", default=None)
+
+
+class Outbound:
+    """The half of a connection that sends calls and events.
+
+    Args:
+        protocol: The connection's state.
+        out: Where its frames are written.
+        loop: The running loop.
+    """
+
+    def __init__(self, protocol: WireProtocol, out: WriteQueue, loop: Loop) -> None:
+        self.protocol = protocol
+        self._out = out
+        self._loop = loop
+
+    @property
+    def name(self) -> str:
+        """The peer, for error messages."""
+        return self.protocol.name
+
+    @property
+    def codec(self) -> Codec:
+        """What carries errors."""
+        return self.protocol.codec
+
+    @property
+    def alive(self) -> bool:
+        """Whether calls can be made."""
+        return self.protocol.alive
+
+    @property
+    def drained(self) -> bool:
+        """Whether the peer reads what is sent, or the connection is over."""
+        return self._out.drained
+
+    async def wait_until_drained(self) -> None:
+        """Wait until the peer has read what is queued, or the connection is over."""
+        await self._out.wait_until_drained()
+
+    async def call(
+        self,
+        target: int | str | None,
+        method: str,
+        payload: Payload,
+        *,
+        timeout: float | None = None,
+        acknowledge_seconds: float = ACKNOWLEDGE_SECONDS,
+    ) -> Payload:
+        """Call ``method`` of the peer's ``target`` and return its answer.
+
+        Args:
+            timeout: Seconds this call may take; the caller's own cancel scopes count too.
+            acknowledge_seconds: How long the peer has to confirm, once the timeout has passed.
+
+        Raises:
+            ConnectionLost: The connection ended.
+            DeadlineExceeded: ``timeout`` passed.
+            Exception: What the callee raised, as `creamas_sc.errors` decodes it.
+        """
+        if timeout is not None or not self._out.drained:
+            async with Calls(self._loop, timeout, acknowledge_seconds) as calls:
+                call = await calls.start(self, target, method, payload)
+                await calls.wait()
+                return await calls.answer(call)
+        # Fast path: no timeout, no backpressure.
+        slot, until = self._loop.waiter(), self._loop.effective_deadline()
+        remaining = None if until == math.inf else max(until - anyio.current_time(), 0.0)
+        number = self.protocol.start_call(slot, target, method, payload, remaining)
+        try:
+            await slot.wait()
+        except anyio.get_cancelled_exc_class():
+            async with Calls(self._loop) as calls:
+                calls.take_over(self, number, method, slot)
+            raise
+        except BaseException:  # a Ctrl-C
+            self.protocol.forget(number)
+            raise
+        frame: Frame | None = slot.answer
+        if frame is not None and frame.kind is Kind.REPLY:
+            return Payload(frame.body, frame.parts)
+        return await self.result(frame, until)
+
+    async def result(self, answer: Frame | None, deadline: float) -> Payload:
+        """What came of a call of a task with that deadline; see `WireProtocol.result`."""
+        try:
+            return self.protocol.result(answer)
+        except DeadlineExceeded:
+            # If the callee's clock is a little ahead, the caller's own cancel scope comes first.
+            if 0 < deadline - anyio.current_time() < ACKNOWLEDGE_SECONDS:
+                await anyio.sleep_until(deadline)
+                await anyio.lowlevel.checkpoint()
+            raise
+
+    def post(self, event: str, payload: Payload, *, with_answer: bool = False) -> None:
+        """Send an event; see `WireProtocol.post`."""
+        self.protocol.post(event, payload, with_answer=with_answer)
 
 
 class Call:
-    """One call; its connection leaves the answer, and sets it when there is one or will be none.
+    """One of several calls; it is the slot that its connection fills.
 
     Attributes:
-        ended: Whether nobody waits for it any longer.
+        ended: Whether it is no longer waited for.
     """
 
     __slots__ = ("_calls", "acknowledged", "answer", "ended", "link", "method", "number", "overdue")
 
-    def __init__(self, calls: Calls, link: Connection, method: str) -> None:
+    def __init__(self, calls: Calls, link: Outbound, method: str) -> None:
         self.answer: Frame | None = None
         self.ended = self.overdue = self.acknowledged = False
         self.link = link
@@ -58,14 +176,23 @@ class Call:
         return self.answer is not None and self.answer.kind is Kind.REPLY
 
     def set(self) -> None:
-        """It has ended."""
-        if not self.ended:
-            self.ended = True
-            self._calls._note_end(self.answer)
+        """Note that the call is settled."""
+        if self.ended:
+            return
+        self.ended = True
+        calls, answer = self._calls, self.answer
+        calls.unanswered -= 1
+        if (
+            not calls.unanswered
+            or answer is None
+            or answer.kind is not Kind.REPLY
+            or len(answer.body) > LARGE_ANSWER_BYTES
+        ):
+            calls.waiter.set()
 
 
 class Calls:
-    """Calls that one task makes at once, in an ``async with``: at its end, none goes on.
+    """Calls that one task makes at the same time, in an ``async with``: at its end, all are over.
 
     Args:
         loop: The running one.
@@ -74,6 +201,7 @@ class Calls:
 
     Attributes:
         unanswered: How many have not ended.
+        waiter: What the task waits for.
     """
 
     def __init__(
@@ -83,9 +211,9 @@ class Calls:
         acknowledge_seconds: float = ACKNOWLEDGE_SECONDS,
     ) -> None:
         self.unanswered = 0
+        self.waiter = loop.waiter()
         self._calls: list[Call] = []
         self._new_waiter = loop.waiter
-        self._waiter = loop.waiter()
         self._deadline = loop.effective_deadline()
         self._timeout = timeout
         self._until = math.inf if timeout is None else anyio.current_time() + timeout
@@ -100,10 +228,11 @@ class Calls:
                 await self._cancel(ACKNOWLEDGE_SECONDS)
         finally:
             for call in self._calls:
-                call.link.forget(call.number)
+                if call.answer is None:
+                    call.link.protocol.forget(call.number)
 
     async def start(
-        self, link: Connection, target: int | str | None, method: str, payload: Payload
+        self, link: Outbound, target: int | str | None, method: str, payload: Payload
     ) -> Call:
         """Call ``method`` of the peer's ``target``.
 
@@ -112,34 +241,44 @@ class Calls:
             DeadlineExceeded: The timeout passed before the call could be sent.
         """
         if not link.drained:
-            await self._wait_for_room(link, method)
+            with anyio.CancelScope(deadline=self._until) as scope:
+                await link.wait_until_drained()
+            if scope.cancelled_caught:
+                raise DeadlineExceeded(
+                    f"{method} could not be sent to {link.name} in {self._timeout:g} s",
+                    may_have_run=False,
+                    addresses=[link.name],
+                )
         call = Call(self, link, method)
         until = min(self._deadline, self._until)
-        call.number = link.send_request(call, target, method, payload, until)
+        remaining = None if until == math.inf else max(until - anyio.current_time(), 0.0)
+        call.number = link.protocol.start_call(call, target, method, payload, remaining)
         self._calls.append(call)
         self.unanswered += 1
         return call
 
-    def take_over(self, link: Connection, number: int, method: str, slot: Waiter) -> None:
-        """Have a call for which a task has waited by ``slot`` be one of these."""
+    def take_over(self, link: Outbound, number: int, method: str, slot: Waiter) -> None:
+        """Continue a call that a task has waited for with ``slot``."""
         call = Call(self, link, method)
         call.number, call.answer, call.ended = number, slot.answer, slot.is_set()
         self._calls.append(call)
         if not call.ended:
             self.unanswered += 1
-            link.await_answer(number, call)
+            link.protocol.pending[number] = call
 
     async def wait(self) -> None:
-        """Wait until all of those started have ended, one has failed, or one has a large answer."""
+        """Wait until all have ended, one has failed, or one has a large answer."""
         if self._timeout is None:
-            await self._waiter.wait()
+            await self.waiter.wait()
         else:
             with anyio.CancelScope(deadline=self._until):
-                await self._waiter.wait()
-            if not self._waiter.is_set():
-                await self._give_up()
+                await self.waiter.wait()
+            if not self.waiter.is_set():  # the time is over
+                for call in await self._cancel(self._acknowledge_seconds):
+                    call.overdue = call.ended = True
+                self.unanswered = 0
         if self.unanswered:
-            self._waiter = self._new_waiter()
+            self.waiter = self._new_waiter()
 
     async def answer(self, call: Call) -> Payload:
         """What came back of a call that has ended.
@@ -147,72 +286,31 @@ class Calls:
         Raises:
             ConnectionLost: The connection ended.
             DeadlineExceeded: The timeout passed.
-            Exception: What the callee raised, as `creamas_sc.errors` tells it.
+            Exception: What the callee raised, as `creamas_sc.errors` decodes it.
         """
         frame = call.answer
         if frame is not None and frame.kind is Kind.REPLY:
             return Payload(frame.body, frame.parts)
-        name = call.link.name
         if call.overdue:
             raise DeadlineExceeded(
-                f"{call.method} of {name} did not finish in {self._timeout:g} s",
+                f"{call.method} of {call.link.name} did not finish in {self._timeout:g} s",
                 acknowledged=call.acknowledged,
-                addresses=[name],
+                addresses=[call.link.name],
             )
-        raise await failure(call.link, frame, self._deadline)
-
-    def _note_end(self, answer: Frame | None) -> None:
-        self.unanswered -= 1
-        if (
-            not self.unanswered
-            or answer is None
-            or answer.kind is not Kind.REPLY
-            or len(answer.body) > _LARGE_ANSWER
-        ):
-            self._waiter.set()
-
-    async def _wait_for_room(self, link: Connection, method: str) -> None:
-        """Wait until the peer has read what is queued."""
-        with anyio.CancelScope(deadline=self._until):
-            await link.wait_until_drained()
-            return
-        raise DeadlineExceeded(
-            f"{method} could not be sent to {link.name} in {self._timeout:g} s",
-            may_have_run=False,
-            addresses=[link.name],
-        )
-
-    async def _give_up(self) -> None:
-        """The time has passed: have the peers cancel their work."""
-        for call in await self._cancel(self._acknowledge_seconds):
-            call.overdue = call.ended = True
-        self.unanswered = 0
+        return await call.link.result(frame, self._deadline)
 
     async def _cancel(self, seconds: float) -> list[Call]:
-        """Ask the peers to cancel what has not ended, and note who confirms within the bound."""
+        """Ask the peers to cancel what has not ended, and note who confirms in time."""
         cancelled = [call for call in self._calls if not call.ended]
         for call in cancelled:
-            call.link.send_cancel(call.number)
+            call.link.protocol.cancel(call.number)
         with anyio.move_on_after(seconds, shield=True):
             while self.unanswered:
-                self._waiter = self._new_waiter()
-                await self._waiter.wait()
+                self.waiter = self._new_waiter()
+                await self.waiter.wait()
         served = served_call.get()
         for call in cancelled:
-            call.acknowledged = confirms(call.answer, call.link.codec)
+            call.acknowledged = call.link.protocol.confirms(call.answer)
             if not call.acknowledged and served is not None:
                 served.unconfirmed.append(call.link.name)
         return cancelled
-
-
-async def failure(link: Connection, frame: Frame | None, deadline: float) -> BaseException:
-    """The error of a call that was not answered, or by ``frame``; of a task with that deadline."""
-    if frame is None:
-        return ConnectionLost(f"the connection to {link.name} was lost", address=link.name)
-    error = from_wire(link.codec.decode(Payload(frame.body, frame.parts)))
-    if isinstance(error, DeadlineExceeded):
-        # The callee's clock was a little ahead: let the caller's own scope do its part.
-        if 0 < deadline - anyio.current_time() < ACKNOWLEDGE_SECONDS:
-            await anyio.sleep_until(deadline)
-            await anyio.lowlevel.checkpoint()
-    return error

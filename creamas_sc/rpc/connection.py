@@ -1,49 +1,90 @@
-"""One framed connection, driven with anyio: calls go both ways, pipelined, each cancellable.
+"""One framed connection, driven with anyio: calls in both directions, pipelined and cancellable.
 
-One task at a time is the reader. It handles what arrives, and the peer's calls as well, one after
-the other: a call that never suspends costs no task. When one does suspend, another task becomes
-the reader, and the one before it ends with that call.
+What the bytes mean is `WireProtocol`'s business, how they leave is `WriteQueue`'s. This module
+reads them and serves the peer's calls. It has to do so without a task for each call, because
+starting a task costs more than most calls take. Therefore **the reader rotates**:
+
+    task A is the reader:  receive, handle frames, await the handler of a call ...
+      the handler returns without suspending  -> A sends the answer and goes on reading
+      it suspends for one round of the scheduler only  -> so does A, then it goes on
+      it suspends for anything else  -> A hands the reader role to a new task B. A stays with the
+                                        handler, sends its answer and ends. B reads on
+
+So there is exactly one reader at any time, and frames are handled in the order in which they
+arrive; only a call that really waits costs a task, the one it is in already. `watch` makes this
+possible: it drives the reader's coroutine and is asked (`_suspending`) before each suspension. A
+handler has the reader's context variables until it suspends; what it sets there stays in its task,
+because B is started in the context in which the connection began.
+
+Each turn as the reader has a cancel scope. While a call is awaited the scope is the call's: the
+peer's CANCEL and the call's deadline cancel it. If it is cancelled before the role was handed on,
+the handler is cancelled at its next suspension, which hands the role on first. So the scope is
+never cancelled while its task is still the reader, and no cancelled call can end the reading.
+
+The frames that one `receive` completes are a batch. All that is sent while it is handled leaves in
+one write, at its end or when the reader suspends. In a long batch the reader yields to the
+scheduler every `YIELD_SECONDS`.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import ByteStream, TaskGroup
 
-from creamas_sc.errors import ConnectionLost, DeadlineExceeded, DecodeError, ProtocolError
-from creamas_sc.rpc.calls import Calls, Slot, failure
-from creamas_sc.rpc.cancelling import ACKNOWLEDGE_SECONDS, ServedCall, served_call
+from creamas_sc.errors import (
+    CallRefused,
+    ConnectionLost,
+    DeadlineExceeded,
+    DecodeError,
+    HandshakeError,
+    ProtocolError,
+)
+from creamas_sc.rpc.calls import Outbound, ServedCall, served_call
 from creamas_sc.rpc.loops import AnyioLoop, Loop
-from creamas_sc.rpc.serving import Handler, Request, Serving
-from creamas_sc.rpc.write_queue import Outgoing
+from creamas_sc.rpc.write_queue import WriteQueue
 from creamas_sc.runtime.coroutines import watch
 from creamas_sc.wire.codec import Codec, Payload
-from creamas_sc.wire.frames import Frame, FrameReader, Kind, encode_frame
-from creamas_sc.wire.requests import RequestHeaders
+from creamas_sc.wire.frames import MAX_HANDSHAKE_BYTES, Frame, FrameReader, Kind
+from creamas_sc.wire.handshake import Handshake
+from creamas_sc.wire.limits import MAX_CALLS, PeerFloods
+from creamas_sc.wire.protocol import WireProtocol
 
-__all__ = ["Connection"]
+__all__ = ["Answer", "Connection", "EventHandler", "Handler", "Request", "perform_handshake"]
 
 log = logging.getLogger(__name__)
 
 # Time to write out what is queued when a connection is closed, and for its end, in seconds.
 FLUSH_SECONDS = 0.5
+# Time to tell a peer why it is refused.
+REFUSAL_SECONDS = 0.2
 READ_BYTES = 1 << 17
-# The reader lets other tasks run this often, in seconds, whatever the peer sends.
 YIELD_SECONDS = 0.01
-MAX_CALLS_IN_FLIGHT = 100_000
-CALL_ID_MASK = (1 << 32) - 1
 
+
+class Request(NamedTuple):
+    """A call that arrived: ``remaining`` is its deadline in seconds from now, or None.
+
+    ``target`` is what the peer named, of any type: an agent's number; for a host, its address.
+    """
+
+    connection: Connection
+    target: Any
+    method: str
+    payload: Payload
+    remaining: float | None
+
+
+Answer = Payload | Awaitable[Payload]
+Handler = Callable[[Request], Answer]
 EventHandler = Callable[[str, Payload], None]
 
 
@@ -51,7 +92,7 @@ class _Turn:
     """A task's turn as the reader.
 
     Attributes:
-        call: The peer's that it awaits, if any.
+        call: The peer's call that it awaits, if any.
         rested: Whether that has let the scheduler go round once.
         over: Whether another task is the reader by now.
     """
@@ -65,23 +106,18 @@ class _Turn:
         self.rested = False
 
 
-class Connection:
+class Connection(Outbound):
     """Both ends of a connection are one of these.
 
     Args:
         stream: The connected byte stream; owned and closed by the connection.
         serve: Answers the peer's calls; None refuses them. It returns the answer, or an awaitable
-            of it, which has a task of its own from its first suspension on that is more than one
-            round of the scheduler; until then it shares the context variables of others. Errors it
-            raises travel to the caller.
+            of it; see the module for the task that runs it. Errors it raises travel to the caller.
         codec: Carries errors, and the results that some of them hold.
-        on_event: Told of each event, in order, in the reader task.
-        reader, backlog: Where a handshake on ``stream`` left off.
+        on_event: Called with each event, in order, in the reader task.
+        reader, backlog: Where another process left off reading ``stream``.
         name: The peer, for error messages.
-        max_calls: How many of the peer's calls may be in flight; further ones are refused.
-        max_unread_bytes: How much may wait for a peer that does not read: answers, and as much
-            again of calls. One answer always may, however large; what is more becomes an error of
-            its call. None for no limit.
+        max_calls, max_unread_bytes: As of `creamas_sc.wire.limits.ServingLimits`.
     """
 
     def __init__(
@@ -94,41 +130,31 @@ class Connection:
         reader: FrameReader | None = None,
         backlog: Sequence[Frame] = (),
         name: str = "peer",
-        max_calls: int = MAX_CALLS_IN_FLIGHT,
+        max_calls: int = MAX_CALLS,
         max_unread_bytes: int | None = None,
     ) -> None:
-        self.name = name
-        self.closed = anyio.Event()
         loop: Loop = getattr(stream, "loop", None) or AnyioLoop()
-        self._loop = loop
+        out = WriteQueue(stream, loop, self._end)
+        codec = codec or Codec()
+        protocol = WireProtocol(out, codec, name, reader, backlog, max_calls, max_unread_bytes)
+        super().__init__(protocol, out, loop)
+        self.closed = anyio.Event()
         self._stream = stream
         self._receive_into: Callable[[memoryview], Awaitable[int]] | None
         self._receive_into = getattr(stream, "receive_into", None)
-        self.codec = codec or Codec()
+        self._handler = serve
         self._on_event = on_event
-        self._reader = reader or FrameReader()
-        self._frames = deque(backlog)
-        self._ids = itertools.count(1)
-        self._pending: dict[int, Slot] = {}
         self._scope = anyio.CancelScope()
         self._tasks: TaskGroup | None = None
         self._context: Context | None = None
-        self._over = False
-        self._out = Outgoing(stream, loop, self._end)
-        self._metas = RequestHeaders()
-        self._serving = Serving(
-            self, serve, self.codec, self._out, self._metas, max_calls, max_unread_bytes
-        )
-        # Called before each answer to the peer, to send what must be there first.
-        self.before_reply: Callable[[], None] | None = None
 
     # ---- life
 
     async def run(self) -> None:
         """Read and write until the peer goes, breaks the protocol, or `aclose` is called.
 
-        Never raises but for cancellation: calls in flight get `ConnectionLost`, the peer's calls
-        are cancelled.
+        Raises nothing but cancellation: calls in flight get `ConnectionLost`, the peer's calls are
+        cancelled.
         """
         try:
             with self._scope:
@@ -148,14 +174,14 @@ class Connection:
     async def aclose(self) -> None:
         """Write out what is queued, within a bound, and end the connection."""
         try:
-            if not self._over:
+            if self.alive:
                 with anyio.move_on_after(FLUSH_SECONDS):
                     await self._out.flush()
         finally:
             self.abort()
-            # Who closes from within a call that it serves is itself part of what ends.
+            # A task that closes the connection while it serves a call of it is part of what ends.
             if self._tasks is not None and served_call.get() is None:
-                # At once, unless a Ctrl-C has struck one of its tasks at an awkward moment.
+                # At once, unless a Ctrl-C has struck one of the tasks at an awkward moment.
                 with anyio.move_on_after(FLUSH_SECONDS, shield=True):
                     await self.closed.wait()
 
@@ -165,151 +191,63 @@ class Connection:
         self._scope.cancel()
 
     @property
-    def alive(self) -> bool:
-        """Whether calls can be made."""
-        return not self._over
-
-    @property
     def serving(self) -> bool:
         """Whether calls of the peer are in flight."""
-        return bool(self._serving.in_flight)
-
-    @property
-    def drained(self) -> bool:
-        """Whether the peer reads what is sent, or all is over."""
-        return self._out.drained
-
-    async def wait_until_drained(self) -> None:
-        """Wait until the peer has read what is queued, or the connection is over."""
-        await self._out.wait_until_drained()
+        return bool(self.protocol.in_flight)
 
     def _end(self) -> None:
-        self._over = True
-        for call in self._pending.values():
-            call.set()
+        self.protocol.end()
         self._out.end()
-
-    # ---- calls of ours
-
-    async def call(
-        self,
-        target: int | str | None,
-        method: str,
-        payload: Payload,
-        *,
-        timeout: float | None = None,
-        acknowledge_seconds: float = ACKNOWLEDGE_SECONDS,
-    ) -> Payload:
-        """Call ``method`` of the peer's ``target`` and return its answer.
-
-        Args:
-            timeout: Seconds this call may take; the caller's own cancel scopes count too.
-            acknowledge_seconds: How long the peer has to confirm, once the timeout has passed.
-
-        Raises:
-            ConnectionLost: The connection ended.
-            DeadlineExceeded: ``timeout`` passed.
-            Exception: What the callee raised, as `creamas_sc.errors` tells it.
-        """
-        if timeout is not None or not self._out.drained:
-            async with Calls(self._loop, timeout, acknowledge_seconds) as calls:
-                call = await calls.start(self, target, method, payload)
-                await calls.wait()
-                return await calls.answer(call)
-        # The same without what a call like most does not need.
-        slot, until = self._loop.waiter(), self._loop.effective_deadline()
-        number = self.send_request(slot, target, method, payload, until)
-        try:
-            await slot.wait()
-        except anyio.get_cancelled_exc_class():
-            async with Calls(self._loop) as calls:
-                calls.take_over(self, number, method, slot)
-            raise
-        finally:
-            self.forget(number)
-        frame: Frame | None = slot.answer
-        if frame is not None and frame.kind is Kind.REPLY:
-            return Payload(frame.body, frame.parts)
-        raise await failure(self, frame, until)
-
-    def send_request(
-        self, slot: Slot, target: int | str | None, method: str, payload: Payload, until: float
-    ) -> int:
-        """Send a call that may take until that time; its number, by which it is forgotten.
-
-        Raises:
-            ConnectionLost: The connection is over.
-        """
-        if self._over:
-            raise ConnectionLost(f"no connection to {self.name}", may_have_run=False)
-        remaining = None if until == math.inf else max(until - anyio.current_time(), 0.0)
-        number = next(self._ids) & CALL_ID_MASK
-        meta = self._metas.pack(target, method, remaining)
-        buffers = encode_frame(Kind.REQUEST, number, meta, payload.body, payload.parts)
-        self._pending[number] = slot
-        self._out.put(buffers)
-        return number
-
-    def send_cancel(self, number: int) -> None:
-        """Ask the peer to cancel a call."""
-        if not self._over:
-            self._out.put(encode_frame(Kind.CANCEL, number))
-
-    def forget(self, number: int) -> None:
-        """Whatever comes of that call, nobody waits for it."""
-        self._pending.pop(number, None)
-
-    def await_answer(self, number: int, slot: Slot) -> None:
-        """Have ``slot`` wait for the answer to a call that has been sent."""
-        self._pending[number] = slot
-
-    def post(self, event: str, payload: Payload) -> None:
-        """Send an event; nobody answers. Does nothing once the connection is over."""
-        if not self._over:
-            meta = event.encode()
-            self._out.put(encode_frame(Kind.EVENT, 0, meta, payload.body, payload.parts))
 
     # ---- reading
 
     async def _read(self) -> None:
-        """Be the reader, until the connection ends or a call that is served here suspends."""
+        """Be the reader, until the connection ends or the role is handed on; then end the call."""
         turn = _Turn()
         with turn.scope:
-            await watch(self._read_on(turn), partial(self._suspending, turn))
+            await watch(self._read_frames(turn), partial(self._suspending, turn))
             return
-        # Only of a call that has left the reader's part to another could the scope be cancelled.
+        # The scope was cancelled, which it is for a call that has handed the role on.
         assert turn.call is not None
         call_id, request, served = turn.call
         ended = f"{request.method} was cancelled, or its time ran out"
         late = served.unconfirmed
         error = DeadlineExceeded(ended, acknowledged=not late, addresses=late)
-        self._serving.fail(call_id, error)
+        self.protocol.fail(call_id, error)
 
     def _suspending(self, turn: _Turn, trap: Any) -> bool:
+        """Hand the reader role on, if the task is about to suspend in a call of the peer."""
         if turn.call is None:
             return True
         if trap is self._loop.checkpoint and not turn.rested and turn.scope.deadline == math.inf:
             turn.rested = True  # a round of the scheduler takes less than another reader does
-            if not self._frames:
+            if not self.protocol.frames:
                 self._out.release()
             return True
         turn.over = True
-        # The call may wait for just that: it is not to be woken before it has suspended.
-        if not self._frames and self._out.drained:
+        # A full queue is left to the writer task: the call may be about to wait for just that, and
+        # is not to be woken before it has suspended.
+        if not self.protocol.frames and self._out.drained:
             self._out.release()
         assert self._tasks is not None
         assert self._context is not None
-        # What the call has set in its context is no concern of the calls behind it.
         self._context.run(self._tasks.start_soon, self._read)
         return False
 
-    async def _read_on(self, turn: _Turn) -> None:
+    async def _read_frames(self, turn: _Turn) -> None:
+        protocol, reader, into = self.protocol, self.protocol.reader, self._receive_into
         try:
-            while not self._over:
-                await self._take_frames(turn)
+            while protocol.alive:
+                await self._handle_batch(turn)
                 if turn.over:
                     return
-                await self._receive()
+                room = None if into is None else reader.room()
+                if into is None or room is None:
+                    protocol.receive_data(await self._stream.receive(READ_BYTES))
+                else:
+                    with room:  # or the part could not grow
+                        count = await into(room)
+                    protocol.frames += reader.filled(count)
         except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             pass
         except (ProtocolError, DecodeError) as error:
@@ -318,89 +256,125 @@ class Connection:
         assert self._tasks is not None
         self._tasks.cancel_scope.cancel()
 
-    async def _receive(self) -> None:
-        into = self._receive_into
-        room = None if into is None else self._reader.room()
-        if into is None or room is None:
-            data = await self._stream.receive(READ_BYTES)
-            self._frames += self._reader.receive_data(data)
-        else:
-            with room:  # or the part could not grow
-                count = await into(room)
-            self._frames += self._reader.filled(count)
-
-    async def _take_frames(self, turn: _Turn) -> None:
-        """Handle what has been received, as one batch: what is sent meanwhile leaves together."""
-        frames, answers = self._frames, 0
-        self._out.hold()
+    async def _handle_batch(self, turn: _Turn) -> None:
+        """Handle everything that has been received."""
+        protocol, out = self.protocol, self._out
+        protocol.settled = 0
+        out.held = True
         try:
-            give_way_at = time.perf_counter() + YIELD_SECONDS
-            while frames and not self._over:
-                frame = frames.popleft()
-                if frame.kind is Kind.REPLY or frame.kind is Kind.FAILURE:
-                    call = self._pending.get(frame.call_id)
-                    if call is not None:  # else: a late answer to a call given up
-                        answers += 1
-                        call.answer = frame
-                        call.set()
-                elif frame.kind is Kind.REQUEST:
-                    taken = self._serving.take(frame)
-                    if taken is not None:
-                        await self._serve(turn, frame.call_id, *taken)
+            yield_at = time.perf_counter() + YIELD_SECONDS
+            while (frame := protocol.next_frame()) is not None:
+                if frame.kind is Kind.EVENT:
+                    self._take_event(frame)
+                else:
+                    begun = self._begin(frame)
+                    if begun is not None:
+                        await self._finish(turn, frame.call_id, *begun)
                         if turn.over:
                             return
-                else:
-                    self._take_other(frame)
-                if frames and time.perf_counter() > give_way_at:
-                    await self._give_way()
-                    give_way_at = time.perf_counter() + YIELD_SECONDS
+                if protocol.frames and time.perf_counter() > yield_at:
+                    out.release()
+                    await anyio.lowlevel.checkpoint()
+                    out.held = True
+                    yield_at = time.perf_counter() + YIELD_SECONDS
         finally:
             if not turn.over:
-                self._out.crowded = answers > 1
-                self._out.release()
+                out.crowded = protocol.settled > 1
+                out.release()
 
-    async def _give_way(self) -> None:
-        self._out.release()
-        await anyio.lowlevel.checkpoint()
-        self._out.hold()
+    def _take_event(self, frame: Frame) -> None:
+        name = self.protocol.event_name(frame)
+        if self._on_event is None:
+            return
+        try:
+            self._on_event(name, Payload(frame.body, frame.parts))
+        except Exception:  # it has no caller to tell, and the calls must go on
+            log.exception("handling the event %r of %s failed", name, self.name)
 
-    async def _serve(
+    # ---- serving
+
+    def _begin(self, frame: Frame) -> tuple[Request, Awaitable[Payload]] | None:
+        """Answer a call of the peer at once, or return what is to be awaited."""
+        protocol = self.protocol
+        target, method, remaining = protocol.request_header(frame.meta)
+        request = Request(self, target, method, Payload(frame.body, frame.parts), remaining)
+        try:
+            if self._handler is None:
+                raise CallRefused(f"{method}: this end takes no calls")
+            if protocol.limits.admit(method, request.payload, len(protocol.in_flight)):
+                answer = self._handler(request)
+            else:
+                answer = self._serve_when_drained(self._handler, request)
+            if not isinstance(answer, Payload):
+                return request, answer
+            protocol.reply(frame.call_id, answer)
+        except PeerFloods:
+            raise
+        except Exception as error:
+            protocol.fail(frame.call_id, error)
+        return None
+
+    async def _serve_when_drained(self, handler: Handler, request: Request) -> Payload:
+        try:
+            await self._out.wait_until_drained()
+        finally:
+            self.protocol.limits.stop_wait(request.payload)
+        if not self.alive:
+            raise ConnectionLost(f"no connection to {self.name}", may_have_run=False)
+        answer = handler(request)
+        return answer if isinstance(answer, Payload) else await answer
+
+    async def _finish(
         self, turn: _Turn, call_id: int, request: Request, answer: Awaitable[Payload]
     ) -> None:
-        """Await the answer to a call of the peer, within its deadline."""
-        served = ServedCall()
+        """Await the answer to a call of the peer, within its deadline, and send it."""
+        protocol, served = self.protocol, ServedCall()
         turn.call = call_id, request, served
-        self._serving.in_flight[call_id] = turn.scope
+        protocol.in_flight[call_id] = turn.scope
         if request.remaining is not None:
             turn.scope.deadline = anyio.current_time() + request.remaining
+        served_call.set(served)
         try:
-            await self._serving.finish(call_id, request, answer, served)
+            payload = await answer
+            if not self._out.drained:
+                protocol.limits.check_answer(request.method, payload, self.name)
+            protocol.reply(call_id, payload)
+        except Exception as error:
+            protocol.fail(call_id, error)
         finally:
-            self._serving.in_flight.pop(call_id, None)
+            served_call.set(None)
+            protocol.in_flight.pop(call_id, None)
         if not turn.over:
             turn.call = None
             turn.rested = False
             if request.remaining is not None:
                 turn.scope.deadline = math.inf
 
-    def _take_other(self, frame: Frame) -> None:
-        if frame.kind is Kind.CANCEL:
-            scope = self._serving.in_flight.get(frame.call_id)
-            if scope is not None:
-                scope.cancel()
-        elif frame.kind is Kind.EVENT:
-            self._take_event(frame)
-        else:
-            raise ProtocolError(f"unexpected {frame.kind.name} frame")
 
-    def _take_event(self, frame: Frame) -> None:
-        try:
-            name = frame.meta.decode()
-        except UnicodeDecodeError as error:
-            raise ProtocolError(f"malformed event: {error}") from error
-        if self._on_event is None:
-            return
-        try:
-            self._on_event(name, Payload(frame.body, frame.parts))
-        except Exception:  # nobody waits for it, and the calls must go on
-            log.exception("taking the event %r of %s failed", name, self.name)
+async def perform_handshake(stream: ByteStream, handshake: Handshake) -> None:
+    """Prove each other's membership, as the first thing on ``stream``.
+
+    Reads nothing beyond the handshake. A peer that is refused is told why, within a bound.
+
+    Raises:
+        HandshakeError: The peer has refused, or is refused.
+        ProtocolError: It speaks another protocol.
+        anyio.EndOfStream, anyio.BrokenResourceError, OSError: It is gone.
+    """
+    reader = FrameReader(MAX_HANDSHAKE_BYTES)
+    try:
+        while True:
+            for data in handshake.data_to_send():
+                await stream.send(data)
+            if handshake.complete:
+                return
+            for frame in reader.receive_data(await stream.receive(reader.missing_bytes)):
+                handshake.receive(frame)
+    except HandshakeError:
+        with anyio.move_on_after(REFUSAL_SECONDS):
+            try:
+                for data in handshake.data_to_send():
+                    await stream.send(data)
+            except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+                pass  # it is gone already
+        raise

@@ -1,7 +1,15 @@
-"""An environment's place on the network: its listener, and one connection to each peer.
+"""An environment's place on the network: its listeners, and one connection to each peer.
 
-Everything runs in the nursery of `Endpoint.run`; when that returns, listener, connections and their
-tasks are gone.
+    accepted --+                      +--> Connection.run, until it ends
+               +--> handshake --------+
+    opened ----+    (bounded)         +--> refused: the peer is told why, and it is logged once
+
+There is at most one connection that is *used* for each peer: the one in ``_links``. If two
+environments connect to each other at the same moment, both connections work, and each end calls on
+the one that it knows. Opening is serialized for each address, so many callers share one attempt.
+
+Everything runs in the nursery of `Endpoint.run`: when that returns, the listeners, the connections
+and their tasks are gone.
 """
 
 from __future__ import annotations
@@ -10,22 +18,19 @@ import errno
 import functools
 import logging
 import socket
-from collections.abc import Awaitable, Callable
-from typing import cast
+from collections.abc import Callable
 
 import anyio
 import trio
-from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskGroup, TaskStatus
+from anyio.abc import ByteStream, TaskStatus
 
 from creamas_sc.errors import ConnectionLost, HandshakeError, ProtocolError, StartError
-from creamas_sc.rpc.cancelling import served_call
-from creamas_sc.rpc.connection import Connection
-from creamas_sc.rpc.serving import Handler
+from creamas_sc.rpc.calls import served_call
+from creamas_sc.rpc.connection import Connection, Handler, perform_handshake
 from creamas_sc.rpc.socket_stream import ConnectedStream
-from creamas_sc.rpc.unix_shortcut import connect_near, listen_near
+from creamas_sc.rpc.unix_shortcut import connect_nearby, listen_nearby
 from creamas_sc.runtime.validation import check_text
 from creamas_sc.wire.codec import Codec, Payload
-from creamas_sc.wire.frames import Frame, FrameReader
 from creamas_sc.wire.handshake import Handshake, Identity
 
 __all__ = ["Endpoint", "base_url", "listen", "locate", "split_address"]
@@ -33,15 +38,13 @@ __all__ = ["Endpoint", "base_url", "listen", "locate", "split_address"]
 log = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS = 5.0
-# A peer of ours may be busy with an act; it answers once that is done.
+# How long to wait for a peer that has accepted: it may be busy with an act and answers after that.
 ANSWER_SECONDS = 60.0
-HANDSHAKE_BYTES = 4096
 MAX_CONNECTIONS = 1024
+# Between attempts to connect: the first and the longest pause.
 RETRY_SECONDS = (0.01, 0.2)
-ACCEPT_PAUSE_SECONDS = 0.1
-DISMISS_SECONDS = 0.2
-# The name that means this machine wherever it is asked (RFC 6761), so that nobody has to be: a
-# lookup takes a thread, and the system's resolver in every process.
+# "localhost" means this machine everywhere (RFC 6761). A lookup would take a thread, and would load
+# the system's resolver in every process.
 _LOOPBACK = {"localhost": "127.0.0.1"}
 
 
@@ -84,8 +87,8 @@ class Endpoint:
     Args:
         serve: Answers the calls of every connection.
         codec: Carries their errors.
-        on_event: Told of each event: connection, name, payload.
-        on_link: Told of each connection once its peer is known, before anything is read.
+        on_event: Called with each event: connection, name, payload.
+        on_link: Called with each connection once its peer is known, before anything is read.
     """
 
     def __init__(
@@ -103,12 +106,12 @@ class Endpoint:
         self._links: dict[str, Connection] = {}
         self._opening: dict[str, anyio.Lock] = {}
         self._accepted = 0
-        self._tasks: TaskGroup | None = None
+        self._tasks: trio.Nursery | None = None
         self._ended: anyio.Event | None = None
 
     async def run(
         self,
-        listener: SocketListener,
+        listener: trio.SocketListener,
         identity: Identity,
         *,
         task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
@@ -116,15 +119,17 @@ class Endpoint:
         """Accept and keep connections until cancelled or `aclose` is called."""
         self._identity = identity
         self._ended = anyio.Event()
+        nearby = listen_nearby(identity.key, identity.address)
+        listeners = [listener] if nearby is None else [listener, nearby]
         try:
-            with listen_near(identity.key, identity.address) as near:
-                async with listener, anyio.create_task_group() as tasks:
-                    self._tasks = tasks
-                    task_status.started()
-                    if near is not None:
-                        tasks.start_soon(self._accept_all, near.accept)
-                    await self._accept_all(functools.partial(_accept, listener))
+            async with trio.open_nursery() as tasks:
+                self._tasks = tasks
+                task_status.started()
+                # It waits while the process has no descriptors left.
+                await trio.serve_listeners(self._welcome, listeners, handler_nursery=tasks)
         finally:
+            for each in listeners:  # cancelled before it has started, it leaves them open
+                each.socket.close()
             self._tasks = None
             self._links.clear()
             self._ended.set()
@@ -144,39 +149,57 @@ class Endpoint:
                     await self._ended.wait()
 
     def drop(self, url: str) -> None:
-        """End the connection to a peer that is gone, where it has not noticed yet."""
+        """End the connection to a peer that is gone, if it has not noticed yet."""
         link = self._links.pop(url, None)
         if link is not None:
             link.abort()
 
-    # ---- incoming
+    # ---- connections
 
-    async def _accept_all(self, accept: Callable[[], Awaitable[ByteStream]]) -> None:
-        assert self._tasks is not None
-        while True:
-            try:
-                stream = await accept()
-            except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-                    raise
-                # Out of descriptors: the kernel keeps the peer waiting until some are free.
-                log.warning("cannot accept a connection now: %s", error.strerror)
-                await anyio.sleep(ACCEPT_PAUSE_SECONDS)
-                continue
-            if self._accepted >= MAX_CONNECTIONS:
-                log.warning("refused a connection: %d are open", MAX_CONNECTIONS)
-                await anyio.aclose_forcefully(stream)
-                continue
-            self._accepted += 1
-            self._tasks.start_soon(self._welcome, stream)
-
-    async def _welcome(self, stream: ByteStream) -> None:
+    async def _welcome(self, accepted: trio.SocketStream) -> None:
+        """Let a peer in that has proved itself, until its connection ends."""
+        if self._accepted >= MAX_CONNECTIONS:
+            log.warning("refused a connection: %d are open", MAX_CONNECTIONS)
+            return  # which closes it
+        self._accepted += 1
         try:
-            link = await self._authenticate(stream, client=False)
-            if link is not None:
-                await self._keep(link)
+            link = await self._authenticate(ConnectedStream.adopt(accepted), client=False)
+        except (HandshakeError, ProtocolError, TimeoutError, OSError, anyio.EndOfStream,
+                anyio.BrokenResourceError) as error:  # fmt: skip
+            # A peer that was killed in the middle of it is reported elsewhere.
+            gone = isinstance(error, (anyio.EndOfStream, anyio.BrokenResourceError))
+            level = logging.INFO if gone else logging.WARNING
+            log.log(level, "refused a connection: %s", str(error) or type(error).__name__)
+        else:
+            await self._keep(link)
         finally:
             self._accepted -= 1
+
+    async def _authenticate(self, stream: ByteStream, *, client: bool) -> Connection:
+        """A connection whose peer has proved itself; an error closes the stream."""
+        assert self._identity is not None
+        handshake = (Handshake.client if client else Handshake.server)(self._identity)
+        try:
+            with anyio.fail_after(ANSWER_SECONDS if client else HANDSHAKE_SECONDS):
+                await perform_handshake(stream, handshake)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await anyio.aclose_forcefully(stream)
+            raise
+        peer = handshake.peer
+        link = Connection(
+            stream,
+            self._serve,
+            codec=self._codec,
+            on_event=lambda name, payload: self._on_event(link, name, payload),
+            name=peer.address,
+        )
+        known = self._links.get(peer.address)
+        if known is None or not known.alive:
+            # Calls to the peer go out on the connection that it has opened.
+            self._links[peer.address] = link
+        self._on_link(link, peer)
+        return link
 
     async def _keep(self, link: Connection) -> None:
         """Run a connection to its end, and forget it: peers come and go."""
@@ -185,51 +208,6 @@ class Endpoint:
         finally:
             for url in [url for url, each in self._links.items() if each is link]:
                 del self._links[url]
-
-    async def _authenticate(self, stream: ByteStream, *, client: bool) -> Connection | None:
-        """A connection whose peer has proved itself; of an accepted stranger None, logged once."""
-        assert self._identity is not None
-        make = Handshake.client if client else Handshake.server
-        handshake = make(self._identity)
-        reader = FrameReader(HANDSHAKE_BYTES)
-        try:
-            with anyio.fail_after(ANSWER_SECONDS if client else HANDSHAKE_SECONDS):
-                backlog = await _shake_hands(stream, handshake, reader)
-        except (HandshakeError, ProtocolError, TimeoutError, OSError, anyio.EndOfStream,
-                anyio.BrokenResourceError) as error:  # fmt: skip
-            await _dismiss(stream, handshake)
-            if client:
-                raise
-            # Whoever is killed in the middle of it is told of elsewhere.
-            gone = isinstance(error, (anyio.EndOfStream, anyio.BrokenResourceError))
-            level = logging.INFO if gone else logging.WARNING
-            log.log(level, "refused a connection: %s", str(error) or type(error).__name__)
-            return None
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await anyio.aclose_forcefully(stream)
-            raise
-        return self._link(stream, handshake.peer, reader, backlog)
-
-    def _link(
-        self, stream: ByteStream, peer: Identity, reader: FrameReader, backlog: list[Frame]
-    ) -> Connection:
-        reader.max_frame_bytes = FrameReader().max_frame_bytes
-        link = Connection(
-            stream,
-            self._serve,
-            codec=self._codec,
-            on_event=lambda name, payload: self._on_event(link, name, payload),
-            reader=reader,
-            backlog=backlog,
-            name=peer.address,
-        )
-        known = self._links.get(peer.address)
-        if known is None or not known.alive:
-            # The peer's own connection serves calls to it, too.
-            self._links[peer.address] = link
-        self._on_link(link, peer)
-        return link
 
     # ---- outgoing
 
@@ -242,31 +220,29 @@ class Endpoint:
         """The connection to the environment at ``host`` and ``port``, opened if need be.
 
         Args:
-            timeout: Seconds to keep trying while nobody listens there; 0 for one attempt, None
+            timeout: Seconds to keep trying while nothing listens there; 0 for one attempt, None
                 for no limit.
 
         Raises:
-            ConnectionLost: Nobody listens there.
-            HandshakeError: Who listens there is not of this simulation.
+            ConnectionLost: Nothing listens there.
+            HandshakeError: What listens there is not of this simulation.
         """
         url = base_url(host, port)
-        link = self._links.get(url)
-        if link is not None and link.alive:
+        link = self.link(url)
+        if link is not None:
             return link
         lock = self._opening.setdefault(url, anyio.Lock())
         try:
             async with lock:
-                link = self._links.get(url)
-                if link is None or not link.alive:
-                    link = await self._open(host, port, timeout)
-                return link
+                return self.link(url) or await self._open(host, port, timeout)
         finally:
-            if not lock.statistics().locked:  # nobody else waits: the next one makes a new one
+            if not lock.statistics().locked:  # no other task waits: the next one makes a new one
                 self._opening.pop(url, None)
 
     async def _open(self, host: str, port: int, timeout: float | None) -> Connection:
+        closed = ConnectionLost("this environment is closed", may_have_run=False)
         if self._tasks is None:
-            raise ConnectionLost("this environment is closed", may_have_run=False)
+            raise closed
         assert self._identity is not None
         url = base_url(host, port)
         stream = await _connect(self._identity.key, host, port, timeout)
@@ -276,23 +252,21 @@ class Endpoint:
             raise
         except ProtocolError as error:
             raise HandshakeError(
-                f"what listens at {url} is no environment of this simulation"
+                f"what listens at {url} is not an environment of this simulation"
             ) from error
         except (TimeoutError, OSError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
             raise ConnectionLost(
                 f"what listens at {url} did not answer", address=url, may_have_run=False
             ) from error
-        assert link is not None
-        tasks = self._tasks
-        if tasks is None:
+        if self._tasks is None:
             link.abort()
-            raise ConnectionLost("this environment is closed", may_have_run=False)
+            raise closed
         self._links[url] = link
-        tasks.start_soon(self._keep, link)
+        self._tasks.start_soon(self._keep, link)
         return link
 
 
-async def listen(host: str, port: int) -> SocketListener:
+async def listen(host: str, port: int) -> trio.SocketListener:
     """A listener on ``host`` and ``port`` (0 for any free one).
 
     Raises:
@@ -305,62 +279,12 @@ async def listen(host: str, port: int) -> SocketListener:
         found = await anyio.getaddrinfo(place, port, type=socket.SOCK_STREAM)
         # One address of those that a name has, so that port 0 is one port.
         _, _, _, _, bound = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-        multi = await anyio.create_tcp_listener(local_host=bound[0], local_port=bound[1])
+        (listener,) = await trio.open_tcp_listeners(bound[1], host=bound[0])
+        return listener
     except (OSError, OverflowError) as error:
         taken = getattr(error, "errno", None) == errno.EADDRINUSE
         why = "the port is taken" if taken else str(error)
         raise StartError(f"cannot listen on {host}:{port}: {why}") from None
-    return cast("SocketListener", multi.listeners[0])
-
-
-async def _accept(listener: SocketListener) -> ByteStream:
-    """The next connection.
-
-    Raises:
-        OSError: There can be none now.
-    """
-    try:
-        stream: ByteStream = await listener.accept()
-    except anyio.BrokenResourceError as error:  # anyio's word for any error at all
-        if isinstance(error.__cause__, OSError):
-            raise error.__cause__ from None
-        raise
-    raw = stream.extra(SocketAttribute.raw_socket, None)
-    return stream if raw is None else _connected(raw)
-
-
-def _connected(raw: socket.socket | trio.socket.SocketType) -> ConnectedStream:
-    """The same connection; whatever has ``raw`` is no longer to be used."""
-    return ConnectedStream(socket.socket(raw.family, raw.type, raw.proto, raw.detach()))
-
-
-async def _shake_hands(
-    stream: ByteStream, handshake: Handshake, reader: FrameReader
-) -> list[Frame]:
-    """Prove each other's membership; returns frames that came right behind the proof."""
-    while True:
-        for data in handshake.data_to_send():
-            await stream.send(data)
-        if handshake.complete:
-            return []
-        frames = reader.receive_data(await stream.receive(HANDSHAKE_BYTES))
-        while frames:
-            handshake.receive(frames.pop(0))
-            if handshake.complete:
-                for data in handshake.data_to_send():
-                    await stream.send(data)
-                return frames
-
-
-async def _dismiss(stream: ByteStream, handshake: Handshake) -> None:
-    """Tell a peer why it is refused, if it listens, and close."""
-    with anyio.move_on_after(DISMISS_SECONDS):
-        try:
-            for data in handshake.data_to_send():
-                await stream.send(data)
-        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
-            pass  # it is gone already
-    await anyio.aclose_forcefully(stream)
 
 
 async def _connect(key: bytes, host: str, port: int, timeout: float | None) -> ByteStream:
@@ -369,19 +293,19 @@ async def _connect(key: bytes, host: str, port: int, timeout: float | None) -> B
     give_up_at = anyio.current_time() + limit
     pause, longest = RETRY_SECONDS
     while True:
-        near = connect_near(key, url)
-        if near is not None:
-            return near
+        nearby = connect_nearby(key, url)
+        if nearby is not None:
+            return nearby
         try:
             with anyio.fail_after(max(HANDSHAKE_SECONDS, 0 if timeout is None else timeout)):
                 place = _LOOPBACK.get(host, host)
-                # anyio's own forgets to close what is cancelled just as it is connected.
-                return _connected((await trio.open_tcp_stream(place, port)).socket)
+                # anyio's own does not close what is cancelled just as it is connected.
+                return ConnectedStream.adopt(await trio.open_tcp_stream(place, port))
         except (OSError, TimeoutError) as error:
-            # Nothing tells when somebody will listen there: asking again is the only way.
+            # Nothing tells when something will listen there: asking again is the only way.
             if anyio.current_time() + pause > give_up_at:
                 raise ConnectionLost(
-                    f"nobody listens at {url}: {error}", address=url, may_have_run=False
+                    f"nothing listens at {url}: {error}", address=url, may_have_run=False
                 ) from None
         await anyio.sleep(pause)
         pause = min(2 * pause, longest)

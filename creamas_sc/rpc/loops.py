@@ -1,4 +1,4 @@
-"""What a connection needs of the loop it runs on, in anyio's way; `streams` has trio's own."""
+"""What a connection needs of the event loop, by anyio; `socket_stream` has trio's own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["AnyioLoop", "Loop", "Waiter"]
 
 
 class Waiter(Protocol):
-    """One task waits for it to be set, once or several times; who sets it may leave an answer."""
+    """An event for which one task waits; an answer may be left with it."""
 
     answer: Any
 
@@ -19,7 +19,7 @@ class Waiter(Protocol):
         """Whether it has been set."""
 
     def set(self) -> None:
-        """Let the task go on that waits, or will wait."""
+        """Wake the task that waits, or will wait."""
 
     async def wait(self) -> None:
         """Return once it is set."""
@@ -34,11 +34,11 @@ class Loop(Protocol):
 
     @property
     def checkpoint(self) -> object:
-        """What a task yields that only lets the others go on, where that can be told."""
+        """What a task yields in a checkpoint, to be recognized; any other object if unknown."""
 
     @property
     def effective_deadline(self) -> Callable[[], float]:
-        """When the running task will be cancelled, on the loop's clock."""
+        """Returns when the running task will be cancelled, on the loop's clock."""
 
 
 class AnyioWaiter:

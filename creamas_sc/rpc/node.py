@@ -1,17 +1,35 @@
-"""What an environment does over its connections: calls out, calls in, and the news of artifacts."""
+"""One environment's calls: to its own agents, to those of other environments, and from them.
+
+    an agent's act --> Proxy --> call_agent --+--> _call_here   the agent is here: its method is
+                                              |                 called, nothing is encoded
+                                              +--> send         encoded arguments, over the
+                                                                connection to the other environment,
+                                                                which is opened if there is none
+    a peer's call --> _answer --> the agent's method --> _finish, if that is a coroutine
+
+References (`describe`, `resolve`) let agents travel as values: an agent or proxy leaves as its
+address and class name, and arrives as a `Proxy` of this node.
+
+Errors change their meaning on the way. What an agent's code raises becomes an `AgentError`; a
+refusal of the call itself stays a refusal for its direct caller only. A lost connection is
+explained by the environment, if it can: the end of a slave is known in more detail than the end of
+a socket.
+
+An artifact of a slave is sent to its master with the answer to the step in which it was published,
+ahead of it; see `publish`.
+"""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import trio
-from anyio.abc import SocketListener, TaskStatus
+from anyio.abc import TaskStatus
 
-from creamas_sc.core.agent import Agent
 from creamas_sc.errors import (
     AgentError,
     AgentErrors,
@@ -27,20 +45,15 @@ from creamas_sc.errors import (
     unwrapped,
 )
 from creamas_sc.rpc.auth import Membership
-from creamas_sc.rpc.connection import Connection
+from creamas_sc.rpc.connection import Answer, Connection, Request
 from creamas_sc.rpc.endpoint import Endpoint, locate, split_address
 from creamas_sc.rpc.exposed import Proxy, exposed_method, start_call, to_await
-from creamas_sc.rpc.serving import Request
 from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.runtime.event_loop import LoopHandle, is_ctrl_c
 from creamas_sc.runtime.nurseries import cancellation_in
 from creamas_sc.serializers import follow
-from creamas_sc.wire.codec import Codec, Payload, Serializer
-from creamas_sc.wire.encode_errors import is_call
+from creamas_sc.wire.codec import Codec, Payload, Serializer, is_call
 from creamas_sc.wire.handshake import Identity
-
-if TYPE_CHECKING:
-    from creamas_sc.core.artifact import Artifact
 
 __all__ = ["Node"]
 
@@ -56,7 +69,7 @@ YIELD_SECONDS = 0.01
 _NOTHING = Payload(b"")
 
 ExplainLoss = Callable[[str, ConnectionLost], Awaitable[Exception]]
-ArtifactSink = Callable[[str, "Artifact"], None]
+ArtifactSink = Callable[[str, Any], None]
 
 
 class Node:
@@ -64,18 +77,24 @@ class Node:
 
     Args:
         agents: The environment's agents; an agent's number is its position.
+        agent_class: Instances of this class travel by reference.
         base_url: The environment's address, as asked for.
         serializers: How to carry the user's classes.
     """
 
     def __init__(
-        self, agents: Sequence[Agent], base_url: str, serializers: Sequence[Serializer]
+        self,
+        agents: Sequence[Any],
+        agent_class: type,
+        base_url: str,
+        serializers: Sequence[Serializer],
     ) -> None:
         self.base_url = base_url
+        self.types = (agent_class, Proxy)
         self.codec = Codec(serializers, references=self)
         # An agent's module, imported later, may register classes of its own.
         follow(self.codec.add)
-        self.home: LoopHandle
+        self.loop: LoopHandle
         self.artifact_sink: ArtifactSink | None = None
         self.explain_loss: ExplainLoss | None = None
         # Awaited before each call out, with the address; what it raises fails the call.
@@ -87,12 +106,11 @@ class Node:
         self._known: dict[str, Proxy] = {}
         self._peers: dict[str, Identity] = {}
         self._upstream: Connection | None = None
-        self._unsent: list[Payload] = []
-        self._give_way_at = 0.0
+        self._yield_at = 0.0
 
     async def run(
         self,
-        listener: SocketListener,
+        listener: trio.SocketListener,
         member: Membership,
         *,
         task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
@@ -114,8 +132,6 @@ class Node:
         self._known = {a: proxy for a, proxy in self._known.items() if not a.startswith(gone)}
 
     # ---- references: agents and proxies as values
-
-    types = (Agent, Proxy)
 
     def describe(self, obj: Any) -> tuple[str, str]:
         """Address and class name under which an agent or proxy travels."""
@@ -164,10 +180,10 @@ class Node:
     ) -> Coroutine[Any, Any, Any]:
         """Call an exposed method of the agent at ``address``, here or elsewhere.
 
-        To be awaited; whoever is not at home when calling may be on any loop.
+        To be awaited; may be called on any loop, and runs on the environment's.
         """
-        if not self.home.is_current():
-            return self.home.call(self.call_agent, address, method, args, kwargs)
+        if not self.loop.is_current():
+            return self.loop.call(self.call_agent, address, method, args, kwargs)
         if address.startswith(self.base_url):
             return self._call_here(address, method, args, kwargs)
         return self._call_there(address, method, args, kwargs)
@@ -190,8 +206,8 @@ class Node:
         """Call a method of an agent elsewhere, arguments and result encoded.
 
         Args:
-            at_once: Do not wait for what other calls wait for first.
-            last_seconds: When to give it up for good, if it is not answered by then.
+            at_once: Do not wait for `before_call`.
+            last_seconds: Give the call up for good after these.
 
         Raises:
             DeadlineExceeded: The base timeout passed, or ``last_seconds`` did.
@@ -224,10 +240,10 @@ class Node:
         agent = self.agent(int(number) if number.isdecimal() else split_address(address)[2])
         if self._check_local:
             args, kwargs = self._through_codec((args, kwargs), "args")
-        if time.perf_counter() > self._give_way_at:
+        if time.perf_counter() > self._yield_at:
             # An act of many short calls stays cancellable, and lets others act.
             await trio.lowlevel.checkpoint()
-            self._give_way_at = time.perf_counter() + YIELD_SECONDS
+            self._yield_at = time.perf_counter() + YIELD_SECONDS
         try:
             value = start_call(exposed_method(agent, name), args, kwargs)
             if to_await(value):
@@ -236,11 +252,11 @@ class Node:
             cancelled = cancellation_in(error)
             if cancelled is not None:
                 raise cancelled from None
-            raise _told(address, error) from error
+            raise _reported(address, error) from error
         return self._through_codec(value, f"the reply of {name}") if self._check_local else value
 
     async def relay(self, address: str, method: str, payload: Payload) -> Payload:
-        """Call a method of the agent at ``address`` for somebody else, the body unopened both ways.
+        """Pass on a call to the agent at ``address``, the payload unopened in both directions.
 
         Args:
             method: "" to ask for the agent's class only.
@@ -264,7 +280,7 @@ class Node:
         peer = self._peers.get(address.rpartition("/")[0] + "/")
         if peer is None or peer.role != "slave":
             return error
-        # Slaves end connections only with themselves; how this one ended its supervisor knows.
+        # A slave's connections end only with the slave; how it ended is the supervisor's to know.
         return SlaveLost(
             f"the slave {peer.address} (pid {peer.pid}) is gone",
             address=f"{peer.address}0",
@@ -274,18 +290,16 @@ class Node:
 
     # ---- calls in
 
-    def agent(self, number: int | None) -> Agent:
+    def agent(self, number: int | None) -> Any:
         """The agent of that number; `UnknownAgent` if there is none."""
         if isinstance(number, int) and 0 <= number < len(self._agents):
             return self._agents[number]
         raise UnknownAgent(f"there is no agent {self.base_url}{number}")
 
-    def _serve(self, request: Request) -> Payload | Awaitable[Payload]:
+    def _serve(self, request: Request) -> Answer:
         return self._answer(request.target, request.method, request.payload)
 
-    def _answer(
-        self, number: int | None, name: str, payload: Payload
-    ) -> Payload | Awaitable[Payload]:
+    def _answer(self, number: int | None, name: str, payload: Payload) -> Answer:
         """Answer a call: at once if its method is no coroutine function."""
         agent = self.agent(number)
         if not name:
@@ -299,12 +313,12 @@ class Node:
         except AgentErrors:
             raise
         except BaseException as error:
-            raise _told(agent.addr, error) from error
+            raise _reported(agent.addr, error) from error
         if to_await(value):
             return self._finish(agent, name, value)
         return self._encode_reply(agent, name, value)
 
-    async def _finish(self, agent: Agent, method: str, value: Awaitable[Any]) -> Payload:
+    async def _finish(self, agent: Any, method: str, value: Awaitable[Any]) -> Payload:
         try:
             result = await value
         except BaseException as raised:
@@ -317,10 +331,10 @@ class Node:
             if isinstance(error, StepOverran):
                 late = error.addresses
                 raise self._encodable(error.failures, error.results, late) from None
-            raise _told(agent.addr, raised) from raised
+            raise _reported(agent.addr, raised) from raised
         return self._encode_reply(agent, method, result)
 
-    def _encode_reply(self, agent: Agent, method: str, value: Any) -> Payload:
+    def _encode_reply(self, agent: Any, method: str, value: Any) -> Payload:
         try:
             return self.codec.encode(value, root=f"the reply of {method}")
         except EncodeError as error:
@@ -348,45 +362,36 @@ class Node:
 
     # ---- artifacts travel to the master
 
-    def publish(self, artifact: Artifact) -> None:
-        """Tell the master of an artifact, ahead of the next reply to it.
+    def publish(self, artifact: Any) -> None:
+        """Send an artifact to the master, ahead of the next answer to it.
 
         Raises:
             EncodeError: The artifact cannot travel.
         """
-        if self._upstream is None or not self._upstream.alive:
-            return
-        self._unsent.append(self.codec.encode(artifact, root="artifact"))
-        if not self._upstream.serving:
-            self._send_artifacts()
-
-    def _send_artifacts(self) -> None:
-        unsent, self._unsent = self._unsent, []
-        for payload in unsent:
-            assert self._upstream is not None
-            self._upstream.post(ARTIFACT_EVENT, payload)
+        if self._upstream is not None and self._upstream.alive:
+            payload = self.codec.encode(artifact, root="artifact")
+            self._upstream.post(ARTIFACT_EVENT, payload, with_answer=True)
 
     def _on_link(self, link: Connection, peer: Identity) -> None:
         self._peers[peer.address] = peer
         if peer.role == "master":
             self._upstream = link
-            link.before_reply = self._send_artifacts
 
     def _on_event(self, link: Connection, name: str, payload: Payload) -> None:
-        # What this raises, of a class that is unknown here, say, the connection logs and lives on.
+        # The connection logs what this raises, such as an unknown class, and lives on.
         if name == ARTIFACT_EVENT and self.artifact_sink is not None:
             self.artifact_sink(link.name, self.codec.decode(payload))
 
 
-def _told(address: str, error: BaseException) -> BaseException:
-    """How an error of an agent's code reaches its caller.
+def _reported(address: str, error: BaseException) -> BaseException:
+    """The error that the caller gets for an error of an agent's code.
 
-    A real Ctrl-C stays what it is, and so does a refusal of this very call. One that the agent got
-    from another is an error of the agent's.
+    A real Ctrl-C stays what it is, and so does a refusal of this very call. A refusal that the
+    agent received from another agent becomes an `AgentError`.
     """
     if is_ctrl_c(error):
         return error
     refused = unwrapped(error)
     if isinstance(refused, CallRefused) and refused.address == address:
-        return refused.by("")  # for whoever called, it is no refusal of theirs
+        return refused.by("")  # for the next caller, this is not a refusal of its own call
     return AgentError.from_exception(address, error)

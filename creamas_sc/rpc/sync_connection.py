@@ -1,53 +1,77 @@
-"""One framed connection, driven by the thread that calls: one call at a time, and no other thread.
+"""One framed connection, driven by the calling thread: one call at a time, and no other thread.
 
-The socket is non-blocking; all waiting is done in ``poll``. A Ctrl-C there loses nothing: the call
-is cancelled and the connection stays good. One that comes while bytes are on their way between
-the socket and this object, may have lost some: then the connection is closed, and `interrupted`.
+The socket is non-blocking; all waiting is done in ``poll``. What the bytes mean is `WireProtocol`'s
+business, as in the async `creamas_sc.rpc.connection`; here is what is different:
+
+    call():  start_call -> _pump until the slot is filled -> result
+    _pump(): write what the socket takes -> poll -> receive what is there -> next_frame -> again
+
+A Ctrl-C may come between any two instructions. In ``poll``, where nearly all time is spent, it
+loses nothing: the call is cancelled, the peer confirms that, and the connection stays good. While
+bytes are on their way between the socket and this object (``_intact`` is False), some may be lost:
+then the connection is closed and `interrupted`, so that its owner opens another one.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import select
 import socket
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
-import msgpack
-
-from creamas_sc.errors import (
-    ConnectionLost,
-    DeadlineExceeded,
-    HandshakeError,
-    ProtocolError,
-    from_wire,
-)
-from creamas_sc.rpc.cancelling import ACKNOWLEDGE_SECONDS, confirms
+from creamas_sc.errors import ConnectionLost, DeadlineExceeded, HandshakeError, ProtocolError
 from creamas_sc.wire.codec import Codec, Payload
-from creamas_sc.wire.frames import MAX_FRAME_BYTES, Buffer, Frame, FrameReader, Kind, encode_frame
+from creamas_sc.wire.frames import (
+    MAX_FRAME_BYTES,
+    MAX_HANDSHAKE_BYTES,
+    Buffer,
+    Frame,
+    FrameReader,
+    Kind,
+)
 from creamas_sc.wire.handshake import Handshake
+from creamas_sc.wire.protocol import ACKNOWLEDGE_SECONDS, WireProtocol
 
 __all__ = ["BlockingConnection"]
 
 log = logging.getLogger(__name__)
 
-HANDSHAKE_BYTES = 4096
 READ_BYTES = 1 << 18
-CALL_ID_MASK = (1 << 32) - 1
+
+
+class _Output:
+    """What is to be written; the peer's calls, which need the limits, are not served here."""
+
+    size = 0
+    drained = True
+
+    def __init__(self) -> None:
+        self.buffers: list[Buffer] = []
+
+    def put(self, buffers: Sequence[Buffer], *, lazily: bool = False) -> None:
+        self.buffers += buffers
+
+
+class _Slot:
+    """Where the answer to the one call is left."""
+
+    def __init__(self) -> None:
+        self.answer: Frame | None = None
+
+    def set(self) -> None:
+        """Nothing waits for it but `_pump`, which looks."""
 
 
 class BlockingConnection:
-    """The calling end of a connection; it answers no calls, and passes over events.
+    """The calling end of a connection; it serves no calls, and ignores events.
 
     Args:
         sock: A connected stream socket; owned and closed by the connection.
         codec: Decodes errors, and the results that some of them hold.
         name: The peer, for error messages.
-
-    Attributes:
-        alive: Whether calls can be made.
     """
 
     def __init__(
@@ -55,51 +79,54 @@ class BlockingConnection:
     ) -> None:
         sock.setblocking(False)
         self.name = name
-        self.alive = True
         self._interrupted = False
         self._sock = sock
         self._poll = select.poll()
-        self._codec = codec or Codec()
-        self._reader = FrameReader(HANDSHAKE_BYTES)
-        self._ids = itertools.count(1)
-        self._out: list[Buffer] = []
+        self._out = _Output()
+        reader = FrameReader(MAX_HANDSHAKE_BYTES)
+        self.protocol = WireProtocol(self._out, codec or Codec(), name, reader)
         # False while bytes may be neither in the socket nor here.
         self._intact = True
-        self._awaited = 0
-        self._answer: Frame | None = None
 
     # ---- life
 
-    def shake_hands(self, handshake: Handshake, timeout: float) -> None:
-        """Prove each other; the first thing to do. An error closes the connection.
+    @property
+    def alive(self) -> bool:
+        """Whether calls can be made."""
+        return self.protocol.alive
+
+    def perform_handshake(self, handshake: Handshake, timeout: float) -> None:
+        """Prove each other's membership, as the first thing. An error closes the connection.
 
         Raises:
-            HandshakeError: The peer refused, or is none of ours.
+            HandshakeError: The peer has refused, or is refused.
             ConnectionLost: It went away.
             DeadlineExceeded: It did not answer in ``timeout`` seconds.
         """
         deadline = time.monotonic() + timeout
+        protocol = self.protocol
         try:
-            self._out += handshake.data_to_send()
+            self._out.buffers += handshake.data_to_send()
             while not handshake.complete:
-                self._shake(handshake, deadline)
-            self._reader.max_frame_bytes = MAX_FRAME_BYTES
+                if not self._pump(lambda: bool(protocol.frames), deadline):
+                    raise DeadlineExceeded(
+                        f"{self.name} did not answer in time", may_have_run=False
+                    )
+                try:
+                    while protocol.frames:
+                        handshake.receive(protocol.frames.popleft())
+                finally:  # a peer that is refused is told why
+                    self._out.buffers += handshake.data_to_send()
+                    self._write()
+            protocol.reader.max_frame_bytes = MAX_FRAME_BYTES
+        except HandshakeError:
+            self.close()
+            raise
         except ProtocolError as error:
             raise HandshakeError(f"{self.name} speaks another protocol: {error}") from error
         except BaseException:
             self.close()
             raise
-
-    def _shake(self, handshake: Handshake, deadline: float) -> None:
-        frames: list[Frame] = []
-        if not self._pump(lambda: bool(frames), frames.append, deadline):
-            raise DeadlineExceeded(f"{self.name} did not answer in time", may_have_run=False)
-        try:
-            for frame in frames:
-                handshake.receive(frame)
-        finally:  # a refusal is told, too
-            self._out += handshake.data_to_send()
-            self._write()
 
     @property
     def interrupted(self) -> bool:
@@ -107,7 +134,7 @@ class BlockingConnection:
         return self._interrupted or (self.alive and not self._intact)
 
     def interrupt(self) -> None:
-        """End it for such a reason."""
+        """Close it for such a reason."""
         if self.alive:
             self._interrupted = True
             self.close()
@@ -116,13 +143,13 @@ class BlockingConnection:
         """Wait until the peer has ended the connection; between calls."""
         try:
             if self.alive:
-                self._pump(lambda: False, self._take, time.monotonic() + timeout)
+                self._pump(partial(self._is_settled, _Slot()), time.monotonic() + timeout)
         except ConnectionLost:
             return
 
     def shut_down(self) -> None:
         """End it from another thread: a call in flight there gets `ConnectionLost`."""
-        self.alive = False
+        self.protocol.alive = False
         try:
             self._sock.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -130,7 +157,7 @@ class BlockingConnection:
 
     def close(self) -> None:
         """End the connection; the peer cancels what is in flight."""
-        self.alive = False
+        self.protocol.alive = False
         self._sock.close()
 
     # ---- calls
@@ -155,59 +182,49 @@ class BlockingConnection:
         Raises:
             ConnectionLost: The connection ended.
             DeadlineExceeded: ``timeout`` passed.
-            Exception: What the callee raised, as `creamas_sc.errors` tells it.
+            Exception: What the callee raised, as `creamas_sc.errors` decodes it.
         """
-        if not self.alive or not self._intact:
+        if not self._intact:
             raise ConnectionLost(f"no connection to {self.name}", may_have_run=False)
-        call_id = next(self._ids) & CALL_ID_MASK
         now = time.monotonic()
         deadline = None if timeout is None else (now if began is None else began) + timeout
         left = None if deadline is None else max(deadline - now, 0.0)
-        meta = msgpack.packb((target, method, left))
-        frame = encode_frame(Kind.REQUEST, call_id, meta, payload.body, payload.parts)
+        slot = _Slot()
         try:
-            self._awaited, self._answer = call_id, None
-            self._out += frame
-            in_time = self._pump(self._answered, self._take, deadline)
-            acknowledged = in_time or self._cancel(call_id)
+            number = self.protocol.start_call(slot, target, method, payload, left)
+            in_time = self._pump(partial(self._is_settled, slot), deadline)
+            acknowledged = in_time or self._cancel(number, slot)
         except BaseException:  # Ctrl-C, or what a signal handler of the user's raised
-            self._end_call(call_id)
+            self._end_calls(slot)
             raise
-        if in_time or (self._answer is not None and self._answer.kind is Kind.REPLY):
-            return self._told()
+        finally:
+            self.protocol.pending.clear()
+        if in_time or (slot.answer is not None and slot.answer.kind is Kind.REPLY):
+            return self.protocol.result(slot.answer)
         raise DeadlineExceeded(
             f"{method} of {self.name} did not finish in {timeout:g} s",
-            acknowledged=acknowledged and confirms(self._answer, self._codec),
+            acknowledged=acknowledged and self.protocol.confirms(slot.answer),
             addresses=[target] if isinstance(target, str) else [],
         )
 
-    def _answered(self) -> bool:
-        return self._answer is not None
-
-    def _told(self) -> Payload:
-        frame, self._answer = self._answer, None
-        assert frame is not None
-        if frame.kind is Kind.REPLY:
-            return Payload(frame.body, frame.parts)
-        raise from_wire(self._codec.decode(Payload(frame.body, frame.parts)))
-
-    def _cancel(self, call_id: int) -> bool:
-        """Ask the peer to cancel a call; whether it confirmed within the bound."""
-        self._out += encode_frame(Kind.CANCEL, call_id)
+    def _cancel(self, number: int, slot: _Slot) -> bool:
+        """Ask the peer to cancel a call; return whether it answered within the bound."""
+        self.protocol.cancel(number)
         deadline = time.monotonic() + ACKNOWLEDGE_SECONDS
-        acknowledged = self._pump(self._answered, self._take, deadline)
-        if self._out and not acknowledged:  # it does not even read: half a frame may be out
+        answered = self._pump(partial(self._is_settled, slot), deadline)
+        if self._out.buffers and not answered:  # it does not even read: half a frame may be out
             self.interrupt()
-        return acknowledged
+        return answered
 
-    def _end_call(self, call_id: int) -> None:
+    def _end_calls(self, slot: _Slot) -> None:
         """After a signal: cancel the call, and close the connection unless it is whole."""
         if not self.alive:
             return
         whole = False
         try:
-            if self._intact and self._answer is None:
-                self._cancel(call_id)
+            if self._intact:
+                for number in list(self.protocol.pending):
+                    self._cancel(number, slot)
             whole = self._intact
         except ConnectionLost:
             pass  # the signal's error counts
@@ -215,64 +232,67 @@ class BlockingConnection:
             if not whole:
                 self.interrupt()
 
+    def _is_settled(self, slot: _Slot) -> bool:
+        """Handle what has arrived; return whether the call is settled."""
+        while (frame := self.protocol.next_frame()) is not None:
+            if frame.kind is not Kind.EVENT:
+                self.close()
+                raise ProtocolError(f"{self.name} sent an unexpected {frame.kind.name} frame")
+        return slot.answer is not None
+
     # ---- the socket
 
-    def _pump(
-        self, done: Callable[[], bool], take: Callable[[Frame], object], deadline: float | None
-    ) -> bool:
-        """Write what is queued and read what comes until ``done``; False past the deadline."""
+    def _pump(self, done: Callable[[], bool], deadline: float | None) -> bool:
+        """Write what is queued and read what comes until ``done``; False past the deadline.
+
+        Args:
+            done: Handles what has been read.
+        """
         while True:
             self._write()
             if not self._wait(deadline):
                 return False
-            for frame in self._read():
-                take(frame)
+            self._read()
+            is_done = done()
             self._intact = True
-            if done():
+            if is_done:
                 return True
 
     def _wait(self, deadline: float | None) -> bool:
         """Wait until the socket can be read, or written if there is something to write."""
-        events = select.POLLIN | select.POLLOUT if self._out else select.POLLIN
+        events = select.POLLIN | select.POLLOUT if self._out.buffers else select.POLLIN
         timeout = None
         if deadline is not None:
-            # Rounded up: a wait that ends early is no harm, many of no length are.
+            # Rounded up: waits that end too early would be repeated, in a busy loop.
             timeout = max(0, math.ceil((deadline - time.monotonic()) * 1000))
         if not self.alive:
             raise self._lost()
         self._poll.register(self._sock, events)
         return bool(self._poll.poll(timeout))
 
-    def _read(self) -> Sequence[Frame]:
-        """The frames that are there; leaves it to the caller to say that none was lost."""
+    def _read(self) -> None:
+        """Read what is there; the caller notes that nothing was lost once it is handled."""
         self._intact = False
         try:
             data = self._sock.recv(READ_BYTES)
         except BlockingIOError:
-            return ()
+            return
         except OSError as error:
             raise self._lost() from error
         if not data:
             raise self._lost()
         try:
-            return self._reader.receive_data(data)
+            self.protocol.receive_data(data)
         except ProtocolError as error:
             log.warning("closing the connection to %s: %s", self.name, error)
             self.close()
             raise
 
-    def _take(self, frame: Frame) -> None:
-        if frame.kind in (Kind.REPLY, Kind.FAILURE):
-            if frame.call_id == self._awaited:  # else: a late answer to a call given up
-                self._answer = frame
-        elif frame.kind is not Kind.EVENT:
-            self.close()
-            raise ProtocolError(f"{self.name} sent an unexpected {frame.kind.name} frame")
-
     def _write(self) -> None:
         """Write what the socket takes now."""
-        while self._out and self.alive:
-            chunk = self._out[0]
+        buffers = self._out.buffers
+        while buffers and self.alive:
+            chunk = buffers[0]
             self._intact = False
             try:
                 sent = self._sock.send(chunk)
@@ -281,11 +301,11 @@ class BlockingConnection:
             except OSError as error:
                 raise self._lost() from error
             if sent == len(chunk):
-                del self._out[0]
+                del buffers[0]
             else:
-                self._out[0] = memoryview(chunk)[sent:]
+                buffers[0] = memoryview(chunk)[sent:]
             self._intact = True
-            if self._out and sent < len(chunk):
+            if buffers and sent < len(chunk):
                 return
 
     def _lost(self) -> ConnectionLost:

@@ -1,8 +1,8 @@
 """Unix sockets between the environments of one machine, beside their TCP ports, which are slower.
 
-Their names are in Linux' abstract namespace: no file is left, and they are seen where the loopback
-addresses are, in the same network namespace. They tell nobody what they are for: only who has a
-simulation's key knows the name that belongs to an address of it.
+Their names are in Linux' abstract namespace: no file is left, and they are visible where the
+loopback addresses are, in the same network namespace. Names are derived from the simulation's key,
+so other users cannot guess which address one belongs to.
 """
 
 from __future__ import annotations
@@ -10,56 +10,30 @@ from __future__ import annotations
 import hashlib
 import hmac
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import trio
 
 from creamas_sc.rpc.socket_stream import ConnectedStream
 
-__all__ = ["NearListener", "connect_near", "listen_near"]
+__all__ = ["connect_nearby", "listen_nearby"]
 
 BACKLOG = 1024
-# Fewer trips for a large message; the kernel takes less where its own limit is lower.
-BUFFER_BYTES = 1 << 20
 
 
-class NearListener:
-    """A unix socket that listens."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self._sock = sock
-
-    async def accept(self) -> ConnectedStream:
-        """The next connection.
-
-        Raises:
-            OSError: There can be none now.
-        """
-        while True:
-            await trio.lowlevel.wait_readable(self._sock.fileno())
-            try:
-                return _stream(self._sock.accept()[0])
-            except (BlockingIOError, ConnectionAbortedError):
-                continue  # who asked has gone again
+def listen_nearby(key: bytes, url: str) -> trio.SocketListener | None:
+    """Listen beside the address ``url`` of the simulation with that key; None if impossible."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(_name(key, url))
+        sock.listen(BACKLOG)
+    except OSError:  # it is a shortcut: there is the other way
+        sock.close()
+        return None
+    return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
 
 
-@contextmanager
-def listen_near(key: bytes, url: str) -> Iterator[NearListener | None]:
-    """Listen beside the address ``url`` of the simulation with that key; None if it cannot be."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        try:
-            sock.bind(_name(key, url))
-            sock.listen(BACKLOG)
-        except OSError:  # it is a shortcut: there is the other way
-            yield None
-            return
-        yield NearListener(sock)
-
-
-def connect_near(key: bytes, url: str) -> ConnectedStream | None:
-    """A connection to who listens beside ``url`` on this machine; None if nobody does."""
+def connect_nearby(key: bytes, url: str) -> ConnectedStream | None:
+    """A connection to what listens beside ``url`` on this machine; None if nothing does."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
     try:
@@ -67,12 +41,7 @@ def connect_near(key: bytes, url: str) -> ConnectedStream | None:
     except OSError:
         sock.close()
         return None
-    return _stream(sock)
-
-
-def _stream(sock: socket.socket) -> ConnectedStream:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
-    return ConnectedStream(sock)
+    return ConnectedStream(sock, large=True)
 
 
 def _name(key: bytes, url: str) -> bytes:

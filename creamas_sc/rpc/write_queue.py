@@ -1,7 +1,27 @@
-"""What a connection has to write: in order, in few writes, and by whoever is nearest.
+"""What a connection has to write: in order, in few system calls, by the task that is nearest.
 
-Whoever has something to send writes it directly when the socket is free and nobody else is about
-to; what the socket does not take, and what several tasks send at once, is left to the writer task.
+    put()  --->  queue  --->  socket, at once, by the task that called put()     (the usual case)
+                   |
+                   +------->  writer task, `run`: what the socket did not take, what several tasks
+                              send at about the same time, and streams that are not plain sockets
+
+Waking another task to write would cost more than the write, so `put` writes directly unless
+
+* the queue is ``held``: the reader handles a batch of frames and calls `release` after it, so that
+  all its answers leave in one write. A batch that grows to `BATCH` buffers is written early: the
+  peer can begin with them;
+* it is ``crowded``: the last batch settled several calls, so their callers are about to send again.
+  The writer task runs after all of them and writes once;
+* the writer task is writing: order is kept because it alone writes until the queue is empty;
+* the buffers are put ``lazily``: what is put next takes them along.
+
+A direct write never waits and never raises. When the socket takes no more, or is broken, the rest
+is left to the writer task, which waits for the socket, or meets the same error and reports it.
+
+``drained`` is the one signal of backpressure. It turns False when more than `HIGH_WATER_BYTES` are
+queued and True when all of them are written (not when the size falls below the mark: this avoids
+flapping) or the connection is over. Callers wait for it before they send, and `ServingLimits`
+depends on it.
 """
 
 from __future__ import annotations
@@ -15,130 +35,137 @@ from anyio.abc import ByteStream, SocketAttribute
 
 from creamas_sc.rpc.loops import Loop
 
-__all__ = ["HIGH_WATER_BYTES", "Outgoing"]
+__all__ = ["HIGH_WATER_BYTES", "WriteQueue"]
 
-# Senders wait while more than this is queued; a peer that asks on meanwhile is served in turn.
 HIGH_WATER_BYTES = 1 << 22
-# So many are written even while more is about to come: the peer begins with them meanwhile.
 BATCH = 32
-# Up to here one more copy costs less than a list of buffers.
+# Up to this size one more copy costs less than a list of buffers.
 JOIN_BYTES = 1 << 16
-# What one write may consist of; the kernel's own limit is 1024.
+# How many buffers one write may consist of; the kernel's own limit is 1024.
 MAX_BUFFERS = 512
 
 
-class Outgoing:
+class WriteQueue:
     """The queue of one stream.
 
     Args:
-        on_failure: Called when the stream takes no more; the reader sees the end too.
+        on_failure: Called when the stream takes no more.
 
     Attributes:
         size: Bytes in the queue.
-        drained: Whether the peer reads what is sent, or all is over.
-        crowded: Several tasks are about to send: one write for all of them.
+        drained: Whether the peer reads what is sent, or the connection is over.
+        held: Whether to queue only, until `release`.
+        crowded: Whether several tasks are about to send.
     """
 
     def __init__(self, stream: ByteStream, loop: Loop, on_failure: Callable[[], object]) -> None:
         self.size = 0
         self.drained = True
+        self.held = False
         self.crowded = False
         self._stream = stream
-        self._raw = _raw_socket(stream)
+        # Writing to the socket directly is sound where it is non-blocking: on trio.
+        raw = stream.extra(SocketAttribute.raw_socket, None)
+        usable = isinstance(raw, socket.socket) and raw.gettimeout() == 0
+        self._raw: socket.socket | None = raw if usable else None
         self._on_failure = on_failure
         self._new_waiter = loop.waiter
         self._buffers: list[Any] = []
-        self._held = False
+        # Whether there is anything in the queue that was not put lazily.
+        self._urgent = False
         self._writing = False
         self._wake = loop.waiter()
         self._drained_event = anyio.Event()
 
+    # ---- backpressure
+
     async def wait_until_drained(self) -> None:
-        """Wait until the peer has read what is queued, or all is over."""
-        while not self.drained:  # of those that wait, another may fill it up again
+        """Wait until everything is written, or the connection is over."""
+        while not self.drained:  # another task that waits may fill it up again
             await self._drained_event.wait()
 
     async def flush(self) -> None:
-        """Wait until all is written, or all is over."""
+        """Write everything, or wait until the connection is over."""
         if self._buffers or self._writing:
-            self.fill()  # until the writer has written all
+            self.fill()
             self._wake.set()
             await self._drained_event.wait()
 
     def fill(self) -> None:
-        """Have senders wait until all is written."""
+        """Make senders wait until everything is written."""
         if self.drained:
             self.drained = False
             self._drained_event = anyio.Event()
 
     def end(self) -> None:
-        """All is over, or written: nobody need wait any longer."""
+        """Let everybody go on: everything is written, or the connection is over."""
         self.drained = True
         self._drained_event.set()
 
-    def hold(self) -> None:
-        """Only queue what is put, until `release`: more of it is about to come."""
-        self._held = True
+    # ---- writing
 
-    def release(self) -> None:
-        """Write what was queued meanwhile."""
-        self._held = False
-        if self._buffers and not self._writing:
-            self._write_now()
-
-    def put(self, buffers: Sequence[Any]) -> None:
+    def put(self, buffers: Sequence[Any], *, lazily: bool = False) -> None:
         """Queue the buffers of a frame, and write them if it is time to."""
         self._buffers += buffers
         self.size += len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
         if self.size > HIGH_WATER_BYTES:
             self.fill()
+        elif lazily:
+            return
+        self._urgent = True
         if self._writing:
             return
-        if len(self._buffers) < BATCH and (self._held or self.crowded):
-            if not self._held:
+        if len(self._buffers) < BATCH and (self.held or self.crowded):
+            if not self.held:
                 self._wake.set()
         elif self._raw is None:
             self._wake.set()
         else:
             self._write_now()
 
-    def _write_now(self) -> None:
-        """Write what the socket takes now; the rest is the writer task's."""
-        try:
-            while self._buffers and self._raw is not None:
-                if not self._send(self._raw):
-                    break
-        except OSError:
-            pass  # so does the writer's attempt: it may wake whom this task is not to wake now
-        if self._buffers:
-            self._wake.set()
-        else:
-            self.end()
+    def release(self) -> None:
+        """Write what was queued while the queue was held."""
+        self.held = False
+        if self._urgent and not self._writing:
+            self._write_now()
 
-    def _send(self, sock: socket.socket) -> bool:
-        """Write once; whether the socket took all of it."""
-        buffers = self._buffers
+    def _write_now(self) -> bool:
+        """Write what the socket takes now; return whether that was everything."""
+        buffers, sock = self._buffers, self._raw
         try:
-            if len(buffers) == 1:
-                sent = sock.send(buffers[0])
-            elif self.size <= JOIN_BYTES:
-                sent = sock.send(b"".join(buffers))
-            else:
-                sent = sock.sendmsg(buffers[:MAX_BUFFERS])
-        except BlockingIOError:
-            return False
-        self.size -= sent
-        if not self.size:
-            buffers.clear()
+            while buffers and sock is not None:
+                if len(buffers) == 1:
+                    sent = sock.send(buffers[0])
+                elif self.size <= JOIN_BYTES:
+                    sent = sock.send(b"".join(buffers))
+                else:
+                    sent = sock.sendmsg(buffers[:MAX_BUFFERS])
+                self.size -= sent
+                if not self.size:
+                    buffers.clear()
+                elif self._drop(sent):
+                    break
+        except OSError:  # full, or broken: then the writer task meets the same error
+            pass
+        if not buffers:
+            self._urgent = False
+            if not self.drained:
+                self.end()
             return True
-        count = 0
+        if not self._writing:
+            self._wake.set()
+        return False
+
+    def _drop(self, sent: int) -> bool:
+        """Remove the bytes that were sent; return whether a buffer was cut: the socket is full."""
+        buffers, count = self._buffers, 0
         while sent >= len(buffers[count]):
             sent -= len(buffers[count])
             count += 1
         del buffers[:count]
         if sent:
             buffers[0] = memoryview(buffers[0])[sent:]
-        return not sent
+        return bool(sent)
 
     async def run(self) -> None:
         """Be the writer task."""
@@ -146,22 +173,18 @@ class Outgoing:
             while True:
                 await self._wake.wait()
                 self._wake = self._new_waiter()
-                if self._buffers and not self._held:
-                    await self._write_all()
+                if not self._buffers or self.held:
+                    continue
+                self._writing = True
+                while not self._write_now():
+                    chunk = self._next_chunk()
+                    await self._stream.send(chunk)
+                    self.size -= len(chunk)
+                self._writing = False
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             self._on_failure()
         finally:
             self._writing = False
-
-    async def _write_all(self) -> None:
-        self._writing = True
-        while self._buffers:
-            if self._raw is None or not self._send(self._raw):
-                chunk = self._next_chunk()
-                await self._stream.send(chunk)
-                self.size -= len(chunk)
-        self._writing = False
-        self.end()
 
     def _next_chunk(self) -> Any:
         """Take from the queue what goes into one write: a large buffer, or small ones joined."""
@@ -175,9 +198,3 @@ class Outgoing:
         chunk = buffers[0] if count == 1 else b"".join(buffers[:count])
         del buffers[:count]
         return chunk
-
-
-def _raw_socket(stream: ByteStream) -> socket.socket | None:
-    """The non-blocking socket under ``stream`` where writing to it directly is sound: on trio."""
-    raw = stream.extra(SocketAttribute.raw_socket, None)
-    return raw if isinstance(raw, socket.socket) and raw.gettimeout() == 0 else None

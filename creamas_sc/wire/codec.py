@@ -22,11 +22,11 @@ from creamas_sc.runtime.class_loading import load_class
 from creamas_sc.runtime.gc_control import gc_paused
 from creamas_sc.wire import extensions
 from creamas_sc.wire.columns import Columns, References
-from creamas_sc.wire.encode_errors import explained, is_call, name_of
+from creamas_sc.wire.encode_errors import explained, name_of
 from creamas_sc.wire.frames import Buffer
-from creamas_sc.wire.packing import COLUMNS, Decoder, EncodeHandler, Encoder, ext
+from creamas_sc.wire.packing import COLUMNS, Decoder, EncodeHandler, Encoder, ext, is_call
 
-__all__ = ["Codec", "Payload", "References", "Serializer"]
+__all__ = ["Codec", "Payload", "References", "Serializer", "is_call", "payload_size"]
 
 # A packer never shrinks: after a value larger than this, in bytes, it is not used again.
 _KEPT_BYTES: Final = 2**20
@@ -47,6 +47,11 @@ class Payload(NamedTuple):
 
     body: bytes
     parts: Sequence[Buffer] = ()
+
+
+def payload_size(payload: Payload) -> int:
+    """How many bytes a payload has."""
+    return len(payload.body) + sum(memoryview(part).nbytes for part in payload.parts)
 
 
 @dataclass(frozen=True)

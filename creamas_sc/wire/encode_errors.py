@@ -9,9 +9,9 @@ from typing import Any, Final, TypeAlias
 
 from creamas_sc.errors import EncodeError, LoadError
 from creamas_sc.runtime.class_loading import class_name
-from creamas_sc.wire.packing import TooDeep
+from creamas_sc.wire.packing import TooDeep, is_call
 
-__all__ = ["explained", "is_call", "name_of"]
+__all__ = ["explained", "name_of"]
 
 _MAX_STEPS: Final = 50
 _Try: TypeAlias = Callable[[Any], Exception | None]
@@ -39,16 +39,6 @@ def explained(value: Any, root: str, error: Exception, failure_of: _Try) -> Enco
     ours = isinstance(error, (EncodeError, LoadError))
     reason = str(error) if ours else f"{type(error).__name__}: {error}"
     return EncodeError(f"{path}: cannot carry {name}: {reason}", type_name=name, path=path)
-
-
-def is_call(value: Any) -> bool:
-    """Whether it is a call's ``(args, kwargs)``."""
-    return (
-        type(value) is tuple
-        and len(value) == 2
-        and type(value[0]) is tuple
-        and type(value[1]) is dict
-    )
 
 
 def name_of(cls: type) -> str:

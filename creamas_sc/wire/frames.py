@@ -23,6 +23,7 @@ __all__ = [
     "HELLO_FRAME_BYTES",
     "MAX_CONTROL_FRAME_BYTES",
     "MAX_FRAME_BYTES",
+    "MAX_HANDSHAKE_BYTES",
     "MAX_PARTS",
     "Buffer",
     "Frame",
@@ -38,7 +39,9 @@ MAX_FRAME_BYTES: Final = 256 * 2**20
 MAX_CONTROL_FRAME_BYTES: Final = 64 * 2**20
 """The same limit of what a daemon takes from a client that is not attached."""
 HELLO_FRAME_BYTES: Final = 1024
-"""The same limit before the handshake is done."""
+"""The largest hello, in bytes."""
+MAX_HANDSHAKE_BYTES: Final = 4096
+"""The same limit before the handshake is done; it leaves room to refuse a hello with a reason."""
 MAX_PARTS: Final = 1024
 
 _HEADER: Final = struct.Struct("!IBxHII")
@@ -98,7 +101,8 @@ def encode_frame(
     """
     if not parts:
         length = len(meta) + len(body)
-        _check_limits(length, len(meta), 0, max_frame_bytes)
+        if length > max_frame_bytes or len(meta) > _MAX_META_BYTES:
+            _check_limits(length, len(meta), 0, max_frame_bytes)
         head = _HEADER.pack(length, kind, len(meta), call_id, 0) + meta
         return [head + body] if len(body) <= _JOIN_BYTES else [head, body]
     flat = [_flat(part) for part in parts]
@@ -204,24 +208,20 @@ class FrameReader:
         self._error: str | None = None
 
     @property
-    def in_frame(self) -> bool:
-        """Whether a frame has begun and not ended: a stream that ends now was cut."""
-        return bool(self._rest) or self._filling is not None
-
-    @property
     def missing_bytes(self) -> int:
-        """How many bytes the next frame lacks, as far as is known; whoever reads no more at a time
-        never reads beyond that frame.
+        """How many bytes the next frame lacks, as far as is known.
+
+        A driver that reads no more than that at a time never reads beyond the frame.
         """
         if self._filling is not None:
             return self._filling.missing_bytes
         return self._wanted - len(self._rest)
 
     def room(self) -> memoryview | None:
-        """Memory which the stream's next bytes may be read into, where they belong to a part.
+        """Memory for the stream's next bytes, if they belong to a part.
 
-        It must be released before any other use of the reader, and `filled` be told. None in all
-        other cases: what comes next is then for `receive_data`.
+        The memory must be released, and `filled` be called, before any other use of the reader.
+        None if the next bytes are for `receive_data`.
         """
         return None if self._filling is None else self._filling.room()
 
@@ -248,62 +248,53 @@ class FrameReader:
         """
         if self._error is not None:
             raise ProtocolError(self._error)
-        try:
-            return self._receive(bytes(data))
-        except ProtocolError as error:
-            self._error = str(error)
-            self._rest.clear()
-            self._filling = None
-            raise
-
-    def _receive(self, data: bytes) -> list[Frame]:
-        frames: list[Frame] = []
+        data = bytes(data)
         if self._rest:
             self._rest += data
             # Looked at only when there is enough, so that a large frame is not copied per chunk.
             if len(self._rest) < self._wanted:
-                return frames
+                return []
             data = bytes(self._rest)
             self._rest.clear()
-        start = 0
-        while True:
-            if self._filling is not None:
-                start = self._filling.fill(data, start)
-                if not self._filling.complete:
-                    return frames
-                frames.append(self._filling.frame)
+        frames: list[Frame] = []
+        start, total = 0, len(data)
+        try:
+            while True:
+                if self._filling is not None:
+                    start = self._filling.fill(data, start)
+                    if not self._filling.complete:
+                        return frames
+                    frames.append(self._filling.frame)
+                    self._filling = None
+                if total - start < _HEADER.size:
+                    self._wanted = _HEADER.size
+                    break
+                length, number, meta, call_id, parts = _HEADER.unpack_from(data, start)
+                kind = _KINDS.get(number)
+                if kind is None or length > self.max_frame_bytes or parts or meta > length:
+                    end = self._read_head(data, start)
+                    if not end:
+                        break
+                    start = end
+                    continue
+                head = start + _HEADER.size
+                end = head + length
+                if total < end:
+                    self._wanted = end - start
+                    break
+                middle = head + meta
+                frames.append(Frame(kind, call_id, data[head:middle], data[middle:end], []))
+                start = end
+        except ProtocolError as error:
+            if not frames:
+                self._error = str(error)
+                self._rest.clear()
                 self._filling = None
-            try:
-                end = self._read_frame(data, start, frames)
-            except ProtocolError:
-                if not frames:
-                    raise
-                end, self._wanted = 0, _HEADER.size  # The frames before it first.
-            if not end:
-                self._rest += data[start:] if start else data
-                return frames
-            start = end
-
-    def _read_frame(self, data: bytes, start: int, frames: list[Frame]) -> int:
-        """Read a whole frame, or one up to its parts; return its end, 0 if too little is there."""
-        there = len(data) - start
-        if there < _HEADER.size:
-            self._wanted = _HEADER.size
-            return 0
-        length, number, meta, call_id, parts = _HEADER.unpack_from(data, start)
-        kind = _KINDS.get(number)
-        if kind is None or length > self.max_frame_bytes or parts or meta > length:
-            return self._read_head(data, start)
-        size = _HEADER.size + length
-        if there < size:
-            self._wanted = size
-            return 0
-        middle = start + _HEADER.size + meta
-        end: int = start + size
-        frames.append(
-            Frame(kind, call_id, data[start + _HEADER.size : middle], data[middle:end], [])
-        )
-        return end
+                raise
+            self._wanted = _HEADER.size  # the frames before it first
+        if start < total:
+            self._rest += data[start:] if start else data
+        return frames
 
     def _read_head(self, data: bytes, start: int) -> int:
         """Read a frame up to its parts, or say what is wrong with it."""

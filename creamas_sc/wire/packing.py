@@ -28,6 +28,7 @@ __all__ = [
     "Encoder",
     "TooDeep",
     "ext",
+    "is_call",
 ]
 
 LARGE_BYTES: Final = 64 * 2**10
@@ -59,6 +60,16 @@ class TooDeep(EncodeError):
 def ext(code: int, data: bytes) -> Any:
     """An extension; ``msgpack.ExtType()`` without its checks, which cost more than the packing."""
     return tuple.__new__(msgpack.ExtType, (code, data))
+
+
+def is_call(value: Any) -> bool:
+    """Whether a value is a call's ``(args, kwargs)``."""
+    return (
+        type(value) is tuple
+        and len(value) == 2
+        and type(value[0]) is tuple
+        and type(value[1]) is dict
+    )
 
 
 class Encoder:

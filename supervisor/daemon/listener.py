@@ -22,12 +22,12 @@ import trio
 from creamas_sc.errors import (
     BadArguments,
     CreamasError,
-    HandshakeError,
     ProtocolError,
     StartError,
     to_wire,
 )
 from creamas_sc.rpc.auth import user_membership
+from creamas_sc.rpc.connection import perform_handshake
 from creamas_sc.rpc.fd_passing import MAX_BACKLOG_BYTES
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.log_setup import bound
@@ -56,7 +56,6 @@ log = logging.getLogger(__name__)
 # What clients and daemons call the simulation that their handshake is about.
 SIMULATION = "creamas-supervisor"
 MAX_CONNECTIONS = 1024
-HANDSHAKE_BYTES = 4096
 # As many may knock at once: past it a client on trio would not see that it is not connected.
 BACKLOG = 1024
 _READ_BYTES = 1 << 18
@@ -169,7 +168,7 @@ class Doorway:
         """See one client to where it wants to go."""
         stream = ConnectedStream(sock)
         try:
-            reader = FrameReader(HANDSHAKE_BYTES)
+            reader = FrameReader(MAX_CONTROL_FRAME_BYTES)
             first = await self._first_request(stream, reader, note)
             if first is None:
                 return
@@ -194,11 +193,7 @@ class Doorway:
         waits_for = "proof"
         try:
             with trio.fail_after(HANDSHAKE_SECONDS):
-                while not handshake.complete:
-                    handshake.receive(await _next_frame(stream, reader))
-                    for data in handshake.data_to_send():
-                        await stream.send(data)
-            reader.max_frame_bytes = MAX_CONTROL_FRAME_BYTES
+                await perform_handshake(stream, handshake)
             waits_for = "request"
             with trio.fail_after(FIRST_REQUEST_SECONDS):
                 first = await _next_frame(stream, reader)
@@ -207,9 +202,6 @@ class Doorway:
             return None
         except trio.TooSlowError:
             raise ProtocolError(f"no {waits_for} came in time") from None
-        except HandshakeError:
-            await _send_last(stream, handshake.data_to_send())
-            raise
         if first.kind is not Kind.REQUEST:
             raise ProtocolError(f"expected a request, not {first.kind.name}")
         return first

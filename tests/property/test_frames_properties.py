@@ -82,5 +82,5 @@ def test_who_reads_what_is_missing_reads_each_frame_alone(sent: list[Frame]) -> 
             found = reader.receive_data(data[place : place + missing])
             place += missing
         assert found == [frame]
-        assert not reader.in_frame
+        assert reader.missing_bytes == 16
     assert place == len(data)

@@ -17,9 +17,8 @@ from creamas_sc.processes.spec import HostSpec, pack, unpack
 from creamas_sc.processes.supervisor_client import PrivateSupervisor
 from creamas_sc.reports import StopReport
 from creamas_sc.rpc import fd_passing
-from creamas_sc.rpc.connection import Connection
+from creamas_sc.rpc.connection import Connection, Request
 from creamas_sc.rpc.exposed import Proxy
-from creamas_sc.rpc.serving import Request
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.class_loading import _Script
 from creamas_sc.runtime.nurseries import split_cancellation

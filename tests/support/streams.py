@@ -12,8 +12,7 @@ import trio
 import trio.testing
 from anyio.abc import ByteStream
 
-from creamas_sc.rpc.connection import Connection, EventHandler
-from creamas_sc.rpc.serving import Handler
+from creamas_sc.rpc.connection import Connection, EventHandler, Handler
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.wire.codec import Codec
 

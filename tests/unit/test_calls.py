@@ -12,12 +12,11 @@ import trio.testing
 from trio.testing import MockClock
 
 from creamas_sc.errors import CallRefused, ConnectionLost, DeadlineExceeded, first_error
-from creamas_sc.rpc.calls import Call, Calls
-from creamas_sc.rpc.cancelling import ACKNOWLEDGE_SECONDS, ServedCall, served_call
-from creamas_sc.rpc.connection import Connection
+from creamas_sc.rpc.calls import Call, Calls, ServedCall, served_call
+from creamas_sc.rpc.connection import Connection, Request
 from creamas_sc.rpc.loops import AnyioLoop
-from creamas_sc.rpc.serving import Request
 from creamas_sc.wire.codec import Payload
+from creamas_sc.wire.protocol import ACKNOWLEDGE_SECONDS
 from tests.support.streams import CODEC, joined
 
 LOOP = AnyioLoop()
@@ -118,7 +117,7 @@ async def test_none_goes_on_behind_the_block(by: str, autojump_clock: MockClock)
         assert trio.current_time() == pytest.approx(4)
         assert scope.cancelled_caught == (by == "a cancel")
         assert [peer.cancelled for peer in served] == [["sleep"], [], ["sleep"]]
-        assert not any(link._pending for link in links)
+        assert not any(link.protocol.pending for link in links)
 
 
 async def test_all_have_the_same_time_to_confirm(autojump_clock: MockClock) -> None:
@@ -126,7 +125,7 @@ async def test_all_have_the_same_time_to_confirm(autojump_clock: MockClock) -> N
         served = ServedCall()
         served_call.set(served)
         for link, name in zip(links, "abc", strict=True):
-            link.name = name
+            link.protocol.name = name
         with trio.move_on_after(5):
             async with Calls(LOOP) as calls:
                 asked = await start(calls, links, ("shield", 20), ("sleep", 20), ("shield", 20))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import socket
 import time
@@ -31,16 +30,14 @@ from creamas_sc.errors import (
     SlaveLost,
 )
 from creamas_sc.rpc import connection as connection_module
-from creamas_sc.rpc import serving, write_queue
-from creamas_sc.rpc.cancelling import ACKNOWLEDGE_SECONDS
-from creamas_sc.rpc.connection import Connection
-from creamas_sc.rpc.serving import Request
+from creamas_sc.rpc import write_queue
+from creamas_sc.rpc.connection import Connection, Request
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.rpc.write_queue import BATCH, HIGH_WATER_BYTES
-from creamas_sc.wire import requests
+from creamas_sc.wire import limits
 from creamas_sc.wire.codec import Payload
 from creamas_sc.wire.frames import Frame, FrameReader, Kind, encode_frame
-from creamas_sc.wire.requests import RequestHeaders
+from creamas_sc.wire.protocol import ACKNOWLEDGE_SECONDS
 from tests.support.streams import (
     BOUND_SECONDS,
     CODEC,
@@ -334,31 +331,6 @@ async def test_an_end_that_serves_nothing_refuses() -> None:
             await ask(near, "echo")
 
 
-def test_metas_come_back_as_they_were() -> None:
-    metas = RequestHeaders()
-    calls = [
-        (n, f"method {m}", s) for n in (*range(3), "a", None) for m in (0, 1) for s in (None, 2)
-    ]
-    for _ in range(2):
-        for call in calls:
-            assert metas.unpack(metas.pack(*call)) == call
-
-
-def test_metas_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "MAX_KNOWN", 10)
-    metas = RequestHeaders()
-    for n in range(100):
-        assert metas.unpack(metas.pack(n, "any", None)) == (n, "any", None)
-        assert len(metas._packed) <= 10
-        assert len(metas._unpacked) <= 10
-
-
-async def test_call_ids_start_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with joined(Service()) as (near, _):
-        monkeypatch.setattr(near, "_ids", itertools.count(2**32 - 2))
-        assert [await ask(near, "echo", n) for n in range(4)] == [(n,) for n in range(4)]
-
-
 # ---- errors
 
 
@@ -481,20 +453,30 @@ async def test_events_arrive_in_order(pair: Pair) -> None:
     assert len(heard) == 500
 
 
-async def test_an_event_is_there_before_the_reply_behind_it() -> None:
-    heard: list[str] = []
-    order: list[str] = []
+async def test_an_event_leaves_with_the_answer_behind_it(autojump_clock: MockClock) -> None:
+    heard: list[tuple[str, float]] = []
 
-    def serve(request: Request) -> Payload:
+    async def serve() -> Payload:
+        for news in ("first", "second"):
+            far.post(news, CODEC.encode(None), with_answer=True)
+            await trio.sleep(1)
         return CODEC.encode("reply")
 
-    async with joined(serve) as (near, far):
-        near._on_event = lambda name, _: heard.append(name)
-        far.before_reply = lambda: far.post("news", CODEC.encode(None))
-        order.append(await ask(near, "any"))
-        assert heard == ["news"]
-        far.before_reply = None
-    assert order == ["reply"]
+    def hear(name: str, _: Payload) -> None:
+        heard.append((name, trio.current_time()))
+
+    one, other = memory_pair()
+    near, far = Connection(one, on_event=hear), Connection(other, lambda _: serve())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(near.run)
+        nursery.start_soon(far.run)
+        began = trio.current_time()
+        assert await ask(near, "any") == "reply"
+        assert heard == [("first", began + 2), ("second", began + 2)]
+        far.post("no call is in flight", CODEC.encode(None), with_answer=True)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(heard) == 3
+        far.abort()
 
 
 # ---- cancellation and deadlines
@@ -854,7 +836,7 @@ async def test_a_call_that_is_cancelled_before_its_turn(autojump_clock: MockCloc
 async def test_calls_that_wait_for_a_reader_are_bounded(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "MAX_UNREAD_REFUSALS", 3)
+    monkeypatch.setattr(limits, "MAX_UNREAD_REFUSALS", 3)
     async with wired(Service(), pair=lockstep_pair, max_unread_bytes=1000) as (bare, connection):
         connection.post("event", Payload(b"e" * (HIGH_WATER_BYTES + 1)))
         meta = msgpack.packb((None, "echo", None))
@@ -862,7 +844,7 @@ async def test_calls_that_wait_for_a_reader_are_bounded(
             await bare.send(b"".join(encode_frame(Kind.REQUEST, n, meta, b"q" * 600)))
             await trio.testing.wait_all_tasks_blocked()
             assert connection.alive == (n < 4)
-        assert connection._serving._waiting_bytes == 0
+        assert connection.protocol.limits.waiting_bytes == 0
     assert "reads no answers" in caplog.text
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -526,9 +526,9 @@ async def test_connect_with_nobody_there() -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         addr = f"tcp://localhost:{port}/0"
-        with pytest.raises(ConnectionLost, match=f"nobody listens at tcp://localhost:{port}/"):
+        with pytest.raises(ConnectionLost, match=f"nothing listens at tcp://localhost:{port}/"):
             await env.connect(addr)
-        with pytest.raises(ConnectionLost, match="nobody listens"):
+        with pytest.raises(ConnectionLost, match="nothing listens"):
             await env.connect(addr, timeout=0.05)
         with pytest.raises(ValueError, match="is not an agent's address"):
             await env.connect("tcp://localhost")
@@ -570,7 +570,7 @@ async def test_connect_waits_until_somebody_listens(
 @pytest.mark.parametrize("near", [True, False])
 async def test_by_unix_socket_or_by_tcp(near: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not near:
-        monkeypatch.setattr(endpoint, "listen_near", lambda *_: nullcontext())
+        monkeypatch.setattr(endpoint, "listen_nearby", lambda *_: None)
     async with environments(2) as (one, other):
         far = await one.connect(Echo(other).addr)
         assert await far.evaluate(b"x" * 100_000) == b"x" * 100_000

@@ -18,7 +18,7 @@ from creamas_sc.errors import (
     DecodeError,
     UnknownSimulation,
 )
-from creamas_sc.rpc.cancelling import ServedCall, served_call
+from creamas_sc.rpc.calls import ServedCall, served_call
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.wire.codec import Codec

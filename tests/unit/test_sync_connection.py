@@ -49,7 +49,7 @@ Pair = tuple[BlockingConnection, Peer]
 def pair() -> Iterator[Pair]:
     near, far = socket.socketpair()
     connection = BlockingConnection(near, codec=CODEC, name="far")
-    connection._reader.max_frame_bytes = MAX_FRAME_BYTES  # as after a handshake
+    connection.protocol.reader.max_frame_bytes = MAX_FRAME_BYTES  # as after a handshake
     peer = Peer(far, {"echo": echo, "refuse": refuse, "drop": drop}).start()
     yield connection, peer
     connection.close()
@@ -318,7 +318,7 @@ def test_waiting_for_the_end(pair: Pair) -> None:
 
 
 def shake(connection: BlockingConnection, seconds: float = 5.0) -> None:
-    connection.shake_hands(Handshake.client(IDENTITY), seconds)
+    connection.perform_handshake(Handshake.client(IDENTITY), seconds)
 
 
 def serve_handshake(far: socket.socket, identity: Identity) -> threading.Thread:
@@ -345,7 +345,7 @@ def test_a_handshake(bare: tuple[BlockingConnection, socket.socket]) -> None:
     shake(connection)
     thread.join()
     assert connection.alive
-    assert connection._reader.max_frame_bytes == MAX_FRAME_BYTES
+    assert connection.protocol.reader.max_frame_bytes == MAX_FRAME_BYTES
 
 
 @pytest.mark.parametrize(
