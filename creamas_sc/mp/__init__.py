@@ -14,7 +14,7 @@ try:
     from creamas_sc.mp.multienvironment import MultiEnvironment
     from creamas_sc.reports import Restart, SlaveReceipt, StopReport
     from creamas_sc.restarts.policy import RestartPolicy
-    from creamas_sc.rpc.timeouts import set_base_timeout
+    from creamas_sc.rpc.node import set_base_timeout
 except ModuleNotFoundError as error:
     raise explain_import(error) from None
 

@@ -11,7 +11,7 @@ from creamas_sc.rpc.calls import Call, Calls
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.endpoint import locate
 from creamas_sc.rpc.node import Node
-from creamas_sc.rpc.socket_stream import TrioLoop
+from creamas_sc.rpc.socket_stream import TRIO_LOOP
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.wire.codec import Payload
 from creamas_sc.wire.protocol import ACKNOWLEDGE_SECONDS
@@ -96,7 +96,7 @@ class ManagerCalls:
         timeout = self._net.call_timeout() if last_seconds is None else last_seconds
         confirm = ACKNOWLEDGE_SECONDS if last_seconds is None else 0
         results: dict[Slave, T] = {}
-        async with Calls(TrioLoop(), timeout, confirm) as calls:
+        async with Calls(TRIO_LOOP, timeout, confirm) as calls:
             left: dict[Slave, Call] = {}
             for slave, link in zip(slaves, links, strict=True):
                 number = locate(slave.address)[1]

@@ -14,7 +14,7 @@ from creamas_sc.core.environment import Environment
 from creamas_sc.core.step_loop import StepLimit, step_limit
 from creamas_sc.errors import CallRefused, ConnectionLost, CreamasError, LoadError
 from creamas_sc.rpc.exposed import expose, start_call
-from creamas_sc.rpc.timeouts import base_timeout
+from creamas_sc.rpc.node import base_timeout
 from creamas_sc.runtime.class_loading import class_name, load_object
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ from creamas_sc.restarts.journal import Journals
 from creamas_sc.restarts.policy import Mode, RestartPolicy
 from creamas_sc.rpc.auth import Membership, membership
 from creamas_sc.rpc.exposed import Proxy
-from creamas_sc.rpc.timeouts import base_timeout, call_timeout
+from creamas_sc.rpc.node import base_timeout, call_timeout
 from creamas_sc.runtime.class_loading import end_script_load, portable_name
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.event_loop import (

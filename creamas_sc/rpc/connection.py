@@ -49,7 +49,7 @@ from creamas_sc.errors import (
     ProtocolError,
 )
 from creamas_sc.rpc.calls import Outbound, ServedCall, served_call
-from creamas_sc.rpc.loops import AnyioLoop, Loop
+from creamas_sc.rpc.loops import ANYIO_LOOP, Loop
 from creamas_sc.rpc.write_queue import WriteQueue
 from creamas_sc.runtime.coroutines import watch
 from creamas_sc.wire.codec import Codec, Payload
@@ -133,7 +133,7 @@ class Connection(Outbound):
         max_calls: int = MAX_CALLS,
         max_unread_bytes: int | None = None,
     ) -> None:
-        loop: Loop = getattr(stream, "loop", None) or AnyioLoop()
+        loop: Loop = getattr(stream, "loop", ANYIO_LOOP)
         out = WriteQueue(stream, loop, self._end)
         codec = codec or Codec()
         protocol = WireProtocol(out, codec, name, reader, backlog, max_calls, max_unread_bytes)

@@ -10,12 +10,22 @@ import logging
 import os
 import socket
 import struct
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgpack
 import trio
 
-__all__ = ["CLIENT", "CONTROL", "MAX_BACKLOG_BYTES", "Handed", "receive", "send"]
+__all__ = [
+    "CLIENT",
+    "CONTROL",
+    "MAX_BACKLOG_BYTES",
+    "Handed",
+    "receive",
+    "receive_descriptors",
+    "send",
+    "send_descriptors",
+]
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +57,32 @@ class Handed(NamedTuple):
     sock: socket.socket
 
 
+async def send_descriptors(
+    sock: trio.socket.SocketType, data: bytes, descriptors: Sequence[int]
+) -> None:
+    """Send one packet, and descriptors with it."""
+    packed = struct.pack(f"{len(descriptors)}i", *descriptors)
+    await sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
+
+
+async def receive_descriptors(
+    sock: trio.socket.SocketType, max_bytes: int, count: int = 1
+) -> tuple[bytes, list[int]]:
+    """Receive one packet, and up to ``count`` descriptors, which are not inherited.
+
+    There are fewer than were sent if this process has no room for them.
+    """
+    data, ancillary, _, _ = await sock.recvmsg(
+        max_bytes, socket.CMSG_SPACE(count * _INT), socket.MSG_CMSG_CLOEXEC
+    )
+    descriptors: list[int] = []
+    for level, kind, packed in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            whole = len(packed) // _INT
+            descriptors += struct.unpack(f"{whole}i", packed[: whole * _INT])
+    return data, descriptors
+
+
 async def send(sock: trio.socket.SocketType, kind: str, note: str, backlog: bytes, fd: int) -> None:
     """Hand over the connection ``fd``; the caller still has its own copy to close.
 
@@ -59,31 +95,22 @@ async def send(sock: trio.socket.SocketType, kind: str, note: str, backlog: byte
     if len(backlog) > MAX_BACKLOG_BYTES:
         raise ValueError(f"{len(backlog)} bytes of backlog are over {MAX_BACKLOG_BYTES}")
     packet: bytes = msgpack.packb([kind, note[:_MAX_NOTE_LENGTH], backlog])
-    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))
-    await sock.sendmsg([packet], [rights])
+    await send_descriptors(sock, packet, [fd])
 
 
 async def receive(sock: trio.socket.SocketType) -> Handed | None:
-    """Wait for the next connection; None where no more will come.
+    """Wait for the next connection; None if no more will come.
 
-    One that cannot be taken, as this process has no descriptor left for it, is closed: its peer
-    sees the end.
+    One that cannot be taken, because this process has no descriptor left for it, is closed: its
+    peer sees the end.
     """
     while True:
         try:
-            packet, ancillary, _, _ = await sock.recvmsg(
-                _PACKET_BYTES, socket.CMSG_SPACE(_INT), socket.MSG_CMSG_CLOEXEC
-            )
-        except ConnectionResetError:  # the sender ended with packets of ours unread
+            packet, descriptors = await receive_descriptors(sock, _PACKET_BYTES)
+        except ConnectionResetError:  # the sender ended with packets unread
             return None
         if not packet:
             return None
-        descriptors = [
-            fd
-            for level, kind, data in ancillary
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
-            for fd in struct.unpack(f"{len(data) // _INT}i", data[: len(data) // _INT * _INT])
-        ]
         handed = _opened(packet, descriptors)
         if handed is not None:
             return handed

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import anyio
 
-__all__ = ["AnyioLoop", "Loop", "Waiter"]
+__all__ = ["ANYIO_LOOP", "Loop", "Waiter"]
 
 
 class Waiter(Protocol):
@@ -15,44 +15,32 @@ class Waiter(Protocol):
 
     answer: Any
 
-    def is_set(self) -> bool:
-        """Whether it has been set."""
+    def is_set(self) -> bool: ...
 
-    def set(self) -> None:
-        """Wake the task that waits, or will wait."""
+    def set(self) -> None: ...
 
-    async def wait(self) -> None:
-        """Return once it is set."""
+    async def wait(self) -> None: ...
 
 
-class Loop(Protocol):
-    """The loop of the running task."""
+class Loop(NamedTuple):
+    """The running loop.
 
-    @property
-    def waiter(self) -> Callable[[], Waiter]:
-        """Makes a waiter that is not set."""
+    Attributes:
+        waiter: Makes a waiter that is not set.
+        checkpoint: What a task yields in a checkpoint, to be recognized; any object if unknown.
+        effective_deadline: Returns when the running task will be cancelled, on the loop's clock.
+    """
 
-    @property
-    def checkpoint(self) -> object:
-        """What a task yields in a checkpoint, to be recognized; any other object if unknown."""
-
-    @property
-    def effective_deadline(self) -> Callable[[], float]:
-        """Returns when the running task will be cancelled, on the loop's clock."""
+    waiter: Callable[[], Waiter]
+    checkpoint: object
+    effective_deadline: Callable[[], float]
 
 
-class AnyioWaiter:
-    """An event with an answer."""
-
+class _AnyioWaiter:
     def __init__(self) -> None:
         self.answer: Any = None
         self._event = anyio.Event()
         self.is_set, self.set, self.wait = self._event.is_set, self._event.set, self._event.wait
 
 
-class AnyioLoop:
-    """Any loop that anyio knows."""
-
-    waiter = AnyioWaiter
-    checkpoint = object()
-    effective_deadline = staticmethod(anyio.current_effective_deadline)
+ANYIO_LOOP = Loop(_AnyioWaiter, object(), anyio.current_effective_deadline)

@@ -55,13 +55,16 @@ from creamas_sc.serializers import follow
 from creamas_sc.wire.codec import Codec, Payload, Serializer, is_call
 from creamas_sc.wire.handshake import Identity
 
-__all__ = ["Node"]
+__all__ = ["Node", "base_timeout", "call_timeout", "set_base_timeout"]
 
 ARTIFACT_EVENT = "artifact"
 # A manager's methods whose reply is a list of what its agents returned.
 STEP_METHODS = frozenset({"trigger_all", "trigger_all_within"})
 # Proxies remembered, so that connecting again to a known agent costs no round trip.
 MAX_KNOWN_PROXIES = 100_000
+
+# Until a base timeout is set, connecting may take this long.
+CONNECT_SECONDS = 5.0
 
 # So often a loop of calls within the environment yields to the scheduler.
 YIELD_SECONDS = 0.01
@@ -395,3 +398,30 @@ def _reported(address: str, error: BaseException) -> BaseException:
     if isinstance(refused, CallRefused) and refused.address == address:
         return refused.by("")  # for the next caller, this is not a refusal of its own call
     return AgentError.from_exception(address, error)
+
+
+# ---- the base timeout of calls between environments
+
+_base_timeout: float | None = None
+
+
+def set_base_timeout(timeout: float | None) -> None:
+    """Set how many seconds each call between environments may take, connecting included.
+
+    Until it is set, connecting is bounded by 5 seconds and the calls themselves are not: a step may
+    take hours. None restores that. The setting is this process's.
+    """
+    global _base_timeout
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"the base timeout must be above zero seconds, or None, not {timeout!r}")
+    _base_timeout = timeout
+
+
+def base_timeout() -> float:
+    """Seconds that connecting may take."""
+    return CONNECT_SECONDS if _base_timeout is None else _base_timeout
+
+
+def call_timeout() -> float | None:
+    """Seconds that a call may take, None for no limit."""
+    return _base_timeout

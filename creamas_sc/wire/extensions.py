@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import functools
 import struct
+from collections.abc import Callable
 from typing import Any, Final
 
 from creamas_sc.errors import EncodeError, LoadError
@@ -51,6 +52,24 @@ _EMPTY_TUPLE: Final = ext(TUPLE, b"")
 _COMPLEX: Final = struct.Struct("!dd")
 
 
+def _packing(code: int, fields: Callable[[Any], list[Any]]) -> EncodeHandler:
+    """Encode values of a type as the list of their fields."""
+
+    def encode(encoder: Encoder, value: Any) -> Any:
+        return ext(code, encoder.pack(fields(value)))
+
+    return encode
+
+
+def _unpacking(make: Callable[..., Any], count: int | None = None) -> DecodeHandler:
+    """Decode values that were encoded by `_packing`; ``make`` takes ``count`` fields."""
+
+    def decode(decoder: Decoder, data: bytes) -> Any:
+        return make(*decoder.unpack_list(data, count))
+
+    return decode
+
+
 def _encode_tuple(encoder: Encoder, value: tuple[Any, ...]) -> Any:
     return ext(TUPLE, encoder.pack(list(value))) if value else _EMPTY_TUPLE
 
@@ -68,74 +87,12 @@ def _decode_int(decoder: Decoder, data: bytes) -> int:
     return int.from_bytes(data, "big", signed=True)
 
 
-def _encode_set(encoder: Encoder, value: set[Any]) -> Any:
-    return ext(SET, encoder.pack(list(value)))
+def _time_fields(value: Any) -> list[Any]:
+    return [value.hour, value.minute, value.second, value.microsecond, value.tzinfo, value.fold]
 
 
-def _decode_set(decoder: Decoder, data: bytes) -> set[Any]:
-    return set(decoder.unpack_list(data))
-
-
-def _encode_frozenset(encoder: Encoder, value: frozenset[Any]) -> Any:
-    return ext(FROZENSET, encoder.pack(list(value)))
-
-
-def _decode_frozenset(decoder: Decoder, data: bytes) -> frozenset[Any]:
-    return frozenset(decoder.unpack_list(data))
-
-
-def _encode_complex(encoder: Encoder, value: complex) -> Any:
-    return ext(COMPLEX, _COMPLEX.pack(value.real, value.imag))
-
-
-def _decode_complex(decoder: Decoder, data: bytes) -> complex:
-    return complex(*_COMPLEX.unpack(data))
-
-
-def _encode_datetime(encoder: Encoder, value: datetime.datetime) -> Any:
-    fields = [value.year, value.month, value.day, value.hour, value.minute, value.second]
-    return ext(DATETIME, encoder.pack([*fields, value.microsecond, value.tzinfo, value.fold]))
-
-
-def _decode_datetime(decoder: Decoder, data: bytes) -> datetime.datetime:
-    *fields, fold = decoder.unpack_list(data, 9)
-    return datetime.datetime(*fields, fold=fold)
-
-
-def _encode_date(encoder: Encoder, value: datetime.date) -> Any:
-    return ext(DATE, encoder.pack([value.year, value.month, value.day]))
-
-
-def _decode_date(decoder: Decoder, data: bytes) -> datetime.date:
-    return datetime.date(*decoder.unpack_list(data, 3))
-
-
-def _encode_time(encoder: Encoder, value: datetime.time) -> Any:
-    fields = [value.hour, value.minute, value.second, value.microsecond]
-    return ext(TIME, encoder.pack([*fields, value.tzinfo, value.fold]))
-
-
-def _decode_time(decoder: Decoder, data: bytes) -> datetime.time:
-    *fields, fold = decoder.unpack_list(data, 6)
-    return datetime.time(*fields, fold=fold)
-
-
-def _encode_timedelta(encoder: Encoder, value: datetime.timedelta) -> Any:
-    return ext(TIMEDELTA, encoder.pack([value.days, value.seconds, value.microseconds]))
-
-
-def _decode_timedelta(decoder: Decoder, data: bytes) -> datetime.timedelta:
-    return datetime.timedelta(*decoder.unpack_list(data, 3))
-
-
-def _encode_timezone(encoder: Encoder, value: datetime.timezone) -> Any:
-    # The arguments that made it: a name that was not given is computed, and must not become one.
-    arguments = value.__getinitargs__()  # type: ignore[attr-defined]
-    return ext(TIMEZONE, encoder.pack(list(arguments)))
-
-
-def _decode_timezone(decoder: Decoder, data: bytes) -> datetime.timezone:
-    return datetime.timezone(*decoder.unpack_list(data))
+def _unpacking_time(cls: type, count: int) -> DecodeHandler:
+    return _unpacking(lambda *fields: cls(*fields[:-1], fold=fields[-1]), count)
 
 
 def _encode_zone_info(encoder: Encoder, value: Any) -> Any:
@@ -151,18 +108,10 @@ def _decode_zone_info(decoder: Decoder, data: bytes) -> Any:
     return zoneinfo.ZoneInfo(data.decode())
 
 
-def _encode_decimal(encoder: Encoder, value: Any) -> Any:
-    return ext(DECIMAL, str(value).encode())
-
-
 def _decode_decimal(decoder: Decoder, data: bytes) -> Any:
     import decimal
 
     return decimal.Decimal(data.decode())
-
-
-def _encode_uuid(encoder: Encoder, value: Any) -> Any:
-    return ext(UUID_, value.bytes)
 
 
 def _decode_uuid(decoder: Decoder, data: bytes) -> Any:
@@ -189,47 +138,44 @@ def encode_type(encoder: Encoder, value: type) -> Any:
     return ext(TYPE, travel_name(value).encode())
 
 
-def _decode_type(decoder: Decoder, data: bytes) -> type:
-    return load_class(data.decode())
-
-
-def _decode_bytes_part(decoder: Decoder, data: bytes) -> bytes:
-    return bytes(decoder.part(int.from_bytes(data, "big")))
-
-
 ENCODERS: Final[dict[type, EncodeHandler]] = {
     tuple: _encode_tuple,
     int: _encode_int,
-    set: _encode_set,
-    frozenset: _encode_frozenset,
-    complex: _encode_complex,
-    datetime.datetime: _encode_datetime,
-    datetime.date: _encode_date,
-    datetime.time: _encode_time,
-    datetime.timedelta: _encode_timedelta,
-    datetime.timezone: _encode_timezone,
+    set: _packing(SET, list),
+    frozenset: _packing(FROZENSET, list),
+    complex: lambda _, value: ext(COMPLEX, _COMPLEX.pack(value.real, value.imag)),
+    datetime.datetime: _packing(
+        DATETIME, lambda value: [value.year, value.month, value.day, *_time_fields(value)]
+    ),
+    datetime.date: _packing(DATE, lambda value: [value.year, value.month, value.day]),
+    datetime.time: _packing(TIME, _time_fields),
+    datetime.timedelta: _packing(
+        TIMEDELTA, lambda value: [value.days, value.seconds, value.microseconds]
+    ),
+    # The arguments that made it: a name that was not given is computed, and must not become one.
+    datetime.timezone: _packing(TIMEZONE, lambda value: list(value.__getinitargs__())),
     type: encode_type,
 }
 # By module and name, as few values need these modules, and every process would pay.
 LATE_ENCODERS: Final[dict[tuple[str, str], EncodeHandler]] = {
-    ("decimal", "Decimal"): _encode_decimal,
-    ("uuid", "UUID"): _encode_uuid,
+    ("decimal", "Decimal"): lambda _, value: ext(DECIMAL, str(value).encode()),
+    ("uuid", "UUID"): lambda _, value: ext(UUID_, value.bytes),
     ("zoneinfo", "ZoneInfo"): _encode_zone_info,
 }
 DECODERS: Final[dict[int, DecodeHandler]] = {
     TUPLE: _decode_tuple,
     INT: _decode_int,
-    SET: _decode_set,
-    FROZENSET: _decode_frozenset,
-    COMPLEX: _decode_complex,
-    DATETIME: _decode_datetime,
-    DATE: _decode_date,
-    TIME: _decode_time,
-    TIMEDELTA: _decode_timedelta,
-    TIMEZONE: _decode_timezone,
+    SET: lambda decoder, data: set(decoder.unpack_list(data)),
+    FROZENSET: lambda decoder, data: frozenset(decoder.unpack_list(data)),
+    COMPLEX: lambda _, data: complex(*_COMPLEX.unpack(data)),
+    DATETIME: _unpacking_time(datetime.datetime, 9),
+    DATE: _unpacking(datetime.date, 3),
+    TIME: _unpacking_time(datetime.time, 6),
+    TIMEDELTA: _unpacking(datetime.timedelta, 3),
+    TIMEZONE: _unpacking(datetime.timezone),
     ZONE_INFO: _decode_zone_info,
     DECIMAL: _decode_decimal,
     UUID_: _decode_uuid,
-    TYPE: _decode_type,
-    BYTES_PART: _decode_bytes_part,
+    TYPE: lambda _, data: load_class(data.decode()),
+    BYTES_PART: lambda decoder, data: bytes(decoder.part(int.from_bytes(data, "big"))),
 }

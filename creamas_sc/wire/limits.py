@@ -25,12 +25,13 @@ which it came, which has other callers.
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from creamas_sc.errors import CallRefused, EncodeError, ProtocolError
 from creamas_sc.wire.codec import Payload, payload_size
 
-__all__ = ["MAX_CALLS", "PeerFloods", "ServingLimits"]
+__all__ = ["MAX_CALLS", "Output", "PeerFloods", "ServingLimits"]
 
 MAX_CALLS = 100_000
 # An answer of this size, in bytes, is never dropped: the error would take as much.
@@ -38,16 +39,19 @@ SMALL_BYTES = 1 << 12
 MAX_UNREAD_REFUSALS = 100_000
 
 
-class Unread(Protocol):
-    """What has been sent to the peer and not been written yet."""
+class Output(Protocol):
+    """Where a connection writes.
 
-    @property
-    def size(self) -> int:
-        """Bytes that wait to be written."""
+    Attributes:
+        size: How many bytes have been put and not been written yet.
+        drained: Whether the peer reads what is sent to it.
+    """
 
-    @property
-    def drained(self) -> bool:
-        """Whether the peer reads what is sent to it."""
+    size: int
+    drained: bool
+
+    def put(self, buffers: Sequence[Any], *, lazily: bool = False) -> None:
+        """Write the buffers of a frame; ``lazily`` if the next one may take them along."""
 
 
 class PeerFloods(ProtocolError):
@@ -58,7 +62,7 @@ class ServingLimits:
     """The limits of one connection.
 
     Args:
-        unread: The connection's output.
+        output: The connection's.
         max_calls: How many calls of the peer may be in flight.
         max_unread_bytes: How much may wait for a peer that does not read: answers, and as much
             again of calls. One answer always may, however large. None for no limit.
@@ -67,9 +71,9 @@ class ServingLimits:
         waiting_bytes: Size of the calls that wait until the peer reads.
     """
 
-    def __init__(self, unread: Unread, max_calls: int, max_unread_bytes: int | None) -> None:
+    def __init__(self, output: Output, max_calls: int, max_unread_bytes: int | None) -> None:
         self.waiting_bytes = 0
-        self._unread = unread
+        self._output = output
         self._max_calls = max_calls
         self._max_unread = math.inf if max_unread_bytes is None else max_unread_bytes
         self._refusals = 0
@@ -85,7 +89,7 @@ class ServingLimits:
             CallRefused: It is not to be served.
             PeerFloods: The connection is to be closed.
         """
-        drained = self._unread.drained
+        drained = self._output.drained
         if in_flight >= self._max_calls:
             reason = f"{self._max_calls} calls are in flight"
         elif drained:
@@ -112,7 +116,7 @@ class ServingLimits:
         Raises:
             EncodeError: There is none; the answer is to be dropped.
         """
-        size, queued = payload_size(answer), self._unread.size
+        size, queued = payload_size(answer), self._output.size
         if size > SMALL_BYTES and queued + size > self._max_unread:
             raise EncodeError(
                 f"the answer of {method}, {size} bytes, was dropped: {queued} bytes of answers "

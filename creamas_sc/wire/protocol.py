@@ -53,7 +53,7 @@ from creamas_sc.errors import (
 )
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Buffer, Frame, FrameReader, Kind, encode_frame
-from creamas_sc.wire.limits import MAX_CALLS, ServingLimits
+from creamas_sc.wire.limits import MAX_CALLS, Output, ServingLimits
 
 __all__ = ["ACKNOWLEDGE_SECONDS", "Slot", "WireProtocol"]
 
@@ -80,19 +80,6 @@ class Cancellable(Protocol):
 
     def cancel(self) -> object:
         """Cancel it."""
-
-
-class Output(Protocol):
-    """Where encoded frames go; see `ServingLimits` for the attributes."""
-
-    @property
-    def size(self) -> int: ...
-
-    @property
-    def drained(self) -> bool: ...
-
-    def put(self, buffers: Sequence[Any], *, lazily: bool = False) -> None:
-        """Write the buffers of a frame; ``lazily``, if something else will soon be written."""
 
 
 class WireProtocol:

@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import socket
-import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from signal import SIGKILL, SIGTERM, Signals
@@ -15,11 +14,11 @@ from typing import Any
 
 import trio
 
+from creamas_sc.rpc.fd_passing import receive_descriptors, send_descriptors
 from supervisor.timeouts import FORK_SECONDS, KILL_SECONDS, REAPED_SECONDS, STATUS_SECONDS
 from supervisor.tree import linux
 
 _MESSAGE_BYTES = 1 << 14
-_CONTROL_BYTES = socket.CMSG_SPACE(struct.calcsize("i"))
 
 
 def describe_end(exit_code: int | None, signal: int | None) -> str:
@@ -162,12 +161,11 @@ class Zygote:
         """Send a request to fork, after those of others: trio lets one task send at a time."""
         serial = next(self._serials)
         request = json.dumps({"serial": serial, **order, "fds": len(fds)}).encode()
-        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))
         async with self._sending:
             self._waiting[serial] = answer
             try:
                 with trio.fail_after(FORK_SECONDS):
-                    await self._sock.sendmsg([request], [rights])
+                    await send_descriptors(self._sock, request, fds)
             except BaseException:
                 del self._waiting[serial]  # it was not sent: nobody answers it
                 raise
@@ -175,7 +173,7 @@ class Zygote:
     async def read(self) -> None:
         """Take the zygote's messages until it is gone."""
         while True:
-            data, rights, _, _ = await self._sock.recvmsg(_MESSAGE_BYTES, _CONTROL_BYTES)
+            data, descriptors = await receive_descriptors(self._sock, _MESSAGE_BYTES)
             if not data:
                 return
             message = json.loads(data)
@@ -186,16 +184,15 @@ class Zygote:
             elif "gone" in message:
                 self.script_gone.set()
             else:
-                self._take_answer(message, rights)
+                self._take_answer(message, descriptors)
 
-    def _take_answer(self, message: dict[str, Any], rights: list[Any]) -> None:
+    def _take_answer(self, message: dict[str, Any], descriptors: list[int]) -> None:
         answer = self._waiting.pop(message["serial"])
-        if "pid" in message and not rights:
+        if "pid" in message and not descriptors:
             # It ends by itself, as the socket it talks over is given up.
             answer.error = os.strerror(errno.EMFILE)
         elif "pid" in message:
-            (pidfd,) = struct.unpack("i", rights[0][2])
-            os.set_inheritable(pidfd, False)
+            (pidfd,) = descriptors
             process = Process(answer.name, message["pid"], pidfd)
             self._running[process.pid] = process
             self._nursery.start_soon(process.watch)

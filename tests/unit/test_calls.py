@@ -14,12 +14,10 @@ from trio.testing import MockClock
 from creamas_sc.errors import CallRefused, ConnectionLost, DeadlineExceeded, first_error
 from creamas_sc.rpc.calls import Call, Calls, ServedCall, served_call
 from creamas_sc.rpc.connection import Connection, Request
-from creamas_sc.rpc.loops import AnyioLoop
+from creamas_sc.rpc.loops import ANYIO_LOOP
 from creamas_sc.wire.codec import Payload
 from creamas_sc.wire.protocol import ACKNOWLEDGE_SECONDS
 from tests.support.streams import CODEC, joined
-
-LOOP = AnyioLoop()
 
 
 class Peer:
@@ -63,7 +61,7 @@ async def answer(calls: Calls, call: Call) -> Any:
 
 
 async def test_all_are_asked_before_any_is_awaited(autojump_clock: MockClock) -> None:
-    async with peers(3) as (links, _), Calls(LOOP) as calls:
+    async with peers(3) as (links, _), Calls(ANYIO_LOOP) as calls:
         began = trio.current_time()
         asked = await start(calls, links, ("sleep", 3), ("sleep", 1), ("sleep", 2))
         await calls.wait()
@@ -75,7 +73,7 @@ async def test_all_are_asked_before_any_is_awaited(autojump_clock: MockClock) ->
 async def test_the_wait_ends_early_for_a_failure_and_for_a_large_answer(
     autojump_clock: MockClock,
 ) -> None:
-    async with peers(3) as (links, _), Calls(LOOP) as calls:
+    async with peers(3) as (links, _), Calls(ANYIO_LOOP) as calls:
         asked = await start(calls, links, ("sleep", 3), ("fail", 1), ("large", 2))
         ended = []
         while calls.unanswered:
@@ -88,7 +86,7 @@ async def test_the_wait_ends_early_for_a_failure_and_for_a_large_answer(
 
 
 async def test_one_that_goes_is_told_while_the_others_go_on(autojump_clock: MockClock) -> None:
-    async with peers(2) as (links, _), Calls(LOOP) as calls:
+    async with peers(2) as (links, _), Calls(ANYIO_LOOP) as calls:
         asked = await start(calls, links, ("sleep", 3), ("sleep", 100))
         links[1].abort()
         await calls.wait()
@@ -104,7 +102,7 @@ async def test_one_that_goes_is_told_while_the_others_go_on(autojump_clock: Mock
 @pytest.mark.parametrize("by", ["an error", "a cancel"])
 async def test_none_goes_on_behind_the_block(by: str, autojump_clock: MockClock) -> None:
     async def ask() -> None:
-        async with Calls(LOOP) as calls:
+        async with Calls(ANYIO_LOOP) as calls:
             await start(calls, links, ("sleep", 100), ("sleep", 1), ("sleep", 100))
             if by == "an error":
                 await trio.sleep(4)
@@ -127,7 +125,7 @@ async def test_all_have_the_same_time_to_confirm(autojump_clock: MockClock) -> N
         for link, name in zip(links, "abc", strict=True):
             link.protocol.name = name
         with trio.move_on_after(5):
-            async with Calls(LOOP) as calls:
+            async with Calls(ANYIO_LOOP) as calls:
                 asked = await start(calls, links, ("shield", 20), ("sleep", 20), ("shield", 20))
                 await calls.wait()
         assert trio.current_time() == pytest.approx(5 + ACKNOWLEDGE_SECONDS)
@@ -140,7 +138,7 @@ async def test_a_lost_call_is_none_that_did_not_confirm(autojump_clock: MockCloc
         served = ServedCall()
         served_call.set(served)
         with trio.move_on_after(5):
-            async with Calls(LOOP) as calls:
+            async with Calls(ANYIO_LOOP) as calls:
                 await start(calls, links, ("sleep", 20), ("sleep", 20))
                 links[0].abort()
                 await calls.wait()
@@ -154,7 +152,7 @@ async def test_a_timeout_keeps_what_came_in_time(
     seconds_to_confirm: float, autojump_clock: MockClock
 ) -> None:
     async with peers(4) as (links, served):
-        async with Calls(LOOP, 5, seconds_to_confirm) as calls:
+        async with Calls(ANYIO_LOOP, 5, seconds_to_confirm) as calls:
             asked = await start(
                 calls, links, ("sleep", 1), ("sleep", 9), ("shield", 9), ("shield", 5.1)
             )
@@ -183,7 +181,7 @@ async def test_the_peers_are_told_how_long_they_have(autojump_clock: MockClock) 
     async with joined(serve) as (link, _):
         for timeout, deadline in ((None, 50.0), (7.0, 50.0), (50.0, 7.0)):
             with trio.CancelScope(deadline=trio.current_time() + deadline):
-                async with Calls(LOOP, timeout) as calls:
+                async with Calls(ANYIO_LOOP, timeout) as calls:
                     await trio.sleep(1)
                     await calls.start(link, None, "any", Payload(b""))
                     await calls.wait()

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from creamas_sc.rpc.socket_stream import TrioLoop, TrioWaiter
+from creamas_sc.rpc.socket_stream import TrioWaiter, effective_deadline
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -21,16 +21,16 @@ async def test_the_effective_deadline_is_trios(seed: int) -> None:
             seconds = rng.choice([math.inf, math.inf, rng.uniform(1, 1000)])
             shield = rng.random() < 0.2
             scopes.enter_context(trio.CancelScope(deadline=seconds + 1e6, shield=shield))
-            assert TrioLoop.effective_deadline() == trio.current_effective_deadline()
+            assert effective_deadline() == trio.current_effective_deadline()
 
 
 async def test_the_effective_deadline_of_who_is_cancelled() -> None:
     with ExitStack() as scopes:
         scopes.enter_context(trio.CancelScope()).cancel()
         scopes.enter_context(trio.CancelScope(deadline=math.inf))
-        assert TrioLoop.effective_deadline() == trio.current_effective_deadline() == -math.inf
+        assert effective_deadline() == trio.current_effective_deadline() == -math.inf
         scopes.enter_context(trio.CancelScope(shield=True))
-        assert TrioLoop.effective_deadline() == trio.current_effective_deadline() == math.inf
+        assert effective_deadline() == trio.current_effective_deadline() == math.inf
 
 
 async def test_a_waiter_lets_its_task_go_on_once_it_is_set() -> None:
