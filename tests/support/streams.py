@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from inspect import isawaitable
 from typing import Any
 
 import anyio
@@ -12,9 +13,10 @@ import trio
 import trio.testing
 from anyio.abc import ByteStream
 
-from creamas_sc.rpc.connection import Connection, EventHandler, Handler
+from creamas_sc.rpc.connection import Connection, EventHandler, Handler, Request
 from creamas_sc.rpc.socket_stream import ConnectedStream
-from creamas_sc.wire.codec import Codec
+from creamas_sc.wire.codec import Codec, Payload
+from creamas_sc.wire.frames import Frame, FrameReader
 
 BOUND_SECONDS = 60
 CODEC = Codec()
@@ -118,3 +120,56 @@ async def wired(
 async def ask(connection: Connection, method: str, *args: Any, **kwargs: Any) -> Any:
     """Call ``method`` with the values ``args``; ``kwargs`` are `Connection.call`'s own."""
     return CODEC.decode(await connection.call(None, method, CODEC.encode(args), **kwargs))
+
+
+async def read_frames(stream: ByteStream, count: int) -> list[Frame]:
+    """Read ``count`` frames from a bare stream."""
+    reader, frames = FrameReader(), list[Frame]()
+    while len(frames) < count:
+        frames += reader.receive_data(await stream.receive(1 << 20))
+    return frames
+
+
+class Service:
+    """Serves its methods; notes the requests, and the calls that were cancelled."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.cancelled: list[str] = []
+        self.gates: dict[Any, trio.Event] = {}
+
+    def __call__(self, request: Request) -> Payload | Awaitable[Payload]:
+        self.requests.append(request)
+        value = getattr(self, request.method)(*CODEC.decode(request.payload))
+        return self._finish(request, value) if isawaitable(value) else CODEC.encode(value)
+
+    async def _finish(self, request: Request, value: Awaitable[Any]) -> Payload:
+        try:
+            return CODEC.encode(await value)
+        except trio.Cancelled:
+            self.cancelled.append(request.method)
+            raise
+
+    def echo(self, *values: Any) -> tuple[Any, ...]:
+        return values
+
+    async def pause(self, *values: Any) -> tuple[Any, ...]:
+        for _ in range(2):  # with one, it might stay with the reader
+            await trio.lowlevel.checkpoint()
+        return values
+
+    def gate(self, key: Any) -> trio.Event:
+        return self.gates.setdefault(key, trio.Event())
+
+    async def behind(self, key: Any) -> Any:
+        await self.gate(key).wait()
+        return key
+
+    async def sleep(self, seconds: float = 1e6) -> str:
+        await trio.sleep(seconds)
+        return "slept"
+
+    async def shield(self, seconds: float) -> str:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(seconds)
+        return "done all the same"
