@@ -1,4 +1,4 @@
-"""The core: agents, artifacts, environments, simulations."""
+"""Agents, artifacts, environments and simulations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Agents: who lives at an address, and what every creative agent can do."""
+"""Agents: what has an address in an environment, and what every creative agent can do."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from creamas_sc.core.artifact import Artifact
 from creamas_sc.logging import ObjectLogger
 from creamas_sc.rpc.exposed import expose
 from creamas_sc.runtime.class_loading import class_name
+from creamas_sc.runtime.validation import check_kind
 from creamas_sc.util import sanitize_agent_name
 
 if TYPE_CHECKING:
@@ -21,16 +22,16 @@ __all__ = ["Agent", "CreativeAgent"]
 
 
 class Agent:
-    """Whatever has an address in an environment: creative agents and managers.
+    """Base of everything that has an address in an environment: creative agents and managers.
 
     Args:
-        environment: Where the agent is to live; it gives the agent its number.
+        environment: Where the agent lives; it gives the agent its number.
 
     Raises:
-        TypeError: ``environment`` is no Environment.
+        TypeError: ``environment`` is not an Environment.
     """
 
-    # An environment that is bound again, to the port that it got, sets this to None.
+    # Cached; an environment that learns its port resets it.
     _addr: str | None = None
 
     def __init__(self, environment: Environment) -> None:
@@ -66,25 +67,28 @@ class Agent:
 class CreativeAgent(Agent):
     """Base of the agents that make and judge artifacts.
 
-    A subclass overrides `act` and, as it needs, `evaluate` and `close`. A method is open to other
-    agents only if it is marked with ``@expose``, an overriding one included.
+    A subclass overrides `act` and, if needed, `evaluate` and `close`. Other agents can call only
+    methods that are marked with ``@expose``; an override must be marked again.
 
     Args:
-        environment: Where the agent is to live.
-        resources: What the agent may spend in a step; 0 stands for no limit. Below 0 counts as 0.
+        environment: Where the agent lives.
+        resources: What the agent may spend in a step; 0 or less means no limit.
         name: The agent's name, by default (None or empty) its address.
         log_folder: If given, the agent logs into its own folder within it.
         log_level: Level of that logger.
 
+    Attributes:
+        logger: An `ObjectLogger`, or None (the default): the agent logs nothing.
+
     Raises:
-        TypeError: ``environment`` is no Environment, or ``name`` no string.
+        TypeError: ``environment`` is not an Environment, or ``name`` is not a string.
     """
 
-    # Most agents of a large society never use some of these, so that they are made at first use.
+    logger: Any = None
+    # Made at first use: most agents of a large society never need some of these.
     _artifacts: list[Artifact] | None = None
     _domain_knowledge: dict[str, Any] | None = None
     _known: dict[str, dict[str, Any]] | None = None
-    _logger: Any = None
     _rng: Any = None
     _name: str | None = None
     _max_res: float = 0
@@ -99,18 +103,18 @@ class CreativeAgent(Agent):
         log_level: int = logging.DEBUG,
     ) -> None:
         if name is not None and not isinstance(name, str):
-            raise TypeError(f"an agent's name is a string, not {type(name).__name__}")
+            raise TypeError(f"an agent's name must be a str, not {type(name).__name__}")
         super().__init__(environment)
         if resources > 0:
             self._max_res = self._cur_res = resources
         if name is not None:
             self._name = name
         if log_folder is not None:
-            self._logger = ObjectLogger(self, log_folder, add_name=True, log_level=log_level)
+            self.logger = ObjectLogger(self, log_folder, add_name=True, log_level=log_level)
 
     @property
     def name(self) -> str:
-        """The agent's name. Evaluations and artifacts are kept under it: better not change it."""
+        """The agent's name. Evaluations and artifacts refer to it, so do not change it later."""
         return self._name or self.addr
 
     @name.setter
@@ -122,20 +126,11 @@ class CreativeAgent(Agent):
         return sanitize_agent_name(self.name)
 
     @property
-    def logger(self) -> Any:
-        """An `ObjectLogger`, or None (the default): the agent logs nothing."""
-        return self._logger
-
-    @logger.setter
-    def logger(self, logger: Any) -> None:
-        self._logger = logger
-
-    @property
     def rng(self) -> Any:
         """The agent's own random generator: numpy's where numpy is installed, else Python's.
 
-        In a seeded simulation it depends on the seed and on the order of spawning only, not on
-        the slave where the agent lives.
+        In a seeded simulation it depends only on the seed and the order of spawning, not on the
+        slave where the agent lives.
         """
         if self._rng is None:
             self._rng = self.env._make_rng(self)
@@ -150,21 +145,21 @@ class CreativeAgent(Agent):
 
     @property
     def D(self) -> dict[str, Any]:
-        """Domain knowledge: what the agent has seen of others' artifacts, by agent."""
+        """Domain knowledge: what the agent knows of others' artifacts, by agent."""
         if self._domain_knowledge is None:
             self._domain_knowledge = {}
         return self._domain_knowledge
 
     @property
     def connections(self) -> dict[str, dict[str, Any]]:
-        """Agents that this agent knows: address -> what it keeps about that agent."""
+        """Agents that this agent knows: address -> its data about that agent."""
         if self._known is None:
             self._known = {}
         return self._known
 
     @property
     def max_res(self) -> float:
-        """Resources in a step, at least 0; 0 stands for no limit. Caps `cur_res`."""
+        """Resources in a step, at least 0; 0 means no limit. Caps `cur_res`."""
         return self._max_res
 
     @max_res.setter
@@ -174,7 +169,7 @@ class CreativeAgent(Agent):
 
     @property
     def cur_res(self) -> float:
-        """Resources left, between 0 and `max_res` (so always 0 where there is no limit)."""
+        """Resources left, between 0 and `max_res` (so always 0 if there is no limit)."""
         return self._cur_res
 
     @cur_res.setter
@@ -189,32 +184,28 @@ class CreativeAgent(Agent):
         """Keep an artifact in `A`.
 
         Raises:
-            TypeError: It is no `Artifact`.
+            TypeError: It is not an `Artifact`.
         """
-        if not isinstance(artifact, Artifact):
-            raise TypeError(f"{self.name} can keep only an Artifact, not {type(artifact).__name__}")
+        check_kind("artifact", artifact, Artifact)
         self.A.append(artifact)
 
     def publish(self, artifact: Artifact) -> None:
-        """Add an artifact to the environment's, where every agent can find it.
+        """Add an artifact to those of the environment, where every agent can find it.
 
         Raises:
-            TypeError: It is no `Artifact`.
+            TypeError: It is not an `Artifact`.
         """
-        if not isinstance(artifact, Artifact):
-            raise TypeError(
-                f"{self.name} can publish only an Artifact, not {type(artifact).__name__}"
-            )
+        check_kind("artifact", artifact, Artifact)
         self.env.add_artifact(artifact)
         if self.logger is not None:
             self._log(logging.DEBUG, f"published {artifact}")
 
     async def connect(self, addr: str) -> Any:
-        """Proxy of the agent at ``addr``; the environment's ``connect`` tells what is raised."""
+        """Return a proxy of the agent at ``addr``; errors as in the environment's ``connect``."""
         return await self.env.connect(addr)
 
     async def random_connection(self) -> Any:
-        """Proxy of one of `connections`, drawn with the agent's `rng`.
+        """Return a proxy of one of `connections`, drawn with the agent's `rng`.
 
         Raises:
             IndexError: The agent has no connections.
@@ -222,24 +213,24 @@ class CreativeAgent(Agent):
         if not self._known:
             raise IndexError(f"{self.name} has no connections to choose from")
         addrs = list(self._known)
-        # random() is what numpy's and Python's generators have in common.
+        # Both numpy's and Python's generators have random().
         return await self.env.connect(addrs[int(self.rng.random() * len(addrs))])
 
     async def ask_opinion(self, addr: str, artifact: Artifact) -> Any:
-        """What the agent at ``addr`` returns from its `evaluate` of the artifact."""
+        """Return what the `evaluate` of the agent at ``addr`` returns for the artifact."""
         other = await self.env.connect(addr)
         return await other.evaluate(artifact)
 
     @expose
     def add_connection(self, addr: Any, **data: Any) -> bool:
-        """Get to know an agent.
+        """Connect to an agent.
 
         Args:
-            addr: Its address; an agent or a proxy is accepted too.
-            **data: Kept about it in `connections`.
+            addr: Its address; the agent or its proxy is accepted too.
+            **data: Stored for it in `connections`.
 
         Returns:
-            False if the agent is known already: what is kept about it stays as it is.
+            False if the agent is connected already; its data then stays as it is.
 
         Raises:
             TypeError: ``addr`` is not an address and has none.
@@ -253,7 +244,7 @@ class CreativeAgent(Agent):
 
     @expose
     def add_connections(self, conns: Iterable[tuple[Any, Mapping[str, Any]]]) -> list[bool]:
-        """Get to know the agents of ``(addr, data)`` pairs: `add_connection` of each, in order."""
+        """Call `add_connection` for each ``(addr, data)`` pair, in order."""
         if type(self).add_connection is not CreativeAgent.add_connection:
             return [self.add_connection(addr, **data) for addr, data in conns]
         known, added = self.connections, []
@@ -268,17 +259,17 @@ class CreativeAgent(Agent):
 
     @expose
     def remove_connection(self, addr: Any) -> dict[str, Any] | None:
-        """Forget an agent; what was kept about it, or None if it was not known."""
+        """Remove a connection; returns its data, or None if there was none."""
         return self.connections.pop(_address_of(addr), None)
 
     @expose
     def clear_connections(self) -> None:
-        """Forget all agents."""
+        """Remove all connections."""
         self._known = None
 
     @expose
     def get_connections(self, data: bool = False) -> Any:
-        """Addresses of the known agents, with ``data`` a dict of address -> data (a copy)."""
+        """Return the connected addresses, or with ``data`` a copied dict of address -> data."""
         if not self._known:
             return {} if data else []
         if data:
@@ -287,7 +278,7 @@ class CreativeAgent(Agent):
 
     @expose
     def evaluate(self, artifact: Artifact) -> Any:
-        """Judge an artifact; to be overridden, as a plain or an async method.
+        """Judge an artifact. Override it, as a plain or an async method.
 
         Returns:
             The evaluation and its framing, ``(0.0, None)`` unless overridden.
@@ -296,19 +287,19 @@ class CreativeAgent(Agent):
 
     @expose
     async def act(self, *args: Any, **kwargs: Any) -> Any:
-        """The agent's turn in a step; to be overridden.
+        """Take the agent's turn in a step. Override it.
 
         Returns:
-            What ``trigger_act`` and ``trigger_all`` hand on, ``(args, kwargs)`` unless overridden.
+            What ``trigger_act`` and ``trigger_all`` return; ``(args, kwargs)`` unless overridden.
         """
         return args, kwargs
 
     @expose
     def close(self, folder: str | None = None) -> Any:
-        """Called once before the environment closes; to be overridden.
+        """Called once before the environment closes. Override it, as a plain or an async method.
 
         Args:
-            folder: Where to save what should be kept; None to save nothing.
+            folder: Where to save results; None to save nothing.
         """
 
     def _log(self, level: int, message: str) -> None:
@@ -320,7 +311,7 @@ class CreativeAgent(Agent):
 
 
 def _kept(addr: str, **data: Any) -> dict[str, Any]:
-    """What `CreativeAgent.add_connection` keeps."""
+    """The data that `CreativeAgent.add_connection` stores."""
     return data
 
 

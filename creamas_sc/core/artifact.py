@@ -1,4 +1,4 @@
-"""Artifacts: what agents make, with what others said about it."""
+"""Artifacts: what agents make, and how others evaluate it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ __all__ = ["Artifact"]
 class Artifact:
     """A made object, who made it, and its evaluations.
 
-    Two artifacts are equal if they are of one class, creator and domain and their objects are
-    equal, whatever was said about them since; an artifact that travelled to another process equals
-    the one that stayed. So treat ``obj`` as frozen once the artifact is in a set or published.
+    Two artifacts are equal if their class, creator, domain and objects are equal; evaluations and
+    framings do not count, and a copy in another process equals the original. So do not change
+    ``obj`` once the artifact is published or in a set.
 
     Args:
         creator: The maker's name, or the agent itself.
         obj: The object.
-        domain: What kind of thing ``obj`` is: a class, or any value that the society agrees upon.
+        domain: What kind of thing ``obj`` is: a class, or any value that the society agrees on.
 
     Raises:
-        TypeError: ``creator`` is neither a name nor has one.
+        TypeError: ``creator`` is not a name and has none.
     """
 
-    #: Age of the environment when the artifact was published there; None before.
+    #: Age of the environment when the artifact was published; None before.
     env_time: int | None = None
 
     def __init__(self, creator: Any, obj: Any, domain: Any = int) -> None:
@@ -67,7 +67,7 @@ class Artifact:
 
     @property
     def feature_values(self) -> dict[Any, Any]:
-        """Objective values of the artifact by feature, the same whoever looks."""
+        """Objective values of the artifact, by feature."""
         return self._feature_values
 
     def add_eval(self, agent: Any, e: Any, fr: Any = None) -> None:
@@ -106,7 +106,7 @@ class Artifact:
         artifact = cls.__new__(cls)
         for name, value in state.items():
             if not isinstance(name, str) or name.startswith("__"):
-                raise DecodeError(f"{name!r} is no attribute of a {cls.__name__}")
+                raise DecodeError(f"{name!r} is not an attribute of {cls.__name__}")
             object.__setattr__(artifact, name, value)
         return artifact
 

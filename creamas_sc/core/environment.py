@@ -1,4 +1,4 @@
-"""The environment: where agents live, and through which they find each other."""
+"""Environments: where agents live, and through which they reach each other."""
 
 from __future__ import annotations
 
@@ -50,22 +50,38 @@ __all__ = ["Environment"]
 class Environment:
     """A place for agents, with an address at which others reach them.
 
-    Make one with `create`. An agent joins by being made with the environment as its first argument
-    and gets the address ``tcp://host:port/number``.
+    Make one with `create`. An agent takes the environment as its first argument, which gives it
+    the address ``tcp://host:port/number``.
 
     Args:
         addr: ``(host, port)`` to listen on; port 0 is any free one.
-        codec: `creamas_sc.MsgPack` or None; there is no other.
+        codec: `creamas_sc.MsgPack` or None, which mean the same.
         extra_serializers: Callables that return ``(class, encode, decode)``; None for those
             registered with `creamas_sc.serializers.register`.
         name: Shown in logs; the address by default.
-        log_folder: As the property.
+        log_folder: See the property.
+
+    Attributes:
+        manager: The environment's manager, agent number 0, or None.
+        network: The connections to other environments.
 
     Raises:
-        TypeError: For what aiomas' containers took and this one has no use for.
+        TypeError: ``codec`` is another one.
     """
 
     manager: Any = None
+
+    _loop: LoopHandle | None = None
+    _opened = False
+    _closed = False
+    _age = 0
+    _logger: ObjectLogger | None = None
+    _log_folder: str | None = None
+    # What agents' random generators depend on: the seed of the simulation, the number of this
+    # environment in it, and how often its process has been restarted; see `_make_rng`.
+    _seed: int | None = None
+    _index = 0
+    _incarnation = 0
 
     def __init__(
         self,
@@ -84,18 +100,9 @@ class Environment:
         url = base_url(self._host, self._port)
         self.network = Node(self._agents, Agent, url, to_serializers(triples))
         self._name = name
-        self._loop: LoopHandle | None = None
         self._member = membership.get()
         self._opening = trio.Lock()
-        self._opened = False
-        self._closed = False
-        self._age = 0
         self._artifacts: list[Artifact] = []
-        self._logger: ObjectLogger | None = None
-        self._log_folder: str | None = None
-        self._seed: int | None = None
-        self._index = 0
-        self._incarnation = 0
         self._spawns: list[tuple[int, int, int]] = []
         if log_folder is not None:
             self.log_folder = log_folder
@@ -109,7 +116,7 @@ class Environment:
             *args, **kwargs: Passed to the class.
 
         Raises:
-            StartError: The address cannot be had.
+            StartError: The address is not available.
         """
         env = cls(addr, *args, **kwargs)
 
@@ -121,47 +128,46 @@ class Environment:
 
     @on_loop
     async def open(self, make_manager: Callable[[Self], Any] | None = None) -> None:
-        """Listen; does nothing if it does so already.
+        """Start to listen; does nothing if the environment listens already.
 
         Args:
-            make_manager: Makes the `manager`, when the address is bound and nobody is served yet.
+            make_manager: Makes the `manager`, after the address is bound and before any call is
+                served.
 
         Raises:
-            StartError: The address cannot be had.
+            StartError: The address is not available.
             ConnectionLost: The environment was closed before it listened.
         """
         async with self._opening:
-            if not self._opened:
-                if self._closed:
-                    raise ConnectionLost("this environment is closed", may_have_run=False)
-                await self._open(make_manager)
-                self._opened = True
-
-    async def _open(self, make_manager: Callable[[Self], Any] | None) -> None:
-        listener = await listen(self._host, self._port)
-        self._port = listener.socket.getsockname()[1]
-        self.network.loop = self.get_loop()
-        self.network.base_url = base_url(self._host, self._port)
-        for agent in self._agents:
-            agent._addr = None
-        try:
-            if make_manager is not None:
-                self.manager = make_manager(self)
-            member = self._member or user_membership()
-        except BaseException:
-            await listener.aclose()
-            raise
-        await self.get_loop().nursery.start(partial(self.network.run, listener, member))
+            if self._opened:
+                return
+            if self._closed:
+                raise ConnectionLost("this environment is closed", may_have_run=False)
+            listener = await listen(self._host, self._port)
+            self._port = listener.socket.getsockname()[1]
+            self.network.loop = self.get_loop()
+            self.network.base_url = base_url(self._host, self._port)
+            for agent in self._agents:
+                agent._addr = None
+            try:
+                if make_manager is not None:
+                    self.manager = make_manager(self)
+                member = self._member or user_membership()
+            except BaseException:
+                await listener.aclose()
+                raise
+            await self.get_loop().nursery.start(partial(self.network.run, listener, member))
+            self._opened = True
 
     def get_loop(self) -> LoopHandle:
-        """The loop on which this environment lives; settled at the first call."""
+        """The loop on which this environment lives; chosen at the first call."""
         if self._loop is None:
             self._loop = current_loop() or background_loop()
         return self._loop
 
     @property
     def base_url(self) -> str:
-        """``tcp://host:port/``; agents' addresses are this and their number."""
+        """``tcp://host:port/``; an agent's address is this followed by its number."""
         return self.network.base_url
 
     @property
@@ -171,7 +177,7 @@ class Environment:
 
     @property
     def artifacts(self) -> list[Artifact]:
-        """Artifacts published in this environment, in order."""
+        """Artifacts published in this environment, in order of publication."""
         return self._artifacts
 
     @property
@@ -186,17 +192,17 @@ class Environment:
 
     @property
     def seed(self) -> int | None:
-        """What agents' random generators depend on; None for fresh entropy."""
+        """Seed of the agents' random generators; None for fresh entropy."""
         return self._seed
 
     @property
     def logger(self) -> ObjectLogger | None:
-        """Logger of the environment; there is one once `log_folder` is set."""
+        """Logger of the environment; None until `log_folder` is set."""
         return self._logger
 
     @property
     def log_folder(self) -> str | None:
-        """Folder for logs; setting it makes the logger."""
+        """Folder for logs; setting it creates the logger."""
         return self._log_folder
 
     @log_folder.setter
@@ -215,7 +221,7 @@ class Environment:
 
     @contextmanager
     def _undone_on_error(self) -> Iterator[None]:
-        """Forget the agents made within the block if it raises: none of them came to be."""
+        """Remove the agents created in the block if it raises."""
         count = len(self._agents)
         try:
             yield
@@ -231,20 +237,20 @@ class Environment:
         Args:
             addr: Return their addresses rather than the agents.
             agent_cls: Only agents of exactly this class.
-            include_manager: With the manager, agent 0, where there is one.
+            include_manager: Include the manager, agent 0, if there is one.
         """
         skip = self.manager is not None and not include_manager
         agents = self._agents[1:] if skip else self._agents[:]
         if agent_cls is not None:
             agents = [agent for agent in agents if type(agent) is agent_cls]
-        # The property takes as long as all the rest.
+        # Faster than the property, which would take as long as all the rest.
         return [agent._addr or agent.addr for agent in agents] if addr else agents
 
     def get_agent(self, addr: str) -> Agent:
         """The agent at ``addr``.
 
         Raises:
-            ValueError: The address is not of this environment.
+            ValueError: The address is not in this environment.
             KeyError: There is no such agent.
         """
         number = split_address(addr)[2]
@@ -254,7 +260,7 @@ class Environment:
         return agent
 
     def get_random_agent(self, agent: Agent) -> Agent:
-        """An agent of this environment, chosen at random, that is not ``agent``.
+        """An agent of this environment other than ``agent``, chosen at random.
 
         Raises:
             ValueError: There is no other.
@@ -266,11 +272,11 @@ class Environment:
 
     @on_loop
     async def connect(self, addr: str, timeout: float | None = 0) -> Proxy:
-        """A proxy of the agent at ``addr``, in this environment or another.
+        """Return a proxy of the agent at ``addr``, in this environment or another.
 
         Args:
             addr: ``tcp://host:port/number``.
-            timeout: Seconds to keep trying while nobody listens there; 0 for one attempt, None for
+            timeout: Seconds to keep trying while nothing listens there; 0 for one attempt, None for
                 no limit.
 
         Raises:
@@ -292,7 +298,7 @@ class Environment:
         """Make one agent act and return what its ``act`` returns.
 
         Args:
-            addr: Its address, needed where ``agent`` is None.
+            addr: Its address; required if ``agent`` is None.
             *args, **kwargs: Passed to ``act``.
 
         Raises:
@@ -316,24 +322,24 @@ class Environment:
             AgentErrors: Some raised; the group names them and holds the others' results.
         """
         agents = self.get_agents(addr=False)
-        act: Callable[[Any], Any] | None = None  # to pass on arguments, even none, takes time
+        act: Callable[[Any], Any] | None = None  # passing arguments on, even none, takes time
         if type(self).trigger_act is not Environment.trigger_act:
             act = lambda agent: self.trigger_act(*args, agent=agent, **kwargs)  # noqa: E731
         elif args or kwargs:
             act = lambda agent: agent.act(*args, **kwargs)  # noqa: E731
         results, failed = await run_acts(agents, act)
         if failed:
-            told = {agents[i].addr: e for i, e in sorted(failed.items())}
+            by_address = {agents[i].addr: error for i, error in sorted(failed.items())}
+            late = [addr for addr, error in by_address.items() if isinstance(error, Unfinished)]
+            failures = {a: e for a, e in by_address.items() if not isinstance(e, Unfinished)}
             kept = [result for i, result in enumerate(results) if i not in failed]
-            late = [addr for addr, e in told.items() if isinstance(e, Unfinished)]
-            if not late:
-                raise agent_errors("failed to act", told, kept)
-            errors = {a: e for a, e in told.items() if not isinstance(e, Unfinished)}
-            raise step_overran(late, errors, kept)
+            if late:
+                raise step_overran(late, failures, kept)
+            raise agent_errors("failed to act", failures, kept)
         return results
 
     def is_ready(self) -> bool:
-        """Whether the environment is ready for a simulation; override where that takes time."""
+        """Whether the environment is ready for a simulation; override it if that takes time."""
         return True
 
     # ---- connections
@@ -341,7 +347,7 @@ class Environment:
     def create_random_connections(self, n: int = 5) -> None:
         """Connect every agent to ``n`` others of this environment, chosen at random.
 
-        A connection that exists counts as one of the ``n``.
+        Existing connections count among the ``n``.
 
         Raises:
             TypeError, ValueError: ``n`` is not a positive int.
@@ -360,11 +366,11 @@ class Environment:
         """Make the connections of ``connection_map`` whose agents are in this environment.
 
         Args:
-            connection_map: Address -> list of ``(addr, data)``, as `CreativeAgent.add_connections`
-                takes it.
+            connection_map: Address -> list of ``(addr, data)``, the argument of
+                `CreativeAgent.add_connections`.
 
         Returns:
-            What ``add_connections`` returned, for each agent concerned.
+            What ``add_connections`` returned, for each of these agents.
         """
         with gc_paused():
             return [
@@ -390,7 +396,7 @@ class Environment:
     # ---- artifacts
 
     def add_artifact(self, artifact: Artifact) -> None:
-        """Add an artifact, and tell the master environment where there is one.
+        """Add an artifact, here and in the master environment if there is one.
 
         Raises:
             EncodeError: The artifact cannot travel to the master; it is not added.
@@ -407,25 +413,25 @@ class Environment:
             self.add_artifact(artifact)
 
     async def get_artifacts(self, agent: Any = None) -> list[Artifact]:
-        """All artifacts, or those of ``agent``; where there is a manager, those it knows of."""
+        """Return all artifacts, or those of ``agent``; with a manager, all that it knows of."""
         artifacts = self._artifacts if self.manager is None else await self.manager.get_artifacts()
         return [a for a in artifacts if agent is None or a.creator == agent.name]
 
     # ---- randomness
 
     def _note_spawn(self, index: int, n: int) -> None:
-        """The next ``n`` agents have spawn indexes from ``index`` on."""
+        """Record that the next ``n`` agents have the spawn indexes from ``index`` on."""
         self._spawns.append((len(self._agents), index, n))
 
     def _make_rng(self, agent: Agent) -> Any:
-        """An agent's own generator: by seed and order of spawning, wherever the agent lives."""
+        """An agent's random generator: depends on the seed and the order of spawning."""
         key: tuple[int, ...] = (self._index, agent._number)
         at = bisect.bisect_right(self._spawns, (agent._number, sys.maxsize, 0)) - 1
         if at >= 0:
             first, index, n = self._spawns[at]
-            if agent._number - first < n:  # else: an agent's own making
+            if agent._number - first < n:  # else it was created by another agent
                 key = (index + agent._number - first,)
-        if self._incarnation:  # in a process that was started again; no first key is that long
+        if self._incarnation:  # in a restarted process; longer than any key of a first one
             key = (*key, 0, 0, self._incarnation)
         try:
             import numpy as np
@@ -436,7 +442,7 @@ class Environment:
     # ---- the end
 
     def save_info(self, folder: str | None, *args: Any, **kwargs: Any) -> Any:
-        """Save what was gathered; called by `close`. Override in a subclass."""
+        """Save results; called by `close`. Override it in a subclass."""
 
     def close(self, folder: str | None = None, as_coro: bool = False) -> Any:
         """Save, close every agent, and close all connections; a second call does nothing.
@@ -449,7 +455,7 @@ class Environment:
             What `save_info` returned.
 
         Raises:
-            AgentErrors: `save_info` or an agent's ``close`` raised; all the rest was closed.
+            AgentErrors: `save_info` or an agent's ``close`` raised; all else was closed.
         """
         check_folder(folder)
         if self._closed:  # and the loop may have ended, too
@@ -466,7 +472,7 @@ class Environment:
             saved = await _guarded(failures, f"{self.base_url}", lambda: self.save_info(folder))
             for agent in self.get_agents(addr=False, include_manager=True):
                 if getattr(agent.close, "__func__", None) is CreativeAgent.close:
-                    continue  # nothing is to be done, for half a million of them perhaps
+                    continue  # nothing to do; there may be half a million of them
                 await _guarded(failures, agent.addr, partial(agent.close, folder=folder))
         finally:
             await self.network.aclose()
@@ -495,7 +501,7 @@ async def _nothing() -> None:
 async def _guarded(
     failures: dict[str, BaseException], address: str, action: Callable[[], Any]
 ) -> Any:
-    """Call user code and await what it returns; note what it raises."""
+    """Call user code and await what it returns; record what it raises in ``failures``."""
     try:
         value = action()
         return await value if isawaitable(value) else value

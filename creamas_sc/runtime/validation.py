@@ -1,11 +1,11 @@
-"""Checks of arguments that come from users, each named in the error of one that will not do."""
+"""Checks of arguments from users; each error names the argument and what is wrong with it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
 
 from creamas_sc.errors import BadValue
 
@@ -21,88 +21,77 @@ __all__ = [
     "check_text",
 ]
 
+T = TypeVar("T")
+
 
 def check_kind(name: str, value: Any, kind: type) -> None:
-    """Refuse what is no ``kind``, with a TypeError."""
+    """Raise a TypeError unless ``value`` is a ``kind``."""
     if not isinstance(value, kind):
-        raise TypeError(f"{name} must be of {kind.__name__}, not {value!r}")
+        article = "an" if kind.__name__[0] in "AEIOUaeiou" else "a"
+        raise TypeError(f"{name} must be {article} {kind.__name__}, not {_described(value)}")
 
 
 def check_text(name: str, value: Any) -> None:
-    """Refuse what is no str, with a TypeError."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, not {value!r}")
+    """Raise a TypeError unless ``value`` is a str."""
+    check_kind(name, value, str)
 
 
 def check_int(name: str, value: Any) -> None:
-    """Refuse what is no int, numpy's included, with a TypeError."""
+    """Raise a TypeError unless ``value`` is an int, or an integer of numpy's."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an int, not {value!r}")
+        raise TypeError(f"{name} must be an int, not {_described(value)}")
 
 
 def check_folder(value: Any, name: str = "folder") -> None:
-    """Refuse what names no folder and is not None, with a TypeError."""
+    """Raise a TypeError unless ``value`` is a path or None."""
     if value is not None and not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"{name} must be a path, or None, not {value!r}")
+        raise TypeError(f"{name} must be a path or None, not {_described(value)}")
 
 
 def check_seconds(timeout: Any, name: str = "timeout", *, endless: bool = True) -> None:
-    """Refuse what is no number of seconds, nor None if ``endless``.
-
-    Raises:
-        BadValue: It is not.
-    """
+    """Raise a BadValue unless ``timeout`` is a number of at least 0, or None if ``endless``."""
     if timeout is None and endless:
         return
-    number: Any = timeout  # a Real can be compared, which its type does not tell
+    number: Any = timeout  # the type Real has no comparison
     if isinstance(timeout, bool) or not isinstance(timeout, Real) or not number >= 0:
-        none = ", or None" if endless else ""
-        raise BadValue(f"{name} must be seconds of at least 0{none}, not {timeout!r}")
+        kind = "a number of seconds, at least 0"
+        kind = f"{kind}, or None" if endless else kind
+        raise BadValue(f"{name} must be {kind}, not {_described(timeout)}")
 
 
 def check_place(value: Any, name: str = "addr") -> tuple[str, int]:
-    """``(host, port)`` to listen on.
-
-    Raises:
-        BadValue: It is not.
-    """
+    """Return ``value`` as ``(host, port)``; raise a BadValue if it is not that."""
     try:
         host, port = value
     except (TypeError, ValueError):
         host = port = None
     if not isinstance(host, str) or type(port) is not int or not 0 <= port < 1 << 16:
-        raise BadValue(f"{name}: {value!r} is no address: expected (host, port)")
+        raise BadValue(f"{name}: {value!r} is not an address: expected (host, port)")
     return host, port
 
 
 def check_places(value: Any, name: str = "slave_addrs") -> list[tuple[str, int]]:
-    """``(host, port)`` of several.
-
-    Raises:
-        BadValue: They are not.
-    """
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        raise BadValue(f"{name} must be a list of (host, port), not {value!r}")
-    return [check_place(each, name) for each in value]
+    """Return ``value`` as a list of ``(host, port)``; raise a BadValue if it is not that."""
+    return _check_each(value, name, "(host, port)", check_place)
 
 
 def check_mapping(value: Any, name: str) -> Mapping[str, Any]:
-    """Keyword arguments.
-
-    Raises:
-        BadValue: They are not.
-    """
+    """Return ``value``, keyword arguments; raise a BadValue if it is not a mapping of such."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise BadValue(f"{name} must be a dict of keyword arguments, not {value!r}")
+        raise BadValue(f"{name} must be a dict of keyword arguments, not {_described(value)}")
     return value
 
 
 def check_mappings(value: Any, name: str = "slave_kwargs") -> list[Mapping[str, Any]]:
-    """Keyword arguments of several.
+    """Return ``value`` as a list of keyword arguments; raise a BadValue if it is not that."""
+    return _check_each(value, name, "dicts of keyword arguments", check_mapping)
 
-    Raises:
-        BadValue: They are not.
-    """
+
+def _check_each(value: Any, name: str, kind: str, check: Callable[[Any, str], T]) -> list[T]:
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        raise BadValue(f"{name} must be a list of dicts of keyword arguments, not {value!r}")
-    return [check_mapping(each, name) for each in value]
+        raise BadValue(f"{name} must be a list of {kind}, not {_described(value)}")
+    return [check(each, name) for each in value]
+
+
+def _described(value: Any) -> str:
+    return "None" if value is None else f"{value!r:.100} ({type(value).__name__})"

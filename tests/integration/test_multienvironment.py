@@ -234,7 +234,7 @@ async def test_slave_kwargs_of_the_wrong_length_are_refused_before_anything_star
     async with MultiEnvironment(("localhost", 0), Environment) as menv:
         with pytest.raises(ValueError, match="1 items for 2"):
             await menv.spawn_slaves([("localhost", 0)] * 2, Environment, agents.Manager, [{}])
-        with pytest.raises(ValueError, match=r"slave_addrs: .* is no address"):
+        with pytest.raises(ValueError, match=r"slave_addrs: .* is not an address"):
             await menv.spawn_slaves(["localhost"], Environment, agents.Manager)  # type: ignore[list-item]
         assert menv._slaves.supervisor is None
 

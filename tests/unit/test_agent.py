@@ -91,7 +91,7 @@ def test_names(env: Any) -> None:
 
 
 def test_a_name_must_be_a_string(env: Any, agent: CreativeAgent) -> None:
-    with pytest.raises(TypeError, match="name is a string, not int"):
+    with pytest.raises(TypeError, match="name must be a str, not int"):
         CreativeAgent(env, name=7)  # type: ignore[arg-type]
     assert env.agents == [agent], "the refused agent must not have a place"
 
@@ -138,7 +138,7 @@ def test_add_artifact(agent: CreativeAgent) -> None:
     artifact = Artifact(agent, 1)
     agent.add_artifact(artifact)
     assert agent.A == [artifact]
-    with pytest.raises(TypeError, match="only an Artifact, not int"):
+    with pytest.raises(TypeError, match="artifact must be an Artifact, not 1"):
         agent.add_artifact(1)  # type: ignore[arg-type]
 
 
@@ -147,7 +147,7 @@ def test_publish(env: Any, agent: CreativeAgent) -> None:
     agent.publish(artifact)
     assert env.artifacts == [artifact]
     assert agent.A == [], "to publish is not to keep"
-    with pytest.raises(TypeError, match="publish only an Artifact, not str"):
+    with pytest.raises(TypeError, match="artifact must be an Artifact, not"):
         agent.publish("1")  # type: ignore[arg-type]
     assert env.artifacts == [artifact]
 

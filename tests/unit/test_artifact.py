@@ -221,5 +221,5 @@ def test_the_state_is_a_snapshot() -> None:
 
 @pytest.mark.parametrize("name", ["__class__", "__dict__", 3])
 def test_a_state_cannot_reach_beyond_attributes(name: Any) -> None:
-    with pytest.raises(DecodeError, match="is no attribute of a Artifact"):
+    with pytest.raises(DecodeError, match="is not an attribute of Artifact"):
         Artifact._from_wire_state_({name: Image})

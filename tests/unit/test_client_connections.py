@@ -236,12 +236,12 @@ async def test_more_than_the_daemon_takes(
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"addr": 5}, "addr: 5 is no address"),
-    ({"addr": ("localhost", "x")}, "addr: .* is no address"),
-    ({"addr": ("localhost", 99999)}, "addr: .* is no address"),
+    ({"addr": 5}, "addr: 5 is not an address"),
+    ({"addr": ("localhost", "x")}, "addr: .* is not an address"),
+    ({"addr": ("localhost", 99999)}, "addr: .* is not an address"),
     ({"slave_addrs": 5}, "slave_addrs must be a list"),
-    ({"slave_addrs": [5]}, "slave_addrs: 5 is no address"),
-    ({"slave_addrs": ["localhost:1"]}, "slave_addrs: 'localhost:1' is no address"),
+    ({"slave_addrs": [5]}, "slave_addrs: 5 is not an address"),
+    ({"slave_addrs": ["localhost:1"]}, "slave_addrs: 'localhost:1' is not an address"),
     ({"env_kwargs": [1]}, "env_kwargs must be a dict"),
     ({"slave_kwargs": [5]}, "slave_kwargs must be a dict"),
     ({"slave_kwargs": {"a": 1}}, "slave_kwargs must be a list"),
@@ -263,7 +263,7 @@ def test_what_slaves_cannot_be_spawned_with(daemon: FakeDaemon) -> None:
             simulation.spawn_slaves(*slave, slave_kwargs="x")
         with pytest.raises(BadValue, match="slave_addrs must be a list"):
             simulation.spawn_slaves(5, *slave[1:])
-        with pytest.raises(TypeError, match="folder must be a path, or None, not 5"):
+        with pytest.raises(TypeError, match="folder must be a path or None, not 5"):
             client.close("sim", folder=5)  # type: ignore[arg-type]
 
 

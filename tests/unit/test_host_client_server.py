@@ -374,7 +374,7 @@ async def test_a_wrong_argument_is_told_as_such(host: Hosting, autojump_clock: C
         ("connect", ("tcp://localhost:1/0", "x"), BadValue, "timeout must be"),
         ("set_host_manager", (5,), BadArguments, "addr must be a str"),
         ("set_host_managers", (float("nan"),), BadValue, "timeout must be"),
-        ("add_artifact", (5,), BadArguments, "artifact must be of Artifact"),
+        ("add_artifact", (5,), BadArguments, "artifact must be an Artifact"),
         ("stop_slaves", ("x",), BadValue, "timeout must be"),
         ("set_age", ("x",), BadArguments, "age must be an int"),
         ("close", (5,), BadArguments, "folder must be a path"),

@@ -67,5 +67,5 @@ async def test_what_is_no_number_of_an_event(since: Any) -> None:
 
 @pytest.mark.parametrize("timeout", [-1, "2", float("nan")])
 async def test_what_is_no_timeout(timeout: Any) -> None:
-    with pytest.raises(BadValue, match="timeout must be seconds"):
+    with pytest.raises(BadValue, match="timeout must be a number of seconds"):
         await posted(3).after(3, timeout)

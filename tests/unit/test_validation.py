@@ -46,31 +46,31 @@ WRONG: dict[str, tuple[Wrong, type[Exception], str]] = {
     "connect, timeout": (
         lambda m: run(m.connect(ADDRESS, timeout="x")),
         ValueError,
-        "timeout must be seconds",
+        "timeout must be a number of seconds",
     ),
     "connect, nan": (
         lambda m: run(m.connect(ADDRESS, timeout=math.nan)),
         ValueError,
-        "timeout must be seconds",
+        "timeout must be a number of seconds",
     ),
     "set_host_manager": (lambda m: run(m.set_host_manager(5)), TypeError, "addr must be a str"),
     "set_host_managers": (
         lambda m: run(m.set_host_managers(timeout=math.nan)),
         ValueError,
-        "timeout must be seconds",
+        "timeout must be a number of seconds",
     ),
     "stop_slaves": (lambda m: run(m.stop_slaves(timeout="x")), ValueError, "timeout must be"),
     "wait_slaves": (lambda m: run(m.wait_slaves(None)), ValueError, "timeout must be"),
-    "add_artifact": (lambda m: m.add_artifact(5), TypeError, "artifact must be of Artifact"),
+    "add_artifact": (lambda m: m.add_artifact(5), TypeError, "artifact must be an Artifact"),
     "env.add_artifact": (lambda m: m.env.add_artifact(5), TypeError, "artifact must be"),
     "age": (lambda m: setattr(m, "age", "x"), TypeError, "age must be an int"),
     "env.age": (lambda m: setattr(m.env, "age", True), TypeError, "age must be an int"),
-    "close": (lambda m: m.close(folder=5), TypeError, "folder must be a path, or None"),
-    "env.close": (lambda m: m.env.close(folder=5), TypeError, "folder must be a path, or None"),
+    "close": (lambda m: m.close(folder=5), TypeError, "folder must be a path or None"),
+    "env.close": (lambda m: m.env.close(folder=5), TypeError, "folder must be a path or None"),
     "spawn_slaves": (
         lambda m: run(m.spawn_slaves([("localhost", "x")], Environment, MultiEnvManager)),
         ValueError,
-        "slave_addrs: .* is no address",
+        "slave_addrs: .* is not an address",
     ),
     "get_manager": (lambda m: get_manager(5), TypeError, "addr must be a str"),  # type: ignore[arg-type]
     "sort_addrs": (lambda m: sort_addrs([5]), TypeError, "addr must be a str"),  # type: ignore[list-item]
