@@ -1,4 +1,4 @@
-"""Simulations: steps in which every agent acts once."""
+"""Simulations: steps of an environment, in each of which every agent acts once."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import inspect
 import logging
 import os
 import random
+import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, Self
 
 from creamas_sc import util
@@ -18,7 +20,6 @@ from creamas_sc.core.environment import Environment
 from creamas_sc.errors import AgentError, AgentErrors, CallRefused, CreamasError
 from creamas_sc.logging import ObjectLogger
 from creamas_sc.runtime.event_loop import loop_of_thread
-from creamas_sc.runtime.progress import with_progress
 
 __all__ = ["Simulation"]
 
@@ -37,18 +38,18 @@ class Simulation:
     `async_steps` let all act at once. All four block until the step is done; `astep` and `asteps`
     are `async_step` and `async_steps` to be awaited.
 
-    An exception in an agent's ``act`` keeps no other agent from acting: when all have acted and the
-    callback was called, the step raises an ``AgentErrors`` with the failures and the others'
-    results, and the next step can follow. What else stops `step` (a lost slave, Ctrl-C) leaves the
-    step unfinished: `finish_step` lets the remaining agents act.
+    If an agent's ``act`` raises, the others act nevertheless. When all have acted and the callback
+    has been called, the step raises an ``AgentErrors`` with the failures and the others' results,
+    and the next step can follow. Anything else that stops `step`, such as a lost slave or Ctrl-C,
+    leaves the step unfinished: `finish_step` lets the remaining agents act.
 
     Args:
         env: An Environment or a MultiEnvironment.
-        callback: Called with the step's number after each step, in the thread of the caller.
+        callback: Called with the step's number after each step, in the caller's thread.
         log_folder: If given, the simulation logs its steps.
 
     Raises:
-        TypeError: ``env`` is no environment, or ``callback`` no plain callable.
+        TypeError: ``env`` is not an environment, or ``callback`` is not a plain callable.
     """
 
     @classmethod
@@ -63,22 +64,22 @@ class Simulation:
         conns: int = 0,
         log_folder: Folder | None = None,
     ) -> Self:
-        """Make an environment, agents in it, and their simulation.
+        """Create an environment, agents in it, and their simulation.
 
         Args:
             agent_cls: The agents' class, or a list of classes.
-            n_agents: How many agents, for a list of classes a list of as many numbers.
-            agent_kwargs: Keyword arguments of the agents. A list of classes may have a list of
-                them; one mapping goes for all.
+            n_agents: How many agents; for a list of classes, a list of as many numbers.
+            agent_kwargs: Keyword arguments of the agents. For a list of classes, it may be a list
+                of them; one mapping is used for all.
             env_cls: The environment's class.
-            env_kwargs: Keyword arguments of its ``create``; without ``addr`` it gets a free port.
+            env_kwargs: Keyword arguments of its ``create``; the default ``addr`` has a free port.
             callback: Called with the step's number after each step.
-            conns: Random connections of each agent to begin with.
-            log_folder: Where environment, agents and simulation log; replaces a ``log_folder``
-                among ``agent_kwargs``.
+            conns: How many random connections each agent starts with.
+            log_folder: Where environment, agents and simulation log; overrides a ``log_folder``
+                in ``agent_kwargs``.
 
         Raises:
-            TypeError: A class or the callback is none.
+            TypeError: A class or the callback is not what it should be.
             ValueError: The lists differ in length.
         """
         _check_environment_class(env_cls)
@@ -130,7 +131,7 @@ class Simulation:
 
     @property
     def cur_step(self) -> int:
-        """Number of the step that was started last; the first is 1, before it is 0."""
+        """Number of the step that was started last; 0 before the first."""
         return self._cur_step
 
     @property
@@ -142,7 +143,7 @@ class Simulation:
     def order(self) -> Order:
         """How `step` orders the agents: "alphabetical" (by address) or "random".
 
-        A change counts from the next step on. Setting another value raises a ValueError.
+        A change takes effect with the next step. Any other value raises a ValueError.
         """
         return self._order
 
@@ -160,18 +161,17 @@ class Simulation:
 
         Raises:
             AgentErrors: Some ``act`` raised; all have acted.
-            RuntimeError: The step before is unfinished, or this is the home loop, which cannot
-                wait for itself.
+            RuntimeError: The last step is unfinished, or the call would block the agents' loop.
         """
         self._refuse_if_unfinished()
-        _refuse_at_home("use `await astep()`, or trigger_act for each agent in turn")
+        _refuse_to_block_loop("use `await astep()`, or trigger_act for each agent in turn")
         addrs = self._ordered(self.env.get_agents(addr=True))
         self._begin()
         self._unfinished = turns = _Turns(self.env, addrs)
         return self._take(turns)
 
     def finish_step(self) -> list[Any]:
-        """Let those act that did not when `step` was stopped; agents that are gone are left out.
+        """Let the agents act that did not when `step` was stopped; skips those that are gone.
 
         Returns:
             What all agents of the step returned, in the order of acting; an empty list if no step
@@ -188,55 +188,46 @@ class Simulation:
         return self._take(turns)
 
     def steps(self, n: int, progress: bool = True) -> list[list[Any]]:
-        """`step` ``n`` times; the list of what they return.
+        """Call `step` ``n`` times and return the list of its results.
 
-        ``progress=False`` hides the progress bar, which only a terminal shows.
+        ``progress=False`` hides the progress bar, which is shown on a terminal only.
         """
-        return [self.step() for _ in with_progress(n, progress)]
+        return [self.step() for _ in _with_progress(n, progress)]
 
     def async_step(self) -> list[Any]:
-        """Let all agents act at once, and block until they have.
+        """Let all agents act concurrently, and block until they have.
 
         Returns:
             What their ``act`` returned, in slave and then spawn order.
 
         Raises:
             AgentErrors: Some ``act`` raised; all have acted.
-            RuntimeError: The step before is unfinished, or this is the home loop: await `astep`.
+            RuntimeError: The last step is unfinished, or the call would block the agents' loop:
+                await `astep`.
         """
         self._refuse_if_unfinished()
-        _refuse_at_home("use `await astep()`")
+        _refuse_to_block_loop("use `await astep()`")
         self._begin()
-        try:
-            results: list[Any] = util.run(self.env.trigger_all())
-        except AgentErrors:
-            self._finish()
-            raise
-        self._finish()
-        return results
+        with self._finished_after():
+            return util.run(self.env.trigger_all())  # type: ignore[no-any-return]
 
     def async_steps(self, n: int, progress: bool = True) -> list[list[Any]]:
-        """`async_step` ``n`` times; the list of what they return. ``progress`` as in `steps`."""
-        return [self.async_step() for _ in with_progress(n, progress)]
+        """Call `async_step` ``n`` times and return the list of its results; see `steps`."""
+        return [self.async_step() for _ in _with_progress(n, progress)]
 
     async def astep(self) -> list[Any]:
         """`async_step`, to be awaited, under trio or asyncio."""
         self._refuse_if_unfinished()
         self._begin()
-        try:
-            results: list[Any] = await self.env.trigger_all()
-        except AgentErrors:
-            self._finish()
-            raise
-        self._finish()
-        return results
+        with self._finished_after():
+            return await self.env.trigger_all()  # type: ignore[no-any-return]
 
     async def asteps(self, n: int, progress: bool = True) -> list[list[Any]]:
         """`async_steps`, to be awaited, under trio or asyncio."""
-        return [await self.astep() for _ in with_progress(n, progress)]
+        return [await self.astep() for _ in _with_progress(n, progress)]
 
     def close(self, folder: Folder | None = None) -> Any:
-        """Close the environment; returns what its ``close`` returns."""
+        """Close the environment and return what its ``close`` returns."""
         try:
             return self.env.close(folder=folder)
         finally:
@@ -258,7 +249,7 @@ class Simulation:
         addrs = sorted(addrs)
         if self._order == "random":
             seed = getattr(self.env, "seed", None)
-            # In a seeded simulation the order is repeatable, whatever else draws numbers here.
+            # In a seeded simulation the order does not depend on other users of `random`.
             rng = random if seed is None else random.Random(f"{seed}/{self._cur_step}")
             rng.shuffle(addrs)
         return addrs
@@ -285,13 +276,21 @@ class Simulation:
                 "act: finish_step() lets them."
             )
             raise
-        try:
+        with self._finished_after():
             return turns.outcome(self._cur_step)
-        finally:
-            self._unfinished = None
+
+    @contextmanager
+    def _finished_after(self) -> Iterator[None]:
+        """Finish the step after the block, also if it raises AgentErrors: then all have acted."""
+        try:
+            yield
+        except AgentErrors:
             self._finish()
+            raise
+        self._finish()
 
     def _finish(self) -> None:
+        self._unfinished = None
         seconds = time.monotonic() - self._step_started_at
         self._acting_seconds += seconds
         self._log(logging.INFO, f"step {self._cur_step} took {seconds:.3f} s")
@@ -299,14 +298,15 @@ class Simulation:
             self._callback(self._cur_step)
 
     def _close_log(self) -> None:
+        if self.logger is None:
+            return
         seconds = time.monotonic() - self._started_at
         self._log(
             logging.INFO,
             f"closed after {self._cur_step} steps and {seconds:.3f} s, "
             f"{self._acting_seconds:.3f} s of them acting",
         )
-        if self.logger is not None:
-            self.logger.close()
+        self.logger.close()
 
     def _log(self, level: int, message: str) -> None:
         if self.logger is not None:
@@ -314,7 +314,7 @@ class Simulation:
 
 
 class _Turns:
-    """One step of agents that act one after another, and how far it has come."""
+    """A step whose agents act one after another, and how far it has got."""
 
     def __init__(self, env: Any, addrs: Iterable[str]) -> None:
         self.env = env
@@ -323,7 +323,7 @@ class _Turns:
         self.failures: dict[str, AgentError] = {}
 
     async def take(self) -> None:
-        """Let the remaining agents act; may be awaited again after what stopped it."""
+        """Let the remaining agents act; may be awaited again if something stopped it."""
         while self.to_act:
             addr = self.to_act.popleft()
             try:
@@ -340,7 +340,7 @@ class _Turns:
 
 
 def _failure_of(addr: str, error: Exception) -> AgentError:
-    """The agent's failure; raises what is none, such as a lost slave."""
+    """Return ``error`` as the agent's failure; raise it if it is something else: a lost slave."""
     if isinstance(error, AgentError):
         return error
     if isinstance(error, CreamasError) and not isinstance(error, CallRefused):
@@ -348,8 +348,8 @@ def _failure_of(addr: str, error: Exception) -> AgentError:
     return AgentError.from_exception(addr, error)
 
 
-def _refuse_at_home(advice: str) -> None:
-    # Here already, before the step is counted.
+def _refuse_to_block_loop(advice: str) -> None:
+    # `util.run` would refuse too, but only after the step was counted.
     if loop_of_thread() is not None:
         raise RuntimeError(f"this would block the loop on which the agents live: {advice}")
 
@@ -376,7 +376,7 @@ def _check_callback(callback: Any) -> None:
 def _agent_plan(
     agent_cls: Any, n_agents: Any, agent_kwargs: Any
 ) -> list[tuple[type[CreativeAgent], int, Mapping[str, Any]]]:
-    """Class, number and keyword arguments, for each class."""
+    """Return class, number and keyword arguments for each class."""
     if isinstance(agent_cls, type) or not isinstance(agent_cls, Iterable):
         agent_cls, n_agents, agent_kwargs = [agent_cls], [n_agents], [agent_kwargs or {}]
     classes = list(agent_cls)
@@ -394,3 +394,16 @@ def _agent_plan(
             "agent_kwargs"
         )
     return list(zip(classes, numbers, kwargs, strict=True))
+
+
+def _with_progress(n: int, shown: bool) -> Iterable[int]:
+    """Count ``n`` steps, with a progress bar if there are several and stderr is a terminal."""
+    if not shown or n < 2 or sys.stderr is None or not sys.stderr.isatty():
+        return range(n)
+    try:
+        # Imported here: it takes long, and is seldom needed.
+        from rich.console import Console
+        from rich.progress import track
+    except ImportError:
+        return range(n)
+    return track(range(n), "Steps", console=Console(stderr=True))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import random
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -136,7 +138,7 @@ def test_many_steps_show_progress(sim: Simulation, monkeypatch: pytest.MonkeyPat
         shown.append((n, progress))
         return range(n)
 
-    monkeypatch.setattr(simulation, "with_progress", with_progress)
+    monkeypatch.setattr(simulation, "_with_progress", with_progress)
     sim.steps(2)
     sim.async_steps(3)
     anyio.run(sim.asteps, 4)
@@ -144,6 +146,48 @@ def test_many_steps_show_progress(sim: Simulation, monkeypatch: pytest.MonkeyPat
     sim.async_steps(3, progress=False)
     anyio.run(sim.asteps, 4, False)
     assert shown == [(2, True), (3, True), (4, True), (2, False), (3, False), (4, False)]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_progress_bar(sim: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    assert len(sim.steps(3)) == 3
+    assert "Steps" in terminal.getvalue()
+    assert "100%" in terminal.getvalue()
+
+
+def test_the_progress_bar_ends_when_a_step_fails(
+    env: FakeEnvironment, sim: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    env.faults = {ADDRS[0]: ZeroDivisionError("mine")}
+    with pytest.raises(AgentErrors):
+        sim.steps(3)
+    assert terminal.getvalue().endswith("\n\x1b[?25h"), "on a new line, with the cursor"
+
+
+@pytest.mark.parametrize(("n", "progress"), [(0, True), (1, True), (3, False)])
+def test_no_progress_bar_for_one_step_or_when_asked(
+    sim: Simulation, n: int, progress: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    assert len(sim.steps(n, progress)) == n
+    assert terminal.getvalue() == ""
+
+
+@pytest.mark.parametrize("stream", [None, io.StringIO()])
+def test_no_progress_bar_but_on_a_terminal(
+    sim: Simulation, stream: io.StringIO | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert len(sim.steps(3)) == 3
+    assert stream is None or stream.getvalue() == ""
 
 
 def test_no_steps(sim: Simulation) -> None:
@@ -175,7 +219,7 @@ def test_a_seed_makes_the_random_order_repeatable(env: FakeEnvironment) -> None:
     assert orders[0][:29] != orders[0][29:], "not the same order each step"
 
 
-async def test_what_blocks_is_refused_on_the_home_loop(env: Any, sim: Simulation) -> None:
+async def test_what_blocks_is_refused_on_the_agents_loop(env: Any, sim: Simulation) -> None:
     async with adopt_running_loop():
         for step in (sim.step, sim.async_step):
             with pytest.raises(RuntimeError, match=r"use `await astep\(\)`"):
