@@ -1,22 +1,22 @@
-"""Every error that creamas_sc raises on purpose, and how each crosses a connection.
+"""Every error that creamas_sc raises on purpose, and how errors are sent over a connection.
 
     CreamasError
-    +-- EncodeError, DecodeError       a value that cannot travel, bytes that are no value
+    +-- EncodeError, DecodeError       a value cannot be sent, received bytes cannot be decoded
     +-- ProtocolError                  the peer broke the frame protocol
-    +-- HandshakeError                 the peer is not one of ours
-    +-- ConnectionLost                 the connection ended under a call
-    |   |-- SlaveLost                  ... because the slave's process did
-    |   `-- HostLost                   ... because a daemon's host did, with its simulation
-    +-- DeadlineExceeded               a bounded wait ran out
-    |   `-- StepOverran                ... in a step, of which the rest is kept
-    +-- CallRefused                    the callee declined before any user code ran
+    +-- HandshakeError                 the peer does not belong to this simulation
+    +-- ConnectionLost                 the connection ended during a call
+    |   |-- SlaveLost                  ... because the slave's process ended
+    |   `-- HostLost                   ... because a daemon's host ended, with its simulation
+    +-- DeadlineExceeded               a timeout passed
+    |   `-- StepOverran                ... in a step, whose other results are kept
+    +-- CallRefused                    the callee refused before any user code ran
     |   `-- UnknownAgent, UnknownSimulation, NotExposed, BadArguments, BadValue, LoadError
     +-- AgentError                     user code raised
-    +-- StartError                     a slave or supervisor did not come up
-    `-- NoSlaves                       asked of a MultiEnvironment without slaves
+    +-- StartError                     a slave or supervisor did not start
+    `-- NoSlaves                       a MultiEnvironment without slaves was asked for some
     AgentErrors                        a group of AgentError, with the others' results
 
-``may_have_run`` on a failed call tells whether a retry could do the work twice.
+``may_have_run`` of a failed call tells whether a retry could do the work twice.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ __all__ = [
 class CreamasError(Exception):
     """Base of all errors raised on purpose.
 
-    A subclass lists in ``fields`` the attributes that travel with it; each is a keyword of its
+    A subclass lists in ``fields`` the attributes that are sent with it; each is a keyword of its
     constructor.
     """
 
@@ -61,12 +61,12 @@ class CreamasError(Exception):
     may_have_run: bool = False
 
     def __str__(self) -> str:
-        # KeyError, a base of some, would show the message quoted.
+        # KeyError, a base of some subclasses, would quote the message.
         return str(self.args[0]) if self.args else ""
 
 
 class EncodeError(CreamasError, TypeError):
-    """A value cannot be carried; ``type_name`` says what it is and ``path`` where it sits."""
+    """A value cannot be sent; ``type_name`` is its type and ``path`` its place."""
 
     fields = ("type_name", "path")
 
@@ -77,11 +77,11 @@ class EncodeError(CreamasError, TypeError):
 
 
 class DecodeError(CreamasError, ValueError):
-    """Bytes that are no encoded value, or that need a class which this process lacks."""
+    """Bytes that are not an encoded value, or that need a class which this process lacks."""
 
 
 class ProtocolError(CreamasError):
-    """The peer sent what the frame protocol does not allow."""
+    """The peer sent something that the frame protocol does not allow."""
 
 
 class HandshakeError(CreamasError, ConnectionError):
@@ -100,7 +100,7 @@ class ConnectionLost(CreamasError, ConnectionError):
 
 
 class SlaveLost(ConnectionLost):
-    """A slave's process ended; ``exit_code`` and ``signal`` are None where unknown."""
+    """A slave's process ended; ``exit_code`` and ``signal`` are None if unknown."""
 
     fields = ("address", "pid", "exit_code", "signal", "may_have_run")
 
@@ -121,17 +121,17 @@ class SlaveLost(ConnectionLost):
 
 
 class HostLost(ConnectionLost):
-    """The process that ran a daemon's simulation has ended; the message says how.
+    """The process that ran a daemon's simulation ended; the message says how.
 
     Attributes:
-        expected: Whether somebody closed or killed it; only clients know.
+        expected: Whether a client closed or killed it; set by clients only.
     """
 
     expected = False
 
 
 class DeadlineExceeded(CreamasError, TimeoutError):
-    """A call's own timeout ran out; ``acknowledged`` says whether the callee confirmed its end."""
+    """A call's timeout passed; ``acknowledged`` says whether the callee confirmed its end."""
 
     fields: ClassVar[tuple[str, ...]] = ("acknowledged", "may_have_run", "addresses")
 
@@ -150,14 +150,14 @@ class DeadlineExceeded(CreamasError, TimeoutError):
 
 
 class StepOverran(DeadlineExceeded):
-    """A step's time was up before all agents had acted; what the others did is kept.
+    """A step's time was up before all agents had acted; the others' results are kept.
 
     Attributes:
-        addresses: Agents that had not finished, or not begun; of a slave that did not answer, its
-            manager's alone. In slave and then spawn order.
+        addresses: Agents that had not finished, or not begun, in slave and then spawn order; for a
+            slave that did not answer, its manager's address instead.
         results: What the agents that finished returned, in slave and then spawn order.
         failures: Address of each agent whose ``act`` raised -> its ``AgentError``.
-        acknowledged: Whether all slaves confirmed that none of their agents acts any more.
+        acknowledged: Whether all slaves confirmed that their agents have stopped.
     """
 
     fields: ClassVar[tuple[str, ...]] = ("acknowledged", "addresses")
@@ -177,26 +177,26 @@ class StepOverran(DeadlineExceeded):
 
 
 class CallRefused(CreamasError):
-    """The callee declined the call before any user code ran.
+    """The callee refused the call before any user code ran.
 
     Attributes:
-        address: The agent that was called; empty where the refusal has come from elsewhere.
+        address: The agent that refused; empty if it was not the agent that was called.
     """
 
     address = ""
 
     def by(self, address: str) -> Self:
-        """This refusal, as one of the agent at ``address``."""
+        """Set ``address`` and return this error."""
         self.address = address
         return self
 
 
 class UnknownAgent(CallRefused, KeyError):
-    """The environment has no agent of that number."""
+    """The environment has no agent with that number."""
 
 
 class UnknownSimulation(CallRefused, KeyError):
-    """The daemon has no simulation of that name."""
+    """The daemon has no simulation with that name."""
 
 
 class NotExposed(CallRefused, AttributeError):
@@ -208,23 +208,23 @@ class BadArguments(CallRefused, TypeError):
 
 
 class BadValue(CallRefused, ValueError):
-    """An argument has the right type and a value that will not do."""
+    """An argument has a value that is not allowed."""
 
 
 class StartError(CreamasError):
-    """A process or environment did not come up; nothing of it is left."""
+    """A process or environment did not start; nothing of it is left."""
 
 
 class NoSlaves(CreamasError, RuntimeError):
-    """The operation needs slaves and there are none."""
+    """The operation needs slaves, and there are none."""
 
 
 class LoadError(CallRefused, ImportError):
-    """A name does not lead to a class; the message says which part of it fails."""
+    """A class cannot be found by its name; the message says which part fails."""
 
 
 class AgentError(CreamasError):
-    """An exception in an agent's code, told so that it survives the way between processes.
+    """An exception in an agent's code, described so that it can be sent to other processes.
 
     Attributes:
         address: The agent's address.
@@ -256,44 +256,46 @@ class AgentError(CreamasError):
         if kind.__module__ != "builtins":
             name = f"{kind.__module__}.{name}"
         text = "".join(traceback.format_exception(error))
-        told = cls(
+        described = cls(
             address=address,
             type_name=name,
-            message=_words(cause) + _asyncio_hint(cause),
+            message=_text(cause) + _asyncio_hint(cause),
             traceback_text=text,
         )
-        told.__cause__ = error
-        return told
+        described.__cause__ = error
+        return described
 
 
 def unwrapped(error: BaseException) -> BaseException:
-    """``error``, or the only error of the group that it is: nurseries wrap a single error too."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        if type(error) not in (ExceptionGroup, BaseExceptionGroup):  # one with a meaning of its own
+    """Return the only error of a group of one, as nurseries raise it, else ``error`` itself."""
+    # AgentErrors and other subclasses mean something by being a group.
+    while type(error) in (ExceptionGroup, BaseExceptionGroup):
+        assert isinstance(error, BaseExceptionGroup)
+        if len(error.exceptions) > 1:
             break
         error = error.exceptions[0]
     return error
 
 
-def _words(error: BaseException) -> str:
+def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # a user's class, whose own __str__ fails: Python's words for that
+    except Exception:  # the __str__ of a user's class failed; Python prints the same
         return "<exception str() failed>"
 
 
 def _asyncio_hint(error: BaseException) -> str:
-    """A port's commonest slip: asyncio calls in an agent, which always runs under trio."""
-    text = _words(error)
-    if isinstance(error, RuntimeError) and "no running event loop" in text:
-        used = True
-    else:
-        used = isinstance(error, TypeError) and text.startswith(("trio got unex", "trio.run rec"))
-    return " (agents run under trio: use anyio or trio here, not asyncio)" if used else ""
+    """The hint for the commonest mistake in a port: asyncio in an agent, which runs under trio."""
+    text = _text(error)
+    no_loop = isinstance(error, RuntimeError) and "no running event loop" in text
+    not_trio = isinstance(error, TypeError) and text.startswith(("trio got unex", "trio.run rec"))
+    if no_loop or not_trio:
+        return " (agents run under trio: use anyio or trio here, not asyncio)"
+    return ""
 
 
 class AgentErrors(ExceptionGroup[AgentError]):
-    """Some agents of a bulk operation failed; the others' results are kept.
+    """Some agents failed in an operation on many; the others' results are kept.
 
     Attributes:
         failures: Address of each failed agent -> its ``AgentError``.
@@ -313,12 +315,12 @@ class AgentErrors(ExceptionGroup[AgentError]):
         self.results = list(results)
 
     def derive(self, excs: Sequence[AgentError], /) -> AgentErrors:  # type: ignore[override]
-        """Part of the group, for ``split`` and ``except*``."""
+        """Make a part of the group, for ``split`` and ``except*``."""
         return AgentErrors(self.message, {e.address: e for e in excs}, self.results)
 
 
 def first_error(errors: Sequence[Exception]) -> Exception:
-    """The first of several of the same moment, with notes of the others."""
+    """Return the first of several simultaneous errors, with notes about the others."""
     first, *others = errors
     for other in others:
         first.add_note(f"and {type(other).__name__}: {other}")
@@ -328,9 +330,10 @@ def first_error(errors: Sequence[Exception]) -> Exception:
 def agent_errors(
     what: str, failures: Mapping[str, BaseException], results: Sequence[Any]
 ) -> AgentErrors:
-    """The group that tells which agents ``what``, with the others' results."""
-    told = _by_agent(failures)
-    return AgentErrors(f"{len(told)} of the agents {what}: {first_of(list(told))}", told, results)
+    """Return the error for agents that ``what``, "failed to act" say, with the others' results."""
+    errors = _by_agent(failures)
+    message = f"{len(errors)} of the agents {what}: {first_of(list(errors))}"
+    return AgentErrors(message, errors, results)
 
 
 def step_overran(
@@ -340,16 +343,12 @@ def step_overran(
     *,
     silent: Sequence[str] = (),
 ) -> StepOverran:
-    """The error that tells which agents were late, and which slaves did not even say so."""
-    words = f"{len(late)} of the agents had not acted when the step's time was up"
+    """Return the error for agents that were ``late`` and slaves that were ``silent``."""
+    parts = [f"{len(late)} of the agents had not acted"] if late or not silent else []
     if silent:
-        words = (
-            f"{words}, and {len(silent)} of the slaves did not answer"
-            if late
-            else (f"{len(silent)} of the slaves did not answer when the step's time was up")
-        )
+        parts.append(f"{len(silent)} of the slaves did not answer")
     return StepOverran(
-        f"{words}: {first_of([*silent, *late])}",
+        f"{' and '.join(parts)} when the step's time was up: {first_of([*silent, *late])}",
         acknowledged=not silent,
         addresses=[*silent, *late],
         failures=_by_agent(failures),
@@ -367,40 +366,19 @@ def _by_agent(failures: Mapping[str, BaseException]) -> dict[str, AgentError]:
 
 
 def first_of(addresses: Sequence[str]) -> str:
-    """The first of ``addresses``, for a message."""
+    """Join the first three of ``addresses``, for a message."""
     return ", ".join(addresses[:3]) + (", ..." if len(addresses) > 3 else "")
 
 
+# What each class is called on the wire; AgentErrors, which is a group, has a form of its own.
 WIRE_CODES: dict[str, type[CreamasError]] = {
-    cls.__name__: cls
-    for cls in (
-        AgentError,
-        BadArguments,
-        BadValue,
-        CallRefused,
-        ConnectionLost,
-        CreamasError,
-        DeadlineExceeded,
-        DecodeError,
-        EncodeError,
-        HandshakeError,
-        HostLost,
-        LoadError,
-        NoSlaves,
-        NotExposed,
-        ProtocolError,
-        SlaveLost,
-        StartError,
-        StepOverran,
-        UnknownAgent,
-        UnknownSimulation,
-    )
+    name: globals()[name] for name in __all__ if name != "AgentErrors"
 }
 _CODES = {cls: code for code, cls in WIRE_CODES.items()}
 
 
 def to_wire(error: BaseException) -> dict[str, Any]:
-    """Encodable form of ``error``; what is not in the tree becomes a plain CreamasError."""
+    """Return ``error`` as plain values; one outside the tree becomes a plain CreamasError."""
     error = unwrapped(error)
     if isinstance(error, AgentErrors):
         failures = [to_wire(e) for e in error.failures.values()]
@@ -415,34 +393,35 @@ def to_wire(error: BaseException) -> dict[str, Any]:
         text = "".join(traceback.format_exception_only(error)).strip()
         return {"code": "CreamasError", "message": text, "fields": {}}
     assert isinstance(error, CreamasError)
-    told: dict[str, Any] = {"code": code, "message": str(error)}
-    told["fields"] = {name: getattr(error, name) for name in error.fields}
+    fields = {name: getattr(error, name) for name in error.fields}
+    described: dict[str, Any] = {"code": code, "message": str(error), "fields": fields}
     if isinstance(error, StepOverran):
-        told["failures"] = [to_wire(e) for e in error.failures.values()]
-        told["results"] = error.results
-    return told
+        described["failures"] = [to_wire(e) for e in error.failures.values()]
+        described["results"] = error.results
+    return described
 
 
-def from_wire(told: Mapping[str, Any]) -> BaseException:
-    """The error that `to_wire` described.
+def from_wire(described: Mapping[str, Any]) -> BaseException:
+    """Return the error that `to_wire` described.
 
     Raises:
-        DecodeError: ``told`` is not such a description.
+        DecodeError: ``described`` is not such a description.
     """
     try:
-        code, message = told["code"], told["message"]
+        code, message = described["code"], described["message"]
         if code == "AgentErrors":
-            return AgentErrors(message, _failures(told), told["results"])
-        cls, fields = WIRE_CODES[code], told["fields"]
+            return AgentErrors(message, _failures(described), described["results"])
+        cls, fields = WIRE_CODES[code], described["fields"]
         if cls is AgentError:
             return AgentError(**fields)
         if cls is StepOverran:
-            fields = {**fields, "failures": _failures(told), "results": told["results"]}
+            more = {"failures": _failures(described), "results": described["results"]}
+            fields = {**fields, **more}
         return cls(message, **fields)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DecodeError(f"not a description of an error: {error!r}") from error
 
 
-def _failures(told: Mapping[str, Any]) -> dict[str, AgentError]:
-    failures = [from_wire(failure) for failure in told["failures"]]
+def _failures(described: Mapping[str, Any]) -> dict[str, AgentError]:
+    failures = [from_wire(failure) for failure in described["failures"]]
     return {failure.address: failure for failure in failures if isinstance(failure, AgentError)}

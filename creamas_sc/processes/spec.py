@@ -150,7 +150,7 @@ class HostSpec:
 def _encode(told: Mapping[str, Any], root: str) -> bytes:
     # The script apart, as decoding the rest may need its classes.
     script = MainScript.of_this_process()
-    return pack((None if script is None else script.fields(), pack(told, root), {}))
+    return pack((None if script is None else tuple(script), pack(told, root), {}))
 
 
 def _decode(data: bytes) -> dict[str, Any]:

@@ -1,9 +1,15 @@
-"""Classes by name: how a class travels from a script to its slaves.
+"""Classes by name: how a slave finds the classes of a script.
 
-A class is named ``pkg.mod:Qual.Name``. Classes of the script itself are ``__main__:Name``: a slave
-loads the script once more, under another module name (so an ``if __name__ == "__main__"`` guard
-stays shut), and the first call into creamas_sc from the script ends that load, so that a script
-without a guard does not start a simulation within the simulation.
+A class is named ``pkg.mod:Qual.Name``. A class of the script itself is ``__main__:Name``. To find
+it, a slave loads the script again:
+
+- under another module name, so that ``if __name__ == "__main__"`` is false;
+- in a thread of its own, because a script without such a guard may call trio.run or asyncio.run,
+  which must not find the slave's loop running;
+- until the script's first call into creamas_sc: everything with which a script starts something
+  calls `end_script_load`, which raises `_LoadEnded` in the loading thread. So a script without a
+  guard does not start a simulation inside the simulation, and what it defines above that call is
+  found. The line of that call is kept for the error about names that are not.
 """
 
 from __future__ import annotations
@@ -14,9 +20,8 @@ import os
 import sys
 import threading
 import traceback
-from dataclasses import dataclass
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from creamas_sc.errors import LoadError
 
@@ -27,27 +32,25 @@ SCRIPT_MODULE = "__creamas_script__"
 
 
 class _LoadEnded(BaseException):
-    """Ends the second load of a script; no ``except Exception`` there may stop it."""
+    """Ends the load of a script in a slave; ``except Exception`` in it does not catch this."""
 
 
-@dataclass(frozen=True)
-class MainScript:
-    """Where the script's classes can be loaded from again.
+class MainScript(NamedTuple):
+    """Where the script's classes can be loaded from.
 
-    ``package`` is set for ``python -m package.module``, where relative imports must work.
+    Attributes:
+        file: Absolute path.
+        package: Set for ``python -m package.module``, where relative imports must work.
+        argv: The script's ``sys.argv``.
     """
 
     file: str
     package: str | None
     argv: tuple[str, ...]
 
-    def fields(self) -> tuple[str, str | None, tuple[str, ...]]:
-        """What the constructor takes, to be sent."""
-        return self.file, self.package, self.argv
-
     @classmethod
     def of_this_process(cls) -> MainScript | None:
-        """The script (a slave's is its master's); None in a notebook, ``-c``, standard input."""
+        """Return the script, in a slave its master's; None for a notebook, ``-c`` or stdin."""
         if _Script.source is not None:
             return _Script.source
         main = sys.modules.get(MAIN)
@@ -58,14 +61,14 @@ class MainScript:
         return cls(path, getattr(main, "__package__", None), tuple(sys.argv))
 
 
-@functools.lru_cache(maxsize=1)  # asked at each spawn, of one file
+@functools.lru_cache(maxsize=1)  # called at each spawn, for one file
 def _found(file: str) -> str:
-    """The absolute path of ``file``, "" if there is none."""
+    """Return the absolute path of ``file``, "" if there is no such file."""
     return os.path.abspath(file) if os.path.isfile(file) else ""
 
 
 class _Script:
-    """State of the second load, in a slave; one a process."""
+    """State of the script's load in a slave; one per process."""
 
     source: MainScript | None = None
     module: ModuleType | None = None
@@ -79,12 +82,15 @@ def adopt_script(source: MainScript | None) -> None:
 
 
 def in_slave() -> bool:
-    """Whether ``__main__`` names belong to another process's script."""
+    """Whether ``__main__:`` names mean the script of another process."""
     return _Script.source is not None
 
 
 def end_script_load() -> None:
-    """Called by whatever a script uses to start something; returns unless a load is going on."""
+    """End the load of the script if it calls this in a slave; else do nothing.
+
+    Called by everything with which a script starts something.
+    """
     if _Script.loading_thread != threading.get_ident():
         return
     assert _Script.source is not None
@@ -103,7 +109,7 @@ def _execute(source: MainScript, module: ModuleType, failures: list[BaseExceptio
             code = compile(file.read(), source.file, "exec", dont_inherit=True)
         exec(code, module.__dict__)
     except BaseException as error:
-        # Whatever an event loop made of _LoadEnded on its way out, the load ended as it should.
+        # After _LoadEnded, in whatever form it came through an event loop, this is no failure.
         if not _Script.ended_at:
             failures.append(error)
     finally:
@@ -111,7 +117,7 @@ def _execute(source: MainScript, module: ModuleType, failures: list[BaseExceptio
 
 
 def _script_module() -> ModuleType:
-    """The script's module in this process, loaded at the first call."""
+    """Return the script's module in this process; loads it at the first call."""
     if _Script.source is None:
         return sys.modules[MAIN]
     if _Script.module is None:
@@ -120,8 +126,6 @@ def _script_module() -> ModuleType:
         module.__package__ = _Script.source.package
         sys.modules[SCRIPT_MODULE] = module
         failures: list[BaseException] = []
-        # In a thread of its own: an unguarded script may call trio.run or asyncio.run, which
-        # must not find the slave's loop running.
         thread = threading.Thread(
             target=_execute, args=(_Script.source, module, failures), daemon=True
         )
@@ -130,38 +134,43 @@ def _script_module() -> ModuleType:
         if failures:
             del sys.modules[SCRIPT_MODULE]
             error = failures[0]
-            told = "".join(traceback.format_exception_only(error)).strip()
-            raise LoadError(f"loading the script {_Script.source.file} failed: {told}") from error
+            raise LoadError(
+                f"loading the script {_Script.source.file} failed: {_one_line(error)}"
+            ) from error
         _Script.module = module
     return _Script.module
 
 
+def _one_line(error: BaseException) -> str:
+    return "".join(traceback.format_exception_only(error)).strip()
+
+
 def class_name(cls: type | FunctionType) -> str:
-    """``pkg.mod:Qual.Name`` of a class, or of a function."""
+    """Return ``pkg.mod:Qual.Name`` for a class or a function."""
     module = MAIN if cls.__module__ == SCRIPT_MODULE else cls.__module__
     return f"{module}:{cls.__qualname__}"
 
 
 def portable_name(cls: Any) -> str:
-    """Name by which another process can load a class or function.
+    """Return the name by which another process can load a class or function.
 
-    A string is checked for its form only.
+    Of a string, only the form is checked.
 
     Raises:
-        LoadError: No other process could, and what to do about it.
+        LoadError: No other process could load it; the message says what to do.
     """
     if isinstance(cls, str):
         module, _, name = cls.partition(":")
         if not module or not name:
-            raise LoadError(f"{cls!r} is no class name: write 'package.module:Class'")
-        if _names_the_script(module):  # which is no other module than the one that runs
+            raise LoadError(f"{cls!r} is not a class name: write 'package.module:Class'")
+        if _names_the_script(module):  # it runs as __main__
             module, cls = MAIN, f"{MAIN}:{name}"
     elif isinstance(cls, (type, FunctionType)):
         module, _, name = (cls_name := class_name(cls)).partition(":")
         if "<locals>" in name or "<lambda>" in name:
             raise LoadError(
-                f"{cls_name} is defined inside a function, where no slave can find it: "
-                "move it to the top of its module"
+                f"{cls_name} is defined inside a function, where slaves cannot find it: "
+                "move it to the top level of its module"
             )
         cls = cls_name
     else:
@@ -184,21 +193,22 @@ def _names_the_script(module: str) -> bool:
 
 
 def load_object(name: str) -> Any:
-    """What ``pkg.mod:Qual.Name`` names.
+    """Return the object with the name ``pkg.mod:Qual.Name``.
 
     Raises:
         LoadError: The form is wrong, the module does not import, or it has no such name.
     """
     module_name, _, qualname = name.partition(":")
     if not module_name or not qualname:
-        raise LoadError(f"{name!r} is no class name: write 'package.module:Class'")
+        raise LoadError(f"{name!r} is not a class name: write 'package.module:Class'")
     try:
         module = _script_module() if module_name == MAIN else importlib.import_module(module_name)
     except LoadError:
         raise
-    except BaseException as error:  # a module's top level may raise anything, SystemExit included
-        told = "".join(traceback.format_exception_only(error)).strip()
-        raise LoadError(f"module {module_name!r} of {name!r} does not import: {told}") from error
+    except BaseException as error:  # a module may raise anything, SystemExit included
+        raise LoadError(
+            f"module {module_name!r} of {name!r} does not import: {_one_line(error)}"
+        ) from error
     found: Any = module
     for part in qualname.split("."):
         if not hasattr(found, part):
@@ -208,10 +218,10 @@ def load_object(name: str) -> Any:
 
 
 def load_class(name: str) -> type:
-    """The class that ``name`` names; see `load_object`."""
+    """Return the class with the name ``name``; see `load_object`."""
     found = load_object(name)
     if not isinstance(found, type):
-        raise LoadError(f"{name!r} is no class but {type(found).__name__}")
+        raise LoadError(f"{name!r} is not a class but of type {type(found).__name__}")
     return found
 
 

@@ -335,8 +335,8 @@ class adopt_running_loop:
 def background_loop() -> LoopHandle:
     """The loop of this process's background thread, which the first call starts."""
     global _background
+    end_script_load()
     if _background is None:
-        end_script_load()
         install_signal_handling()
         with _background_lock:
             if _background is None:

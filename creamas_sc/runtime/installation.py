@@ -1,4 +1,4 @@
-"""What an installation lacks for simulations, and the command that completes it."""
+"""What an installation lacks for simulations, and the command that installs it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ CARRIED = "creamas_sc_carried"
 
 
 def missing_packages() -> list[str]:
-    """Names of the packages that slaves need and this Python lacks."""
+    """Return the names of the packages that slaves need and this Python lacks."""
     needed = ("trio", "tricycle", "msgspec", CARRIED, "supervisor")
     missing = [name for name in needed if find_spec(name) is None]
     return ["tractor" if name == CARRIED else name for name in missing]
 
 
 def how_to_install() -> str:
-    """The command that adds what slaves and the daemon need to this Python, for a shell."""
-    import shlex  # here, as below: a client is to import little
+    """Return the shell command that installs what slaves and the daemon need."""
+    import shlex  # here, like those below, so that clients import little
 
     source = shlex.join(_source())
     python = shlex.quote(sys.executable)
@@ -32,14 +32,14 @@ def how_to_install() -> str:
 
 
 def explain_import(error: ModuleNotFoundError) -> ImportError:
-    """The error to raise for a failed import: where trio is missing, it says what to install."""
+    """Return the error for a failed import; if trio is missing, it says what to install."""
     if error.name != "trio":
         return error
     return ImportError(f"environments need trio, which this Python lacks: {how_to_install()}")
 
 
 def _source() -> list[str]:
-    """Where creamas-sc was installed from, as arguments of pip, with the extra."""
+    """Return pip's arguments for creamas-sc with its extra, from where it was installed."""
     import json
     from importlib.metadata import PackageNotFoundError, distribution
     from urllib.parse import unquote, urlsplit

@@ -1,8 +1,8 @@
-"""The log of a process of a daemon: JSON lines in a file, readable ones on a terminal.
+"""Logging of a daemon's processes: JSON lines in a file, readable lines on a terminal.
 
-Lines carry the ids of the process (``simulation``, ``slave``, ``pid``) and of what it is doing
-(``request``). A line is one write to a file opened for appending, so that several processes share a
-file and lines stay whole. A write that fails loses its line and nothing else.
+Each line has the ids of the process (``simulation``, ``slave``, ``pid``) and of its current work
+(``request``). A line is one write to a file opened for appending, so that several processes can
+share a file without mixing their lines. If a write fails, only its line is lost.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ Event = MutableMapping[str, Any]
 
 
 def open_log(file: str | None, *, console: bool = False, **ids: Any) -> None:
-    """Log from here on, through `logging` and structlog alike, from level INFO up.
+    """Send what `logging` and structlog get, from level INFO up, to a file and the console.
 
     Args:
-        file: JSON lines are appended to it; made, with its folder, for the user alone.
+        file: JSON lines are appended to it; created with its folder, for this user only.
         console: Show lines on standard error too: readable on a terminal, else as JSON.
-        **ids: Stand in every line.
+        **ids: Included in every line; those that are None are left out.
 
     Raises:
         OSError: ``file`` cannot be opened.
@@ -59,7 +59,7 @@ def open_log(file: str | None, *, console: bool = False, **ids: Any) -> None:
 
 
 def close_log() -> None:
-    """Undo `open_log`; does nothing where it was not called."""
+    """Undo `open_log`; does nothing if it was not called."""
     root = logging.getLogger()
     for handler in [h for h in root.handlers if isinstance(h, _LineHandler)]:
         root.removeHandler(handler)
@@ -67,10 +67,10 @@ def close_log() -> None:
 
 
 def open_actor_log(**ids: Any) -> None:
-    """Log into the file that ``CREAMAS_LOG_FILE`` names; does nothing without it.
+    """Log to the file named by ``CREAMAS_LOG_FILE``; does nothing without it.
 
-    Whatever this process and its children print goes there too, as it is. A file that cannot be
-    opened leaves everything as it was, with one line on standard error.
+    What this process and its children print goes there too, unchanged. If the file cannot be
+    opened, nothing changes and one line says so on standard error.
     """
     file = os.environ.get(FILE_VARIABLE)
     if not file:
@@ -86,7 +86,7 @@ def open_actor_log(**ids: Any) -> None:
 
 @contextmanager
 def bound(**ids: Any) -> Iterator[None]:
-    """Put ids into the lines that the running task logs in the block."""
+    """Include ids in the lines that the running task logs in the block."""
     structlog = sys.modules.get("structlog")
     if structlog is None:  # no log was opened here
         yield
@@ -96,7 +96,7 @@ def bound(**ids: Any) -> Iterator[None]:
 
 
 class _LineHandler(logging.Handler):
-    """Appends lines to a descriptor, which it closes in the end."""
+    """Appends lines to a descriptor, which it owns."""
 
     def __init__(self, descriptor: int, formatter: logging.Formatter) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class _LineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = f"{self.format(record)}\n"
-        except Exception:  # arguments that do not fit the message: the caller's slip, told by it
+        except Exception:  # arguments that do not fit the message: report the caller's mistake
             self.handleError(record)
             return
         try:
@@ -123,8 +123,8 @@ class _LineHandler(logging.Handler):
         super().close()
 
 
-class _Forgiving(io.FileIO):
-    """Standard output or error, for which a full disk is no error."""
+class _IgnoreDiskFull(io.FileIO):
+    """Standard output or error that drops what it cannot write."""
 
     def write(self, data: Any) -> int:
         try:
@@ -146,8 +146,8 @@ def _print_into(descriptor: int) -> None:
         except (AttributeError, OSError, ValueError):
             pass  # there was none, or it is closed
         os.dup2(descriptor, number)
-        raw = io.BufferedWriter(_Forgiving(number, "w", closefd=False))
-        # Flushed at each line's end, so that lines of several processes stay whole.
+        raw = io.BufferedWriter(_IgnoreDiskFull(number, "w", closefd=False))
+        # Flushed at the end of each line, so that lines of several processes are not mixed.
         text = io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True)
         setattr(sys, name, text)
     os.close(descriptor)

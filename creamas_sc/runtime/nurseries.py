@@ -1,4 +1,4 @@
-"""What comes out of trio's nurseries: groups of errors, of which cancellation may be a part."""
+"""Exception groups from trio's nurseries, which may contain trio's cancellation."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ log = logging.getLogger(__name__)
 def split_cancellation(
     error: BaseException,
 ) -> tuple[BaseException | None, BaseException | None]:
-    """Part ``error`` into trio's cancellation, which must go on, and the rest.
+    """Split ``error`` into trio's cancellation, which must be raised again, and the rest.
 
-    A nursery of the user's groups what its tasks raise, `trio.Cancelled` included, and both kinds
-    where a task failed as it was cancelled.
+    A nursery in user code groups what its tasks raise, `trio.Cancelled` included, and both kinds if
+    a task failed while it was being cancelled.
     """
     if isinstance(error, BaseExceptionGroup):
         return error.split(trio.Cancelled)
@@ -30,20 +30,20 @@ def split_cancellation(
 
 
 def cancellation_in(error: BaseException) -> BaseException | None:
-    """What of ``error`` is cancellation, for the caller to raise again.
+    """Return the part of ``error`` that is cancellation, for the caller to raise again.
 
-    A failure beside it is logged: nobody else will hear of it.
+    A failure beside it is logged, since it is raised nowhere.
     """
     cancelled, failure = split_cancellation(error)
     if cancelled is not None and failure is not None:
-        log.error("a call failed as it was cancelled", exc_info=failure)
+        log.error("a call failed while it was being cancelled", exc_info=failure)
     return cancelled
 
 
 class open_unwrapping_nursery:
     """A `trio.open_nursery` that raises a single error as it is, not in a group.
 
-    For blocks whose caller is to see the error itself; several errors come as a group.
+    Several errors are raised as a group, and a group that the block itself raised stays one.
     """
 
     __slots__ = ("_manager",)
@@ -68,11 +68,11 @@ class open_unwrapping_nursery:
             (single,) = group.exceptions
         if single is error:
             return False
-        if not isinstance(error, BaseExceptionGroup):  # a group that the block raised stays one
+        if not isinstance(error, BaseExceptionGroup):
             single = unwrapped(single)
         context = single.__context__
         try:
             raise single
         finally:
-            single.__context__ = context  # not the group, nor what the block raised
-            del error, single, context  # else they and this frame would hold each other
+            single.__context__ = context  # neither the group, nor what the block raised
+            del error, single, context  # break the reference cycle with this frame

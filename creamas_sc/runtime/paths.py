@@ -1,4 +1,4 @@
-"""Where things are on this machine: the user's runtime folder, names and sockets of daemons."""
+"""The user's runtime folder, and the names and sockets of daemons in it."""
 
 from __future__ import annotations
 
@@ -12,85 +12,88 @@ from creamas_sc.errors import BadValue, CreamasError
 __all__ = ["check_name", "daemon_name", "daemon_socket", "runtime_folder"]
 
 DEFAULT_DAEMON = "default"
-# What a unix socket's path may have: sun_path without its closing zero.
+# The longest path of a unix socket: sun_path without its closing zero.
 SOCKET_PATH_BYTES = 107
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 def runtime_folder() -> Path:
-    """The user's private folder for keys and sockets, made with mode 0700.
+    """Return the user's private folder for keys and sockets, created with mode 0700.
 
-    It is in $XDG_RUNTIME_DIR, or else, also where that is no absolute path, in the folder for
-    temporary files. A $XDG_RUNTIME_DIR that is not there is made, with mode 0700 like all above it
-    that is missing: another place instead would hide daemons from those who come when it is there.
+    It is in $XDG_RUNTIME_DIR, or in the folder for temporary files if that is not an absolute path.
+    If $XDG_RUNTIME_DIR does not exist, it is created with mode 0700, as are its missing parents: with
+    a fallback, processes started before and after its creation would not find each other.
 
     Raises:
-        CreamasError: It exists and others could read it, or it belongs to somebody else.
+        CreamasError: It cannot be created, is accessible to others or belongs to another user.
     """
     base = os.environ.get("XDG_RUNTIME_DIR", "")
     if os.path.isabs(base):
         folder = Path(base) / "creamas"
     else:
-        import tempfile  # which takes long, and few need it
+        import tempfile  # slow to import, and seldom needed
 
         folder = Path(tempfile.gettempdir()) / f"creamas-{os.getuid()}"
     try:
         _make_private(folder)
     except OSError as error:
         raise CreamasError(
-            f"the folder {folder} cannot be made: {error.strerror}; set XDG_RUNTIME_DIR to a "
-            "folder of yours"
+            f"the folder {folder} cannot be created: {error.strerror}; set XDG_RUNTIME_DIR to a "
+            "folder that you own"
         ) from error
     status = folder.lstat()
     private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
     if not private or status.st_uid != os.getuid():
-        raise CreamasError(f"{folder} must be a folder of yours with mode 0700; remove or mend it")
+        raise CreamasError(
+            f"{folder} must be a folder that you own, with mode 0700: fix its permissions or "
+            "remove it"
+        )
     return folder
 
 
 def _make_private(folder: Path) -> None:
-    """Make it, and what is missing above it, for this user alone; what is there stays as it is."""
+    """Create a folder and its missing parents with mode 0700; existing ones stay as they are."""
     if not os.path.lexists(folder.parent):
         _make_private(folder.parent)
     try:
         folder.mkdir(mode=0o700)
     except FileExistsError:
-        pass  # what it is, others look at
+        pass  # checked by the caller
 
 
 def check_name(name: object, what: str) -> str:
-    """``name``, if it will do as the name of a daemon or simulation.
+    """Return ``name``, if it is valid as the name of a daemon or simulation.
 
     Args:
-        what: What it names, for the error.
+        what: "daemon" or "simulation", for the error.
 
     Raises:
-        BadValue: It is of another form.
+        BadValue: It is not.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise BadValue(
-            f"{name!r:.100} is no name of a {what}: use up to 64 letters, digits, '.', '_' and "
+            f"{name!r:.100} is not a name for a {what}: use up to 64 letters, digits, '.', '_' and "
             "'-', with a letter or digit first"
         )
     return name
 
 
 def daemon_name(given: str | None = None) -> str:
-    """``given``, else ``$CREAMAS_DAEMON``, else "default".
+    """Return ``given``, else ``$CREAMAS_DAEMON``, else "default".
 
     Raises:
-        BadValue: It is no name.
+        BadValue: It is not a valid name.
     """
     name = given if given is not None else os.environ.get("CREAMAS_DAEMON") or DEFAULT_DAEMON
     return check_name(name, "daemon")
 
 
 def daemon_socket(name: str) -> Path:
-    """Where the daemon of that name listens.
+    """Return the path of the socket on which the daemon with that name listens.
 
     Raises:
-        BadValue: It is no name.
-        CreamasError: The folder will not do (see `runtime_folder`), or the path is too long.
+        BadValue: It is not a valid name.
+        CreamasError: The folder is not usable (see `runtime_folder`), or the path is too long.
     """
     path = runtime_folder() / f"{check_name(name, 'daemon')}.sock"
     if len(os.fsencode(path)) > SOCKET_PATH_BYTES:

@@ -114,7 +114,7 @@ async def test_what_cannot_be_created(kind: str, named: Named) -> None:
             await client.create(named(), restart="always")
         with pytest.raises(BadValue, match="no name of a simulation"):
             await client.create("a/b")
-        with pytest.raises(LoadError, match="'Studio' is no class name"):
+        with pytest.raises(LoadError, match="'Studio' is not a class name"):
             await client.create(named(), menv_cls="Studio")
         with pytest.raises(StartError, match=r"module 'nowhere' .* does not import"):
             await client.create(named(), menv_cls="nowhere:Studio")

@@ -111,7 +111,7 @@ def test_a_folder_that_others_can_read_is_refused(tmp_path: Path) -> None:
     folder = runtime_folder()
     folder.chmod(0o750)
     try:
-        with pytest.raises(CreamasError, match="must be a folder of yours with mode 0700"):
+        with pytest.raises(CreamasError, match="must be a folder that you own, with mode 0700"):
             start(settings(tmp_path))
     finally:
         folder.chmod(0o700)

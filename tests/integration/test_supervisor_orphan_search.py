@@ -186,7 +186,7 @@ def test_without_a_private_folder_slaves_run_and_it_is_said(
     trio.run(_one_slave)
     (told,) = (each for each in caplog.records if each.levelname == "WARNING")
     assert "processes that slaves detach may outlive the simulation" in told.getMessage()
-    assert "must be a folder of yours with mode 0700" in told.getMessage()
+    assert "must be a folder that you own, with mode 0700" in told.getMessage()
     assert os.listdir(tmp_path / "creamas") == []
 
 

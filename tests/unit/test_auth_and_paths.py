@@ -80,7 +80,7 @@ def test_a_folder_of_somebody_else_is_refused(base: Path, monkeypatch: pytest.Mo
     runtime_folder()
     somebody = os.getuid() + 1
     monkeypatch.setattr(os, "getuid", lambda: somebody)
-    with pytest.raises(CreamasError, match="folder of yours"):
+    with pytest.raises(CreamasError, match="folder that you own"):
         user_membership()
 
 
@@ -93,7 +93,7 @@ def test_what_is_no_folder_is_refused(base: Path, kind: str) -> None:
         if kind == "link":
             (base / "elsewhere").mkdir(0o700)
         place.symlink_to(base / "elsewhere")
-    with pytest.raises(CreamasError, match="folder of yours"):
+    with pytest.raises(CreamasError, match="folder that you own"):
         runtime_folder()
 
 
@@ -157,9 +157,9 @@ def test_names(name: str, base: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", "-x", "_x", "a/b", "a b", "a\n", "ä", "a" * 65, 7])
 def test_no_names(name: object, base: Path) -> None:
-    with pytest.raises(BadValue, match="is no name of a simulation: use up to 64 letters"):
+    with pytest.raises(BadValue, match="is not a name for a simulation: use up to 64 letters"):
         check_name(name, "simulation")
-    with pytest.raises(BadValue, match="is no name of a daemon"):
+    with pytest.raises(BadValue, match="is not a name for a daemon"):
         daemon_socket(name)  # type: ignore[arg-type]
 
 
@@ -192,7 +192,7 @@ def test_a_socket_in_too_deep_a_folder(base: Path, monkeypatch: pytest.MonkeyPat
 def test_a_folder_that_cannot_be_made(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (base / "file").write_text("")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(base / "file"))
-    with pytest.raises(CreamasError, match=r"cannot be made: .*; set XDG_RUNTIME_DIR") as caught:
+    with pytest.raises(CreamasError, match=r"cannot be created: .*; set XDG_RUNTIME_DIR") as caught:
         runtime_folder()
     assert isinstance(caught.value.__cause__, OSError)
 

@@ -79,7 +79,7 @@ def test_the_message_says_which_part_fails(name: str, told: str) -> None:
 
 
 def test_a_class_is_asked_for() -> None:
-    with pytest.raises(LoadError, match="is no class but function"):
+    with pytest.raises(LoadError, match="is not a class but of type function"):
         load_class(f"{__name__}:function")
 
 
@@ -194,7 +194,7 @@ def test_the_script_of_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "argv", ["main.py", "x"])
     told = MainScript.of_this_process()
     assert told == MainScript(str(file), "pkg", ("main.py", "x"))
-    assert MainScript(*told.fields()) == told
+    assert MainScript(*told) == told
 
 
 @pytest.mark.parametrize("file", [None, "<stdin>", "/no/such/file.py"])

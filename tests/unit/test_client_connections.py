@@ -82,7 +82,7 @@ async def test_a_socket_that_a_dead_daemon_left(kind: str) -> None:
 
 @each_client
 async def test_names(kind: str, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BadValue, match=r"'\.\./x' is no name of a daemon"):
+    with pytest.raises(BadValue, match=r"'\.\./x' is not a name for a daemon"):
         async with connected(kind, "../x"):
             pass
     monkeypatch.setenv("CREAMAS_DAEMON", "another")
@@ -91,7 +91,7 @@ async def test_names(kind: str, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPa
             pass
     async with connected(kind, "default") as client:
         assert (client.daemon, client.pid, client.python) == ("default", os.getpid(), (3, 11))
-        with pytest.raises(BadValue, match="no name of a simulation"):
+        with pytest.raises(BadValue, match="not a name for a simulation"):
             async with client.attach("a b"):
                 pass
 
