@@ -1,4 +1,4 @@
-"""Loggers for simulation objects: messages, and a file of values for each logged attribute."""
+"""Loggers for simulation objects: messages, and a file with the values of each attribute."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -18,17 +19,16 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class ObjectLogger:
-    """Logs for one object: messages through `logging`, attributes' values into files.
+    """Logs for one object: messages through `logging`, values of attributes into files.
 
-    Each attribute has a file of its own, ``<attribute>.log`` in `folder`, with a line for each time
-    that it was written.
+    Each attribute has its own file, ``<attribute>.log`` in `folder`, with one line per `write`.
 
     Args:
         obj: The object; it must have a ``name``.
-        folder: Where the files go; made if missing. None for no files.
-        add_name: Put the files into a folder within ``folder`` that is named after the object.
+        folder: Where the files go; created if missing. None for no files.
+        add_name: Put the files into a subfolder that is named after the object.
         init: Set the level, and show messages on standard error unless the program has configured
-            logging itself.
+            logging.
         log_level: The level to set.
     """
 
@@ -52,7 +52,7 @@ class ObjectLogger:
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
         self._handlers: list[logging.Handler] = []
-        # A dot in the name would make it a child of some other logger.
+        # With a dot in the name, it would be a child of another logger.
         self.logger = logging.getLogger(f"creamas_sc.{name.replace('.', '_')}")
         if init:
             self.logger.setLevel(log_level)
@@ -77,7 +77,7 @@ class ObjectLogger:
         self.logger.addHandler(handler)
 
     def get_file(self, attr_name: str) -> str:
-        """Absolute path of an attribute's file.
+        """Return the absolute path of an attribute's file.
 
         Raises:
             ValueError: The logger has no folder.
@@ -87,7 +87,7 @@ class ObjectLogger:
         return str(Path(self._folder, f"{attr_name}.log").absolute())
 
     def log(self, level: int, msg: str) -> None:
-        """Log a message, preceded by the object's name."""
+        """Log a message, prefixed with the object's name."""
         self.logger.log(level, "%s: %s", self._obj.name, msg)
 
     def log_attr(self, level: int, attr_name: str) -> None:
@@ -100,10 +100,10 @@ class ObjectLogger:
 
         Args:
             attr_name: The attribute of `obj`.
-            prefix: Another attribute, whose value is put before it.
+            prefix: Another attribute, whose value comes first in the line.
 
         Returns:
-            The line written, None if the logger has no folder.
+            The line; None if the logger has no folder.
         """
         if self._folder is None:
             return None
@@ -115,7 +115,7 @@ class ObjectLogger:
         return line
 
     def close(self) -> None:
-        """Remove and close the handlers that came through this object; twice is no error."""
+        """Remove and close the handlers that this object added; may be called again."""
         while self._handlers:
             handler = self._handlers.pop()
             self.logger.removeHandler(handler)
@@ -133,48 +133,44 @@ def _items(value: Any) -> Iterator[Any] | None:
     try:
         items: Iterator[Any] = iter(value)
         return items
-    except TypeError:  # not iterable; an array without dimensions only pretends to be
+    except TypeError:  # not iterable, like an array without dimensions
         return None
 
 
 def log_before(attr: str, level: int = logging.DEBUG) -> Callable[[Method], Method]:
     """Decorate a method, plain or async, to log an attribute's value before each call.
 
-    The object's ``logger`` must be an `ObjectLogger`, or None to log nothing. ``@expose`` may stand
-    above or below.
+    The object's ``logger`` must be an `ObjectLogger`, or None to log nothing. The order of this
+    decorator and ``@expose`` does not matter.
     """
     return _logging_decorator(attr, level, before=True)
 
 
 def log_after(attr: str, level: int = logging.DEBUG) -> Callable[[Method], Method]:
-    """As `log_before`, but after each call that does not raise."""
+    """Like `log_before`, but after each call that does not raise."""
     return _logging_decorator(attr, level, before=False)
 
 
 def _logging_decorator(attr: str, level: int, before: bool) -> Callable[[Method], Method]:
-    def log(obj: Any) -> None:
+    @contextmanager
+    def logged(obj: Any) -> Iterator[None]:
         logger = getattr(obj, "logger", None)
-        if logger is not None:
+        if logger is not None and before:
+            logger.log_attr(level, attr)
+        yield
+        if logger is not None and not before:
             logger.log_attr(level, attr)
 
     def decorate(method: Any) -> Any:
         @wraps(method)
         async def async_wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if before:
-                log(self)
-            result = await method(self, *args, **kwargs)
-            if not before:
-                log(self)
-            return result
+            with logged(self):
+                return await method(self, *args, **kwargs)
 
         @wraps(method)
         def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if before:
-                log(self)
-            result = method(self, *args, **kwargs)
-            if not before:
-                log(self)
-            return result
+            with logged(self):
+                return method(self, *args, **kwargs)
 
         return async_wrapper if inspect.iscoroutinefunction(method) else wrapper
 

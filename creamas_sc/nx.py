@@ -1,4 +1,4 @@
-"""Agents' connections from and to NetworkX graphs; needs the extra ``nx``."""
+"""Converts agents' connections from and to NetworkX graphs; needs the extra ``nx``."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ __all__ = ["connections_from_graph", "graph_from_connections"]
 
 
 def connections_from_graph(env: Any, G: Any, edge_data: bool = False) -> None:
-    """Connect agents as the nodes of a graph are.
+    """Connect agents in the way that the nodes of a graph are connected.
 
-    The agents, managers left out, take the nodes in the order of their addresses (host, port,
-    number), so that neighbouring nodes tend to share an environment. Each node gets its agent's
-    address as the attribute ``addr``.
+    The agents, except managers, are assigned to the nodes in the order of their addresses (host,
+    port, number), so that neighbouring nodes tend to share an environment. Each node gets its
+    agent's address as the attribute ``addr``.
 
     Args:
         env: An Environment or MultiEnvironment.
         G: A NetworkX Graph (an edge connects both ways) or DiGraph, with a node for each agent.
-        edge_data: Keep an edge's data about the connected agent; the keys must be strings.
+        edge_data: Store the data of edges in the connections; its keys must be strings.
 
     Raises:
         ImportError: NetworkX is not installed.
-        TypeError: ``G`` is no such graph, or ``env`` no environment.
+        TypeError: ``G`` is not such a graph, or ``env`` is not an environment.
         ValueError: The numbers of nodes and agents differ.
     """
     nx = _networkx()
@@ -51,15 +51,15 @@ def connections_from_graph(env: Any, G: Any, edge_data: bool = False) -> None:
 
 
 def graph_from_connections(env: Any, directed: bool = False) -> networkx.Graph[str]:
-    """The graph of the agents' connections, what agents keep about each other as edge data.
+    """Return the graph of the agents' connections, with the connections' data as edge data.
 
     Args:
         env: An Environment or MultiEnvironment.
-        directed: Make a DiGraph. In the undirected graph an edge joins what its two agents keep
-            about each other; where that differs, the agent with the later address prevails.
+        directed: Make a DiGraph. In an undirected graph, an edge merges the data of both
+            directions; where they differ, the agent with the later address wins.
 
     Returns:
-        A NetworkX graph whose nodes are the addresses of all agents, managers left out.
+        A NetworkX graph whose nodes are the addresses of all agents, except managers.
 
     Raises:
         ImportError: NetworkX is not installed.

@@ -1,7 +1,6 @@
-"""How objects of a user's classes travel: by a pair of functions and a name, never by pickle.
+"""How objects of users' classes are sent: by a pair of functions and a name, never by pickle.
 
-Plain values, numpy arrays and artifacts (subclasses included) travel as they are and need nothing
-from here.
+Plain values, numpy arrays and artifacts (subclasses included) need no serializer.
 """
 
 from __future__ import annotations
@@ -34,20 +33,16 @@ _followers: list[weakref.WeakMethod[Callable[[Serializer], object]]] = []
 
 
 class MsgPack:
-    """Names the codec of all environments, for ``codec=``; values are packed as MessagePack."""
+    """The codec of all environments, for ``codec=``: values are packed as MessagePack."""
 
 
 def check_codec(codec: Any) -> None:
-    """Refuse every codec but `MsgPack` and None.
-
-    Raises:
-        TypeError: It is another one.
-    """
+    """Raise a TypeError unless ``codec`` is `MsgPack` or None."""
     if codec is not None and codec is not MsgPack:
         name = getattr(codec, "__qualname__", repr(codec))
         raise TypeError(
-            f"codec {name} is not supported: environments speak MessagePack only; leave codec out "
-            "or pass creamas_sc.MsgPack"
+            f"codec {name} is not supported: environments use MessagePack; leave codec out or pass "
+            "creamas_sc.MsgPack"
         )
 
 
@@ -57,19 +52,19 @@ def register(
     decode: Callable[[Any], T],
     name: str | None = None,
 ) -> None:
-    """Let objects of a class travel, in every environment of this process.
+    """Make it possible to send objects of a class, in every environment of this process.
 
-    Every process that gets such an object must have registered the class, so call this at the top
-    level of the module that defines it. Registering a class again replaces its functions.
+    Every process that receives such an object must have registered the class, so call this at the
+    top level of the module that defines it. Registering a class again replaces its functions.
 
     Args:
-        cls: The class; its subclasses need a registration of their own.
-        encode: Makes of an object a value that can travel, such as a dict of its attributes.
-        decode: Makes of that value an equal object.
-        name: What it is called on the wire, by default ``pkg.mod:Class``.
+        cls: The class; subclasses must be registered separately.
+        encode: Turns an object into a value that can be sent, such as a dict of its attributes.
+        decode: Turns that value into an equal object.
+        name: Its name on the wire, by default ``pkg.mod:Class``.
 
     Raises:
-        TypeError: ``cls`` is no class, or a function is none.
+        TypeError: ``cls`` is not a class, or a function is not callable.
         ValueError: The class is a builtin, the name is taken by another class, or the functions
             pickle.
     """
@@ -77,7 +72,7 @@ def register(
     taken = _registry.get(serializer.name)
     if taken is not None and class_name(taken.cls) != class_name(cls):
         raise ValueError(
-            f"{class_name(cls)} cannot be registered as {serializer.name!r}: that is the name of "
+            f"{class_name(cls)} cannot be registered as {serializer.name!r}, which is the name of "
             f"{class_name(taken.cls)}"
         )
     for known in [s for s in _registry.values() if s.cls is cls]:
@@ -94,23 +89,23 @@ def register(
 def follow(add: Callable[[Serializer], object]) -> None:
     """Call ``add``, a bound method, with each serializer that is registered from now on.
 
-    A slave's environment is there before the modules of its agents are imported. ``add`` does not
-    keep its object alive.
+    Needed because a slave's environment exists before the modules of its agents are imported. Only
+    a weak reference to the object of ``add`` is kept.
     """
     _followers.append(weakref.WeakMethod(add))
 
 
 def get_serializers() -> list[Callable[[], tuple[Any, ...]]]:
-    """The default of ``extra_serializers``; what `register` knows is used in any case."""
+    """Return the default of ``extra_serializers``; registered classes are used in any case."""
     return [artifact_serializer, array_serializer, ndarray_serializer]
 
 
 def to_serializers(extra: Iterable[Any] = ()) -> list[Serializer]:
-    """What a codec needs: the registered serializers and, in their place or beside, ``extra``.
+    """Return the registered serializers, updated with ``extra``.
 
     Args:
-        extra: Callables without arguments that return ``(cls, encode, decode)``, or these and a
-            name.
+        extra: Callables without arguments that return ``(cls, encode, decode)``, optionally with
+            a name.
 
     Raises:
         TypeError, ValueError: One does not return what `register` takes.
@@ -130,14 +125,14 @@ def to_serializers(extra: Iterable[Any] = ()) -> list[Serializer]:
 
 
 def artifact_serializer() -> Triple:
-    """For creamas' name only: artifacts travel as they are."""
+    """Exists because creamas has it: artifacts need no serializer."""
     from creamas_sc.core.artifact import Artifact
 
     return Artifact, _unchanged, _unchanged
 
 
 def ndarray_serializer() -> Triple:
-    """For creamas' name only: numpy arrays travel as they are."""
+    """Exists because creamas has it: numpy arrays need no serializer."""
     from numpy import ndarray
 
     return ndarray, _unchanged, _unchanged
@@ -160,12 +155,12 @@ def _checked(cls: Any, encode: Any, decode: Any, name: Any = None) -> Serializer
             f"the serializer of {class_name(cls)} needs an encode and a decode function"
         )
     if name is not None and not (isinstance(name, str) and name):
-        raise TypeError(f"the name of {class_name(cls)} on the wire is a string, not {name!r}")
+        raise TypeError(f"the name of {class_name(cls)} on the wire must be a str, not {name!r}")
     if cls.__module__ == "builtins":
-        raise ValueError(f"{cls.__name__} is a builtin: it travels as it is, or not at all")
+        raise ValueError(f"{cls.__name__} is a builtin: it is sent without a serializer, or never")
     if {getattr(encode, "__module__", ""), getattr(decode, "__module__", "")} & _PICKLERS:
         raise ValueError(
-            f"{class_name(cls)} cannot travel by pickle, which runs whatever code it is sent: give "
+            f"{class_name(cls)} cannot be pickled, since unpickling runs any code it is sent: give "
             "functions to and from plain values (a subclass of Artifact needs no serializer)"
         )
     return Serializer(cls=cls, name=name or class_name(cls), encode=encode, decode=decode)

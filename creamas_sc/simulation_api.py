@@ -1,9 +1,13 @@
-"""What can be asked of a simulation in a daemon: one table for its host and for both clients.
+"""The operations of a simulation in a daemon: one table for its host and both clients.
 
-A simulation mirrors its `MultiEnvironment`: the same names, parameters, defaults and results.
-``as_coro`` is left out, properties become ``get_*`` (and ``set_*``), and what is local (``env``,
-``manager``, ``logger``) is not mirrored. To these come the operations of the host, which steps the
-simulation by itself.
+They mirror `MultiEnvironment`, with the same names, parameters, defaults and results, except that
+``as_coro`` is left out and properties become ``get_*`` (and ``set_*``); what is local (``env``,
+``manager``, ``logger``) is not mirrored. The host adds operations of its own, with which the
+simulation steps by itself.
+
+Each method of `SimulationAPI` is a stub that `_operation` enters in the table: its signature is
+what clients check arguments against before they send them, and the host again when it has received
+them. Calling it passes the arguments to `_invoke`, which each client implements.
 """
 
 from __future__ import annotations
@@ -20,9 +24,9 @@ __all__ = ["OPERATIONS", "Kind", "Operation", "SimulationAPI"]
 
 
 class Kind(Enum):
-    """How an operation is done on the `MultiEnvironment`."""
+    """How the host carries out an operation on the `MultiEnvironment`."""
 
-    METHOD = "a method, whose result is awaited if it can be"
+    METHOD = "a method; its result is awaited if it is awaitable"
     TWO_FORMS = "a method that takes as_coro"
     GETTER = "a property"
     SETTER = "the setting of a property"
@@ -31,12 +35,12 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Operation:
-    """One row of the table.
+    """A row of the table.
 
     Attributes:
         name: What clients call.
-        attribute: The name at the `MultiEnvironment`, or at the host.
-        signature: Parameters without self.
+        attribute: The name in the `MultiEnvironment` or the host.
+        signature: The parameters without self.
     """
 
     name: str
@@ -55,8 +59,7 @@ def _operation(
 
     def enter(stub: Callable[..., Any]) -> Callable[..., Any]:
         whole = inspect.signature(stub)
-        own = list(whole.parameters.values())[1:]
-        signature = whole.replace(parameters=own)
+        signature = whole.replace(parameters=list(whole.parameters.values())[1:])
         name = stub.__name__
         operation = OPERATIONS[name] = Operation(name, kind, attribute or name, signature)
 
@@ -71,10 +74,10 @@ def _operation(
 
 
 class SimulationAPI:
-    """The operations of a simulation; of the async client each is awaited.
+    """The operations of a simulation; in the async client each is awaited.
 
-    Where nothing else is said, an operation is that of `MultiEnvironment`, with its parameters,
-    results and errors. Classes may be given as ``pkg.mod:Cls`` where this process lacks them.
+    Unless stated otherwise, an operation is that of `MultiEnvironment`, with its parameters, results
+    and errors. Classes that this process lacks may be given as ``pkg.mod:Cls``.
     """
 
     @abstractmethod
@@ -94,7 +97,7 @@ class SimulationAPI:
 
     @_operation(Kind.GETTER, "seed")
     def get_seed(self) -> Any:
-        """The seed that the simulation was created with; None for fresh entropy."""
+        """The seed of the simulation; None for fresh entropy."""
 
     @_operation(Kind.GETTER, "addrs")
     def get_addrs(self) -> Any:
@@ -102,7 +105,7 @@ class SimulationAPI:
 
     @_operation(Kind.GETTER, "restarts")
     def get_restarts(self) -> Any:
-        """Every restart of a slave so far, and what of its contents was restored."""
+        """All restarts of slaves so far, with what was restored."""
 
     @_operation(Kind.GETTER, "age")
     def get_age(self) -> Any:
@@ -126,7 +129,7 @@ class SimulationAPI:
         slave_mgr_cls: type | str,
         slave_kwargs: Sequence[Mapping[str, Any]] | None = None,
     ) -> Any:
-        """Start slaves; returns when each has bound its address. All come up, or none."""
+        """Start slaves; returns when all have bound their addresses. All start, or none."""
 
     @_operation(Kind.METHOD)
     def wait_slaves(self, timeout: float, check_ready: bool = False) -> Any:
@@ -154,56 +157,56 @@ class SimulationAPI:
 
     @_operation(Kind.METHOD)
     def stop_slaves(self, timeout: float = 1) -> Any:
-        """Stop all slaves; the receipt tells how each ended."""
+        """Stop all slaves; the report says how each ended."""
 
     # ---- agents
 
     @_operation(Kind.METHOD)
     def connect(self, addr: str, timeout: float | None = 0) -> Any:
-        """A proxy of the agent at ``addr``, after a check that there is one."""
+        """Return a proxy of the agent at ``addr``, after checking that it exists."""
 
     @_operation(Kind.METHOD)
     def spawn(
         self, agent_cls: str | type, *args: Any, addr: str | None = None, **kwargs: Any
     ) -> Any:
-        """Make an agent in a slave; a proxy of it, and its address."""
+        """Create an agent in a slave; returns its proxy and address."""
 
     @_operation(Kind.METHOD)
     def spawn_n(
         self, agent_cls: str | type, n: int, *args: Any, addr: str | None = None, **kwargs: Any
     ) -> Any:
-        """Make ``n`` agents with the same arguments in one slave; proxy and address of each."""
+        """Create ``n`` agents with the same arguments in one slave; like `spawn` for each."""
 
     @_operation(Kind.TWO_FORMS)
     def get_agents(self, addr: bool = True, agent_cls: type | str | None = None) -> Any:
-        """Agents of all slaves, in slave and then spawn order, without the managers."""
+        """Return the agents of all slaves, in slave and then spawn order, except managers."""
 
     @_operation(Kind.METHOD)
     def trigger_act(self, addr: str) -> Any:
-        """Make the agent at ``addr`` act and return what its ``act`` returns."""
+        """Let the agent at ``addr`` act and return what its ``act`` returns."""
 
     @_operation(Kind.METHOD)
     def trigger_all(self, *args: Any, **kwargs: Any) -> Any:
-        """Make every agent act once, concurrently, and wait for all of them.
+        """Let every agent act once, concurrently, and wait for all of them.
 
-        One step at a time: calls, and the simulation's own steps, wait for each other, in order.
+        One step at a time: calls and the simulation's own steps wait for each other, in order.
         """
 
     @_operation(Kind.METHOD)
     def trigger_all_within(
         self, seconds: float, *args: Any, on_overrun: str = "cancel", **kwargs: Any
     ) -> Any:
-        """Make every agent act once, in a limited time; what was done in time is not lost."""
+        """Let every agent act once, within a time limit; results that were in time are kept."""
 
     # ---- connections
 
     @_operation(Kind.TWO_FORMS)
     def create_connections(self, connection_map: Mapping[str, Iterable[Any]]) -> Any:
-        """Make the connections of ``connection_map`` for agents that are in the slaves."""
+        """Create the connections in ``connection_map`` of agents that are in the slaves."""
 
     @_operation(Kind.TWO_FORMS)
     def get_connections(self, data: bool = True) -> Any:
-        """``(addr, connections)`` of all agents, in slave and then spawn order."""
+        """Return ``(addr, connections)`` of all agents, in slave and then spawn order."""
 
     # ---- artifacts
 
@@ -219,17 +222,17 @@ class SimulationAPI:
     def get_artifacts(
         self, agent_name: str | None = None, *, since: int = 0, limit: int | None = None
     ) -> Any:
-        """Artifacts of all agents, or of the one of that name; ``since`` and ``limit`` page."""
+        """Return artifacts of all agents or of one; ``since`` and ``limit`` select a page."""
 
     # ---- the end
 
     @_operation(Kind.METHOD)
     def save_info(self, folder: str | None, *args: Any, **kwargs: Any) -> Any:
-        """Save what was gathered; `close` calls it too."""
+        """Save results; `close` calls it too."""
 
     @_operation(Kind.TWO_FORMS)
     def close(self, folder: str | None = None) -> Any:
-        """End the simulation, for everybody: save, stop the slaves, end the host; the receipt."""
+        """End the simulation, for all clients: save, stop the slaves, end the host."""
 
     @_operation(Kind.TWO_FORMS)
     def destroy(self, folder: str | None = None) -> Any:
@@ -239,47 +242,47 @@ class SimulationAPI:
 
     @_operation(Kind.HOST)
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Call a method that a subclass of `MultiEnvironment` marked with ``@expose``."""
+        """Call a method of a `MultiEnvironment` subclass that is marked with ``@expose``."""
 
     @_operation(Kind.HOST)
     def start_steps(self, n: int | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Have the simulation step by itself from here on; returns at once with its progress.
+        """Let the simulation step by itself from now on; returns its progress at once.
 
-        An error stops the steps, until `resume`; the loss of a slave cuts one step short, and the
-        others go on.
+        An error stops the steps until `resume`. The loss of a slave ends only the current step
+        early.
 
         Args:
             n: How many steps; None for no end.
             *args, **kwargs: Passed to each ``trigger_all``.
 
         Raises:
-            CreamasError: It does so already.
-            BadValue: ``n`` is no int above zero.
+            CreamasError: It is stepping already.
+            BadValue: ``n`` is not an int above zero.
         """
 
     @_operation(Kind.HOST)
     def pause(self) -> Any:
-        """Finish the step under way and step no more until `resume`; the progress."""
+        """Finish the current step, then stop until `resume`; returns the progress."""
 
     @_operation(Kind.HOST)
     def resume(self) -> Any:
-        """Go on where `pause` or an error stopped the steps; the progress."""
+        """Continue after `pause` or an error; returns the progress."""
 
     @_operation(Kind.HOST)
     def progress(self) -> Any:
-        """How far the simulation's own steps are, and what is in it; a dict of plain values.
+        """Return how far the simulation's own steps have got, and what is in it, as a dict.
 
-        ``state`` ("idle", "stepping", "paused", "failed", or "closed": the close of the simulation
-        ended them), ``step`` and ``of`` of the steps that were started last (``of`` None: no end),
-        ``step_seconds`` that the step under way has taken so far (None where none is: one that
-        only grows tells of an agent that is stuck), ``acts_per_second`` and ``seconds_left`` (None
-        where unknown), ``error`` (text of what stopped them), ``age``, ``agents``, ``slaves``,
-        ``artifacts``, ``restarts`` (of slaves, so far), ``clients``.
+        ``state`` ("idle", "stepping", "paused", "failed", or "closed" if the simulation's close
+        ended the steps); ``step`` and ``of`` for the steps that were started last (``of`` is None
+        for no end); ``step_seconds``, how long the current step has taken so far (None if there is
+        none; if it only grows, an agent is stuck); ``acts_per_second`` and ``seconds_left`` (None
+        if unknown); ``error`` (text of what stopped the steps); ``age``, ``agents``, ``slaves``,
+        ``artifacts``, ``restarts`` (of slaves, so far) and ``clients``.
         """
 
     @_operation(Kind.HOST)
     def wait_steps(self, timeout: float | None = None) -> Any:
-        """Wait until the simulation steps no more by itself; the progress, whatever its state.
+        """Wait until the simulation no longer steps by itself; returns the progress.
 
         Raises:
             DeadlineExceeded: ``timeout`` seconds passed.
@@ -287,17 +290,17 @@ class SimulationAPI:
 
     @_operation(Kind.HOST)
     def next_events(self, since: int | None = None, timeout: float | None = None) -> Any:
-        """Events after number ``since``, at once if there are any, else when one comes.
+        """Return the events after number ``since``, or wait for the next one if there are none.
 
-        The host keeps the last 1,000: who asks too late finds numbers missing.
+        The host keeps the last 1,000 events: if a client asks too late, numbers are missing.
 
         Args:
-            since: Number of the last event known; None for those from now on.
+            since: Number of the last known event; None to start with the next one.
             timeout: Seconds to wait; None for no limit.
 
         Returns:
-            The number of the last event there is, and ``[(number, name, details), ...]``: "steps"
-            (their progress, at most ten a second while stepping and at every change of state),
+            The number of the last event so far, and ``[(number, name, details), ...]``: "steps"
+            (the progress, at most ten times a second while stepping and at every change of state),
             "slave_lost", "slave_restarted" (the fields of `creamas_sc.mp.Restart`), "closing". The
-            list is empty where the timeout passed, and at once for ``since=None``.
+            list is empty if the timeout passed, and always for ``since=None``, without waiting.
         """

@@ -207,8 +207,7 @@ class Environment:
 
     @log_folder.setter
     def log_folder(self, folder: str) -> None:
-        if not isinstance(folder, str):
-            raise TypeError(f"log_folder must be a str, not {type(folder).__name__}")
+        check_text("log_folder", folder)
         self._log_folder = folder
         self._logger = ObjectLogger(self, folder, add_name=True, init=True)
 
@@ -352,8 +351,7 @@ class Environment:
         Raises:
             TypeError, ValueError: ``n`` is not a positive int.
         """
-        if type(n) is not int:
-            raise TypeError(f"n must be an int, not {type(n).__name__}")
+        check_int("n", n)
         if n <= 0:
             raise ValueError(f"n must be greater than zero, not {n}")
         addrs = self.get_agents(addr=True)

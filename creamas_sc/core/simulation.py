@@ -48,6 +48,13 @@ class Simulation:
         callback: Called with the step's number after each step, in the caller's thread.
         log_folder: If given, the simulation logs its steps.
 
+    Attributes:
+        env: The environment that is stepped.
+        callback: As given.
+        cur_step: Number of the step that was started last; 0 before the first.
+        name: The simulation's name in logs.
+        logger: An `ObjectLogger`, or None.
+
     Raises:
         TypeError: ``env`` is not an environment, or ``callback`` is not a plain callable.
     """
@@ -109,35 +116,15 @@ class Simulation:
             kind = type(env).__name__
             raise TypeError(f"a simulation needs an environment; {kind} has no {missing[0]}")
         _check_callback(callback)
-        self._env = env
-        self._callback = callback
-        self._name = "sim"
-        self._cur_step = 0
+        self.env = env
+        self.callback = callback
+        self.name = "sim"
+        self.cur_step = 0
         self._order: Order = "alphabetical"
         self._unfinished: _Turns | None = None
         self._started_at = self._step_started_at = time.monotonic()
         self._acting_seconds = 0.0
         self.logger = None if log_folder is None else ObjectLogger(self, log_folder)
-
-    @property
-    def name(self) -> str:
-        """The simulation's name in logs."""
-        return self._name
-
-    @property
-    def env(self) -> Any:
-        """The environment that is stepped."""
-        return self._env
-
-    @property
-    def cur_step(self) -> int:
-        """Number of the step that was started last; 0 before the first."""
-        return self._cur_step
-
-    @property
-    def callback(self) -> Callback | None:
-        """Called with the step's number after each step."""
-        return self._callback
 
     @property
     def order(self) -> Order:
@@ -250,34 +237,34 @@ class Simulation:
         if self._order == "random":
             seed = getattr(self.env, "seed", None)
             # In a seeded simulation the order does not depend on other users of `random`.
-            rng = random if seed is None else random.Random(f"{seed}/{self._cur_step}")
+            rng = random if seed is None else random.Random(f"{seed}/{self.cur_step}")
             rng.shuffle(addrs)
         return addrs
 
     def _refuse_if_unfinished(self) -> None:
         if self._unfinished is not None:
             raise RuntimeError(
-                f"step {self._cur_step} was stopped with {len(self._unfinished.to_act)} agents "
+                f"step {self.cur_step} was stopped with {len(self._unfinished.to_act)} agents "
                 "still to act: call finish_step() first"
             )
 
     def _begin(self) -> None:
-        self._cur_step += 1
-        self.env.age = self._cur_step
+        self.cur_step += 1
+        self.env.age = self.cur_step
         self._step_started_at = time.monotonic()
-        self._log(logging.INFO, f"step {self._cur_step}")
+        self._log(logging.INFO, f"step {self.cur_step}")
 
     def _take(self, turns: _Turns) -> list[Any]:
         try:
             util.run(turns.take())
         except Exception as error:
             error.add_note(
-                f"This stopped step {self._cur_step} with {len(turns.to_act)} agents still to "
+                f"This stopped step {self.cur_step} with {len(turns.to_act)} agents still to "
                 "act: finish_step() lets them."
             )
             raise
         with self._finished_after():
-            return turns.outcome(self._cur_step)
+            return turns.outcome(self.cur_step)
 
     @contextmanager
     def _finished_after(self) -> Iterator[None]:
@@ -293,9 +280,9 @@ class Simulation:
         self._unfinished = None
         seconds = time.monotonic() - self._step_started_at
         self._acting_seconds += seconds
-        self._log(logging.INFO, f"step {self._cur_step} took {seconds:.3f} s")
-        if self._callback is not None:
-            self._callback(self._cur_step)
+        self._log(logging.INFO, f"step {self.cur_step} took {seconds:.3f} s")
+        if self.callback is not None:
+            self.callback(self.cur_step)
 
     def _close_log(self) -> None:
         if self.logger is None:
@@ -303,7 +290,7 @@ class Simulation:
         seconds = time.monotonic() - self._started_at
         self._log(
             logging.INFO,
-            f"closed after {self._cur_step} steps and {seconds:.3f} s, "
+            f"closed after {self.cur_step} steps and {seconds:.3f} s, "
             f"{self._acting_seconds:.3f} s of them acting",
         )
         self.logger.close()

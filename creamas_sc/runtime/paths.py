@@ -21,8 +21,8 @@ def runtime_folder() -> Path:
     """Return the user's private folder for keys and sockets, created with mode 0700.
 
     It is in $XDG_RUNTIME_DIR, or in the folder for temporary files if that is not an absolute path.
-    If $XDG_RUNTIME_DIR does not exist, it is created with mode 0700, as are its missing parents: with
-    a fallback, processes started before and after its creation would not find each other.
+    If $XDG_RUNTIME_DIR does not exist, it is created with mode 0700, as are its missing parents: if
+    another folder were used, processes started after its creation would not find earlier ones.
 
     Raises:
         CreamasError: It cannot be created, is accessible to others or belongs to another user.

@@ -87,10 +87,10 @@ def test_a_name_belongs_to_one_class() -> None:
         ((3, encode, decode), TypeError, "needs a class, not 3"),
         ((Point, None, decode), TypeError, "an encode and a decode function"),
         ((Point, encode, "x"), TypeError, "an encode and a decode function"),
-        ((Point, encode, decode, ""), TypeError, "is a string, not ''"),
+        ((Point, encode, decode, ""), TypeError, "must be a str, not ''"),
         ((int, encode, decode), ValueError, "int is a builtin"),
-        ((Point, pickle.dumps, pickle.loads), ValueError, "cannot travel by pickle"),
-        ((Point, encode, pickle.loads), ValueError, "cannot travel by pickle"),
+        ((Point, pickle.dumps, pickle.loads), ValueError, "cannot be pickled"),
+        ((Point, encode, pickle.loads), ValueError, "cannot be pickled"),
         ((Image, pickle.dumps, pickle.loads), ValueError, "a subclass of Artifact needs no"),
     ],
 )
