@@ -76,8 +76,8 @@ def _operation(
 class SimulationAPI:
     """The operations of a simulation; in the async client each is awaited.
 
-    Unless stated otherwise, an operation is that of `MultiEnvironment`, with its parameters, results
-    and errors. Classes that this process lacks may be given as ``pkg.mod:Cls``.
+    Unless stated otherwise, an operation is that of `MultiEnvironment`, with its parameters,
+    results and errors. Classes that this process lacks may be given as ``pkg.mod:Cls``.
     """
 
     @abstractmethod
