@@ -112,7 +112,7 @@ async def test_what_cannot_be_created(kind: str, named: Named) -> None:
             await client.create(name)
         with pytest.raises(BadValue, match=r"'temporary' .* or 'all' .*, not 'always'"):
             await client.create(named(), restart="always")
-        with pytest.raises(BadValue, match="no name of a simulation"):
+        with pytest.raises(BadValue, match="not a name for a simulation"):
             await client.create("a/b")
         with pytest.raises(LoadError, match="'Studio' is not a class name"):
             await client.create(named(), menv_cls="Studio")

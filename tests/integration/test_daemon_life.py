@@ -119,7 +119,7 @@ def test_a_folder_that_others_can_read_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", ".x", "a/b", "../a", "a b", "a" * 65, "ä", "a\n"])
 def test_a_name_that_will_not_do_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(BadValue, match="no name of a daemon"):
+    with pytest.raises(BadValue, match="not a name for a daemon"):
         start(Settings(name, tmp_path))
 
 

@@ -111,7 +111,7 @@ async def test_its_processes_are_told_where_to_log(daemon: Daemon, client: Clien
 
 @pytest.mark.parametrize("name", ["", "-a", "a/b", "a" * 65, 3, None, ["a"], "a\n"])
 async def test_a_name_that_will_not_do_is_refused(client: Client, name: object) -> None:
-    with pytest.raises(BadValue, match="no name of a simulation"):
+    with pytest.raises(BadValue, match="not a name for a simulation"):
         await client.call("create", name, order(), {})
     with pytest.raises(UnknownSimulation):
         await client.call("inspect", name)
