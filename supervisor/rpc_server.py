@@ -1,6 +1,8 @@
-"""One end of a connection that serves methods by name: to the owner, to hosts and to clients.
+"""Serves methods by name over one connection: to the owner, to a host, or to a client.
 
-Calls have target nil; arguments and answers go through the codec, as ``(args, kwargs)``.
+A call has target nil and ``(args, kwargs)`` as its payload. Its arguments are bound to the method's
+signature first, so a peer that is wrong about it gets `BadArguments`, not a traceback. The codec
+refuses what only decodes with a module that this process would have to import.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ __all__ = ["CODEC", "Method", "MethodServer", "PlainCodec", "start_apart"]
 
 Method = Callable[..., Awaitable[Any]]
 
-# What decodes only with the help of a module that would have to be imported here.
+# Extensions that need numpy or a user's module to be decoded.
 _FOREIGN = (
     extensions.ARRAY,
     extensions.OBJECT,
@@ -37,12 +39,12 @@ _FOREIGN = (
 
 
 def start_apart(nursery: trio.Nursery, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
-    """Start a task that outlives the call which starts it, and has nothing of its context."""
+    """Start a task that outlives the call that starts it, without any of its context."""
     Context().run(nursery.start_soon, function, *args)
 
 
 class PlainCodec(Codec):
-    """Refuses whatever would have this process import a user's module, or numpy."""
+    """Refuses values for which this process would have to import numpy or a user's module."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +52,7 @@ class PlainCodec(Codec):
             del self._decode_handlers[number]
 
 
-# For all connections: it takes fifty kilobytes.
+# One for all connections: it takes fifty kilobytes.
 CODEC: Final = PlainCodec()
 
 
@@ -61,7 +63,7 @@ class MethodServer:
         stream: Owned by the connection.
         methods: What can be called. Arguments that do not fit are refused by their signatures.
         name: The peer, in messages.
-        reader, backlog: Where whoever read before has left off.
+        reader, backlog: What was read from the stream before.
     """
 
     def __init__(
@@ -90,9 +92,9 @@ class MethodServer:
         answer = await self.connection.call(None, method, payload, timeout=timeout)
         return CODEC.decode(answer)
 
-    def post(self, event: str, told: Any) -> None:
-        """Tell the peer of something; nobody answers."""
-        self.connection.post(event, CODEC.encode(told))
+    def post(self, event: str, message: Any) -> None:
+        """Send an event; there is no answer."""
+        self.connection.post(event, CODEC.encode(message))
 
     def _dispatch(self, request: Request) -> Awaitable[Payload]:
         known = self._methods.get(request.method)
@@ -118,4 +120,4 @@ class MethodServer:
             args, kwargs = CODEC.decode(request.payload)
             return tuple(args), {str(key): value for key, value in kwargs.items()}
         except (TypeError, ValueError, AttributeError) as error:
-            raise BadArguments(f"{request.method}: no arguments: {error}") from error
+            raise BadArguments(f"{request.method}: malformed arguments: {error}") from error

@@ -1,56 +1,54 @@
-"""What the supervisor waits, in seconds, and how many it starts. Imports nothing."""
+"""All timeouts of the supervisor, in seconds, and its limits. Imports nothing.
 
-# The ladder of a stop (design: graceful request, bounded wait, hard kill).
-GRACE_SECONDS = 1.0  # an actor asked to stop; a caller's timeout replaces it
+Each wait is bounded by a number below or by the deadline of a caller; nothing else in this package
+sleeps or waits for a time. They are chosen so that whoever is responsible acts first: an actor that
+is asked to stop, then the supervisor's stages, then the zygote, then the keeper.
+"""
+
+# ---- stopping an actor (see `supervisor.actors.escalation`)
+
+GRACE_SECONDS = 1.0  # an entry that is asked to return; a caller's timeout replaces it
 CANCEL_SECONDS = 0.3  # tractor's cancellation
 TERM_SECONDS = 0.2  # SIGTERM
-KILL_SECONDS = 1.0  # SIGKILL: the kernel's own work; past it the process is given up as unkillable
-LADDER_SECONDS = GRACE_SECONDS + CANCEL_SECONDS + TERM_SECONDS
+KILL_SECONDS = 1.0  # SIGKILL; past it the process is given up as unkillable
+STOP_SECONDS = GRACE_SECONDS + CANCEL_SECONDS + TERM_SECONDS  # all stages but the last
 
-# An actor's start where the caller names no deadline.
-START_SECONDS = 30.0
-# The zygote's answer to a request to fork; it is slow only where it is stopped.
-FORK_SECONDS = 5.0
+# ---- starting actors
 
-# Slaves of one simulation; `creamas_sc.mp.slave_pool` has the same limit and refuses sooner.
-MAX_SLAVES = 512
-# Of one start: processes on their way from the zygote to their first word.
-LAUNCHES = 16
+START_SECONDS = 30.0  # until all are ready, if the caller names no deadline
+FORK_SECONDS = 5.0  # the zygote's answer; it is slow only if it is stopped
+MAX_STARTING = 16  # processes of one start between their fork and their handshake
+MAX_SLAVES = 512  # of one simulation; `creamas_sc.mp.slave_pool` has the same limit
 
-# A pidfd tells of a death before the zygote has told how it came; a stopped zygote does not, and
-# one that has reaped many tells of one after the other. Past both the end stays "unknown".
-STATUS_SECONDS = 0.025
-REAPED_SECONDS = 0.5
-# What a dead actor sent last is still read.
-LAST_WORDS_SECONDS = 0.1
-TURN_SECONDS = 0.002
+# ---- learning of an actor's end
 
-# The script is gone: the supervisor's own ladder, then the zygote's patience, then the keeper's.
-ZYGOTE_PATIENCE_SECONDS = LADDER_SECONDS + 0.1
-KEEPER_PATIENCE_SECONDS = LADDER_SECONDS + 0.2
-# The supervisor is gone, or the keeper: the zygote sweeps in milliseconds, unless it is stopped.
-SWEEP_PATIENCE_SECONDS = 0.2
-# A sweep ends when nothing is left, or here: a process in uninterruptible sleep is the kernel's.
-SWEEP_SECONDS = 5.0
-# The same for what trees that died long ago have left; see `supervisor.tree.orphans`.
-LEFTOVERS_SECONDS = 1.0
+STATUS_SECONDS = 0.025  # from its pidfd to the zygote's report; a stopped zygote has none
+REAPED_SECONDS = 0.5  # the same if it was reaped; past it the status stays unknown
+DRAIN_SECONDS = 0.1  # reading what a dead actor has sent last
+TURN_SECONDS = 0.002  # a turn for the task that takes what was read
 
-# A daemon's host is given this much beyond the grace: its slaves have a ladder of their own.
-HOST_MARGIN_SECONDS = 3.0
-# What `ls` waits for a host to tell of itself, and `fate` for a host's end to be known.
-DESCRIBE_SECONDS = 0.5
-FATE_SECONDS = 0.5
-# A host that is alive and does not answer for this long gets no more clients.
-HAND_OVER_SECONDS = 5.0
-# A client proves itself, and then sends a first request.
-HANDSHAKE_SECONDS = 5.0
-FIRST_REQUEST_SECONDS = 5.0
-# Telling a client why it is refused.
-DISMISS_SECONDS = 0.2
-# Out of descriptors: the kernel keeps clients waiting until some are free.
-ACCEPT_PAUSE_SECONDS = 0.1
+# ---- the end of a tree (see `supervisor.tree.zygote`)
 
-# Of a daemon's own start and end, seen by the process that runs it.
-LOCK_SECONDS = 3.0
-LOCK_PAUSE_SECONDS = 0.02
-LISTEN_SECONDS = 20.0
+ZYGOTE_WAIT_SECONDS = STOP_SECONDS + 0.1  # the script is gone: the supervisor stops all actors
+KEEPER_WAIT_SECONDS = STOP_SECONDS + 0.2  # the script is gone: the zygote ends all
+SWEEP_WAIT_SECONDS = 0.2  # supervisor or keeper is gone: the zygote ends all, unless it is stopped
+SWEEP_SECONDS = 5.0  # killing all; a process in uninterruptible sleep may be left
+ORPHANS_SECONDS = 1.0  # killing what trees have left that died long ago
+
+# ---- a daemon's simulations and clients
+
+HOST_MARGIN_SECONDS = 3.0  # beyond a host's grace: it stops slaves of its own
+DESCRIBE_SECONDS = 0.5  # a host's answer, for `ls`
+EXIT_KNOWN_SECONDS = 0.5  # a host's end, for `fate`
+HAND_OVER_SECONDS = 5.0  # a host takes a client; past it the client is refused
+HANDSHAKE_SECONDS = 5.0  # a client's proof
+FIRST_REQUEST_SECONDS = 5.0  # its first request after that
+REFUSAL_SECONDS = 0.2  # sending a client why it is refused
+ACCEPT_PAUSE_SECONDS = 0.1  # out of descriptors: the kernel keeps clients waiting
+
+# ---- a daemon's own start and end
+
+LOCK_SECONDS = 3.0  # until a daemon that is ending has released its lock
+LOCK_PAUSE_SECONDS = 0.02  # between two tries: a lock has no wait with a bound
+LISTEN_SECONDS = 20.0  # until the daemon's supervisor listens
+CLOSE_SECONDS = GRACE_SECONDS + HOST_MARGIN_SECONDS + 2 * STOP_SECONDS  # closing all simulations

@@ -1,4 +1,4 @@
-"""The messages between a supervisor and the processes that it works for.
+"""The messages between a supervisor, its owner, hosts and clients.
 
 They travel as dicts (see `supervisor.root` for the methods that take and return them), so these are
 the types of those dicts, for both ends.
@@ -6,18 +6,28 @@ the types of those dicts, for both ends.
 
 from __future__ import annotations
 
+import os
 import signal as signals
-from typing import TypedDict
+from typing import Any, TypedDict
 
 __all__ = [
     "ActorExit",
     "ActorOrder",
+    "DaemonSettings",
+    "DaemonStatus",
     "ExitStatus",
+    "HostDetails",
+    "HostFate",
+    "HostSummary",
+    "NamedStopResult",
     "ProcessInfo",
     "ProcessOrder",
     "StartedActor",
+    "StartedHost",
     "StopResult",
     "describe_exit",
+    "os_bytes",
+    "os_text",
 ]
 
 
@@ -27,8 +37,7 @@ class ProcessOrder(TypedDict):
     Attributes:
         entry: ``module:function``; see `supervisor.actors.entry_runner`.
         spec: Passed to the entry.
-        environ, cwd, path: Its environment, working folder and ``sys.path``. These are bytes of the
-            operating system, one character each: not all of them are UTF-8.
+        environ, cwd, path: Its environment, working folder and ``sys.path``; see `os_bytes`.
     """
 
     entry: str
@@ -112,6 +121,98 @@ class ProcessInfo(TypedDict):
     pid: int
 
 
+class HostSummary(TypedDict):
+    """A simulation of a daemon, in short.
+
+    Attributes:
+        state: "starting", "running", "closing" or "ended".
+        pid: Of its host; None before that has started.
+        since: Seconds since 1970.
+        cause: Why it ended; empty while it lives.
+        host: What its host says of itself; None if it does not answer.
+    """
+
+    name: str
+    state: str
+    pid: int | None
+    since: float
+    cause: str
+    host: dict[str, Any] | None
+
+
+class HostDetails(HostSummary):
+    """All that a daemon knows of a simulation.
+
+    Attributes:
+        about: What its creator said of it.
+        cwd, path, environ: As in the host's `ProcessOrder`.
+        receipts: Of its processes that were stopped.
+        expected: Whether its end was requested, or its host returned.
+    """
+
+    about: dict[str, Any]
+    cwd: str
+    path: list[str]
+    environ: dict[str, str]
+    processes: list[ProcessInfo]
+    receipts: list[StopResult]
+    expected: bool
+
+
+class NamedStopResult(StopResult):
+    """The same with the name of the simulation, of which the actor was the host."""
+
+    name: str
+
+
+class StartedHost(TypedDict):
+    """A simulation that was created."""
+
+    name: str
+    pid: int | None
+    info: bytes
+
+
+class HostFate(TypedDict):
+    """What became of a host."""
+
+    ended: bool
+    expected: bool
+    cause: str
+
+
+class DaemonSettings(TypedDict):
+    """What makes a supervisor a daemon's.
+
+    Attributes:
+        log: Its log file; None for none.
+        log_folder: Gets a folder with one log per simulation.
+        console: Whether it logs on standard error too.
+        pid: Of the process that owns the daemon.
+    """
+
+    name: str
+    socket: str
+    log: str | None
+    log_folder: str
+    console: bool
+    pid: int
+
+
+class DaemonStatus(TypedDict):
+    """What a daemon is, and how much there is in it."""
+
+    name: str
+    pid: int
+    version: str
+    python: str
+    since: float
+    socket: str
+    log: str | None
+    simulations: int
+    clients: int
+
+
 def describe_exit(exit_code: int | None, signal: int | None) -> str:
     """How a process ended, as the predicate of a sentence."""
     if signal is not None:
@@ -120,3 +221,13 @@ def describe_exit(exit_code: int | None, signal: int | None) -> str:
     if exit_code is not None:
         return f"exited with code {exit_code}"
     return "ended in an unknown way"
+
+
+def os_bytes(text: str) -> str:
+    """A path or variable as it travels: its bytes, one character each, as not all are UTF-8."""
+    return os.fsencode(text).decode("latin-1")
+
+
+def os_text(plain: str) -> str:
+    """The reverse of `os_bytes`."""
+    return os.fsdecode(plain.encode("latin-1"))

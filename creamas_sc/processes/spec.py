@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from creamas_sc.processes.messages import ActorOrder, ProcessOrder
+from creamas_sc.processes.messages import ActorOrder, ProcessOrder, os_bytes
 from creamas_sc.runtime.class_loading import MainScript, adopt_script, load_object, portable_name
 from creamas_sc.serializers import get_serializers, to_serializers
 from creamas_sc.wire.codec import Codec, Payload
@@ -22,8 +22,6 @@ __all__ = [
     "actor_order",
     "changed",
     "named_makers",
-    "os_bytes",
-    "os_text",
     "pack",
     "process_order",
     "unpack",
@@ -48,16 +46,6 @@ def process_order(entry: str, spec: bytes, path: Sequence[str]) -> ProcessOrder:
         "cwd": os_bytes(cwd),
         "path": [os_bytes(folder or cwd) for folder in path],
     }
-
-
-def os_bytes(text: str) -> str:
-    """A path or variable as it travels in orders; see `ProcessOrder`."""
-    return os.fsencode(text).decode("latin-1")
-
-
-def os_text(plain: str) -> str:
-    """The reverse of `os_bytes`."""
-    return os.fsdecode(plain.encode("latin-1"))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,9 @@
-"""What runs in an actor's process: finds the entry and runs it, and lets nothing of it escape."""
+"""What runs in an actor's process: finds the entry and runs it; none of its errors escapes.
+
+An entry is ``async def entry(spec: bytes, control: Control) -> bytes``. It awaits
+``control.ready()`` once it is up, and returns soon after ``control.wait_stop()`` did; what it
+returns is the payload of its `StopResult`.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +13,28 @@ import os
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import trio
 
 from creamas_sc.errors import unwrapped
+from creamas_sc.processes.messages import ProcessOrder, os_text
 from creamas_sc.runtime.nurseries import split_cancellation
 from supervisor.texts import TRACEBACK_LENGTH, describe, shorten
-from supervisor.tree import tree_record
+from supervisor.tree import orphans
 
 Entry = Callable[[bytes, "Control"], Awaitable[bytes]]
 
 _clean_path: list[str] = list(sys.path)
 _inherited: tuple[int, ...] = ()
+
+
+class Outcome(NamedTuple):
+    """How an entry ended: with a payload, or with an error."""
+
+    payload: bytes | None
+    error: str | None = None
+    traceback: str = ""
 
 
 class Link(Protocol):
@@ -30,17 +44,14 @@ class Link(Protocol):
         """Send one message."""
 
     async def receive(self) -> list[Any] | None:
-        """Wait for the next; None where no more will come."""
+        """Wait for the next message; None if no more will come."""
 
 
 class Control:
-    """An entry's hold on its own life.
-
-    An entry is ``async def entry(spec: bytes, control: Control) -> bytes``; what it returns goes
-    into the receipt of its end.
+    """What an entry has to do with the supervisor.
 
     Attributes:
-        descriptors: Those that its start handed it; its own from here on.
+        descriptors: Those that were passed with its start; the entry owns them.
     """
 
     def __init__(self, link: Link, descriptors: tuple[int, ...] = ()) -> None:
@@ -51,10 +62,10 @@ class Control:
         self._payload = b""
 
     async def ready(self, info: bytes = b"") -> None:
-        """Tell that the actor is up; ``info`` is what the start returns.
+        """Report that the actor is up; ``info`` is what its start returns.
 
         Raises:
-            RuntimeError: It was told already.
+            RuntimeError: It was called already.
         """
         if self._ready:
             raise RuntimeError("ready() was called already")
@@ -67,7 +78,7 @@ class Control:
         return self._payload
 
     async def listen(self) -> None:
-        """Take the supervisor's messages, as long as there are any."""
+        """Take the supervisor's messages until there are no more."""
         while (message := await self._link.receive()) is not None:
             kind, payload = message
             if kind == "stop" and not self._stopping.is_set():
@@ -75,60 +86,51 @@ class Control:
                 self._stopping.set()
 
 
-def remember_path(path: list[str]) -> None:
-    """Name the ``sys.path`` that actors start from; tractor appends folders of its own to it."""
-    global _clean_path
-    _clean_path = path
+def set_inheritance(path: list[str], descriptors: Sequence[int]) -> None:
+    """Set what this process has from its parent.
 
-
-def remember_descriptors(descriptors: Sequence[int]) -> None:
-    """Name the descriptors that this process has inherited for its entry."""
-    global _inherited
-    _inherited = tuple(descriptors)
-
-
-async def live(order: dict[str, Any], link: Link) -> dict[str, Any]:
-    """Run the entry that ``order`` names.
-
-    Returns:
-        ``{"done": payload}``, or ``{"failed": text, "traceback": text}`` where the entry raised,
-        SystemExit and KeyboardInterrupt included.
+    Args:
+        path: The ``sys.path`` to start from; tractor appends folders of its own to it.
+        descriptors: For the entry.
     """
+    global _clean_path, _inherited
+    _clean_path, _inherited = path, tuple(descriptors)
+
+
+async def run_entry(order: ProcessOrder, link: Link) -> Outcome:
+    """Run the entry that ``order`` names; SystemExit and KeyboardInterrupt are outcomes too."""
     control = Control(link, _inherited)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(control.listen)
-            _settle(order)
+            _apply(order)
             payload = await _load(order["entry"])(order["spec"], control)
             if not isinstance(payload, bytes):
                 raise TypeError(f"{order['entry']} returned {type(payload).__name__}, not bytes")
             nursery.cancel_scope.cancel()
-    except BaseException as error:  # the border of user code; cancellation goes on below
+    except BaseException as error:  # whatever user code raises; cancellation goes on below
         cancelled, failure = split_cancellation(error)
         if failure is None:
             raise
         if cancelled is not None:
             raise cancelled from None
-        return _tell(failure)
-    return {"done": payload}
+        failure = unwrapped(failure)
+        lines = "".join(traceback.format_exception(failure))
+        return Outcome(None, describe(failure), shorten(lines, TRACEBACK_LENGTH))
+    return Outcome(payload)
 
 
-def _settle(order: dict[str, Any]) -> None:
-    """Take over the working folder, environment and import path that the actor is to have."""
-    environ = {_native(k): _native(v) for k, v in order["environ"].items()}
-    # What it starts belongs to this tree, not to the orderer's.
-    environ[tree_record.VARIABLE] = os.environ.get(tree_record.VARIABLE, "")
-    if environ != os.environ:  # as a rule it is inherited as it is to be
+def _apply(order: ProcessOrder) -> None:
+    """Take the working folder, environment and import path that the order asks for."""
+    environ = {os_text(key): os_text(value) for key, value in order["environ"].items()}
+    # What this process starts belongs to its own tree, not to the tree of whoever ordered it.
+    environ[orphans.VARIABLE] = os.environ.get(orphans.VARIABLE, "")
+    if environ != os.environ:  # as a rule it is inherited as it should be
         os.environ.clear()
         os.environ.update(environ)
-    os.chdir(_native(order["cwd"]))
-    first = [_native(entry) for entry in order["path"]]
-    sys.path[:] = [*first, *(p for p in _clean_path if p not in first)]
-
-
-def _native(text: str) -> str:
-    """A string of the operating system's, which came as one character a byte."""
-    return os.fsdecode(text.encode("latin-1"))
+    os.chdir(os_text(order["cwd"]))
+    first = [os_text(folder) for folder in order["path"]]
+    sys.path[:] = [*first, *(folder for folder in _clean_path if folder not in first)]
 
 
 def _load(name: str) -> Entry:
@@ -137,11 +139,5 @@ def _load(name: str) -> Entry:
     for attribute in path.split("."):
         entry = getattr(entry, attribute)
     if not inspect.iscoroutinefunction(entry):
-        raise TypeError(f"{name} is no coroutine function")
+        raise TypeError(f"{name} is not a coroutine function")
     return entry  # type: ignore[no-any-return]
-
-
-def _tell(error: BaseException) -> dict[str, Any]:
-    error = unwrapped(error)
-    lines = "".join(traceback.format_exception(error))
-    return {"failed": describe(error), "traceback": shorten(lines, TRACEBACK_LENGTH)}

@@ -1,26 +1,25 @@
-"""The ladder of a stop: graceful request, bounded wait, hard kill.
+"""How an actor is stopped: graceful request, bounded wait, hard kill.
 
-    request   the actor is asked over its context, its entry returns, it ends itself: no signal
-    cancel    that did not come to an end in the grace: tractor cancels it
+    request   its entry is asked to return, and the process ends itself; no signal
+    cancel    the entry did not return within the grace period: tractor cancels it
     term      SIGTERM
-    kill      SIGKILL, by pidfd; nothing withstands it, not even a stopped process
+    kill      SIGKILL, by pidfd: not even a stopped process survives that
 
-Nothing is known here of what is ended: `escalate` is given the acts and the event.
+This module does not know what is stopped: `escalate` is given the act and the event.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import NamedTuple
 
 import trio
 
 from supervisor.timeouts import CANCEL_SECONDS, KILL_SECONDS, TERM_SECONDS
 
 
-class Step(Enum):
-    """What it took to end an actor; the values travel in receipts."""
+class StopStage(Enum):
+    """What it took to stop an actor; the values travel in a `StopResult`."""
 
     GONE = "gone"
     REQUEST = "request"
@@ -29,39 +28,36 @@ class Step(Enum):
     KILL = "kill"
 
 
-class StopStage(NamedTuple):
-    """One step and the seconds it has."""
-
-    step: Step
-    seconds: float
-
-
-def rungs(grace_seconds: float) -> list[StopStage]:
-    """The ladder for a grace; a grace of 0 leaves the request out."""
-    below = [
-        StopStage(Step.CANCEL, CANCEL_SECONDS),
-        StopStage(Step.TERM, TERM_SECONDS),
-        StopStage(Step.KILL, KILL_SECONDS),
+def stages(grace_seconds: float) -> list[tuple[StopStage, float]]:
+    """The stages and the seconds that each lasts; a grace of 0 leaves the request out."""
+    request = [(StopStage.REQUEST, grace_seconds)] if grace_seconds > 0 else []
+    return [
+        *request,
+        (StopStage.CANCEL, CANCEL_SECONDS),
+        (StopStage.TERM, TERM_SECONDS),
+        (StopStage.KILL, KILL_SECONDS),
     ]
-    return [StopStage(Step.REQUEST, grace_seconds), *below] if grace_seconds > 0 else below
 
 
 async def escalate(
-    ended: trio.Event, acts: Mapping[Step, Callable[[], Awaitable[object]]], grace_seconds: float
-) -> Step | None:
-    """Take step after step until ``ended`` is set.
+    ended: trio.Event, act: Callable[[StopStage], Awaitable[object]], grace_seconds: float
+) -> StopStage | None:
+    """Go from stage to stage until ``ended`` is set.
 
-    No step outlasts its seconds, whatever its act waits for. The acts raise nothing.
+    No stage takes longer than its seconds, whatever its act waits for.
+
+    Args:
+        act: Does what a stage is about; raises nothing.
 
     Returns:
-        The step that sufficed; None where even the last did not.
+        The stage that sufficed; None if even the last did not.
     """
     if ended.is_set():
-        return Step.GONE
-    for step, seconds in rungs(grace_seconds):
+        return StopStage.GONE
+    for stage, seconds in stages(grace_seconds):
         with trio.move_on_after(seconds):
-            await acts[step]()
+            await act(stage)
             await ended.wait()
         if ended.is_set():
-            return step
+            return stage
     return None

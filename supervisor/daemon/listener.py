@@ -1,7 +1,12 @@
-"""Where clients of a daemon come in: a unix socket, a proof of who they are, and a first request.
+"""Lets clients of a daemon in, at a unix socket.
 
-The first request decides. One to be attached to a simulation is handed on to its host, descriptor
-and all; whoever asks for anything else is served here.
+    accepted --this user's, not too many--> handshake --proof--> first request
+                                                                   |-- attach: hand over to its host
+                                                                   `-- anything else: serve here
+
+A connection to be attached to a simulation is handed to its host, descriptor and all, together with
+the request: the host answers. So exactly one frame may be read after the handshake, and nothing
+behind it. Each step has a bound, and a connection counts against the limit until it ends here.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,49 +50,49 @@ from supervisor.daemon.simulation import ManagedSimulation
 from supervisor.rpc_server import CODEC, Method, MethodServer
 from supervisor.timeouts import (
     ACCEPT_PAUSE_SECONDS,
-    DISMISS_SECONDS,
     FIRST_REQUEST_SECONDS,
     HANDSHAKE_SECONDS,
+    REFUSAL_SECONDS,
 )
 
-__all__ = ["MAX_CONNECTIONS", "SIMULATION", "Doorway"]
+__all__ = ["MAX_CONNECTIONS", "SIMULATION", "Listener"]
 
 log = logging.getLogger(__name__)
 
 # What clients and daemons call the simulation that their handshake is about.
 SIMULATION = "creamas-supervisor"
 MAX_CONNECTIONS = 1024
-# As many may knock at once: past it a client on trio would not see that it is not connected.
+# As many may wait to be accepted: beyond, a client on trio would not see that it is not connected.
 BACKLOG = 1024
 _READ_BYTES = 1 << 18
 _CREDENTIALS = struct.Struct("3i")
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
-# How a stranger's connection may end on its way in.
+# How a connection may fail before it is served or handed over.
 _REFUSALS = (CreamasError, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 
 class _Attach(NamedTuple):
-    """A request to be attached, and the bytes it came as."""
+    """A request to be attached to a simulation, and the bytes that it came as."""
 
     call_id: int
-    name: str
+    name: object
     backlog: bytes
 
 
-class Doorway:
-    """Listens at ``path`` and lets this user's own processes in.
+class Listener:
+    """Listens at ``path`` for processes of this user.
 
     Args:
         methods: What clients may call.
-        find: The simulation of a name; raises what the client is to be told.
-        max_connections: How many may be open here; those that were handed on do not count.
+        find: The simulation of a name; raises what the client is to get.
+        max_connections: How many may be open here; those that were handed over do not count.
     """
 
     def __init__(
         self,
         path: Path,
         methods: Mapping[str, Method],
-        find: Callable[[str], ManagedSimulation],
+        find: Callable[[object], ManagedSimulation],
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         self._path = path
@@ -96,14 +102,14 @@ class Doorway:
         key = user_membership().key
         self._identity = Identity(SIMULATION, key, "supervisor", str(path), os.getpid())
         self._listener = _listen(path)
-        self._fronts: set[MethodServer] = set()
+        self._servers: set[MethodServer] = set()
         self._open = 0
         self._clients: trio.Nursery | None = None
 
     @property
     def clients(self) -> int:
-        """How many clients are served here; those that were handed on do not count."""
-        return len(self._fronts)
+        """How many clients are served here; those that were handed over do not count."""
+        return len(self._servers)
 
     async def run(self) -> None:
         """Let clients in until `shut`, and serve them until `aclose`."""
@@ -116,7 +122,7 @@ class Doorway:
             self.shut()
 
     def shut(self) -> None:
-        """Let nobody else in; those within stay."""
+        """Let no more clients in; those that are served stay."""
         if self._listener.fileno() >= 0:
             self._listener.close()
             self._path.unlink(missing_ok=True)
@@ -125,16 +131,20 @@ class Doorway:
         """Write out what is queued for clients, within a bound, and end all connections."""
         self.shut()
         async with trio.open_nursery() as closing:
-            for front in self._fronts:
-                closing.start_soon(front.connection.aclose)
+            for server in self._servers:
+                closing.start_soon(server.connection.aclose)
         if self._clients is not None:
             self._clients.cancel_scope.cancel()
 
     # ---- letting in
 
     async def _accept(self) -> socket.socket | None:
-        """The next connection; None once nobody is let in any more."""
-        told = False
+        """The next connection; None after `shut`.
+
+        As of `trio.serve_listeners`, but that logs a traceback ten times a second while there are
+        no descriptors.
+        """
+        logged = False
         while True:
             try:
                 accepted, _ = await self._listener.accept()
@@ -144,9 +154,9 @@ class Doorway:
                 if self._listener.fileno() < 0:
                     return None
                 if error.errno in _SCARCE:
-                    if not told:
+                    if not logged:
                         log.warning("cannot accept connections now: %s", error.strerror)
-                        told = True
+                        logged = True
                     await trio.sleep(ACCEPT_PAUSE_SECONDS)
             else:
                 return socket.socket(fileno=accepted.detach())
@@ -155,28 +165,33 @@ class Doorway:
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         pid, uid, _ = _CREDENTIALS.unpack(credentials)
         if uid != os.getuid():
-            log.warning("refused a connection of pid %d: it is of user id %d", pid, uid)
+            log.warning("refused a connection of pid %d: its user id is %d", pid, uid)
             sock.close()
         elif self._open >= self._max_connections:
             log.warning("refused a connection of pid %d: %d are open", pid, self._open)
             sock.close()
         else:
             self._open += 1
-            clients.start_soon(self._welcome, sock, f"pid {pid}")
+            clients.start_soon(self._handle, sock, f"pid {pid}")
 
-    async def _welcome(self, sock: socket.socket, note: str) -> None:
-        """See one client to where it wants to go."""
+    async def _handle(self, sock: socket.socket, note: str) -> None:
+        """Authenticate one client, read its first request, and serve it or hand it over."""
         stream = ConnectedStream(sock)
         try:
             reader = FrameReader(MAX_CONTROL_FRAME_BYTES)
             first = await self._first_request(stream, reader, note)
             if first is None:
                 return
-            attach = self._as_attach(first)
-            if attach is None:
-                await self._serve(stream, reader, first, note)
-            else:
+            attach = _as_attach(first)
+            if attach is not None:
                 await self._hand_over(stream, sock.fileno(), attach, note)
+                return
+            server = MethodServer(stream, self._methods, f"client {note}", reader, [first])
+            self._servers.add(server)
+            try:
+                await server.connection.run()
+            finally:
+                self._servers.discard(server)
         except _REFUSALS as error:
             why = str(error) or type(error).__name__
             log.warning("refused a connection of %s: %s", note, why)
@@ -188,76 +203,58 @@ class Doorway:
     async def _first_request(
         self, stream: ConnectedStream, reader: FrameReader, note: str
     ) -> Frame | None:
-        """The first request of a client that has proved itself; None where it just went away."""
+        """The first request after the handshake; None if the client just went away."""
         handshake = Handshake.server(self._identity)
-        waits_for = "proof"
+        awaited = "proof"
         try:
             with trio.fail_after(HANDSHAKE_SECONDS):
                 await perform_handshake(stream, handshake)
-            waits_for = "request"
+            awaited = "request"
             with trio.fail_after(FIRST_REQUEST_SECONDS):
                 first = await _next_frame(stream, reader)
         except anyio.EndOfStream:
             log.debug("%s went away", note)
             return None
         except trio.TooSlowError:
-            raise ProtocolError(f"no {waits_for} came in time") from None
+            raise ProtocolError(f"no {awaited} came in time") from None
         if first.kind is not Kind.REQUEST:
             raise ProtocolError(f"expected a request, not {first.kind.name}")
         return first
-
-    # ---- serving
-
-    async def _serve(
-        self, stream: ConnectedStream, reader: FrameReader, first: Frame, note: str
-    ) -> None:
-        front = MethodServer(stream, self._methods, f"client {note}", reader, [first])
-        self._fronts.add(front)
-        try:
-            await front.connection.run()
-        finally:
-            self._fronts.discard(front)
-
-    # ---- handing over
-
-    def _as_attach(self, first: Frame) -> _Attach | None:
-        try:
-            target, method, _ = msgpack.unpackb(first.meta)
-        except (ValueError, TypeError, msgpack.UnpackException) as error:
-            raise ProtocolError(f"malformed request: {error!r}") from error
-        if target is not None or method != "attach":
-            return None
-        backlog = b"".join(encode_frame(*first))
-        return _Attach(first.call_id, self._named(first), backlog)
-
-    def _named(self, first: Frame) -> Any:
-        try:
-            (name, _), _ = CODEC.decode(Payload(first.body, first.parts))
-        except (TypeError, ValueError):
-            return None
-        return name
 
     async def _hand_over(
         self, stream: ConnectedStream, fd: int, attach: _Attach, note: str
     ) -> None:
         try:
             if not isinstance(attach.name, str) or len(attach.backlog) > MAX_BACKLOG_BYTES:
-                raise BadArguments("attach(name, about): a string, and a small dict")
-            host = self._find(attach.name)
-            await host.hand_over(note, attach.backlog, fd)
+                raise BadArguments("attach(name, about): needs a string and a small dict")
+            await self._find(attach.name).hand_over(note, attach.backlog, fd)
             with bound(simulation=attach.name):
                 log.info("%s was handed to the host of simulation %s", note, attach.name)
         except CreamasError as error:
-            told = CODEC.encode(to_wire(error))
-            failure = encode_frame(Kind.FAILURE, attach.call_id, b"", told.body, told.parts)
+            payload = CODEC.encode(to_wire(error))
+            failure = encode_frame(Kind.FAILURE, attach.call_id, b"", payload.body, payload.parts)
             await _send_last(stream, failure)
 
 
+def _as_attach(first: Frame) -> _Attach | None:
+    """A first request that asks to be attached; None if it asks for anything else."""
+    try:
+        target, method, _ = msgpack.unpackb(first.meta)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise ProtocolError(f"malformed request: {error!r}") from error
+    if target is not None or method != "attach":
+        return None
+    name: object = None
+    with suppress(TypeError, ValueError):  # refused below, with what it should be
+        (name, _), _ = CODEC.decode(Payload(first.body, first.parts))
+    return _Attach(first.call_id, name, b"".join(encode_frame(*first)))
+
+
 def _listen(path: Path) -> trio.socket.SocketType:
-    """A listener at ``path``, where nothing must be, for this user alone.
+    """Open a listener at ``path``, where no file may be, for this user alone.
 
     Raises:
-        StartError: It cannot be had.
+        StartError: It cannot be opened.
     """
     sock = socket.socket(socket.AF_UNIX)
     before = os.umask(0o177)
@@ -273,7 +270,7 @@ def _listen(path: Path) -> trio.socket.SocketType:
 
 
 async def _next_frame(stream: ConnectedStream, reader: FrameReader) -> Frame:
-    """Read one frame and nothing behind it: that may be for another process to read."""
+    """Read one frame and nothing behind it, which may be for another process to read."""
     while True:
         data = await stream.receive(min(reader.missing_bytes, _READ_BYTES))
         for frame in reader.receive_data(data):
@@ -281,8 +278,8 @@ async def _next_frame(stream: ConnectedStream, reader: FrameReader) -> Frame:
 
 
 async def _send_last(stream: ConnectedStream, pieces: list[Any]) -> None:
-    """Tell a peer why it is refused, if it listens."""
-    with trio.move_on_after(DISMISS_SECONDS):
+    """Send a peer why it is refused, if it reads that."""
+    with trio.move_on_after(REFUSAL_SECONDS):
         try:
             for data in pieces:
                 await stream.send(data)

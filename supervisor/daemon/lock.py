@@ -1,7 +1,19 @@
-"""One daemon of a name: a lock beside its socket, and what a dead one has left is cleared."""
+"""One daemon per name: a lock file beside the daemon's socket.
+
+The lock is a ``flock``, and every process of a daemon inherits its descriptor (see `process`), so
+
+    locked, socket answers      the daemon runs
+    locked, no answer           it is starting or ending, or its owner was killed and the rest of it
+                                is about to end
+    not locked                  nothing of it is left: files that are still there are removed
+
+The lock file is removed last, while it is locked, and whoever locks it checks that it is still the
+one at that path: so two daemons never hold locks of two files for one name.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -12,27 +24,31 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from creamas_sc.errors import StartError
-from supervisor.timeouts import DISMISS_SECONDS, LOCK_PAUSE_SECONDS, LOCK_SECONDS
+from supervisor.timeouts import LOCK_PAUSE_SECONDS, LOCK_SECONDS
 
-__all__ = ["clear_dead", "clear_socket", "locked"]
+__all__ = ["clear_dead", "clear_socket", "is_held", "listens", "locked"]
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[int]:
-    """Hold the lock beside the socket ``path``; its descriptor.
+    """Hold the lock beside the socket ``path``; gives its descriptor.
 
-    Waits a little for one that is just ending. At the end socket and lock are removed, unless a
-    process of the daemon's is left, which holds the lock too.
+    Waits a little for a daemon that is ending. At the end socket and lock are removed, unless a
+    process of this daemon is left, which holds the lock too.
 
     Raises:
-        StartError: There is a daemon already.
+        StartError: There is a daemon of that name.
     """
     give_up_at = time.monotonic() + LOCK_SECONDS
     while (fd := _take(path)) is None:
-        listens = _somebody_listens(path)
-        if listens or time.monotonic() > give_up_at:
-            how = "runs already" if listens else "is starting or ending"
-            raise StartError(f"daemon {path.stem!r} {how} (pid {_holder(path)})")
+        runs = listens(path)
+        if runs or time.monotonic() > give_up_at:
+            try:
+                holder = _lock_of(path).read_text(errors="replace").strip()
+            except FileNotFoundError:  # it has ended
+                holder = ""
+            how = "runs already" if runs else "is starting or ending"
+            raise StartError(f"daemon {path.stem!r} {how} (pid {holder or 'unknown'})")
         time.sleep(LOCK_PAUSE_SECONDS)  # a lock has no wait with a bound
     try:
         os.ftruncate(fd, 0)
@@ -48,10 +64,10 @@ def _lock_of(path: Path) -> Path:
 
 
 def _take(path: Path) -> int | None:
-    """A descriptor that holds the lock; None while another process does.
+    """Take the lock; returns a descriptor that holds it, None while another process does.
 
     Raises:
-        StartError: There can be no lock.
+        StartError: The lock file cannot be opened.
     """
     lock = _lock_of(path)
     try:
@@ -71,54 +87,63 @@ def _take(path: Path) -> int | None:
     return None
 
 
-def _holder(path: Path) -> str:
+def is_held(path: Path) -> bool:
+    """Whether any process of the daemon at ``path`` is left: all of them hold its lock."""
     try:
-        return _lock_of(path).read_text(errors="replace").strip() or "unknown"
-    except FileNotFoundError:  # it has ended
-        return "unknown"
+        fd = os.open(_lock_of(path), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
-def _somebody_listens(path: Path) -> bool:
+def listens(path: Path) -> bool:
+    """Whether any process accepts connections at the socket ``path``."""
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(DISMISS_SECONDS)
+        sock.setblocking(False)
         try:
             sock.connect(os.fspath(path))
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno == errno.EAGAIN  # its queue is full
     return True
 
 
 def clear_socket(path: Path) -> None:
-    """Remove what a killed daemon has left.
+    """Remove the socket of a daemon that was killed.
 
     Raises:
-        StartError: It is something else.
+        StartError: It is something else, or another process uses it.
     """
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise StartError(f"{path} is in the way and no socket: remove it")
-    if _somebody_listens(path):
-        raise StartError(f"something that is no daemon listens at {path}: end it")
+        raise StartError(f"{path} is in the way and is not a socket: remove it")
+    if listens(path):
+        raise StartError(f"another process is listening on {path}: stop it first")
     path.unlink()
 
 
 def clear_dead(folder: Path) -> None:
-    """Remove the sockets and locks of daemons of which nothing is left."""
+    """Remove sockets and locks of all daemons of which nothing is left."""
     for lock in folder.glob("*.lock"):
         _clear(lock.with_suffix(".sock"))
 
 
 def _clear(path: Path) -> None:
-    """Remove socket and lock, unless somebody holds the lock or uses the socket."""
-    with suppress(StartError):  # which a start of that name will tell
+    """Remove socket and lock, unless a process holds the lock or uses the socket."""
+    with suppress(StartError):  # a start of that name will raise it
         fd = _take(path)
         if fd is None:
             return
         try:
             clear_socket(path)
         finally:
-            _lock_of(path).unlink(missing_ok=True)  # last: then the name is anybody's
+            _lock_of(path).unlink(missing_ok=True)  # last: then the name is free
             os.close(fd)

@@ -1,8 +1,14 @@
-"""A daemon: a supervisor that outlives its clients, and the process that runs it.
+"""A daemon: a supervisor that outlives its clients, and the process that owns it.
 
-That process owns the supervisor's tree as an embedding script does. Of one name there is one daemon
-at a time: it holds a lock, which the tree's last process keeps too, so that it is free only when
-nothing of the daemon is left.
+That process, the owner, starts the supervisor's tree as a script does, and has it listen::
+
+    start()  --spawns-->  main()          the owner: holds the lock, gets the signals
+             <--pipe---     |             {"socket": path} or {"error": text}
+                            `-- PrivateSupervisor: keeper, zygote, supervisor (DaemonService)
+
+The owner ends when its tree has ended, however that came about, and the tree ends when the owner is
+gone. A first signal closes all simulations within `CLOSE_SECONDS`, and then the supervisor; a
+second one kills the tree. Of one name there is one daemon at a time: see `supervisor.daemon.lock`.
 """
 
 from __future__ import annotations
@@ -24,19 +30,13 @@ import trio
 
 from creamas_sc.errors import ConnectionLost, CreamasError, StartError
 from creamas_sc.processes.launcher import PRELOADED_FOR_HOSTS
+from creamas_sc.processes.messages import DaemonSettings
 from creamas_sc.processes.supervisor_client import PrivateSupervisor
 from creamas_sc.runtime.log_setup import close_log, open_log
 from creamas_sc.runtime.nurseries import open_unwrapping_nursery
 from creamas_sc.runtime.paths import daemon_socket
 from supervisor.daemon.lock import clear_dead, clear_socket, locked
-from supervisor.timeouts import (
-    GRACE_SECONDS,
-    HOST_MARGIN_SECONDS,
-    KILL_SECONDS,
-    LADDER_SECONDS,
-    LISTEN_SECONDS,
-    START_SECONDS,
-)
+from supervisor.timeouts import CLOSE_SECONDS, KILL_SECONDS, LISTEN_SECONDS, START_SECONDS
 from supervisor.tree import linux
 
 __all__ = ["Settings", "main", "run", "start"]
@@ -46,16 +46,14 @@ log = logging.getLogger(__name__)
 # What a daemon's zygote imports beside the rest: actors that log are ready sooner.
 PRELOADED = ("structlog", "supervisor.daemon.service", *PRELOADED_FOR_HOSTS)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# A host's whole ladder, and that of the slaves it leaves.
-CLOSE_SECONDS = GRACE_SECONDS + HOST_MARGIN_SECONDS + 2 * LADDER_SECONDS
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a daemon is told.
+    """What a daemon is started with.
 
     Attributes:
-        name: Its own; see `creamas_sc.rpc.auth.daemon_name`.
+        name: Of the daemon; see `creamas_sc.runtime.paths.daemon_name`.
         log_folder: Gets NAME.log, and NAME/SIMULATION.log for each simulation.
         console: Whether its log is shown on standard error too.
     """
@@ -76,15 +74,15 @@ def run(settings: Settings, announce: Callable[[Path], None]) -> int:
     A first signal (SIGTERM, SIGINT, SIGHUP) closes all simulations; a second one kills them.
 
     Args:
-        announce: Told of the socket's path when clients can connect.
+        announce: Called with the socket's path when clients can connect.
 
     Returns:
         The exit code: 0, 130 after SIGINT, 128 + its number after a second signal, 1 where the
         supervisor was lost.
 
     Raises:
-        StartError: There is a daemon of that name already, or it cannot start here.
-        CreamasError: The runtime folder or the name will not do.
+        StartError: There is a daemon of that name, or it cannot start here.
+        CreamasError: The runtime folder or the name cannot be used.
     """
     path = daemon_socket(settings.name)
     with locked(path) as lock:
@@ -97,20 +95,12 @@ def run(settings: Settings, announce: Callable[[Path], None]) -> int:
             close_log()
 
 
-def _open_log(settings: Settings) -> None:
-    file = str(settings.log_file)
-    try:
-        open_log(file, console=settings.console, process="daemon", pid=os.getpid())
-    except OSError as error:
-        raise _no_log(settings, error) from error
-
-
 def _no_log(settings: Settings, error: OSError) -> StartError:
     return StartError(f"cannot log into {settings.log_file}: {error.strerror}")
 
 
 class _Owner:
-    """The process that runs a daemon, as the owner of its tree."""
+    """The process that owns a daemon's tree."""
 
     def __init__(self, settings: Settings, path: Path, lock: int) -> None:
         self._settings = settings
@@ -120,14 +110,14 @@ class _Owner:
         self._signals: list[int] = []
 
     async def run(self, announce: Callable[[Path], None]) -> int:
-        """Start the tree, have it listen, and see it to its end; the exit code."""
-        # The receiver outlives the task that waits on it: trio passes on what it has not read.
+        """Start the tree, have it listen, and wait for its end; returns the exit code."""
+        # The receiver outlives the task that waits for it: at its end trio delivers unread signals.
         with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
             async with open_unwrapping_nursery() as nursery:
                 await nursery.start(self._supervisor.run)
-                nursery.start_soon(self._mind_signals, signals)
+                nursery.start_soon(self._handle_signals, signals)
                 try:
-                    _open_log(self._settings)  # its imports take as long as the zygote's
+                    self._open_log()  # its imports take as long as the zygote's
                     with self._opening:
                         await self._listen()
                         announce(self._path)
@@ -137,8 +127,20 @@ class _Owner:
                 nursery.cancel_scope.cancel()
         return self._exit_code()
 
+    def _open_log(self) -> None:
+        settings = self._settings
+        try:
+            open_log(
+                str(settings.log_file),
+                console=settings.console,
+                process="daemon",
+                pid=os.getpid(),
+            )
+        except OSError as error:
+            raise _no_log(settings, error) from error
+
     async def _listen(self) -> None:
-        settings = {
+        settings: DaemonSettings = {
             "name": self._settings.name,
             "socket": str(self._path),
             "log": str(self._settings.log_file),
@@ -154,7 +156,7 @@ class _Owner:
         except trio.TooSlowError as error:
             raise StartError(f"the supervisor does not answer: see {settings['log']}") from error
 
-    async def _mind_signals(self, signals: Any) -> None:
+    async def _handle_signals(self, signals: Any) -> None:
         async with trio.open_nursery() as nursery:
             async for number in signals:
                 self._signals.append(number)
@@ -171,7 +173,7 @@ class _Owner:
             with trio.move_on_after(CLOSE_SECONDS):
                 await self._supervisor.call("close_all")
         except CreamasError as error:
-            log.debug("there is nothing to close: %s", error)
+            log.debug("nothing to close: %s", error)
         await self._supervisor.aclose()
 
     def _exit_code(self) -> int:
@@ -198,10 +200,10 @@ def start(settings: Settings, timeout: float = START_SECONDS) -> Path:
         The path of its socket.
 
     Raises:
-        StartError: It did not come up, and nothing of it is left; why.
+        StartError: It did not come up, and nothing of it is left; the message says why.
         CreamasError: As of `run`.
     """
-    daemon_socket(settings.name)  # raises at once what is wrong with the name or the folder
+    daemon_socket(settings.name)  # raises at once if the name or the folder cannot be used
     read, write = os.pipe()
     try:
         try:
@@ -209,12 +211,12 @@ def start(settings: Settings, timeout: float = START_SECONDS) -> Path:
         finally:
             os.close(write)
         try:
-            told = _read_to_end(read, timeout)
-            if "socket" not in told:
+            report = _read_report(read, timeout)
+            if "socket" not in report:
                 process.wait(KILL_SECONDS)
-                raise StartError(told.get("error") or _last_words(settings))
+                raise StartError(report.get("error") or _died_early(settings))
         except BaseException as error:
-            process.kill()  # its tree sees that it is gone
+            process.kill()  # its tree ends with it
             process.wait()
             if isinstance(error, TimeoutError):
                 text = f"daemon {settings.name!r} was not ready within {timeout:g} s"
@@ -222,8 +224,8 @@ def start(settings: Settings, timeout: float = START_SECONDS) -> Path:
             raise
     finally:
         os.close(read)
-    process.returncode = 0  # it is on its own: nobody is to wait for it
-    return Path(told["socket"])
+    process.returncode = 0  # it runs on: nobody here will wait for it
+    return Path(report["socket"])
 
 
 def _spawn(settings: Settings, report: int) -> subprocess.Popen[bytes]:
@@ -235,10 +237,10 @@ def _spawn(settings: Settings, report: int) -> subprocess.Popen[bytes]:
     except OSError as error:
         raise _no_log(settings, error) from error
     script = Path(__file__).parents[1] / "__main__.py"
-    told = [settings.name, str(settings.log_folder.absolute()), str(report)]
+    arguments = [settings.name, str(settings.log_folder.absolute()), str(report)]
     try:
         return subprocess.Popen(
-            [sys.executable, "-P", str(script), "daemon", *told],
+            [sys.executable, "-P", str(script), "daemon", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log_fd,
             stderr=log_fd,
@@ -250,21 +252,21 @@ def _spawn(settings: Settings, report: int) -> subprocess.Popen[bytes]:
         os.close(log_fd)
 
 
-def _read_to_end(fd: int, seconds: float) -> dict[str, str]:
-    """What the daemon says of its start; nothing where it died."""
+def _read_report(fd: int, seconds: float) -> dict[str, str]:
+    """What the daemon reports of its start; nothing if it died."""
     give_up_at = time.monotonic() + seconds
-    said = b""
+    report = b""
     while True:
         left = max(0.0, give_up_at - time.monotonic())
         if not select.select([fd], [], [], left)[0]:
             raise TimeoutError
         data = os.read(fd, 4096)
         if not data:
-            return json.loads(said) if said else {}
-        said += data
+            return json.loads(report) if report else {}
+        report += data
 
 
-def _last_words(settings: Settings) -> str:
+def _died_early(settings: Settings) -> str:
     file = settings.log_file
     lines = file.read_text(errors="replace").splitlines()[-1:]
     return "; ".join([f"daemon {settings.name!r} ended before it was ready: see {file}", *lines])
@@ -274,17 +276,17 @@ def main(argv: list[str]) -> int:
     """Be the daemon that `start` has started.
 
     Args:
-        argv: Name, log folder, and a descriptor to tell on how the start went.
+        argv: Name, log folder, and a descriptor to report on.
     """
     name, log_folder, report = argv[0], Path(argv[1]), int(argv[2])
     linux.name_process("creamas-daemon")
 
-    def tell(**told: str) -> None:
+    def send(**result: str) -> None:
         with os.fdopen(report, "w") as file:
-            json.dump(told, file)
+            json.dump(result, file)
 
     try:
-        return run(Settings(name, log_folder), lambda path: tell(socket=str(path)))
+        return run(Settings(name, log_folder), lambda path: send(socket=str(path)))
     except CreamasError as error:
-        tell(error=str(error))
+        send(error=str(error))
         return 1

@@ -1,27 +1,40 @@
-"""The simulations of a daemon, by name: what clients may ask of them."""
+"""The simulations of a daemon, by name: those that live, and records of those that have ended.
+
+A simulation is in ``_living`` from `create` until nothing of it is left, in a task that belongs to
+no client (`_run`); then it becomes a record, which `inspect` shows and which names the cause of
+its end to whoever looks for it. A creator that is cancelled takes its simulation with it: either
+`create` sees the cancellation, or the client, whose answer was on the way, sends `take_back`.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import trio
 
 from creamas_sc.errors import BadValue, CallRefused, StartError, UnknownSimulation, unwrapped
+from creamas_sc.processes.messages import (
+    HostDetails,
+    HostFate,
+    HostSummary,
+    NamedStopResult,
+    ProcessOrder,
+    StartedHost,
+    StopResult,
+)
 from creamas_sc.runtime.log_setup import bound
-from creamas_sc.runtime.nurseries import open_unwrapping_nursery
+from creamas_sc.runtime.nurseries import gather
 from creamas_sc.runtime.paths import check_name
 from creamas_sc.wire.codec import Codec
-from supervisor.actors.slot import Told
 from supervisor.actors.tractor_adapter import Tree
 from supervisor.daemon.simulation import ManagedSimulation
 from supervisor.rpc_server import Method, start_apart
 from supervisor.texts import shorten
-from supervisor.timeouts import FATE_SECONDS, GRACE_SECONDS
+from supervisor.timeouts import EXIT_KNOWN_SECONDS, GRACE_SECONDS
 
 __all__ = ["Registry", "check_end"]
 
@@ -33,12 +46,12 @@ _ORDER = {"entry": str, "spec": bytes, "environ": dict, "cwd": str, "path": list
 
 
 class Registry:
-    """Those that live, and records of the last that have ended.
+    """The simulations of a daemon.
 
     Args:
-        tree: Where their processes live.
+        tree: Where their processes run.
         nursery: Runs each from its start to its end.
-        log_folder: Gets one log a simulation.
+        log_folder: Gets one log per simulation.
     """
 
     def __init__(self, tree: Tree, nursery: trio.Nursery, log_folder: Path) -> None:
@@ -46,7 +59,7 @@ class Registry:
         self._nursery = nursery
         self._log_folder = log_folder
         self._living: dict[str, ManagedSimulation] = {}
-        self._records: deque[Told] = deque(maxlen=KEPT_RECORDS)
+        self._records: deque[HostDetails] = deque(maxlen=KEPT_RECORDS)
         self._closing = False
 
     @property
@@ -68,25 +81,27 @@ class Registry:
     # ---- creating
 
     async def create(
-        self, name: str, order: Told, about: Told, timeout: float | None = None, token: str = ""
-    ) -> Told:
+        self,
+        name: str,
+        order: ProcessOrder,
+        about: dict[str, Any],
+        timeout: float | None = None,
+        token: str = "",
+    ) -> StartedHost:
         """Start a simulation's host; cancelled, it leaves nothing.
 
         Args:
-            order: For the host: entry, spec, environ, cwd, path (`supervisor.actors.entry_runner`).
+            order: For the host.
             about: Shown by `inspect`.
             timeout: Seconds until it is ready, 30 by default.
             token: For `take_back`.
 
-        Returns:
-            name, pid and info of the host.
-
         Raises:
-            BadValue: The name will not do, or is taken; or another argument will not do.
-            StartError: The host did not come up; why.
+            BadValue: The name is invalid or in use, or another argument is invalid.
+            StartError: The host did not come up; the message says why.
         """
         check_name(name, "simulation")
-        _check_order(order)
+        order = _checked_order(order)
         _check_about(about)
         seconds = None if timeout is None else _checked_seconds("timeout", timeout)
         if self._closing:
@@ -97,184 +112,184 @@ class Registry:
                 f"there is a simulation {name!r} already, {state}: close it first "
                 f"(creamas-supervisor close {name}), or use another name"
             )
-        order = {key: order[key] for key in _ORDER}
-        hosted = ManagedSimulation(name, order, about, str(self._log_folder / f"{name}.log"), token)
-        self._living[name] = hosted
+        log_file = str(self._log_folder / f"{name}.log")
+        simulation = ManagedSimulation(name, order, about, log_file, token)
+        self._living[name] = simulation
         log.info("simulation %s starts", name)
-        start_apart(self._nursery, self._keep, hosted, seconds)
+        start_apart(self._nursery, self._run, simulation, seconds)
         try:
-            await hosted.up.wait()
+            await simulation.up.wait()
         except trio.Cancelled:
-            hosted.abandon()
+            simulation.abandon()
             with trio.CancelScope(shield=True):
-                await hosted.close(0, b"")
+                await simulation.close(0, b"")
             raise
-        if hosted.failure is not None:
-            raise StartError(hosted.failure)
-        return {"name": name, "pid": hosted.pid, "info": hosted.info}
+        if simulation.failure is not None:
+            raise StartError(simulation.failure)
+        return {"name": name, "pid": simulation.pid, "info": simulation.info}
 
     async def take_back(self, name: str, token: str) -> None:
-        """End what a `create` with that token has made, or is making; does nothing without it.
+        """End a simulation that was created with this ``token``, or is being created.
 
-        A client that is cancelled asks for it: the answer that makes the simulation its own may be
-        on the way to it then, and too late to be taken.
+        A client that is cancelled asks for it: the answer of its `create` may be on the way.
         """
-        hosted = self._living.get(name) if isinstance(name, str) else None
-        if hosted is not None and token and hosted.token == token:
-            await hosted.kill("its creation was cancelled")
+        simulation = self._living.get(name) if isinstance(name, str) else None
+        if simulation is not None and token and simulation.token == token:
+            await simulation.kill("its creation was cancelled")
 
-    async def _keep(self, hosted: ManagedSimulation, timeout: float | None) -> None:
-        """See one simulation through its life, and into the records."""
+    async def _run(self, simulation: ManagedSimulation, timeout: float | None) -> None:
+        """Run one simulation to its end, and make a record of it."""
         try:
-            with bound(simulation=hosted.name):
-                await hosted.run(self._tree, timeout)
-        except Exception as error:  # the others have nothing to do with it
-            log.exception("simulation %s broke inside the supervisor", hosted.name)
-            hosted.cause = shorten(f"an error inside the supervisor: {unwrapped(error)!r}")
+            with bound(simulation=simulation.name):
+                await simulation.run(self._tree, timeout)
+        except Exception as error:  # the other simulations go on
+            log.exception("simulation %s broke inside the supervisor", simulation.name)
+            simulation.cause = shorten(f"an error inside the supervisor: {unwrapped(error)!r}")
         finally:
-            self._records.append(await hosted.details())
-            del self._living[hosted.name]
+            self._records.append(await simulation.details())
+            del self._living[simulation.name]
 
     # ---- asking
 
     def find(self, name: object) -> ManagedSimulation:
-        """The one of that name that lives.
+        """The living simulation of that name.
 
         Raises:
-            UnknownSimulation: There is none.
+            UnknownSimulation: There is none; the message says what became of it.
         """
-        hosted = self._living.get(name) if isinstance(name, str) else None
-        if hosted is None:
-            raise self._unknown(name)
-        return hosted
-
-    def _unknown(self, name: object) -> UnknownSimulation:
+        simulation = self._living.get(name) if isinstance(name, str) else None
+        if simulation is not None:
+            return simulation
         ended = [record for record in self._records if record["name"] == name]
         if ended:
-            return UnknownSimulation(f"simulation {name!r} has ended: {ended[-1]['cause']}")
+            raise UnknownSimulation(f"simulation {name!r} has ended: {ended[-1]['cause']}")
         there = f"there are {', '.join(sorted(self._living))}" if self._living else "there is none"
-        return UnknownSimulation(f"no simulation {name!r:.100}: {there}; `create` makes one")
+        raise UnknownSimulation(f"no simulation {name!r:.100}: {there}; `create` makes one")
 
-    async def ls(self, all: bool = False) -> list[Told]:
+    async def ls(self, all: bool = False) -> list[HostSummary]:
         """A summary of each that lives; with ``all``, before them, of the last that have ended."""
         ended = [_summary(record) for record in self._records] if all else []
-        living = await _gather([partial(hosted.summary) for hosted in self._living.values()])
-        return [*ended, *living]
+        return [*ended, *await gather(ManagedSimulation.summary, list(self._living.values()))]
 
-    async def inspect(self, name: str) -> Told:
-        """All that is known of one, the last of that name.
+    async def inspect(self, name: str) -> HostDetails:
+        """All that is known of the last simulation of that name.
 
         Raises:
             UnknownSimulation: There never was one, or too long ago.
         """
-        for record in reversed(self._records):
-            if record["name"] == name and name not in self._living:
-                return record
+        ended = [record for record in self._records if record["name"] == name]
+        if ended and name not in self._living:
+            return ended[-1]
         return await self.find(name).details()
 
-    async def fate(self, name: str, pid: int) -> Told:
-        """What became of the host ``pid`` of a simulation: ended, expected, cause.
+    async def fate(self, name: str, pid: int) -> HostFate:
+        """What became of the host ``pid`` of a simulation.
 
         Waits a little for its end to be known, and for what it leaves to be gone.
         """
-        hosted = self._living.get(name) if isinstance(name, str) else None
-        if hosted is not None and hosted.pid == pid:
-            with trio.move_on_after(FATE_SECONDS):
-                await hosted.ended.wait()
-            ended = hosted.host_gone.is_set()
-            return {"ended": ended, "expected": hosted.expected, "cause": hosted.cause}
+        simulation = self._living.get(name) if isinstance(name, str) else None
+        if simulation is not None and simulation.pid == pid:
+            with trio.move_on_after(EXIT_KNOWN_SECONDS):
+                await simulation.ended.wait()
+            ended = simulation.host_gone.is_set()
+            return {"ended": ended, "expected": simulation.expected, "cause": simulation.cause}
         for record in reversed(self._records):
             if (record["name"], record["pid"]) == (name, pid):
-                return {key: record[key] for key in ("expected", "cause")} | {"ended": True}
-        return {"ended": True, "expected": False, "cause": "how it ended is not known any more"}
+                return {"ended": True, "expected": record["expected"], "cause": record["cause"]}
+        return {"ended": True, "expected": False, "cause": "how it ended is no longer known"}
 
     # ---- ending
 
-    async def close(self, name: str, grace: float = GRACE_SECONDS, payload: bytes = b"") -> Told:
-        """End one by the ladder; the receipt of its host, with what the host returned.
+    async def close(
+        self, name: str, grace: float = GRACE_SECONDS, payload: bytes = b""
+    ) -> StopResult:
+        """Stop one; how its host ended, with what it returned.
 
         Raises:
             UnknownSimulation: There is none.
         """
-        hosted = self.find(name)
-        return await hosted.close(check_end(grace, payload), payload)
+        simulation = self.find(name)
+        return await simulation.close(check_end(grace, payload), payload)
 
-    async def kill(self, name: str, why: str = "") -> list[Told]:
-        """End one at once, with no request; receipts of its processes.
+    async def kill(self, name: str, why: str = "") -> list[StopResult]:
+        """End one at once, without a request; how each of its processes ended.
 
         Args:
             why: For the cause of its end.
 
         Raises:
             UnknownSimulation: There is none.
-            BadValue: ``why`` is no text.
+            BadValue: ``why`` is not a string.
         """
         if not isinstance(why, str):
-            raise BadValue(f"why is {type(why).__name__}, not str")
+            raise BadValue(f"why must be str, not {type(why).__name__}")
         return await self.find(name).kill(why)
 
-    async def close_all(self, grace: float = GRACE_SECONDS, payload: bytes = b"") -> list[Told]:
-        """End all by the ladder, at once, and take no more; as `close`, with the names."""
+    async def close_all(
+        self, grace: float = GRACE_SECONDS, payload: bytes = b""
+    ) -> list[NamedStopResult]:
+        """Stop all in parallel, as `close` does, and create no more."""
         seconds = check_end(grace, payload)
         self._closing = True
-        living = list(self._living.values())
-        receipts = await _gather([partial(hosted.close, seconds, payload) for hosted in living])
-        return [
-            {"name": hosted.name, **receipt}
-            for hosted, receipt in zip(living, receipts, strict=True)
-        ]
+
+        async def close(simulation: ManagedSimulation) -> NamedStopResult:
+            return {"name": simulation.name, **await simulation.close(seconds, payload)}
+
+        return await gather(close, list(self._living.values()))
 
 
-async def _gather(calls: Sequence[Any]) -> list[Any]:
-    """The answers of calls that are made at once, in order."""
-    answers: list[Any] = [None] * len(calls)
-
-    async def one(index: int) -> None:
-        answers[index] = await calls[index]()
-
-    async with open_unwrapping_nursery() as nursery:
-        for index in range(len(calls)):
-            nursery.start_soon(one, index)
-    return answers
+def _summary(record: HostDetails) -> HostSummary:
+    return {
+        "name": record["name"],
+        "state": record["state"],
+        "pid": record["pid"],
+        "since": record["since"],
+        "cause": record["cause"],
+        "host": record["host"],
+    }
 
 
-def _summary(record: Told) -> Told:
-    return {key: record[key] for key in ("name", "state", "pid", "since", "cause", "host")}
+def _checked_order(order: object) -> ProcessOrder:
+    """What a client has sent as an order, without anything else that is in it.
 
-
-def _check_order(order: object) -> None:
+    Raises:
+        BadValue: It is not an order.
+    """
     if not isinstance(order, dict):
-        raise BadValue("the order for the host is no dict")
+        raise BadValue(f"the order of the host must be dict, not {type(order).__name__}")
     for key, cls in _ORDER.items():
         if not isinstance(order.get(key), cls):
-            raise BadValue(f"the order for the host has no {key!r} that is {cls.__name__}")
+            raise BadValue(f"the order of the host: {key!r} must be {cls.__name__}")
     texts = [*order["path"], *order["environ"], *order["environ"].values()]
     if not all(isinstance(text, str) for text in texts):
-        raise BadValue("path and environ of the order for the host have strings only")
+        raise BadValue("the order of the host: path and environ must contain only strings")
+    return {key: order[key] for key in _ORDER}  # type: ignore[return-value]
 
 
 def _check_about(about: object) -> None:
     if not isinstance(about, dict):
-        raise BadValue("what is told about a simulation is no dict")
+        raise BadValue(f"the description of a simulation must be dict, not {type(about).__name__}")
     body, parts = Codec().encode(about)
     size = len(body) + sum(map(len, parts))
     if size > MAX_ABOUT_BYTES:
-        raise BadValue(f"{size} bytes about a simulation are over the limit of {MAX_ABOUT_BYTES}")
+        raise BadValue(
+            f"the description of a simulation has {size} bytes, over the limit of {MAX_ABOUT_BYTES}"
+        )
 
 
 def check_end(grace: object, payload: object) -> float:
     """The grace in seconds, of a request to end.
 
     Raises:
-        BadValue: It is no such number, or the payload is not bytes.
+        BadValue: It is not a number of seconds, or the payload is not bytes.
     """
     if not isinstance(payload, bytes):
-        raise BadValue(f"payload is {type(payload).__name__}, not bytes")
+        raise BadValue(f"payload must be bytes, not {type(payload).__name__}")
     return _checked_seconds("grace", grace)
 
 
 def _checked_seconds(what: str, value: object) -> float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not 0 <= value < 1e9:  # type: ignore[operator]
-        raise BadValue(f"{what} is {value!r}: give seconds from 0 up")
+        raise BadValue(f"{what} must be a number of seconds, 0 or more, not {value!r}")
     return float(value)  # type: ignore[arg-type]

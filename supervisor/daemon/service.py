@@ -1,4 +1,8 @@
-"""What a supervisor is to others than its owner: a daemon, with simulations and a door to them."""
+"""The part of a daemon that is inside its supervisor: the registry, a listener, and the way to end.
+
+`stop` answers all who ask, and only then is ``over`` set, at which `supervisor.root` ends the
+process: the last caller whose answer is ready sets it, so each answer is queued before.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,10 @@ from pathlib import Path
 import trio
 
 from creamas_sc.errors import BadValue
+from creamas_sc.processes.messages import DaemonSettings, DaemonStatus, NamedStopResult
 from creamas_sc.runtime.log_setup import open_log
-from supervisor.actors.slot import Told
 from supervisor.actors.tractor_adapter import Tree
-from supervisor.daemon.listener import MAX_CONNECTIONS, Doorway
+from supervisor.daemon.listener import MAX_CONNECTIONS, Listener
 from supervisor.daemon.registry import Registry, check_end
 from supervisor.rpc_server import start_apart
 from supervisor.timeouts import GRACE_SECONDS
@@ -30,16 +34,17 @@ WANTED_DESCRIPTORS = 1 << 16
 
 
 class DaemonService:
-    """A daemon's inner half.
+    """A daemon, as its clients and its owner see it.
 
     Args:
-        settings: name, socket, log (None or a file), log_folder, console, and the owner's pid.
-        tree: Where the simulations live.
+        tree: Where the simulations run.
         nursery: Runs everything.
-        over: Set when the daemon is to end, by whoever wants it.
+        over: Set when the daemon has to end.
     """
 
-    def __init__(self, settings: Told, tree: Tree, nursery: trio.Nursery, over: trio.Event) -> None:
+    def __init__(
+        self, settings: DaemonSettings, tree: Tree, nursery: trio.Nursery, over: trio.Event
+    ) -> None:
         self._settings = settings
         self._nursery = nursery
         self._over = over
@@ -48,25 +53,25 @@ class DaemonService:
         self._stopped = trio.Event()
         self._stopping = False
         self._callers = 0
-        self._receipts: list[Told] = []
+        self._results: list[NamedStopResult] = []
         folder = Path(settings["log_folder"]) / settings["name"]
-        self._simulations = Registry(tree, nursery, folder)
-        methods = {**self._simulations.methods, "status": self.status, "stop": self.stop}
+        self._registry = Registry(tree, nursery, folder)
+        methods = {**self._registry.methods, "status": self.status, "stop": self.stop}
         limit = _raise_descriptor_limit()
         # However many connect, simulations must find descriptors for their processes.
         connections = min(MAX_CONNECTIONS, limit // 2)
         path = Path(settings["socket"])
-        self._doorway = Doorway(path, methods, self._simulations.find, connections)
+        self._listener = Listener(path, methods, self._registry.find, connections)
 
     @classmethod
     def open(
-        cls, settings: Told, tree: Tree, nursery: trio.Nursery, over: trio.Event
+        cls, settings: DaemonSettings, tree: Tree, nursery: trio.Nursery, over: trio.Event
     ) -> DaemonService:
-        """Open the log, and the door.
+        """Open the log and the socket, and let clients in.
 
         Raises:
             BadValue: A setting is missing.
-            StartError: The socket cannot be had.
+            StartError: The socket cannot be opened.
         """
         try:
             open_log(
@@ -74,12 +79,12 @@ class DaemonService:
             )
             self = cls(settings, tree, nursery, over)
         except KeyError as error:
-            raise BadValue(f"there is no setting {error}") from error
-        start_apart(nursery, self._doorway.run)
+            raise BadValue(f"the setting {error} is missing") from error
+        start_apart(nursery, self._listener.run)
         log.info("daemon %s listens at %s", settings["name"], settings["socket"])
         return self
 
-    async def status(self) -> Told:
+    async def status(self) -> DaemonStatus:
         """What the daemon is, and how much there is in it."""
         return {
             "name": self._settings["name"],
@@ -89,20 +94,22 @@ class DaemonService:
             "since": self._since,
             "socket": self._settings["socket"],
             "log": self._settings["log"],
-            "simulations": len(self._simulations),
-            "clients": self._doorway.clients,
+            "simulations": len(self._registry),
+            "clients": self._listener.clients,
         }
 
-    async def stop(self, grace: float = GRACE_SECONDS, payload: bytes = b"") -> list[Told]:
-        """Close all simulations by the ladder, then end the daemon, whoever asks and goes.
+    async def stop(
+        self, grace: float = GRACE_SECONDS, payload: bytes = b""
+    ) -> list[NamedStopResult]:
+        """Close all simulations, then end the daemon, even if the caller goes.
 
         Returns:
-            A receipt for each host, as of `Registry.close`, with its simulation's name.
+            As of `Registry.close`, one for each simulation.
         """
         check_end(grace, payload)
         if not self._stopping:
             self._stopping = True
-            self._doorway.shut()
+            self._listener.shut()
             start_apart(self._nursery, self._stop, grace, payload)
         self._callers += 1
         try:
@@ -110,24 +117,24 @@ class DaemonService:
         finally:
             self._callers -= 1
             self._end_when_answered()
-        return self._receipts
+        return self._results
 
     async def _stop(self, grace: float, payload: bytes) -> None:
         log.info("daemon %s stops", self._settings["name"])
-        self._receipts = await self._simulations.close_all(grace, payload)
+        self._results = await self._registry.close_all(grace, payload)
         self._stopped.set()
         self._end_when_answered()
 
     def _end_when_answered(self) -> None:
-        # Set by the last of those who asked, its answer is queued before anybody acts upon it.
+        # Set by the last caller: its answer is queued before anything ends.
         if self._stopped.is_set() and not self._callers:
             self._over.set()
 
     async def aclose(self) -> None:
         """End all of it, within a bound."""
-        self._doorway.shut()
-        await self._simulations.close_all()
-        await self._doorway.aclose()
+        self._listener.shut()
+        await self._registry.close_all()
+        await self._listener.aclose()
 
 
 def _installed_version() -> str:
@@ -138,7 +145,7 @@ def _installed_version() -> str:
 
 
 def _raise_descriptor_limit() -> int:
-    """Allow this process as many descriptors as it may have; how many that is."""
+    """Allow this process as many descriptors as it may have; returns how many."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = WANTED_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
     limit = min(wanted, WANTED_DESCRIPTORS)

@@ -1,33 +1,57 @@
-"""One simulation of a daemon: its host process, the host's slaves, and what is told of them.
+"""One simulation of a daemon: its host process, the host's slaves, and what is known of them.
 
-The host inherits a SEQPACKET socket, over which it is handed connections (see
-`creamas_sc.rpc.fd_passing`); the first is its own way to ask for slaves.
+    STARTING --host is ready--> RUNNING --close or kill--> CLOSING --nothing is left--> ENDED
+        |                          `----host has ended by itself------------------------^
+        `----the host failed, or its creator is gone------------------------------------^
+
+`ManagedSimulation.run` is the one task that sees it through; `close` and `kill` only start what
+ends the host, and wait for ``ended``. Whoever asks may go: what he started goes on.
+
+The host inherits one end of a SEQPACKET socket, over which it is handed connections (see
+`creamas_sc.rpc.fd_passing`): the first is its control connection, over which it asks for slaves and
+is asked how it is; all others are clients.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from enum import Enum
+from typing import Any
 
 import trio
 
 from creamas_sc.errors import CallRefused, ConnectionLost, CreamasError, HostLost, StartError
+from creamas_sc.processes.messages import (
+    ActorExit,
+    ActorOrder,
+    HostDetails,
+    HostSummary,
+    ProcessInfo,
+    ProcessOrder,
+    StartedActor,
+    StopResult,
+    describe_exit,
+    os_bytes,
+)
 from creamas_sc.rpc import fd_passing
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.log_setup import FILE_VARIABLE, SIMULATION_VARIABLE
 from creamas_sc.wire.frames import FrameReader
-from supervisor.actors.pool import Service
-from supervisor.actors.slot import Told
+from supervisor.actors.escalation import StopStage
+from supervisor.actors.pool import ActorPool
 from supervisor.actors.tractor_adapter import Tree
 from supervisor.rpc_server import Method, MethodServer
 from supervisor.texts import shorten
-from supervisor.timeouts import DESCRIBE_SECONDS, GRACE_SECONDS, HAND_OVER_SECONDS
-from supervisor.timeouts import HOST_MARGIN_SECONDS as MARGIN_SECONDS
-from supervisor.tree.zygote_client import describe_end
+from supervisor.timeouts import (
+    DESCRIBE_SECONDS,
+    GRACE_SECONDS,
+    HAND_OVER_SECONDS,
+    HOST_MARGIN_SECONDS,
+)
 
 __all__ = ["HOST_SLOT", "ManagedSimulation", "State"]
 
@@ -52,19 +76,26 @@ class ManagedSimulation:
     """A simulation from its creation to its end.
 
     Args:
-        name: Its own among those that live.
-        order: For the host: entry, spec, environ, cwd, path.
-        about: What its creator tells of it.
+        name: Unique among those that live.
+        order: For the host.
+        about: What its creator says of it.
         log_file: Where its processes log.
         token: Its creator's.
 
     Attributes:
-        up: Set once it runs, or is known not to come up: ``failure`` says why.
+        up: Set once it runs, or has failed to start: ``failure`` says why.
         host_gone: Set when its host's process is over.
         ended: Set last: nothing of it is left.
     """
 
-    def __init__(self, name: str, order: Told, about: Told, log_file: str, token: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        order: ProcessOrder,
+        about: dict[str, Any],
+        log_file: str,
+        token: str = "",
+    ) -> None:
         self.name = name
         self.token = token
         self.state = State.STARTING
@@ -78,113 +109,114 @@ class ManagedSimulation:
         self.host_gone = trio.Event()
         self.ended = trio.Event()
         self._about = about
-        self._place = {key: order[key] for key in ("cwd", "path", "environ")}
-        ids = {FILE_VARIABLE: _plain(log_file), SIMULATION_VARIABLE: name}
-        named = {"slot": HOST_SLOT, "name": f"host {name}"}
-        self._order = {**order, **named, "environ": {**order["environ"], **ids}}
-        self._service: Service | None = None
+        self._log_file = log_file
+        self._order = order
+        self._pool: ActorPool | None = None
         self._start_scope = trio.CancelScope()
-        self._receipts: dict[str, Told] = {}
+        self._results: dict[str, StopResult] = {}
         self._killed = ""
-        self._asking: _Question | None = None
+        self._questions: dict[str, _Question] = {}
 
     # ---- life
 
     async def run(self, tree: Tree, timeout: float | None) -> None:
         """Start the host, wait for its end, and end what it leaves."""
         try:
-            async with tree.open_simulation() as actors, trio.open_nursery() as tasks:
-                self._tasks = tasks
-                self._service = Service(actors, tasks, self._note_exit, others=1)
-                await self._live(self._service, timeout)
-                tasks.cancel_scope.cancel()
+            with ExitStack() as sockets:
+                try:
+                    hand, host_hand = _socketpair(sockets, socket.SOCK_SEQPACKET)
+                    control, host_control = _socketpair(sockets, socket.SOCK_STREAM)
+                except OSError as error:
+                    self.failure = self.cause = f"cannot start a host: {error.strerror}"
+                    return
+                self._hand = sockets.enter_context(trio.socket.from_stdlib_socket(hand))
+                async with tree.open_simulation() as actors, trio.open_nursery() as self._tasks:
+                    pool = self._pool = ActorPool(actors, self._note_exit, others=1)
+                    self._server = self._open_server(pool, control)
+                    self._tasks.start_soon(self._server.connection.run)
+                    with self._start_scope:
+                        await self._start(pool, host_hand, host_control, timeout)
+                    if self._start_scope.cancel_called:  # perhaps too late to catch it
+                        self.failure = f"simulation {self.name!r} was closed while it was starting"
+                    if self.failure is None:
+                        await self._until_host_gone()
+                    else:
+                        self.cause = self.failure
+                    # End the host's slaves, those of starts under way too.
+                    self._server.connection.abort()
+                    await self._server.connection.closed.wait()
+                    self._keep(await pool.close())
+                    self._tasks.cancel_scope.cancel()
         finally:
             self.state = State.ENDED
             self.cause = self.cause or "the supervisor ended"
-            self._order = {}
             for event in (self.up, self.host_gone, self.ended):
                 event.set()
             log.info("simulation %s ended: %s", self.name, self.cause)
 
-    async def _live(self, service: Service, timeout: float | None) -> None:
-        try:
-            ours, theirs = _socketpairs()
-        except StartError as error:
-            self.failure = self.cause = str(error)
-            return
-        with theirs[0], theirs[1], trio.socket.from_stdlib_socket(ours[0]) as self._hand:
-            self._front = self._open_front(service, ours[1])
-            self._tasks.start_soon(self._front.connection.run)
-            with self._start_scope:
-                await self._start(service, theirs, timeout)
-            if self._start_scope.cancel_called:  # perhaps too late to catch it
-                self.failure = f"simulation {self.name!r} was closed while it was starting"
-            if self.failure is not None:
-                self.cause = self.failure
-            else:
-                async with trio.open_nursery() as self._enders:
-                    if self.state is State.STARTING:
-                        self.state = State.RUNNING
-                        log.info("simulation %s runs, its host is pid %d", self.name, self.pid)
-                    self.up.set()
-                    await self.host_gone.wait()
-            await self._clear(service)
-
     async def _start(
-        self, service: Service, theirs: Sequence[socket.socket], timeout: float | None
+        self, pool: ActorPool, hand: socket.socket, control: socket.socket, timeout: float | None
     ) -> None:
-        hand, control = theirs
-        await fd_passing.send(
-            self._hand, fd_passing.CONTROL, "the supervisor", b"", control.fileno()
-        )
+        """Start the host, with its ends of the sockets."""
+        order: ActorOrder = {"slot": HOST_SLOT, "name": f"host {self.name}", **self._order}
+        ids = {FILE_VARIABLE: os_bytes(self._log_file), SIMULATION_VARIABLE: self.name}
+        order["environ"] = {**order["environ"], **ids}
+        self._order = {**self._order, "spec": b""}  # it may be large
         try:
-            (told,) = await service.start([self._order], timeout, [hand.fileno()])
+            await fd_passing.send(
+                self._hand, fd_passing.CONTROL, "the supervisor", b"", control.fileno()
+            )
+            (started,) = await pool.start([order], timeout, [hand.fileno()])
         except StartError as error:
             self.failure = str(error)
         else:
-            self.pid, self.info = told["pid"], told["info"]
+            self.pid, self.info = started["pid"], started["info"]
         finally:
-            for sock in theirs:
-                sock.close()
+            hand.close()
+            control.close()
 
-    async def _clear(self, service: Service) -> None:
-        """The host is gone: end its slaves, those of starts under way too."""
-        self._front.connection.abort()
-        await self._front.connection.closed.wait()
-        self._keep(await service.close())
+    async def _until_host_gone(self) -> None:
+        async with trio.open_nursery() as self._enders:
+            if self.state is State.STARTING:
+                self.state = State.RUNNING
+                log.info("simulation %s runs, its host is pid %d", self.name, self.pid)
+            self.up.set()
+            await self.host_gone.wait()
 
-    def _note_exit(self, told: Told) -> None:
-        if told["slot"] != HOST_SLOT:
-            self._front.post("exited", told)
+    def _note_exit(self, message: ActorExit) -> None:
+        if message["slot"] != HOST_SLOT:
+            self._server.post("exited", message)
             return
-        clean = told["returned"] and told["exit_code"] == 0
-        self.expected = told["expected"] or clean
-        self.cause = "closed" if clean else self._tell_cause(told)
+        clean = message["returned"] and message["exit_code"] == 0
+        self.expected = message["expected"] or clean
+        self.cause = "closed" if clean else self._cause_of(message)
         self.host_gone.set()
 
-    def _tell_cause(self, told: Told) -> str:
+    def _cause_of(self, message: ActorExit) -> str:
         if self._killed:
             return self._killed
-        how = describe_end(told["exit_code"], told["signal"])
-        if told["error"] is not None:
-            how = f"failed: {told['error']}"
+        how = describe_exit(message["exit_code"], message["signal"])
+        if message["error"] is not None:
+            how = f"failed: {message['error']}"
         start = "closed, but the host" if self.expected else "the host"
-        return f"{start} (pid {told['pid']}) {how}"
+        return f"{start} (pid {message['pid']}) {how}"
 
     # ---- what the host may ask
 
-    def _open_front(self, service: Service, sock: socket.socket) -> MethodServer:
-        async def start(orders: Sequence[Told], timeout: float | None = None) -> list[Told]:
+    def _open_server(self, pool: ActorPool, sock: socket.socket) -> MethodServer:
+        async def start(
+            orders: Sequence[ActorOrder], timeout: float | None = None
+        ) -> list[StartedActor]:
             _check_slots([order["slot"] for order in orders])
-            return await service.start(orders, timeout)
+            return await pool.start(orders, timeout)
 
         async def stop(
             slots: Sequence[str] | None, grace: float = GRACE_SECONDS, payload: bytes = b""
-        ) -> list[Told]:
+        ) -> list[StopResult]:
             if slots is None:
-                slots = [told["slot"] for told in self.processes if told["slot"] != HOST_SLOT]
+                slots = [each["slot"] for each in self.processes if each["slot"] != HOST_SLOT]
             _check_slots(slots)
-            return await service.stop(slots, grace, payload)
+            return await pool.stop(slots, grace, payload)
 
         methods: dict[str, Method] = {"start": start, "stop": stop}
         name = f"host of {self.name}"
@@ -193,109 +225,120 @@ class ManagedSimulation:
     # ---- what others ask
 
     @property
-    def processes(self) -> list[Told]:
-        """slot, name and pid of its processes, the host's first."""
-        return [] if self._service is None else self._service.processes
+    def processes(self) -> list[ProcessInfo]:
+        """Its processes, the host's first."""
+        return [] if self._pool is None else self._pool.processes
 
-    async def summary(self) -> Told:
+    async def summary(self) -> HostSummary:
         """What `ls` shows of it."""
+        host = None
+        if self.state is State.RUNNING:
+            host = await self._ask_host("describe", DESCRIBE_SECONDS)
         return {
             "name": self.name,
             "state": self.state.value,
             "pid": self.pid,
             "since": self.since,
             "cause": self.cause,
-            "host": await self.describe() if self.state is State.RUNNING else None,
+            "host": host if isinstance(host, dict) else None,
         }
 
-    async def details(self) -> Told:
+    async def details(self) -> HostDetails:
         """What `inspect` shows of it."""
         return {
             **await self.summary(),
             "about": self._about,
-            **self._place,
+            "cwd": self._order["cwd"],
+            "path": self._order["path"],
+            "environ": self._order["environ"],
             "processes": self.processes,
-            "receipts": list(self._receipts.values()),
+            "receipts": list(self._results.values()),
             "expected": self.expected,
         }
 
-    async def describe(self, seconds: float = DESCRIBE_SECONDS) -> Told | None:
-        """What its host tells of itself; None where it does not answer in time.
+    async def _ask_host(self, method: str, seconds: float) -> Any:
+        """The host's answer; None if it does not come in time.
 
-        Those who ask at a time share one question: a stopped host is not sent a heap of them.
+        Those who ask at the same time share one call: a stopped host is not sent a heap of them.
         """
-        if self._asking is None:
-            if not self._front.connection.alive or self.host_gone.is_set():
+        question = self._questions.get(method)
+        if question is None:
+            if not self._server.connection.alive or self.host_gone.is_set():
                 return None
-            self._asking = _Question()
-            self._tasks.start_soon(self._ask, self._asking)
-        question = self._asking
+            question = self._questions[method] = _Question()
+            self._tasks.start_soon(self._call_host, method, question)
         with trio.move_on_after(seconds):
             await question.answered.wait()
         return question.answer
 
-    async def _ask(self, question: _Question) -> None:
+    async def _call_host(self, method: str, question: _Question) -> None:
         try:
-            answer = await self._front.call("describe", timeout=HAND_OVER_SECONDS)
-            question.answer = answer if isinstance(answer, dict) else None
+            question.answer = await self._server.call(method, timeout=HAND_OVER_SECONDS)
         except CreamasError as error:
-            log.debug("the host of %s does not describe itself: %s", self.name, error)
+            log.debug("the host of %s does not answer to %s: %s", self.name, method, error)
         finally:
-            self._asking = None
+            del self._questions[method]
             question.answered.set()
 
     async def hand_over(self, note: str, backlog: bytes, fd: int) -> None:
         """Hand the connection ``fd`` of a client over to the host.
 
         Raises:
-            CallRefused: It does not run.
+            CallRefused: The simulation is not running.
             ConnectionLost: Its host does not answer.
             HostLost: Its host has just ended.
         """
         if self.state is not State.RUNNING:
             raise CallRefused(f"simulation {self.name!r} is {self.state.value}")
-        if await self.describe(HAND_OVER_SECONDS) is not None:
+        lost = HostLost(
+            f"simulation {self.name!r} is ending: its host (pid {self.pid}) is gone",
+            may_have_run=False,
+        )
+        if await self._ask_host("ping", HAND_OVER_SECONDS):
             try:
                 with trio.move_on_after(HAND_OVER_SECONDS):
                     await fd_passing.send(self._hand, fd_passing.CLIENT, note, backlog, fd)
                     return
             except (OSError, trio.ClosedResourceError) as error:
-                raise self._lost() from error
-        if not self._front.connection.alive:
-            raise self._lost()
+                raise lost from error
+        if not self._server.connection.alive:
+            raise lost
         raise ConnectionLost(
             f"the host of simulation {self.name!r} (pid {self.pid}) does not answer",
             may_have_run=False,
         )
 
-    def _lost(self) -> HostLost:
-        return HostLost(
-            f"simulation {self.name!r} is ending: its host (pid {self.pid}) is gone",
-            may_have_run=False,
-        )
-
     # ---- ending it
 
-    async def close(self, grace: float, payload: bytes) -> Told:
-        """Take the host down the ladder, whoever asks and goes; its receipt.
+    async def close(self, grace: float, payload: bytes) -> StopResult:
+        """Stop the host, even if the caller goes; its result.
 
-        Asked again, the shorter patience counts.
+        Asked again, the shorter grace counts.
         """
 
-        async def end(service: Service) -> None:
+        async def stop_host(pool: ActorPool) -> None:
             try:
-                receipts = await service.stop([HOST_SLOT], grace + MARGIN_SECONDS, payload)
-            except CreamasError as error:  # another's request was faster
+                self._keep(await pool.stop([HOST_SLOT], grace + HOST_MARGIN_SECONDS, payload))
+            except CreamasError as error:  # another request was faster
                 log.debug("closing %s again: %s", self.name, error)
-            else:
-                self._keep(receipts)
 
-        self._take_down(end)
+        self._end_by(stop_host)
         await self.ended.wait()
-        return self._receipts.get(HOST_SLOT, {"slot": HOST_SLOT, "pid": self.pid, "payload": None})
+        return self._results.get(HOST_SLOT) or {
+            "slot": HOST_SLOT,
+            "pid": self.pid or 0,
+            "exit_code": None,
+            "signal": None,
+            "error": None,
+            "traceback": "",
+            "seconds": 0.0,
+            "graceful": False,
+            "ladder": StopStage.GONE.value,
+            "payload": None,
+        }
 
-    async def kill(self, why: str = "") -> list[Told]:
-        """End all of it at once, with no request; the receipts.
+    async def kill(self, why: str = "") -> list[StopResult]:
+        """End all of it at once, without a request; the results.
 
         Args:
             why: For its cause.
@@ -303,18 +346,19 @@ class ManagedSimulation:
         if not self.host_gone.is_set():
             self._killed = self._killed or (f"killed: {shorten(why)}" if why else KILLED)
 
-        async def end(service: Service) -> None:
-            self._keep(await service.kill())
+        async def kill_all(pool: ActorPool) -> None:
+            self._keep(await pool.kill())
 
-        self._take_down(end)
+        self._end_by(kill_all)
         await self.ended.wait()
-        return list(self._receipts.values())
+        return list(self._results.values())
 
     def abandon(self) -> None:
         """Give up its start."""
         self._start_scope.cancel()
 
-    def _take_down(self, end: Callable[[Service], Awaitable[object]]) -> None:
+    def _end_by(self, end: Callable[[ActorPool], Awaitable[object]]) -> None:
+        """Have ``end`` run, unless the host is gone or only starting."""
         if self.ended.is_set():
             return
         if self.state is not State.CLOSING:
@@ -323,45 +367,28 @@ class ManagedSimulation:
         if not self.up.is_set():
             self.abandon()
         elif not self.host_gone.is_set():
-            assert self._service is not None
-            self._enders.start_soon(end, self._service)
+            assert self._pool is not None
+            self._enders.start_soon(end, self._pool)
 
-    def _keep(self, receipts: Sequence[Told]) -> None:
-        for receipt in receipts:
-            self._receipts.setdefault(receipt["slot"], receipt)
+    def _keep(self, results: Sequence[StopResult]) -> None:
+        for result in results:
+            self._results.setdefault(result["slot"], result)
+
+
+class _Question:
+    """A call of the host that is under way."""
+
+    def __init__(self) -> None:
+        self.answered = trio.Event()
+        self.answer: Any = None
 
 
 def _check_slots(slots: Sequence[str]) -> None:
     if HOST_SLOT in slots:
-        raise CallRefused(f"the slot {HOST_SLOT!r} is the host's own")
+        raise CallRefused(f"the slot {HOST_SLOT!r} is reserved for the host")
 
 
-class _Question:
-    """One `describe` under way."""
-
-    def __init__(self) -> None:
-        self.answered = trio.Event()
-        self.answer: Told | None = None
-
-
-def _socketpairs() -> tuple[Sequence[socket.socket], Sequence[socket.socket]]:
-    """Our and the host's ends of the way to hand over connections, and of its control stream.
-
-    Raises:
-        StartError: There are no descriptors left.
-    """
-    made: list[tuple[socket.socket, socket.socket]] = []
-    try:
-        for kind in (socket.SOCK_SEQPACKET, socket.SOCK_STREAM):
-            made.append(socket.socketpair(socket.AF_UNIX, kind))
-    except OSError as error:
-        for sock in (each for pair in made for each in pair):
-            sock.close()
-        raise StartError(f"cannot start a host: {error.strerror}") from error
-    ours, theirs = zip(*made, strict=True)
-    return ours, theirs
-
-
-def _plain(text: str) -> str:
-    """Bytes of the operating system's, a character each, as environments travel in orders."""
-    return os.fsencode(text).decode("latin-1")
+def _socketpair(stack: ExitStack, kind: socket.SocketKind) -> tuple[socket.socket, socket.socket]:
+    """Our and the host's end of a connection, which the stack closes."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    return stack.enter_context(ours), stack.enter_context(theirs)

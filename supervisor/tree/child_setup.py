@@ -14,17 +14,17 @@ from typing import NoReturn
 
 from supervisor.tree import linux
 
-# Those that the zygote has handlers for; blocked while it forks, and until `begin` has reset them:
-# a handler in the child would write into the zygote's own pipe.
+# The zygote has handlers for these. They are blocked while it forks and until `set_up` has reset
+# them: a handler in the child would write into the zygote's pipe.
 ZYGOTE_SIGNALS = (signal.SIGCHLD, signal.SIGTERM)
 
 
-def begin(zygote_pid: int, keep: Iterable[int], name: str) -> None:
-    """Arm this process's death and shed what it inherited of the zygote.
+def set_up(zygote_pid: int, keep: Iterable[int], name: str) -> None:
+    """Make this process die with the zygote, and drop what it inherited from it.
 
     Args:
         zygote_pid: The parent; when it ends the kernel kills this process, however stuck it is.
-        keep: The descriptors this process is to have, beside standard input, output and error.
+        keep: The descriptors to keep open, beside standard input, output and error.
         name: What ``ps`` shows.
     """
     linux.die_with_parent(zygote_pid, signal.SIGKILL)
@@ -37,7 +37,7 @@ def begin(zygote_pid: int, keep: Iterable[int], name: str) -> None:
     linux.name_process(name)
     linux.keep_freed_memory()
     close_all_but({0, 1, 2, *keep})
-    # The zygote's exit handlers are not ours to run.
+    # The zygote's exit handlers must not run here.
     atexit._clear()
     gc.enable()
     for stream in (sys.stdout, sys.stderr):
@@ -55,21 +55,21 @@ def close_all_but(keep: Iterable[int]) -> None:
     os.closerange(start, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 
 
-def live(body: Callable[[], int]) -> NoReturn:
-    """Run ``body`` as this process's whole life and exit with what it returns.
+def run_and_exit(body: Callable[[], int]) -> NoReturn:
+    """Run ``body`` and exit with the code that it returns.
 
-    Never unwinds into the zygote's frames, whatever is raised.
+    Never unwinds into the zygote's frames, whatever ``body`` raises.
     """
     code = 1
     try:
         code = body()
-    except BaseException:  # the process's outermost frame: told, and the exit code says it
+    except BaseException:  # the outermost frame of this process: printed, and seen in the exit code
         traceback.print_exc()
     finally:
-        leave(code)
+        exit_now(code)
 
 
-def leave(code: int) -> NoReturn:
+def exit_now(code: int) -> NoReturn:
     """End this process here and now; nothing is unwound."""
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -1,4 +1,14 @@
-"""The keeper: the last process of a tree to die. It starts the zygote and then only waits.
+"""The keeper: the init process of a tree. It starts the zygote and then only waits.
+
+It is the last of its tree to die. It is a subreaper: processes of the tree whose parents are gone
+become its children, and it ends them (`linux.sweep`) after the zygote has ended. It waits for::
+
+    zygote ends                                  sweep, exit
+    supervisor ends                              give the zygote `SWEEP_WAIT_SECONDS`, then kill it
+    script ends                                  give the zygote `KEEPER_WAIT_SECONDS`, then kill it
+
+The last two are for a zygote that is stopped; see `supervisor.tree.zygote` for the usual way. The
+keeper stays small and runs on the standard library, so that little can go wrong in it.
 
 Recipe for a script that wants a tree of its own::
 
@@ -12,18 +22,18 @@ Recipe for a script that wants a tree of its own::
     )
     theirs.close()
 
-- ``ours`` then speaks the frame protocol with the supervisor (`supervisor.actors.pool`); closing it
-  ends the tree: every actor is asked to stop, and the keeper exits when nothing is left.
-- ``preload`` names modules that the zygote imports once for all actors; one that is missing is
-  passed over. None of them may import numpy, start a thread, or be a user's.
-- ``record`` is a path, ending in ``.tree``, in a folder of the user's that is closed to others. The
-  keeper makes a file of it (see `supervisor.tree.tree_record`), ends what trees with a record there
-  have lost, and removes it at its end. Where it is empty what such a tree forks away may be lost.
+- ``ours`` then speaks the frame protocol with the supervisor (`supervisor.root`); closing it ends
+  the tree: every actor is asked to stop, and the keeper exits when nothing is left.
+- ``preload`` names modules that the zygote imports once for all actors; a missing one is skipped.
+  None of them may import numpy, start a thread, or be a user's.
+- ``record`` is a path, ending in ``.tree``, in a folder of the user that is closed to others. The
+  keeper creates that file (see `supervisor.tree.orphans`), ends the orphans of trees with a record
+  there, and removes it at its end. If it is empty, orphans of this tree may stay.
 - Standard output and error are inherited, standard input is not. The tree has a session of its
   own: a Ctrl-C at the terminal reaches the script alone.
 - At the end: close ``ours``, ``keeper.send_signal(SIGCONT)``, and wait for it, within a bound.
 
-Exit status: 0 where the supervisor came to its own end, else 1.
+Exit status: 0 if the supervisor ended as it should, else 1.
 """
 
 from __future__ import annotations
@@ -33,9 +43,10 @@ import select
 import signal
 import sys
 import time
+from contextlib import suppress
 
-from supervisor.timeouts import KEEPER_PATIENCE_SECONDS, SWEEP_PATIENCE_SECONDS
-from supervisor.tree import linux, tree_record
+from supervisor.timeouts import KEEPER_WAIT_SECONDS, SWEEP_WAIT_SECONDS
+from supervisor.tree import linux, orphans
 
 
 def main(argv: list[str]) -> int:
@@ -45,14 +56,14 @@ def main(argv: list[str]) -> int:
         argv: The control socket's descriptor, the script's pid, and the modules to preload.
     """
     control_fd, script_pid = int(argv[0]), int(argv[1])
-    settle()
+    detach()
     try:
         script_pidfd = os.pidfd_open(script_pid)
     except ProcessLookupError:
         return 1
     keeper_pid = os.getpid()
     keeper_pidfd = os.pidfd_open(keeper_pid)
-    record = os.environ.get(tree_record.VARIABLE, "")
+    record = os.environ.get(orphans.VARIABLE, "")
     recorded = _record(record, script_pid)
     report_read, report_write = os.pipe()
     zygote_pid = os.fork()  # before any heavy import: the keeper stays small
@@ -67,11 +78,12 @@ def main(argv: list[str]) -> int:
     os.close(keeper_pidfd)
     zygote_pidfd = os.pidfd_open(zygote_pid)
     if recorded:
-        _end_leftovers(record)  # while the zygote imports
+        _end_orphans(record)  # while the zygote imports
     watch(zygote_pidfd, script_pidfd, report_read)
     status = os.waitpid(zygote_pid, os.WNOHANG)[1]
     if linux.sweep() and recorded:
-        _forget(record)
+        with suppress(OSError):  # the folder was cleared; the next start looks at what is there
+            os.unlink(record)
     return 0 if status == 0 else 1
 
 
@@ -80,36 +92,27 @@ def _record(path: str, owner_pid: int) -> bool:
     if not path:
         return False
     try:
-        tree_record.write(path, owner_pid)
+        orphans.write(path, owner_pid)
     except OSError as error:
-        print(f"what slaves fork away may be lost, for want of a record: {error}", file=sys.stderr)
+        print(f"what slaves fork away may be left behind: no record: {error}", file=sys.stderr)
         return False
     return True
 
 
-def _forget(record: str) -> None:
-    try:
-        os.unlink(record)
-    except OSError:  # somebody has cleared the folder; the next start looks at what is there
-        pass
-
-
-def _end_leftovers(record: str) -> None:
+def _end_orphans(record: str) -> None:
     """End what dead trees have left, if there is any record but our own."""
     try:
-        if tree_record.others(record):
-            from supervisor.tree import orphans
-
+        if orphans.others(record):
             orphans.sweep(os.path.dirname(record))
     except OSError as error:
-        print(f"what earlier slaves forked away may be there still: {error}", file=sys.stderr)
+        print(f"what earlier slaves forked away may still be there: {error}", file=sys.stderr)
 
 
-def settle() -> None:
-    """Take a session of one's own, adopt orphans, let go of the terminal."""
+def detach() -> None:
+    """Start a session, adopt orphans, and release the terminal."""
     try:
         os.setsid()
-    except PermissionError:  # the launcher made us a group's leader already
+    except PermissionError:  # this process leads a group already
         pass
     for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(ignored, signal.SIG_IGN)
@@ -121,10 +124,7 @@ def settle() -> None:
 
 
 def watch(zygote_pidfd: int, script_pidfd: int, report: int) -> None:
-    """Wait for the zygote's end; force it where its supervisor, or the script, is gone too long.
-
-    Covers a zygote that is stopped and so sees nothing itself.
-    """
+    """Wait for the zygote's end; kill it if the supervisor or the script is gone for too long."""
     poll = select.poll()
     for fd in (zygote_pidfd, script_pidfd, report):
         poll.register(fd, select.POLLIN)
@@ -136,22 +136,22 @@ def watch(zygote_pidfd: int, script_pidfd: int, report: int) -> None:
             return
         if not ready:
             linux.kill_pidfd(zygote_pidfd, signal.SIGKILL)
-            select.select([zygote_pidfd], [], [], SWEEP_PATIENCE_SECONDS)
+            select.select([zygote_pidfd], [], [], SWEEP_WAIT_SECONDS)
             return
         for fd in ready:
             poll.unregister(fd)
-            patience = KEEPER_PATIENCE_SECONDS if fd == script_pidfd else SWEEP_PATIENCE_SECONDS
+            seconds = KEEPER_WAIT_SECONDS if fd == script_pidfd else SWEEP_WAIT_SECONDS
             if fd == report:
-                supervisor_pidfd = _reported(report)
+                supervisor_pidfd = _open_supervisor(report)
                 if supervisor_pidfd is not None:
                     poll.register(supervisor_pidfd, select.POLLIN)
                     continue
-            until = time.monotonic() + patience
+            until = time.monotonic() + seconds
             deadline = until if deadline is None else min(deadline, until)
 
 
-def _reported(report: int) -> int | None:
-    """A pidfd of the supervisor, whose pid the zygote has written; None if it is gone already."""
+def _open_supervisor(report: int) -> int | None:
+    """A pidfd of the supervisor, whose pid the zygote has written; None if it is gone."""
     try:
         return os.pidfd_open(int(os.read(report, 32)))
     except (ValueError, ProcessLookupError):

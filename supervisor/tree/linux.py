@@ -39,7 +39,7 @@ def become_subreaper() -> None:
 
 
 def name_process(name: str) -> None:
-    """What ``ps`` shows as the command; 15 bytes of it are kept."""
+    """Set what ``ps`` shows as the command; 15 bytes of it are kept."""
     _prctl(_PR_SET_NAME, name.encode()[:15])
 
 
@@ -84,7 +84,7 @@ def has_ended(pidfd: int) -> bool:
 
 
 def zombie_status(pid: int) -> int | None:
-    """Wait status of a process that ended and that its parent has not reaped; None if unknown."""
+    """Wait status of a process that has ended and is not reaped yet; None if unknown."""
     fields = _stat(pid)
     return int(fields[-1]) if fields and fields[0] == _STATE_ZOMBIE else None
 
@@ -96,7 +96,7 @@ def start_time(pid: int) -> int | None:
 
 
 def _stat(pid: int) -> list[bytes]:
-    """What /proc tells of a process from its state on; nothing if it is gone."""
+    """What /proc has of a process from its state on; nothing if it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b")")[2].split()

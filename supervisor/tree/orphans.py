@@ -1,9 +1,25 @@
-"""What trees left behind whose keeper and zygote were killed at one blow: found, and ended.
+"""Orphans: what a tree leaves behind if its keeper and zygote are killed at one blow.
 
-A process is ended only where all of this holds: it is this user's; its environment names a record
-(see `supervisor.tree.tree_record`) that no process holds locked and whose keeper is gone; pids mean
-the same as when that was written; it started after that keeper; and it owns no living tree itself,
-as a daemon or script does that an agent has started. A name or a pid alone never suffices.
+Any other death in a tree is cleaned up by a process above it (see `supervisor.tree.zygote`). For
+this one each tree has a record, a file that its keeper and its zygote hold locked for as long as
+they live, and whose path is in the environment of everything that comes of the tree, however
+it forks itself away. The next keeper that starts looks at all records of its user:
+
+    locked               the tree lives: leave it alone
+    not locked           both died: end what bears the record's path, then remove the record
+    of an earlier boot   nothing can be left: remove it
+    of another pid namespace   leave it to a start there
+
+A lock needs no pid, so this is right in any container and after any reboot; the kernel releases it
+when its holders die. Two sweeps at a time share out the records, as each locks those that it works
+on; a new record appears whole and locked, so no sweep takes it for that of a dead tree.
+
+A process is ended only if all of this holds: it is this user's; its environment names a record that
+no process holds locked and whose keeper is gone; pids mean the same as when that was written; it
+started after that keeper; and it does not own a living tree itself, as a daemon or script does that
+an agent has started. A name or a pid alone never suffices.
+
+Standard library only: the keeper runs on this.
 """
 
 from __future__ import annotations
@@ -17,14 +33,17 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from supervisor.timeouts import LEFTOVERS_SECONDS
-from supervisor.tree import linux, tree_record
+from supervisor.timeouts import ORPHANS_SECONDS
+from supervisor.tree import linux
 
+# As in `creamas_sc.processes.launcher`, which sets it for each keeper.
+VARIABLE = "CREAMAS_TREE"
+SUFFIX = ".tree"
 _RECORD_BYTES = 512
 
 
 class Mark(NamedTuple):
-    """A process that cannot be mistaken for a later one with its pid."""
+    """A process, which cannot be mistaken for a later one with the same pid."""
 
     pid: int
     start: int
@@ -54,13 +73,66 @@ class Bearer(NamedTuple):
     record: str
 
 
+# ---- records
+
+
+def current_place() -> tuple[str, str]:
+    """The boot and the pid namespace in which this process's pids mean something.
+
+    Raises:
+        OSError: /proc does not say, or is that of another namespace.
+    """
+    if os.readlink("/proc/self") != str(os.getpid()):
+        raise ProcessLookupError("/proc is that of another pid namespace")
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        boot = file.read().strip()
+    return boot, os.readlink("/proc/self/ns/pid")
+
+
+def write(path: str, owner_pid: int) -> int:
+    """Make the record of the tree whose keeper this process is.
+
+    It appears whole and locked, so that no sweep can take it for a dead tree's.
+
+    Returns:
+        A descriptor that holds the lock, in this process and in those it forks.
+
+    Raises:
+        OSError: There can be none, or there is one: another tree's.
+    """
+    pid = os.getpid()
+    marks = (owner_pid, linux.start_time(owner_pid) or 0, pid, linux.start_time(pid) or 0)
+    draft = f"{path}.new"
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(draft, flags, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.write(fd, " ".join(map(str, (*current_place(), *marks))).encode())
+        os.link(draft, path)
+    except BaseException:
+        os.close(fd)
+        raise
+    finally:
+        os.unlink(draft)
+    return fd
+
+
+def others(path: str) -> bool:
+    """Whether its folder has records beside that of ``path``."""
+    folder, own = os.path.split(path)
+    return any(name.endswith(SUFFIX) and name != own for name in os.listdir(folder))
+
+
+# ---- what to end
+
+
 def victims(
     known: Iterable[Record], place: tuple[str, str], seen: Sequence[Bearer]
 ) -> list[Bearer]:
-    """Those of ``seen`` that a dead tree has left here.
+    """The orphans among ``seen``: processes of dead trees.
 
     Args:
-        place: Where ``seen`` was seen; see `supervisor.tree.tree_record.place`.
+        place: Where ``seen`` was seen; see `current_place`.
     """
     known = list(known)
     dead = {record.name: record for record in known if not record.held and record.place == place}
@@ -77,10 +149,7 @@ def victims(
 
 
 def over(known: Iterable[Record], place: tuple[str, str], seen: Sequence[Bearer]) -> set[str]:
-    """Names of the records of which nothing is left: nobody bears them, or they are of old boots.
-
-    Those of another pid namespace are left to a start there.
-    """
+    """Names of the records of which nothing is left: no process bears them, or an old boot's."""
     borne = {bearer.record for bearer in seen}
     return {
         record.name
@@ -90,17 +159,20 @@ def over(known: Iterable[Record], place: tuple[str, str], seen: Sequence[Bearer]
     }
 
 
-def sweep(folder: str) -> None:
-    """End what is left of dead trees whose records are in ``folder``, and remove those.
+# ---- the sweep
 
-    It takes a second at most: what is left then, a process that the kernel does not let die, is the
-    next start's. Of two sweeps at once each record is one's alone, as it is locked meanwhile.
+
+def sweep(folder: str) -> None:
+    """End the orphans of trees whose records are in ``folder``, and remove these records.
+
+    It takes a second at most. A process that the kernel does not let die until then is left to the
+    next start.
 
     Raises:
         OSError: The folder or /proc cannot be read.
     """
-    give_up_at = time.monotonic() + LEFTOVERS_SECONDS
-    place = tree_record.place()
+    give_up_at = time.monotonic() + ORPHANS_SECONDS
+    place = current_place()
     known, locks = _take_records(folder)
     try:
         while locks:
@@ -117,16 +189,16 @@ def sweep(folder: str) -> None:
 
 
 def _take_records(folder: str) -> tuple[list[Record], dict[str, int]]:
-    """All records, and by name the locks of those that nobody held."""
+    """All records, and by name the locks of those that were not held."""
     known: list[Record] = []
     locks: dict[str, int] = {}
     for name in os.listdir(folder):
-        if not name.endswith(tree_record.SUFFIX):
+        if not name.endswith(SUFFIX):
             continue
         path = os.path.join(folder, name)
         try:
             fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:  # its tree has just ended, or it is no record
+        except OSError:  # its tree has just ended, or it is not a record
             continue
         held = not _lock(fd)
         record = _read(name, held, fd)
@@ -148,7 +220,7 @@ def _lock(fd: int) -> bool:
 
 
 def _read(name: str, held: bool, fd: int) -> Record | None:
-    """What the file says; None where it is none of ours, or another sweep has just removed it."""
+    """What the file says; None if it is not a record, or another sweep has just removed it."""
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or not status.st_nlink:
         return None
@@ -169,8 +241,8 @@ def _bearers() -> list[Bearer]:
 
 
 def _look_at(pid: int) -> Bearer | None:
-    """What it bears; None where that is nothing, or it is another user's or gone."""
-    wanted = f"{tree_record.VARIABLE}=".encode()
+    """What it bears; None if it bears nothing, is another user's, or is gone."""
+    wanted = f"{VARIABLE}=".encode()
     try:
         if os.stat(f"/proc/{pid}").st_uid != os.geteuid():
             return None
@@ -185,13 +257,13 @@ def _look_at(pid: int) -> Bearer | None:
 
 
 def _kill(bearer: Bearer) -> int | None:
-    """Kill it; a pidfd of it, None where it is gone or may not be killed."""
+    """Kill it; returns a pidfd of it, None if it is gone or may not be killed."""
     try:
         pidfd = os.pidfd_open(bearer.mark.pid)
     except OSError:
         return None
     try:
-        # Only now is it sure that nobody else has got its pid.
+        # Only now is it certain that the pid is still that process's.
         if _look_at(bearer.mark.pid) == bearer and linux.kill_pidfd(pidfd, signal.SIGKILL):
             return pidfd
     except PermissionError:  # it has become another user's
@@ -201,7 +273,7 @@ def _kill(bearer: Bearer) -> int | None:
 
 
 def _wait_ended(pidfds: Sequence[int], give_up_at: float) -> bool:
-    """Wait until all are over, and close them; False where time ran out."""
+    """Wait until all are over, and close them; False if time ran out."""
     left = set(pidfds)
     poll = select.poll()
     for fd in left:

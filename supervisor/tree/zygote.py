@@ -1,8 +1,36 @@
-"""The zygote: one thread that imports everything of ours once and then forks the rest.
+"""The zygote: imports everything once, with one thread, and then forks the supervisor and actors.
 
-It never runs trio and never imports numpy or a user's module, so a fork of it is a clean start.
-Supervisor and actors are its children: it reaps them, tells the supervisor how each ended, and
-kills what a dead actor forked away. When supervisor, keeper or script are gone, it clears all.
+What is forked when::
+
+    script
+      `-- keeper             exec: starts Python, and forks before any heavy import
+            `-- zygote       fork: imports the supervisor's modules ...
+                  |-- supervisor   fork: from here on it runs trio and asks for the others
+                  |                ... meanwhile the zygote imports `preload`
+                  |-- actor        fork, for each request over a SEQPACKET socket
+                  `-- actor
+
+The zygote never runs trio, and never imports numpy or a user's module, so a fork of it is a clean
+start. It is the parent of supervisor and actors: it reaps them, reports to the supervisor how each
+actor ended, and kills what a dead actor forked away. It is a subreaper, so such processes come
+to it when their actor dies; so is each actor, so that they stay findable while it lives.
+
+Who dies with whom: the kernel sends supervisor and actors SIGKILL when the zygote ends, and the
+zygote SIGTERM when the keeper ends (``PR_SET_PDEATHSIG``; right only because each parent has forked
+from its only thread). A SIGKILL of
+
+    an actor      its orphans are killed here, the supervisor is told, siblings go on
+    supervisor    SIGCHLD: the zygote sweeps (kills and reaps all there is), wakes the keeper, exits
+    zygote        supervisor and actors die with it; the keeper adopts what is left and sweeps
+    keeper        SIGTERM: the zygote sweeps and exits
+    script        the supervisor sees its connection end and stops all actors; the zygote sees the
+                  script's pidfd, tells the supervisor (a fork of the script may keep the connection
+                  open), and sweeps after `ZYGOTE_WAIT_SECONDS`; after that the keeper kills it
+    keeper and zygote at one blow    see `supervisor.tree.orphans`
+
+A process that was stopped (SIGSTOP) sees nothing. So the keeper watches over a stopped zygote, and
+the supervisor wakes a stopped zygote when the keeper is gone; a stopped actor or supervisor is only
+ever killed, which a stop does not prevent.
 """
 
 from __future__ import annotations
@@ -22,7 +50,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from supervisor.timeouts import SWEEP_PATIENCE_SECONDS, ZYGOTE_PATIENCE_SECONDS
+from supervisor.timeouts import SWEEP_WAIT_SECONDS, ZYGOTE_WAIT_SECONDS
 from supervisor.tree import child_setup, linux
 
 _MESSAGE_BYTES = 1 << 14
@@ -38,25 +66,27 @@ def run(
     report_fd: int,
     preload: list[str],
 ) -> NoReturn:
-    """Import, fork the supervisor, serve its requests to fork, and clear all at the end."""
+    """Import, fork the supervisor, serve its requests to fork, and end all that is left."""
     linux.become_subreaper()
     linux.name_process("creamas-zygote")
     gc.disable()  # until the last freeze: a collection before would leave holes that are copied
     with _without_ldconfig():
         from supervisor import root
         from supervisor.actors import tractor_adapter
-    _import_if_there("anyio._backends._trio")  # which anyio itself would, in each process anew
+    _import_if_there("anyio._backends._trio")  # as anyio would, in each process
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     zygote_pid = os.getpid()
 
     def supervise() -> int:
-        child_setup.begin(zygote_pid, [control_fd, theirs.fileno(), keeper_pidfd], "creamas-superv")
+        child_setup.set_up(
+            zygote_pid, [control_fd, theirs.fileno(), keeper_pidfd], "creamas-superv"
+        )
         return root.run(control_fd, theirs, zygote_pid, keeper_pidfd)
 
     gc.freeze()
     supervisor_pid = os.fork()
     if supervisor_pid == 0:
-        child_setup.live(supervise)
+        child_setup.run_and_exit(supervise)
     theirs.close()
     for fd in (control_fd, keeper_pidfd):
         os.close(fd)
@@ -76,7 +106,7 @@ def run(
 
 @contextmanager
 def _without_ldconfig() -> Iterator[None]:
-    """Spare trio's import a subprocess: it asks for libpthread, to give its threads names."""
+    """Save trio's import a subprocess: it looks for libpthread, to name its threads."""
     real = ctypes.util.find_library
     ctypes.util.find_library = lambda name: None
     try:
@@ -103,10 +133,10 @@ def _signals_as_bytes() -> int:
 
 
 class _Zygote:
-    """The loop after start-up. `serve` returns when the tree is to be cleared.
+    """The loop after start-up. `serve` returns when the tree has to end.
 
     Attributes:
-        supervisor_status: The supervisor's wait status; None where it did not end first.
+        supervisor_status: The supervisor's wait status; None if it did not end first.
     """
 
     def __init__(
@@ -133,7 +163,7 @@ class _Zygote:
         poll.register(self._wakeup_fd, select.POLLIN)
         poll.register(self._script_pidfd, select.POLLIN)
         deadline: float | None = None
-        self._reap()  # what ended before the handlers stood
+        self._reap()  # what ended before the handlers were set
         while not self._over:
             if self._requests.fileno() >= 0:
                 events = select.POLLIN | (select.POLLOUT if self._outbox else 0)
@@ -143,19 +173,19 @@ class _Zygote:
             if not ready and deadline is not None:
                 return
             if self._script_pidfd in ready:
-                # The control connection may live on in a fork of the script, so it is said; the
-                # supervisor has its ladder's time.
+                # A fork of the script may keep the control connection open, so the supervisor is
+                # told; it has the time that stopping takes.
                 poll.unregister(self._script_pidfd)
                 self._outbox.append(({"gone": "script"}, None))
-                deadline = time.monotonic() + ZYGOTE_PATIENCE_SECONDS
+                deadline = time.monotonic() + ZYGOTE_WAIT_SECONDS
             if self._wakeup_fd in ready:
                 self._take_signals()
             if ready.get(self._requests.fileno(), 0) & ~select.POLLOUT and not self._take_request():
-                # The supervisor is about to end, as SIGCHLD will tell.
+                # The supervisor is about to end: SIGCHLD will come.
                 poll.unregister(self._requests)
                 self._requests.close()
                 self._outbox.clear()
-                deadline = time.monotonic() + SWEEP_PATIENCE_SECONDS
+                deadline = time.monotonic() + SWEEP_WAIT_SECONDS
             self._send()
 
     def _take_signals(self) -> None:
@@ -166,7 +196,7 @@ class _Zygote:
             self._reap()
 
     def _reap(self) -> None:
-        """Collect the dead; whatever they leave to this process as their heir is killed."""
+        """Collect the dead, and kill the orphans that they leave to this process."""
         ended = linux.reap()
         for pid, status in ended:
             if pid == self._supervisor_pid:
@@ -180,7 +210,7 @@ class _Zygote:
                 os.kill(pid, signal.SIGKILL)
 
     def _take_request(self) -> bool:
-        """Serve the next request, if there is one; False where no more will come."""
+        """Serve the next request, if there is one; False if no more will come."""
         try:
             data, fds, _, _ = socket.recv_fds(
                 self._requests, _MESSAGE_BYTES, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
@@ -211,7 +241,7 @@ class _Zygote:
         zygote_pid = os.getpid()
 
         def act() -> int:
-            child_setup.begin(zygote_pid, fds, request["name"])
+            child_setup.set_up(zygote_pid, fds, request["name"])
             linux.become_subreaper()  # what it forks away stays findable
             return self._run_actor(request["name"], request["uid"], fds[0], fds[1:])
 
@@ -219,7 +249,7 @@ class _Zygote:
         try:
             pid = os.fork()
             if pid == 0:
-                child_setup.live(act)
+                child_setup.run_and_exit(act)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, child_setup.ZYGOTE_SIGNALS)
         return pid
@@ -233,7 +263,7 @@ class _Zygote:
                 )
             except BlockingIOError:
                 return
-            except OSError:  # the supervisor is gone, as SIGCHLD tells
+            except OSError:  # the supervisor is gone: SIGCHLD will come
                 pass
             self._outbox.popleft()
             if fd is not None:

@@ -140,10 +140,10 @@ async def test_one_that_is_not_there_is_named_and_what_there_is(client: Client) 
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"spec": "text"}, "no 'spec' that is bytes"),
-        ({"environ": None}, "no 'environ' that is dict"),
-        ({"environ": {"A": 1}}, "strings only"),
-        ({"path": [b"/"]}, "strings only"),
+        ({"spec": "text"}, "order of the host: 'spec' must be bytes"),
+        ({"environ": None}, "order of the host: 'environ' must be dict"),
+        ({"environ": {"A": 1}}, "must contain only strings"),
+        ({"path": [b"/"]}, "must contain only strings"),
     ],
 )
 async def test_an_order_that_will_not_do_is_refused(
@@ -163,7 +163,7 @@ async def test_arguments_that_will_not_do_are_refused(client: Client) -> None:
         await client.call("create", "one", order(), {}, timeout=-1)
     with pytest.raises(BadValue, match="grace is nan"):
         await client.call("stop", float("nan"))
-    with pytest.raises(BadValue, match="payload is str, not bytes"):
+    with pytest.raises(BadValue, match="payload must be bytes, not str"):
         await client.call("stop", 1.0, "text")
     with pytest.raises(BadValue, match="over the limit of 65536"):
         await client.call("create", "one", order(), {"x": b"x" * (1 << 16)})
@@ -390,7 +390,7 @@ async def test_a_host_that_was_stopped_for_a_while_goes_on(daemon: Daemon, clien
 
 
 async def test_a_host_may_not_touch_its_own_slot(client: Client) -> None:
-    with pytest.raises(StartError, match="'host' is the host's own"):
+    with pytest.raises(StartError, match="'host' is reserved for the host"):
         await client.create("one", "reach_for_host")
 
 

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from creamas_sc.errors import CallRefused, CreamasError, StartError
+from creamas_sc.processes.messages import ActorOrder
 from tests.support.trees import (
     BOUND_SECONDS,
     ROOT,
@@ -66,13 +67,13 @@ async def test_what_cannot_be_flushed_keeps_nobody() -> None:
         assert (receipt["exit_code"], receipt["ladder"]) == (1, "request")
 
 
-async def test_shutdown_ends_the_whole_tree() -> None:
+async def test_the_end_of_the_connection_ends_the_whole_tree() -> None:
     async with open_supervisor() as supervisor:
         await supervisor.start(order("a", "obey"), order("b", "obey"))
         left = open_pidfds(family(supervisor.keeper.pid).values())
-        receipts = await supervisor.call("shutdown")
-        assert [(r["slot"], r["ladder"]) for r in receipts] == [("a", "request"), ("b", "request")]
-        await supervisor.connection.closed.wait()
+        results = await supervisor.stop()
+        assert [(r["slot"], r["ladder"]) for r in results] == [("a", "request"), ("b", "request")]
+        await supervisor.connection.aclose()
         assert wait_gone(left, 1.0) == []
         assert supervisor.keeper.wait(1.0) == 0
 
@@ -113,7 +114,7 @@ async def test_an_actor_has_its_own_place_and_nothing_of_the_zygotes(tmp_path: P
     async with open_supervisor(
         "creamas_sc.mp.slave_main", "creamas_sc.mp", "no_such_module"
     ) as supervisor:
-        asked = {
+        asked: ActorOrder = {
             **order("a", "tell_place"),
             "cwd": str(tmp_path),
             "environ": {"ONLY": "this"},

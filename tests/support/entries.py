@@ -331,6 +331,7 @@ class Host:
     def _serve(self, request: Request) -> Payload:
         args, _ = CODEC.decode(request.payload)
         answers: dict[str, Any] = {
+            "ping": True,
             "describe": {"clients": self.clients, **({"lost": self.lost} if self.lost else {})},
             "attach": {"pid": os.getpid(), "asked": list(args)},
             "echo": args,

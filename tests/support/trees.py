@@ -18,6 +18,7 @@ from typing import Any
 
 import trio
 
+from creamas_sc.processes.messages import ActorOrder
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.paths import runtime_folder
@@ -68,7 +69,7 @@ def kill_at_one_blow(*pids: int) -> None:
             os.kill(pid, number)
 
 
-def order(slot: str, entry: str, spec: bytes = b"") -> Told:
+def order(slot: str, entry: str, spec: bytes = b"") -> ActorOrder:
     """An actor to be started from `tests.support.entries`."""
     return {
         "slot": slot,
@@ -109,7 +110,7 @@ class Supervisor:
         payload = self._codec.encode((args, kwargs))
         return self._codec.decode(await self.connection.call(None, method, payload))
 
-    async def start(self, *orders: Told, timeout: float | None = None) -> list[Told]:
+    async def start(self, *orders: ActorOrder, timeout: float | None = None) -> list[Told]:
         """Start actors."""
         told: list[Told] = await self.call("start", list(orders), timeout)
         return told

@@ -12,11 +12,12 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from creamas_sc.errors import CallRefused, StartError, UnknownSimulation
+from creamas_sc.processes.messages import ProcessOrder
 from supervisor.daemon import registry, simulation
 from supervisor.daemon.registry import Registry
 from supervisor.daemon.simulation import ManagedSimulation, State
 
-ORDER = {"entry": "m:f", "spec": b"", "environ": {}, "cwd": "/", "path": []}
+ORDER: ProcessOrder = {"entry": "m:f", "spec": b"", "environ": {}, "cwd": "/", "path": []}
 
 
 class NoTree:
@@ -62,7 +63,7 @@ async def test_the_last_hundred_that_ended_are_kept() -> None:
         with pytest.raises(UnknownSimulation, match="simulation 's1' has ended: s1 did not start"):
             there.find("s1")
         fate = await there.fate("s0", 1)
-        assert fate["cause"] == "how it ended is not known any more"
+        assert fate["cause"] == "how it ended is no longer known"
 
 
 async def test_one_that_breaks_inside_the_supervisor_leaves_the_others(

@@ -49,7 +49,11 @@ def _place(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 async def test_an_entry_is_run_told_to_stop_and_its_answer_kept() -> None:
     link = FakeLink(b"now", b"again")
-    assert await entry_runner.live(order("a", "obey", b"spec"), link) == {"done": b"now stopped"}
+    assert await entry_runner.run_entry(order("a", "obey", b"spec"), link) == (
+        b"now stopped",
+        None,
+        "",
+    )
     assert link.sent == [["ready", b"spec ready"]]
 
 
@@ -62,9 +66,9 @@ async def test_an_entry_is_run_told_to_stop_and_its_answer_kept() -> None:
     ],
 )
 async def test_nothing_that_an_entry_raises_escapes(spec: bytes, text: str) -> None:
-    outcome = await entry_runner.live(order("a", "fail_to_start", spec), FakeLink())
-    assert outcome["failed"] == text
-    assert "fail_to_start" in outcome["traceback"]
+    outcome = await entry_runner.run_entry(order("a", "fail_to_start", spec), FakeLink())
+    assert outcome.error == text
+    assert "fail_to_start" in outcome.traceback
 
 
 @pytest.mark.parametrize(
@@ -79,8 +83,10 @@ async def test_nothing_that_an_entry_raises_escapes(spec: bytes, text: str) -> N
 async def test_an_order_that_cannot_be_followed_fails_alone(
     change: dict[str, str], text: str
 ) -> None:
-    outcome = await entry_runner.live({**order("a", "obey"), **change}, FakeLink(b""))
-    assert outcome["failed"].startswith(text)
+    changed: Any = {**order("a", "obey"), **change}
+    outcome = await entry_runner.run_entry(changed, FakeLink(b""))
+    assert outcome.error is not None
+    assert outcome.error.startswith(text)
 
 
 @pytest.mark.parametrize(
@@ -100,29 +106,30 @@ async def test_an_error_is_told_in_a_bounded_text(
         raise error
 
     monkeypatch.setattr(entries, "obey", fail)
-    outcome = await entry_runner.live(order("a", "obey"), FakeLink())
+    outcome = await entry_runner.run_entry(order("a", "obey"), FakeLink())
+    assert outcome.error is not None
     if text is None:
-        assert re.fullmatch(
-            r"ValueError: x+ \[\.\.\. \d+ characters \.\.\.\] x+", outcome["failed"]
-        )
+        assert re.fullmatch(r"ValueError: x+ \[\.\.\. \d+ characters \.\.\.\] x+", outcome.error)
     else:
-        assert outcome["failed"] == text
-    assert len(outcome["failed"]) < 2100
-    assert len(outcome["traceback"]) < 21_000
-    assert outcome["traceback"].startswith("Traceback")
+        assert outcome.error == text
+    assert len(outcome.error) < 2100
+    assert len(outcome.traceback) < 21_000
+    assert outcome.traceback.startswith("Traceback")
 
 
 async def test_cancellation_passes_through() -> None:
     with trio.CancelScope() as scope:
         scope.cancel()
-        await entry_runner.live(order("a", "never_ready"), FakeLink())
+        await entry_runner.run_entry(order("a", "never_ready"), FakeLink())
     assert scope.cancelled_caught
 
 
 async def test_cancellation_mixed_with_a_failure_tells_neither_wrong() -> None:
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(entry_runner.live, order("a", "fail_when_cancelled"), FakeLink())
+            nursery.start_soon(
+                entry_runner.run_entry, order("a", "fail_when_cancelled"), FakeLink()
+            )
             await wait_all_tasks_blocked()
             scope.cancel()
     assert scope.cancelled_caught
@@ -137,7 +144,7 @@ async def test_ready_is_told_once() -> None:
 
 async def test_an_entry_sees_the_descriptors_it_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entry_runner, "_inherited", ())
-    entry_runner.remember_descriptors([7, 8])
+    entry_runner.set_inheritance(list(sys.path), [7, 8])
     link = FakeLink(b"")
-    await entry_runner.live(order("a", "tell_descriptors"), link)
+    await entry_runner.run_entry(order("a", "tell_descriptors"), link)
     assert link.sent == [["ready", b"[7, 8]"]]

@@ -1,73 +1,65 @@
-"""The ladder of a stop, without a process."""
+"""The stages of a stop, without a process."""
 
 from __future__ import annotations
-
-from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from supervisor import timeouts
-from supervisor.actors.escalation import Step, escalate, rungs
+from supervisor.actors.escalation import StopStage, escalate, stages
 
-STEPS = [Step.REQUEST, Step.CANCEL, Step.TERM, Step.KILL]
+STAGES = [StopStage.REQUEST, StopStage.CANCEL, StopStage.TERM, StopStage.KILL]
 
 
 class Stubborn:
-    """Ends at a given step only, ``after`` seconds into it; notes when each step came."""
+    """Ends at a given stage only, ``after`` seconds into it; notes when each stage came."""
 
-    def __init__(self, heeds: Step | None, after: float = 0.0, *, hangs: bool = False) -> None:
+    def __init__(self, heeds: StopStage | None, after: float = 0.0, *, hangs: bool = False) -> None:
         self.ended = trio.Event()
-        self.taken: list[tuple[Step, float]] = []
+        self.taken: list[tuple[StopStage, float]] = []
         self._heeds, self._after, self._hangs = heeds, after, hangs
 
-    def acts(self) -> dict[Step, Callable[[], Awaitable[object]]]:
-        return {step: self._act(step) for step in STEPS}
-
-    def _act(self, step: Step) -> Callable[[], Awaitable[object]]:
-        async def act() -> None:
-            self.taken.append((step, trio.current_time()))
-            if step is self._heeds:
-                await trio.sleep(self._after)
-                self.ended.set()
-            elif self._hangs:
-                await trio.sleep_forever()
-
-        return act
+    async def act(self, stage: StopStage) -> None:
+        self.taken.append((stage, trio.current_time()))
+        if stage is self._heeds:
+            await trio.sleep(self._after)
+            self.ended.set()
+        elif self._hangs:
+            await trio.sleep_forever()
 
 
-@pytest.mark.parametrize("heeds", STEPS)
+@pytest.mark.parametrize("heeds", STAGES)
 @pytest.mark.parametrize("hangs", [False, True])
-async def test_each_step_has_its_seconds_and_no_more(
-    heeds: Step, hangs: bool, autojump_clock: MockClock
+async def test_each_stage_has_its_seconds_and_no_more(
+    heeds: StopStage, hangs: bool, autojump_clock: MockClock
 ) -> None:
     actor = Stubborn(heeds, hangs=hangs)
     began = trio.current_time()
-    assert await escalate(actor.ended, actor.acts(), 1.0) is heeds
-    starts = [0.0, 1.0, 1.0 + timeouts.CANCEL_SECONDS, timeouts.LADDER_SECONDS]
-    depth = STEPS.index(heeds) + 1
-    assert [step for step, _ in actor.taken] == STEPS[:depth]
+    assert await escalate(actor.ended, actor.act, 1.0) is heeds
+    starts = [0.0, 1.0, 1.0 + timeouts.CANCEL_SECONDS, timeouts.STOP_SECONDS]
+    depth = STAGES.index(heeds) + 1
+    assert [stage for stage, _ in actor.taken] == STAGES[:depth]
     assert [at - began for _, at in actor.taken] == pytest.approx(starts[:depth])
 
 
 async def test_a_callers_grace_replaces_the_default(
     autojump_clock: MockClock,
 ) -> None:
-    actor = Stubborn(Step.REQUEST, after=29.0)
-    assert await escalate(actor.ended, actor.acts(), 30.0) is Step.REQUEST
+    actor = Stubborn(StopStage.REQUEST, after=29.0)
+    assert await escalate(actor.ended, actor.act, 30.0) is StopStage.REQUEST
 
 
 async def test_no_grace_leaves_the_request_out() -> None:
-    assert [rung.step for rung in rungs(0.0)] == STEPS[1:]
-    actor = Stubborn(Step.CANCEL)
-    assert await escalate(actor.ended, actor.acts(), 0.0) is Step.CANCEL
+    assert [stage for stage, _ in stages(0.0)] == STAGES[1:]
+    actor = Stubborn(StopStage.CANCEL)
+    assert await escalate(actor.ended, actor.act, 0.0) is StopStage.CANCEL
 
 
 async def test_one_that_is_gone_is_left_in_peace() -> None:
     actor = Stubborn(None)
     actor.ended.set()
-    assert await escalate(actor.ended, actor.acts(), 1.0) is Step.GONE
+    assert await escalate(actor.ended, actor.act, 1.0) is StopStage.GONE
     assert actor.taken == []
 
 
@@ -76,12 +68,12 @@ async def test_even_the_unkillable_is_waited_for_within_a_bound(
 ) -> None:
     actor = Stubborn(None, hangs=True)
     began = trio.current_time()
-    assert await escalate(actor.ended, actor.acts(), 1.0) is None
+    assert await escalate(actor.ended, actor.act, 1.0) is None
     assert trio.current_time() - began == pytest.approx(
-        timeouts.LADDER_SECONDS + timeouts.KILL_SECONDS
+        timeouts.STOP_SECONDS + timeouts.KILL_SECONDS
     )
 
 
-def test_the_patiences_outlast_each_other_and_stay_under_two_seconds() -> None:
-    assert timeouts.LADDER_SECONDS < timeouts.ZYGOTE_PATIENCE_SECONDS
-    assert timeouts.ZYGOTE_PATIENCE_SECONDS < timeouts.KEEPER_PATIENCE_SECONDS < 2.0
+def test_the_waits_outlast_each_other_and_stay_under_two_seconds() -> None:
+    assert timeouts.STOP_SECONDS < timeouts.ZYGOTE_WAIT_SECONDS
+    assert timeouts.ZYGOTE_WAIT_SECONDS < timeouts.KEEPER_WAIT_SECONDS < 2.0

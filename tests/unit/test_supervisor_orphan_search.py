@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.tree import orphans, tree_record
+from supervisor.tree import orphans
 from supervisor.tree.orphans import Bearer, Mark, Record, over, victims
 
 HERE = ("boot", "pid:[1]")
@@ -84,12 +84,12 @@ def record(folder: Path) -> Path:
 
 def test_a_tree_holds_its_record_until_it_is_gone(tmp_path: Path) -> None:
     path = record(tmp_path)
-    fd = tree_record.write(str(path), os.getppid())
+    fd = orphans.write(str(path), os.getppid())
     try:
         assert path.stat().st_mode & 0o777 == 0o600
         assert os.listdir(tmp_path) == [path.name]
-        assert not tree_record.others(str(path))
-        assert tree_record.others(str(record(tmp_path)))
+        assert not orphans.others(str(path))
+        assert orphans.others(str(record(tmp_path)))
         orphans.sweep(str(tmp_path))
         assert path.exists()
     finally:
@@ -101,10 +101,10 @@ def test_a_tree_holds_its_record_until_it_is_gone(tmp_path: Path) -> None:
 
 def test_a_record_is_never_taken_over(tmp_path: Path) -> None:
     path = record(tmp_path)
-    fd = tree_record.write(str(path), os.getppid())
+    fd = orphans.write(str(path), os.getppid())
     try:
         with pytest.raises(FileExistsError):
-            tree_record.write(str(path), os.getppid())
+            orphans.write(str(path), os.getppid())
         assert os.listdir(tmp_path) == [path.name]
     finally:
         os.close(fd)
@@ -112,7 +112,7 @@ def test_a_record_is_never_taken_over(tmp_path: Path) -> None:
 
 def test_a_record_that_another_sweep_is_at_is_left_to_it(tmp_path: Path) -> None:
     path = record(tmp_path)
-    os.close(tree_record.write(str(path), os.getppid()))
+    os.close(orphans.write(str(path), os.getppid()))
     with path.open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         orphans.sweep(str(tmp_path))
@@ -122,7 +122,7 @@ def test_a_record_that_another_sweep_is_at_is_left_to_it(tmp_path: Path) -> None
 
 
 def test_what_is_no_record_is_left_alone(tmp_path: Path) -> None:
-    os.close(tree_record.write(str(tmp_path / "elsewhere"), os.getppid()))
+    os.close(orphans.write(str(tmp_path / "elsewhere"), os.getppid()))
     (tmp_path / "link.tree").symlink_to("elsewhere")
     (tmp_path / "text.tree").write_text("precious")
     (tmp_path / "folder.tree").mkdir()
@@ -136,4 +136,4 @@ def test_a_folder_that_is_gone_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         orphans.sweep(str(tmp_path / "gone"))
     with pytest.raises(FileNotFoundError):
-        tree_record.write(str(record(tmp_path / "gone")), os.getppid())
+        orphans.write(str(record(tmp_path / "gone")), os.getppid())

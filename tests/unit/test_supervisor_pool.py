@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
-
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -13,8 +9,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from creamas_sc.core import Environment
 from creamas_sc.errors import BadValue, CreamasError, StartError
 from creamas_sc.mp import EnvManager, slave_pool
-from supervisor.actors.pool import Service
-from supervisor.timeouts import LAUNCHES, MAX_SLAVES
+from creamas_sc.processes.messages import ActorOrder
+from supervisor.actors.pool import ActorPool
+from supervisor.actors.tractor_adapter import Actor
+from supervisor.timeouts import MAX_SLAVES, MAX_STARTING
 
 
 class Slow:
@@ -29,7 +27,7 @@ class Slow:
         self.launches = self.most = self._now = 0
         self._seconds = seconds
 
-    async def start(self, name: str, order: object, inherit: Sequence[int]) -> None:
+    async def start(self, actor: Actor, order: object, on_end: object) -> None:
         self.launches += 1
         self._now += 1
         self.most = max(self.most, self._now)
@@ -38,25 +36,32 @@ class Slow:
         raise OSError("x" * 1_000_000)
 
 
-@asynccontextmanager
-async def service(there: Slow) -> AsyncIterator[Service]:
-    async with trio.open_nursery() as nursery:
-        yield Service(there, nursery, lambda told: None)  # type: ignore[arg-type]
+def a_pool(there: Slow) -> ActorPool:
+    return ActorPool(there, lambda told: None)  # type: ignore[arg-type]
 
 
-def orders(count: int) -> list[dict[str, Any]]:
-    keys = dict.fromkeys(("entry", "spec", "environ", "cwd", "path"))
-    return [{"slot": f"slave-{i}", "name": f"slave-{i}", **keys} for i in range(count)]
+def orders(count: int) -> list[ActorOrder]:
+    return [
+        {
+            "slot": f"slave-{i}",
+            "name": f"slave-{i}",
+            "entry": "m:f",
+            "spec": b"",
+            "environ": {},
+            "cwd": "/",
+            "path": [],
+        }
+        for i in range(count)
+    ]
 
 
 async def test_a_few_are_launched_at_a_time_and_not_in_time(autojump_clock: MockClock) -> None:
     there = Slow(5.0)
-    async with service(there) as starting:
-        with pytest.raises(StartError) as caught:
-            await starting.start(orders(100), 2.0)
-        assert str(caught.value) == "not ready within 2 s: slave-0, slave-1, slave-2, 97 more"
-        assert trio.current_time() == pytest.approx(2.0)
-    assert (there.launches, there.most) == (LAUNCHES, LAUNCHES)
+    with pytest.raises(StartError) as caught:
+        await a_pool(there).start(orders(100), 2.0)
+    assert str(caught.value) == "not ready within 2 s: slave-0, slave-1, slave-2, 97 more"
+    assert trio.current_time() == pytest.approx(2.0)
+    assert (there.launches, there.most) == (MAX_STARTING, MAX_STARTING)
 
 
 async def test_who_stops_a_start_that_was_cancelled_waits_for_its_end(
@@ -70,21 +75,21 @@ async def test_who_stops_a_start_that_was_cancelled_waits_for_its_end(
                 with trio.CancelScope(shield=True):
                     await trio.sleep(1.0)
 
-    async with service(Stubborn(0.0)) as starting, trio.open_nursery() as nursery:
-        nursery.start_soon(starting.start, orders(1))
+    pool = a_pool(Stubborn(0.0))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pool.start, orders(1))
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
         with trio.CancelScope(shield=True):
             with pytest.raises(CreamasError, match="no actor in slot slave-0"):
-                await starting.stop(["slave-0"])
+                await pool.stop(["slave-0"])
         assert trio.current_time() == pytest.approx(1.0)
 
 
 async def test_a_failure_is_told_in_a_bounded_text() -> None:
-    async with service(Slow(0.0)) as starting:
-        with pytest.raises(StartError, match=r"slave-\d did not start: x+ \[\.\.\.") as caught:
-            await starting.start(orders(2))
-        assert len(str(caught.value)) < 2100
+    with pytest.raises(StartError, match=r"slave-\d did not start: x+ \[\.\.\.") as caught:
+        await a_pool(Slow(0.0)).start(orders(2))
+    assert len(str(caught.value)) < 2100
 
 
 @pytest.mark.parametrize("count", [MAX_SLAVES + 1, 100_000])
@@ -92,9 +97,8 @@ async def test_too_many_are_refused_at_once(count: int) -> None:
     there = Slow(0.0)
     words = f"cannot start {count} slaves: a simulation can have 512"
     with trio.fail_after(2):
-        async with service(there) as starting:
-            with pytest.raises(StartError, match=words):
-                await starting.start(orders(count))
+        with pytest.raises(StartError, match=words):
+            await a_pool(there).start(orders(count))
     assert there.launches == 0
     with pytest.raises(BadValue, match=words):
         slave_pool.Slaves(None, None).orders(

@@ -108,7 +108,7 @@ async def test_what_does_not_fit_is_refused_with_what_would() -> None:
             await call(connection, "add", 1, c=2)
         bad: list[Any] = [None, 1, [], "text", ((), {}, 1)]
         for value in bad:
-            with pytest.raises(BadArguments, match="add: no arguments"):
+            with pytest.raises(BadArguments, match="add: malformed arguments"):
                 await connection.call(None, "add", CODEC.encode(value))
         with pytest.raises(CallRefused):
             await connection.call(3, "add", CODEC.encode(((1,), {})))

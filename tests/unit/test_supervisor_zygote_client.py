@@ -14,7 +14,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from supervisor.tree.zygote_client import Zygote, open_zygote
+from supervisor.tree.zygote_client import Process, ZygoteClient, open_zygote
 
 MANY = 50
 
@@ -28,9 +28,9 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-async def fork_in_vain(zygote: Zygote, name: str, told: list[str]) -> None:
+async def fork_in_vain(zygote: ZygoteClient, name: str, told: list[str]) -> None:
     with pytest.raises(OSError, match=r"zygote|not today") as caught:
-        await zygote.fork(name, "uid", 0)
+        await zygote.fork(Process(name), "uid", 0)
     told.append(str(caught.value))
 
 
@@ -94,9 +94,9 @@ async def test_who_gives_up_a_fork_sees_its_process_end(
 ) -> None:
     scope, ended = trio.CancelScope(), trio.Event()
 
-    async def give_up(zygote: Zygote) -> None:
+    async def give_up(zygote: ZygoteClient) -> None:
         with scope:
-            await zygote.fork("actor", "uid", 0)
+            await zygote.fork(Process("actor"), "uid", 0)
         ended.set()
 
     with trio.fail_after(10):

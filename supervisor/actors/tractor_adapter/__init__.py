@@ -1,8 +1,20 @@
-"""The seam: the only importer of tractor. Its processes come from the zygote, its bytes go over
-one inherited socketpair a child, and its errors stop here.
+"""The adapter to tractor: its only importer. tractor's errors stop here.
 
-It is written for tractor 0.1.0a5. On tractor's main (0.1.0a6dev0 of August 2026, for Python 3.13
-and later), the private names that `runtime` lists are to be found here:
+tractor is used for what it is good at, a tree of actors with a context each; not for starting
+processes, finding peers or listening, which would open ports to everybody on this machine. So
+
+    compat   imports the tractor that this installation carries, checks that it has all private
+             names in use, and silences its log
+    shims    stand-ins for what tractor 0.1.0a5 expects of trio and of packages of 2022
+    patches  replaces what opens ports, looks for other trees, and starts processes
+    actors   the parent's side: a root, a nursery per simulation, a context per actor
+    entry    the child's side: the actor that the zygote runs in a fork
+
+Processes come from the zygote; a child and its parent talk over one inherited socketpair. Over it
+goes one long context per actor, as a call of tractor that is made again and again leaks memory.
+
+It was written for tractor 0.1.0a5. On tractor's main (0.1.0a6dev0 of August 2026, for Python 3.13
+and later), the private names that `compat` lists are found here:
 
     _spawn.new_proc              spawn._spawn; takes bind_addrs, a list, and proc_kwargs
     _actor.Actor                 runtime._runtime, with _service_n as _service_tn
@@ -22,26 +34,8 @@ Of `shims`, the stand-in for its debugger (pdbp there) would remain; its log imp
 where it is used.
 """
 
-from supervisor.actors.tractor_adapter.actors import (
-    Actor,
-    Died,
-    Forker,
-    Outcome,
-    Simulation,
-    Tree,
-    first_of,
-    open_tree,
-)
+from supervisor.actors.tractor_adapter.actors import Actor, Simulation, Tree, open_tree
 from supervisor.actors.tractor_adapter.entry import run_actor
+from supervisor.actors.tractor_adapter.patches import DiedEarly
 
-__all__ = [
-    "Actor",
-    "Died",
-    "Forker",
-    "Outcome",
-    "Simulation",
-    "Tree",
-    "first_of",
-    "open_tree",
-    "run_actor",
-]
+__all__ = ["Actor", "DiedEarly", "Simulation", "Tree", "open_tree", "run_actor"]

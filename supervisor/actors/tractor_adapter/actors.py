@@ -1,133 +1,260 @@
-"""tractor's tree as the supervisor uses it: a root, a nursery a simulation, a context an actor.
+"""Actors: a child process each, with one tractor context to talk to its entry.
 
-Nothing of tractor's is raised from here: an actor's end is an event and an `Outcome`.
+Of an actor there is one object, from before its process is forked to its `StopResult`. These are
+its events, in the order in which they come::
+
+    ready      its entry called ready()             } or neither, if the start
+    finished   its entry ended, or cannot say so    } failed; see `outcome`
+    exited     the process is gone
+    reported   its last words were read, its slot is free, and its owner has been informed
+
+`Actor.run` is the one task that sees an actor from the handshake to ``reported``. It ends a process
+that stays although its entry has ended. `Actor.stop` may run beside it, several times even, each
+with a grace of its own: it only escalates and then waits for ``reported``.
+
+tractor raises nothing past this module: a broken context ends `_converse`, which sets ``finished``.
+A process that was killed leaves tractor's context waiting for ever, which is why `run` waits for
+``exited``, lets messages that are on their way arrive, and then closes the connection itself.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import trio
 
-from creamas_sc.runtime.nurseries import split_cancellation
+from creamas_sc.processes.messages import ActorExit, ProcessOrder, StopResult
+from creamas_sc.runtime.nurseries import first_of, split_cancellation
+from supervisor.actors.entry_runner import Outcome
+from supervisor.actors.escalation import StopStage, escalate
 from supervisor.actors.tractor_adapter import entry, patches
 from supervisor.actors.tractor_adapter.compat import QUIET, tractor
-from supervisor.actors.tractor_adapter.patches import Died, Forker, first_of
-from supervisor.timeouts import CANCEL_SECONDS, LAST_WORDS_SECONDS, TURN_SECONDS
+from supervisor.timeouts import CANCEL_SECONDS, DRAIN_SECONDS, TURN_SECONDS
 from supervisor.tree.zygote_client import Process
 
-__all__ = ["Actor", "Died", "Forker", "Outcome", "Simulation", "Tree", "first_of", "open_tree"]
+__all__ = ["Actor", "Simulation", "Tree", "open_tree"]
 
 log = logging.getLogger(__name__)
 
-
-class Outcome(NamedTuple):
-    """How an entry ended: the payload it returned, or the text of what it raised."""
-
-    payload: bytes | None
-    error: str | None
-    traceback: str
+_STAGES = list(StopStage)
+_CLOSED = (trio.ClosedResourceError, trio.BrokenResourceError, tractor.RemoteActorError)
 
 
-class Actor:
-    """One actor: a process, and the conversation with it.
+class Actor(Process):
+    """One actor.
+
+    Args:
+        slot: Identifies it in messages to its owner.
+        number: Its place in the order of all starts.
+        inherit: Descriptors of which its process gets copies.
 
     Attributes:
-        process: Its process; ``process.exited`` is its end.
-        ready: Set once the entry said so; ``info`` is what it gave.
+        ready: Set when the entry has said so; ``info`` is what it passed.
         finished: Set when the entry has ended, or can no longer say so.
-        outcome: How the entry ended; None while it runs and where it could not tell.
-        settled: Set last of all: the process is over and the conversation too.
+        outcome: How the entry ended; None while it runs, and if it could not say so.
+        announced: Its start was answered, so its end is an event of its own.
+        stopping: Its end was requested.
+        reported: Set last, when nothing more is to come.
     """
 
-    def __init__(self, process: Process, portal: Any, disconnected: trio.Event) -> None:
-        self.process = process
-        self._disconnected = disconnected
+    def __init__(self, slot: str, name: str, number: int, inherit: Sequence[int] = ()) -> None:
+        super().__init__(name)
+        self.slot = slot
+        self.number = number
+        self.inherit = inherit
         self.ready = trio.Event()
         self.info = b""
         self.finished = trio.Event()
         self.outcome: Outcome | None = None
-        self.settled = trio.Event()
-        self._portal = portal
+        self.announced = False
+        self.stopping = False
+        self.reported = trio.Event()
+        self._portal: Any = None
         self._context: Any = None
         self._stream: Any = None
+        self._asked = False
         self._cancelled = False
+        self._stage = StopStage.GONE  # the last that was needed
 
-    async def request_stop(self, payload: bytes) -> None:
-        """Ask the entry to end; one that cannot be asked any more is left alone."""
-        if self._stream is None:
-            return
-        try:
-            await self._stream.send(["stop", payload])
-        except (trio.BrokenResourceError, trio.ClosedResourceError, tractor.RemoteActorError):
-            log.debug("%s can no longer be asked to stop", self.process.name)
+    # ---- its messages to the owner
 
-    async def cancel(self) -> None:
-        """Have tractor cancel the actor."""
-        if self._cancelled:  # a second answer would never come, and tractor waits for it
-            return
-        self._cancelled = True
-        if self._context is not None:
-            # Its context ends with it, and is not to ask for that over a connection that closes.
-            self._context._cancel_called = True
-        try:
-            await self._portal.cancel_actor(timeout=CANCEL_SECONDS)
-        except (trio.ClosedResourceError, trio.BrokenResourceError, tractor.RemoteActorError):
-            log.debug("%s can no longer be cancelled", self.process.name)
+    def failure(self) -> str:
+        """Why it did not come up."""
+        if self.outcome is not None and self.outcome.error is not None:
+            return f"{self} failed to start: {self.outcome.error}"
+        if self.exited.is_set():
+            return f"{self} {self.describe_exit()} while starting"
+        return f"{self} ended before it was ready"
 
-    async def attend(self, order: dict[str, Any]) -> None:
-        """Converse until the entry has ended, or the process; never raises but for cancellation."""
+    @property
+    def returned(self) -> bool:
+        """Whether its entry has ended without an error."""
+        return self.outcome is not None and self.outcome.payload is not None
+
+    def exit_message(self) -> ActorExit:
+        """The event of its end."""
+        outcome = self.outcome or Outcome(None)
+        return {
+            "slot": self.slot,
+            "pid": self.pid,
+            "exit_code": self.exit_code,
+            "signal": self.signal,
+            "error": outcome.error,
+            "traceback": outcome.traceback,
+            "expected": self.stopping,
+            "returned": self.returned,
+        }
+
+    def _stop_result(self, seconds: float) -> StopResult:
+        outcome, stage = self.outcome or Outcome(None), self._stage
+        if stage is StopStage.CANCEL and self.outcome is not None:
+            stage = StopStage.REQUEST  # it answered in time, its process took a little longer
+        return {
+            "slot": self.slot,
+            "pid": self.pid,
+            "exit_code": self.exit_code,
+            "signal": self.signal,
+            "error": outcome.error,
+            "traceback": outcome.traceback,
+            "seconds": seconds,
+            "graceful": self.returned and self.exit_code == 0,
+            "ladder": stage.value,
+            "payload": outcome.payload,
+        }
+
+    # ---- its life
+
+    async def run(
+        self,
+        portal: Any,
+        disconnected: trio.Event,
+        order: ProcessOrder,
+        on_end: Callable[[Actor], None],
+    ) -> None:
+        """Talk to the entry until the process is gone; raises nothing but cancellation.
+
+        Args:
+            portal: tractor's, to the process.
+            disconnected: Set when nothing more can be read from it.
+            order: What the process is to run.
+            on_end: Called when all is over, before ``reported`` is set.
+        """
+        self._portal = portal
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._converse, order)
-            await self.process.exited.wait()
-            with trio.move_on_after(LAST_WORDS_SECONDS):
-                await first_of(self.finished, self._disconnected)
-            # All it sent has been read by now, and waits for `_converse` to have its turn.
+            await first_of(self.finished, self.exited)
+            if self.outcome is not None:
+                with trio.move_on_after(CANCEL_SECONDS):
+                    await self.exited.wait()
+            if not self.stopping and not self.exited.is_set():
+                # The entry ended, and nobody had asked for that; but the process stays.
+                await escalate(self.exited, self._act, 0)
+            await self.exited.wait()
+            with trio.move_on_after(DRAIN_SECONDS):
+                await first_of(self.finished, disconnected)
+            # All that it sent has been read by now; `_converse` needs a turn to take it.
             with trio.move_on_after(TURN_SECONDS):
                 await self.finished.wait()
-            # A context whose channel is closed is dropped without a word to the other side.
-            await trio.aclose_forcefully(self._portal.channel.msgstream.stream)
+            # tractor drops a context whose channel is closed, and sends nothing to the other side.
+            await trio.aclose_forcefully(portal.channel.msgstream.stream)
             nursery.cancel_scope.cancel()
-        self._forget()
+        # tractor keeps something of every call to an actor, for ever.
+        contexts = portal.actor._contexts
+        for key in [key for key in contexts if key[0] == portal.channel.uid]:
+            del contexts[key]
+        self._portal = self._context = self._stream = None
         self.finished.set()
-        self.settled.set()
+        on_end(self)
+        self.reported.set()
 
-    async def _converse(self, order: dict[str, Any]) -> None:
+    async def _converse(self, order: ProcessOrder) -> None:
         try:
-            async with self._portal.open_context(entry.live, order=order) as (context, _):
+            async with self._portal.open_context(entry.serve, order=order) as (context, _):
                 self._context = context
                 async with context.open_stream() as stream:
                     self._stream = stream
-                    async for message in stream:
-                        self._take(message)
+                    async for kind, payload in stream:
+                        if kind == "ready":
+                            self.info = payload
+                            self.ready.set()
+                        elif kind == "ended":
+                            self.outcome = Outcome(*payload)
+                            self.finished.set()
         except Exception as error:  # tractor's, all of them; the process's end says the rest
-            log.debug("the context of %s ended: %r", self.process.name, error)
+            log.debug("the context of %s ended: %r", self.name, error)
         except BaseExceptionGroup as group:
             cancelled, _ = split_cancellation(group)
             if cancelled is not None:
                 raise cancelled from None
         self.finished.set()
 
-    def _take(self, message: list[Any]) -> None:
-        kind, payload = message
-        if kind == "ready":
-            self.info = payload
-            self.ready.set()
-        elif kind == "ended":
-            self.outcome = Outcome(
-                payload.get("done"), payload.get("failed"), payload.get("traceback", "")
-            )
-            self.finished.set()
+    # ---- its end
 
-    def _forget(self) -> None:
-        """Drop what tractor keeps of every call to an actor, for ever."""
-        contexts = self._portal.actor._contexts
-        uid = self._portal.channel.uid
-        for key in [key for key in contexts if key[0] == uid]:
-            del contexts[key]
+    async def stop(self, grace_seconds: float, payload: bytes = b"") -> StopResult:
+        """Stop it; returns when it is gone, or when even SIGKILL did not help.
+
+        Two of these may run at a time, with different patience; the results have the last stage
+        that either of them needed.
+
+        Args:
+            payload: Goes to the entry with the request.
+        """
+        began = time.monotonic()
+        self.stopping = True
+        # An actor that is not ready would not hear a request.
+        grace = grace_seconds if self.ready.is_set() else 0.0
+        await escalate(self.exited, lambda stage: self._act(stage, payload), grace)
+        if self.exited.is_set():
+            await self.reported.wait()
+        return self._stop_result(time.monotonic() - began)
+
+    def kill_on_request(self) -> None:
+        """Go to the last stage first; `stop` then has the result."""
+        self.stopping = True
+        self._stage = StopStage.KILL
+        self.kill()
+
+    async def _act(self, stage: StopStage, payload: bytes = b"") -> None:
+        if self.stopping:  # an end that nobody asked for needs no stage
+            self._stage = max(self._stage, stage, key=_STAGES.index)
+        if stage is StopStage.REQUEST:
+            if not self._asked:
+                self._asked = True
+                # Whole, even if the caller is cancelled: the next stop relies on it.
+                with trio.move_on_after(CANCEL_SECONDS) as scope:
+                    scope.shield = True
+                    await self._send_stop(payload)
+            await first_of(self.finished, self.exited)
+        if stage is StopStage.TERM:
+            self.terminate()
+        elif stage is StopStage.KILL:
+            self.kill()
+        elif self.outcome is None:  # else the process is ending itself
+            await self._cancel()
+
+    async def _send_stop(self, payload: bytes) -> None:
+        if self._stream is not None:
+            try:
+                await self._stream.send(["stop", payload])
+            except _CLOSED:
+                log.debug("%s can no longer be asked to stop", self.name)
+
+    async def _cancel(self) -> None:
+        """Have tractor cancel the actor, once: it would wait for a second answer for ever."""
+        if self._cancelled or self._portal is None:
+            return
+        self._cancelled = True
+        if self._context is not None:
+            # It ends with the actor, and must not ask for that over a connection that closes.
+            self._context._cancel_called = True
+        try:
+            await self._portal.cancel_actor(timeout=CANCEL_SECONDS)
+        except _CLOSED:
+            log.debug("%s can no longer be cancelled", self.name)
 
 
 class Simulation:
@@ -137,23 +264,26 @@ class Simulation:
         self._actors = actors
         self._tasks = tasks
 
-    async def start(self, name: str, order: dict[str, Any], inherit: Sequence[int] = ()) -> Actor:
-        """Start an actor's process and hand it ``order`` (see `supervisor.actors.entry_runner`).
+    async def start(
+        self, actor: Actor, order: ProcessOrder, on_end: Callable[[Actor], None]
+    ) -> None:
+        """Start an actor's process and have it run ``order``.
 
         Returns as soon as the process talks; wait for ``ready`` or ``finished`` next.
 
         Args:
-            inherit: Descriptors that the process gets copies of, as ``Control.descriptors``.
+            on_end: See `Actor.run`.
 
         Raises:
-            Died: The process ended before it talked.
-            OSError: There is no process to be had.
+            DiedEarly: The process ended before it talked.
+            OSError: There can be no process.
         """
-        with patches.inheriting(inherit):
-            started = await self._actors.start_actor(name, enable_modules=[entry.__name__])
-        actor = Actor(*started)  # what our `new_proc` told its nursery
-        self._tasks.start_soon(actor.attend, order)
-        return actor
+        with patches.starting(actor, actor.inherit):
+            # What our `new_proc` passed to tractor's nursery.
+            portal, disconnected = await self._actors.start_actor(
+                actor.name, enable_modules=[entry.__name__]
+            )
+        self._tasks.start_soon(actor.run, portal, disconnected, order, on_end)
 
 
 class Tree:
@@ -161,9 +291,9 @@ class Tree:
 
     @asynccontextmanager
     async def open_simulation(self) -> AsyncIterator[Simulation]:
-        """A nursery of its own: what happens in one simulation does not touch another.
+        """Open a nursery: what happens in one simulation does not touch another.
 
-        Whoever is left at the block's end is cancelled by tractor, then killed.
+        Actors that are left at the block's end are cancelled by tractor, then killed.
         """
         async with trio.open_nursery() as tasks:
             async with tractor.open_nursery() as actors:
@@ -172,7 +302,7 @@ class Tree:
 
 
 @asynccontextmanager
-async def open_tree(forker: Forker) -> AsyncIterator[Tree]:
+async def open_tree(forker: patches.Forker) -> AsyncIterator[Tree]:
     """Be the root of a tractor tree whose processes come from ``forker``."""
     patches.use_forker(forker)
     async with tractor.open_root_actor(

@@ -1,4 +1,4 @@
-"""The tractor side of an actor's process: one context, through which everything goes."""
+"""The tractor side of an actor's process: one context, over which everything goes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import trio
 
+from creamas_sc.processes.messages import ProcessOrder
 from supervisor.actors import entry_runner
 from supervisor.actors.tractor_adapter import patches
 from supervisor.actors.tractor_adapter.compat import tractor
@@ -21,37 +22,36 @@ def run_actor(name: str, uid: str, fd: int, inherited: Sequence[int] = ()) -> in
         inherited: Descriptors for its entry.
 
     Returns:
-        The exit code of one that was cancelled; where its entry has ended, `live` ends it.
+        The exit code of an actor that was cancelled; if its entry ends, `serve` exits first.
     """
     path = list(sys.path)
     patches.use_forker(None)
     child = tractor._actor.Actor(name, uid=uid, spawn_method="trio")
-    entry_runner.remember_path(path)
-    entry_runner.remember_descriptors(inherited)
+    entry_runner.set_inheritance(path, inherited)
     tractor._entry._trio_main(child, parent_addr=("fd", fd))
     return 0
 
 
 @tractor.context  # type: ignore[untyped-decorator]
-async def live(ctx: Any, order: dict[str, Any]) -> None:
-    """The one context of an actor: runs the entry, tells how that ended, and ends the process.
+async def serve(ctx: Any, order: ProcessOrder) -> None:
+    """The one context of an actor: run the entry, report how it ended, and end the process.
 
-    Up the stream go messages of the entry, down it the request to stop. Nothing is raised here
-    but cancellation: an error that left this function would end the actor's siblings too.
+    Messages of the entry go up the stream, and the request to stop comes down. Only cancellation
+    is raised here: an error that left this function would end the actor's siblings too.
     """
     await ctx.started(None)
     async with ctx.open_stream() as stream:
-        outcome = await entry_runner.live(order, _Link(stream))
+        outcome = await entry_runner.run_entry(order, _Link(stream))
         try:
             await stream.send(["ended", outcome])
         finally:
             # To be cancelled by tractor would be one more round trip, and take longer than the
-            # entry's own end; there is nothing left to unwind but tractor itself.
-            child_setup.leave(0 if "done" in outcome else 1)
+            # entry's own end; only tractor itself is left to unwind.
+            child_setup.exit_now(1 if outcome.payload is None else 0)
 
 
 class _Link:
-    """The stream, as `supervisor.actors.entry_runner` sees it."""
+    """The stream, as `supervisor.actors.entry_runner` uses it."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

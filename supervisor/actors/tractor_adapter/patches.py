@@ -1,4 +1,28 @@
-"""Replaces the parts of tractor that open ports, look for other trees, and start processes."""
+"""Replaces the parts of tractor that open ports, look for other trees, and start processes.
+
+tractor starts a child with an executable, listens on a TCP port, and waits for the child to
+connect to it. Here the zygote forks the child, and both have one end of a socketpair::
+
+    Simulation.start                                the zygote
+      `- tractor: start_actor                           |
+           `- _new_proc, a task of tractor's nursery    |
+                |-- fork ------------------------------>|-- fork --> child: run_actor
+                |-- _handle: tractor's side of the socketpair <---------> tractor's side there
+                |-- wait for the handshake, send the settings
+                |-- start_actor returns (portal, disconnected)
+                `-- stay until the child's end, forced if it must be
+
+`_new_proc` owns the process and our end of the socketpair: however it ends, both are gone. It
+ends if start_actor is cancelled, tractor's nursery ends (``_join_procs``), the connection breaks
+(``disconnected``), or the process dies (``exited``). Of the last two, one follows the other soon.
+
+In the handshake `_stream_handler` puts the channel into ``_peers`` and sets the event that it finds
+in ``_peer_connected``. tractor does not see a child that dies before that, so the wait for this
+event is a race with ``exited``. A child that breaks the protocol only ends its own `_handle`:
+without the ``except`` there, the root would end, with all simulations.
+
+What is replaced is listed in `replace`; why, in `compat.PRIVATE_NAMES`.
+"""
 
 from __future__ import annotations
 
@@ -10,48 +34,46 @@ from typing import Any, NoReturn, Protocol
 
 import trio
 
+from creamas_sc.runtime.nurseries import first_of
 from supervisor.actors.tractor_adapter.compat import tractor
 from supervisor.actors.tractor_adapter.shims import EventWithTruth
-from supervisor.timeouts import CANCEL_SECONDS, KILL_SECONDS, LAST_WORDS_SECONDS, TERM_SECONDS
+from supervisor.timeouts import CANCEL_SECONDS, DRAIN_SECONDS, KILL_SECONDS, TERM_SECONDS
 from supervisor.tree.zygote_client import Process
 
-# What stands where tractor wants a host and port.
+# In place of tractor's host and port.
 NO_ADDRESS = ("nowhere", 0)
 
 
 class Forker(Protocol):
     """Where processes come from."""
 
-    async def fork(self, name: str, uid: str, fd: int, inherit: Sequence[int]) -> Process:
-        """Start a process that runs `run_actor` over ``fd``, with copies of ``inherit``."""
+    async def fork(self, process: Process, uid: str, fd: int, inherit: Sequence[int]) -> None:
+        """Fork a process that runs `run_actor` over ``fd``, with copies of ``inherit``."""
 
 
-class Died(Exception):
+class DiedEarly(Exception):
     """A child ended before tractor had shaken hands with it."""
-
-    def __init__(self, process: Process) -> None:
-        super().__init__(process.describe_end())
-        self.process = process
 
 
 _forker: Forker | None = None
 
-# tractor hands nothing on to its `new_proc`, but runs it in a copy of the caller's context.
-_inherit: ContextVar[Sequence[int]] = ContextVar("inherit", default=())
+# What the next `_new_proc` is to fork: tractor hands nothing on to it, but runs it in a copy of the
+# context of the task that calls start_actor.
+_order: ContextVar[tuple[Process, Sequence[int]]] = ContextVar("order")
 
 
 @contextmanager
-def inheriting(descriptors: Sequence[int]) -> Iterator[None]:
-    """Have the actors that are started within the block inherit ``descriptors``."""
-    token = _inherit.set(descriptors)
+def starting(process: Process, inherit: Sequence[int]) -> Iterator[None]:
+    """Have the start_actor within the block fork ``process``, with copies of ``inherit``."""
+    token = _order.set((process, inherit))
     try:
         yield
     finally:
-        _inherit.reset(token)
+        _order.reset(token)
 
 
 def use_forker(forker: Forker | None) -> None:
-    """Name the source of this process's children."""
+    """Set where this process's children come from."""
     global _forker
     _forker = forker
 
@@ -75,7 +97,7 @@ def _connect_to_no_root(*_: Any) -> NoReturn:
 async def _serve_nothing(
     actor: Any, handler_nursery: trio.Nursery, *, task_status: Any, **_: Any
 ) -> None:
-    """Be there until cancelled, as tractor's server would, with no port."""
+    """Wait to be cancelled, as tractor's server would, with no port."""
     actor._server_down = trio.Event()
     try:
         async with trio.open_nursery() as nursery:
@@ -110,46 +132,57 @@ async def _new_proc(
     """
     subactor._spawn_method = "trio"  # what the child reads from us depends on it
     root = tractor._state.current_actor()
+    process, inherit = _order.get()
     uid = subactor.uid
+    disconnected = trio.Event()
     # Before the fork: a fast child would shake hands before anybody waits for it.
     root._peer_connected[uid] = EventWithTruth(connected := trio.Event())
-    handled = trio.Event()
-    process, stream = await _fork(name, uid, root)
-    root._service_n.start_soon(_handle, root, stream, handled)
     try:
-        portal = await _meet(process, connected, root._peers, uid)
+        stream = await _fork(process, uid[1], inherit)
+    except BaseException:
+        del root._peer_connected[uid]
+        raise
+    root._service_n.start_soon(_handle, root, stream, disconnected)
+    try:
+        await first_of(connected, process.exited)
+        if process.exited.is_set() or not root._peers.get(uid):
+            await _until_dead(process)
+        portal = tractor.Portal(root._peers[uid][-1])
         await _send_settings(process, portal, subactor, bind_addr, runtime_vars)
         actor_nursery._children[uid] = (subactor, process, portal)
-        task_status.started((process, portal, handled))
-        # A start that was cancelled by now was not told: nobody else would ever end the child.
+        task_status.started((portal, disconnected))
+        # A start that was cancelled by now never heard of it: nobody else would end the child.
         await trio.lowlevel.checkpoint_if_cancelled()
-        await _outlive(process, actor_nursery._join_procs, handled)
+        with trio.CancelScope(shield=True):
+            await first_of(process.exited, actor_nursery._join_procs, disconnected)
+            with trio.move_on_after(CANCEL_SECONDS):
+                await process.exited.wait()
     finally:
         root._peer_connected.pop(uid, None)
         actor_nursery._children.pop(uid, None)
         with trio.CancelScope(shield=True):
             await _force(process)
-            # What it sent last is read on, by `_handle`, which then closes the stream.
-            with trio.move_on_after(LAST_WORDS_SECONDS):
-                await handled.wait()
+            # `_handle` reads what the child sent last, and then closes the stream.
+            with trio.move_on_after(DRAIN_SECONDS):
+                await disconnected.wait()
             await trio.aclose_forcefully(stream)
 
 
-async def _fork(name: str, uid: tuple[str, str], root: Any) -> tuple[Process, trio.SocketStream]:
+async def _fork(process: Process, uid: str, inherit: Sequence[int]) -> trio.SocketStream:
+    """Have the child forked with one end of a socketpair; the stream of the other end."""
     assert _forker is not None
     ours, theirs = socket.socketpair()
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
     with theirs:
         try:
-            process = await _forker.fork(name, uid[1], theirs.fileno(), _inherit.get())
+            await _forker.fork(process, uid, theirs.fileno(), inherit)
         except BaseException:
-            del root._peer_connected[uid]
             await trio.aclose_forcefully(stream)
             raise
-    return process, stream
+    return stream
 
 
-async def _handle(root: Any, stream: trio.SocketStream, handled: trio.Event) -> None:
+async def _handle(root: Any, stream: trio.SocketStream, disconnected: trio.Event) -> None:
     """Run tractor's side of one connection; whatever breaks there ends that child alone."""
     try:
         await root._stream_handler(stream)
@@ -157,19 +190,7 @@ async def _handle(root: Any, stream: trio.SocketStream, handled: trio.Event) -> 
         tractor.log.get_logger(__name__).exception("connection ended")
     finally:
         await trio.aclose_forcefully(stream)
-        handled.set()
-
-
-async def _meet(process: Process, connected: trio.Event, peers: Any, uid: tuple[str, str]) -> Any:
-    """Wait until the child has shaken hands.
-
-    Raises:
-        Died: It ended before.
-    """
-    await first_of(connected, process.exited)
-    if process.exited.is_set() or not peers.get(uid):
-        await _until_dead(process)
-    return tractor.Portal(peers[uid][-1])
+        disconnected.set()
 
 
 async def _send_settings(
@@ -195,27 +216,16 @@ async def _send_settings(
 
 
 async def _until_dead(process: Process) -> NoReturn:
-    """Its connection has ended, so its life has, or is made to."""
+    """Wait for the end of a process whose connection has ended, by force if it does not come."""
     with trio.CancelScope(shield=True):
-        with trio.move_on_after(LAST_WORDS_SECONDS):
+        with trio.move_on_after(DRAIN_SECONDS):
             await process.exited.wait()
         await _force(process)
-    raise Died(process)
-
-
-async def _outlive(process: Process, joining: trio.Event, handled: trio.Event) -> None:
-    """Wait for the child's end.
-
-    Past its nursery's end, or its connection's, it has the time of tractor's cancellation.
-    """
-    with trio.CancelScope(shield=True):
-        await first_of(process.exited, joining, handled)
-        with trio.move_on_after(CANCEL_SECONDS):
-            await process.exited.wait()
+    raise DiedEarly
 
 
 async def _force(process: Process) -> None:
-    """The ladder's lower end, for whoever is still there when its task is over."""
+    """End a process that is still there, by the last stages of `supervisor.actors.escalation`."""
     for act, seconds in ((process.terminate, TERM_SECONDS), (process.kill, KILL_SECONDS)):
         if not process.exited.is_set():
             act()
@@ -223,20 +233,8 @@ async def _force(process: Process) -> None:
                 await process.exited.wait()
 
 
-async def first_of(*events: trio.Event) -> None:
-    """Wait until one of ``events`` is set."""
-    async with trio.open_nursery() as nursery:
-
-        async def wait(event: trio.Event) -> None:
-            await event.wait()
-            nursery.cancel_scope.cancel()
-
-        for event in events:
-            nursery.start_soon(wait, event)
-
-
 def replace() -> None:
-    """Put all replacements in place; before any actor runs."""
+    """Put all replacements in place, before any actor runs."""
     tractor._spawn.new_proc = _new_proc
     tractor._actor.Actor._serve_forever = _serve_nothing
     tractor._actor.Actor.accept_addr = property(lambda _: NO_ADDRESS)
