@@ -55,13 +55,14 @@ class Launched(NamedTuple):
     Attributes:
         record: Path of the file in which the keeper records its tree, and which it removes at the
             end; empty for none.
-        tree_ended: Read end of a pipe whose write end only the keeper and its zygote hold.
+        tree_ended: Connected to a socket that only the keeper and its zygote hold: end of file
+            means that both are gone.
     """
 
     sock: socket.socket
     keeper: subprocess.Popen[bytes]
     record: str
-    tree_ended: int
+    tree_ended: socket.socket
 
 
 # The keeper that `prestart` started, and what it inherited; None once it was taken over or ended.
@@ -121,7 +122,7 @@ def _end_prestarted() -> None:
         return
     (sock, keeper, record, tree_ended), _prestarted = _prestarted[0], None
     sock.close()
-    os.close(tree_ended)
+    tree_ended.close()
     keeper.kill()  # its whole tree goes with it, and no user code ever ran there
     keeper.wait()
     if record:
@@ -135,7 +136,7 @@ def _forget_prestarted() -> None:
         return
     launched, _prestarted = _prestarted[0], None
     launched.sock.close()
-    os.close(launched.tree_ended)
+    launched.tree_ended.close()
     launched.keeper.returncode = 0  # so that its destructor does not wait for it
 
 
@@ -143,22 +144,20 @@ def _start(inherited: Sequence[int], preload: Sequence[str]) -> Launched:
     package = _supervisor_package()
     record = _new_record()
     ours, theirs = socket.socketpair()
-    tree_ended, held_by_tree = os.pipe()
-    with theirs:
+    tree_ended, held_by_tree = socket.socketpair()
+    with theirs, held_by_tree:
         try:
             keeper = subprocess.Popen(
                 [sys.executable, "-P", str(package / "__main__.py"), str(theirs.fileno()),
                  str(os.getpid()), *PRELOADED, *preload],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno(), held_by_tree, *inherited],
+                pass_fds=[theirs.fileno(), held_by_tree.fileno(), *inherited],
                 env={**os.environ, "CREAMAS_TREE": record},
             )  # fmt: skip
         except OSError as error:
             ours.close()
-            os.close(tree_ended)
+            tree_ended.close()
             raise StartError(f"cannot start the supervisor: {error}") from error
-        finally:
-            os.close(held_by_tree)
     return Launched(ours, keeper, record, tree_ended)
 
 

@@ -8,8 +8,8 @@ the frame protocol with the supervisor over the other end::
          `-- keeper -- zygote ----------'
 
 When that connection closes, for whatever reason, the supervisor ends everything it started and then
-itself; the zygote follows, and the keeper last. Both hold the write end of a pipe, so end of file
-on the read end means that nothing of the tree is left, however it died.
+itself; the zygote follows, and the keeper last. These two hold one end of another socketpair: end
+of file at our end means that both are gone, and with them the tree, however it died.
 """
 
 from __future__ import annotations
@@ -249,4 +249,4 @@ async def _reap_keeper(launched: Launched) -> None:
             log.warning("the supervisor's processes did not end within %g s", KILL_SECONDS)
     finally:
         os.close(pidfd)
-        os.close(launched.tree_ended)
+        launched.tree_ended.close()
