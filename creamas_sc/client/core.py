@@ -35,6 +35,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypedDict
 
 from creamas_sc.client import messages
@@ -166,14 +167,12 @@ class ClientCore(DaemonAPI):
 
     async def _explain(self, error: ConnectionLost) -> ConnectionLost:
         """Say what the loss of the connection to the daemon means."""
-        pid = self.pid  # reconnecting may change it
-        try:
-            status = await self._ask_again(STATUS)
-        except CreamasError:
-            return messages.daemon_gone(self.daemon, error)
-        reconnect = self._channel.lost
+        old_pid = self.pid  # reconnecting may change it
+        pid: int | None = None
+        with suppress(CreamasError):
+            pid = (await self._ask_again(STATUS))["pid"]
         return messages.daemon_lost(
-            self.daemon, error, same=status["pid"] == pid, reconnect=reconnect
+            self.daemon, error, old_pid=old_pid, pid=pid, reconnect=self._channel.lost
         )
 
     async def _ask_again(self, request: Request) -> Any:
@@ -184,10 +183,9 @@ class ClientCore(DaemonAPI):
 
     async def host_status(self, name: str, pid: int) -> HostStatus | None:
         """Ask what became of a simulation's host; None if the daemon does not answer."""
-        try:
-            status: HostStatus = await self._ask_again(host_status(name, pid))
-        except CreamasError:
-            return None
+        status: HostStatus | None = None
+        with suppress(CreamasError):
+            status = await self._ask_again(host_status(name, pid))
         return status
 
     async def wait_host_end(self, name: str, pid: int) -> None:

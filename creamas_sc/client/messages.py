@@ -12,7 +12,6 @@ from creamas_sc.runtime.paths import DEFAULT_DAEMON
 __all__ = [
     "BUSY",
     "HostStatus",
-    "daemon_gone",
     "daemon_lost",
     "detached",
     "no_answer",
@@ -73,32 +72,22 @@ def no_answer(daemon: str, path: Path, seconds: float | None = None) -> Connecti
     )
 
 
-def daemon_gone(daemon: str, lost: ConnectionLost) -> ConnectionLost:
-    """Return the error for a call to a daemon that ran when the client connected."""
-    return ConnectionLost(
-        f"the daemon {daemon!r} is gone, and its simulations with it",
-        address=lost.address,
-        may_have_run=lost.may_have_run,
-    )
-
-
 def daemon_lost(
-    daemon: str, lost: ConnectionLost, *, same: bool, reconnect: bool
+    daemon: str, lost: ConnectionLost, *, old_pid: int, pid: int | None, reconnect: bool
 ) -> ConnectionLost:
-    """Return the error for a call whose connection ended although a daemon of that name answers.
+    """Return the error for a call to a daemon whose connection has ended.
 
     Args:
-        same: Whether it is the daemon that the client had connected to.
+        old_pid: The daemon that the client had connected to.
+        pid: The daemon that answers now; None if there is none.
         reconnect: Whether the user must connect again; else the client has done so.
     """
-    if same:
+    if pid == old_pid:
         text = f"the connection to the daemon {daemon!r} was lost; the daemon itself answers"
     else:
-        text = (
-            f"the daemon {daemon!r} is gone, and its simulations with it; another daemon of that "
-            "name runs now"
-        )
-    text += ": connect again" if reconnect else ""
+        text = f"the daemon {daemon!r} is gone, and its simulations with it"
+        text += "" if pid is None else "; another daemon of that name runs now"
+    text += ": connect again" if reconnect and pid is not None else ""
     return ConnectionLost(text, address=lost.address, may_have_run=lost.may_have_run)
 
 

@@ -1,9 +1,7 @@
 """``python -m supervisor.cli`` is ``creamas-supervisor``."""
 
-from __future__ import annotations
-
 import sys
 
-from supervisor.cli import main
+from supervisor.cli.main import main
 
 sys.exit(main())

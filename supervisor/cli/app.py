@@ -1,4 +1,4 @@
-"""The verbs, in the order and groups of ``--help``."""
+"""The commands, in the order and groups of ``--help``."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 from cyclopts import App, Group, Parameter
 
-from supervisor.cli import attach, create, daemon, logs, simulations, steps
+from supervisor.cli import create, daemon, follow, logs, simulations, steps
 from supervisor.cli.exits import EXIT_CODES
 from supervisor.cli.settings import SETTINGS_HELP, config_file
 
-__all__ = ["build"]
+__all__ = ["VERBS", "build"]
 
 INTRODUCTION = """\
-Registry that outlive the scripts and terminals which look at them.
+Run simulations in a daemon, apart from the scripts and terminals that use it.
 
 A first tour:
 
@@ -24,15 +24,15 @@ A first tour:
     creamas-supervisor attach novelty
     creamas-supervisor stop
 
-Each verb has a --help of its own, with examples."""
+Each command has its own --help, with examples."""
 
 VERBS: dict[str, tuple[Callable[..., int], ...]] = {
     "Daemon": (daemon.start, daemon.status, daemon.stop, daemon.run),
-    "Registry": (
+    "Simulations": (
         simulations.ls,
         create.create,
         simulations.inspect,
-        attach.attach,
+        follow.attach,
         steps.step,
         steps.pause,
         steps.resume,
@@ -45,7 +45,7 @@ VERBS: dict[str, tuple[Callable[..., int], ...]] = {
 
 
 def build() -> App:
-    """The application; its errors and results come back to the caller."""
+    """Build the application; its errors and results come back to the caller."""
     groups: dict[str, Any] = {name: Group.create_ordered(name) for name in (*VERBS, "Other")}
     app = App(
         name="creamas-supervisor",
@@ -53,7 +53,7 @@ def build() -> App:
         help_format="plaintext",
         help_epilogue=f"{EXIT_CODES}\n\n{SETTINGS_HELP.format(file=config_file())}",
         version=_version,
-        usage="Usage: creamas-supervisor VERB [ARGUMENTS] [OPTIONS]",
+        usage="Usage: creamas-supervisor COMMAND [ARGUMENTS] [OPTIONS]",
         exit_on_error=False,
         print_error=False,
         result_action="return_value",
@@ -62,15 +62,9 @@ def build() -> App:
         group_parameters=Group("Options"),
     )
     app["--help"].group = app["--version"].group = groups["Other"]
-    for name, verbs in VERBS.items():
+    for group, verbs in VERBS.items():
         for place, verb in enumerate(verbs):
-            app.command(
-                verb,
-                name=verb.__name__,
-                group=groups[name],
-                sort_key=place,
-                help_epilogue=EXIT_CODES,
-            )
+            app.command(verb, group=groups[group], sort_key=place, help_epilogue=EXIT_CODES)
     return app
 
 

@@ -1,4 +1,4 @@
-"""Verbs of the daemon itself: run, start, stop, status."""
+"""Commands for the daemon itself: run, start, stop, status."""
 
 from __future__ import annotations
 
@@ -8,30 +8,41 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from creamas_sc.errors import ConnectionLost, CreamasError, DeadlineExceeded
 from creamas_sc.runtime.paths import DEFAULT_DAEMON, daemon_socket
-from supervisor.cli.daemon_connection import chosen_daemon, in_time, linked, patience
-from supervisor.cli.endings import endings, endings_as_data, judge
+from supervisor.cli.daemon_connection import (
+    chosen_daemon,
+    connected,
+    extra_time,
+    start_deadline,
+)
 from supervisor.cli.exits import Exit, Failure, explain
-from supervisor.cli.output import emit, flush, moment, note, out_json, pairs
+from supervisor.cli.output import (
+    emit,
+    flush,
+    judge,
+    moment,
+    note,
+    out_json,
+    pairs,
+    report_data,
+    report_lines,
+)
 from supervisor.cli.params import Daemon, Json, Seconds
 
 __all__ = ["run", "start", "status", "stop"]
 
-# After its answer to `stop` the daemon has nothing left to do but to end.
-GONE_SECONDS = 10.0
-LOOK_SECONDS = 0.02
+# For the daemon to exit after its answer to `stop`, when everything is closed.
+EXIT_SECONDS = 10.0
+POLL_SECONDS = 0.02
 
 
 def run(*, daemon: Daemon = None, json: Json = False) -> int:
     """Run the daemon in the foreground.
 
-    It prints the path of its socket when it is ready, and logs on standard
-    error and into its log file. Ctrl-C or SIGTERM closes all simulations
+    It prints the path of its socket when it is ready, and logs to standard
+    error and to its log file. Ctrl-C or SIGTERM closes all simulations
     gracefully; a second one kills them.
 
     For example:
@@ -44,82 +55,75 @@ def run(*, daemon: Daemon = None, json: Json = False) -> int:
     settings, name = chosen_daemon(daemon)
 
     def announce(path: Path) -> None:
-        _tell_socket(name, path, json)
+        _print_socket(name, path, json)
         flush()
 
     return run(Settings(name, settings.logs(), console=True), announce)
 
 
-def start(
-    *,
-    daemon: Daemon = None,
-    timeout: Annotated[
-        Seconds, Parameter(help="Seconds until it must be ready; else start_timeout, 15.")
-    ] = None,
-    json: Json = False,
-) -> int:
+def start(*, daemon: Daemon = None, timeout: Seconds = None, json: Json = False) -> int:
     """Start the daemon in the background.
 
-    Returns when it is ready, and prints the path of its socket.
+    The command returns when the daemon is ready, and prints the path of its
+    socket.
 
     For example:
 
         creamas-supervisor start
         creamas-supervisor start --daemon experiments
+
+    Args:
+        timeout: Seconds until it must be ready. Default: start_timeout, 15.
     """
     from supervisor.daemon.process import Settings, start
 
     settings, name = chosen_daemon(daemon)
     seconds = settings.start_timeout if timeout is None else timeout
-    with in_time(time.monotonic() + seconds):
+    with start_deadline(time.monotonic() + seconds):
         path = start(Settings(name, settings.logs(), console=False), seconds)
-    _tell_socket(name, path, json)
+    _print_socket(name, path, json)
     return Exit.DONE
 
 
-def _tell_socket(name: str, path: Path, json: bool) -> None:
+def _print_socket(name: str, path: Path, json: bool) -> None:
     emit({"daemon": name, "socket": str(path)}, json, lambda: [str(path)])
 
 
-def stop(
-    *,
-    daemon: Daemon = None,
-    timeout: Annotated[
-        Seconds,
-        Parameter(help="Seconds to save and close gracefully in; else close_timeout, 1."),
-    ] = None,
-    json: Json = False,
-) -> int:
+def stop(*, daemon: Daemon = None, timeout: Seconds = None, json: Json = False) -> int:
     """Close all simulations and end the daemon.
 
-    Returns when nothing of it is left, and prints how each slave ended. It
-    fails (exit code 1) if one had to be killed, or if saving raised an error.
+    The command returns when no process of the daemon is left, and prints how
+    each slave ended. It fails (exit code 1) if one had to be killed, or if
+    saving raised an error.
 
     For example:
 
         creamas-supervisor stop
         creamas-supervisor stop --timeout 60     # agents have much to save
+
+    Args:
+        timeout: Seconds to save and close gracefully. Default: close_timeout, 1.
     """
     settings, name = chosen_daemon(daemon)
     grace = settings.close_timeout if timeout is None else timeout
-    with linked(daemon) as (client, _), patience(client, grace):
-        closed = [(told["name"], told["receipt"]) for told in client.stop(timeout=grace)]
-    data = [endings_as_data(*each) for each in closed]
-    emit(data, json, lambda: [line for each in closed for line in endings(*each)])
-    codes = [judge(receipt) for _, receipt in closed]
-    deadline = time.monotonic() + GONE_SECONDS
+    with connected(daemon) as (client, _), extra_time(client, grace):
+        ends = [(end["name"], end["receipt"]) for end in client.stop(timeout=grace)]
+    data = [report_data(*end) for end in ends]
+    emit(data, json, lambda: [line for end in ends for line in report_lines(*end)])
+    codes = [judge(report) for _, report in ends]
+    deadline = time.monotonic() + EXIT_SECONDS
     while _lock_is_held(name):
         if time.monotonic() > deadline:
-            raise Failure(f"the daemon {name!r} has not ended within {GONE_SECONDS:g} s")
-        time.sleep(LOOK_SECONDS)
+            raise Failure(f"the daemon {name!r} has not ended after {EXIT_SECONDS:g} s")
+        time.sleep(POLL_SECONDS)
     return max(codes, default=Exit.DONE)
 
 
 def status(*, daemon: Daemon = None, json: Json = False) -> int:
-    """Tell whether the daemon runs.
+    """Show whether the daemon is running.
 
-    Exit code 0: it runs; 3: it does not; 4: it does not answer, or there is
-    no telling.
+    Exit code 0: it is running; 3: it is not; 4: it does not answer, or its
+    state cannot be determined.
 
     For example:
 
@@ -127,33 +131,34 @@ def status(*, daemon: Daemon = None, json: Json = False) -> int:
     """
     _, name = chosen_daemon(daemon)
     try:
-        with linked(daemon) as (client, _):
-            told = client.status()
+        with connected(daemon) as (client, _):
+            found = client.status()
     except (CreamasError, Failure) as error:
-        code = _absence(name, error)
+        code = _explain_absence(name, error)
         if json:
             state = "not running" if code is Exit.NOT_RUNNING else "unknown"
             out_json({"name": name, "state": state}, indent=2)
         return code
-    told = {"name": name, "state": "running", **told}
-    emit(told, json, lambda: pairs({**told, "since": moment(told.get("since"))}))
+    found = {"name": name, "state": "running", **found}
+    emit(found, json, lambda: pairs({**found, "since": moment(found.get("since"))}))
     return Exit.DONE
 
 
-def _absence(name: str, error: Exception) -> Exit:
-    """Tell why a daemon does not answer."""
+def _explain_absence(name: str, error: Exception) -> Exit:
+    """Say why a daemon does not answer."""
     if isinstance(error, ConnectionLost) and not _listens(name) and not _lock_is_held(name):
         flag = "" if name == DEFAULT_DAEMON else f" --daemon {name}"
-        note(f"the daemon {name!r} does not run; creamas-supervisor start{flag} starts it")
+        start = f"creamas-supervisor start{flag}"
+        note(f"the daemon {name!r} is not running; start it with {start}")
         return Exit.NOT_RUNNING
-    seen = isinstance(error, (ConnectionLost, DeadlineExceeded))
-    known = "is there but does not answer" if seen else "may run or not"
+    silent = isinstance(error, (ConnectionLost, DeadlineExceeded))
+    known = "is running but does not answer" if silent else "may be running"
     note(f"the daemon {name!r} {known}: {explain(error)[1]}")
     return Exit.UNKNOWN
 
 
 def _listens(name: str) -> bool:
-    """Whether anything at all takes connections at the daemon's socket."""
+    """Return whether any process accepts connections at the daemon's socket."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.setblocking(False)
         try:
@@ -164,7 +169,7 @@ def _listens(name: str) -> bool:
 
 
 def _lock_is_held(name: str) -> bool:
-    """Whether any process of the daemon's still lives: they all hold its lock."""
+    """Return whether any process of the daemon is left: they all hold its lock."""
     try:
         descriptor = os.open(daemon_socket(name).with_suffix(".lock"), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The way to a daemon, for all verbs."""
+"""Connects the commands to the daemon that a flag or the settings name."""
 
 from __future__ import annotations
 
@@ -15,33 +15,31 @@ from supervisor.cli.settings import Settings, load_settings
 if TYPE_CHECKING:
     from creamas_sc.client import SyncClient
 
-__all__ = ["checked_name", "chosen_daemon", "connect", "in_time", "linked", "patience"]
+__all__ = ["checked_name", "chosen_daemon", "connect", "connected", "extra_time", "start_deadline"]
 
 
 def connect(daemon: str, timeout: float | None) -> SyncClient:
-    """A client of the daemon of that name; tests put another in its place."""
+    """Connect to the daemon of that name; tests replace this function."""
     from creamas_sc.client import connect_sync
 
     return connect_sync(daemon, timeout=timeout)
 
 
 def chosen_daemon(flag: str | None) -> tuple[Settings, str]:
-    """The user's settings, and the daemon that a flag or they name.
+    """Return the user's settings, and the daemon that the flag or the settings name.
 
     Raises:
-        Failure: It is no name, or the settings will not do.
+        Failure: The name or a setting is not valid.
     """
     settings = load_settings()
-    if flag is None:
-        return settings, settings.daemon
-    return settings, checked_name(flag, "daemon")
+    return settings, settings.daemon if flag is None else checked_name(flag, "daemon")
 
 
 def checked_name(name: str, what: str) -> str:
-    """A name from the command line, which will be part of a path.
+    """Return a name from the command line, which will be part of a path.
 
     Raises:
-        Failure: It is none.
+        Failure: It is not a valid name.
     """
     try:
         return check_name(name, what)
@@ -49,24 +47,19 @@ def checked_name(name: str, what: str) -> str:
         raise Failure(str(error), Exit.USAGE) from error
 
 
-def connected(daemon: str, timeout: float) -> SyncClient:
-    """As `connect`.
+@contextmanager
+def connected(flag: str | None) -> Iterator[tuple[SyncClient, Settings]]:
+    """Connect to the daemon that the flag or the settings name, until the block ends.
 
     Raises:
-        Failure: The folder of sockets is not this user's.
+        Failure: The folder of sockets is not private to this user.
     """
+    settings, daemon = chosen_daemon(flag)
     try:
         runtime_folder()
     except CreamasError as error:
         raise Failure(str(error), Exit.DENIED) from error
-    return connect(daemon, timeout)
-
-
-@contextmanager
-def linked(flag: str | None) -> Iterator[tuple[SyncClient, Settings]]:
-    """A client of the daemon that a flag or the settings name, until the block ends."""
-    settings, daemon = chosen_daemon(flag)
-    client = connected(daemon, settings.answer_timeout)
+    client = connect(daemon, settings.answer_timeout)
     try:
         yield client, settings
     finally:
@@ -74,8 +67,8 @@ def linked(flag: str | None) -> Iterator[tuple[SyncClient, Settings]]:
 
 
 @contextmanager
-def patience(client: SyncClient, seconds: float) -> Iterator[None]:
-    """Allow the calls of the block that much more than an answer takes."""
+def extra_time(client: SyncClient, seconds: float) -> Iterator[None]:
+    """Allow the calls in the block that much more time than a plain answer takes."""
     usual = client.timeout
     client.timeout = None if usual is None else usual + seconds
     try:
@@ -85,8 +78,8 @@ def patience(client: SyncClient, seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def in_time(deadline: float) -> Iterator[None]:
-    """Tell a start that failed for want of time from one that failed."""
+def start_deadline(deadline: float) -> Iterator[None]:
+    """Exit with 75 rather than 1 if a start in the block fails after the deadline."""
     try:
         yield
     except StartError as error:

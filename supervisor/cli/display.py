@@ -1,117 +1,96 @@
-"""How a simulation's progress looks: a live picture, plain lines, JSON lines, or nothing."""
+"""How a simulation's progress is shown: a live picture, plain lines, JSON lines, or the result."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from supervisor.cli.output import clock, count, flush, out, out_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["Display", "Last", "Lines", "Live", "Plain", "progress_line"]
+__all__ = ["Display", "JsonLines", "Live", "Plain", "Result", "event_line", "progress_line"]
 
 LINE_SECONDS = 1.0
-# A step that takes longer than this is told of while it lasts.
+# The duration of a step is shown once it takes longer than this.
 SLOW_SECONDS = 5.0
 
 Progress = Mapping[str, Any]
 
 
-class Display(Protocol):
-    """Shows a simulation while it is entered."""
+class Display:
+    """Shows a simulation while it is entered; this one shows nothing.
 
-    for_programs: bool
+    Attributes:
+        for_programs: Whether it prints JSON.
+    """
 
-    def __enter__(self) -> object:
-        """Begin to show."""
+    for_programs = False
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Show what was held back, and end."""
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Show what was held back, and stop."""
 
     def update(self, progress: Progress) -> None:
-        """Show how far it is now."""
+        """Show the current progress."""
 
     def event(self, name: str, details: Progress) -> None:
         """Show that something happened."""
 
 
-class Last:
-    """One JSON document at the end of the steps: the last progress."""
+class Result(Display):
+    """The last progress only, once the block has ended without an error."""
 
-    for_programs = True
-
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, json: bool) -> None:
+        super().__init__(name)
+        self.for_programs = json
         self._latest: Progress = {}
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is not None:
+            return
+        if self.for_programs:
             out_json({"name": self._name, **self._latest}, indent=2)
+        else:
+            out(progress_line(self._name, self._latest))
 
     def update(self, progress: Progress) -> None:
         self._latest = dict(progress)
 
-    def event(self, name: str, details: Progress) -> None:
-        pass
 
-
-class Lines:
-    """JSON lines: all there is to know, as it comes."""
+class JsonLines(Display):
+    """A line of JSON for every change of the progress and every event."""
 
     for_programs = True
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._shown: Progress | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
+    _latest: Progress | None = None
 
     def update(self, progress: Progress) -> None:
-        if progress != self._shown:
-            self._shown = dict(progress)
-            self._tell("steps", progress)
+        if progress != self._latest:
+            self._latest = dict(progress)
+            self.event("steps", progress)
 
     def event(self, name: str, details: Progress) -> None:
-        self._tell(name, details)
-
-    def _tell(self, event: str, details: Progress) -> None:
-        out_json({"name": self._name, "event": event, **details})
+        out_json({"name": self._name, "event": name, **details})
         flush()
 
 
-class Plain:
-    """Plain lines; those of progress at most one a second, unless the state changes."""
-
-    for_programs = False
+class Plain(Display):
+    """Lines of text; for the progress at most one a second, unless the state changes."""
 
     def __init__(self, name: str, now: Callable[[], float] = time.monotonic) -> None:
-        self._name = name
+        super().__init__(name)
         self._now = now
         self._printed_at = -LINE_SECONDS
-        self._printed: str | None = None
-        self._state: str | None = None
-        self._latest: str | None = None
+        self._printed = self._latest = self._state = ""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._print()
 
     def update(self, progress: Progress) -> None:
@@ -125,23 +104,20 @@ class Plain:
         flush()
 
     def _print(self) -> None:
-        if self._latest is None or self._latest == self._printed:
-            return
-        self._printed, self._printed_at = self._latest, self._now()
-        out(self._latest)
-        flush()
+        if self._latest != self._printed:
+            self._printed, self._printed_at = self._latest, self._now()
+            out(self._latest)
+            flush()
 
 
-class Live:
+class Live(Display):
     """A picture on the terminal that changes; events are lines above it."""
-
-    for_programs = False
 
     def __init__(self, name: str) -> None:
         from rich.console import Console
         from rich.live import Live
 
-        self._name = name
+        super().__init__(name)
         self._live = Live(console=Console(highlight=False), auto_refresh=False)
 
     def __enter__(self) -> Self:
@@ -152,16 +128,14 @@ class Live:
         self._live.__exit__(*error)
 
     def update(self, progress: Progress) -> None:
-        """As of `Display`."""
         self._live.update(picture(self._name, progress), refresh=True)
 
     def event(self, name: str, details: Progress) -> None:
-        """As of `Display`."""
         self._live.console.print(event_line(name, details), style="yellow", markup=False)
 
 
 def picture(name: str, progress: Progress) -> RenderableType:
-    """The two lines that `Live` shows."""
+    """Return the two lines that `Live` shows."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
@@ -176,7 +150,7 @@ def picture(name: str, progress: Progress) -> RenderableType:
         cells.append(ProgressBar(total=of, completed=progress["step"]))
     cells += [Text(part) for part in _speed(progress)]
     grid = Table.grid(padding=(0, 2), expand=bool(of))
-    for cell in cells:  # the bar gets the room that is left
+    for cell in cells:  # the bar gets the remaining width
         grid.add_column(no_wrap=True, ratio=1 if isinstance(cell, ProgressBar) else None)
     grid.add_row(*cells)
     below = Text("  ".join([*_contents(progress), "(Ctrl-C detaches)"]), "dim")
@@ -184,7 +158,7 @@ def picture(name: str, progress: Progress) -> RenderableType:
 
 
 def progress_line(name: str, progress: Progress) -> str:
-    """All of a simulation's progress in a line."""
+    """Format the whole progress of a simulation in a line."""
     steps = _steps(progress)
     parts = [progress["state"], *([steps] if steps else ())]
     error = [f"error: {' '.join(progress['error'].split())}"] if progress["error"] else []
@@ -192,7 +166,7 @@ def progress_line(name: str, progress: Progress) -> str:
 
 
 def event_line(name: str, details: Progress) -> str:
-    """An event in a line."""
+    """Format an event in a line."""
     match name:
         case "slave_lost":
             return f"lost: {details['cause']}"
@@ -203,7 +177,8 @@ def event_line(name: str, details: Progress) -> str:
         case "gap":
             return f"{count(details['lost'], 'event')} came too fast to be shown"
         case _:
-            return f"{name} {_told(details)}"
+            values = (f"{key} {value}" for key, value in details.items() if value is not None)
+            return f"{name} {', '.join(values)}"
 
 
 def _restart(details: Progress) -> str:
@@ -213,14 +188,10 @@ def _restart(details: Progress) -> str:
     return "; NOT restored: ".join([", ".join(parts), *details["failures"]])
 
 
-def _told(details: Progress) -> str:
-    return ", ".join(f"{key} {value}" for key, value in details.items() if value is not None)
-
-
 def _steps(progress: Progress) -> str:
     step, of = progress["step"], progress["of"]
     seconds = progress.get("step_seconds") or 0.0
-    slow = f" (the next one takes {clock(seconds)} already)" if seconds > SLOW_SECONDS else ""
+    slow = f" (the next has taken {clock(seconds)} so far)" if seconds > SLOW_SECONDS else ""
     if of is not None:
         return f"step {step:,} of {of:,}{slow}"
     return f"step {step:,}{slow}" if step or slow else ""
@@ -228,12 +199,12 @@ def _steps(progress: Progress) -> str:
 
 def _speed(progress: Progress) -> list[str]:
     speed, left = progress["acts_per_second"], progress["seconds_left"]
-    told = [] if speed is None else [f"{speed:,.0f} acts/s"]
-    return told if left is None else [*told, f"{clock(left)} left"]
+    parts = [] if speed is None else [f"{speed:,.0f} acts/s"]
+    return parts if left is None else [*parts, f"{clock(left)} left"]
 
 
 def _contents(progress: Progress) -> list[str]:
     nouns = ("agent", "slave", "artifact", "client")
-    told = [count(progress[f"{noun}s"], noun) for noun in nouns]
+    parts = [count(progress[f"{noun}s"], noun) for noun in nouns]
     restarts = progress.get("restarts", 0)
-    return [*told, count(restarts, "restart")] if restarts else told
+    return [*parts, count(restarts, "restart")] if restarts else parts

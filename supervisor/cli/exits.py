@@ -15,11 +15,11 @@ from creamas_sc.errors import (
 )
 from creamas_sc.runtime.installation import how_to_install
 
-__all__ = ["BY_FORCE", "EXIT_CODES", "Exit", "Failure", "Terminated", "explain"]
+__all__ = ["EXIT_CODES", "Exit", "Failure", "explain"]
 
 
 class Exit(IntEnum):
-    """What the command ends with."""
+    """The exit codes of the command."""
 
     DONE = 0
     FAILED = 1
@@ -34,21 +34,13 @@ class Exit(IntEnum):
 
 
 EXIT_CODES = """\
-Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 69 no daemon reached,
-75 timed out, 77 denied, 130 after Ctrl-C, 143 after SIGTERM.
-Of status: 0 running, 3 not running, 4 unknown."""
-
-
-# How a process ended that did not do so when it was asked.
-BY_FORCE = ("term", "kill")
-
-
-class Terminated(BaseException):
-    """SIGTERM came."""
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 69 daemon not reached,
+75 timed out, 77 permission denied, 130 after Ctrl-C, 143 after SIGTERM.
+The status command: 0 running, 3 not running, 4 unknown."""
 
 
 class Failure(Exception):
-    """The command cannot do what it was asked to.
+    """The command cannot do what it was asked to do.
 
     Args:
         message: What is wrong and what to do, in one line.
@@ -59,7 +51,7 @@ class Failure(Exception):
         self.code = code
 
 
-# The first that fits counts.
+# The first match counts.
 _CODES: tuple[tuple[tuple[type[BaseException], ...], Exit], ...] = (
     ((HostLost, SlaveLost), Exit.FAILED),
     ((HandshakeError, PermissionError), Exit.DENIED),
@@ -69,10 +61,10 @@ _CODES: tuple[tuple[tuple[type[BaseException], ...], Exit], ...] = (
 
 
 def explain(error: Exception) -> tuple[Exit, str]:
-    """The exit code that an error means, and the line that tells it.
+    """Return the exit code for an error, and the error in one line.
 
     Raises:
-        Exception: ``error`` itself, where it is a fault of this program.
+        Exception: ``error`` itself if it is a bug of this program.
     """
     if isinstance(error, Failure):
         return error.code, str(error)

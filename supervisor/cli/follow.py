@@ -1,106 +1,129 @@
-"""Follow a simulation: its progress and events, until it ends, its steps do, or the user leaves."""
+"""The command attach, and what all commands that wait for a simulation's steps have in common."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from creamas_sc.errors import ConnectionLost, CreamasError
-from supervisor.cli.display import Display, Live, Plain
-from supervisor.cli.exits import Exit, Terminated
+from creamas_sc.errors import ConnectionLost, CreamasError, DeadlineExceeded
+from supervisor.cli.daemon_connection import connected
+from supervisor.cli.display import Display, JsonLines, Live, Plain
+from supervisor.cli.exits import Exit
+from supervisor.cli.main import Terminated
 from supervisor.cli.output import note, out_json
+from supervisor.cli.params import Daemon, Name
 
 if TYPE_CHECKING:
     from creamas_sc.client import SyncClient, SyncSimulation
 
-__all__ = ["Ended", "follow", "how_it_ended", "outcome", "show", "unfinished", "watch"]
+__all__ = ["attach", "closed", "on_terminal", "was_closed", "watch"]
 
-# How often a display is brought up to date where no event comes.
+# How often a display is updated when there are no events.
 REFRESH_SECONDS = 1.0
 
 
-class Ended(Exception):
-    """The simulation ended.
+def attach(
+    name: Name,
+    /,
+    *,
+    until_done: bool = False,
+    json: bool = False,
+    daemon: Daemon = None,
+) -> int:
+    """Follow a simulation's progress and events.
+
+    Ctrl-C detaches, and the simulation goes on. The command also ends when
+    the simulation does. With --until-done it fails (exit code 1) if not all
+    steps were taken.
+
+    For example:
+
+        creamas-supervisor attach novelty
+        creamas-supervisor attach novelty --until-done
+        creamas-supervisor attach novelty --json | jq .acts_per_second
 
     Args:
-        error: The error of the call that was under way.
-        progress: The last that is known.
-        announced: The simulation said that it was being closed.
+        until_done: Return when the steps are done.
+        json: Print a JSON object in a line for each event, for programs.
     """
-
-    def __init__(
-        self, error: CreamasError, progress: Mapping[str, Any], announced: bool = False
-    ) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.progress = progress
-        self.announced = announced
+    with connected(daemon) as (client, _), client.attach(name) as sim:
+        display = JsonLines(name) if json else on_terminal(name)
+        return watch(client, sim, display, until_done=until_done)
 
 
-def show(name: str) -> Display:
-    """What shows people a simulation on this process's standard output."""
-    dumb = sys.stdout is None or not sys.stdout.isatty()
-    return Plain(name) if dumb else Live(name)
+def on_terminal(name: str) -> Display:
+    """Return what shows a simulation to people, on a terminal or elsewhere."""
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    return Live(name) if terminal else Plain(name)
 
 
-def follow(sim: SyncSimulation, display: Display, *, until_done: bool) -> dict[str, Any]:
-    """Show a simulation until its steps are done; for ever, unless ``until_done``.
+def watch(
+    client: SyncClient,
+    sim: SyncSimulation,
+    display: Display,
+    *,
+    until_done: bool,
+    timeout: float | None = None,
+) -> Exit:
+    """Show a simulation until it ends or the user leaves, and say which of these happened.
 
-    Returns:
-        Its last progress.
+    Args:
+        until_done: Return when its steps are done, and fail if not all of them were taken.
+        timeout: Seconds to follow it; None for no limit.
 
     Raises:
-        Ended: The simulation did.
+        CreamasError: The simulation ended other than by being closed, or the daemon is gone.
+        DeadlineExceeded: ``timeout`` passed.
     """
-    sim.timeout = None  # an event may be far away
-    announced = False
+    give_up_at = None if timeout is None else time.monotonic() + timeout
     progress: dict[str, Any] = {}
-    with display:
-        try:
+    closing = False
+    try:
+        with display:
             last, _ = sim.next_events()
             progress = sim.progress()
             display.update(progress)
             while not until_done or progress["state"] == "stepping":
+                wait = REFRESH_SECONDS
+                if give_up_at is not None:
+                    wait = min(wait, give_up_at - time.monotonic())
+                    if wait <= 0:
+                        raise DeadlineExceeded(f"{sim.name} is still stepping after {timeout:g} s")
                 before = last
-                last, events = sim.next_events(last, REFRESH_SECONDS)
+                last, events = sim.next_events(last, wait)
                 if lost := last - before - len(events):
                     display.event("gap", {"lost": lost})
-                for _, name, details in events:
-                    announced = announced or (name == "closing" and details["cause"] == "closed")
-                    if name == "steps":
+                for _, event, details in events:
+                    closing = closing or (event == "closing" and details["cause"] == "closed")
+                    if event == "steps":
                         progress |= details
                     else:
-                        display.event(name, details)
+                        display.event(event, details)
                 display.update(progress)
-        except ConnectionLost as error:
-            raise Ended(error, progress, announced) from error
-    return progress
+    except ConnectionLost:
+        if not closing and not was_closed(client, sim.name):
+            raise
+        code = closed(sim.name, display.for_programs)
+        return Exit.FAILED if until_done and _unfinished(progress) else code
+    except (KeyboardInterrupt, Terminated) as error:
+        note("detached; the simulation goes on")
+        return Exit.INTERRUPTED if isinstance(error, KeyboardInterrupt) else Exit.TERMINATED
+    if progress["state"] == "failed":
+        cause = " ".join(progress["error"].split())
+        more = f"creamas-supervisor logs {sim.name} has more"
+        note(f"the steps of {sim.name} failed: {cause}; {more}")
+        return Exit.FAILED
+    if _unfinished(progress):
+        at = f"step {progress['step']:,} of {progress['of']:,}"
+        note(f"the steps of {sim.name} are not done: {progress['state']} at {at}")
+        return Exit.FAILED
+    return Exit.DONE
 
 
-def watch(client: SyncClient, sim: SyncSimulation, display: Display, *, until_done: bool) -> Exit:
-    """Follow a simulation to the end, and tell in words how that came."""
-    try:
-        return outcome(sim.name, follow(sim, display, until_done=until_done))
-    except Ended as ended:
-        code = how_it_ended(client, sim.name, ended, display.for_programs)
-        return Exit.FAILED if until_done and unfinished(ended.progress) else code
-    except KeyboardInterrupt:
-        code = Exit.INTERRUPTED
-    except Terminated:
-        code = Exit.TERMINATED
-    note("detached; the simulation goes on")
-    return code
-
-
-def how_it_ended(client: SyncClient, name: str, ended: Ended, json: bool) -> Exit:
-    """Tell how a simulation ended.
-
-    Raises:
-        CreamasError: By no close; the message says how.
-    """
-    if not ended.announced and _cause(client, name) != "closed":
-        raise ended.error
+def closed(name: str, json: bool) -> Exit:
+    """Say that a simulation was closed."""
     if json:
         out_json({"name": name, "state": "ended", "cause": "closed"})
     else:
@@ -108,26 +131,13 @@ def how_it_ended(client: SyncClient, name: str, ended: Ended, json: bool) -> Exi
     return Exit.DONE
 
 
-def outcome(name: str, progress: Mapping[str, Any]) -> Exit:
-    """What steps that are over mean; tells why not all were taken."""
-    if progress["state"] == "failed":
-        words = " ".join(progress["error"].split())
-        note(f"the steps of {name} failed: {words}; creamas-supervisor logs {name} has more")
-        return Exit.FAILED
-    if unfinished(progress):
-        at = f"step {progress['step']:,} of {progress['of']:,}"
-        note(f"the steps of {name} are not done: {progress['state']} at {at}")
-        return Exit.FAILED
-    return Exit.DONE
-
-
-def unfinished(progress: Mapping[str, Any]) -> bool:
-    """Whether fewer steps were taken than asked for."""
+def _unfinished(progress: Mapping[str, Any]) -> bool:
     return progress.get("of") is not None and progress["step"] < progress["of"]
 
 
-def _cause(client: SyncClient, name: str) -> str:
+def was_closed(client: SyncClient, name: str) -> bool:
+    """Return whether the simulation of that name has ended because it was closed."""
     try:
-        return str(client.inspect(name)["cause"])
-    except CreamasError:  # the daemon has gone too, or knows the name no more
-        return ""
+        return bool(client.inspect(name)["cause"] == "closed")
+    except CreamasError:  # the daemon has gone too, or no longer knows the name
+        return False

@@ -1,4 +1,4 @@
-"""The verb logs: what a daemon and its simulations have written."""
+"""The command logs: what a daemon and its simulations have written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Annotated, Any, BinaryIO
 from cyclopts import Parameter
 
 from creamas_sc.errors import CreamasError, UnknownSimulation
-from supervisor.cli.daemon_connection import checked_name, chosen_daemon, linked
+from supervisor.cli.daemon_connection import checked_name, chosen_daemon, connected
 from supervisor.cli.exits import Exit, Failure
 from supervisor.cli.output import colored, flush, out, out_json
 from supervisor.cli.params import Daemon, at_least
@@ -24,47 +24,37 @@ from supervisor.cli.params import Daemon, at_least
 __all__ = ["logs"]
 
 BLOCK_BYTES = 1 << 16
-# A file tells nobody that it has grown: how often to look.
-LOOK_SECONDS = 0.1
+# How often a file is polled for new lines.
+POLL_SECONDS = 0.1
 LEVEL_COLORS = {"warning": "33", "error": "31", "critical": "31;1", "debug": "2"}
-# In the readable form: shown otherwise, or for programs only.
+# Not in the list of values for people: shown in another place, or not at all.
 NOT_SHOWN = ("timestamp", "level", "event", "exception", "logger", "pid")
 
 
 def logs(
-    name: Annotated[
-        str | None, Parameter(help="A simulation, also one that ended; without: the daemon.")
-    ] = None,
+    name: str | None = None,
     /,
     *,
-    follow: Annotated[
-        bool,
-        Parameter(
-            name=("--follow", "-f"), help="Go on until Ctrl-C, or until what logs has ended."
-        ),
-    ] = False,
-    lines: Annotated[
-        int,
-        Parameter(
-            name=("--lines", "-n"),
-            validator=at_least(0),
-            help="How many of the last lines; 100 by default.",
-        ),
-    ] = 100,
+    follow: Annotated[bool, Parameter(name=("--follow", "-f"))] = False,
+    lines: Annotated[int, Parameter(name=("--lines", "-n")), at_least(0)] = 100,
     daemon: Daemon = None,
-    json: Annotated[
-        bool, Parameter(help="Print a JSON list, or with -f a JSON object a line.")
-    ] = False,
+    json: bool = False,
 ) -> int:
-    """Show the log of a simulation, or the daemon's own.
+    """Show the log of a simulation, or of the daemon.
 
-    All that agents print is in the log of their simulation.
+    Everything that agents print is in the log of their simulation.
 
     For example:
 
         creamas-supervisor logs novelty
-        creamas-supervisor logs novelty -f -n 0       # only what is new
-        creamas-supervisor logs                       # the daemon's
+        creamas-supervisor logs novelty -f -n 0       # new lines only
+        creamas-supervisor logs                       # the daemon's log
+
+    Args:
+        name: A simulation, which may have ended. Default: the daemon itself.
+        follow: Go on until Ctrl-C, or until the simulation or daemon has ended.
+        lines: How many of the last lines to show. Default: 100.
+        json: Print a JSON list, or with -f a JSON object in each line.
     """
     path, pid = _find(name, daemon)
     show = out_json if json else partial(_show, name)
@@ -80,33 +70,33 @@ def logs(
             flush()
             if not alive:
                 return Exit.DONE
-            alive = lives()  # once it is dead, what it wrote last is still to be read
+            alive = lives()  # after its end, read once more what it wrote last
 
 
 def _find(name: str | None, flag: str | None) -> tuple[Path, int | None]:
-    """The file of a log, and the process that writes into it, if there is one."""
+    """Return the file of a log, and the process that writes to it, if there is one."""
     settings, daemon = chosen_daemon(flag)
     path = settings.logs() / f"{daemon}.log"
     if name is not None:
         checked_name(name, "simulation")
-    told: dict[str, Any] = {}
+    writer: dict[str, Any] = {}
     unknown: UnknownSimulation | None = None
     try:
-        with linked(flag) as (client, _):
-            told = client.status()
-            path = Path(told["log"] or path)
+        with connected(flag) as (client, _):
+            writer = client.status()
+            path = Path(writer["log"] or path)
             if name is not None:
-                told = client.inspect(name)
+                writer = client.inspect(name)
     except UnknownSimulation as error:
         unknown = error
     except CreamasError:
-        pass  # its log is still there to be read
+        pass  # the log can be read without the daemon
     if name is not None:
         path = path.with_name(daemon) / f"{name}.log"
         if unknown is not None and not path.exists():
             raise unknown
-    lives = unknown is None and told.get("state") != "ended"
-    return path, told.get("pid") if lives else None
+    running = unknown is None and writer.get("state") != "ended"
+    return path, writer.get("pid") if running else None
 
 
 @contextmanager
@@ -115,14 +105,14 @@ def _opened(path: Path, name: str | None) -> Iterator[BinaryIO]:
         file = path.open("rb")
     except FileNotFoundError:
         what = "the daemon" if name is None else f"the simulation {name!r}"
-        raise Failure(f"{what} has no log: there is no file {path}") from None
+        raise Failure(f"{what} has no log: the file {path} does not exist") from None
     with file:
         yield file
 
 
 @contextmanager
 def _watched(pid: int | None) -> Iterator[Callable[[], bool]]:
-    """A function that waits a moment and says whether a process still lives."""
+    """Yield a function that waits a moment and returns whether the process is still running."""
     try:
         descriptor = None if pid is None else os.pidfd_open(pid)
     except ProcessLookupError:
@@ -133,73 +123,59 @@ def _watched(pid: int | None) -> Iterator[Callable[[], bool]]:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     try:
-        yield lambda: not poll.poll(LOOK_SECONDS * 1000)
+        yield lambda: not poll.poll(POLL_SECONDS * 1000)
     finally:
         os.close(descriptor)
 
 
 class _Tail:
-    """The last lines of a file, and those that come."""
+    """The last lines of a file, and the lines that are appended later."""
 
     def __init__(self, file: BinaryIO, lines: int) -> None:
         self._file = file
-        self._begun = b""
-        _seek_last(file, lines)
+        start = end = file.seek(0, os.SEEK_END)
+        block = BLOCK_BYTES
+        parts = [b""]
+        while start > 0 and lines and len(parts) <= lines + 1:
+            start, block = max(0, end - block), 2 * block
+            file.seek(start)
+            parts = file.read(end - start).split(b"\n")
+        # After a last line end, the last part is empty and not a line.
+        self._incomplete = b"\n".join(parts[-lines - (not parts[-1]) :])
 
     def read(self, *, whole: bool) -> list[str]:
-        """The lines that are new; ``whole``: also a last one that has no end."""
+        """Return the new lines; with ``whole`` also a last one without a line end."""
         if os.fstat(self._file.fileno()).st_size < self._file.tell():
-            self._file.seek(0)  # somebody has emptied it
-        *lines, self._begun = (self._begun + self._file.read()).split(b"\n")
-        if whole and self._begun:
-            lines, self._begun = [*lines, self._begun], b""
+            self._file.seek(0)  # the file was truncated
+        *lines, self._incomplete = (self._incomplete + self._file.read()).split(b"\n")
+        if whole and self._incomplete:
+            lines, self._incomplete = [*lines, self._incomplete], b""
         return [line.decode(errors="replace") for line in lines]
-
-
-def _seek_last(file: BinaryIO, lines: int) -> None:
-    """Go to the begin of the last lines; the end of a line that is not ended counts as one."""
-    place = file.seek(0, os.SEEK_END)
-    if place == 0 or lines == 0:
-        return
-    file.seek(-1, os.SEEK_END)
-    missing = lines + (file.read(1) == b"\n")
-    while place > 0:
-        start = max(0, place - BLOCK_BYTES)
-        file.seek(start)
-        block = file.read(place - start)
-        if block.count(b"\n") >= missing:
-            for _ in range(missing):
-                block = block[: block.rindex(b"\n")]
-            file.seek(start + len(block) + 1)
-            return
-        missing -= block.count(b"\n")
-        place = start
-    file.seek(0)
 
 
 def _parsed(line: str) -> dict[str, Any]:
     try:
-        told = jsonlib.loads(line)
+        entry = jsonlib.loads(line)
     except ValueError:
-        told = None
-    # Whatever else stands there was printed, by a user's code as a rule.
-    return told if isinstance(told, dict) and "event" in told else {"printed": line}
+        entry = None
+    # Any other line was printed, usually by a user's code.
+    return entry if isinstance(entry, dict) and "event" in entry else {"printed": line}
 
 
-def _show(name: str | None, told: dict[str, Any]) -> None:
-    if "printed" in told:
-        out(told["printed"])
+def _show(name: str | None, entry: dict[str, Any]) -> None:
+    if "printed" in entry:
+        out(entry["printed"])
         return
-    level = str(told.get("level", ""))
-    ids = [
+    level = str(entry.get("level", ""))
+    values = [
         f"{key}={value}"
-        for key, value in told.items()
+        for key, value in entry.items()
         if key not in NOT_SHOWN and not (key == "simulation" and value == name)
     ]
-    line = " ".join([_local(told.get("timestamp")), level, str(told["event"]), *ids])
+    line = " ".join([_local(entry.get("timestamp")), level, str(entry["event"]), *values])
     color = LEVEL_COLORS.get(level)
     out(f"\x1b[{color}m{line}\x1b[0m" if color and colored(sys.stdout) else line)
-    for more in str(told.get("exception", "")).splitlines():
+    for more in str(entry.get("exception", "")).splitlines():
         out(f"    {more}")
 
 

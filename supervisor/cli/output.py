@@ -1,4 +1,4 @@
-"""What the command prints: data on standard output, everything else on standard error."""
+"""Printing: data on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, is_dataclass
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+from supervisor.cli.exits import Exit
+
+if TYPE_CHECKING:
+    from creamas_sc.reports import StopReport
 
 __all__ = [
     "ReaderGone",
@@ -17,29 +23,30 @@ __all__ = [
     "count",
     "emit",
     "flush",
+    "judge",
     "moment",
     "note",
     "out",
     "out_json",
     "pairs",
+    "report_data",
+    "report_lines",
     "table",
 ]
 
-PREFIX = "creamas-supervisor: "
-
 
 class ReaderGone(Exception):
-    """Nobody reads standard output any more."""
+    """The reader of standard output has gone."""
 
 
 def out(line: str) -> None:
     """Print a line of data.
 
     Raises:
-        ReaderGone: There is no reader.
+        ReaderGone: The reader has gone.
     """
     stream = sys.stdout
-    if stream is None:  # it was closed when this process started
+    if stream is None:  # closed when this process started
         return
     encoding = stream.encoding or "utf-8"
     try:
@@ -49,7 +56,11 @@ def out(line: str) -> None:
 
 
 def flush() -> None:
-    """See to it that data printed so far is out; errors as `out`."""
+    """Write out what was printed so far.
+
+    Raises:
+        ReaderGone: The reader has gone.
+    """
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -58,17 +69,14 @@ def flush() -> None:
 
 
 def note(line: str) -> None:
-    """Tell the user something that is no data."""
-    if sys.stderr is None:
-        return
-    try:
-        print(f"{PREFIX}{line}", file=sys.stderr)
-    except OSError:
-        pass  # nobody is there to be told
+    """Print a message, which is not data, on standard error."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(f"creamas-supervisor: {line}", file=sys.stderr)
 
 
 def emit(value: Any, as_json: bool, readable: Callable[[], Iterable[str]]) -> None:
-    """Print a verb's data, as one JSON document or for people."""
+    """Print a command's data, as one JSON document or for people."""
     if as_json:
         out_json(value, indent=2)
     else:
@@ -84,18 +92,18 @@ def out_json(value: Any, indent: int | None = None) -> None:
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
-    return repr(value)  # what a user's `save_info` returned may be anything
+    return repr(value)  # a user's `save_info` may return anything
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Lines of columns, each as wide as it must be."""
+    """Format columns that are as wide as necessary."""
     lines = [list(head), *([_cell(value) for value in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
 
 
 def pairs(values: Mapping[str, object]) -> list[str]:
-    """Lines of a name and its value."""
+    """Format a line for each name and its value."""
     width = max(map(len, values), default=0)
     return [f"{name.ljust(width)}  {_cell(value)}".rstrip() for name, value in values.items()]
 
@@ -105,27 +113,65 @@ def _cell(value: object) -> str:
 
 
 def moment(epoch: float | None) -> str | None:
-    """A moment in local time."""
+    """Format a time, in seconds since 1970, as local time."""
     return None if epoch is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch))
 
 
 def clock(seconds: float) -> str:
-    """A duration as hours, minutes and seconds."""
+    """Format a duration in hours, minutes and seconds."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def count(number: int, noun: str) -> str:
-    """A number and its noun, with an s where there is not one."""
+    """Format a number and its noun, in the plural unless the number is 1."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def colored(stream: TextIO) -> bool:
-    """Whether to write colours to it."""
+    """Return whether to write colours to a stream."""
     return (
         stream is not None
         and stream.isatty()
         and not os.environ.get("NO_COLOR")
         and os.environ.get("TERM") != "dumb"
     )
+
+
+# ---- how the slaves of a simulation ended
+
+
+def report_data(name: str, report: StopReport) -> dict[str, Any]:
+    """Return the end of a simulation as data for programs."""
+    return {
+        "name": name,
+        "graceful": report.graceful,
+        "saved": report.saved,
+        "errors": list(report.errors),
+        "slaves": list(report),
+    }
+
+
+def report_lines(name: str, report: StopReport) -> list[str]:
+    """Return the end of a simulation in lines for people."""
+    head = ("SLAVE", "PID", "ENDED BY", "EXIT", "SECONDS")
+    rows = []
+    for slave in report:
+        code = slave.exit_code if slave.signal is None else f"signal {slave.signal}"
+        rows.append((slave.address, slave.pid, slave.ended_by, code, f"{slave.seconds:.2f}"))
+    return [*(table(head, rows) if rows else ()), f"{name} was closed"]
+
+
+def judge(report: StopReport) -> Exit:
+    """Return whether a simulation ended well; print what did not go well."""
+    problems = [
+        f"{slave.address} did not end in time and was killed; give it more with --timeout"
+        for slave in report
+        if slave.ended_by in ("term", "kill")
+    ]
+    for text in (*report.errors, *(text for slave in report for text in slave.errors)):
+        problems.append(f"closing raised: {text.splitlines()[0] if text else text}")
+    for problem in problems:
+        note(problem)
+    return Exit.FAILED if problems else Exit.DONE

@@ -1,29 +1,127 @@
-"""Options that several verbs have, each described once."""
+"""Types of options, and how their values are parsed."""
 
 from __future__ import annotations
 
+import json
 import math
-from typing import Annotated, Any
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
-__all__ = ["Daemon", "Json", "Name", "Seconds", "at_least"]
+from supervisor.cli.exits import Exit, Failure
+
+__all__ = [
+    "AgentBatch",
+    "Class",
+    "Classes",
+    "Daemon",
+    "Json",
+    "JsonObject",
+    "Name",
+    "Seconds",
+    "address",
+    "agent_batch",
+    "at_least",
+    "json_object",
+    "spread",
+]
+
+HIGHEST_PORT = 65535
 
 
-def at_least(least: int) -> Any:
-    """A validator of numbers."""
+def at_least(least: int) -> Parameter:
+    """Accept finite numbers from ``least`` up."""
 
     def check(_kind: Any, value: float | None) -> None:
         if value is not None and not least <= value < math.inf:
             raise ValueError(f"must be a number of at least {least}")
 
-    return check
+    return Parameter(validator=check)
 
 
-Name = Annotated[str, Parameter(help="The simulation's name; ls shows what there is.")]
+Name = Annotated[str, Parameter(help="The simulation's name, as listed by ls.")]
 Daemon = Annotated[
     str | None,
-    Parameter(metavar="NAME", help="The daemon's name; else CREAMAS_DAEMON, else 'default'."),
+    Parameter(metavar="NAME", help="The daemon's name. Default: CREAMAS_DAEMON, else 'default'."),
 ]
 Json = Annotated[bool, Parameter(help="Print JSON, for programs.")]
-Seconds = Annotated[float | None, Parameter(metavar="SECONDS", validator=at_least(0))]
+Seconds = Annotated[float | None, Parameter(metavar="SECONDS"), at_least(0)]
+Class = Annotated[str | None, Parameter(metavar="CLASS")]
+JsonObject = Annotated[str | None, Parameter(metavar="JSON")]
+
+
+def address(text: str, option: str) -> tuple[str, int]:
+    """Parse ``HOST:PORT``; port 0 is any free one."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit():
+        raise _bad(option, text, "HOST:PORT, say localhost:5556, or localhost:0 for any free port")
+    if int(port) > HIGHEST_PORT:
+        raise _bad(option, text, f"a port up to {HIGHEST_PORT}")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def json_object(text: str, option: str) -> dict[str, Any]:
+    """Parse keyword arguments that are given as a JSON object."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise _bad(option, text, """a JSON object, say '{"novelty": 0.2}'""")
+    return value
+
+
+class Classes:
+    """Parses names of classes, some of them given by files.
+
+    Attributes:
+        folders: Of those files; the simulation's processes must have them on their import path.
+    """
+
+    def __init__(self) -> None:
+        self.folders: list[str] = []
+
+    def name(self, text: str, option: str) -> str:
+        """Return ``module:Class`` for this same form or for ``path/to/module.py:Class``."""
+        module, colon, cls = text.rpartition(":")
+        if not colon or not module or not cls:
+            raise _bad(option, text, "package.module:Class or file.py:Class")
+        if not module.endswith(".py") and os.sep not in module:
+            return text
+        file = Path(module).absolute()
+        if not file.is_file() or file.suffix != ".py" or not file.stem.isidentifier():
+            why = "is not a valid module name" if file.is_file() else "does not exist"
+            raise _bad(option, text, f"package.module:Class or file.py:Class; {file} {why}")
+        folder = str(file.parent)
+        if folder not in self.folders:
+            self.folders.append(folder)
+        return f"{file.stem}:{cls}"
+
+
+class AgentBatch(NamedTuple):
+    """A number of agents of one class."""
+
+    cls: str
+    number: int
+
+
+def agent_batch(text: str, classes: Classes) -> AgentBatch:
+    """Parse ``CLASS=COUNT``."""
+    cls, equals, number = text.rpartition("=")
+    if not equals or not number.isascii() or not number.isdigit() or int(number) == 0:
+        raise _bad("--agents", text, "a class and a number, say painters:Painter=24")
+    return AgentBatch(classes.name(cls, "--agents"), int(number))
+
+
+def spread(number: int, places: Sequence[str]) -> list[tuple[str, int]]:
+    """Share out a number as evenly as possible; the first places get the remainder."""
+    share, rest = divmod(number, len(places))
+    shares = [(place, share + (index < rest)) for index, place in enumerate(places)]
+    return [(place, part) for place, part in shares if part]
+
+
+def _bad(option: str, text: str, expected: str) -> Failure:
+    return Failure(f"{option} {text!r}: expected {expected}", Exit.USAGE)

@@ -1,63 +1,70 @@
-"""The user's settings: the environment (``CREAMAS_*``), a TOML file, defaults; flags come first."""
+"""The user's settings: first the environment (``CREAMAS_*``), then a TOML file, then defaults."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from creamas_sc.errors import BadValue
-from creamas_sc.runtime.paths import check_name
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Dict
+
+from creamas_sc.runtime.paths import DEFAULT_DAEMON, check_name
 from supervisor.cli.exits import Exit, Failure
+from supervisor.cli.params import at_least
 
 __all__ = ["SETTINGS_HELP", "Settings", "config_file", "load_settings"]
 
 CONFIG_VARIABLE = "CREAMAS_CONFIG"
 
 SETTINGS_HELP = """\
-Settings are daemon, log_folder and, in seconds, start_timeout, create_timeout,
-close_timeout, answer_timeout. They come from flags, else from the environment
-(CREAMAS_DAEMON and so on), else from this file (CREAMAS_CONFIG names another):
+Settings: daemon, log_folder and, in seconds, start_timeout, create_timeout,
+close_timeout, answer_timeout. Flags come first, then environment variables
+(CREAMAS_DAEMON and so on), then this file (CREAMAS_CONFIG names another one):
 
     {file}"""
 
+_Seconds = Annotated[float, at_least(0)]
 
-@dataclass(frozen=True)
+
+def _check_daemon(_kind: Any, name: str) -> None:
+    check_name(name, "daemon")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What no flag said.
+    """The settings of a user.
 
     Attributes:
         daemon: The daemon's name.
-        log_folder: Where logs are; None for the system's place for them.
-        start_timeout: Seconds until a daemon that was started must be ready.
-        create_timeout: Seconds until a simulation must be ready, its agents included.
-        close_timeout: Seconds that simulations and slaves get to save and close gracefully.
-        answer_timeout: Seconds that the daemon may take to answer what takes it no time.
+        log_folder: The folder of logs; None for the system's default.
+        start_timeout: Seconds until a new daemon must be ready.
+        create_timeout: Seconds until a new simulation must be ready, including its agents.
+        close_timeout: Seconds that simulations and slaves have to save and close gracefully.
+        answer_timeout: Seconds until the daemon must answer.
     """
 
-    daemon: str = "default"
+    daemon: Annotated[str, Parameter(validator=_check_daemon)] = DEFAULT_DAEMON
     log_folder: Path | None = None
-    start_timeout: float = 15.0
-    create_timeout: float = 30.0
-    close_timeout: float = 1.0
-    answer_timeout: float = 10.0
+    start_timeout: _Seconds = 15.0
+    create_timeout: _Seconds = 30.0
+    close_timeout: _Seconds = 1.0
+    answer_timeout: _Seconds = 10.0
 
     def logs(self) -> Path:
-        """The folder of logs."""
+        """Return the folder of logs."""
         if self.log_folder is not None:
-            return self.log_folder
+            return self.log_folder.expanduser().absolute()
         from platformdirs import user_log_path
 
         return user_log_path("creamas")
 
 
 def config_file(environ: Mapping[str, str] = os.environ) -> Path:
-    """The user's TOML file, whether it is there or not."""
-    chosen = environ.get(CONFIG_VARIABLE)
-    if chosen:
+    """Return the path of the user's TOML file, which need not exist."""
+    if chosen := environ.get(CONFIG_VARIABLE):
         return Path(chosen).expanduser()
     from platformdirs import user_config_path
 
@@ -65,75 +72,40 @@ def config_file(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
-    """The settings of this user.
+    """Load the settings of this user; an empty value counts as unset.
 
     Raises:
-        Failure: A value is bad or a key unknown; the message says where.
+        Failure: A value is not valid or a key is unknown; the message says where.
     """
     file = config_file(environ)
-    chosen = _read(file, bool(environ.get(CONFIG_VARIABLE)))
-    unknown = [key for key in chosen if key not in _CHECKS]
-    if unknown:
-        known = ", ".join(_CHECKS)
-        raise Failure(f"{file}: unknown key {unknown[0]!r}; there are {known}", Exit.USAGE)
-    told: dict[str, Any] = {
-        key: _checked(key, value, f"{file}: {key}") for key, value in chosen.items()
-    }
-    for key in _CHECKS:
-        variable = f"CREAMAS_{key.upper()}"
-        if value := environ.get(variable):  # an empty one counts as none
-            told[key] = _checked(key, value, variable)
-    return Settings(**told)
-
-
-def _read(file: Path, must_exist: bool) -> dict[str, Any]:
+    names = [field.name for field in fields(Settings)]
+    variables = {name: environ.get(f"CREAMAS_{name.upper()}") for name in names}
+    values = _read(file, must_exist=bool(environ.get(CONFIG_VARIABLE)))
+    sources = {"the CREAMAS_ variables": variables, str(file): values}
+    config = [
+        Dict({key: value for key, value in found.items() if value not in (None, "")}, source=source)
+        for source, found in sources.items()
+    ]
+    app = App(config=config, exit_on_error=False, print_error=False, result_action="return_value")
+    app.default(Settings)
     try:
-        text = file.read_bytes()
-    except FileNotFoundError:
-        if must_exist:
-            raise Failure(f"{file}, named by {CONFIG_VARIABLE}, is not there", Exit.USAGE) from None
-        return {}
-    except OSError as error:
-        raise Failure(f"{file} cannot be read: {error.strerror}", Exit.USAGE) from error
+        settings: Settings = app([])
+        return settings
+    except CycloptsError as error:
+        raise Failure(" ".join(str(error).split()), Exit.USAGE) from error
+
+
+def _read(file: Path, *, must_exist: bool) -> dict[str, Any]:
     import tomllib
 
     try:
-        return tomllib.loads(text.decode())
-    except ValueError as error:  # of TOML, or of UTF-8
-        raise Failure(f"{file} is no TOML: {error}", Exit.USAGE) from error
-
-
-def _checked(key: str, value: object, where: str) -> object:
-    try:
-        return _CHECKS[key](value)
-    except (TypeError, ValueError) as error:
-        raise Failure(f"{where}: {error}", Exit.USAGE) from error
-
-
-def _daemon(value: object) -> str:
-    try:
-        return check_name(value, "daemon")
-    except BadValue as error:
-        raise ValueError(str(error)) from error
-
-
-def _folder(value: object) -> Path:
-    if not isinstance(value, str) or not value:
-        raise TypeError(f"expected a folder, not {value!r}")
-    return Path(value).expanduser().absolute()
-
-
-def _seconds(value: object) -> float:
-    try:
-        seconds = float(value) if isinstance(value, (str, float, int)) else math.nan
-    except ValueError:
-        seconds = math.nan
-    if isinstance(value, bool) or not 0 <= seconds < math.inf:
-        raise ValueError(f"expected seconds, a number of at least 0, not {value!r}")
-    return seconds
-
-
-_CHECKS: dict[str, Callable[[object], Any]] = {
-    field.name: _seconds if field.name.endswith("_timeout") else _daemon
-    for field in fields(Settings)
-} | {"log_folder": _folder}
+        return tomllib.loads(file.read_bytes().decode())
+    except FileNotFoundError:
+        if must_exist:
+            text = f"{file}, named by {CONFIG_VARIABLE}, does not exist"
+            raise Failure(text, Exit.USAGE) from None
+        return {}
+    except OSError as error:
+        raise Failure(f"{file} cannot be read: {error.strerror}", Exit.USAGE) from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise Failure(f"{file} is not a TOML file: {error}", Exit.USAGE) from error

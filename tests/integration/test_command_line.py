@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from creamas_sc.runtime.paths import daemon_socket
-from supervisor.cli import main
+from supervisor.cli.main import main
 from tests.support.fake_daemon import FakeDaemon
 
 BOUND_SECONDS = 15.0

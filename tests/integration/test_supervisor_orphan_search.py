@@ -20,7 +20,7 @@ import trio
 from creamas_sc import Environment, MultiEnvironment
 from creamas_sc.mp import EnvManager
 from creamas_sc.runtime.paths import daemon_socket, runtime_folder
-from supervisor.cli import main
+from supervisor.cli.main import main
 from supervisor.daemon.process import Settings, start
 from tests.support import daemons, trees
 from tests.support.daemons import BOUND_SECONDS, NAME

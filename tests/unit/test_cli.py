@@ -29,9 +29,9 @@ from creamas_sc.errors import (
 )
 from creamas_sc.reports import SlaveReceipt, StopReport
 from creamas_sc.restarts.policy import RestartPolicy
-from supervisor.cli import main
 from supervisor.cli.app import VERBS
 from supervisor.cli.exits import explain
+from supervisor.cli.main import main
 from tests.support.cli_fakes import ADDRS, NAME, FakeClient, lost, progress, summary
 
 NAMES = [verb.__name__ for verbs in VERBS.values() for verb in verbs]
@@ -181,7 +181,7 @@ def test_a_group_of_errors_tells_the_first() -> None:
 
 @pytest.mark.parametrize(("missing", "verb"), [("cyclopts", "ls"), ("trio", "start")])
 def test_without_a_package_it_says_what_to_install(missing: str, verb: str) -> None:
-    code = f"import sys; sys.modules[{missing!r}] = None; from supervisor.cli import main; "
+    code = f"import sys; sys.modules[{missing!r}] = None; from supervisor.cli.main import main; "
     told = subprocess.run(
         [sys.executable, "-c", f"{code} sys.exit(main([{verb!r}]))"],
         capture_output=True,
@@ -221,7 +221,7 @@ def test_ctrl_c_in_the_middle_of_the_imports(
         def find_spec(name: str, *_: object) -> None:
             raise KeyboardInterrupt
 
-    monkeypatch.delitem(sys.modules, "supervisor.cli.command")
+    monkeypatch.delitem(sys.modules, "supervisor.cli.exits")
     monkeypatch.setattr(sys, "meta_path", [Interrupted])
     assert main(["ls"]) == 130
     assert capsys.readouterr().err == "creamas-supervisor: interrupted\n"
@@ -303,7 +303,7 @@ def test_create_passes_on_what_was_given(run: Run, client: FakeClient) -> None:
     words += ["--menv-cls", "m:M", "--env-kwargs", '{"name": "x"}', "--env-cls", "e:E"]
     code, out, _ = run("create", "two", *words)
     assert code == 0
-    assert out == "two is there, with 0 agents in 2 slaves (pid 7)\n"
+    assert out == "created two: 0 agents in 2 slaves (pid 7)\n"
     assert client.created == {
         "name": "two",
         "slave_addrs": [("localhost", 5556), ("::1", 0)],
@@ -332,7 +332,7 @@ def test_agents_are_spread_over_the_slaves(run: Run, client: FakeClient) -> None
     agents = ["--agents", "painters:Painter=5", "--agents", "painters:Critic=1"]
     words = ["--slaves", "2", *agents, "--agent-kwargs", '{"novelty": 0.2}']
     code, out, _ = run("create", "two", *words)
-    assert (code, out) == (0, "two is there, with 6 agents in 2 slaves (pid 7)\n")
+    assert (code, out) == (0, "created two: 6 agents in 2 slaves (pid 7)\n")
     assert client.sim.called("spawn_n") == [
         (("painters:Painter", 3), {"addr": ADDRS[0], "novelty": 0.2}),
         (("painters:Painter", 2), {"addr": ADDRS[1], "novelty": 0.2}),
@@ -352,7 +352,7 @@ def test_agents_that_fail_take_the_simulation_down(
     got, out, err = run("create", NAME, "--slaves", "2", "--agents", "painters:Painter=5")
     assert (got, out, err.count("\n")) == (code, "", 1)
     assert client.killed == [NAME]
-    assert client.killed_why == f"its creation was given up: {str(error) or 'KeyboardInterrupt'}"
+    assert client.killed_why == f"creating it failed: {str(error) or 'KeyboardInterrupt'}"
 
 
 def test_agents_get_no_more_than_the_time_left(run: Run, client: FakeClient) -> None:
@@ -453,8 +453,8 @@ def test_status_of_no_daemon(run: Run, client: FakeClient) -> None:
 
 def test_status_of_a_daemon_that_does_not_answer(run: Run, client: FakeClient) -> None:
     for client.error, known in (
-        (DeadlineExceeded("too late"), "is there but does not answer"),
-        (HandshakeError("none of ours"), "may run or not"),
+        (DeadlineExceeded("too late"), "is running but does not answer"),
+        (HandshakeError("none of ours"), "may be running"),
     ):
         code, out, err = run("status", "--json")
         assert (code, json.loads(out)["state"]) == (4, "unknown")
@@ -468,9 +468,9 @@ def test_status_where_the_folder_is_open_to_others(
     (tmp_path / "creamas").mkdir(mode=0o755)
     code, _, err = run("status")
     assert code == 4
-    assert "the daemon 'default' may run or not: " in err
+    assert "the daemon 'default' may be running: " in err
     assert "mode 0700" in err
-    assert "is there but" not in err
+    assert "is running but" not in err
 
 
 # ---- following
@@ -505,7 +505,7 @@ def test_step_counts(run: Run, client: FakeClient, words: list[str], n: int | No
 
 def test_steps_that_fail_are_1(run: Run, client: FakeClient) -> None:
     failed = progress("failed", 2, 3, error="ValueError in a:\nno colour")
-    client.sim.answers["progress"] = client.sim.answers["wait_steps"] = [failed]
+    client.sim.answers["progress"] = [failed]
     client.sim.answers["next_events"] = [(0, [])]
     for words in (["step", NAME, "--wait"], ["wait", NAME], ["attach", NAME, "--until-done"]):
         code, _, err = run(*words)
@@ -519,7 +519,7 @@ def test_steps_that_fail_are_1(run: Run, client: FakeClient) -> None:
 )
 def test_steps_that_are_not_all_taken_are_1(run: Run, client: FakeClient, words: list[str]) -> None:
     answers = client.sim.answers
-    answers["progress"] = answers["wait_steps"] = [progress("paused", 2, 3)]
+    answers["progress"] = [progress("paused", 2, 3)]
     answers["next_events"] = [(0, [])]
     code, _, err = run(*words)
     told = "the steps of novelty are not done: paused at step 2 of 3"
@@ -540,13 +540,15 @@ def test_a_step_that_takes_long_is_told(run: Run, client: FakeClient) -> None:
     client.sim.answers["progress"] = [progress("stepping", 1, 3, step_seconds=75.0)]
     client.sim.answers["start_steps"] = client.sim.answers["progress"]
     _, out, _ = run("step", NAME, "3")
-    assert "step 1 of 3 (the next one takes 1:15 already)" in out
+    assert "step 1 of 3 (the next has taken 1:15 so far)" in out
 
 
 def test_wait_times_out(run: Run, client: FakeClient) -> None:
-    client.sim.answers["wait_steps"] = [DeadlineExceeded("it still stepped")]
-    assert run("wait", NAME, "--timeout", "0")[0] == 75
-    assert client.sim.called("wait_steps") == [((), {"timeout": 0.0})]
+    client.sim.answers["progress"] = [progress("stepping", 1, 3)]
+    for seconds in ("0", "0.01"):
+        code, out, err = run("wait", NAME, "--timeout", seconds)
+        assert (code, out) == (75, "")
+        assert err == f"creamas-supervisor: novelty is still stepping after {seconds} s\n"
 
 
 @pytest.mark.parametrize(("cause", "code"), [("closed", 0), ("the host was killed", 1)])

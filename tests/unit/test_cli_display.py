@@ -11,15 +11,22 @@ import pytest
 from rich.console import Console
 
 from supervisor.cli import output
-from supervisor.cli.display import Last, Plain, event_line, picture, progress_line
+from supervisor.cli.display import Plain, Result, event_line, picture, progress_line
 from supervisor.cli.exits import Failure
 from supervisor.cli.output import ReaderGone, clock, count, out, pairs, table
-from supervisor.cli.values import AgentBatch, Classes, address, herd, json_object, spread
+from supervisor.cli.params import (
+    AgentBatch,
+    Classes,
+    address,
+    agent_batch,
+    json_object,
+    spread,
+)
 from tests.support.cli_fakes import progress
 
 
 class Clock:
-    """Time that passes when told to."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -56,10 +63,10 @@ def test_plain_lines_come_at_most_once_a_second(capsys: pytest.CaptureFixture[st
 
 
 def test_json_of_steps_that_failed_to_end_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
-    with Last("sim") as last:
+    with Result("sim", json=True) as last:
         last.update(progress("idle", 3, 3))
     assert json.loads(capsys.readouterr().out)["step"] == 3
-    with pytest.raises(KeyError), Last("sim"):
+    with pytest.raises(KeyError), Result("sim", json=True):
         raise KeyError
     assert capsys.readouterr().out == ""
 
@@ -178,7 +185,7 @@ def test_addresses(text: str, value: tuple[str, int]) -> None:
     [
         (lambda text: address(text, "--addr"), ["", "a", "a:", ":1", "a:x", "a:99999"]),
         (lambda text: json_object(text, "--env-kwargs"), ["", "[]", "1", "{"]),
-        (lambda text: herd(text, Classes()), ["", "a", "a:b", "a:b=", "a:b=-1", "b=1"]),
+        (lambda text: agent_batch(text, Classes()), ["", "a", "a:b", "a:b=", "a:b=-1", "b=1"]),
         (lambda text: Classes().name(text, "--env-cls"), ["a", ":a", "a:", "/:a"]),
     ],
 )
@@ -198,12 +205,12 @@ def test_classes_by_name_and_by_file(tmp_path: Any) -> None:
     for _ in range(2):
         assert classes.name(f"{tmp_path}/painters.py:Painter", "--agents") == "painters:Painter"
     assert classes.folders == [str(tmp_path)]
-    with pytest.raises(Failure, match=r"no-module\.py is not named as a module is"):
+    with pytest.raises(Failure, match=r"no-module\.py is not a valid module name"):
         classes.name(f"{tmp_path}/no-module.py:Painter", "--agents")
 
 
-def test_herds() -> None:
-    assert herd("painters:Painter=24", Classes()) == AgentBatch("painters:Painter", 24)
+def test_batches_of_agents() -> None:
+    assert agent_batch("painters:Painter=24", Classes()) == AgentBatch("painters:Painter", 24)
 
 
 def test_agents_are_spread_evenly() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.cli import logs, main
+from supervisor.cli import logs
+from supervisor.cli.main import main
 from tests.support.cli_fakes import NAME, FakeClient, lost
 
 LOGGED = {
@@ -80,7 +81,7 @@ def test_colours_only_on_a_terminal(file: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_no_log(capsys: pytest.CaptureFixture[str], client: FakeClient) -> None:
     assert main(["logs"]) == 1
-    assert "the daemon has no log: there is no file" in capsys.readouterr().err
+    assert "the daemon has no log: the file" in capsys.readouterr().err
     assert main(["logs", NAME]) == 1
     assert f"the simulation '{NAME}' has no log" in capsys.readouterr().err
     assert main(["logs", "other"]) == 1

@@ -63,10 +63,7 @@ def test_flags_come_first(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("text", "key"),
     [
         ("daemons = 1", "daemons"),
-        ("daemon = 1", "daemon"),
         ('daemon = "../key"', "daemon"),
-        ("log_folder = 1", "log_folder"),
-        ('log_folder = ""', "log_folder"),
         ('close_timeout = "soon"', "close_timeout"),
         ("close_timeout = -1", "close_timeout"),
         ("close_timeout = inf", "close_timeout"),
@@ -77,19 +74,22 @@ def test_flags_come_first(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_bad_file_is_named_with_the_key(file: Path, text: str, key: str) -> None:
     told = refusal(file, text)
-    assert told.startswith(f"{file}: ")
+    assert str(file) in told
     assert key in told
 
 
 @pytest.mark.parametrize("text", ["daemon", "= 1", "daemon = \xff"])
 def test_a_file_that_is_no_toml(file: Path, text: str) -> None:
     file.write_bytes(text.encode("latin-1"))
-    with pytest.raises(Failure, match=r"config.toml is no TOML: "):
+    with pytest.raises(Failure, match=r"config.toml is not a TOML file: "):
         load_settings({"CREAMAS_CONFIG": str(file)})
 
 
 def test_a_bad_variable_is_named(file: Path) -> None:
-    assert refusal(file, "", CREAMAS_CLOSE_TIMEOUT="soon").startswith("CREAMAS_CLOSE_TIMEOUT: ")
+    for key in ("CLOSE_TIMEOUT", "DAEMON"):
+        told = refusal(file, "", **{f"CREAMAS_{key}": "not this"})
+        assert f"[{key.lower()}]" in told
+        assert "the CREAMAS_ variables" in told
 
 
 def test_the_file_need_not_be_there_unless_it_was_named(
@@ -98,7 +98,7 @@ def test_the_file_need_not_be_there_unless_it_was_named(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(file.parent))
     assert config_file({}) == file.parent / "creamas" / "config.toml"
     assert load_settings({}) == Settings()
-    with pytest.raises(Failure, match="named by CREAMAS_CONFIG, is not there"):
+    with pytest.raises(Failure, match="named by CREAMAS_CONFIG, does not exist"):
         load_settings({"CREAMAS_CONFIG": str(file)})
     with pytest.raises(Failure, match="cannot be read"):
         load_settings({"CREAMAS_CONFIG": str(file.parent)})
