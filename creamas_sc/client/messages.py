@@ -46,7 +46,8 @@ def unreachable(daemon: str, path: Path, error: OSError) -> CreamasError:
         if daemon != DEFAULT_DAEMON:
             start += f" --daemon {daemon}"
         return ConnectionLost(
-            f"no daemon {daemon!r} listens at {path}: start it with `{start}`",
+            f"the daemon {daemon!r} is not running (nothing listens at {path}): start it with "
+            f"`{start}`",
             address=str(path),
             may_have_run=False,
         )

@@ -12,6 +12,7 @@ from cyclopts import Group, Parameter
 
 from creamas_sc.errors import BadValue, CreamasError, DeadlineExceeded
 from creamas_sc.restarts.policy import RestartPolicy
+from supervisor.cli import params
 from supervisor.cli.daemon_connection import (
     checked_name,
     connected,
@@ -20,20 +21,7 @@ from supervisor.cli.daemon_connection import (
 )
 from supervisor.cli.exits import Exit, Failure
 from supervisor.cli.output import count, emit, note
-from supervisor.cli.params import (
-    AgentBatch,
-    Class,
-    Classes,
-    Daemon,
-    Json,
-    JsonObject,
-    Seconds,
-    address,
-    agent_batch,
-    at_least,
-    json_object,
-    spread,
-)
+from supervisor.cli.params import Class, Daemon, Json, JsonObject, Seconds, at_least
 
 if TYPE_CHECKING:
     from creamas_sc.client import SyncClient
@@ -109,23 +97,23 @@ def create(
         timeout: Seconds until everything is ready. Default: create_timeout, 30.
     """
     checked_name(name, "simulation")
-    classes = Classes()
-    batches = [agent_batch(text, classes) for text in agents or ()]
+    classes = params.Classes()
+    batches = [params.agent_batch(text, classes) for text in agents or ()]
     places = _places(slaves, slave, batches)
     policy = _policy(restart, restarts, within)
     arguments: dict[str, Any] = {
         "menv_cls": menv_cls and classes.name(menv_cls, "--menv-cls"),
-        "addr": addr and address(addr, "--addr"),
+        "addr": addr and params.address(addr, "--addr"),
         "env_cls": env_cls and classes.name(env_cls, "--env-cls"),
         "mgr_cls": mgr_cls and classes.name(mgr_cls, "--mgr-cls"),
-        "env_kwargs": env_kwargs and json_object(env_kwargs, "--env-kwargs"),
+        "env_kwargs": env_kwargs and params.json_object(env_kwargs, "--env-kwargs"),
         "slave_addrs": places or None,
         "slave_env_cls": slave_env_cls and classes.name(slave_env_cls, "--slave-env-cls"),
         "slave_mgr_cls": slave_mgr_cls and classes.name(slave_mgr_cls, "--slave-mgr-cls"),
         "slave_kwargs": _for_each(slave_kwargs, len(places)),
     }
     given = {key: value for key, value in arguments.items() if value is not None}
-    init_kwargs = json_object(agent_kwargs, "--agent-kwargs") if agent_kwargs else {}
+    init_kwargs = params.json_object(agent_kwargs, "--agent-kwargs") if agent_kwargs else {}
     with connected(daemon) as (client, settings), _import_path(classes.folders):
         seconds = settings.create_timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
@@ -137,18 +125,18 @@ def create(
             _roll_back(client, name, error)
             raise
     number = sum(batch.number for batch in batches)
-    slaves_text, agents_text = count(len(created["addrs"]), "slave"), count(number, "agent")
+    agents_text, slaves_text = count(number, "agent"), count(len(created["addrs"]), "slave")
     line = f"created {name}: {agents_text} in {slaves_text} (pid {created['pid']})"
     emit({**created, "agents": number}, json, lambda: [line])
     return Exit.DONE
 
 
 def _places(
-    slaves: int | None, slave: Sequence[str] | None, batches: Sequence[AgentBatch]
+    slaves: int | None, slave: Sequence[str] | None, batches: Sequence[params.AgentBatch]
 ) -> list[tuple[str, int]]:
     if slaves is not None and slave:
         raise Failure("give either --slaves or each --slave, not both", Exit.USAGE)
-    places = [address(text, "--slave") for text in slave or ()]
+    places = [params.address(text, "--slave") for text in slave or ()]
     places = places or [("localhost", 0)] * (slaves or 0)
     if batches and not places:
         raise Failure("--agents need slaves to live in: add --slaves 2, say", Exit.USAGE)
@@ -173,7 +161,7 @@ def _policy(mode: str, restarts: int | None, within: float | None) -> str | Rest
 def _for_each(texts: Sequence[str] | None, slaves: int) -> list[dict[str, Any]] | None:
     if not texts:
         return None
-    kwargs = [json_object(text, "--slave-kwargs") for text in texts]
+    kwargs = [params.json_object(text, "--slave-kwargs") for text in texts]
     if len(kwargs) == 1:
         return kwargs * slaves
     if len(kwargs) != slaves:
@@ -203,7 +191,7 @@ def _import_path(folders: Sequence[str]) -> Iterator[None]:
 def _spawn(
     client: SyncClient,
     name: str,
-    batches: Sequence[AgentBatch],
+    batches: Sequence[params.AgentBatch],
     kwargs: dict[str, Any],
     deadline: float,
 ) -> None:
@@ -212,7 +200,7 @@ def _spawn(
     with client.attach(name) as sim:
         managers = sim.get_addrs()
         for batch in batches:
-            for manager, number in spread(batch.number, managers):
+            for manager, number in params.spread(batch.number, managers):
                 sim.timeout = deadline - time.monotonic()
                 if sim.timeout <= 0:
                     raise DeadlineExceeded(f"the agents of {name} were not ready in time")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from creamas_sc.errors import ConnectionLost, CreamasError, DeadlineExceeded
 from creamas_sc.runtime.paths import DEFAULT_DAEMON, daemon_socket
+from supervisor.cli import output
 from supervisor.cli.daemon_connection import (
     chosen_daemon,
     connected,
@@ -18,17 +19,6 @@ from supervisor.cli.daemon_connection import (
     start_deadline,
 )
 from supervisor.cli.exits import Exit, Failure, explain
-from supervisor.cli.output import (
-    emit,
-    flush,
-    judge,
-    moment,
-    note,
-    out_json,
-    pairs,
-    report_data,
-    report_lines,
-)
 from supervisor.cli.params import Daemon, Json, Seconds
 
 __all__ = ["run", "start", "status", "stop"]
@@ -56,7 +46,7 @@ def run(*, daemon: Daemon = None, json: Json = False) -> int:
 
     def announce(path: Path) -> None:
         _print_socket(name, path, json)
-        flush()
+        output.flush()
 
     return run(Settings(name, settings.logs(), console=True), announce)
 
@@ -86,7 +76,7 @@ def start(*, daemon: Daemon = None, timeout: Seconds = None, json: Json = False)
 
 
 def _print_socket(name: str, path: Path, json: bool) -> None:
-    emit({"daemon": name, "socket": str(path)}, json, lambda: [str(path)])
+    output.emit({"daemon": name, "socket": str(path)}, json, lambda: [str(path)])
 
 
 def stop(*, daemon: Daemon = None, timeout: Seconds = None, json: Json = False) -> int:
@@ -108,9 +98,9 @@ def stop(*, daemon: Daemon = None, timeout: Seconds = None, json: Json = False) 
     grace = settings.close_timeout if timeout is None else timeout
     with connected(daemon) as (client, _), extra_time(client, grace):
         ends = [(end["name"], end["receipt"]) for end in client.stop(timeout=grace)]
-    data = [report_data(*end) for end in ends]
-    emit(data, json, lambda: [line for end in ends for line in report_lines(*end)])
-    codes = [judge(report) for _, report in ends]
+    data = [output.report_data(*end) for end in ends]
+    output.emit(data, json, lambda: [line for end in ends for line in output.report_lines(*end)])
+    codes = [output.judge(report) for _, report in ends]
     deadline = time.monotonic() + EXIT_SECONDS
     while _lock_is_held(name):
         if time.monotonic() > deadline:
@@ -137,10 +127,12 @@ def status(*, daemon: Daemon = None, json: Json = False) -> int:
         code = _explain_absence(name, error)
         if json:
             state = "not running" if code is Exit.NOT_RUNNING else "unknown"
-            out_json({"name": name, "state": state}, indent=2)
+            output.out_json({"name": name, "state": state}, indent=2)
         return code
     found = {"name": name, "state": "running", **found}
-    emit(found, json, lambda: pairs({**found, "since": moment(found.get("since"))}))
+    output.emit(
+        found, json, lambda: output.pairs({**found, "since": output.moment(found.get("since"))})
+    )
     return Exit.DONE
 
 
@@ -149,11 +141,11 @@ def _explain_absence(name: str, error: Exception) -> Exit:
     if isinstance(error, ConnectionLost) and not _listens(name) and not _lock_is_held(name):
         flag = "" if name == DEFAULT_DAEMON else f" --daemon {name}"
         start = f"creamas-supervisor start{flag}"
-        note(f"the daemon {name!r} is not running; start it with {start}")
+        output.note(f"the daemon {name!r} is not running; start it with {start}")
         return Exit.NOT_RUNNING
     silent = isinstance(error, (ConnectionLost, DeadlineExceeded))
     known = "is running but does not answer" if silent else "may be running"
-    note(f"the daemon {name!r} {known}: {explain(error)[1]}")
+    output.note(f"the daemon {name!r} {known}: {explain(error)[1]}")
     return Exit.UNKNOWN
 
 

@@ -8,18 +8,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from supervisor.cli import output
 from supervisor.cli.daemon_connection import connected, extra_time
 from supervisor.cli.exits import Exit
-from supervisor.cli.output import (
-    emit,
-    judge,
-    moment,
-    note,
-    pairs,
-    report_data,
-    report_lines,
-    table,
-)
 from supervisor.cli.params import Daemon, Json, Name, Seconds
 
 __all__ = ["close", "inspect", "kill", "ls"]
@@ -41,10 +32,12 @@ def ls(*, all: bool = False, daemon: Daemon = None, json: Json = False) -> int:
     with connected(daemon) as (client, _):
         summaries = client.ls(all=all)
     if not summaries and not json:
-        note("there are no simulations; create one with creamas-supervisor create NAME")
+        output.note("there are no simulations; create one with creamas-supervisor create NAME")
         return Exit.DONE
     head = (*LS_HEAD, "CAUSE") if all else LS_HEAD
-    emit(summaries, json, lambda: table(head, [_row(summary, all) for summary in summaries]))
+    output.emit(
+        summaries, json, lambda: output.table(head, [_row(summary, all) for summary in summaries])
+    )
     return Exit.DONE
 
 
@@ -61,7 +54,7 @@ def _row(summary: Mapping[str, Any], with_cause: bool) -> list[object]:
         steps,
         *(progress.get(key) for key in ("agents", "slaves", "clients")),
         summary["pid"],
-        moment(summary["since"]),
+        output.moment(summary["since"]),
     ]
     return [*row, summary["cause"]] if with_cause else row
 
@@ -76,23 +69,23 @@ def inspect(name: Name, /, *, daemon: Daemon = None, json: Json = False) -> int:
     """
     with connected(daemon) as (client, _):
         details = client.inspect(name)
-    emit(details, json, lambda: _description(details))
+    output.emit(details, json, lambda: _description(details))
     return Exit.DONE
 
 
 def _description(details: Mapping[str, Any]) -> list[str]:
-    lines = pairs(
+    lines = output.pairs(
         {
             **{key: details.get(key) for key in ("name", "state", "cause", "pid")},
-            "since": moment(details.get("since")),
+            "since": output.moment(details.get("since")),
             "cwd": details.get("cwd"),
         }
     )
     for title in ("host", "about"):
-        lines += _section(title, pairs(_flat(details.get(title) or {})))
+        lines += _section(title, output.pairs(_flat(details.get(title) or {})))
     processes = details.get("processes") or ()
     rows = [[each.get("slot"), each.get("pid"), each.get("name")] for each in processes]
-    lines += _section("processes", table(("SLOT", "PID", "NAME"), rows) if rows else [])
+    lines += _section("processes", output.table(("SLOT", "PID", "NAME"), rows) if rows else [])
     return lines + _section("path", list(details.get("path") or ()))
 
 
@@ -139,8 +132,8 @@ def close(
         where = None if folder is None else str(folder.absolute())
         with extra_time(client, grace):
             report = client.close(name, folder=where, timeout=grace)
-    emit(report_data(name, report), json, lambda: report_lines(name, report))
-    return judge(report)
+    output.emit(output.report_data(name, report), json, lambda: output.report_lines(name, report))
+    return output.judge(report)
 
 
 def kill(name: Name, /, *, daemon: Daemon = None, json: Json = False) -> int:
@@ -152,5 +145,5 @@ def kill(name: Name, /, *, daemon: Daemon = None, json: Json = False) -> int:
     """
     with connected(daemon) as (client, _):
         ends = client.kill(name)
-    emit(ends, json, lambda: [f"{name} was killed"])
+    output.emit(ends, json, lambda: [f"{name} was killed"])
     return Exit.DONE

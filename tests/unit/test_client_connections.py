@@ -86,7 +86,7 @@ async def test_names(kind: str, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPa
         async with connected(kind, "../x"):
             pass
     monkeypatch.setenv("CREAMAS_DAEMON", "another")
-    with pytest.raises(ConnectionLost, match="no daemon 'another'"):
+    with pytest.raises(ConnectionLost, match="the daemon 'another' is not running"):
         async with connected(kind):
             pass
     async with connected(kind, "default") as client:
