@@ -1,4 +1,4 @@
-"""Clients of the `creamas-supervisor` daemon: simulations that outlive whoever created them.
+"""Clients of the `creamas-supervisor` daemon, whose simulations outlive the scripts that use them.
 
 Start the daemon once, with ``creamas-supervisor start``. Then, in any script or notebook::
 
@@ -17,16 +17,16 @@ Start the daemon once, with ``creamas-supervisor start``. Then, in any script or
             print(simulation.wait_steps()["step"], simulation.get_artifacts(limit=10))
         print(client.close("novelty").graceful)
 
-The same under asyncio or trio, where calls may be made from several tasks::
+Under asyncio or trio, where several tasks may make calls at once::
 
     async with connect() as client, client.attach("novelty") as simulation:
         painter, addr = await simulation.spawn("painters:Painter")
         print(await painter.sketches())
 
-A simulation has the operations of `MultiEnvironment`, see
+The operations of a simulation are those of `MultiEnvironment`, as described in
 `creamas_sc.simulation_api.SimulationAPI`. Those of the daemon are in
-`creamas_sc.client.daemon_api.DaemonAPI`. The client needs nothing but anyio and msgpack: the
-daemon's processes import the agents' modules.
+`creamas_sc.client.daemon_api.DaemonAPI`. The client needs only anyio and msgpack, as the agents'
+modules are imported by the daemon's processes.
 """
 
 from __future__ import annotations

@@ -150,10 +150,7 @@ class ClientCore(DaemonAPI):
         except BaseException as error:
             undo = request.undo_after(error)
             if undo is not None:
-                try:
-                    await self._channel.call_shielded(undo.method, undo.encoded(), ROLLBACK_SECONDS)
-                except CreamasError as failure:
-                    log.debug("%s: %s", undo.method, failure)
+                await self._roll_back(undo)
             raise
         if request.method == "stop":
             await self._channel.wait_closed(STOP_SECONDS)
@@ -176,22 +173,20 @@ class ClientCore(DaemonAPI):
         )
 
     async def _ask_again(self, request: Request) -> Any:
-        payload = request.encoded()
-        return request.answer(
-            await self._channel.call_again(request.method, payload, ASK_AGAIN_SECONDS)
-        )
+        method, payload = request.method, request.encoded()
+        return request.answer(await self._channel.call_again(method, payload, ASK_AGAIN_SECONDS))
 
-    async def host_status(self, name: str, pid: int) -> HostStatus | None:
+    async def _host_status(self, name: str, pid: int) -> HostStatus | None:
         """Ask what became of a simulation's host; None if the daemon does not answer."""
         status: HostStatus | None = None
         with suppress(CreamasError):
             status = await self._ask_again(host_status(name, pid))
         return status
 
-    async def wait_host_end(self, name: str, pid: int) -> None:
+    async def _wait_host_end(self, name: str, pid: int) -> None:
         """Wait until a host that has given its last answer is gone."""
         for _ in range(END_POLLS):
-            status = await self.host_status(name, pid)
+            status = await self._host_status(name, pid)
             if status is None or status["ended"]:
                 return
 
@@ -248,7 +243,7 @@ class SimulationCore(SimulationAPI):
         payload = self._codec.encode(remote.arguments(operation, args, kwargs))
         answer = await self._call(None, operation.name, payload)
         if operation.name in _ENDING:
-            await self._client.wait_host_end(self.name, self.pid)
+            await self._client._wait_host_end(self.name, self.pid)
         return self._codec.decode(answer)
 
     async def call_agent(
@@ -277,7 +272,7 @@ class SimulationCore(SimulationAPI):
             if type(lost) is not ConnectionLost or not channel.lost:
                 raise  # sent by the host, or raised after detaching
             error = lost
-        status = await self._client.host_status(self.name, self.pid)
+        status = await self._client._host_status(self.name, self.pid)
         raise messages.simulation_lost(self.name, self.pid, error, status)
 
 

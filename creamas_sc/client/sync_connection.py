@@ -66,9 +66,16 @@ class BlockingChannel(Channel):
             return False
         return not connection.alive and not connection.interrupted
 
-    def open(self, timeout: float | None = None) -> None:
-        """Connect now rather than at the first call."""
-        self._take_turn("connect", timeout, lambda began: self._usable(_left(began, timeout)))
+    def open(self, timeout: float | None = None, *, replace: bool = False) -> None:
+        """Connect now rather than at the first call.
+
+        Args:
+            timeout: Seconds; None for the limits of connecting itself.
+            replace: Connect again if the peer has ended the connection.
+        """
+        self._take_turn(
+            "connect", timeout, lambda began: self._usable(_left(began, timeout), replace)
+        )
 
     async def _call(
         self, target: str | None, method: str, payload: Payload, timeout: float | None
@@ -94,7 +101,7 @@ class BlockingChannel(Channel):
         except ConnectionLost:
             if not self.lost:
                 raise
-        self._take_turn("connect", timeout, lambda began: self._replace(_left(began, timeout)))
+        self.open(timeout, replace=True)
         return await self.call(None, method, payload, timeout)
 
     async def wait_closed(self, timeout: float) -> None:
@@ -146,7 +153,7 @@ class BlockingChannel(Channel):
         except RuntimeError:
             pass  # an interrupt, or the timeout, ended the wait for it
 
-    def _usable(self, timeout: float | None) -> BlockingConnection:
+    def _usable(self, timeout: float | None, replace: bool = False) -> BlockingConnection:
         """Return the connection, a new one if there is none yet or if it cannot be used."""
         if self.closed:
             raise messages.detached(self._what)
@@ -155,16 +162,10 @@ class BlockingChannel(Channel):
         if connection is not None and (forked or connection.interrupted):
             connection.interrupt()
             connection = None
-        if connection is None:
+        if connection is None or (replace and self.lost):
             self._connection = connection = self._connect(timeout)
             self._process = os.getpid()
         return connection
-
-    def _replace(self, timeout: float | None) -> None:
-        """Connect again if the peer has ended the connection."""
-        if self.lost:
-            self._connection = self._connect(timeout)
-            self._process = os.getpid()
 
 
 def _left(began: float, timeout: float | None) -> float | None:

@@ -58,7 +58,12 @@ def logs(
     """
     path, pid = _find(name, daemon)
     show = out_json if json else partial(_show, name)
-    with _opened(path, name) as file, _watched(pid if follow else None) as lives:
+    try:
+        opened = path.open("rb")
+    except FileNotFoundError:
+        what = "the daemon" if name is None else f"the simulation {name!r}"
+        raise Failure(f"{what} has no log: the file {path} does not exist") from None
+    with opened as file, _watched(pid if follow else None) as lives:
         tail = _Tail(file, lines)
         if json and not follow:
             out_json([_parsed(line) for line in tail.read(whole=True)], indent=2)
@@ -97,17 +102,6 @@ def _find(name: str | None, flag: str | None) -> tuple[Path, int | None]:
             raise unknown
     running = unknown is None and writer.get("state") != "ended"
     return path, writer.get("pid") if running else None
-
-
-@contextmanager
-def _opened(path: Path, name: str | None) -> Iterator[BinaryIO]:
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        what = "the daemon" if name is None else f"the simulation {name!r}"
-        raise Failure(f"{what} has no log: the file {path} does not exist") from None
-    with file:
-        yield file
 
 
 @contextmanager
