@@ -70,7 +70,7 @@ class Client(ClientCore):
         simulation = Simulation(self, name)
         codec, what = simulation._codec, simulation._what
         async with open_channel(self.daemon, self.socket, codec, what) as channel:
-            answer = await channel.call(None, request.method, request.encoded(), ATTACH_SECONDS)
+            answer = await channel.call(request.encoded(), ATTACH_SECONDS)
             simulation._greeted(request.answer(answer))
             simulation._channel = channel
             yield simulation

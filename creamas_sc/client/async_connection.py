@@ -14,6 +14,7 @@ import anyio
 from anyio.abc import SocketStream
 
 from creamas_sc.client.core import Channel
+from creamas_sc.client.daemon_api import Call
 from creamas_sc.client.messages import BUSY, no_answer, unreachable
 from creamas_sc.errors import ConnectionLost, DeadlineExceeded, HandshakeError, ProtocolError
 from creamas_sc.rpc.auth import client_identity
@@ -53,27 +54,25 @@ class AsyncChannel(Channel):
     def lost(self) -> bool:
         return not self.closed and not self.connection.alive
 
-    async def _call(
-        self, target: str | None, method: str, payload: Payload, timeout: float | None
-    ) -> Payload:
-        return await self.connection.call(target, method, payload, timeout=timeout)
+    async def _call(self, call: Call, timeout: float | None) -> Payload:
+        return await self.connection.call(*call, timeout=timeout)
 
-    async def call_shielded(self, method: str, payload: Payload, timeout: float) -> None:
+    async def call_shielded(self, call: Call, timeout: float) -> None:
         with anyio.CancelScope(shield=True):  # bounded by the timeout
-            await self.connection.call(None, method, payload, timeout=timeout)
+            await self.connection.call(*call, timeout=timeout)
 
-    async def call_again(self, method: str, payload: Payload, timeout: float) -> Payload:
+    async def call_again(self, call: Call, timeout: float) -> Payload:
         with anyio.move_on_after(timeout):
             if not self.closed and not self.lost:
                 try:
-                    return await self.call(None, method, payload)
+                    return await self.call(call)
                 except ConnectionLost as error:
                     if not self.lost:
                         raise
-                    log.debug("%s: calling again: %s", method, error)
+                    log.debug("%s: calling again: %s", call.method, error)
             async with self._open_another() as other:
-                return await other.call(None, method, payload)
-        raise DeadlineExceeded(f"{method} of {self._what} did not finish in {timeout:g} s")
+                return await other.call(call)
+        raise DeadlineExceeded(f"{call.method} of {self._what} did not finish in {timeout:g} s")
 
     async def wait_closed(self, timeout: float) -> None:
         with anyio.move_on_after(timeout):

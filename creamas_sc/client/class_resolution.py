@@ -78,9 +78,10 @@ class RemoteClasses:
             return name
         python = sys.version_info[:2]
         if python != self.python:
+            mine, theirs = (".".join(map(str, each)) for each in (python, self.python))
             raise LoadError(
-                f"{cls_name} is defined in the script, which runs Python {_dotted(python)}, but "
-                f"the daemon {self.daemon!r} runs Python {_dotted(self.python)}: {_REMEDY}"
+                f"{cls_name} is defined in the script, which runs Python {mine}, but the daemon "
+                f"{self.daemon!r} runs Python {theirs}: {_REMEDY}"
             )
         if self.simulation and not _same_file(script_file(), self.script):
             origin = self.script or "a script that has no file"
@@ -117,10 +118,6 @@ class RemoteClasses:
         if given.get("slave_kwargs") is not None:
             given["slave_kwargs"] = [self.kwargs(k) for k in check_mappings(given["slave_kwargs"])]
         return bound.args, bound.kwargs
-
-
-def _dotted(python: tuple[int, ...]) -> str:
-    return ".".join(map(str, python))
 
 
 def _same_file(one: str | None, other: str | None) -> bool:

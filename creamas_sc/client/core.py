@@ -40,7 +40,7 @@ from typing import Any, TypedDict
 
 from creamas_sc.client import messages
 from creamas_sc.client.class_resolution import RemoteClasses, ScriptCodec, version
-from creamas_sc.client.daemon_api import STATUS, DaemonAPI, Request, host_status
+from creamas_sc.client.daemon_api import STATUS, Call, DaemonAPI, Request, host_status
 from creamas_sc.client.messages import HostStatus
 from creamas_sc.errors import ConnectionLost, CreamasError, HostLost, UnknownSimulation
 from creamas_sc.simulation_api import Operation, SimulationAPI
@@ -62,6 +62,8 @@ ROLLBACK_SECONDS = 1.0
 _ENDING = frozenset({"close", "destroy"})
 
 Event = tuple[int, str, dict[str, Any]]
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
 
 
 class Channel(ABC):
@@ -83,10 +85,8 @@ class Channel(ABC):
     def lost(self) -> bool:
         """Whether the peer has ended the connection."""
 
-    async def call(
-        self, target: str | None, method: str, payload: Payload, timeout: float | None = None
-    ) -> Payload:
-        """Call ``method`` of the peer's ``target`` and return the answer.
+    async def call(self, call: Call, timeout: float | None = None) -> Payload:
+        """Make a call and return the answer.
 
         Raises:
             ConnectionLost: The connection ended, or was closed on this side.
@@ -95,24 +95,22 @@ class Channel(ABC):
         if self.closed:
             raise messages.detached(self._what)
         try:
-            return await self._call(target, method, payload, timeout)
+            return await self._call(call, timeout)
         except ConnectionLost:
             if self.closed:
                 raise messages.detached(self._what) from None
             raise
 
     @abstractmethod
-    async def _call(
-        self, target: str | None, method: str, payload: Payload, timeout: float | None
-    ) -> Payload: ...
+    async def _call(self, call: Call, timeout: float | None) -> Payload: ...
 
     @abstractmethod
-    async def call_shielded(self, method: str, payload: Payload, timeout: float) -> None:
-        """Call, and finish even if the caller is cancelled."""
+    async def call_shielded(self, call: Call, timeout: float) -> None:
+        """Make a call, and finish even if the caller is cancelled."""
 
     @abstractmethod
-    async def call_again(self, method: str, payload: Payload, timeout: float) -> Payload:
-        """Call what may be called twice: over a new connection if this one is lost or closed."""
+    async def call_again(self, call: Call, timeout: float) -> Payload:
+        """Make a call that may be made twice: again if the connection is lost or closed."""
 
     @abstractmethod
     async def wait_closed(self, timeout: float) -> None:
@@ -141,8 +139,7 @@ class ClientCore(DaemonAPI):
     async def _request(self, request: Request) -> Any:
         """Make a request and return its answer; if the caller gives up, roll it back."""
         try:
-            payload = request.encoded()
-            answer = await self._channel.call(None, request.method, payload, self.timeout)
+            answer = await self._channel.call(request.encoded(), self.timeout)
         except ConnectionLost as error:
             if type(error) is not ConnectionLost or not self._channel.lost:
                 raise
@@ -158,7 +155,7 @@ class ClientCore(DaemonAPI):
 
     async def _roll_back(self, undo: Request) -> None:
         try:
-            await self._channel.call_shielded(undo.method, undo.encoded(), ROLLBACK_SECONDS)
+            await self._channel.call_shielded(undo.encoded(), ROLLBACK_SECONDS)
         except CreamasError as error:
             log.debug("%s: %s", undo.method, error)
 
@@ -173,8 +170,8 @@ class ClientCore(DaemonAPI):
         )
 
     async def _ask_again(self, request: Request) -> Any:
-        method, payload = request.method, request.encoded()
-        return request.answer(await self._channel.call_again(method, payload, ASK_AGAIN_SECONDS))
+        answer = await self._channel.call_again(request.encoded(), ASK_AGAIN_SECONDS)
+        return request.answer(answer)
 
     async def _host_status(self, name: str, pid: int) -> HostStatus | None:
         """Ask what became of a simulation's host; None if the daemon does not answer."""
@@ -235,37 +232,31 @@ class SimulationCore(SimulationAPI):
         python, daemon = version(greeting["python"]), self._client.daemon
         self._codec.remote = RemoteClasses(daemon, python, self.name, greeting["script"])
 
-    async def _invoke(
-        self, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    async def _invoke(self, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
         remote = self._codec.remote
         assert remote is not None
         payload = self._codec.encode(remote.arguments(operation, args, kwargs))
-        answer = await self._call(None, operation.name, payload)
+        answer = await self._call(Call(None, operation.name, payload))
         if operation.name in _ENDING:
             await self._client._wait_host_end(self.name, self.pid)
         return self._codec.decode(answer)
 
-    async def call_agent(
-        self, address: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    async def call_agent(self, address: str, method: str, args: Args, kwargs: Kwargs) -> Any:
         """Call an exposed method of the agent at ``address``; what a `Proxy` does."""
         payload = self._codec.encode((args, kwargs))
-        return self._codec.decode(await self._call(address, method, payload))
+        return self._codec.decode(await self._call(Call(address, method, payload)))
 
     async def _next_events(self, channel: Channel, since: int | None) -> tuple[int, list[Event]]:
         payload = self._codec.encode(((since,), {}))
-        answer = await self._call(None, "next_events", payload, channel)
+        answer = await self._call(Call(None, "next_events", payload), channel)
         events: tuple[int, list[Event]] = self._codec.decode(answer)
         return events
 
-    async def _call(
-        self, target: str | None, method: str, payload: Payload, events: Channel | None = None
-    ) -> Payload:
+    async def _call(self, call: Call, events: Channel | None = None) -> Payload:
         """Call over the simulation's channel, or without a limit of time over one for events."""
         channel, timeout = (self._channel, self.timeout) if events is None else (events, None)
         try:
-            return await channel.call(target, method, payload, timeout)
+            return await channel.call(call, timeout)
         except UnknownSimulation:  # the channel tried to attach again
             error = ConnectionLost("", may_have_run=False)
         except ConnectionLost as lost:

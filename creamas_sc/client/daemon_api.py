@@ -27,7 +27,7 @@ from creamas_sc.runtime.validation import (
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import MAX_CONTROL_FRAME_BYTES
 
-__all__ = ["ATTACH_SECONDS", "STATUS", "DaemonAPI", "Request", "attachment", "host_status"]
+__all__ = ["ATTACH_SECONDS", "STATUS", "Call", "DaemonAPI", "Request", "attachment", "host_status"]
 
 # A host answers at once, unless it is stuck.
 ATTACH_SECONDS = 30.0
@@ -42,8 +42,16 @@ def _unchanged(answer: Any) -> Any:
     return answer
 
 
+class Call(NamedTuple):
+    """A call that is ready to be sent; the target is an agent's address, or None."""
+
+    target: str | None
+    method: str
+    payload: Payload
+
+
 class Request(NamedTuple):
-    """A call to the daemon.
+    """A call to the daemon, and how to read the answer.
 
     Attributes:
         read: Turns the daemon's answer into what the user gets.
@@ -55,8 +63,8 @@ class Request(NamedTuple):
     read: Callable[[Any], Any] = _unchanged
     undo: Request | None = None
 
-    def encoded(self) -> Payload:
-        """Encode the arguments.
+    def encoded(self) -> Call:
+        """Encode the call.
 
         Raises:
             EncodeError: They are larger than the daemon allows.
@@ -68,7 +76,7 @@ class Request(NamedTuple):
                 f"the arguments of {self.method} take {size} bytes, and the daemon takes "
                 f"{MAX_BYTES} at most: pass large data in a file"
             )
-        return payload
+        return Call(None, self.method, payload)
 
     def answer(self, payload: Payload) -> Any:
         """Decode the daemon's answer for the user."""
@@ -293,13 +301,9 @@ def _search_path() -> list[str]:
 
 def _about(spec: HostSpec) -> dict[str, Any]:
     return {
-        "menv_cls": spec.menv_cls,
-        "env_cls": spec.env_cls,
-        "mgr_cls": spec.mgr_cls,
-        "seed": spec.seed,
+        **{key: getattr(spec, key) for key in ("menv_cls", "env_cls", "mgr_cls", "seed")},
         "slaves": len(spec.slave_addrs),
-        "slave_env_cls": spec.slave_env_cls,
-        "slave_mgr_cls": spec.slave_mgr_cls,
+        **{key: getattr(spec, key) for key in ("slave_env_cls", "slave_mgr_cls")},
         "restart": str(RestartPolicy.of(spec.restart)),
         "script": script_file(),
         "python": ".".join(map(str, sys.version_info[:3])),

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from creamas_sc.client import messages
-from creamas_sc.client.core import ClientCore, Event, EventReader, SimulationCore, run_blocking
+from creamas_sc.client import core, messages
+from creamas_sc.client.core import run_blocking
 from creamas_sc.client.daemon_api import ATTACH_SECONDS, STATUS, Request, attachment
 from creamas_sc.client.sync_connection import OPEN_SECONDS, BlockingChannel, open_connection
 from creamas_sc.errors import DeadlineExceeded
@@ -54,14 +54,14 @@ def _greet(
 ) -> None:
     """Make the first call of a connection, and close the connection if it fails."""
     try:
-        answer = connection.call(None, request.method, request.encoded(), timeout=seconds)
+        answer = connection.call(*request.encoded(), timeout=seconds)
         greeted(request.answer(answer))
     except BaseException:
         connection.close()
         raise
 
 
-class SyncClient(ClientCore):
+class SyncClient(core.ClientCore):
     """A connection to a daemon; all methods block.
 
     Several threads may use it; their calls take turns. Ctrl-C ends the call that it interrupts, in
@@ -112,7 +112,7 @@ class SyncClient(ClientCore):
         self.disconnect()
 
 
-class SyncSimulation(SimulationCore):
+class SyncSimulation(core.SimulationCore):
     """A connection to a simulation in a daemon; all operations block.
 
     Several threads may use it; their calls take turns. Ctrl-C cancels the call that it interrupts,
@@ -142,16 +142,14 @@ class SyncSimulation(SimulationCore):
         _greet(connection, request, seconds, self._greeted)
         return connection
 
-    def _invoke(self, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _invoke(self, operation: Operation, args: core.Args, kwargs: core.Kwargs) -> Any:
         return run_blocking(super()._invoke(operation, args, kwargs))
 
-    def call_agent(
-        self, address: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def call_agent(self, address: str, method: str, args: core.Args, kwargs: core.Kwargs) -> Any:
         """Call an exposed method of the agent at ``address``; what a `Proxy` does."""
         return run_blocking(super().call_agent(address, method, args, kwargs))
 
-    def events(self, since: int | None = None) -> Iterator[Event]:
+    def events(self, since: int | None = None) -> Iterator[core.Event]:
         """Iterate over ``(number, name, details)`` of the simulation's events until it closes.
 
         Events come over a separate connection, so the simulation can be used meanwhile. A reader
@@ -163,7 +161,7 @@ class SyncSimulation(SimulationCore):
         """
         channel = BlockingChannel(self._open, self._what)
         self._event_channels.append(channel)
-        reader = EventReader(partial(self._next_events, channel), since)
+        reader = core.EventReader(partial(self._next_events, channel), since)
         try:
             while (event := run_blocking(reader.next())) is not None:
                 yield event

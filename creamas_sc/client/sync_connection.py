@@ -26,6 +26,7 @@ from typing import TypeVar
 
 from creamas_sc.client import messages
 from creamas_sc.client.core import Channel
+from creamas_sc.client.daemon_api import Call
 from creamas_sc.errors import ConnectionLost, DeadlineExceeded
 from creamas_sc.rpc.auth import client_identity
 from creamas_sc.rpc.sync_connection import BlockingConnection
@@ -77,32 +78,30 @@ class BlockingChannel(Channel):
             "connect", timeout, lambda began: self._usable(_left(began, timeout), replace)
         )
 
-    async def _call(
-        self, target: str | None, method: str, payload: Payload, timeout: float | None
-    ) -> Payload:
-        def call(began: float) -> Payload:
+    async def _call(self, call: Call, timeout: float | None) -> Payload:
+        def work(began: float) -> Payload:
             connection = self._usable(_left(began, timeout))
-            return connection.call(target, method, payload, timeout=timeout, began=began)
+            return connection.call(*call, timeout=timeout, began=began)
 
-        return self._take_turn(method, timeout, call)
+        return self._take_turn(call.method, timeout, work)
 
-    async def call_shielded(self, method: str, payload: Payload, timeout: float) -> None:
-        await self.call(None, method, payload, timeout)  # only another signal interrupts it
+    async def call_shielded(self, call: Call, timeout: float) -> None:
+        await self.call(call, timeout)  # only another signal interrupts it
 
-    async def call_again(self, method: str, payload: Payload, timeout: float) -> Payload:
+    async def call_again(self, call: Call, timeout: float) -> Payload:
         if self.closed:  # a simulation may outlive its client's `disconnect`
             other = BlockingChannel(self._connect, self._what)
             try:
-                return await other.call(None, method, payload, timeout)
+                return await other.call(call, timeout)
             finally:
                 other.close()
         try:
-            return await self.call(None, method, payload, timeout)
+            return await self.call(call, timeout)
         except ConnectionLost:
             if not self.lost:
                 raise
         self.open(timeout, replace=True)
-        return await self.call(None, method, payload, timeout)
+        return await self.call(call, timeout)
 
     async def wait_closed(self, timeout: float) -> None:
         with self._lock:

@@ -13,12 +13,7 @@ from cyclopts import Group, Parameter
 from creamas_sc.errors import BadValue, CreamasError, DeadlineExceeded
 from creamas_sc.restarts.policy import RestartPolicy
 from supervisor.cli import params
-from supervisor.cli.daemon_connection import (
-    checked_name,
-    connected,
-    extra_time,
-    start_deadline,
-)
+from supervisor.cli.daemon_connection import checked_name, connected, extra_time, start_deadline
 from supervisor.cli.exits import Exit, Failure
 from supervisor.cli.output import count, emit, note
 from supervisor.cli.params import Class, Daemon, Json, JsonObject, Seconds, at_least

@@ -12,12 +12,7 @@ from pathlib import Path
 from creamas_sc.errors import ConnectionLost, CreamasError, DeadlineExceeded
 from creamas_sc.runtime.paths import DEFAULT_DAEMON, daemon_socket
 from supervisor.cli import output
-from supervisor.cli.daemon_connection import (
-    chosen_daemon,
-    connected,
-    extra_time,
-    start_deadline,
-)
+from supervisor.cli.daemon_connection import chosen_daemon, connected, extra_time, start_deadline
 from supervisor.cli.exits import Exit, Failure, explain
 from supervisor.cli.params import Daemon, Json, Seconds
 
@@ -130,9 +125,8 @@ def status(*, daemon: Daemon = None, json: Json = False) -> int:
             output.out_json({"name": name, "state": state}, indent=2)
         return code
     found = {"name": name, "state": "running", **found}
-    output.emit(
-        found, json, lambda: output.pairs({**found, "since": output.moment(found.get("since"))})
-    )
+    since = output.moment(found.get("since"))
+    output.emit(found, json, lambda: output.pairs({**found, "since": since}))
     return Exit.DONE
 
 

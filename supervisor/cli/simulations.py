@@ -35,9 +35,8 @@ def ls(*, all: bool = False, daemon: Daemon = None, json: Json = False) -> int:
         output.note("there are no simulations; create one with creamas-supervisor create NAME")
         return Exit.DONE
     head = (*LS_HEAD, "CAUSE") if all else LS_HEAD
-    output.emit(
-        summaries, json, lambda: output.table(head, [_row(summary, all) for summary in summaries])
-    )
+    rows = [_row(summary, all) for summary in summaries]
+    output.emit(summaries, json, lambda: output.table(head, rows))
     return Exit.DONE
 
 
@@ -74,13 +73,9 @@ def inspect(name: Name, /, *, daemon: Daemon = None, json: Json = False) -> int:
 
 
 def _description(details: Mapping[str, Any]) -> list[str]:
-    lines = output.pairs(
-        {
-            **{key: details.get(key) for key in ("name", "state", "cause", "pid")},
-            "since": output.moment(details.get("since")),
-            "cwd": details.get("cwd"),
-        }
-    )
+    since = {"since": output.moment(details.get("since"))}
+    keys = ("name", "state", "cause", "pid", "since", "cwd")
+    lines = output.pairs({key: details.get(key) for key in keys} | since)
     for title in ("host", "about"):
         lines += _section(title, output.pairs(_flat(details.get(title) or {})))
     processes = details.get("processes") or ()

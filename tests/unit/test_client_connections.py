@@ -24,6 +24,7 @@ from creamas_sc.client import (
     messages,
     sync_connection,
 )
+from creamas_sc.client.daemon_api import Call
 from creamas_sc.client.sync_client import SyncClient
 from creamas_sc.errors import (
     BadValue,
@@ -404,7 +405,7 @@ async def test_a_cancelled_block_closes(kind: str, daemon: FakeDaemon) -> None:
         async with connected(kind) as client, client.attach("sim") as simulation:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(cancel_when_it_hangs)
-                await simulation._call(None, "hang", _nothing(simulation))
+                await simulation._call(_hang(simulation))
     assert scope.cancelled_caught
     assert daemon.peers[-1].cancelled
     await anyio.to_thread.run_sync(daemon.peers[-1].thread.join, 10)
@@ -415,15 +416,15 @@ async def test_a_cancelled_block_closes(kind: str, daemon: FakeDaemon) -> None:
 async def test_calls_are_independent(kind: str, daemon: FakeDaemon) -> None:
     async with connected(kind) as client, client.attach("sim") as simulation:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(simulation._call, None, "hang", _nothing(simulation))
+            tasks.start_soon(simulation._call, _hang(simulation))
             for n in range(50):
                 assert await simulation.trigger_all(n) == [(n,), {}]
             tasks.cancel_scope.cancel()
         assert await simulation.trigger_all() == [(), {}]
 
 
-def _nothing(simulation: Any) -> Any:
-    return simulation._codec.encode(((), {}))
+def _hang(simulation: Any) -> Call:
+    return Call(None, "hang", simulation._codec.encode(((), {})))
 
 
 # ---- a create whose answer is on its way when its caller is cancelled
