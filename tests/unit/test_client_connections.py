@@ -324,6 +324,22 @@ async def test_after_the_farewell(kind: str, daemon: FakeDaemon) -> None:
             )
         with pytest.raises(ConnectionLost, match="no longer connected to the simulation 'sim'"):
             await simulation.trigger_all()
+    with pytest.raises(ConnectionLost, match="no longer connected to the daemon 'default'"):
+        await client.ls()
+
+
+def test_a_blocking_client_must_not_suspend() -> None:
+    class Suspends:
+        def __await__(self) -> Iterator[None]:
+            yield
+
+    async def wait() -> None:
+        await Suspends()
+
+    coroutine = wait()
+    with pytest.raises(AssertionError, match="must not suspend"):
+        core.run_blocking(coroutine)
+    coroutine.close()
 
 
 # ---- events
