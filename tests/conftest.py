@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,53 +73,71 @@ def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def nothing_left(_surroundings: None) -> Iterator[None]:
     """Fail a test that leaves a process, a descriptor or a task of the background loop behind."""
-    before = _there()
+    before = _held()
     yield
+    if _held() <= before:
+        return
     deadline = time.monotonic() + LEFT_SECONDS
-    while (left := _there() - before) and time.monotonic() < deadline:
+    while (left := _held() - before) and time.monotonic() < deadline:
         gc.collect()
-        time.sleep(0.01)  # a process that was killed is a moment on its way
-    assert not left, f"left behind: {sorted(left)}"
+        time.sleep(0.01)  # a process that was killed needs a moment to end
+    assert not left, f"left behind: {sorted(map(_describe, left))}"
 
 
-def _there() -> set[str]:
+# What a test may leave: "process" and pid, "descriptor" and what it leads to, "task" and its name.
+Held = tuple[str, int, str]
+
+
+def _held() -> set[Held]:
+    """What this process holds now. Called twice for each test, so it builds no texts or paths."""
     return {*_children(), *_descriptors(), *_background_tasks()}
 
 
-def _descriptors() -> list[str]:
-    found = []
-    for entry in Path("/proc/self/fd").iterdir():
+def _descriptors() -> Iterator[Held]:
+    for number in os.listdir("/proc/self/fd"):
         try:
-            found.append(f"descriptor {entry.name}: {os.readlink(entry)}")
+            yield "descriptor", int(number), os.readlink(f"/proc/self/fd/{number}")
         except OSError:  # the listing's own
             continue
-    return found
 
 
-def _children() -> list[str]:
-    """This process's children; those that are over and that nobody waited for are reaped."""
-    found = []
-    for task in Path("/proc/self/task").iterdir():
+def _children() -> Iterator[Held]:
+    """This process's children; orphans of killed scripts that have ended are reaped."""
+    for thread in os.listdir("/proc/self/task"):
         try:
-            pids = (task / "children").read_text().split()
+            with open(f"/proc/self/task/{thread}/children", "rb") as file:
+                pids = file.read().split()
         except OSError:  # the thread has ended
             continue
         for pid in map(int, pids):
-            try:
-                stat = Path(f"/proc/{pid}/stat").read_text()
-            except OSError:
-                continue
-            name, _, rest = stat.partition("(")[2].rpartition(")")
-            if rest.split()[0] == "Z" and name.startswith("creamas"):
-                os.waitpid(pid, os.WNOHANG)  # an orphan that came to us when its script was killed
-            else:
-                found.append(f"process {pid}: {name}")
-    return found
+            if not _reap_orphan(pid):
+                yield "process", pid, ""
 
 
-def _background_tasks() -> list[str]:
+def _reap_orphan(pid: int) -> bool:
+    """Reap a process of ours that has ended and whose parent was killed; whether it was one."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+    name, _, rest = stat.partition("(")[2].rpartition(")")
+    if rest.split()[0] == "Z" and name.startswith("creamas"):
+        os.waitpid(pid, os.WNOHANG)
+        return True
+    return False
+
+
+def _background_tasks() -> Iterator[Held]:
     module = sys.modules.get("creamas_sc.runtime.event_loop")
     loop = None if module is None else module._background
-    if loop is None:
-        return []
-    return [f"task {id(task)}: {task.name}" for task in list(loop.nursery.child_tasks)]
+    if loop is not None:
+        for task in list(loop.nursery.child_tasks):
+            yield "task", id(task), task.name
+
+
+def _describe(held: Held) -> str:
+    kind, number, name = held
+    if kind == "process":
+        with suppress(OSError):
+            name = Path(f"/proc/{number}/comm").read_text().strip()
+    return f"{kind} {number}: {name}"

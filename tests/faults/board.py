@@ -27,7 +27,8 @@ class Row:
         passes: What must hold, in words.
         cases: Ways to inject the fault; the rounds go through them in turn.
         rounds: How many the long form has.
-        short: How many of them, from the first, the test suite runs.
+        short: How many of them, from the first, the test suite has.
+        quick: How many of those a plain `pytest` runs; the others are marked slow.
         once: Injects it: called with the case, the round's number and an empty folder. Returns
             figures, of which the table shows the largest, or the sum, see `TOTAL`.
     """
@@ -38,6 +39,7 @@ class Row:
     cases: tuple[str, ...]
     rounds: int
     short: int
+    quick: int
     once: Once
 
     def case(self, number: int) -> str:
@@ -69,12 +71,13 @@ def row(
     cases: tuple[str, ...],
     rounds: int,
     short: int,
+    quick: int = 1,
 ) -> Callable[[Once], Once]:
     """Enter a function as a row."""
 
     def enter(once: Once) -> Once:
         assert len(cases) % _STRIDE, f"row {number}: some of {len(cases)} cases would never run"
-        ROWS[number] = Row(number, fault, passes, cases, rounds, short, once)
+        ROWS[number] = Row(number, fault, passes, cases, rounds, short, quick, once)
         return once
 
     return enter

@@ -25,6 +25,7 @@ GROWTH_KIB = 1024
     cases=("10 cycles", "1000 cycles"),
     rounds=2,
     short=1,
+    quick=0,
 )
 def cycles(case: str, number: int, folder: Path) -> Figures:
     """So many cycles after some to warm up."""

@@ -75,10 +75,9 @@ with MultiEnvironment(("localhost", 0), Environment) as menv:
         run(menv.spawn(agents.Forker, addr=addr))
     run(menv.trigger_all())
     print("forked", flush=True)
+    sys.stdin.readline()
     if end == "stop_slaves":
         run(menv.stop_slaves())
-    if end == "owner's death":
-        sys.stdin.readline()
     menv.close()
 print("closed", flush=True)
 """
@@ -101,6 +100,7 @@ def forked_children(case: str, number: int, folder: Path) -> Figures:
         if end == "owner's death":
             scene.process.kill()
         else:
+            scene.say(end)
             scene.read_until("closed")
             assert scene.process.wait(OVER_SECONDS) == 0
         return {"seconds": scene.wait_none(GRACE_SECONDS + OVER_SECONDS)}

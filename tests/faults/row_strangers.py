@@ -65,6 +65,7 @@ Wait = Callable[[], Awaitable[None]]
     cases=CASES,
     rounds=len(CASES) * (1 + WHOLE_ROUNDS),
     short=len(CASES),
+    quick=0,
 )
 def garbage(case: str, number: int, folder: Path) -> Figures:
     """One daemon, with a simulation and a client that means well; and others, who do not."""

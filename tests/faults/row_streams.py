@@ -325,6 +325,7 @@ GREETINGS = {"who is accepted": _accepted, "who is connected to": _connected_to}
     cases=(*(f"{name} {how}" for name, how in product(FRAMES, FAULTS)), *GREETINGS),
     rounds=len(FRAMES) * len(FAULTS) + len(GREETINGS),
     short=len(FRAMES) * len(FAULTS) + len(GREETINGS),
+    quick=len(FRAMES) * len(FAULTS) + len(GREETINGS),  # in memory
 )
 def faulty_streams(case: str, number: int, folder: Path) -> Figures:
     """All places of one kind of frame, in one way; over streams in memory, by a clock of its own.

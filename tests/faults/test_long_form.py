@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.faults.board import Row
 from tests.faults.record import Outcome, Record, version
 from tests.faults.scene import ROOT, Scene
@@ -49,7 +51,7 @@ def test_the_version_is_of_the_sources() -> None:
 
 
 def test_figures_are_told_by_their_largest_or_their_sum() -> None:
-    each = Row(1, "", "", ("case",), 1, 1, lambda case, number, folder: {})
+    each = Row(1, "", "", ("case",), 1, 1, 1, lambda case, number, folder: {})
     figures = [{"seconds": 0.5, "total frames": 10.0}, {"seconds": 0.25, "total frames": 5.0}, {}]
     assert each.told(figures) == "seconds 0.5, total frames 15"
 
@@ -64,6 +66,7 @@ def long_form(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_tells_so_far_and_is_resumed(tmp_path: Path) -> None:
     assert long_form(tmp_path, "9", "--rounds", "1").returncode == 0
     command = [sys.executable, "-m", "tests.faults", "9", "4", "--rounds", "1"]

@@ -1,16 +1,24 @@
-"""A multi-environment with two slaves, for tests that run under trio."""
+"""Fixtures with slaves: a multi-environment, and the supervisor that such tests share."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import trio
 
 from creamas_sc import Environment, MultiEnvironment
 from tests.support import agents
+from tests.support.shared_supervisor import sharing_supervisor, uses_shared_supervisor
 
 BOUND_SECONDS = 30
+
+
+@pytest.fixture(scope="session")
+def shared_supervisor(_surroundings: None) -> Iterator[None]:
+    """Keep one process tree for all tests of this worker that can share it."""
+    with sharing_supervisor():
+        yield
 
 
 @pytest.fixture
@@ -20,9 +28,20 @@ def seed() -> int | None:
 
 
 @pytest.fixture
-async def menv(seed: int | None) -> AsyncIterator[MultiEnvironment]:
-    """Two slaves with nothing in them; the test's own body is bounded by its fixture."""
+async def own_menv(seed: int | None) -> AsyncIterator[MultiEnvironment]:
+    """The same in a tree of the test's own, for tests of keeper, zygote and supervisor."""
     with trio.fail_after(BOUND_SECONDS):
         async with MultiEnvironment(("localhost", 0), Environment, agents.Host, seed=seed) as menv:
+            await menv.spawn_slaves([("localhost", 0)] * 2, Environment, agents.Manager)
+            yield menv
+
+
+@pytest.fixture
+async def menv(shared_supervisor: None, seed: int | None) -> AsyncIterator[MultiEnvironment]:
+    """Two empty slaves in the shared tree; the fixture bounds the body of the test, too."""
+    with trio.fail_after(BOUND_SECONDS):
+        with uses_shared_supervisor():
+            menv = MultiEnvironment(("localhost", 0), Environment, agents.Host, seed=seed)
+        async with menv:
             await menv.spawn_slaves([("localhost", 0)] * 2, Environment, agents.Manager)
             yield menv

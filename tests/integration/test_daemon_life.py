@@ -53,7 +53,15 @@ def test_of_two_started_at_once_one_comes_up(tmp_path: Path) -> None:
             daemons.end(process)
 
 
-@pytest.mark.parametrize("victim", ["run", "keeper", "zygote", "supervisor"])
+@pytest.mark.parametrize(
+    "victim",
+    [
+        "run",
+        pytest.param("keeper", marks=pytest.mark.slow),
+        pytest.param("zygote", marks=pytest.mark.slow),
+        "supervisor",
+    ],
+)
 def test_after_a_kill_nothing_is_left_and_the_next_starts_at_once(
     tmp_path: Path, victim: str
 ) -> None:

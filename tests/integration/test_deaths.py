@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from creamas_sc.errors import AgentError, SlaveLost
 from tests.integration.scripts import Running, running
 from tests.support import trees
 from tests.support.agents import Busy, Counter, CutsFrame, Echo, Forker, Killer, Sleeper
+from tests.support.marks import slow_but
+from tests.support.shared_supervisor import own_children
 
 LEFT_SECONDS = 2.0
 TOLD_SECONDS = 1.0
@@ -55,8 +58,16 @@ def victims(script: Running) -> dict[str, int]:
     return {"script": script.pid, **named, **dict(zip("012", sorted(family.values()), strict=True))}
 
 
-@pytest.mark.parametrize("busy", ["rest", "sleep", "python", "c", "stopped"])
-@pytest.mark.parametrize("victim", ["script", "keeper", "zygote", "supervisor"])
+BUSY = ("rest", "sleep", "python", "c", "stopped")
+VICTIMS = ("script", "keeper", "zygote", "supervisor")
+# Each victim and each way to be busy at least once.
+QUICK = {
+    ("script", "rest"), ("script", "stopped"), ("keeper", "c"), ("zygote", "python"),
+    ("supervisor", "sleep"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("victim", "busy"), slow_but(QUICK, product(VICTIMS, BUSY)))
 def test_nothing_is_left(script: Path, victim: str, busy: str) -> None:
     with running(script, busy) as under_way:
         forked = [int(pid) for pid in under_way.read_until("forked").split()[1:]]
@@ -182,9 +193,10 @@ async def test_a_slave_that_does_not_answer_is_forced(menv: MultiEnvironment, bu
     assert receipt[0].signal in (signal.SIGTERM, signal.SIGKILL)
 
 
-async def test_a_supervisor_that_dies_takes_all_and_is_told(menv: MultiEnvironment) -> None:
+async def test_a_supervisor_that_dies_takes_all_and_is_told(own_menv: MultiEnvironment) -> None:
+    menv = own_menv
     await menv.spawn(Sleeper)
-    (keeper,) = trees.children(os.getpid())
+    (keeper,) = own_children()
     pids = trees.family(keeper)
     left = trees.open_pidfds(pids.values())
     async with trio.open_nursery() as nursery:

@@ -47,6 +47,7 @@ def test_spirographs_leave_a_table_and_two_pictures(tmp_path: Path) -> None:
             image.verify()
 
 
+@pytest.mark.slow
 def test_a_seed_repeats_the_pictures(tmp_path: Path) -> None:
     options = ["--agents=6", "--steps=6", "--slaves=3", "--seed=7"]
     for run in ("one", "two"):

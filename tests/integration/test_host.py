@@ -27,6 +27,8 @@ from creamas_sc.processes.spec import unpack
 from tests.support.agents import Point
 from tests.support.hosting import ANY_PORT, Client, ManagedSimulation, hosting, spec
 
+pytestmark = pytest.mark.usefixtures("shared_supervisor")
+
 QUICK_STEPS = 10  # of some milliseconds each
 TOLD_SECONDS = 1.0
 

@@ -16,6 +16,8 @@ from creamas_sc.reports import StopReport
 from tests.support.agents import Stranger
 from tests.support.hosting import ANY_PORT, Client, hosting, spec, stop_payload
 
+pytestmark = pytest.mark.usefixtures("shared_supervisor")
+
 CLOSE_SECONDS = 1.0
 HOST_MARGIN_SECONDS = 3.0
 

@@ -19,6 +19,7 @@ from creamas_sc.rpc.endpoint import split_address
 from creamas_sc.wire.frames import Kind, encode_frame
 from tests.support import trees
 from tests.support.agents import Counter, Echo
+from tests.support.shared_supervisor import own_children
 
 GREETINGS = {
     "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -52,11 +53,12 @@ def listening_ports(pids: list[int]) -> set[int]:
 
 
 def tree() -> list[int]:
-    (keeper,) = trees.children(os.getpid())
+    (keeper,) = own_children()
     return list(trees.family(keeper).values())
 
 
-async def test_only_environments_listen(menv: MultiEnvironment) -> None:
+async def test_only_environments_listen(own_menv: MultiEnvironment) -> None:
+    menv = own_menv
     slaves = {split_address(addr)[1] for addr in menv.addrs}
     assert listening_ports(tree()) == slaves
     master = split_address(menv.manager.addr)[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from creamas_sc.processes.supervisor_client import (
 from tests.integration.scripts import running
 from tests.support import trees
 from tests.support.agents import Manager, SavingEnvironment, Sleeper
+from tests.support.marks import slow_but
 
 HEAD = """
 import asyncio, os, sys, time, trio
@@ -64,11 +66,20 @@ SCRIPTS = {
 ENDS = {signal.SIGINT: (-signal.SIGINT, "Interrupted\n"), signal.SIGTERM: (143, "Terminated\n")}
 
 
-@pytest.mark.parametrize("group", [False, True], ids=["process", "group"])
-@pytest.mark.parametrize("number", ENDS)
-@pytest.mark.parametrize("form", SCRIPTS)
+GROUPS = ("process", "group")
+# Each form of script with each signal, and each signal to both.
+QUICK = {
+    (form, number, GROUPS[(i + j) % 2])
+    for i, form in enumerate(SCRIPTS)
+    for j, number in enumerate(ENDS)
+}
+
+
+@pytest.mark.parametrize(
+    ("form", "number", "whom"), slow_but(QUICK, product(SCRIPTS, ENDS, GROUPS))
+)
 def test_a_signal_ends_a_script_well(
-    form: str, number: signal.Signals, group: bool, tmp_path: Path
+    form: str, number: signal.Signals, whom: str, tmp_path: Path
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPTS[form])
@@ -77,7 +88,7 @@ def test_a_signal_ends_a_script_well(
         (keeper,) = trees.children(under_way.pid)
         left = trees.open_pidfds(trees.family(keeper).values())
         began = time.monotonic()
-        under_way.signal(number, group=group)
+        under_way.signal(number, group=whom == "group")
         code, out, err = under_way.finish()
         assert time.monotonic() - began < 3
         assert trees.wait_gone(left, 0) == []

@@ -13,8 +13,9 @@ import trio.testing
 
 from creamas_sc import Artifact, Environment, MultiEnvironment, expose
 from creamas_sc.errors import AgentErrors, ConnectionLost, LoadError, SlaveLost, StartError
-from tests.support import agents, trees
+from tests.support import agents
 from tests.support.agents import Counter, Echo, Manager
+from tests.support.shared_supervisor import own_children
 
 ANY_PORT = ("localhost", 0)
 
@@ -54,7 +55,7 @@ class Picky(MultiEnvironment):
 
 
 def tree() -> list[int]:
-    return trees.children(os.getpid())
+    return own_children()
 
 
 async def test_two_in_sibling_tasks_do_not_touch_each_other() -> None:
@@ -80,7 +81,8 @@ async def test_two_in_sibling_tasks_do_not_touch_each_other() -> None:
             nursery.start_soon(second)
 
 
-async def test_two_starts_at_once_have_one_supervisor(menv: MultiEnvironment) -> None:
+async def test_two_starts_at_once_have_one_supervisor(own_menv: MultiEnvironment) -> None:
+    menv = own_menv
     async with trio.open_nursery() as nursery:
         for _ in range(2):
             nursery.start_soon(menv.spawn_slaves, [ANY_PORT], Environment, Manager)

@@ -18,6 +18,8 @@ from tests.support.pythons import find_uv
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "quickstart.py"
 
+pytestmark = pytest.mark.slow
+
 Environment = Callable[..., Path]
 
 

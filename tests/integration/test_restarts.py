@@ -6,7 +6,7 @@ import os
 import re
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ from creamas_sc.mp import Restart, RestartPolicy
 from creamas_sc.restarts import driver
 from creamas_sc.util import run
 from tests.support import agents, trees
+from tests.support.shared_supervisor import own_children, uses_shared_supervisor
+
+pytestmark = pytest.mark.usefixtures("shared_supervisor")
 
 BOUND_SECONDS = 20
 TOLD_SECONDS = 1.0
@@ -33,13 +36,19 @@ async def society(
     env_cls: type[Environment] = Environment,
     slaves: int = 2,
     seed: int | None = None,
+    shared: bool = True,
     **kwargs: Any,
 ) -> AsyncIterator[MultiEnvironment]:
-    """A multi-environment with slaves and that policy; the block is bounded."""
+    """A multi-environment with slaves and that policy; the block is bounded.
+
+    Args:
+        shared: Its slaves are in the tree that tests share, else in one of its own.
+        kwargs: For each slave's environment.
+    """
     with trio.fail_after(BOUND_SECONDS):
-        async with MultiEnvironment(
-            ANY_PORT, Environment, agents.Host, seed=seed, restart=restart
-        ) as m:
+        with uses_shared_supervisor() if shared else nullcontext():
+            m = MultiEnvironment(ANY_PORT, Environment, agents.Host, seed=seed, restart=restart)
+        async with m:
             await m.spawn_slaves([ANY_PORT] * slaves, env_cls, agents.Manager, [kwargs] * slaves)
             yield m
 
@@ -328,8 +337,8 @@ async def test_a_close_in_the_middle_of_a_restart(stop: str, seconds: float) -> 
 
 
 async def test_a_supervisor_that_dies_ends_restarts() -> None:
-    async with society("permanent") as menv:
-        (keeper,) = trees.children(os.getpid())
+    async with society("permanent", shared=False) as menv:
+        (keeper,) = own_children()
         os.kill(trees.family(keeper)["supervisor"], signal.SIGKILL)
         with pytest.raises(SlaveLost):
             await ask_until_told(menv)

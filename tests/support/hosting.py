@@ -1,4 +1,4 @@
-"""A host in the test's own process, under a supervisor of the test's, and raw clients of it."""
+"""A host in the test process, under the supervisor that tests share, and raw clients of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import trio
 from creamas_sc.host import main as host_main
 from creamas_sc.processes.messages import ActorExit
 from creamas_sc.processes.spec import HostSpec, pack, unpack
-from creamas_sc.processes.supervisor_client import PrivateSupervisor
 from creamas_sc.reports import StopReport
 from creamas_sc.rpc import fd_passing
 from creamas_sc.rpc.connection import Connection, Request
@@ -25,6 +24,7 @@ from creamas_sc.runtime.nurseries import split_cancellation
 from creamas_sc.serializers import get_serializers, to_serializers
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Kind, encode_frame
+from tests.support.shared_supervisor import SharedSupervisor
 
 BOUND_SECONDS = 30
 ANY_PORT = ("localhost", 0)
@@ -123,7 +123,7 @@ class ManagedSimulation:
 
     control: FakeControl
     line: Connection
-    supervisor: PrivateSupervisor
+    supervisor: SharedSupervisor
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self.ended = trio.Event()
@@ -137,7 +137,7 @@ class ManagedSimulation:
 
     async def start(self, told: HostSpec) -> None:
         """Start the supervisor, then the host; does not wait until it is ready."""
-        self.supervisor = PrivateSupervisor(self._tell_exit)
+        self.supervisor = SharedSupervisor(self._tell_exit)
         await self._nursery.start(self.supervisor.run)
         self.line = Connection(await self._hand("control"), self._serve, name="the host")
         self._nursery.start_soon(self.line.run)

@@ -1,0 +1,197 @@
+"""A supervisor that tests share: most tests need slaves, few need a process tree of their own.
+
+Starting a tree (keeper, zygote, supervisor) costs about four times as much as the two slaves that a
+test starts in it. So each pytest worker keeps one tree in a background thread, and each
+`MultiEnvironment` of a test gets a `SharedSupervisor`, which has its own slots in that tree. Slaves
+may be killed, stopped or restarted as usual. A test that kills, stops or counts the keeper, zygote
+or supervisor must start a tree of its own.
+
+    test (its own trio loop)                     background thread
+    MultiEnvironment -> SharedSupervisor  --->   PrivateSupervisor -> keeper -> zygote ...
+           on_exit   <-------------------------  exits, sorted by slot prefix
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import trio
+from anyio.abc import TaskStatus
+
+from creamas_sc.processes.messages import ActorExit, ActorOrder, StartedActor, StopResult
+from creamas_sc.processes.supervisor_client import (
+    OnExit,
+    PrivateSupervisor,
+    Supervisor,
+    supervisor_factory,
+)
+from tests.support import trees
+
+__all__ = ["SharedSupervisor", "own_children", "sharing_supervisor", "uses_shared_supervisor"]
+
+GRACE_SECONDS = 1.0
+START_SECONDS = 20.0
+
+
+class _Tree:
+    """The process tree, and the thread whose loop talks to it."""
+
+    def __init__(self) -> None:
+        self.on_exit: dict[str, OnExit] = {}
+        self.supervisor = PrivateSupervisor(self._note_exit)
+        self._started = threading.Event()
+        self._nursery: trio.Nursery
+        self._token: trio.lowlevel.TrioToken
+        self._thread = threading.Thread(target=trio.run, args=(self._main,))
+
+    def start(self) -> None:
+        """Start the thread and the tree."""
+        self._thread.start()
+        assert self._started.wait(START_SECONDS)
+
+    async def _main(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        async with trio.open_nursery() as self._nursery:
+            await self._nursery.start(self.supervisor.run)
+            self._started.set()
+
+    def stop(self) -> None:
+        """End the tree and the thread."""
+        self._token.run_sync_soon(self._nursery.start_soon, self.supervisor.aclose)
+        self._thread.join()
+
+    @property
+    def keeper_pid(self) -> int:
+        assert self.supervisor._keeper is not None
+        return self.supervisor._keeper.pid
+
+    def _note_exit(self, told: ActorExit) -> None:
+        prefix, _, slot = told["slot"].partition("/")
+        if prefix in self.on_exit:
+            self.on_exit[prefix]({**told, "slot": slot})
+
+    async def call(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        """Await ``function(*args)`` in the tree's thread; cancellation is passed on."""
+        token, done, scope = trio.lowlevel.current_trio_token(), trio.Event(), trio.CancelScope()
+        outcome: list[Any] = []
+
+        async def run() -> None:
+            try:
+                with scope:
+                    outcome.append(await function(*args))
+            except Exception as error:  # raised again in the caller's thread
+                outcome.append(error)
+            finally:
+                token.run_sync_soon(done.set)
+
+        self._token.run_sync_soon(self._nursery.start_soon, run)
+        try:
+            await done.wait()
+        except trio.Cancelled:
+            self._token.run_sync_soon(scope.cancel)
+            with trio.CancelScope(shield=True):
+                await done.wait()
+            raise
+        if isinstance(outcome[0], Exception):
+            raise outcome[0]
+        return outcome[0]
+
+
+class SharedSupervisor:
+    """One `MultiEnvironment`'s part of the shared tree; a `Supervisor`."""
+
+    _tree: ClassVar[_Tree | None] = None
+    _numbers = itertools.count(1)
+
+    def __init__(self, on_exit: OnExit) -> None:
+        assert SharedSupervisor._tree is not None, "use the fixture `shared_supervisor`"
+        self._shared = SharedSupervisor._tree
+        self._on_exit = on_exit
+        self._prefix = str(next(self._numbers))
+        self._slots: set[str] = set()
+        self._closing = trio.Event()
+        self._gone = trio.Event()
+
+    async def run(self, *, task_status: TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
+        """Pass on the ends of slaves until `aclose` or cancellation; then end what is left."""
+        token = trio.lowlevel.current_trio_token()
+        self._shared.on_exit[self._prefix] = lambda told: token.run_sync_soon(self._on_exit, told)
+        task_status.started()
+        try:
+            await self._closing.wait()
+        finally:
+            try:
+                with trio.CancelScope(shield=True):
+                    await self.stop(None, GRACE_SECONDS, b"")
+            finally:
+                del self._shared.on_exit[self._prefix]
+                self._gone.set()
+
+    async def start(
+        self, orders: Sequence[ActorOrder], timeout: float | None = None
+    ) -> list[StartedActor]:
+        """Start actors in slots of this part."""
+        mine = [{**order, "slot": f"{self._prefix}/{order['slot']}"} for order in orders]
+        # A start that fails frees the slots of all its actors, also of one that is restarted.
+        self._slots -= {order["slot"] for order in orders}
+        started = await self._shared.call(self._shared.supervisor.start, mine, timeout)
+        self._slots |= {order["slot"] for order in orders}
+        return self._strip(started)
+
+    async def stop(
+        self, slots: Sequence[str] | None, grace: float, payload: bytes
+    ) -> list[StopResult]:
+        """Stop actors of this part."""
+        chosen = sorted(self._slots) if slots is None else list(slots)
+        mine = [f"{self._prefix}/{slot}" for slot in chosen]
+        if not mine:
+            return []
+        stopped = await self._shared.call(self._shared.supervisor.stop, mine, grace, payload)
+        self._slots -= set(chosen)
+        return self._strip(stopped)
+
+    async def aclose(self) -> None:
+        """End this part; returns when none of its actors is left."""
+        self._closing.set()
+        with trio.CancelScope(shield=True):
+            await self._gone.wait()
+
+    @staticmethod
+    def _strip(told: list[Any]) -> list[Any]:
+        return [{**each, "slot": each["slot"].partition("/")[2]} for each in told]
+
+
+@contextmanager
+def sharing_supervisor() -> Iterator[None]:
+    """Keep a tree for the block, in a thread with a loop of its own."""
+    tree = _Tree()
+    tree.start()
+    SharedSupervisor._tree = tree
+    try:
+        yield
+    finally:
+        SharedSupervisor._tree = None
+        tree.stop()
+
+
+@contextmanager
+def uses_shared_supervisor() -> Iterator[None]:
+    """Give a `MultiEnvironment` that is made in the block its part of the shared tree."""
+    factory: Callable[[OnExit], Supervisor] = SharedSupervisor
+    token = supervisor_factory.set(factory)
+    try:
+        yield
+    finally:
+        supervisor_factory.reset(token)
+
+
+def own_children() -> list[int]:
+    """Pids of this process's children, without the keeper of the shared tree."""
+    tree = SharedSupervisor._tree
+    shared = None if tree is None else tree.keeper_pid
+    return [pid for pid in trees.children(os.getpid()) if pid != shared]
