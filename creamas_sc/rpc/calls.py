@@ -46,10 +46,7 @@ class ServedCall:
             not confirm that in time.
     """
 
-    __slots__ = ("unconfirmed",)
-
-    def __init__(self) -> None:
-        self.unconfirmed: list[str] = []
+    unconfirmed: tuple[str, ...] = ()
 
 
 # The call that the running task serves, if any.
@@ -312,5 +309,5 @@ class Calls:
         for call in cancelled:
             call.acknowledged = call.link.protocol.confirms(call.answer)
             if not call.acknowledged and served is not None:
-                served.unconfirmed.append(call.link.name)
+                served.unconfirmed += (call.link.name,)
         return cancelled

@@ -211,7 +211,7 @@ class Connection(Outbound):
         assert turn.call is not None
         call_id, request, served = turn.call
         ended = f"{request.method} was cancelled, or its time ran out"
-        late = served.unconfirmed
+        late = list(served.unconfirmed)
         error = DeadlineExceeded(ended, acknowledged=not late, addresses=late)
         self.protocol.fail(call_id, error)
 
@@ -241,11 +241,11 @@ class Connection(Outbound):
                 await self._handle_batch(turn)
                 if turn.over:
                     return
-                room = None if into is None else reader.room()
-                if into is None or room is None:
-                    protocol.receive_data(await self._stream.receive(READ_BYTES))
+                if into is None or reader.filling is None:
+                    data = await self._stream.receive(READ_BYTES)
+                    protocol.frames += reader.receive_data(data)
                 else:
-                    with room:  # or the part could not grow
+                    with reader.room() as room:  # or the part could not grow
                         count = await into(room)
                     protocol.frames += reader.filled(count)
         except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):

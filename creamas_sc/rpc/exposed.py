@@ -12,7 +12,7 @@ from creamas_sc.errors import BadArguments, NotExposed
 __all__ = ["Proxy", "expose"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-# Of most other values `inspect.isawaitable` takes longer to tell than their call took.
+# Values of these types are not; `inspect.isawaitable` takes longer than most calls.
 _NEVER_AWAITED = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})
 _EXPOSED = "__creamas_exposed__"
 
@@ -52,18 +52,29 @@ def start_call(method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     try:
         return method(*args, **kwargs)
     except TypeError as error:
-        # Raised by the call itself, not within the method: no frame below this one.
-        if error.__traceback__ is not None and error.__traceback__.tb_next is None:
-            address = getattr(getattr(method, "__self__", None), "addr", "")
-            where = f" of {address}" if address else ""
-            what = "class is made as" if isinstance(method, type) else f"method{where} is"
-            text = f"{error}; the {what} {_signature(method)}"
-            raise BadArguments(text).by(address) from None
-        raise
+        refused = bad_arguments(method, error)
+        if refused is None:
+            raise
+        raise refused from None
 
 
-def to_await(value: Any) -> bool:
-    """Whether what a method returned is to be awaited."""
+def bad_arguments(method: Callable[..., Any], error: BaseException) -> BadArguments | None:
+    """The refusal of a call of ``method`` that has raised ``error``, where it was caught.
+
+    None if the method was entered, so that the error is its own.
+    """
+    # Raised by the call itself, not within the method: there is no frame below the caller's.
+    traceback = error.__traceback__
+    if not isinstance(error, TypeError) or traceback is None or traceback.tb_next is not None:
+        return None
+    address = getattr(getattr(method, "__self__", None), "addr", "")
+    where = f" of {address}" if address else ""
+    what = "class is made as" if isinstance(method, type) else f"method{where} is"
+    return BadArguments(f"{error}; the {what} {_signature(method)}").by(address)
+
+
+def is_awaitable(value: Any) -> bool:
+    """Whether what a method returned must be awaited."""
     kind = type(value)
     return kind is CoroutineType or (kind not in _NEVER_AWAITED and inspect.isawaitable(value))
 

@@ -24,7 +24,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from typing import Any
+from types import CoroutineType
+from typing import Any, NamedTuple
 
 import anyio
 import trio
@@ -47,7 +48,7 @@ from creamas_sc.errors import (
 from creamas_sc.rpc.auth import Membership
 from creamas_sc.rpc.connection import Answer, Connection, Request
 from creamas_sc.rpc.endpoint import Endpoint, locate, split_address
-from creamas_sc.rpc.exposed import Proxy, exposed_method, start_call, to_await
+from creamas_sc.rpc.exposed import Proxy, bad_arguments, exposed_method, is_awaitable, start_call
 from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.runtime.event_loop import LoopHandle, is_ctrl_c
 from creamas_sc.runtime.nurseries import cancellation_in
@@ -73,6 +74,14 @@ _NOTHING = Payload(b"")
 
 ExplainLoss = Callable[[str, ConnectionLost], Awaitable[Exception]]
 ArtifactSink = Callable[[str, Any], None]
+
+
+class _Relayed(NamedTuple):
+    """A call that did not arrive over a connection of this node; as `Request`."""
+
+    target: int
+    method: str
+    payload: Payload
 
 
 class Node:
@@ -105,7 +114,7 @@ class Node:
         self.call_timeout: Callable[[], float | None] = lambda: None
         self._agents = agents
         self._check_local = os.environ.get("CREAMAS_CHECK_LOCAL") == "1"
-        self._endpoint = Endpoint(self._serve, self.codec, self._on_event, self._on_link)
+        self._endpoint = Endpoint(self._answer, self.codec, self._on_event, self._on_link)
         self._known: dict[str, Proxy] = {}
         self._peers: dict[str, Identity] = {}
         self._upstream: Connection | None = None
@@ -249,7 +258,7 @@ class Node:
             self._yield_at = time.perf_counter() + YIELD_SECONDS
         try:
             value = start_call(exposed_method(agent, name), args, kwargs)
-            if to_await(value):
+            if is_awaitable(value):
                 value = await value
         except BaseException as error:
             cancelled = cancellation_in(error)
@@ -270,7 +279,7 @@ class Node:
         """
         if not address.startswith(self.base_url):
             return await self.send(address, method, payload)
-        answer = self._answer(split_address(address)[2], method, payload)
+        answer = self._answer(_Relayed(split_address(address)[2], method, payload))
         return answer if isinstance(answer, Payload) else await answer
 
     def _through_codec(self, value: Any, root: str) -> Any:
@@ -299,27 +308,28 @@ class Node:
             return self._agents[number]
         raise UnknownAgent(f"there is no agent {self.base_url}{number}")
 
-    def _serve(self, request: Request) -> Answer:
-        return self._answer(request.target, request.method, request.payload)
-
-    def _answer(self, number: int | None, name: str, payload: Payload) -> Answer:
-        """Answer a call: at once if its method is no coroutine function."""
-        agent = self.agent(number)
+    def _answer(self, request: Request | _Relayed) -> Answer:
+        """Answer a call: at once, unless its method is a coroutine function."""
+        agent, name = self.agent(request.target), request.method
         if not name:
             return self.codec.encode(class_name(type(agent)))
         method = exposed_method(agent, name)
-        call = self.codec.decode(payload)
+        call = self.codec.decode(request.payload)
         if not is_call(call):
             raise BadArguments(f"{name}: expected (args, kwargs)")
+        args, kwargs = call
         try:
-            value = start_call(method, *call)
+            value = method(*args, **kwargs)
         except AgentErrors:
             raise
         except BaseException as error:
-            raise _reported(agent.addr, error) from error
-        if to_await(value):
+            raise _reported(agent.addr, bad_arguments(method, error) or error) from error
+        if type(value) is CoroutineType or is_awaitable(value):
             return self._finish(agent, name, value)
-        return self._encode_reply(agent, name, value)
+        try:
+            return self.codec.encode(value, root=f"the reply of {name}")
+        except EncodeError as error:
+            raise self._cannot_travel(agent, name, value, error) from error
 
     async def _finish(self, agent: Any, method: str, value: Awaitable[Any]) -> Payload:
         try:
@@ -335,15 +345,17 @@ class Node:
                 late = error.addresses
                 raise self._encodable(error.failures, error.results, late) from None
             raise _reported(agent.addr, raised) from raised
-        return self._encode_reply(agent, method, result)
-
-    def _encode_reply(self, agent: Any, method: str, value: Any) -> Payload:
         try:
-            return self.codec.encode(value, root=f"the reply of {method}")
-        except EncodeError as error:
-            if method in STEP_METHODS and isinstance(value, list):
-                raise self._encodable({}, value) from None
-            raise AgentError.from_exception(agent.addr, error) from error
+            return self.codec.encode(result, root=f"the reply of {method}")
+        except EncodeError as refused:
+            raise self._cannot_travel(agent, method, result, refused) from refused
+
+    def _cannot_travel(
+        self, agent: Any, method: str, value: Any, error: EncodeError
+    ) -> AgentError | AgentErrors | StepOverran:
+        if method in STEP_METHODS and isinstance(value, list):
+            return self._encodable({}, value)
+        return AgentError.from_exception(agent.addr, error)
 
     def _encodable(
         self, failures: Mapping[str, AgentError], results: list[Any], late: Sequence[str] = ()

@@ -33,6 +33,7 @@ _KEPT_BYTES: Final = 2**20
 # From this size on, in bytes, a value may hold thousands of lists and dicts.
 _LARGE_BODY: Final = 2**15
 _PLAIN_TYPES: Final = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
+_SCALARS: Final = frozenset({type(None), bool, int, float, str})
 _ADVICE: Final = (
     "register a serializer for it, or give its class the methods _wire_state_ and _from_wire_state_"
 )
@@ -159,7 +160,16 @@ class Codec:
             raise DecodeError(f"not an encoded value: {error!r:.300}") from error
         decoder.parts = ()
         self._decoders.append(decoder)
-        return _unpack_top(value) if type(value) is list else value
+        if type(value) is not list:
+            return value
+        last = value.pop() if value else None
+        if type(last) is dict:
+            return tuple(value), last
+        if last is True:
+            return tuple(value)
+        if last is None and len(value) == 1 and type(value[0]) is list:
+            return value[0]
+        raise DecodeError("not an encoded value: a list of no known form")
 
     # ---- encoding
 
@@ -256,6 +266,8 @@ def _pack_top(encoder: Encoder, value: Any) -> bytes:
     value which is a list is ``[value, None]``, to be told from these.
     """
     kind = type(value)
+    if kind in _SCALARS:
+        return encoder.pack(value)
     if kind is tuple:
         if is_call(value):
             args, kwargs = value
@@ -267,17 +279,6 @@ def _pack_top(encoder: Encoder, value: Any) -> bytes:
         return encoder.pack([*encoder.lift(value), True])
     value = encoder.lift(value)
     return encoder.pack([value, None] if kind is list else value)
-
-
-def _unpack_top(items: list[Any]) -> Any:
-    last = items.pop() if items else None
-    if type(last) is dict:
-        return tuple(items), last
-    if last is True:
-        return tuple(items)
-    if last is None and len(items) == 1 and type(items[0]) is list:
-        return items[0]
-    raise DecodeError("not an encoded value: a list of no known form")
 
 
 def _serialized_encoder(serializer: Serializer) -> EncodeHandler:

@@ -198,13 +198,14 @@ class FrameReader:
 
     Attributes:
         max_frame_bytes: The largest ``length`` accepted; may be raised after the handshake.
+        filling: The frame whose parts are arriving, if any: the next bytes belong to `room`.
     """
 
     def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
         self.max_frame_bytes = max_frame_bytes
         self._rest = bytearray()
         self._wanted = _HEADER.size  # Bytes which the rest must hold to be worth a look.
-        self._filling: _Filling | None = None
+        self.filling: _Filling | None = None
         self._error: str | None = None
 
     @property
@@ -213,26 +214,26 @@ class FrameReader:
 
         A driver that reads no more than that at a time never reads beyond the frame.
         """
-        if self._filling is not None:
-            return self._filling.missing_bytes
+        if self.filling is not None:
+            return self.filling.missing_bytes
         return self._wanted - len(self._rest)
 
-    def room(self) -> memoryview | None:
-        """Memory for the stream's next bytes, if they belong to a part.
+    def room(self) -> memoryview:
+        """Memory for the next bytes of a part.
 
-        The memory must be released, and `filled` be called, before any other use of the reader.
-        None if the next bytes are for `receive_data`.
+        It must be released, and `filled` be called, before any other use of the reader.
         """
-        return None if self._filling is None else self._filling.room()
+        assert self.filling is not None
+        return self.filling.room()
 
     def filled(self, count: int) -> list[Frame]:
         """``count`` bytes, at least 1, have been read into `room`; the frame that they complete."""
-        filling = self._filling
+        filling = self.filling
         assert filling is not None
         filling.advance(count)
         if not filling.complete:
             return []
-        self._filling = None
+        self.filling = None
         self._wanted = _HEADER.size
         return [filling.frame]
 
@@ -260,12 +261,12 @@ class FrameReader:
         start, total = 0, len(data)
         try:
             while True:
-                if self._filling is not None:
-                    start = self._filling.fill(data, start)
-                    if not self._filling.complete:
+                if self.filling is not None:
+                    start = self.filling.fill(data, start)
+                    if not self.filling.complete:
                         return frames
-                    frames.append(self._filling.frame)
-                    self._filling = None
+                    frames.append(self.filling.frame)
+                    self.filling = None
                 if total - start < _HEADER.size:
                     self._wanted = _HEADER.size
                     break
@@ -289,7 +290,7 @@ class FrameReader:
             if not frames:
                 self._error = str(error)
                 self._rest.clear()
-                self._filling = None
+                self.filling = None
                 raise
             self._wanted = _HEADER.size  # the frames before it first
         if start < total:
@@ -320,5 +321,5 @@ class FrameReader:
             raise ProtocolError("a frame's lengths do not add up")
         if len(data) < end:
             return 0
-        self._filling = _Filling(kind, call_id, data[head:end], meta, sizes)
+        self.filling = _Filling(kind, call_id, data[head:end], meta, sizes)
         return end

@@ -130,7 +130,7 @@ async def test_all_have_the_same_time_to_confirm(autojump_clock: MockClock) -> N
                 await calls.wait()
         assert trio.current_time() == pytest.approx(5 + ACKNOWLEDGE_SECONDS)
         assert [call.acknowledged for call in asked] == [False, True, False]
-        assert served.unconfirmed == ["a", "c"]
+        assert served.unconfirmed == ("a", "c")
 
 
 async def test_a_lost_call_is_none_that_did_not_confirm(autojump_clock: MockClock) -> None:
@@ -144,7 +144,7 @@ async def test_a_lost_call_is_none_that_did_not_confirm(autojump_clock: MockCloc
                 await calls.wait()
                 await calls.wait()
         assert trio.current_time() == pytest.approx(5)
-        assert served.unconfirmed == []
+        assert served.unconfirmed == ()
 
 
 @pytest.mark.parametrize("seconds_to_confirm", [0, ACKNOWLEDGE_SECONDS])

@@ -155,12 +155,11 @@ def test_parts_may_be_read_into_their_own_memory(piece: int) -> None:
     )
     reader, frames = FrameReader(), list[Frame]()
     while sent:
-        room = reader.room()
-        if room is None:
+        if reader.filling is None:
             frames += reader.receive_data(sent[:piece])
             sent = sent[piece:]
             continue
-        with room:
+        with reader.room() as room:
             count = min(len(room), piece, len(sent))
             room[:count] = sent[:count]
         sent = sent[count:]
@@ -174,8 +173,8 @@ def test_memory_for_a_large_part_grows_as_it_comes() -> None:
     head, part = encode_frame(Kind.REPLY, 1, b"", b"", [bytes(size)])
     reader, held = FrameReader(), 0
     assert reader.receive_data(head) == []
-    while (room := reader.room()) is not None:
-        with room:
+    while reader.filling is not None:
+        with reader.room() as room:
             count = min(len(room), 100_000)
             assert held + len(room) <= max(2 * held, _GROWTH_BYTES)
         held += count
