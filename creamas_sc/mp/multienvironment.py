@@ -290,7 +290,7 @@ class MultiEnvironment:
 
     async def _wait_slave(self, slave: Slave, check_ready: bool) -> None:
         # Asked anew: what was reachable before may be dead by now.
-        manager = await self._env.network.connect(slave.address, 0, anew=True)
+        manager = await self._env.network.connect(slave.address, 0, check_again=True)
         pause, longest = READY_PAUSES
         # `is_ready` is any predicate of the user's: nothing tells when its answer changes.
         while check_ready and not await manager.is_ready():

@@ -1,6 +1,6 @@
 """Who belongs to a simulation, and the key that proves it.
 
-A simulation of a `MultiEnvironment` has an id and a random key of its own, which its slaves get
+A simulation of a `MultiEnvironment` has an id and a random key, which its slaves get
 when they start. An environment outside any simulation is open to this user's other processes: their
 key is in a file that only the user can read.
 """
@@ -45,7 +45,7 @@ class Membership:
 
     @classmethod
     def new(cls, role: str = "master") -> Membership:
-        """A simulation of its own, with a fresh id and key."""
+        """A new simulation, with a fresh id and key."""
         return cls(os.urandom(8).hex(), os.urandom(KEY_BYTES), role)
 
 
@@ -70,7 +70,7 @@ def user_membership() -> Membership:
     except FileNotFoundError:
         key = _make_key(path)
     if len(key) != KEY_BYTES:
-        raise CreamasError(f"{path} is no key of {KEY_BYTES} bytes; remove it")
+        raise CreamasError(f"{path} is not a key of {KEY_BYTES} bytes; remove it")
     return Membership(USER_SIMULATION, key)
 
 

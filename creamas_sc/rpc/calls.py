@@ -1,7 +1,7 @@
 """Calls to peers: one at a time with `Outbound.call`, or several by one task with `Calls`.
 
 A call needs no task. Its owner, the task that makes it, waits for a *waiter*, and the reader of the
-connection sets that when the answer has arrived. A single call gets a waiter of its own; the calls
+connection sets that when the answer has arrived. A single call has its own waiter; the calls
 of a `Calls` block share one, which is set when nothing more is to be waited for.
 
     start ---> pending ---+--- answered -----------> ended
@@ -10,8 +10,8 @@ of a `Calls` block share one, which is set when nothing more is to be waited for
                           |                          to confirm
                           +--- owner cancelled ----> the same, shielded from the cancellation
 
-Whatever happens, when the owner goes on, the call has ended, was confirmed to have ended, or
-is reported as unconfirmed. Where the owner itself serves a call of another peer, it passes that on:
+In every case, when the owner goes on, the call has ended, was confirmed to have ended, or is
+reported as unconfirmed. Where the owner itself serves a call of another peer, it passes that on:
 `ServedCall.unconfirmed` lists who did not confirm.
 """
 

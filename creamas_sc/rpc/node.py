@@ -157,11 +157,13 @@ class Node:
 
     # ---- calls out
 
-    async def connect(self, address: str, timeout: float | None, *, anew: bool = False) -> Proxy:
+    async def connect(
+        self, address: str, timeout: float | None, *, check_again: bool = False
+    ) -> Proxy:
         """A proxy of the agent at ``address``, after a check that there is one.
 
         Args:
-            anew: Check again what was checked before.
+            check_again: Do so even if it was checked before.
 
         Raises:
             ValueError: The address is malformed.
@@ -169,7 +171,7 @@ class Node:
             UnknownAgent: Its environment has no such agent.
         """
         proxy = self._known.get(address)
-        if proxy is not None and not anew:
+        if proxy is not None and not check_again:
             return proxy
         host, port, number = split_address(address)
         if address.startswith(self.base_url):

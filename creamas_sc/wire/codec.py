@@ -94,7 +94,7 @@ class Codec:
             extensions.REFERENCE: self._decode_reference,
             COLUMNS: lambda decoder, data: self._columns.unfold(decoder.unpack(data)),
         }
-        # Free ones: whoever encodes or decodes takes one, and gives it back if all went well.
+        # Idle ones: encoding takes one from here, and returns it unless it failed.
         self._encoders: list[Encoder] = []
         self._decoders: list[Decoder] = []
         taken: set[type] = set(_PLAIN_TYPES)
@@ -139,7 +139,7 @@ class Codec:
         """The value that was encoded; arrays in it may be built upon the payload's parts.
 
         Raises:
-            DecodeError: The bytes are no value, or one that needs a class which is not here.
+            DecodeError: The bytes are not a value, or one of a class which is not here.
         """
         try:
             decoder = self._decoders.pop()
@@ -206,7 +206,7 @@ class Codec:
             return extensions.encode_type
         if hasattr(cls, "_wire_state_") and hasattr(cls, "_from_wire_state_"):
             return _object_encoder(cls)
-        # Whoever has a value of these modules has imported them.
+        # The values exist only once their modules are imported.
         for (module, name), handler in extensions.LATE_ENCODERS.items():
             if cls is getattr(sys.modules.get(module), name, None):
                 return handler
@@ -229,10 +229,10 @@ class Codec:
         return self._references.resolve(address, name)
 
     def _decode_serialized(self, decoder: Decoder, data: bytes) -> Any:
-        name, told = decoder.unpack_list(data, 2)
+        name, state = decoder.unpack_list(data, 2)
         serializer = self._serializers.get(name) or self._imported_serializer(name)
         try:
-            return serializer.decode(told)
+            return serializer.decode(state)
         except Exception as error:
             raise DecodeError(f"serializer {name!r} failed to decode: {error!r}") from error
 
@@ -263,7 +263,7 @@ def _pack_top(encoder: Encoder, value: Any) -> bytes:
 
     Arguments and results need no extension, which would cost more than the rest. The pair
     ``(args, kwargs)`` is the one list ``[*args, kwargs]``, any other tuple ``[*value, True]``; a
-    value which is a list is ``[value, None]``, to be told from these.
+    value which is a list is ``[value, None]``, to tell it from these.
     """
     kind = type(value)
     if kind in _SCALARS:
@@ -272,19 +272,19 @@ def _pack_top(encoder: Encoder, value: Any) -> bytes:
         if is_call(value):
             args, kwargs = value
             if args:
-                args = encoder.lift(args)
+                args = encoder.compact(args)
             if kwargs:
-                kwargs = encoder.lift(kwargs)
+                kwargs = encoder.compact(kwargs)
             return encoder.pack([*args, kwargs])
-        return encoder.pack([*encoder.lift(value), True])
-    value = encoder.lift(value)
+        return encoder.pack([*encoder.compact(value), True])
+    value = encoder.compact(value)
     return encoder.pack([value, None] if kind is list else value)
 
 
 def _serialized_encoder(serializer: Serializer) -> EncodeHandler:
     def encode(encoder: Encoder, value: Any) -> Any:
-        told = encoder.lift(serializer.encode(value))
-        return ext(extensions.SERIALIZED, encoder.pack([serializer.name, told]))
+        state = encoder.compact(serializer.encode(value))
+        return ext(extensions.SERIALIZED, encoder.pack([serializer.name, state]))
 
     return encode
 
@@ -296,7 +296,7 @@ def _object_encoder(cls: type) -> EncodeHandler:
         state = value._wire_state_()
         if type(state) is not dict:
             raise EncodeError("_wire_state_ must return a dict", type_name=name_of(cls))
-        return ext(extensions.OBJECT, encoder.pack([name, encoder.lift(state)]))
+        return ext(extensions.OBJECT, encoder.pack([name, encoder.compact(state)]))
 
     return encode
 

@@ -180,9 +180,9 @@ class Columns:
                     raise DecodeError("columns of more text than a frame may hold")
                 return [texts[index] for index in which]
             case [6, addresses, names] if self._references is not None:
-                told = [self._unfold(addresses), self._unfold(names)]
-                if len(told[0]) == len(told[1]) and {str}.issuperset(map(type, chain(*told))):
-                    return list(map(self._references.resolve, *told))
+                agents = [self._unfold(addresses), self._unfold(names)]
+                if len(agents[0]) == len(agents[1]) and {str}.issuperset(map(type, chain(*agents))):
+                    return list(map(self._references.resolve, *agents))
         raise DecodeError("columns of no known form")
 
 
@@ -191,7 +191,7 @@ def _is_address(item: Any) -> bool:
 
 
 def _first(items: Iterable[Any]) -> Any:
-    """The first that is no empty list or dict."""
+    """The first that is not an empty list or dict."""
     for item in items:
         if type(item) not in _CONTAINERS or item:
             return item

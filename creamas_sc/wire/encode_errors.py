@@ -47,7 +47,7 @@ def name_of(cls: type) -> str:
 
 
 def _is_too_deep(error: Exception) -> bool:
-    # msgpack has no class of its own for this one.
+    # msgpack has no class for this one.
     of_msgpack = type(error) is ValueError and "recursion" in str(error)
     return of_msgpack or isinstance(error, (TooDeep, RecursionError))
 

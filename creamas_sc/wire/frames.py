@@ -146,7 +146,7 @@ def _join_small(buffers: list[Buffer]) -> list[Buffer]:
 
 
 class _Filling:
-    """A frame whose parts are still arriving, each into a buffer of its own."""
+    """A frame whose parts are still arriving, each into its own buffer."""
 
     def __init__(self, kind: Kind, call_id: int, head: bytes, meta: int, sizes: Sequence[int]):
         self._parts = [bytearray() for _ in sizes]

@@ -3,11 +3,11 @@
 Three HELLO frames, the client's first::
 
     client  body: version, simulation, role, address, pid, nonce
-    server  body: the same of its own          meta: MAC("server", both bodies)
+    server  body: its own version, ...         meta: MAC("server", both bodies)
     client  body: empty                        meta: MAC("client", both bodies)
 
-A MAC (HMAC-SHA256) covers both bodies whole: nothing that is told in clear can be altered, and
-the nonces keep an old proof from being used again. Whoever refuses says why in a HELLO of its own.
+A MAC (HMAC-SHA256) covers both bodies whole: nothing that is sent in clear can be altered, and
+the nonces keep an old proof from being used again. An end that refuses says why in a HELLO.
 The frames after it are not protected: on a network that others can write to, use TLS below.
 """
 
@@ -41,7 +41,7 @@ class Identity:
 
     Attributes:
         simulation: Id of the simulation; sent in clear.
-        key: The simulation's secret; empty in what is told about a peer.
+        key: The simulation's secret; empty in what is known of a peer.
         role: "master", "slave", "client" or "environment".
     """
 
@@ -75,10 +75,10 @@ class Handshake:
         self._outgoing: list[bytes] = []
         self._peer: Identity | None = None
         self._transcript = b""
-        told = [identity.simulation, identity.role, identity.address, identity.pid]
-        self._hello = _packed([_VERSION, *told, urandom(_NONCE_BYTES)])
+        claims = [identity.simulation, identity.role, identity.address, identity.pid]
+        self._hello = _packed([_VERSION, *claims, urandom(_NONCE_BYTES)])
         if len(self._hello) + hashlib.sha256().digest_size > HELLO_FRAME_BYTES:
-            raise ValueError(f"simulation, role and address are too long: {told}")
+            raise ValueError(f"simulation, role and address are too long: {claims}")
 
     @classmethod
     def client(cls, identity: Identity) -> Handshake:
@@ -136,13 +136,13 @@ class Handshake:
         if frame.meta == _REFUSED:
             raise HandshakeError(f"the peer refused: {frame.body[:500].decode(errors='replace')}")
         if self._state is _State.AWAITS_HELLO:
-            self._meet(frame.body)
+            self._handle_hello(frame.body)
             self._transcript = _joined(frame.body, self._hello)
             self._send(meta=self._mac(b"server"), body=self._hello)
             self._state = _State.AWAITS_PROOF
             return
         if self._state is _State.AWAITS_ANSWER:
-            self._meet(frame.body)
+            self._handle_hello(frame.body)
             self._transcript = _joined(self._hello, frame.body)
             self._verify(b"server", frame.meta)
             self._send(meta=self._mac(b"client"))
@@ -150,7 +150,7 @@ class Handshake:
             self._verify(b"client", frame.meta)
         self._state = _State.COMPLETE
 
-    def _meet(self, hello: bytes) -> None:
+    def _handle_hello(self, hello: bytes) -> None:
         fields = _unpacked(hello)
         if not fields or type(fields[0]) is not int:
             self._refuse("a malformed hello")

@@ -56,7 +56,7 @@ def decode_array(decoder: Decoder, data: bytes) -> np.ndarray[Any, Any]:
     if math.prod(shape) * dtype.itemsize != len(buffer):
         raise DecodeError("an array's data does not fit its shape")
     array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, buffer, order=order)
-    # Only a bytearray is surely nobody else's: parts that never left this process are views.
+    # Only a bytearray is not shared: parts that never left this process are views.
     return array if type(buffer) is bytearray else array.copy(order)
 
 
@@ -77,7 +77,7 @@ def _encode_text(encoder: Encoder, value: np.str_ | np.bytes_) -> Any:
 
 
 def decode_scalar(decoder: Decoder, data: bytes) -> Any:
-    """The scalar, of its own type."""
+    """The scalar, of the type that was encoded."""
     described, content = decoder.unpack_list(data, 2)
     if described is None:
         return np.str_(content) if type(content) is str else np.bytes_(content)

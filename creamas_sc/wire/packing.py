@@ -1,8 +1,8 @@
-"""msgpack with our extensions: nesting, depth and out-of-band parts of one value at a time.
+"""msgpack with extensions: nesting, depth and out-of-band parts of one value at a time.
 
 msgpack's C code handles the plain types; every other value reaches a hook, here, which looks up
 what to do by exact type or by extension code. Extensions hold packed values themselves, so each
-level of them has a packer or unpacker of its own, kept from value to value.
+level of them has its own packer or unpacker, kept from value to value.
 """
 
 from __future__ import annotations
@@ -44,8 +44,7 @@ _UNGUARDED_DEPTH: Final = 4
 _GUARDED_NESTING: Final = 32
 # Unpackers for this much data are kept; they need no C stack, and less time than unpackb().
 _SMALL_BYTES: Final = 4096
-_RAW_TYPES: Final = frozenset({bytes, bytearray, memoryview})
-_LIFTED_TYPES: Final = _RAW_TYPES | {list, dict}
+_COMPACTED_TYPES: Final = frozenset({bytes, bytearray, memoryview, list, dict})
 BYTES_PART: Final = 19
 COLUMNS: Final = 20
 
@@ -124,17 +123,18 @@ class Encoder:
             raise TooDeep(f"more than {MAX_DEPTH} tuples or objects within each other")
         self._packs.append(msgpack.Packer(**self._options).pack)
 
-    def lift(self, value: Any) -> Any:
-        """``value`` as it is packed best, itself and its items.
+    def compact(self, value: Any) -> Any:
+        """Replace large bytes and long lists and dicts by their compact forms.
 
-        Large bytes go out of band; long lists and dicts into columns, where that pays.
+        This looks at the value itself and at its items. Large bytes go out of band; long lists and
+        dicts into columns, where that pays.
 
         Raises:
             EncodeError: There is a bytearray or memoryview, which msgpack would turn into bytes.
         """
-        lifted = self._lift(value)
-        if lifted is not value:
-            return lifted
+        compacted = self._compact(value)
+        if compacted is not value:
+            return compacted
         kind = type(value)
         if kind is tuple or kind is list:
             items = value
@@ -144,30 +144,25 @@ class Encoder:
             return value
         if len(value) <= MAX_PARTS:
             for item in items:
-                if type(item) in _LIFTED_TYPES:
+                if type(item) in _COMPACTED_TYPES:
                     break
             else:
                 return value
-            lifted = map(self._lift, items)
-            return dict(zip(value, lifted, strict=True)) if kind is dict else kind(lifted)
+            compacted = map(self._compact, items)
+            return dict(zip(value, compacted, strict=True)) if kind is dict else kind(compacted)
         return value
 
-    def _lift(self, value: Any) -> Any:
-        kind = type(value)
-        if kind in _RAW_TYPES:
-            return self._lift_raw(value)
-        if (kind is list or kind is dict) and len(value) >= FEW:
-            column = self._columns.fold(value)
-            if column is not None:
-                return ext(COLUMNS, self.pack(column))
-        return value
-
-    def _lift_raw(self, value: Any) -> Any:
+    def _compact(self, value: Any) -> Any:
         kind = type(value)
         if kind is bytes:
             if len(value) >= LARGE_BYTES and len(self.parts) < MAX_PARTS:
                 return ext(BYTES_PART, self.add_part(value).to_bytes(2, "big"))
-        else:
+        elif kind is list or kind is dict:
+            if len(value) >= FEW:
+                column = self._columns.fold(value)
+                if column is not None:
+                    return ext(COLUMNS, self.pack(column))
+        elif kind is bytearray or kind is memoryview:
             raise EncodeError("use bytes instead", type_name=kind.__name__)
         return value
 

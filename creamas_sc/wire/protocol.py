@@ -15,13 +15,13 @@ must agree on is here.
     post(event)                  --- EVENT --------->     next_frame() returns the event
 
 A call is *pending* from `start_call` until it is settled or forgotten. It is settled exactly once:
-by a REPLY, by a FAILURE, or, with no answer, by `end`. Whoever owns the slot is woken by ``set``
+by a REPLY, by a FAILURE, or, with no answer, by `end`. The owner of the slot is woken by ``set``
 and asks `result` what came of it. An answer to a call that is not pending came too late and is
 ignored; so is a CANCEL of a call that is not in flight.
 
 A cancelled call is over only when the callee has answered: this answer is its *confirmation*, which
-`confirms` reads. The wait for it is bounded by `ACKNOWLEDGE_SECONDS`; how to wait is the driver's
-business.
+`confirms` reads. The wait for it is bounded by `ACKNOWLEDGE_SECONDS`; how to wait is up to the
+driver.
 
 The header of a request is ``[target, method, seconds that remain]``. Agents are asked the same
 thing again and again, so both ends remember the headers of calls without a deadline.

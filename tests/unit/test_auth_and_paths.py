@@ -132,7 +132,7 @@ def test_of_two_that_make_the_key_at_once_one_wins(
 @pytest.mark.parametrize("size", [0, KEY_BYTES - 1, KEY_BYTES + 1])
 def test_a_file_that_is_no_key_is_refused(base: Path, size: int) -> None:
     (runtime_folder() / "key").write_bytes(bytes(size))
-    with pytest.raises(CreamasError, match="is no key"):
+    with pytest.raises(CreamasError, match="is not a key"):
         user_membership()
 
 
