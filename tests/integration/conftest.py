@@ -15,9 +15,11 @@ BOUND_SECONDS = 30
 
 
 @pytest.fixture(scope="session")
-def shared_supervisor(_surroundings: None) -> Iterator[None]:
+def shared_supervisor(
+    _surroundings: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """Keep one process tree for all tests of this worker that can share it."""
-    with sharing_supervisor():
+    with sharing_supervisor(tmp_path_factory.mktemp("shared")):
         yield
 
 

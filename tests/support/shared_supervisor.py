@@ -18,8 +18,10 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 import trio
 from anyio.abc import TaskStatus
 
@@ -167,10 +169,16 @@ class SharedSupervisor:
 
 
 @contextmanager
-def sharing_supervisor() -> Iterator[None]:
-    """Keep a tree for the block, in a thread with a loop of its own."""
+def sharing_supervisor(runtime_folder: Path) -> Iterator[None]:
+    """Keep a tree for the block, in a thread with a loop of its own.
+
+    Args:
+        runtime_folder: Where the tree is recorded; not where tests look for records of theirs.
+    """
     tree = _Tree()
-    tree.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(runtime_folder))
+        tree.start()
     SharedSupervisor._tree = tree
     try:
         yield
