@@ -1,4 +1,4 @@
-"""What became of slaves: of each that was started again or stopped, and of all at the close."""
+"""Reports of slaves: of one that was restarted, of one that was stopped, of all at the close."""
 
 from __future__ import annotations
 
@@ -9,21 +9,31 @@ from typing import Any, Self
 __all__ = ["Restart", "SlaveReceipt", "StopReport"]
 
 
+class _Carried:
+    """Travels as the arguments of its constructor."""
+
+    def _wire_state_(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    @classmethod
+    def _from_wire_state_(cls, state: Mapping[str, Any]) -> Self:
+        return cls(**state)
+
+
 @dataclass(frozen=True)
-class Restart:
+class Restart(_Carried):
     """A slave that was lost and started again, and what of its contents was restored.
 
     Attributes:
-        address: Of its manager, as before.
+        address: Of its manager, which stays the same.
         old_pid, pid: Its process before and after.
         cause: How the old one ended, in words.
-        exit_code, signal: The same in numbers, None where unknown.
-        number: Which restart it is of those that the policy counts now, from 1.
-        incarnation: How often this slave was started again, this time included.
-        seconds: From the news of the old process's end until all was restored.
-        agents, connections: How many were made again.
-        host_manager: Whether it was set again.
-        checkpoint: Whether a checkpoint was given back.
+        exit_code, signal: The same in numbers, None if unknown.
+        number: Which restart this is of those that the policy counts now, from 1.
+        incarnation: How often this slave was restarted, this time included.
+        seconds: From the report of the old process's end until all was restored.
+        agents, connections: How many were restored.
+        host_manager, checkpoint: Whether it was restored.
         failures: What could not be restored, and why.
     """
 
@@ -51,27 +61,20 @@ class Restart:
             f"with {', '.join(parts)}{failed}"
         )
 
-    def _wire_state_(self) -> dict[str, Any]:
-        return dict(vars(self))
-
-    @classmethod
-    def _from_wire_state_(cls, state: Mapping[str, Any]) -> Self:
-        return cls(**state)
-
 
 @dataclass(frozen=True)
-class SlaveReceipt:
+class SlaveReceipt(_Carried):
     """How one slave ended.
 
     Attributes:
         address: Of its manager.
         pid: Its process, which is gone and reaped.
-        exit_code: None if a signal ended it, or if it is unknown.
+        exit_code: None if a signal ended it, or if how it ended is unknown.
         signal: The signal that ended it, or None.
         seconds: From the request to the end.
-        graceful: It ended by itself upon the request: no signal was needed.
-        ended_by: The last step that was needed: "request", "cancel", "term" or "kill"; "gone" if it
-            had ended before, "lost" if the supervisor had.
+        graceful: It ended by itself after the request; no signal was needed.
+        ended_by: The last stage that was needed: "request", "cancel", "term" or "kill"; "gone" if
+            it had ended before, "lost" if the supervisor had.
         errors: What its `save_info` or its agents' ``close`` raised, as text.
     """
 
@@ -84,20 +87,13 @@ class SlaveReceipt:
     ended_by: str
     errors: tuple[str, ...] = ()
 
-    def _wire_state_(self) -> dict[str, Any]:
-        return dict(vars(self))
 
-    @classmethod
-    def _from_wire_state_(cls, state: Mapping[str, Any]) -> Self:
-        return cls(**state)
-
-
-class StopReport(list[SlaveReceipt]):
+class StopReport(_Carried, list[SlaveReceipt]):
     """One `SlaveReceipt` for each slave, in the order of the slaves.
 
     Attributes:
         saved: What the multi-environment's own `save_info` returned.
-        errors: What its closing raised, as text, where nobody was there to get the error itself.
+        errors: What its closing raised, as text, if there was no caller to raise it to.
     """
 
     def __init__(
@@ -117,7 +113,3 @@ class StopReport(list[SlaveReceipt]):
 
     def _wire_state_(self) -> dict[str, Any]:
         return {"slaves": list(self), "saved": self.saved, "errors": self.errors}
-
-    @classmethod
-    def _from_wire_state_(cls, state: Mapping[str, Any]) -> Self:
-        return cls(**state)

@@ -194,7 +194,7 @@ class DaemonAPI:
             slave_kwargs=None
             if slave_kwargs is None
             else [remote.kwargs(k) for k in check_mappings(slave_kwargs)],
-            restart=policy.told(),
+            restart=policy.as_tuple(),
         )
         order = process_order(HOST_ENTRY, spec.encode(), _search_path())
         token = os.urandom(8).hex()

@@ -1,4 +1,4 @@
-"""Where a simulation's clients are served: a connection each, handed over by the supervisor."""
+"""Serves a simulation's clients, each over a connection that the supervisor hands over."""
 
 from __future__ import annotations
 
@@ -11,8 +11,17 @@ from typing import Any
 
 import trio
 
-from creamas_sc.errors import BadArguments, CallRefused, ProtocolError, UnknownSimulation
-from creamas_sc.host.concurrency_limit import Turns
+from creamas_sc.errors import (
+    AgentError,
+    BadArguments,
+    CallRefused,
+    ConnectionLost,
+    EncodeError,
+    ProtocolError,
+    UnknownSimulation,
+)
+from creamas_sc.host.concurrency_limit import ConcurrencyLimit
+from creamas_sc.host.error_boundary import error_boundary
 from creamas_sc.host.simulation import HostedSimulation
 from creamas_sc.rpc.connection import Answer, Connection, Handler, Request
 from creamas_sc.rpc.fd_passing import CLIENT, Handed, receive
@@ -23,20 +32,20 @@ from creamas_sc.simulation_api import OPERATIONS
 from creamas_sc.wire.codec import Codec, Payload, is_call, payload_size
 from creamas_sc.wire.frames import FrameReader
 
-__all__ = ["ClientServer"]
+__all__ = ["ClientServer", "ClientSession"]
 
 log = logging.getLogger(__name__)
 
 MAX_CLIENTS = 1024
-# Of one client: calls in flight, and what waits for it to read its answers.
+# Of one client: calls in flight, and bytes of answers that it has not read yet.
 MAX_CALLS = 1000
 MAX_UNREAD_BYTES = 256 << 20
-# What one that is turned away has to take the reason, in seconds.
-DISMISS_SECONDS = 1.0
+# How long a refused client may take to receive the reason.
+REFUSE_SECONDS = 1.0
 
 
 class ClientServer:
-    """Serves whoever is handed over, each for itself: what happens to one concerns no other."""
+    """Serves the clients that are handed over; what happens to one does not affect the others."""
 
     def __init__(self, simulation: HostedSimulation) -> None:
         self._simulation = simulation
@@ -55,12 +64,12 @@ class ClientServer:
 
     async def _welcome(self, handed: Handed) -> None:
         simulation = self._simulation
-        if simulation.closing.asked.is_set():
-            await _dismiss(handed, f"the simulation {simulation.name!r} is closing")
+        if simulation.shutdown.requested.is_set():
+            await _refuse(handed, f"the simulation {simulation.name!r} is closing")
         elif simulation.clients >= MAX_CLIENTS:
             log.warning("refused a client (%s): %d are attached", handed.note, MAX_CLIENTS)
             reason = f"the simulation {simulation.name!r} has {MAX_CLIENTS} clients already"
-            await _dismiss(handed, reason)
+            await _refuse(handed, reason)
         else:
             simulation.clients += 1
             try:
@@ -69,8 +78,8 @@ class ClientServer:
                 simulation.clients -= 1
 
     async def _serve(self, name: str, handed: Handed) -> None:
-        client = _Client(self._simulation, name)
-        connection = _connection(handed, client.serve, self._simulation.codec)
+        session = ClientSession(self._simulation, name)
+        connection = _connection(handed, session.handle, self._simulation.node.codec)
         if connection is None:
             return
         self._connections.add(connection)
@@ -78,7 +87,7 @@ class ClientServer:
             await connection.run()
         finally:
             self._connections.discard(connection)
-            log.debug("client %s (%s) has gone after %d calls", name, handed.note, client.calls)
+            log.debug("client %s (%s) has gone after %d calls", name, handed.note, session.calls)
 
     async def aclose(self) -> None:
         """Write out what is queued for each client, within a bound, and end the connections."""
@@ -87,60 +96,75 @@ class ClientServer:
                 nursery.start_soon(connection.aclose)
 
 
-class _Client:
+class ClientSession:
     """One client's calls."""
 
     def __init__(self, simulation: HostedSimulation, name: str) -> None:
         self.calls = 0
-        self._turns = Turns()
+        self._limit = ConcurrencyLimit()
         self._simulation = simulation
         self._name = name
 
-    def serve(self, request: Request) -> Answer:
-        """Answer a call: at once where that can be."""
+    def handle(self, request: Request) -> Answer:
+        """Answer a call: at once if its operation does not have to wait."""
         self.calls += 1
         number = f"{self._name}-{self.calls}"
-        with bound(request=number):
-            answer = self._begin(request)
-        return answer if isinstance(answer, Payload) else self._finish(number, request, answer)
+        with bound(request=number), error_boundary(self._simulation.address):
+            result = self._begin(request)
+            if not isawaitable(result):
+                return self._encode(result, request.method)
+        return self._finish(number, request, result)
 
-    def _begin(self, request: Request) -> Payload | Awaitable[Any]:
-        simulation, target, method = self._simulation, request.target, request.method
+    def _begin(self, request: Request) -> Any:
+        target, method = request.target, request.method
         if isinstance(target, str):
             return self._relay(target, request)
         if target is not None:
             raise CallRefused(f"{target!r} is not an agent's address")
-        args, kwargs = self._arguments(request)
+        call = self._simulation.node.codec.decode(request.payload)
+        if not is_call(call):
+            raise BadArguments(f"{method}: expected (args, kwargs)")
+        args, kwargs = call
         if method == "attach":
-            return simulation.encode(self._attach(*args, **kwargs), method)
+            return self._attach(*args, **kwargs)
         operation = OPERATIONS.get(method)
         if operation is None:
             raise CallRefused(f"a simulation has no operation {method!r}")
-        result = simulation.begin(operation, args, kwargs)
-        return result if isawaitable(result) else simulation.encode(result, method)
+        return self._simulation.begin(operation, args, kwargs)
+
+    async def _finish(self, number: str, request: Request, result: Awaitable[Any]) -> Payload:
+        simulation = self._simulation
+        with bound(request=number):
+            try:
+                with error_boundary(simulation.address):
+                    value = await result
+                    if isinstance(value, Payload):  # relayed
+                        return value
+                    return self._encode(value, request.method)
+            except ConnectionLost as error:
+                closed = simulation.closed_error(error)
+                if closed is None:
+                    raise
+                raise closed from error
+
+    def _encode(self, value: Any, method: str) -> Payload:
+        """Encode a result; if that fails, it is an error of the code that made the result."""
+        try:
+            return self._simulation.node.codec.encode(value, root=f"the reply of {method}")
+        except EncodeError as error:
+            raise AgentError.from_exception(self._simulation.address, error) from error
 
     async def _relay(self, target: str, request: Request) -> Payload:
-        await self._turns.begin(request.connection)
+        """Call an agent, with arguments and result unopened."""
+        await self._limit.acquire(request.connection)
         size = 0
         try:
-            answer = await self._simulation.relay(target, request.method, request.payload)
+            node = self._simulation.node
+            answer = await node.relay(target, request.method, request.payload)
             size = payload_size(answer)
             return answer
         finally:
-            self._turns.end(size)
-
-    def _arguments(self, request: Request) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        value = self._simulation.decode(request.payload)
-        if not is_call(value):
-            raise BadArguments(f"{request.method}: expected (args, kwargs)")
-        return value  # type: ignore[no-any-return]
-
-    async def _finish(self, number: str, request: Request, answer: Awaitable[Any]) -> Payload:
-        with bound(request=number):
-            result = await self._simulation.finish(answer)
-            if isinstance(request.target, str):
-                return result  # type: ignore[no-any-return]
-            return self._simulation.encode(result, request.method)
+            self._limit.release(size)
 
     def _attach(self, name: Any = None, about: Any = None, *_: Any, **__: Any) -> dict[str, Any]:
         simulation = self._simulation
@@ -158,7 +182,7 @@ class _Client:
 
 
 def _connection(handed: Handed, serve: Handler, codec: Codec | None) -> Connection | None:
-    """The connection that goes on where the supervisor left off; None of one that broke off."""
+    """Take over a connection where the supervisor left off; None if it is not of the protocol."""
     reader = FrameReader()
     try:
         backlog = reader.receive_data(handed.backlog)
@@ -178,8 +202,8 @@ def _connection(handed: Handed, serve: Handler, codec: Codec | None) -> Connecti
     )
 
 
-async def _dismiss(handed: Handed, reason: str) -> None:
-    """Answer the first call with the reason, and end the connection."""
+async def _refuse(handed: Handed, reason: str) -> None:
+    """Refuse the first call with the reason, and end the connection."""
 
     def refuse(_: Request) -> Answer:
         refused.set()
@@ -189,7 +213,7 @@ async def _dismiss(handed: Handed, reason: str) -> None:
     connection = _connection(handed, refuse, None)
     if connection is None:
         return
-    with trio.move_on_after(DISMISS_SECONDS):
+    with trio.move_on_after(REFUSE_SECONDS):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(connection.run)
             await refused.wait()

@@ -1,8 +1,9 @@
-"""How many of a client's calls to agents run at once: few at first, so that answers do not pile up.
+"""How many of a client's calls to agents run at once: an adaptive limit that bounds memory.
 
-How large an answer is nobody knows before it is here, and then it has to be kept until the client
-reads it. So no further calls are begun while answers wait to be read, and few where answers are
-large. Calls may wait for each other: where none ends for a while, more are let in.
+The size of an answer is not known before it arrives, and then it has to be kept until the client
+reads it. So no call begins while answers wait to be read. The limit starts low, grows by one with
+each small answer, and falls back to the start with a large one. Calls may wait for each other: if
+none ends for a while, the limit is doubled, so that those which wait get a chance to run.
 """
 
 from __future__ import annotations
@@ -11,32 +12,32 @@ import trio
 
 from creamas_sc.rpc.connection import Connection
 
-__all__ = ["Turns"]
+__all__ = ["ConcurrencyLimit"]
 
 FEW = 4
 LARGE_BYTES = 1 << 18
-# Without any end of a call, after which those that wait may be what the others wait for.
-PATIENCE_SECONDS = 0.1
+# After so long without the end of a call, the running calls may be waiting for queued ones.
+STUCK_SECONDS = 0.1
 
 
-class Turns:
-    """The turns of one client's calls."""
+class ConcurrencyLimit:
+    """The limit of one client's calls."""
 
     def __init__(self) -> None:
         self._limit = FEW
         self._running = 0
         self._ended = trio.Event()
-        self._door = trio.Lock()
+        self._queue = trio.Lock()
 
-    async def begin(self, connection: Connection) -> None:
-        """Wait for a turn, in order; `end` gives it back."""
-        if not self._door.locked() and self._free(connection):
+    async def acquire(self, connection: Connection) -> None:
+        """Wait until a call may begin, in order; `release` it when it has ended."""
+        if not self._queue.locked() and self._free(connection):
             self._running += 1
             return
-        async with self._door:  # only the first in the queue looks up when a call ends
+        async with self._queue:  # only the first in the queue wakes when a call ends
             while not self._free(connection):
                 if connection.drained:
-                    await self._wait_for_an_end()
+                    await self._wait_for_end()
                 else:
                     await connection.wait_until_drained()
             self._running += 1
@@ -44,13 +45,13 @@ class Turns:
     def _free(self, connection: Connection) -> bool:
         return self._running < self._limit and connection.drained
 
-    async def _wait_for_an_end(self) -> None:
-        with trio.move_on_after(PATIENCE_SECONDS):
+    async def _wait_for_end(self) -> None:
+        with trio.move_on_after(STUCK_SECONDS):
             await self._ended.wait()
             return
         self._limit *= 2
 
-    def end(self, size: int) -> None:
+    def release(self, size: int) -> None:
         """A call has ended, with an answer of ``size`` bytes."""
         self._running -= 1
         self._limit = FEW if size > LARGE_BYTES else self._limit + 1

@@ -1,4 +1,4 @@
-"""The border to what users wrote: whatever their code raises is told, and ends nothing else."""
+"""The boundary around users' code: its errors are reported to a client, and end nothing else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from creamas_sc.errors import (
 )
 from creamas_sc.runtime.nurseries import cancellation_in
 
-__all__ = ["border", "in_words"]
+__all__ = ["error_boundary", "error_text"]
 
 # Frames of these packages do not make an error the user's.
 _NOT_THE_USERS = frozenset({"anyio", "creamas_sc", "outcome", "trio", *sys.stdlib_module_names})
@@ -27,15 +27,16 @@ NAMED_FAILURES = 3
 
 
 @contextmanager
-def border(address: str, *, within_user_code: bool = False) -> Iterator[None]:
-    """Make of whatever the block raises an error that can be told to a client.
+def error_boundary(address: str, *, within_user_code: bool = False) -> Iterator[None]:
+    """Turn whatever the block raises into an error that can be sent to a client.
 
     Args:
-        address: Of the master environment, whose code it is.
-        within_user_code: All of the block is the user's, down to what it calls of ours.
+        address: Of the master environment, which stands for the user's code.
+        within_user_code: The whole block is the user's, including the calls it makes of this
+            package.
 
     Raises:
-        BadValue, BadArguments: A ValueError or TypeError of our own code.
+        BadValue, BadArguments: A ValueError or TypeError of this package's own code.
         AgentError: Anything that came out of the user's code, SystemExit included.
         CreamasError, AgentErrors: As they are.
     """
@@ -50,20 +51,16 @@ def border(address: str, *, within_user_code: bool = False) -> Iterator[None]:
             raise AgentError.from_exception(address, error) from error
         if isinstance(error, (CreamasError, AgentErrors, GeneratorExit)):
             raise error  # noqa: B904 - as it is
-        raise _told(address, raised, within_user_code or _is_the_users(raised)) from raised
+        if not within_user_code and not _passed_through_user_code(raised):
+            if isinstance(raised, ValueError):
+                raise BadValue(str(raised)) from raised
+            if isinstance(raised, TypeError):
+                raise BadArguments(str(raised)) from raised
+        raise AgentError.from_exception(address, raised) from raised
 
 
-def _told(address: str, error: BaseException, users: bool) -> CreamasError:
-    if not users:
-        if isinstance(error, ValueError):
-            return BadValue(str(error))
-        if isinstance(error, TypeError):
-            return BadArguments(str(error))
-    return AgentError.from_exception(address, error)
-
-
-def _is_the_users(error: BaseException) -> bool:
-    """Whether ``error`` passed through code that is neither ours nor the library's."""
+def _passed_through_user_code(error: BaseException) -> bool:
+    """Whether a frame of neither this package nor its libraries is in the traceback."""
     entry = error.__traceback__
     while entry is not None:
         module = str(entry.tb_frame.f_globals.get("__name__"))
@@ -73,10 +70,10 @@ def _is_the_users(error: BaseException) -> bool:
     return False
 
 
-def in_words(error: BaseException) -> str:
-    """``error`` in one text for a reader, with the first of those that a group holds."""
+def error_text(error: BaseException) -> str:
+    """``error`` as one text for people, with the first of those that a group holds."""
     if isinstance(error, BaseExceptionGroup):
-        named = [in_words(each) for each in error.exceptions[:NAMED_FAILURES]]
+        named = [error_text(each) for each in error.exceptions[:NAMED_FAILURES]]
         text = f"{error.message}; {'; '.join(named)}"
     elif isinstance(error, CreamasError):
         text = str(error)

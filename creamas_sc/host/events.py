@@ -1,4 +1,4 @@
-"""What happens in a simulation, for whoever asks: the last events, each with a number."""
+"""The last events of a simulation, each with a number, for clients that ask for them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ Event = tuple[int, str, dict[str, Any]]
 
 
 class Events:
-    """The last events of a simulation; readers come for them, none is sent any.
+    """A ring of the last events.
 
-    So however many read, and however slowly, an event costs the same: its place in the ring.
+    Readers fetch events, none are sent. So however many readers there are, and however slow, an
+    event costs the same: its place in the ring.
     """
 
     def __init__(self) -> None:
@@ -29,7 +30,7 @@ class Events:
         self._posted = trio.Event()
 
     def post(self, name: str, details: dict[str, Any]) -> None:
-        """Add an event; ``details`` is not changed afterwards."""
+        """Add an event; ``details`` must not be changed afterwards."""
         self._last += 1
         self._kept.append((self._last, name, details))
         posted, self._posted = self._posted, trio.Event()
@@ -39,7 +40,7 @@ class Events:
         """Events after number ``since``, at once if there are any, else when one comes.
 
         Args:
-            since: None for none at all: only the number is wanted.
+            since: None to get the number only, and no events.
             timeout: Seconds to wait; None for no limit.
 
         Returns:
@@ -47,7 +48,8 @@ class Events:
             timeout passed.
 
         Raises:
-            BadValue: ``since`` is no number of an event, ``timeout`` no number of seconds.
+            BadValue: ``since`` is not the number of an event, or ``timeout`` is not a number of
+                seconds.
         """
         if since is None:
             return self._last, []

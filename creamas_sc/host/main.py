@@ -1,7 +1,10 @@
 """A host's process: it runs one simulation's multi-environment for as long as the simulation lives.
 
 It inherits one descriptor, a socket on which its supervisor hands it connections: first its own
-line to the supervisor, then one for each client.
+connection to the supervisor, then one for each client. Two nurseries, one within the other: the
+outer one has only the connection to the supervisor, which is needed until the last slave has
+stopped; the inner one has everything else. The main task waits for the request to shut down,
+carries it out, and leaves the inner nursery first.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from creamas_sc.host.simulation import HostedSimulation
 from creamas_sc.host.supervisor_connection import HostConnection
 from creamas_sc.mp import MultiEnvironment
 from creamas_sc.mp.managers import Manager
+from creamas_sc.mp.observer import GRACE_SECONDS
 from creamas_sc.mp.slave_main import Control, name_process, seed_process
 from creamas_sc.processes.spec import HostSpec, pack, unpack
 from creamas_sc.processes.supervisor_client import supervisor_factory
@@ -36,10 +40,9 @@ __all__ = ["main"]
 
 log = logging.getLogger(__name__)
 
-GRACE_SECONDS = 1.0
-# Once all is closed: for answers to be written, and for tasks of the user's that will not end.
+# Once everything is closed: for the last answers, and for the user's tasks that do not end.
 ANSWER_SECONDS = 1.0
-LEAVE_SECONDS = 2
+EXIT_SECONDS = 2
 # Descriptors for as many clients as may be attached, and for the rest.
 DESCRIPTORS = 4096
 # Slaves have indexes from 0 on; random generators depend on it.
@@ -56,114 +59,113 @@ async def main(spec: bytes, control: Control) -> bytes:
         StartError, LoadError, Exception: The simulation did not come up; nothing of it is left.
         SlaveLost: A slave's loss has ended it.
     """
-    told = HostSpec.decode(spec)
-    name_process(f"creamas: {told.name} (host)")
+    order = HostSpec.decode(spec)
+    name_process(f"creamas: {order.name} (host)")
     open_actor_log(role="host")
-    seed_process(True if told.seed is None else told.seed, HOST_INDEX)
+    seed_process(True if order.seed is None else order.seed, HOST_INDEX)
     _allow_descriptors()
+    simulation: HostedSimulation | None = None
+
+    def describe() -> dict[str, Any]:
+        return {} if simulation is None else simulation.describe()
+
     (descriptor,) = control.descriptors
     with trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor)) as handovers:
         first = await receive(handovers)
         if first is None or first.kind != CONTROL:
-            raise StartError(f"the host of {told.name} was given no line to its supervisor")
-        line = HostConnection(first.sock)
+            raise StartError(f"the host of {order.name} got no connection to its supervisor")
+        connection = HostConnection(first.sock, describe)
         async with open_unwrapping_nursery() as nursery:
-            nursery.start_soon(line.run)
+            nursery.start_soon(connection.serve)
             try:
-                return await _run(told, control, line, handovers)
+                async with adopt_running_loop(), open_unwrapping_nursery() as tasks:
+                    menv = _make(order, connection)
+                    await menv.env.open()
+                    simulation = HostedSimulation(menv, order.name, tasks, _policy(order))
+                    if order.slave_addrs:
+                        await menv.spawn_slaves(
+                            order.slave_addrs,
+                            order.slave_env_cls,
+                            order.slave_mgr_cls,
+                            order.slave_kwargs,
+                        )
+                    await control.ready(pack({"addrs": list(menv.addrs)}))
+                    log.info("the simulation %s is up", order.name)
+                    server = ClientServer(simulation)
+                    tasks.start_soon(server.run, handovers)
+                    tasks.start_soon(_close_on_stop_request, control, simulation)
+                    tasks.start_soon(_close_with_manager, menv, simulation)
+                    tasks.start_soon(_close_with_supervisor, connection, simulation)
+                    await simulation.shutdown.requested.wait()
+                    await simulation.close()
+                    _bound_exit()
+                    with trio.move_on_after(ANSWER_SECONDS):
+                        await simulation.shutdown.wait_answered()
+                    await server.aclose()
+                    tasks.cancel_scope.cancel()
             finally:
                 signal.alarm(0)
-                line.end()
+                connection.end()
+    if simulation.shutdown.cause is not None:
+        raise simulation.shutdown.cause
+    return pack(fit_to_travel(simulation.shutdown.report, pack))
 
 
-async def _run(
-    told: HostSpec, control: Control, line: HostConnection, handovers: trio.socket.SocketType
-) -> bytes:
-    async with adopt_running_loop(), open_unwrapping_nursery() as nursery:
-        menv = _make(told, line)
-        simulation = HostedSimulation(menv, told.name, nursery)
-        line.describe = simulation.describe
-        await _start(told, menv)
-        await control.ready(pack({"addrs": list(menv.addrs)}))
-        log.info("the simulation %s is up", told.name)
-        desk = ClientServer(simulation)
-        nursery.start_soon(desk.run, handovers)
-        nursery.start_soon(_mind_requests, control, simulation)
-        nursery.start_soon(_mind_manager, menv, simulation)
-        nursery.start_soon(_mind_line, line, simulation)
-        await simulation.closing.asked.wait()
-        await simulation.close()
-        _bound_leaving()
-        with trio.move_on_after(ANSWER_SECONDS):
-            await simulation.closing.answered()
-        await desk.aclose()
-        nursery.cancel_scope.cancel()
-    if simulation.closing.cause is not None:
-        raise simulation.closing.cause
-    return pack(fit_to_travel(simulation.closing.receipt, pack))
+def _policy(order: HostSpec) -> RestartPolicy | None:
+    """The policy to set; None for the default: a subclass may have its own, without an argument."""
+    policy = RestartPolicy.of(order.restart)
+    return None if policy == RestartPolicy() else policy
 
 
-def _make(told: HostSpec, line: HostConnection) -> MultiEnvironment:
-    """The user's multi-environment, whose slaves this host's supervisor will start."""
-    policy = RestartPolicy.of(told.restart)
-    menv_cls = _load("menv_cls", told.menv_cls, MultiEnvironment)
-    kwargs = {"name": told.name, **told.env_kwargs}
-    if told.seed is not None:
-        kwargs["seed"] = told.seed
-    env_cls = _load("env_cls", told.env_cls, Environment)
-    mgr_cls = None if told.mgr_cls is None else _load("mgr_cls", told.mgr_cls, Manager)
-    token = supervisor_factory.set(line.supervisor)
+def _make(order: HostSpec, connection: HostConnection) -> MultiEnvironment:
+    """Make the user's multi-environment, whose slaves this host's supervisor will start."""
+    menv_cls = _load("menv_cls", order.menv_cls, MultiEnvironment)
+    env_cls = _load("env_cls", order.env_cls, Environment)
+    mgr_cls = None if order.mgr_cls is None else _load("mgr_cls", order.mgr_cls, Manager)
+    kwargs = {"name": order.name, **order.env_kwargs}
+    if order.seed is not None:
+        kwargs["seed"] = order.seed
+    token = supervisor_factory.set(connection.as_supervisor)
     try:
-        made: MultiEnvironment = menv_cls(told.addr, env_cls, mgr_cls, **kwargs)
+        return menv_cls(order.addr, env_cls, mgr_cls, **kwargs)  # type: ignore[no-any-return]
     finally:
         supervisor_factory.reset(token)
-    if policy != RestartPolicy():  # a subclass may have one of its own, and take no argument for it
-        made._set_policy(policy)
-    return made
 
 
 def _load(parameter: str, name: str, base: type) -> Any:
     cls = load_class(name)
     if not issubclass(cls, base):
-        raise LoadError(f"{parameter}: {class_name(cls)} is no subclass of {base.__name__}")
+        raise LoadError(f"{parameter}: {class_name(cls)} is not a subclass of {base.__name__}")
     return cls
 
 
-async def _start(told: HostSpec, menv: MultiEnvironment) -> None:
-    await menv.env.open()
-    if told.slave_addrs:
-        await menv.spawn_slaves(
-            told.slave_addrs, told.slave_env_cls, told.slave_mgr_cls, told.slave_kwargs
-        )
-
-
-async def _mind_requests(control: Control, simulation: HostedSimulation) -> None:
+async def _close_on_stop_request(control: Control, simulation: HostedSimulation) -> None:
     """Close when the supervisor asks for it."""
     payload = await control.wait_stop()
     folder, grace = unpack(payload) if payload else (None, GRACE_SECONDS)
-    simulation.ask_close(folder, grace)
+    simulation.shutdown.request(folder, grace)
 
 
-async def _mind_manager(menv: MultiEnvironment, simulation: HostedSimulation) -> None:
+async def _close_with_manager(menv: MultiEnvironment, simulation: HostedSimulation) -> None:
     """Close when the manager's own `stop` is called."""
     if isinstance(menv.manager, Manager):
         await menv.manager.stop_received.wait()
-        simulation.ask_close()
+        simulation.shutdown.request()
 
 
-async def _mind_line(line: HostConnection, simulation: HostedSimulation) -> None:
-    """Close when the supervisor is gone: there is nobody left to own the slaves."""
-    await line.gone.wait()
-    simulation.ask_close(grace=0.0, cause=CreamasError("the supervisor is gone"))
+async def _close_with_supervisor(connection: HostConnection, simulation: HostedSimulation) -> None:
+    """Close when the supervisor is gone: then the slaves have no owner."""
+    await connection.gone.wait()
+    simulation.shutdown.request(grace=0.0, cause=CreamasError("the supervisor is gone"))
 
 
-def _bound_leaving() -> None:
-    """End this process if it is still there in a while.
+def _bound_exit() -> None:
+    """Kill this process if it has not exited `EXIT_SECONDS` from now.
 
-    A user's code may shield itself from cancellation for ever; all that matters is closed by now.
+    The user's code may shield itself from cancellation for ever; all that matters is closed by now.
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(LEAVE_SECONDS)
+    signal.alarm(EXIT_SECONDS)
 
 
 def _allow_descriptors() -> None:

@@ -1,11 +1,11 @@
-"""How fast a simulation steps, over the last few seconds."""
+"""A meter of how fast a simulation steps, over the last few seconds."""
 
 from __future__ import annotations
 
 from collections import deque
 from typing import NamedTuple
 
-__all__ = ["Pace"]
+__all__ = ["RateMeter"]
 
 WINDOW_SECONDS = 5.0
 # Steps that end closer together than this share a mark, so that a window has few.
@@ -18,8 +18,8 @@ class _Mark(NamedTuple):
     acts: int
 
 
-class Pace:
-    """Steps and acts a second over a sliding window, or over the last step where that is longer."""
+class RateMeter:
+    """Steps and acts per second over a sliding window, or over the last step if that is longer."""
 
     def __init__(self, now: float) -> None:
         self._marks = deque([_Mark(now, 0, 0)])

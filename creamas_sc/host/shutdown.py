@@ -1,59 +1,74 @@
-"""The end of a simulation: asked for by whoever, as often as they like, and carried out once."""
+"""The end of a simulation: requested any number of times, carried out once.
+
+::
+
+    request() by a client, the supervisor, the manager, the policy, ...   -> requested is set
+        the host's main task: run() -> the user's close -> our own close  -> done
+            clients in outcome() get the report or the error
+                the host's main task: wait_answered(), then it exits
+
+A time limit counts from the request: it bounds the simulation's own saving, and the slaves get what
+is left of it, but at least `LEAST_SECONDS`. A later request can only shorten it.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from inspect import isawaitable
 
 import trio
 
 from creamas_sc.errors import AgentErrors, CreamasError, EncodeError
-from creamas_sc.host.error_boundary import border, in_words
+from creamas_sc.host.error_boundary import error_boundary, error_text
+from creamas_sc.host.events import Events
 from creamas_sc.mp import MultiEnvironment
+from creamas_sc.mp.observer import GRACE_SECONDS
 from creamas_sc.reports import StopReport
 
-__all__ = ["Closing", "fit_to_travel"]
+__all__ = ["Shutdown", "fit_to_travel"]
 
 log = logging.getLogger(__name__)
 
-# What slaves have to save and close their agents where nobody says otherwise, in seconds.
-GRACE_SECONDS = 1.0
-# What they have at least, of a grace that the simulation's own saving has used up.
+# What slaves have at least, of a grace period that the simulation's own saving has used up.
 LEAST_SECONDS = 0.5
 
 
-class Closing:
-    """The close of one multi-environment.
+class Shutdown:
+    """The shutdown of one multi-environment.
+
+    Args:
+        address: Of the master environment, for errors of the user's code.
+        events: Get the event "closing".
 
     Attributes:
-        asked: Set when the end has begun.
-        cause: Why, where nobody asked for it.
-        receipt: What became of the slaves, once it is done.
+        requested: Set when the end has begun.
+        cause: The error that is the reason; None if somebody asked for the end.
+        report: How the slaves ended, once it is done.
     """
 
-    def __init__(self, menv: MultiEnvironment) -> None:
-        self.asked = trio.Event()
+    def __init__(self, menv: MultiEnvironment, address: str, events: Events) -> None:
+        self.requested = trio.Event()
         self.cause: CreamasError | None = None
-        self.receipt = StopReport()
+        self.report = StopReport()
         self._menv = menv
+        self._address = address
+        self._events = events
         self._folder: str | None = None
         self._grace: float | None = None
-        self._patience = trio.CancelScope()
+        self._saving = trio.CancelScope()
         self._error: CreamasError | AgentErrors | None = None
         self._done = trio.Event()
         self._answering = 0
         self._answered = trio.Event()
-        menv._slaves_grace = self._slaves_grace
 
-    def ask(
+    def request(
         self,
         folder: str | None = None,
         grace: float | None = None,
         cause: CreamasError | None = None,
     ) -> None:
-        """Ask for the end; of a second call only the ``grace`` counts.
+        """Request the end; of a second request only the ``grace`` counts.
 
         Args:
             folder: Passed to what saves.
@@ -61,71 +76,63 @@ class Closing:
                 together; None for as long as the simulation's own takes.
             cause: The error that is the reason.
         """
-        if not self.asked.is_set():
+        if not self.requested.is_set():
             self._folder, self.cause = folder, cause
-            log.info("closing%s", "" if cause is None else f": {in_words(cause)}")
+            log.info("closing%s", "" if cause is None else f": {error_text(cause)}")
+            self._events.post("closing", {"cause": "closed" if cause is None else str(cause)})
+            self.requested.set()
         if grace is not None:
             self._grace = grace
-            self._patience.deadline = min(self._patience.deadline, trio.current_time() + grace)
-        self.asked.set()
+            self._saving.deadline = min(self._saving.deadline, trio.current_time() + grace)
 
-    async def run_shutdown(self) -> None:
-        """Close, whatever the user's own `close` does; raises nothing of its."""
-        menv, address = self._menv, self._menv._env.base_url
+    def slaves_grace_seconds(self) -> float:
+        """What slaves may take to save and close their agents, from now on."""
+        if self._grace is None:
+            return GRACE_SECONDS
+        left = self._saving.deadline - trio.current_time()
+        return max(left, min(self._grace, LEAST_SECONDS))
+
+    async def run(self) -> None:
+        """Close, whatever the user's own `close` does; its errors are for `outcome`."""
+        menv = self._menv
         try:
-            with self._patience, border(address):
+            with self._saving, error_boundary(self._address):
                 closed = menv.close(folder=self._folder, as_coro=True)
                 if isawaitable(closed):
                     await closed
         except (CreamasError, AgentErrors) as error:
             self._error = error
-        if self._patience.cancelled_caught:
+        if self._saving.cancelled_caught:
             log.error("saving was cut short: it took longer than %g s", self._grace)
         try:
-            # Where the user's close did not come to it, or there is none for this loop.
-            with border(address):
+            # The user's own close may not have called this one, or may have failed before.
+            with error_boundary(self._address):
                 await MultiEnvironment.close(menv, self._folder, as_coro=True)
         except (CreamasError, AgentErrors) as error:
             self._error = self._error or error
-        self._finish()
-
-    def _finish(self) -> None:
-        self.receipt = self._menv._receipt or StopReport()
+        self.report = await MultiEnvironment.close(menv, as_coro=True)
         if self._error is not None:
-            self.receipt.errors = (in_words(self._error),)
-            log.error("closing failed in part: %s", in_words(self._error))
+            self.report.errors = (error_text(self._error),)
+            log.error("closing failed in part: %s", error_text(self._error))
         self._done.set()
 
-    def _slaves_grace(self) -> float:
-        left = self._patience.deadline - trio.current_time()
-        if self._grace is None:
-            return GRACE_SECONDS
-        return max(left, min(self._grace, LEAST_SECONDS))
-
-    # ---- those who wait for it
-
     async def outcome(self) -> StopReport:
-        """Wait for the end; the receipt, or what the close raised."""
-        with self._answer_due():
+        """Wait for the end; return the report, or raise what the close raised."""
+        self._answering += 1
+        try:
             await self._done.wait()
             if self._error is not None:
                 raise self._error
-            return self.receipt
-
-    @contextmanager
-    def _answer_due(self) -> Iterator[None]:
-        self._answering += 1
-        try:
-            yield
+            return self.report
         finally:
             self._answering -= 1
             if not self._answering:
                 self._answered.set()
 
-    async def answered(self) -> None:
-        """Wait until all who wait for the outcome have taken it up.
+    async def wait_answered(self) -> None:
+        """Wait until every task in `outcome` has gone on.
 
-        Whoever runs next finds their answers on the way: they are sent without another wait.
+        Their answers are sent before the next task runs: nothing else needs to be waited for.
         """
         await self._done.wait()
         while self._answering:
@@ -133,12 +140,12 @@ class Closing:
             await self._answered.wait()
 
 
-def fit_to_travel(receipt: StopReport, encode: Callable[[StopReport], object]) -> StopReport:
-    """``receipt``, without what was ``saved`` where ``encode`` cannot carry that."""
+def fit_to_travel(report: StopReport, encode: Callable[[StopReport], object]) -> StopReport:
+    """``report``, without what was ``saved`` if ``encode`` cannot carry that."""
     try:
-        encode(receipt)
+        encode(report)
     except EncodeError as error:
         text = f"what save_info returned cannot travel: {error}"
         log.error("%s", text)
-        return StopReport(receipt, None, (*receipt.errors, text))
-    return receipt
+        return StopReport(report, None, (*report.errors, text))
+    return report

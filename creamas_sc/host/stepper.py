@@ -1,4 +1,17 @@
-"""A simulation that steps by itself, at full speed, whether a client is there or not."""
+"""The steps that a simulation takes by itself, at full speed, with or without a client.
+
+::
+
+    IDLE --start--> STEPPING --all steps taken--> IDLE
+                      |  ^
+                pause |  | resume, start
+                      v  |
+             PAUSED, FAILED (an error)          CLOSED (`stop`, from any step)
+
+One task takes the steps (`_run`). `pause` only sets a flag, which the task sees between two steps,
+and waits; `resume` clears it, so that a pause which has not happened yet does not happen. Every
+change of state wakes all who wait in `pause`, `wait` and `stop`.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +24,20 @@ from typing import Any, Protocol
 import trio
 
 from creamas_sc.errors import AgentErrors, BadValue, CreamasError, DeadlineExceeded, SlaveLost
-from creamas_sc.host.error_boundary import border, in_words
-from creamas_sc.host.rate import Pace
+from creamas_sc.host.error_boundary import error_boundary, error_text
+from creamas_sc.host.rate import RateMeter
 from creamas_sc.runtime.validation import check_seconds
 
 __all__ = ["State", "Stepper"]
 
 log = logging.getLogger(__name__)
 
-# Between two reports of how far the steps are, in seconds.
+# The shortest time between two reports of the progress within a state.
 REPORT_SECONDS = 0.1
 
 
 class State(Enum):
-    """Whether a simulation steps by itself, and why not; the values are told to clients."""
+    """Whether a simulation takes steps, and why not; clients get the values."""
 
     IDLE = "idle"
     STEPPING = "stepping"
@@ -39,17 +52,15 @@ class Steps(Protocol):
     age: int
 
     def trigger_all(self, *args: Any, **kwargs: Any) -> Any:
-        """Make every agent act once; a user's own may be a plain method."""
+        """Make every agent act once; the user's own may be a plain method."""
 
 
 class Stepper:
-    """The steps that a simulation takes by itself.
-
-    It takes its turn at the step lock like anybody who calls ``trigger_all``.
+    """Takes steps, each by a call of ``trigger_all``, which waits for its turn like any other.
 
     Args:
         menv: What is stepped.
-        address: Tells the master environment's, for errors of the user's code.
+        address: The master environment's, which stands for the user's code in errors.
         nursery: Where the steps run.
         report: Called at every change of state, and ten times a second while stepping.
     """
@@ -57,7 +68,7 @@ class Stepper:
     def __init__(
         self,
         menv: Steps,
-        address: Callable[[], str],
+        address: str,
         nursery: trio.Nursery,
         report: Callable[[], object],
     ) -> None:
@@ -76,68 +87,68 @@ class Stepper:
         self._of: int | None = None
         self._args: tuple[Any, ...] = ()
         self._kwargs: Mapping[str, Any] = {}
-        self._pace = Pace(0.0)
+        self._rate = RateMeter(0.0)
 
     def progress(self) -> dict[str, Any]:
-        """How far the steps are that were started last; see `creamas_sc.simulation_api`."""
+        """The progress of the steps that were started last; see `creamas_sc.simulation_api`."""
         stepping = self.state is State.STEPPING
-        pace = self._pace.steps_per_second if stepping else None
+        rate = self._rate.steps_per_second if stepping else None
         began = self._step_began
-        left = None if self._of is None or not pace else (self._of - self._step) / pace
+        left = None if self._of is None or not rate else (self._of - self._step) / rate
         return {
             "state": self.state.value,
             "step": self._step,
             "of": self._of,
             "step_seconds": None if began is None else trio.current_time() - began,
-            "acts_per_second": self._pace.acts_per_second if stepping else None,
+            "acts_per_second": self._rate.acts_per_second if stepping else None,
             "seconds_left": left,
             "error": self.error,
         }
 
-    # ---- what clients ask for
+    # ---- requests of clients
 
     def start(self, n: int | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Take ``n`` steps from here on (None: no end), in place of those that were paused.
+        """Take ``n`` steps from now on (None: no end); those that were paused are dropped.
 
         Raises:
-            CreamasError: It steps already.
-            BadValue: ``n`` is no int above zero.
+            CreamasError: Steps are being taken already.
+            BadValue: ``n`` is not an int above zero.
         """
         if n is not None and (type(n) is not int or n < 1):
             raise BadValue(f"n must be an int above 0, or None for no end, not {n!r}")
         if self.state is State.STEPPING:
             raise CreamasError(
-                "the simulation steps by itself already: pause it, or wait for its steps"
+                "the simulation is taking steps already: pause it, or wait for its steps"
             )
         self._step, self._of = 0, n
         self._args, self._kwargs = args, kwargs
         self._go()
 
     def resume(self) -> None:
-        """Go on with the steps that a pause or an error stopped; those that go on do.
+        """Go on with the steps that a pause or an error stopped; undo a pause that is under way.
 
         Raises:
-            CreamasError: There are none.
+            CreamasError: There are no steps to go on with.
         """
         if self.state is State.IDLE:
             raise CreamasError("there are no steps to resume: start some first")
         if self.state is State.STEPPING:
             self._pausing = False
-            self._tell_waiting()
+            self._wake_waiting()
         else:
             self._go()
 
     async def pause(self) -> None:
-        """Stop after the step under way; returns when that is done, or `resume` was faster.
+        """Stop after the step under way; returns when it is done, or `resume` was called first.
 
-        What was asked stands, even where the one who asked is cancelled.
+        The request stays, even if this call is cancelled.
         """
         self._pausing = self.state is State.STEPPING
         while self._pausing and self.state is State.STEPPING:
             await self._changed.wait()
 
     async def wait(self, timeout: float | None) -> None:
-        """Wait until no steps are taken any more, for whatever reason.
+        """Wait until no more steps are taken.
 
         Raises:
             DeadlineExceeded: ``timeout`` seconds passed.
@@ -148,12 +159,12 @@ class Stepper:
                 await self._changed.wait()
             return
         raise DeadlineExceeded(
-            f"the simulation still stepped after {timeout:g} s", acknowledged=True,
-            may_have_run=False, addresses=[self._address()],
+            f"the simulation was still stepping after {timeout:g} s", acknowledged=True,
+            may_have_run=False, addresses=[self._address],
         )  # fmt: skip
 
     async def stop(self, seconds: float) -> None:
-        """Cancel the step under way, for the close; waits that long for its end."""
+        """Cancel the step under way, for the close, and wait up to ``seconds`` for its end."""
         self._scope.cancel()
         with trio.move_on_after(seconds):
             while self.state is State.STEPPING:
@@ -163,7 +174,7 @@ class Stepper:
 
     def _go(self) -> None:
         self._pausing = False
-        self._pace = Pace(trio.current_time())
+        self._rate = RateMeter(trio.current_time())
         self._scope = trio.CancelScope()
         self._change(State.STEPPING)
         self._nursery.start_soon(self._run, self._scope)
@@ -175,57 +186,60 @@ class Stepper:
         self._change(State.CLOSED)
 
     async def _take_steps(self) -> tuple[State, str]:
-        """Step until there is a reason not to; the state that it makes."""
+        """Step until there is a reason to stop; returns the next state, and an error's text."""
         while self._of is None or self._step < self._of:
             if self._pausing:
                 return State.PAUSED, ""
             try:
-                await self._take_step()
-            except AgentErrors as errors:  # all have acted
-                self._count(len(errors.results) + len(errors.failures))
-                return self._failed(errors)
+                acts = await self._take_step()
             except SlaveLost as error:
-                # The others go on, but not with this step: nobody is to act twice in it.
+                # The step is not repeated: no agent must act twice in it. The next one goes on
+                # with the other slaves.
                 log.warning("step %d was cut short: %s", self._step + 1, error)
-                self._count(0)
+                acts = 0
+            except AgentErrors as errors:  # all agents have acted
+                self._count(len(errors.results) + len(errors.failures))
+                return State.FAILED, self._log_failure(errors, errors.exceptions[0])
             except CreamasError as error:
-                return self._failed(error)
-            await trio.lowlevel.checkpoint()  # a trigger_all of the user's may have none
+                return State.FAILED, self._log_failure(error, error)
+            self._count(acts)
+            await trio.lowlevel.checkpoint()  # the user's own trigger_all may have none
         return State.IDLE, ""
 
-    def _failed(self, error: CreamasError | AgentErrors) -> tuple[State, str]:
-        first = error.exceptions[0] if isinstance(error, AgentErrors) else error
-        story = "\n".join(["", *getattr(first, "__notes__", ())])
-        log.error("step %d failed: %s%s", self._step, in_words(error), story)
-        return State.FAILED, in_words(error)
+    def _log_failure(self, error: Exception, first: Exception) -> str:
+        """Log an error with the remote traceback of its ``first`` part; returns its text."""
+        text, notes = error_text(error), "\n".join(["", *getattr(first, "__notes__", ())])
+        log.error("step %d failed: %s%s", self._step, text, notes)
+        return text
 
-    async def _take_step(self) -> None:
+    async def _take_step(self) -> int:
+        """Make all agents act; returns how many did."""
         self._step_began = trio.current_time()
         try:
-            with border(self._address()):
+            with error_boundary(self._address):
                 self._menv.age += 1
                 results = self._menv.trigger_all(*self._args, **self._kwargs)
                 if isawaitable(results):
                     results = await results
         finally:
             self._step_began = None
-        self._count(len(results) if isinstance(results, list) else 0)
+        return len(results) if isinstance(results, list) else 0
 
     def _count(self, acts: int) -> None:
         now = trio.current_time()
         self._step += 1
-        self._pace.count(now, acts)
+        self._rate.count(now, acts)
         if now - self._reported_at >= REPORT_SECONDS:
             self._reported_at = now
             self._report()
 
     def _change(self, state: State, error: str = "") -> None:
-        """The one place where the state changes."""
+        """Change the state; nothing else does."""
         self.state, self.error = state, error
         log.info("steps: %s at step %d%s", state.value, self._step, error and f": {error}")
-        self._tell_waiting()
+        self._wake_waiting()
         self._report()
 
-    def _tell_waiting(self) -> None:
+    def _wake_waiting(self) -> None:
         changed, self._changed = self._changed, trio.Event()
         changed.set()

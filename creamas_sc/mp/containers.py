@@ -1,4 +1,4 @@
-"""Single environments with a manager: in the calling process, or in processes of their own."""
+"""Single environments with a manager: in the calling process, or each in its own."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import trio
 from creamas_sc.core.environment import Environment
 from creamas_sc.mp.managers import EnvManager, Manager
 from creamas_sc.mp.slave_main import name_process, seed_process
-from creamas_sc.mp.slave_pool import Slave, Slaves
+from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.processes.messages import ActorOrder
 from creamas_sc.reports import StopReport
+from creamas_sc.restarts.slave import Slave
 from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.event_loop import LoopHandle, background_loop, on_loop, sync_or_coro
 from creamas_sc.util import run
@@ -24,7 +25,7 @@ __all__ = ["Container", "Containers", "spawn_container", "spawn_containers", "st
 
 log = logging.getLogger(__name__)
 
-# What the agents' ``close`` and `save_info` may take when an environment is interrupted, seconds.
+# How long the agents' ``close`` and `save_info` may take when an environment is interrupted.
 CLOSE_SECONDS = 5.0
 
 
@@ -45,7 +46,7 @@ async def start(
         mgr_cls: Class of the manager.
 
     Raises:
-        StartError: The address cannot be had.
+        StartError: The address is not available.
     """
     await _serve(None, addr, env_cls, mgr_cls, env_args, env_kwargs)
 
@@ -76,14 +77,14 @@ def spawn_container(
     *args: Any,
     **kwargs: Any,
 ) -> None:
-    """Run an environment in this process, blocking, until its manager is told to stop, or Ctrl-C.
+    """Run an environment in this process, blocking, until its manager's `stop`, or Ctrl-C.
 
     Args:
         addr: ``(host, port)`` to listen on.
         env_cls: Class of the environment, whose ``__init__`` gets ``args`` and ``kwargs``.
         mgr_cls: Class of the manager.
-        set_seed: True seeds the process's random generators afresh, an int makes them repeatable,
-            False leaves them alone.
+        set_seed: True for fresh entropy in the process's random generators, an int to make them
+            repeatable, False to leave them alone.
     """
     end_script_load()
     name_process(f"creamas: {env_cls.__name__}({addr[0]}:{addr[1]})")
@@ -103,10 +104,10 @@ def spawn_containers(
     *args: Any,
     **kwargs: Any,
 ) -> Containers:
-    """Start environments in processes of their own, under one supervisor of this process.
+    """Start environments, each in its own process, under one supervisor of this process.
 
     Returns when each has bound its address: all come up, or none. They end with `Containers.stop`,
-    with this process, or each when its manager is told to stop.
+    with this process, or each with its manager's `stop`.
 
     Args:
         addrs: ``(host, port)`` of each.
@@ -115,46 +116,42 @@ def spawn_containers(
         mgr_cls: Class of the managers.
 
     Raises:
-        ValueError: ``env_params`` is not of the length of ``addrs``.
+        ValueError: ``env_params`` and ``addrs`` differ in length.
         StartError: One did not come up.
     """
     end_script_load()
     each = [kwargs for _ in addrs] if env_params is None else list(env_params)
     containers = Containers(background_loop())
     orders = containers._slaves.orders(addrs, env_cls, mgr_cls, each, args)
-    containers._home.run_sync(containers._start(orders))
+    containers._loop.run_sync(containers._start(orders))
     return containers
 
 
-async def _bound_already(slave: Slave) -> None:
-    """Nobody of ours calls a container: there is nothing to connect."""
-
-
 class Container:
-    """One environment in a process of its own.
+    """One environment in its own process.
 
     Attributes:
         address: Of its manager.
         pid: Its process.
     """
 
-    def __init__(self, home: LoopHandle, slave: Slave) -> None:
-        self._home = home
+    def __init__(self, loop: LoopHandle, slave: Slave) -> None:
+        self._loop = loop
         self._slave = slave
         self.address = slave.address
         self.pid = slave.pid
 
     def get_loop(self) -> LoopHandle:
         """The loop that watches the process."""
-        return self._home
+        return self._loop
 
     @property
     def running(self) -> bool:
-        """Whether its process lives."""
+        """Whether its process is running."""
         return not self._slave.gone.is_set()
 
     def wait(self, timeout: float | None = None, as_coro: bool = False) -> Any:
-        """Wait for its process to end, at most ``timeout`` seconds; whether it has."""
+        """Wait up to ``timeout`` seconds for its process to end; returns whether it has."""
         return sync_or_coro(self, self._wait(timeout), as_coro)
 
     @on_loop
@@ -167,25 +164,25 @@ class Container:
 class Containers(list[Container]):
     """The containers of one `spawn_containers`; ``with`` stops them at the block's end."""
 
-    def __init__(self, home: LoopHandle) -> None:
+    def __init__(self, loop: LoopHandle) -> None:
         super().__init__()
-        self._home = home
-        self._slaves = Slaves(None, None)
+        self._loop = loop
+        self._slaves = SlavePool()
 
     def get_loop(self) -> LoopHandle:
         """The loop that watches the processes."""
-        return self._home
+        return self._loop
 
     async def _start(self, orders: Sequence[ActorOrder]) -> None:
-        started = await self._slaves.start(self._home, orders, _bound_already)
-        self._home.closers[id(self)] = partial(self._stop, 1)
-        self.extend(Container(self._home, slave) for slave in started)
+        started = await self._slaves.start(self._loop, orders)
+        self._loop.closers[id(self)] = partial(self._stop, 1)
+        self.extend(Container(self._loop, slave) for slave in started)
 
     def stop(self, timeout: float = 1, as_coro: bool = False) -> Any:
-        """Stop all and their supervisor; the `StopReport` tells how each ended.
+        """Stop all and their supervisor; the `StopReport` says how each ended.
 
         Args:
-            timeout: Seconds that each has to save and close its agents.
+            timeout: How many seconds each may take to save and close its agents.
         """
         return sync_or_coro(self, self._stop(timeout), as_coro)
 
@@ -193,11 +190,11 @@ class Containers(list[Container]):
     async def _stop(self, timeout: float) -> StopReport:
         with trio.CancelScope(shield=True):
             try:
-                receipt = StopReport(await self._slaves.stop(timeout, None))
+                report = StopReport(await self._slaves.stop(timeout, None))
             finally:
                 await self._slaves.aclose()
-                self._home.closers.pop(id(self), None)
-        return receipt
+                self._loop.closers.pop(id(self), None)
+        return report
 
     def __enter__(self) -> Self:
         return self

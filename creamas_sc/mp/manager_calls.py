@@ -1,58 +1,103 @@
-"""What the master asks of its slaves: calls of their managers, one or all at once."""
+"""The master's calls of its slaves' managers, one or all at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
 
 from creamas_sc.errors import ConnectionLost
-from creamas_sc.mp.slave_pool import Slave
+from creamas_sc.mp.managers import SPAWN_INDEX
+from creamas_sc.mp.slave_pool import SlavePool
+from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.calls import Call, Calls
-from creamas_sc.rpc.connection import Connection
-from creamas_sc.rpc.endpoint import locate
-from creamas_sc.rpc.node import Node
+from creamas_sc.rpc.node import Node, call_timeout
 from creamas_sc.rpc.socket_stream import TRIO_LOOP
+from creamas_sc.runtime.class_loading import portable_name
 from creamas_sc.runtime.coroutines import at_once
+from creamas_sc.util import get_manager
 from creamas_sc.wire.codec import Payload
 from creamas_sc.wire.protocol import ACKNOWLEDGE_SECONDS
 
-__all__ = ["Answer", "ManagerCalls"]
+__all__ = ["ManagerCalls"]
 
-T = TypeVar("T")
-
-# What came of a call.
-Answer = Payload | Exception
+# Between two calls of a slave's ``is_ready``, in seconds: the shortest pause, and the longest.
+READY_PAUSES = (0.01, 0.2)
+# A manager is its environment's first agent.
+MANAGER = 0
 
 
 class ManagerCalls:
-    """The managers of a multi-environment's slaves.
+    """Calls of the managers of a multi-environment's slaves.
 
     Args:
-        net: The master environment's.
-        expects: Whether a slave is to come back: it is waited for.
-        caused: The error of every call once the restart policy has ended the simulation.
+        node: The master environment's.
+        slaves: Knows which slaves are being restarted, and explains losses to the node.
     """
 
-    def __init__(
-        self,
-        net: Node,
-        expects: Callable[[Slave], bool],
-        caused: Callable[[], Exception | None],
-    ) -> None:
-        self._net = net
-        self._expects = expects
-        self._caused = caused
+    def __init__(self, node: Node, slaves: SlavePool) -> None:
+        self._node = node
+        self._slaves = slaves
+        self._spawned = 0
 
-    async def call(
-        self,
-        slave: Slave,
-        method: str,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
+    async def wait_ready(self, slave: Slave, check_ready: bool) -> None:
+        """Wait until a slave can be reached and, if asked, its manager says that it is ready."""
+        # ``anew``: a slave that was reachable before may be dead by now.
+        manager = await self._node.connect(slave.address, 0, check_again=True)
+        pause, longest = READY_PAUSES
+        # Polled: ``is_ready`` may depend on anything.
+        while check_ready and not await manager.is_ready():
+            await slave.sleep(pause)
+            pause = min(2 * pause, longest)
+
+    async def spawn(
+        self, method: str, n: int, addr: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Call a slave's manager."""
-        payload = self._net.codec.encode((args, dict(kwargs or {})))
-        return await self._send(slave, method, payload, self.decoded, None)
+        """Make ``n`` agents in the slave of the manager at ``addr``, or in the smallest slave."""
+        members = self._slaves.members
+        slave = self._slaves.at(addr) if addr else min(members, key=lambda slave: slave.agents)
+        args = (portable_name(args[0]), *args[1:])
+        kwargs[SPAWN_INDEX] = self._spawned
+        # Counted before the call, so that calls under way count too.
+        self._spawned += n
+        slave.agents += n
+        try:
+            answer = await self._call(slave, method, args, kwargs)
+        except BaseException:
+            slave.agents -= n
+            raise
+        if slave.journal is not None:
+            slave.journal.note_spawn(method, args, kwargs, answer)
+        return answer
+
+    async def create_connections(
+        self, slaves: Sequence[Slave], connection_map: Mapping[str, Any]
+    ) -> list[Any]:
+        """Make connections; those of agents that are in none of ``slaves`` are left out."""
+        parts: dict[str, dict[str, Any]] = {slave.address: {} for slave in slaves}
+        for addr, connections in connection_map.items():
+            part = parts.get(get_manager(addr))
+            if part is not None:
+                part[addr] = connections
+
+        async def create(slave: Slave) -> list[Any]:
+            part = parts[slave.address]
+            made: list[Any] = await self._call(slave, "create_connections", (part,), {})
+            if slave.journal is not None:
+                slave.journal.note_connections(part)
+            return made
+
+        return list(chain.from_iterable(await at_once(create, slaves)))
+
+    async def gather(self, slaves: Sequence[Slave], method: str, *args: Any) -> list[Any]:
+        """Call several slaves' managers and join the lists that they return."""
+        return list(chain.from_iterable(await self.call_all(slaves, method, args)))
+
+    async def _call(
+        self, slave: Slave, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        payload = self._node.codec.encode((args, kwargs))
+        return self._node.codec.decode(await self._node.send(slave.address, method, payload))
 
     async def call_all(
         self,
@@ -61,68 +106,56 @@ class ManagerCalls:
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
         *,
-        answered: Callable[[Slave, Answer], T] | None = None,
-        last_seconds: float | None = None,
-    ) -> list[T]:
-        """Call the managers of slaves, all at once; the first error cancels the rest.
+        kept: tuple[type[Exception], ...] = (),
+        limit_seconds: float | None = None,
+    ) -> list[Any]:
+        """Call the managers of several slaves, all at once.
 
-        An answer that cannot be decoded is found once all are there, or one has failed.
+        The common case, in which nothing has to be waited for before the calls are sent, takes
+        place within this task. A result is decoded when it arrives, while others are on their way.
 
         Args:
-            answered: Makes the result of what came from a slave, or raises; `decoded` by default.
-            last_seconds: After these the calls are given up.
+            kept: Errors of these classes stand in the place of the slave's result; any other
+                cancels the remaining calls and is raised.
+            limit_seconds: After these the calls are given up for good; by default, after the base
+                timeout they are cancelled.
+
+        Returns:
+            What the managers returned, in the order of ``slaves``.
         """
-        take = answered or self.decoded
-        payload = self._net.codec.encode((args, dict(kwargs or {})))
-        links = [self._net.link(slave.address) for slave in slaves]
+        node = self._node
+        payload = node.codec.encode((args, dict(kwargs or {})))
+        links = [node.link(slave.address) for slave in slaves]
         ready = [link for link in links if link is not None and link.drained]
-        if len(ready) < len(slaves) or any(map(self._expects, slaves)):
-            # A task each, so that none waits for what another has to wait for first.
+        if len(ready) < len(slaves) or any(map(self._slaves.expects, slaves)):
+            # In a task each, so that no call waits for what another one has to wait for first.
             return await at_once(
-                lambda slave: self._send(slave, method, payload, take, last_seconds), slaves
+                lambda slave: self._send(slave, method, payload, kept, limit_seconds), slaves
             )
-        return await self._send_all(slaves, ready, method, payload, take, last_seconds)
-
-    async def _send_all(
-        self,
-        slaves: Sequence[Slave],
-        links: Sequence[Connection],
-        method: str,
-        payload: Payload,
-        answered: Callable[[Slave, Answer], T],
-        last_seconds: float | None,
-    ) -> list[T]:
-        """Call all within this task; nothing is to be waited for before they are sent."""
-        timeout = self._net.call_timeout() if last_seconds is None else last_seconds
-        confirm = ACKNOWLEDGE_SECONDS if last_seconds is None else 0
-        results: dict[Slave, T] = {}
+        timeout = call_timeout() if limit_seconds is None else limit_seconds
+        confirm = ACKNOWLEDGE_SECONDS if limit_seconds is None else 0
+        results: dict[Slave, Any] = {}
         async with Calls(TRIO_LOOP, timeout, confirm) as calls:
-            left: dict[Slave, Call] = {}
-            for slave, link in zip(slaves, links, strict=True):
-                number = locate(slave.address)[1]
-                left[slave] = await calls.start(link, number, method, payload)
 
-            async def take(slave: Slave) -> None:
-                call = left.pop(slave)
-                answer: Answer
+            async def take_failure(slave: Slave) -> None:
                 try:
-                    answer = await calls.answer(call)
+                    await calls.answer(pending.pop(slave))
                 except ConnectionLost as error:
-                    answer = await self._net.explain(slave.address, error)
-                except Exception as error:  # the callback's to judge
-                    answer = error
-                results[slave] = answered(slave, answer)
+                    raise await node.explain(slave.address, error) from None
+                except kept as error:
+                    results[slave] = error
 
-            while left:
+            pending: dict[Slave, Call] = {}
+            for slave, link in zip(slaves, ready, strict=True):
+                pending[slave] = await calls.start(link, MANAGER, method, payload)
+            while pending:
                 await calls.wait()
-                failed = []
-                for slave, call in [(slave, call) for slave, call in left.items() if call.ended]:
+                for slave, call in list(pending.items()):
                     if call.succeeded:
-                        await take(slave)
-                    else:
-                        failed.append(slave)
-                if failed:  # at once, as to explain a loss may take a while
-                    await at_once(take, failed)
+                        results[slave] = node.codec.decode(await calls.answer(pending.pop(slave)))
+                failed = [slave for slave, call in pending.items() if call.ended]
+                if failed:  # at once, as the explanation of a loss may take a moment
+                    await at_once(take_failure, failed)
         return [results[slave] for slave in slaves]
 
     async def _send(
@@ -130,22 +163,12 @@ class ManagerCalls:
         slave: Slave,
         method: str,
         payload: Payload,
-        answered: Callable[[Slave, Answer], T],
-        last_seconds: float | None,
-    ) -> T:
-        answer: Answer
+        kept: tuple[type[Exception], ...],
+        limit_seconds: float | None,
+    ) -> Any:
+        node = self._node
         try:
-            answer = await self._net.send(slave.address, method, payload, last_seconds=last_seconds)
-        except Exception as error:  # the callback's to judge
-            answer = error
-        return answered(slave, answer)
-
-    def decoded(self, slave: Slave, answer: Answer) -> Any:
-        """What a slave's manager returned, or raised."""
-        if not isinstance(answer, Exception):
-            return self._net.codec.decode(answer)
-        if isinstance(answer, ConnectionLost):
-            cause = self._caused()
-            if cause is not None:
-                raise cause from answer
-        raise answer
+            answer = await node.send(slave.address, method, payload, last_seconds=limit_seconds)
+            return node.codec.decode(answer)
+        except kept as error:
+            return error

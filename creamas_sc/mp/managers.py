@@ -1,8 +1,8 @@
-"""Managers: the agents through which an environment is run from outside."""
+"""Managers: the agents through which an environment is controlled from outside."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.environment import Environment
 from creamas_sc.core.step_loop import StepLimit, step_limit
 from creamas_sc.errors import CallRefused, ConnectionLost, CreamasError, LoadError
+from creamas_sc.rpc.auth import Membership, membership
 from creamas_sc.rpc.exposed import expose, start_call
 from creamas_sc.rpc.node import base_timeout
 from creamas_sc.runtime.class_loading import class_name, load_object
@@ -20,17 +21,17 @@ from creamas_sc.runtime.class_loading import class_name, load_object
 if TYPE_CHECKING:
     from creamas_sc.mp.multienvironment import MultiEnvironment
 
-__all__ = ["EnvManager", "Manager", "MultiEnvManager"]
+__all__ = ["EnvManager", "Manager", "MultiEnvManager", "make_master"]
 
-# How `MultiEnvironment` tells a manager the order of spawning over all slaves, on which the
-# agents' random generators depend.
+# The keyword by which `MultiEnvironment` passes the position of a spawn in the order over all
+# slaves, on which the agents' random generators depend.
 SPAWN_INDEX = "_spawn_index"
 
 
 class Manager(Agent):
     """What every manager can do: make agents, and end its environment's process.
 
-    It must be its environment's first agent.
+    A manager must be its environment's first agent.
     """
 
     def __init__(self, environment: Environment) -> None:
@@ -42,15 +43,15 @@ class Manager(Agent):
         """Make an agent in this environment.
 
         Args:
-            agent_cls: ``pkg.mod:Cls``, or the class itself; a plain or coroutine function that
-                makes an agent will do.
+            agent_cls: ``pkg.mod:Cls``, or the class itself; or a plain or coroutine
+                function that makes an agent.
             *args, **kwargs: Passed on after the environment.
 
         Returns:
-            The agent, which arrives elsewhere as a proxy, and its address.
+            The agent, which arrives in other environments as a proxy, and its address.
 
         Raises:
-            LoadError: The name leads to no agent class.
+            LoadError: The name is not that of an agent class.
             AgentError: The agent's ``__init__`` raised; the environment is as before.
         """
         ((agent, addr),) = await self._spawn(agent_cls, 1, args, kwargs)
@@ -59,7 +60,7 @@ class Manager(Agent):
     async def _spawn(
         self, agent_cls: Any, n: int, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> list[tuple[Agent, str]]:
-        """Make ``n`` agents, all or none; what a coroutine function makes is not undone."""
+        """Make ``n`` agents, all or none; those of a coroutine function are not undone."""
         index = kwargs.pop(SPAWN_INDEX, None)
         try:
             factory = _agent_factory(agent_cls)
@@ -74,14 +75,14 @@ class Manager(Agent):
             made = [await agent if isawaitable(agent) else agent for agent in made]
         for agent in made:
             if not isinstance(agent, Agent):
-                raise LoadError(f"{factory!r} made no agent but {agent!r}").by(self.addr)
+                raise LoadError(f"{factory!r} must return an agent, not {agent!r}").by(self.addr)
         return [(agent, agent.addr) for agent in made]
 
     @expose
     async def checkpoint(self) -> tuple[tuple[Any], dict[str, Any]] | None:
-        """The arguments for a later `restore`; None where the environment offers no checkpoint.
+        """Return the arguments for a later `restore`; None if the environment has no checkpoints.
 
-        It does where its class has the methods ``checkpoint()``, which returns its state, and
+        It has them if its class has the methods ``checkpoint()``, which returns its state, and
         ``restore(state)``; either may be async.
         """
         if not all(hasattr(self.env, name) for name in ("checkpoint", "restore")):
@@ -98,12 +99,12 @@ class Manager(Agent):
 
     @expose
     def stop(self) -> None:
-        """End the environment, and its process where it has one of its own."""
-        home = self.env.get_loop()
-        if home.is_current():
+        """End the environment, and its process if it has its own."""
+        loop = self.env.get_loop()
+        if loop.is_current():
             self.stop_received.set()
         else:
-            home.call_soon(self.stop_received.set)
+            loop.call_soon(self.stop_received.set)
 
 
 def _agent_factory(agent_cls: str | type | Callable[..., Any]) -> Callable[..., Any]:
@@ -111,10 +112,12 @@ def _agent_factory(agent_cls: str | type | Callable[..., Any]) -> Callable[..., 
     if isinstance(factory, type):
         if issubclass(factory, Agent):
             return factory
-        raise LoadError(f"{class_name(factory)} is no agent class: derive it from CreativeAgent")
+        raise LoadError(
+            f"{class_name(factory)} is not an agent class: derive it from CreativeAgent"
+        )
     if callable(factory):
         return factory
-    raise LoadError(f"{agent_cls!r} is no agent class but {type(factory).__name__}")
+    raise LoadError(f"{agent_cls!r} is not an agent class, but a {type(factory).__name__}")
 
 
 class EnvManager(Manager):
@@ -126,12 +129,12 @@ class EnvManager(Manager):
 
     @expose
     def set_host_manager(self, addr: str) -> None:
-        """Set the address of the host manager, to which `report` and `get_artifacts` turn."""
+        """Set the address of the host manager, which `report` and `get_artifacts` call."""
         self._host_manager = addr
 
     @expose
     def host_manager(self) -> str | None:
-        """Address of the host manager, None before it is set."""
+        """Address of the host manager; None before it is set."""
         return self._host_manager
 
     async def _host(self, timeout: float | None) -> Any:
@@ -181,7 +184,7 @@ class EnvManager(Manager):
 
     @expose
     async def get_artifacts(self) -> list[Artifact]:
-        """All artifacts that the host manager knows of; this environment's if there is no host."""
+        """All artifacts that the host manager knows; this environment's if there is none."""
         if self._host_manager is None:
             return self.env.artifacts
         host = await self._host(base_timeout())
@@ -220,7 +223,7 @@ class EnvManager(Manager):
         """As `trigger_all`; agents that have not acted after ``seconds`` are cancelled.
 
         Raises:
-            StepOverran: Some were; it names them, and holds what the others did.
+            StepOverran: Some were; it names them, and holds the others' results.
         """
         token = step_limit.set(StepLimit(trio.current_time() + seconds))
         try:
@@ -234,7 +237,7 @@ class EnvManager(Manager):
 
 
 class MultiEnvManager(Manager):
-    """Manages a `MultiEnvironment`, which is its ``menv``: the same operations, for agents."""
+    """Manages a `MultiEnvironment`, its ``menv``: the same operations, for calls by agents."""
 
     menv: MultiEnvironment
 
@@ -312,3 +315,27 @@ class MultiEnvManager(Manager):
     @expose
     def close(self, folder: str | None = None) -> Any:
         """Called before the multi-environment closes; override in a subclass."""
+
+
+def make_master(
+    menv: MultiEnvironment,
+    member: Membership,
+    seed: int | None,
+    addr: tuple[str, int],
+    env_cls: type[Environment],
+    env_kwargs: Mapping[str, Any],
+    mgr_cls: type | None,
+) -> Environment:
+    """Make the master environment of ``menv``, and its manager if there is to be one."""
+    if seed is not None and (type(seed) is not int or seed < 0):
+        raise ValueError(f"seed must be an int of at least 0, or None, not {seed!r}")
+    token = membership.set(member)
+    try:
+        env = env_cls(addr, **env_kwargs)
+    finally:
+        membership.reset(token)
+    env._seed = seed
+    if mgr_cls is not None:
+        env.manager = mgr_cls(env)
+        env.manager.menv = menv
+    return env

@@ -3,50 +3,36 @@
 from __future__ import annotations
 
 import logging
-import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from inspect import isawaitable
-from itertools import chain
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-import anyio
 import sniffio
 import trio
 
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.environment import Environment
-from creamas_sc.core.step_loop import StepLimit, step_limit
-from creamas_sc.errors import (
-    AgentError,
-    BadValue,
-    NoSlaves,
-    SlaveLost,
-    StartError,
-)
+from creamas_sc.core.step_loop import UNLIMITED, StepLimit, step_limit
+from creamas_sc.errors import BadValue, NoSlaves
+from creamas_sc.mp.artifacts import ArtifactInbox, select_artifacts
+from creamas_sc.mp.closer import Closer
 from creamas_sc.mp.manager_calls import ManagerCalls
-from creamas_sc.mp.managers import SPAWN_INDEX
-from creamas_sc.mp.slave_pool import Slave, Slaves
-from creamas_sc.mp.step import Step, take_turn
-from creamas_sc.processes.messages import ActorOrder
+from creamas_sc.mp.managers import make_master
+from creamas_sc.mp.observer import Observer, Overview
+from creamas_sc.mp.slave_pool import SlavePool
+from creamas_sc.mp.step import take_step, wait_for_turn
 from creamas_sc.reports import Restart, StopReport
-from creamas_sc.restarts.driver import Restarter
-from creamas_sc.restarts.journal import Journals
-from creamas_sc.restarts.policy import Mode, RestartPolicy
-from creamas_sc.rpc.auth import Membership, membership
+from creamas_sc.restarts.policy import RestartPolicy
+from creamas_sc.restarts.slave import Slave
+from creamas_sc.rpc.auth import Membership
 from creamas_sc.rpc.exposed import Proxy
-from creamas_sc.rpc.node import base_timeout, call_timeout
-from creamas_sc.runtime.class_loading import end_script_load, portable_name
+from creamas_sc.rpc.node import base_timeout
+from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.coroutines import at_once
-from creamas_sc.runtime.event_loop import (
-    LoopHandle,
-    adopt_running_loop,
-    is_ctrl_c,
-    on_loop,
-    sync_or_coro,
-)
+from creamas_sc.runtime.event_loop import LoopHandle, adopt_running_loop, on_loop, sync_or_coro
 from creamas_sc.runtime.interrupts import install_signal_handling
 from creamas_sc.runtime.validation import (
     check_folder,
@@ -55,25 +41,15 @@ from creamas_sc.runtime.validation import (
     check_seconds,
     check_text,
 )
-from creamas_sc.util import get_manager
 
 __all__ = ["MultiEnvironment"]
-
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-# Seconds that slaves have to save and close their agents in `close`.
-GRACE_SECONDS = 1.0
-# Between two questions whether a slave is ready, in seconds: shortest, longest.
-READY_PAUSES = (0.01, 0.2)
 
 
 class MultiEnvironment:
     """An environment over several processes of one machine.
 
     Not a subclass of `Environment`: it has a master environment, `env`, which holds only its
-    manager, and slaves, each with an environment, a manager and agents of its own.
+    manager, and slaves, each with its own environment, manager and agents.
 
     The constructor starts nothing. ``async with`` (under trio or asyncio) or ``with`` guarantees
     the close; without them call `close`. Async methods may be awaited under trio and asyncio, or
@@ -87,15 +63,18 @@ class MultiEnvironment:
         name: Shown in logs; "host:port" by default.
         logger: Has ``log(level, message)``.
         seed: Makes a run repeatable: each agent's ``rng`` depends on it and the order of spawning.
-        restart: What the loss of a slave leads to: "temporary", the others go on without it;
-            "transient", it is started again unless it ended in order; "permanent", it is started
-            again however it ended; "all", the multi-environment closes. Or a `RestartPolicy`, which
-            says after how many restarts in how many seconds it closes: 3 in 60 without.
+        restart: What happens when a slave is lost. "temporary": the others go on without it.
+            "transient": it is started again unless it ended normally. "permanent": it is started
+            again however it ended. "all": the multi-environment closes. A `RestartPolicy` also
+            limits the restarts, after which it closes; the default is 3 in 60 s.
         **env_kwargs: Passed to ``env_cls``.
 
     Raises:
         BadValue: ``restart`` is none of these.
+        ValueError: ``seed`` is not an int of at least 0.
     """
+
+    _age = 0
 
     def __init__(
         self,
@@ -110,49 +89,18 @@ class MultiEnvironment:
         **env_kwargs: Any,
     ) -> None:
         end_script_load()
-        if seed is not None and (type(seed) is not int or seed < 0):
-            raise ValueError(f"seed must be an int of at least 0, or None, not {seed!r}")
-        member = Membership.new()
-        token = membership.set(member)
-        try:
-            self._env = env_cls(addr, **env_kwargs)
-        finally:
-            membership.reset(token)
-        self._env.network.artifact_sink = self._take_artifact
-        self._env.network.call_timeout = call_timeout
-        self._manager = None if mgr_cls is None else mgr_cls(self._env)
-        if self._manager is not None:
-            self._manager.menv = self
-            self._env.manager = self._manager
-        self._env._seed = seed
-        self._slaves = Slaves(member, seed)
-        self._env.network.explain_loss = self._slaves.explain_loss
-        self._slaves.on_forget = self._env.network.forget
-        self._slaves.make_restarter = self._make_restarter
-        self._managers = ManagerCalls(self._env.network, self._slaves.expects, self._caused)
-        self._records = Journals(self._env.network)
-        self._restarts: list[Restart] = []
-        self._on_restart: Callable[[Restart], object] = lambda restart: None
-        # What ends the simulation by the restart policy, and the error that its calls meet then.
-        self._on_end: Callable[[SlaveLost], object] = self._end_for
-        self._cause: SlaveLost | None = None
-        self._set_policy(RestartPolicy.of(restart))
+        policy, member = RestartPolicy.of(restart), Membership.new()
+        self._env = make_master(self, member, seed, addr, env_cls, env_kwargs, mgr_cls)
+        self._manager = None if mgr_cls is None else self._env.manager
         self._name = name if isinstance(name, str) else f"{addr[0]}:{addr[1]}"
         self._logger = logger
-        self._age = 0
         self._artifacts: list[Artifact] = []
-        self._step_lock = trio.Lock()
-        # One start or stop of slaves at a time; a close ends a start under way.
-        self._starts_and_stops = trio.Lock()
-        self._starting = trio.CancelScope()
-        # During a step, what each slave published; None between steps.
-        self._step_artifacts: dict[str, list[Artifact]] | None = None
-        self._spawned = 0
-        self._receipt: StopReport | None = None
-        # Seconds that slaves have to save and close their agents, asked when a close comes to them.
-        self._slaves_grace: Callable[[], float] = lambda: GRACE_SECONDS
-        self._closed = trio.Event()
-        self._exits = AsyncExitStack()
+        self._inbox = ArtifactInbox(self)
+        self._slaves = SlavePool(member, seed, self._env.network, policy, logger)
+        self._managers = ManagerCalls(self._env.network, self._slaves)
+        self._closer = Closer(self, self._env, self._slaves)
+        self._env.network.become_master(self._slaves, self._inbox.take)
+        self._step_lock, self._exits = trio.Lock(), AsyncExitStack()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name})"
@@ -196,7 +144,7 @@ class MultiEnvironment:
     @property
     def restarts(self) -> list[Restart]:
         """Every restart of a slave so far, and what of its contents was restored."""
-        return list(self._restarts)
+        return list(self._slaves.restarts)
 
     @property
     def age(self) -> int:
@@ -250,19 +198,10 @@ class MultiEnvironment:
                 ``__init__`` raised.
         """
         orders = self._slaves.orders(slave_addrs, slave_env_cls, slave_mgr_cls, slave_kwargs)
-        async with self._starts_and_stops:
-            self._check_open()
-            with trio.CancelScope() as self._starting:
-                await self._start_slaves(orders)
-                return
-        raise StartError("the multi-environment was closed while slaves were starting")
-
-    async def _start_slaves(self, orders: Sequence[ActorOrder]) -> None:
+        self._check_open()
         await self._env.open()
-        self.get_loop().closers[self] = partial(self._close, None)
-        await self._slaves.start(
-            self.get_loop(), orders, lambda slave: self._env.connect(slave.address)
-        )
+        self.get_loop().closers[self._closer] = partial(self._closer.close, None)
+        await self._slaves.start(self.get_loop(), orders)
 
     @on_loop
     async def wait_slaves(self, timeout: float, check_ready: bool = False) -> bool:
@@ -283,28 +222,19 @@ class MultiEnvironment:
         check_seconds(timeout, endless=False)
         slaves = self._need_slaves("wait_slaves")
         with trio.move_on_after(timeout):
-            await at_once(lambda slave: self._wait_slave(slave, check_ready), slaves)
+            await at_once(lambda slave: self._managers.wait_ready(slave, check_ready), slaves)
             return True
         self._log(logging.DEBUG, "Timeout while waiting for the slaves.")
         return False
 
-    async def _wait_slave(self, slave: Slave, check_ready: bool) -> None:
-        # Asked anew: what was reachable before may be dead by now.
-        manager = await self._env.network.connect(slave.address, 0, check_again=True)
-        pause, longest = READY_PAUSES
-        # `is_ready` is any predicate of the user's: nothing tells when its answer changes.
-        while check_ready and not await manager.is_ready():
-            await slave.sleep(pause)
-            pause = min(2 * pause, longest)
-
     def check_ready(self) -> bool:
-        """Whether the multi-environment itself is ready; override where that takes time."""
+        """Whether the multi-environment itself is ready; override it if that takes time."""
         return True
 
     @on_loop
     async def is_ready(self) -> bool:
         """Whether the master environment, `check_ready` and all slaves say that they are ready."""
-        if self._receipt is not None:
+        if self._closer.report is not None:
             return False
         for check in (self._env.is_ready, self.check_ready):
             ready: Any = check()
@@ -325,7 +255,7 @@ class MultiEnvironment:
         await self._env.open()
         manager = await self._env.connect(addr, timeout=timeout)
         answer = await manager.set_host_manager(host.addr)
-        self._records.note_host_manager(addr, host.addr)
+        self._slaves.note_host_manager(addr, host.addr)
         return answer
 
     @on_loop
@@ -356,7 +286,8 @@ class MultiEnvironment:
             LoadError: The name leads to no agent class.
             AgentError: Its ``__init__`` raised. The slave lives on.
         """
-        return await self._spawn("spawn", 1, addr, (agent_cls, *args), kwargs)  # type: ignore[no-any-return]
+        self._need_slaves("spawn")
+        return await self._managers.spawn("spawn", 1, addr, (agent_cls, *args), kwargs)  # type: ignore[no-any-return]
 
     @on_loop
     async def spawn_n(
@@ -369,26 +300,8 @@ class MultiEnvironment:
         """
         if type(n) is not int or n < 0:
             raise ValueError(f"n must be an int of at least 0, not {n!r}")
-        return await self._spawn("spawn_n", n, addr, (agent_cls, n, *args), kwargs)  # type: ignore[no-any-return]
-
-    async def _spawn(
-        self, method: str, n: int, addr: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        slaves = self._need_slaves(method)
-        slave = self._slaves.at(addr) if addr else min(slaves, key=lambda slave: slave.agents)
-        args = (portable_name(args[0]), *args[1:])
-        index = self._spawned
-        # Counted before the call, so that calls under way count too.
-        self._spawned += n
-        slave.agents += n
-        kwargs[SPAWN_INDEX] = index
-        try:
-            answer = await self._managers.call(slave, method, args, kwargs)
-        except BaseException:
-            slave.agents -= n
-            raise
-        self._records.note_spawn(slave.address, method, args, kwargs, answer)
-        return answer
+        self._need_slaves("spawn_n")
+        return await self._managers.spawn("spawn_n", n, addr, (agent_cls, n, *args), kwargs)  # type: ignore[no-any-return]
 
     def get_agents(
         self, addr: bool = True, agent_cls: type | None = None, as_coro: bool = False
@@ -427,21 +340,22 @@ class MultiEnvironment:
         Raises:
             AgentErrors: Some ``act`` raised; ``failures`` maps address to error, ``results`` holds
                 what the others returned.
-            SlaveLost: A slave died; its agents may have acted, and those of the others too. It is
-                told once: from the next call on, the other slaves go on without it.
+            SlaveLost: A slave died; its agents may have acted, and those of the others too. This is
+                raised once: from the next call on, the other slaves go on without it.
             NoSlaves: There are none; was `spawn_slaves` awaited?
         """
         slaves = self._need_slaves("trigger_all")
-        await take_turn(self._step_lock)
-        self._step_artifacts = {}
+        limit = step_limit.get()
+        if limit is UNLIMITED and not self._step_lock.locked():
+            self._step_lock.acquire_nowait()
+        else:
+            await wait_for_turn(self._step_lock, limit)
+        self._inbox.begin_step()
         try:
-            return await self._step(slaves, args, kwargs)
+            return await take_step(self._managers, self._slaves, slaves, limit, args, kwargs)
         finally:
             self._step_lock.release()
-            published, self._step_artifacts = self._step_artifacts, None
-            for slave in slaves:
-                for artifact in published.get(slave.base_url, ()):
-                    self._take_artifact(slave.base_url, artifact)
+            self._inbox.end_step([slave.base_url for slave in slaves])
 
     @on_loop
     async def trigger_all_within(
@@ -456,16 +370,16 @@ class MultiEnvironment:
         Args:
             seconds: How long the step may take, the wait for steps before it included.
             *args, **kwargs: Passed to each ``act``.
-            on_overrun: What becomes of a slave that does not confirm: "cancel", nothing more;
-                "kill", it is ended as if it had been lost, with what the restart policy says.
+            on_overrun: What happens to a slave that does not confirm. "cancel": nothing more.
+                "kill": it is killed and counts as lost, with what the restart policy says.
 
         Returns:
-            As `trigger_all`, where all were in time.
+            As `trigger_all`, if all were in time.
 
         Raises:
             StepOverran: Some were not: ``addresses`` names them, and ``results`` and ``failures``
                 hold what the others did.
-            DeadlineExceeded: It was never this step's turn; nobody acted.
+            DeadlineExceeded: The time was up before it was this step's turn; no agent acted.
             AgentErrors, SlaveLost, NoSlaves: As of `trigger_all`.
         """
         check_seconds(seconds, "seconds", endless=False)
@@ -477,16 +391,6 @@ class MultiEnvironment:
             return await self.trigger_all(*args, **kwargs)
         finally:
             step_limit.reset(token)
-
-    async def _step(
-        self, slaves: Sequence[Slave], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> list[Any]:
-        step = Step(self._managers)
-        parts = await step.take(slaves, args, kwargs)
-        await self._take_checkpoints([slave for slave in slaves if slave not in step.silent])
-        if step.silent and step.limit.kill:
-            await self._slaves.end_silent(step.silent)
-        return step.outcome(slaves, list(chain.from_iterable(parts)))
 
     # ---- connections
 
@@ -505,20 +409,7 @@ class MultiEnvironment:
     @on_loop
     async def _create_connections(self, connection_map: Mapping[str, Iterable[Any]]) -> list[Any]:
         slaves = self._need_slaves("create_connections")
-        parts: dict[str, dict[str, Any]] = {slave.address: {} for slave in slaves}
-        for addr, connections in connection_map.items():
-            part = parts.get(get_manager(addr))
-            if part is not None:
-                part[addr] = connections
-
-        async def create(slave: Slave) -> list[Any]:
-            part = parts[slave.address]
-            made: list[Any] = await self._managers.call(slave, "create_connections", (part,))
-            self._records.note_connections(slave.address, part)
-            return made
-
-        made = await at_once(create, slaves)
-        return list(chain.from_iterable(made))
+        return await self._managers.create_connections(slaves, connection_map)
 
     def get_connections(self, data: bool = True, as_coro: bool = False) -> Any:
         """``(addr, connections)`` of all agents, in slave and then spawn order.
@@ -555,77 +446,31 @@ class MultiEnvironment:
         Raises:
             ValueError: ``since`` or ``limit`` is no int of at least 0.
         """
-        for name, value in (("since", since), ("limit", 0 if limit is None else limit)):
-            if type(value) is not int or value < 0:
-                raise ValueError(f"{name} must be an int of at least 0, not {value!r}")
-        found = self._artifacts
-        if agent_name is not None:
-            found = [a for a in found if a.creator == agent_name]
-        return found[since : None if limit is None else since + limit]
+        return select_artifacts(self._artifacts, agent_name, since, limit)
 
-    def _take_artifact(self, url: str, artifact: Artifact) -> None:
-        """A slave tells of an artifact."""
-        if self._step_artifacts is not None:
-            self._step_artifacts.setdefault(url, []).append(artifact)
-            return
-        try:
-            self.add_artifact(artifact)
-        except BaseException as error:  # a subclass may raise anything, SystemExit included
-            if is_ctrl_c(error):
-                raise
-            # The step, and the other artifacts, are not lost for it.
-            log.exception("an artifact of %s could not be added", url)
+    # ---- for a host
 
-    # ---- restarts
+    def attach_observer(self, observer: Observer, restart: RestartPolicy | None = None) -> None:
+        """Report losses, restarts and the end by policy to ``observer``, which has to close then.
 
-    def _set_policy(self, policy: RestartPolicy) -> None:
-        self._policy = policy
-        self._records.kept = policy.restarts_slaves
-        # Calls that would have failed wait for a slave that comes back.
-        self._env.network.before_call = self._slaves.wait_for if policy.restarts_slaves else None
+        Args:
+            restart: Replaces the policy that the constructor got.
+        """
+        self._slaves.observe(observer, restart)
 
-    def _make_restarter(self) -> Restarter | None:
-        self._records.clear()
-        if self._policy.kind is Mode.TEMPORARY:
-            return None
-        return Restarter(
-            self._policy,
-            start_again=self._slaves.start_again,
-            stop_again=self._slaves.stop_again,
-            restore=lambda slave: self._records.restore(slave.address),
-            on_restart=self._note_restart,
-            on_end=lambda error: self._on_end(error),
+    def overview(self) -> Overview:
+        """What is in the multi-environment now."""
+        members = self._slaves.members
+        running = [slave for slave in members if not slave.gone.is_set()]
+        return Overview(
+            age=self._age,
+            agents=sum(slave.agents for slave in running),
+            slaves=len(running),
+            artifacts=len(self._artifacts),
+            restarts=len(self._slaves.restarts),
+            addrs=[slave.address for slave in members],
+            policy=str(self._slaves.policy),
         )
-
-    async def _take_checkpoints(self, slaves: Sequence[Slave]) -> None:
-        """After a step, of slaves whose environments offer them."""
-        offering = [slave for slave in slaves if self._records.offers_checkpoint(slave.address)]
-        if offering:
-            await at_once(lambda s: self._records.take_checkpoint(s.address), offering)
-
-    def _note_restart(self, restart: Restart) -> None:
-        self._restarts.append(restart)
-        self._log(logging.WARNING, str(restart))
-        self._on_restart(restart)
-
-    def _end_for(self, cause: SlaveLost) -> None:
-        """The restart policy ends the simulation."""
-        self._cause = cause
-        self.get_loop().nursery.start_soon(self._close_for_cause)
-
-    async def _close_for_cause(self) -> None:
-        log.error("%s: closing: %s", self, self._cause)
-        try:
-            await self._close(None)
-        except Exception:  # nobody is left to raise it to
-            log.exception("%s: closing failed in part", self)
-
-    def _caused(self) -> SlaveLost | None:
-        """The error of whoever calls once the restart policy has ended the simulation."""
-        if self._cause is None:
-            return None
-        fields = {name: getattr(self._cause, name) for name in SlaveLost.fields}
-        return SlaveLost(str(self._cause), **fields)
 
     # ---- the end
 
@@ -645,20 +490,10 @@ class MultiEnvironment:
             timeout: Seconds that a slave has to save and close its agents.
 
         Returns:
-            What became of each; when it returns, their processes are gone.
+            How each ended; when it returns, their processes are gone.
         """
         check_seconds(timeout, endless=False)
-        return await self._stop_slaves(timeout, None)
-
-    async def _stop_slaves(self, timeout: float, folder: str | None) -> StopReport:
-        async with self._starts_and_stops:
-            receipts = await self._slaves.stop(timeout, folder)
-        for slave in receipts:
-            if not slave.graceful or slave.errors:
-                self._log(logging.WARNING, f"Could not stop {slave.address} in order: {slave}")
-            for error in slave.errors:  # what was not saved must not pass unseen
-                log.error("%s", error.partition("\n")[0])
-        return StopReport(receipts)
+        return StopReport(await self._slaves.stop(timeout, None))
 
     def close(self, folder: str | None = None, as_coro: bool = False) -> Any:
         """Save, stop the slaves and the supervisor, and close the master environment.
@@ -672,57 +507,20 @@ class MultiEnvironment:
 
         Raises:
             AgentError: `save_info` raised; everything was closed. What slaves failed to save is in
-                the receipt, and logged.
+                the report, and logged.
             AgentErrors: An agent's ``close`` raised in the master environment.
         """
         check_folder(folder)
-        if self._closed.is_set():  # and the loop may have ended, too
-            return self._told() if as_coro else self._receipt
+        if self._closer.closed.is_set():  # the loop may be closed as well
+            return self._get_report() if as_coro else self._closer.report
         return sync_or_coro(self, self._close(folder), as_coro)
 
-    async def _told(self) -> StopReport | None:
-        return self._receipt
+    async def _get_report(self) -> StopReport | None:
+        return self._closer.report
 
     @on_loop
     async def _close(self, folder: str | None) -> StopReport:
-        if self._receipt is not None:
-            await self._closed.wait()
-            return self._receipt
-        receipt = self._receipt = StopReport()
-        self._starting.cancel()
-        self._slaves.stop_restarts()
-        try:
-            await self._save(receipt, folder)
-        except Exception as error:
-            raise AgentError.from_exception(self._env.base_url, error) from error
-        finally:
-            await self._end(receipt, folder)
-        return receipt
-
-    async def _save(self, receipt: StopReport, folder: str | None) -> None:
-        """Let the user's `save_info` finish; where the close is cancelled, within the grace."""
-        cancelled = trio.current_effective_deadline() == -math.inf
-        with trio.CancelScope(shield=cancelled) as scope:
-            if cancelled:
-                scope.deadline = trio.current_time() + GRACE_SECONDS
-            saved = self.save_info(folder)
-            receipt.saved = await saved if isawaitable(saved) else saved
-        if scope.cancelled_caught:
-            log.error("%s: save_info did not end within %g s", self, GRACE_SECONDS)
-
-    async def _end(self, receipt: StopReport, folder: str | None) -> None:
-        """End everything; each wait is bounded, so that a cancelled close still closes."""
-        try:
-            with trio.CancelScope(shield=True):
-                receipt.extend(await self._stop_slaves(self._slaves_grace(), folder))
-                await self._slaves.aclose()
-            with anyio.move_on_after(GRACE_SECONDS, shield=True) as scope:
-                await self._env.close(folder=folder, as_coro=True)
-            if scope.cancelled_caught:
-                log.error("%s: an agent's close did not end within %g s", self, GRACE_SECONDS)
-        finally:
-            self.get_loop().closers.pop(self, None)
-            self._closed.set()
+        return await self._closer.close(folder)
 
     def destroy(self, folder: str | None = None, as_coro: bool = False) -> Any:
         """Deprecated: use `close`."""
@@ -732,10 +530,9 @@ class MultiEnvironment:
     # ---- helpers
 
     def _check_open(self) -> None:
-        cause = self._caused()
-        if cause is not None:
-            raise cause
-        if self._receipt is not None:
+        if self._slaves.end_cause is not None:
+            raise self._slaves.ended_error()
+        if self._closer.report is not None:
             raise NoSlaves(f"{self!r} is closed")
 
     def _need_manager(self) -> Any:
@@ -753,8 +550,7 @@ class MultiEnvironment:
     @on_loop
     async def _gather(self, method: str, *args: Any) -> list[Any]:
         """Call ``method`` of all managers and join the lists that they return."""
-        slaves = self._need_slaves(method)
-        return list(chain.from_iterable(await self._managers.call_all(slaves, method, args)))
+        return await self._managers.gather(self._need_slaves(method), method, *args)
 
     def _log(self, level: int, msg: str) -> None:
         if self._logger is not None:

@@ -1,4 +1,4 @@
-"""A slave: the process that holds one environment and its agents, under a supervisor."""
+"""The entry of a slave: the process that holds one environment and its agents."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["Control", "main", "name_process", "seed_process"]
 
 
 class Control(Protocol):
-    """A process's line to its supervisor.
+    """What an entry gets to communicate with its supervisor.
 
     Attributes:
-        descriptors: Those that its start handed it.
+        descriptors: Those that the process was started with.
     """
 
     descriptors: tuple[int, ...]
@@ -42,23 +42,23 @@ async def main(spec: bytes, control: Control) -> bytes:
     Returns:
         The packed texts of what `save_info` or the agents' ``close`` raised.
     """
-    told = SlaveSpec.decode(spec)
-    open_actor_log(slave=told.index)
-    env_cls, mgr_cls = load_class(told.env_cls), load_class(told.mgr_cls)
-    name_process(f"creamas: {env_cls.__name__}({told.addr[0]}:{told.addr[1]})")
-    seed_process(told.set_seed, told.index, told.incarnation)
-    if told.member is not None:
-        membership.set(Membership(*told.member))
+    order = SlaveSpec.decode(spec)
+    open_actor_log(slave=order.index)
+    env_cls, mgr_cls = load_class(order.env_cls), load_class(order.mgr_cls)
+    name_process(f"creamas: {env_cls.__name__}({order.addr[0]}:{order.addr[1]})")
+    seed_process(order.set_seed, order.index, order.incarnation)
+    if order.member is not None:
+        membership.set(Membership(*order.member))
     failures: list[str] = []
     async with adopt_running_loop():
-        env = env_cls(told.addr, *told.args, **told.kwargs)
-        if told.set_seed is not True:
-            env._seed = told.set_seed
-            env._index = 1 + told.index
-            env._incarnation = told.incarnation
+        env = env_cls(order.addr, *order.args, **order.kwargs)
+        if order.set_seed is not True:
+            env._seed = order.set_seed
+            env._index = 1 + order.index
+            env._incarnation = order.incarnation
         await env.open(mgr_cls)
         await control.ready(pack(env.base_url))
-        folder = await _first_to_stop(control, env.manager)
+        folder = await _wait_stop(control, env.manager)
         try:
             await env.close(folder=folder or env.log_folder, as_coro=True)
         except AgentErrors as errors:
@@ -66,35 +66,35 @@ async def main(spec: bytes, control: Control) -> bytes:
     return pack(failures)
 
 
-async def _first_to_stop(control: Control, manager: Any) -> str | None:
-    """Wait for the supervisor's request, whose folder is returned, or the manager's own `stop`."""
+async def _wait_stop(control: Control, manager: Any) -> str | None:
+    """Wait for the supervisor's request or the manager's `stop`; returns the request's folder."""
     folder: str | None = None
 
-    async def asked() -> None:
+    async def wait_request() -> None:
         nonlocal folder
         folder = unpack(await control.wait_stop() or pack(None))
         nursery.cancel_scope.cancel()
 
-    async def told() -> None:
+    async def wait_manager() -> None:
         await manager.stop_received.wait()
         nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(asked)
-        nursery.start_soon(told)
+        nursery.start_soon(wait_request)
+        nursery.start_soon(wait_manager)
     return folder
 
 
 def seed_process(set_seed: bool | int, index: int = 0, incarnation: int = 0) -> None:
-    """Seed the process's own random generators: Python's, and numpy's where it is installed."""
+    """Seed the process's own random generators: Python's, and numpy's if it is installed."""
     if set_seed is False:
         return
     if set_seed is True:
         random.seed()
-        if "numpy" in sys.modules:  # imported later, it seeds itself
+        if "numpy" in sys.modules:  # if it is imported later, it seeds itself
             sys.modules["numpy"].random.seed()
         return
-    # Started again, it does not draw the same numbers again.
+    # A restarted slave must not draw the same numbers again.
     again = f"/{incarnation}" if incarnation else ""
     generator = random.Random(f"{set_seed}/{index}{again}")
     random.seed(generator.getrandbits(64))
@@ -103,6 +103,6 @@ def seed_process(set_seed: bool | int, index: int = 0, incarnation: int = 0) -> 
 
 
 def name_process(title: str) -> None:
-    """Show ``title`` in ``ps``, where setproctitle is installed."""
+    """Show ``title`` in ``ps``, if setproctitle is installed."""
     if find_spec("setproctitle") is not None:
         import_module("setproctitle").setproctitle(title)

@@ -1,11 +1,34 @@
-"""A multi-environment's slaves: how they are described, started, lost and stopped."""
+"""The slaves of one multi-environment: started, lost, restarted and stopped through a supervisor.
+
+The pool owns three things: the connection to the supervisor, which owns the processes; a `Slave`
+for each of them, with the journal of what it was given; and, if the restart policy is not
+"temporary", the driver that carries the policy out.
+
+::
+
+    MultiEnvironment -- start, stop, stop_silent --> SlavePool -- start, stop --> supervisor
+          ^                                            |   ^                          |
+          | Observer                 watch, note_loss  |   |                          |
+          +--------------------------------------------+   +----- exit reports -------+
+                                                       v
+                                                 RestartDriver
+
+A slave's process ends in one of two ways. The pool asks for it: then the supervisor's answer says
+how it went. Or the supervisor reports it: then `_note_exit` sets the slave's ``gone``, and informs
+the observer and the driver. The report may overtake the answer to the start of that very process;
+such reports are kept by process id until the answer is there.
+
+A caller learns of a death earlier, through its lost connection. `explain_loss` is the one place
+that makes an error of that: it waits a moment for the exit report, so that the error can say how
+the process ended. Once a caller has got the error, ``reported`` is set, and further steps go on
+without that slave, unless it comes back.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -19,136 +42,83 @@ from creamas_sc.errors import (
     SlaveLost,
     StartError,
 )
-from creamas_sc.processes.messages import (
-    ActorExit,
-    ActorOrder,
-    ExitStatus,
-    StartedActor,
-    StopResult,
-    describe_exit,
-)
+from creamas_sc.mp.observer import Observer
+from creamas_sc.processes.messages import ActorExit, ActorOrder, StopResult
 from creamas_sc.processes.spec import SLAVE_ENTRY, SlaveSpec, actor_order, changed, pack, unpack
 from creamas_sc.processes.supervisor_client import Supervisor, supervisor_factory
-from creamas_sc.reports import SlaveReceipt
-from creamas_sc.restarts.driver import Restarter
+from creamas_sc.reports import Restart, SlaveReceipt
+from creamas_sc.restarts.driver import RestartDriver
+from creamas_sc.restarts.journal import SlaveJournal
+from creamas_sc.restarts.policy import Mode, RestartPolicy
+from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.auth import Membership
 from creamas_sc.rpc.endpoint import base_url, split_address
+from creamas_sc.rpc.node import Node
 from creamas_sc.runtime.class_loading import portable_name
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.event_loop import LoopHandle
 from creamas_sc.runtime.validation import check_mappings, check_places, check_text
 
-__all__ = ["Slave", "Slaves"]
+__all__ = ["SlavePool"]
 
 # Of one simulation; as in `supervisor.timeouts`.
 MAX_SLAVES = 512
-# A lost connection tells of a death before its cause is known; the cause is awaited this long.
-CAUSE_SECONDS = 0.5
-# Beyond a stop's grace: the rest of the supervisor's ladder, and its answer.
-LADDER_SECONDS = 2.0
-
-_UNKNOWN_EXIT: ExitStatus = {"exit_code": None, "signal": None, "error": None}
+# Beyond a stop's grace: the supervisor's further stop stages, and its answer.
+STOP_SECONDS = 2.0
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(eq=False)  # one is itself, whatever becomes of it
-class Slave:
-    """One slave, running, gone, or running again.
+class SlavePool:
+    """The slaves of one multi-environment, and the supervisor that owns their processes.
+
+    Args:
+        member: Their membership in the simulation; without one they are the user's environments
+            like any other.
+        seed: Makes their random generators repeatable.
+        node: The master environment's; None if the slaves are not called from here.
+        policy: What the loss of a slave leads to.
+        logger: The user's; has ``log(level, message)``.
 
     Attributes:
-        slot: What the supervisor calls it.
-        base_url: Of its environment.
-        agents: How many agents were spawned into it.
-        gone: Set when its process has ended; ``exit`` then tells how, None where unknown.
-        reported: Its loss was raised to a caller; from then on the others go on without it.
-        silent: It is being ended because it did not answer in a step's time.
-        incarnation: How often it was started again; ``before`` is what it was before that.
-        known: Whether the supervisor can tell of it: not once its end was answered, nor while it is
-            being started again.
+        supervisor: Runs from the first start until `aclose`.
+        restarts: Every restart so far.
+        end_cause: Why the restart policy ended the simulation: the error of all further calls.
     """
 
-    slot: str
-    base_url: str
-    pid: int
-    agents: int = 0
-    gone: trio.Event = field(default_factory=trio.Event)
-    exit: ExitStatus | None = None
-    reported: bool = False
-    silent: bool = False
-    incarnation: int = 0
-    before: Slave | None = None
-    known: bool = True
+    end_cause: SlaveLost | None = None
+    _driver: RestartDriver | None = None
+    _closing = False
+    _started = 0
 
-    def revive(self, pid: int) -> None:
-        """It runs again, in that process."""
-        self.before = copy(self)
-        self.before.before = None
-        self.pid, self.incarnation = pid, self.incarnation + 1
-        self.gone, self.exit = trio.Event(), None
-        self.reported, self.silent, self.known = False, False, True
-
-    @property
-    def in_order(self) -> bool:
-        """Whether it has ended by itself, without failing."""
-        told = self.exit or _UNKNOWN_EXIT
-        return told["exit_code"] == 0 and not told["error"] and not self.silent
-
-    @property
-    def address(self) -> str:
-        """Address of its manager."""
-        return f"{self.base_url}0"
-
-    def end(self) -> str:
-        """How it ended, in words."""
-        told = self.exit or _UNKNOWN_EXIT
-        how = describe_exit(told["exit_code"], told["signal"])
-        why = f": {told['error']}" if told["error"] else ""
-        if self.silent:
-            why = ", as it did not answer when a step's time was up"
-        return f"the slave {self.base_url} (pid {self.pid}) {how}{why}"
-
-    def lost(self) -> SlaveLost:
-        """The error of whoever needs it now that it is gone."""
-        self.reported = True
-        told = self.exit or _UNKNOWN_EXIT
-        return SlaveLost(
-            self.end(),
-            address=self.address,
-            pid=self.pid,
-            exit_code=told["exit_code"],
-            signal=told["signal"],
-        )
-
-    async def sleep(self, seconds: float) -> None:
-        """Sleep, but wake with `SlaveLost` if it dies."""
-        with trio.move_on_after(seconds):
-            await self.gone.wait()
-            raise self.lost()
-
-
-class Slaves:
-    """The slaves of one multi-environment, and the supervisor that owns their processes."""
-
-    def __init__(self, member: Membership | None, seed: int | None) -> None:
+    def __init__(
+        self,
+        member: Membership | None = None,
+        seed: int | None = None,
+        node: Node | None = None,
+        policy: RestartPolicy | None = None,
+        logger: Any = None,
+    ) -> None:
         self.supervisor: Supervisor | None = None
+        self.policy = policy or RestartPolicy()
+        self.observer = Observer()
+        self.restarts: list[Restart] = []
         self._make_supervisor = supervisor_factory.get()
-        # Told of each slave that ends unasked.
-        self.on_loss: Callable[[Slave], object] | None = None
-        # Told the base URLs of those that are over and done with.
-        self.on_forget: Callable[[list[str]], object] = list
-        # Without a simulation of their own they are the user's environments like any other.
         self._member = None if member is None else (member.simulation, member.key, "slave")
         self._seed = seed
+        self._node = node
+        self._logger = logger
         self._slaves: list[Slave] = []
         self._by_url: dict[str, Slave] = {}
-        self._by_slot: dict[str, Slave] = {}
         self._early_exits: dict[int, ActorExit] = {}
-        self._started = 0
-        # Made with the first slaves, where the policy asks for one.
-        self.make_restarter: Callable[[], Restarter | None] = lambda: None
-        self.restarter: Restarter | None = None
-        self._orders: dict[str, ActorOrder] = {}
+        # One start or stop at a time; a close ends a start under way.
+        self._lock = trio.Lock()
+        self._starting = trio.CancelScope()
+
+    def observe(self, observer: Observer, policy: RestartPolicy | None = None) -> None:
+        """Inform ``observer`` from now on; a ``policy`` counts from the next start of slaves on."""
+        self.observer = observer
+        self.policy = policy or self.policy
 
     @property
     def addrs(self) -> list[str]:
@@ -161,8 +131,8 @@ class Slaves:
         return [slave for slave in self._slaves if not slave.reported or self.expects(slave)]
 
     def expects(self, slave: Slave) -> bool:
-        """Whether one that is gone is to come back."""
-        return self.restarter is not None and self.restarter.expects(slave.slot)
+        """Whether a slave that is gone is to come back."""
+        return self._driver is not None and self._driver.expects(slave)
 
     def at(self, address: str) -> Slave:
         """The slave whose manager is at ``address``.
@@ -171,10 +141,14 @@ class Slaves:
             ValueError: There is none.
         """
         check_text("addr", address)
-        slave = self._by_url.get(address.rpartition("/")[0] + "/")
+        slave = self._find(address)
         if slave is None or slave.address != address:
-            raise ValueError(f"{address!r} is no slave's manager; there are {self.addrs}")
+            raise ValueError(f"{address!r} is not a slave's manager; these are: {self.addrs}")
         return slave
+
+    def _find(self, address: str) -> Slave | None:
+        """The slave in which the agent at ``address`` is."""
+        return self._by_url.get(address.rpartition("/")[0] + "/")
 
     # ---- starting
 
@@ -186,24 +160,23 @@ class Slaves:
         kwargs: Sequence[Mapping[str, Any]] | None,
         args: tuple[Any, ...] = (),
     ) -> list[ActorOrder]:
-        """What to ask of the supervisor for slaves at ``addrs``; see `spawn_slaves` for errors."""
+        """What to order from the supervisor for slaves at ``addrs``; errors as `spawn_slaves`."""
         addrs = check_places(addrs)
-        kwargs = None if kwargs is None else check_mappings(kwargs)
-        if kwargs is not None and len(kwargs) != len(addrs):
+        each = [{} for _ in addrs] if kwargs is None else check_mappings(kwargs)
+        if len(each) != len(addrs):
             raise ValueError(
-                f"slave_kwargs has {len(kwargs)} items for {len(addrs)} slave_addrs: give one each"
+                f"slave_kwargs has {len(each)} items for {len(addrs)} slave_addrs: give one each"
             )
         if sum(not slave.gone.is_set() for slave in self._slaves) + len(addrs) > MAX_SLAVES:
             raise BadValue(f"cannot start {len(addrs)} slaves: a simulation can have {MAX_SLAVES}")
         orders = []
-        for i, addr in enumerate(addrs):
-            index = self._started + i
+        for index, (addr, env_kwargs) in enumerate(zip(addrs, each, strict=True), self._started):
             spec = SlaveSpec(
                 addr=addr,
                 env_cls=portable_name(env_cls),
                 mgr_cls=portable_name(mgr_cls),
                 args=args,
-                kwargs={} if kwargs is None else kwargs[i],
+                kwargs=env_kwargs,
                 member=self._member,
                 set_seed=True if self._seed is None else self._seed,
                 index=index,
@@ -213,8 +186,59 @@ class Slaves:
         self._started += len(addrs)
         return orders
 
-    async def supervise(self, *, task_status: TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
-        """Start the supervisor and keep it until `aclose`; a task of the home loop."""
+    async def start(self, loop: LoopHandle, orders: Sequence[ActorOrder]) -> list[Slave]:
+        """Start slaves, all or none, and the supervisor with the first ones.
+
+        Args:
+            loop: Runs the supervisor's connection and the restarts.
+
+        Raises:
+            StartError: A slave did not come up, or the pool was closed; nothing of the call is
+                left.
+        """
+        async with self._lock:
+            if not self._closing:
+                with trio.CancelScope() as self._starting:
+                    return await self._start(loop, orders)
+        raise StartError("the multi-environment was closed while slaves were starting")
+
+    async def _start(self, loop: LoopHandle, orders: Sequence[ActorOrder]) -> list[Slave]:
+        first = self.supervisor is None
+        if first:
+            await loop.nursery.start(self._supervise)
+        assert self.supervisor is not None
+        if first or self._driver is None:
+            self._driver = None
+            if self.policy.kind is not Mode.TEMPORARY:
+                driver = RestartDriver(self.policy, self)
+                await loop.nursery.start(driver.run)
+                self._driver = driver
+        started: list[Slave] = []
+        try:
+            for order, answer in zip(orders, await self.supervisor.start(orders), strict=True):
+                slave = Slave(answer["slot"], unpack(answer["info"]), answer["pid"], order)
+                if self._node is not None and self.policy.restarts_slaves:
+                    slave.journal = SlaveJournal(self._node, slave.address)
+                started.append(slave)
+                self._slaves.append(slave)
+                self._by_url[slave.base_url] = slave
+                self._take_early_exit(slave)
+            await at_once(self._connect, started)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._stop_processes([order["slot"] for order in orders])
+                if first:
+                    await self._stop_driver()
+                    await self.aclose()
+            self._forget(started)
+            raise
+        if self._driver is not None:
+            for slave in started:
+                self._driver.watch(slave)
+        return started
+
+    async def _supervise(self, *, task_status: TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
+        """Start the supervisor and keep it until `aclose`."""
         self.supervisor = self._make_supervisor(self._note_exit)
         try:
             await self.supervisor.run(task_status=task_status)
@@ -222,243 +246,197 @@ class Slaves:
             for slave in self._slaves:
                 slave.gone.set()
             self.supervisor = None
-            self.stop_restarts()
+            if self._driver is not None:
+                self._driver.stop()
 
-    async def start(
-        self,
-        home: LoopHandle,
-        orders: Sequence[ActorOrder],
-        connect: Callable[[Slave], Awaitable[object]],
-    ) -> list[Slave]:
-        """Start slaves, all or none, and the supervisor with the first ones.
-
-        Args:
-            home: Where the supervisor's task runs.
-            connect: Awaited for each slave; what it raises fails the start.
-
-        Raises:
-            StartError: One did not come up; nothing of the call is left.
-        """
-        first = self.supervisor is None
-        if first:
-            await home.nursery.start(self.supervise)
-        if first or self.restarter is None:
-            await self._start_restarter(home)
-        slots = [order["slot"] for order in orders]
+    async def _connect(self, slave: Slave) -> None:
+        if self._node is None:
+            return
         try:
-            assert self.supervisor is not None
-            started = [self._adopt(told) for told in await self.supervisor.start(orders)]
-            await self._connect_all(started, connect)
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await self._undo(slots)
-                if first:
-                    await self._end_restarts()
-                    await self.aclose()
-            self._forget(slots)
-            raise
-        if self.restarter is not None:
-            self._watch(started, orders)
-        return started
-
-    def _adopt(self, told: StartedActor) -> Slave:
-        slave = Slave(told["slot"], unpack(told["info"]), told["pid"])
-        self._slaves.append(slave)
-        self._by_url[slave.base_url] = slave
-        self._by_slot[slave.slot] = slave
-        self._note_early_exit(slave)
-        return slave
-
-    def _note_early_exit(self, slave: Slave) -> None:
-        """Its end may have been told before the start's answer was taken up."""
-        told = self._early_exits.pop(slave.pid, None)
-        if told is not None:
-            self._note_exit(told)
-
-    async def _connect_all(
-        self, slaves: Sequence[Slave], connect: Callable[[Slave], Awaitable[object]]
-    ) -> None:
-        await at_once(lambda slave: self._connect(slave, connect), slaves)
-
-    async def _connect(self, slave: Slave, connect: Callable[[Slave], Awaitable[object]]) -> None:
-        try:
-            await connect(slave)
+            await self._node.connect(slave.address, 0)
         except (ConnectionLost, HandshakeError) as error:
-            with trio.move_on_after(CAUSE_SECONDS):
-                await slave.gone.wait()
-            why = slave.end() if slave.gone.is_set() else f"{slave.base_url}: {error}"
+            ended = await slave.wait_for_exit_report()
+            why = slave.describe_end() if ended else f"{slave.base_url}: {error}"
             raise StartError(why) from error
 
-    # ---- starting again
+    # ---- losing
 
-    async def _start_restarter(self, home: LoopHandle) -> None:
-        restarter = self.make_restarter()
-        if restarter is not None:
-            await home.nursery.start(restarter.run)
-        self.restarter = restarter
+    def _note_exit(self, exit_: ActorExit) -> None:
+        """The supervisor reports that a process has ended."""
+        for slave in self._slaves:
+            if (slave.slot, slave.pid) == (exit_["slot"], exit_["pid"]):
+                self._note_end(slave, exit_)
+                if self._driver is not None and (slave.silent or not exit_["expected"]):
+                    self._driver.note_loss(slave)
+                return
+        if not exit_["expected"]:
+            self._early_exits[exit_["pid"]] = exit_
 
-    async def _end_restarts(self) -> None:
-        if self.restarter is not None:
-            await self.restarter.aclose()
-            self.restarter = None
+    def _take_early_exit(self, slave: Slave) -> None:
+        """Note a report that overtook the answer to the start; the driver will see ``gone``."""
+        exit_ = self._early_exits.pop(slave.pid, None)
+        if exit_ is not None:
+            self._note_end(slave, exit_)
 
-    def _watch(self, started: Sequence[Slave], orders: Sequence[ActorOrder]) -> None:
-        assert self.restarter is not None
-        for slave, order in zip(started, orders, strict=True):
-            self._orders[slave.slot] = order
-            self.restarter.watch(slave)
-            if slave.gone.is_set():
-                self.restarter.lose(slave)
+    def _note_end(self, slave: Slave, exit_: ActorExit) -> None:
+        slave.exit = exit_
+        slave.gone.set()
+        if slave.silent or not exit_["expected"]:
+            log.warning("%s", slave.describe_end())
+            self.observer.slave_lost(slave)
 
-    async def start_again(self, slave: Slave) -> None:
-        """Start one that is gone anew, at the same address.
+    async def explain_loss(self, address: str, error: ConnectionLost) -> Exception:
+        """Make the error of a call whose connection was lost.
+
+        It is a `SlaveLost` that says how the process ended if the connection was to a slave, and
+        the policy's cause once the policy has ended the simulation.
+        """
+        slave = self._find(address)
+        if slave is not None and await slave.wait_for_exit_report():
+            gone: Slave | None = slave
+        else:  # a slave that is already back: what it was before
+            gone = None if slave is None else slave.before
+        if self.end_cause is not None:
+            return self.ended_error()
+        if gone is None:
+            return error
+        lost = gone.loss()
+        lost.may_have_run = error.may_have_run
+        return lost
+
+    def ended_error(self) -> SlaveLost:
+        """A copy of ``end_cause``, to be raised once."""
+        assert self.end_cause is not None
+        fields = {name: getattr(self.end_cause, name) for name in SlaveLost.fields}
+        return SlaveLost(str(self.end_cause), **fields)
+
+    async def stop_silent(self, slaves: Sequence[Slave]) -> None:
+        """Stop slaves that do not answer, with the consequences of a loss."""
+        for slave in slaves:
+            slave.silent = slave.reported = True
+        await self._stop_processes([slave.slot for slave in slaves])
+        for slave in slaves:
+            if slave.silent:  # else: it is back already
+                slave.stoppable = False
+
+    # ---- restarting
+
+    async def wait_for(self, address: str) -> None:
+        """Wait until the slave of the agent at ``address`` is back, if it is to come back.
+
+        Raises:
+            SlaveLost: It did not come back in time.
+        """
+        if self._driver is not None:
+            slave = self._find(address)
+            if slave is not None:
+                await self._driver.wait(slave)
+
+    def note_host_manager(self, manager: str, host: str) -> None:
+        """Keep the address of a slave's host manager for its restart."""
+        slave = self._find(manager)
+        if slave is not None and slave.journal is not None:
+            slave.journal.note_host_manager(host)
+
+    async def restart_slave(self, slave: Slave) -> None:
+        """Start a process for a slave that is gone, at the same address.
 
         Raises:
             StartError: It did not come up; nothing of it is left.
         """
         host, port, _ = split_address(slave.address)
-        order = self._orders[slave.slot]
-        spec = changed(order["spec"], addr=(host, port), incarnation=slave.incarnation + 1)
-        slave.known = False
+        spec = changed(slave.order["spec"], addr=(host, port), incarnation=slave.incarnation + 1)
+        slave.stoppable = False
         try:
             if self.supervisor is None:
                 raise StartError("the supervisor is gone")
-            (told,) = await self.supervisor.start([{**order, "spec": spec}])
+            (answer,) = await self.supervisor.start([{**slave.order, "spec": spec}])
         except BaseException:
-            with trio.CancelScope(shield=True):
-                await self._undo([slave.slot])
+            await self.discard_restart(slave)
             raise
-        self.on_forget([slave.base_url])
-        slave.revive(told["pid"])
-        if self.restarter is not None:
-            self.restarter.watch(slave)
-        self._note_early_exit(slave)
+        if self._node is not None:
+            self._node.forget([slave.base_url])
+        slave.mark_restarted(answer["pid"])
+        self._take_early_exit(slave)
 
-    async def stop_again(self, slave: Slave) -> None:
-        """End one whose restart came to nothing."""
+    async def discard_restart(self, slave: Slave) -> None:
+        """Stop the process of a restart that is not wanted, or did not succeed."""
         with trio.CancelScope(shield=True):
-            await self._undo([slave.slot])
-        slave.known = False
+            await self._stop_processes([slave.slot])
+        slave.stoppable = False
 
-    def stop_restarts(self) -> None:
-        """Start nothing again from here on."""
-        if self.restarter is not None:
-            self.restarter.stop()
+    def note_restart(self, restart: Restart) -> None:
+        """A slave is back."""
+        self.restarts.append(restart)
+        self._log(str(restart))
+        self.observer.slave_restarted(restart)
 
-    async def _undo(self, slots: Sequence[str]) -> None:
-        """End those of ``slots`` that run."""
-        for slot in slots:
-            try:
-                if self.supervisor is not None:
-                    with trio.move_on_after(LADDER_SECONDS):
-                        await self.supervisor.stop([slot], 0.0, pack(None))
-            except CreamasError as error:  # it is gone already, or the supervisor is
-                log.debug("slot %s: %s", slot, error)
+    def end_simulation(self, cause: SlaveLost) -> None:
+        """The restart policy ends the simulation."""
+        self.observer.end_simulation(cause)
 
-    def _forget(self, slots: Sequence[str]) -> None:
-        forgotten = []
-        for slot in slots:
-            self._orders.pop(slot, None)
-            slave = self._by_slot.pop(slot, None)
-            if slave is not None:
-                self._slaves.remove(slave)
-                self._by_url.pop(slave.base_url, None)
-                forgotten.append(slave.base_url)
-        self.on_forget(forgotten)
+    def refuse_starts(self) -> None:
+        """Start and restart nothing from now on, and give up what is being started."""
+        self._closing = True
+        self._starting.cancel()
+        if self._driver is not None:
+            self._driver.stop()
 
-    # ---- losing
-
-    def _note_exit(self, told: ActorExit) -> None:
-        slave = self._by_slot.get(told["slot"])
-        if slave is None or slave.pid != told["pid"]:
-            if not told["expected"]:
-                self._early_exits[told["pid"]] = told
-            return
-        slave.exit = told
-        slave.gone.set()
-        if slave.silent or not told["expected"]:
-            log.warning("%s", slave.end())
-            if self.on_loss is not None:
-                self.on_loss(slave)
-            if self.restarter is not None:
-                self.restarter.lose(slave)
-
-    async def end_silent(self, slaves: Sequence[Slave]) -> None:
-        """End slaves that do not answer; what follows is what follows from a loss."""
-        for slave in slaves:
-            slave.silent = slave.reported = True
-        await self._undo([slave.slot for slave in slaves])
-        for slave in slaves:
-            if slave.silent:  # else: it is back already
-                slave.known = False
-
-    async def wait_for(self, address: str) -> None:
-        """Wait until the slave at ``address`` is back, where it is to come back.
-
-        Raises:
-            SlaveLost: It was not within a bound.
-        """
-        slave = self._by_url.get(address.rpartition("/")[0] + "/")
-        if slave is not None and self.restarter is not None:
-            await self.restarter.wait(slave)
-
-    async def explain_loss(self, address: str, error: ConnectionLost) -> Exception:
-        """What a lost connection to ``address`` means: a `SlaveLost` if it is a slave's."""
-        slave = self._by_url.get(address.rpartition("/")[0] + "/")
-        if slave is None:
-            return error
-        with trio.move_on_after(CAUSE_SECONDS):
-            await slave.gone.wait()
-        gone = slave if slave.gone.is_set() else slave.before
-        if gone is None:
-            return error
-        lost = gone.lost()  # of one that came back before this was told, of what it was before
-        lost.may_have_run = error.may_have_run
-        return lost
+    async def _stop_driver(self) -> None:
+        if self._driver is not None:
+            await self._driver.aclose()
+            self._driver = None
 
     # ---- stopping
 
     async def stop(self, grace_seconds: float, folder: str | None) -> list[SlaveReceipt]:
-        """Stop all slaves and forget them; how each ended."""
-        await self._end_restarts()
+        """Stop all slaves and forget them; returns how each ended."""
+        async with self._lock:
+            receipts = await self._stop(grace_seconds, folder)
+        for receipt in receipts:
+            if not receipt.graceful or receipt.errors:
+                self._log(f"Could not stop {receipt.address} in order: {receipt}")
+            for error in receipt.errors:  # what was not saved must not be overlooked
+                log.error("%s", error.partition("\n")[0])
+        return receipts
+
+    async def _stop(self, grace_seconds: float, folder: str | None) -> list[SlaveReceipt]:
+        await self._stop_driver()
         slaves = list(self._slaves)
-        slots = [slave.slot for slave in slaves if slave.known]
-        told: Sequence[StopResult] = ()
+        slots = [slave.slot for slave in slaves if slave.stoppable]
+        results: dict[str, StopResult] = {}
         if slots and self.supervisor is not None:
-            try:
-                with trio.move_on_after(grace_seconds + LADDER_SECONDS):
-                    told = await self.supervisor.stop(slots, grace_seconds, pack(folder))
-            except ConnectionLost:
-                told = ()  # the supervisor is gone, and its slaves with it
-        by_slot = {receipt["slot"]: receipt for receipt in told}
-        self._forget([slave.slot for slave in slaves])
-        return [_receipt(slave, by_slot.get(slave.slot)) for slave in slaves]
+            # If the connection is lost, the supervisor is gone, and its slaves with it.
+            with suppress(ConnectionLost), trio.move_on_after(grace_seconds + STOP_SECONDS):
+                stopped = await self.supervisor.stop(slots, grace_seconds, pack(folder))
+                results = {result["slot"]: result for result in stopped}
+        self._forget(slaves)
+        return [slave.receipt(results.get(slave.slot)) for slave in slaves]
 
     async def aclose(self) -> None:
         """End the supervisor; when this returns, no process of it is left."""
         if self.supervisor is not None:
             await self.supervisor.aclose()
 
+    async def _stop_processes(self, slots: Sequence[str]) -> None:
+        """Stop the processes of these slots that run, without grace."""
+        for slot in slots:
+            try:
+                if self.supervisor is not None:
+                    with trio.move_on_after(STOP_SECONDS):
+                        await self.supervisor.stop([slot], 0.0, pack(None))
+            except CreamasError as error:  # it is gone already, or the supervisor is
+                log.debug("slot %s: %s", slot, error)
 
-def _receipt(slave: Slave, told: StopResult | None) -> SlaveReceipt:
-    exit_ = told or slave.exit or _UNKNOWN_EXIT
-    payload = None if told is None else told["payload"]
-    errors = [] if payload is None else list(unpack(payload))
-    if exit_.get("error"):
-        errors.append(exit_["error"])
-    return SlaveReceipt(
-        address=slave.address,
-        pid=slave.pid,
-        exit_code=exit_["exit_code"],
-        signal=exit_["signal"],
-        seconds=0.0 if told is None else told["seconds"],
-        graceful=told is not None and told["graceful"],
-        ended_by=told["ladder"]
-        if told is not None
-        else "gone"
-        if not slave.known
-        else "lost"
-        if slave.gone.is_set()
-        else "unknown",
-        errors=tuple(errors),
-    )
+    def _forget(self, slaves: Sequence[Slave]) -> None:
+        for slave in slaves:
+            self._slaves.remove(slave)
+            if self._by_url.get(slave.base_url) is slave:
+                del self._by_url[slave.base_url]
+        if self._node is not None:
+            self._node.forget([slave.base_url for slave in slaves])
+
+    def _log(self, warning: str) -> None:
+        """Tell the user's logger, if there is one."""
+        if self._logger is not None:
+            self._logger.log(logging.WARNING, warning)

@@ -1,4 +1,9 @@
-"""One step of all slaves' agents: what each did, who failed, and who was late."""
+"""One step of the agents of all slaves: what each returned, which failed, and which were late.
+
+A step with a limit ends in three stages: each slave cancels, when the time is up, the acts that go
+on and answers with what was done; a slave whose answer is not there `SILENT_SECONDS` later counts
+as silent, with all its agents; and silent slaves are stopped if the limit asks for it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from typing import Any
 
 import trio
 
-from creamas_sc.core.step_loop import UNLIMITED, step_limit
+from creamas_sc.core.step_loop import UNLIMITED, StepLimit
 from creamas_sc.errors import (
     AgentError,
     AgentErrors,
@@ -16,25 +21,24 @@ from creamas_sc.errors import (
     agent_errors,
     step_overran,
 )
-from creamas_sc.mp.manager_calls import Answer, ManagerCalls
-from creamas_sc.mp.slave_pool import Slave
+from creamas_sc.mp.manager_calls import ManagerCalls
+from creamas_sc.mp.slave_pool import SlavePool
+from creamas_sc.restarts.journal import SlaveJournal
+from creamas_sc.restarts.slave import Slave
+from creamas_sc.runtime.coroutines import at_once
 
-__all__ = ["SILENT_SECONDS", "Step", "take_turn"]
+__all__ = ["SILENT_SECONDS", "take_step", "wait_for_turn"]
 
-# What a slave has to answer once a step's time is up; then it counts as silent.
+# How long a slave may take to answer once a step's time is up; then it counts as silent.
 SILENT_SECONDS = 0.4
 
 
-async def take_turn(lock: trio.Lock) -> None:
-    """Acquire the step lock, within the step's own limit.
+async def wait_for_turn(lock: trio.Lock, limit: StepLimit) -> None:
+    """Acquire the step lock in the step's time.
 
     Raises:
-        DeadlineExceeded: No time is left then.
+        DeadlineExceeded: The time was up first.
     """
-    limit = step_limit.get()
-    if limit is UNLIMITED and not lock.locked():
-        lock.acquire_nowait()
-        return
     with trio.move_on_at(limit.deadline):
         await lock.acquire()
         return
@@ -43,59 +47,61 @@ async def take_turn(lock: trio.Lock) -> None:
     )
 
 
-class Step:
-    """One step under way.
+async def take_step(
+    managers: ManagerCalls,
+    pool: SlavePool,
+    slaves: Sequence[Slave],
+    limit: StepLimit,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> list[Any]:
+    """Make the agents of ``slaves`` act once, within the limit.
 
-    Attributes:
-        silent: The slaves that did not answer in the step's time.
+    Returns:
+        One value per agent, in slave and then spawn order.
+
+    Raises:
+        StepOverran: Some were late.
+        AgentErrors: None were, but some failed.
+        SlaveLost: A slave died.
     """
-
-    def __init__(self, managers: ManagerCalls) -> None:
-        self.limit = step_limit.get()
-        self.silent: list[Slave] = []
-        self._managers = managers
-        self._failures: dict[str, AgentError] = {}
-        self._late: dict[str, list[str]] = {}
-
-    async def take(
-        self, slaves: Sequence[Slave], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> list[list[Any]]:
-        """Make the slaves' agents act; the results of those that did, of each slave."""
-        method, last_seconds = "trigger_all", None
-        if self.limit is not UNLIMITED:
-            left = max(self.limit.deadline - trio.current_time(), 0.0)
-            method, args, last_seconds = "trigger_all_within", (left, *args), left + SILENT_SECONDS
-        return await self._managers.call_all(
-            slaves, method, args, kwargs, answered=self._answered, last_seconds=last_seconds
+    if limit is UNLIMITED:
+        answers = await managers.call_all(
+            slaves, "trigger_all", args, kwargs, kept=(AgentErrors, StepOverran)
         )
-
-    def _answered(self, slave: Slave, answer: Answer) -> list[Any]:
-        try:
-            return self._managers.decoded(slave, answer)  # type: ignore[no-any-return]
-        except AgentErrors as errors:
-            self._failures.update(errors.failures)
-            return errors.results
-        except StepOverran as error:
-            self._failures.update(error.failures)
-            self._late[slave.address] = error.addresses
-            return error.results
-        except DeadlineExceeded:
-            if self.limit is UNLIMITED:
-                raise
-            self.silent.append(slave)
-            return []
-
-    def outcome(self, slaves: Sequence[Slave], results: list[Any]) -> list[Any]:
-        """The results where all agents acted.
-
-        Raises:
-            StepOverran: Some were late.
-            AgentErrors: None were, but some failed.
-        """
-        late = [addr for slave in slaves for addr in self._late.get(slave.address, ())]
-        if late or self.silent:
-            silent = [slave.address for slave in slaves if slave in self.silent]
-            raise step_overran(late, self._failures, results, silent=silent)
-        if self._failures:
-            raise agent_errors("failed to act", self._failures, results)
-        return results
+    else:
+        left = max(limit.deadline - trio.current_time(), 0.0)
+        answers = await managers.call_all(
+            slaves,
+            "trigger_all_within",
+            (left, *args),
+            kwargs,
+            kept=(AgentErrors, StepOverran, DeadlineExceeded),
+            limit_seconds=left + SILENT_SECONDS,
+        )
+    results: list[Any] = []
+    failures: dict[str, AgentError] = {}
+    late: list[str] = []
+    silent: list[Slave] = []
+    for slave, answer in zip(slaves, answers, strict=True):
+        if isinstance(answer, StepOverran):
+            late += answer.addresses
+        elif isinstance(answer, DeadlineExceeded):
+            silent.append(slave)
+            continue
+        if isinstance(answer, (AgentErrors, StepOverran)):
+            failures.update(answer.failures)
+            answer = answer.results
+        results += answer
+    journals = [s.journal for s in slaves if s.journal is not None and s not in silent]
+    offering = [journal for journal in journals if journal.offers_checkpoint]
+    if offering:
+        await at_once(SlaveJournal.take_checkpoint, offering)
+    if silent and limit.kill:
+        await pool.stop_silent(silent)
+    if late or silent:
+        addresses = [slave.address for slave in silent]
+        raise step_overran(late, failures, results, silent=addresses)
+    if failures:
+        raise agent_errors("failed to act", failures, results)
+    return results

@@ -1,30 +1,33 @@
-"""What slaves were given, kept to give it again to those that are started again.
+"""What a slave was given, kept so that a restarted slave can be given it again.
 
-It is kept encoded, as it was when it was given: what a caller changes later does not count.
+Values are kept encoded, as they were when they were given: later changes by the caller do not
+count. A restarted slave gets everything in the order in which the parts depend on each other: its
+host manager, its agents in the order of their numbers, so that each has its old address, their
+connections, and last the environment's checkpoint, which may refer to all of them.
+
+Agents that agents made, and connections that they made themselves, are not in the journal: they are
+for the environment's checkpoint to keep.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from creamas_sc.errors import AgentErrors, ConnectionLost, CreamasError, NotExposed
 from creamas_sc.rpc.node import Node
-from creamas_sc.wire.codec import Codec, Payload
+from creamas_sc.wire.codec import Payload
 
-__all__ = ["Journals", "Record", "Restored"]
+__all__ = ["Restored", "SlaveJournal"]
 
 log = logging.getLogger(__name__)
-
-# Calls a method of the slave's manager, arguments and result encoded.
-Call = Callable[[str, Payload], Awaitable[Payload]]
 
 
 @dataclass
 class Restored:
-    """What of a record was given again; ``failures`` says what was not, and why."""
+    """What of a journal was given again; ``failures`` says what was not, and why."""
 
     agents: int = 0
     connections: int = 0
@@ -45,188 +48,137 @@ class _Spawn:
     arguments: Payload
     addresses: list[str]
 
+    @property
+    def first_number(self) -> int:
+        """The first agent's: numbers show the order of spawning, the order of replies may not."""
+        return int(self.addresses[0].rpartition("/")[2]) if self.addresses else 0
 
-@dataclass
-class Record:
+
+class SlaveJournal:
     """What one slave was given through its multi-environment.
 
-    Agents that agents made, and connections that they made themselves, are not in it: they are for
-    the environment's checkpoint to keep.
+    Args:
+        node: The master environment's, which calls the slave.
+        manager: Address of the slave's manager.
+
+    Attributes:
+        offers_checkpoint: Whether the slave's environment has checkpoints, as far as is known.
     """
 
-    codec: Codec
-    _spawns: list[_Spawn] = field(default_factory=list)
-    _connections: dict[str, dict[str, Any]] = field(default_factory=dict)
-    _host_manager: str | None = None
-    _checkpoint: Payload | None = None
-    _no_checkpoint: str = ""
-    # Whether its environment's class has checkpoints; None while that is not known.
-    offers_checkpoint: bool | None = None
+    def __init__(self, node: Node, manager: str) -> None:
+        self._node = node
+        self._manager = manager
+        self._spawns: list[_Spawn] = []
+        self._connections: dict[str, dict[str, Any]] = {}
+        self._host_manager: str | None = None
+        self._checkpoint: Payload | None = None
+        self._no_checkpoint = ""
+        self.offers_checkpoint = True
 
     # ---- keeping
 
-    def note_spawn(
-        self, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], answer: Any
-    ) -> None:
+    def note_spawn(self, method: str, args: Any, kwargs: Mapping[str, Any], answer: Any) -> None:
         """Keep a spawn that succeeded."""
-        arguments = _copied(self.codec.encode((args, kwargs)))
+        arguments = _without_views(self._node.codec.encode((args, kwargs)))
         self._spawns.append(_Spawn(method, arguments, _addresses(answer)))
 
-    def note_connections(self, connection_map: Mapping[str, Iterable[Any]]) -> None:
-        """Keep connections that were made; as with agents, the first of an address counts."""
-        for address, connections in self._copy(dict(connection_map)).items():
+    def note_connections(self, connection_map: Mapping[str, Any]) -> None:
+        """Keep connections that were made; as with agents, the first to an address counts."""
+        codec = self._node.codec
+        for address, connections in codec.decode(codec.encode(dict(connection_map))).items():
             known = self._connections.setdefault(address, {})
             for other, data in connections:
                 known.setdefault(getattr(other, "addr", other), data)
 
     def note_host_manager(self, address: str) -> None:
-        """Keep who its host manager is."""
+        """Keep the address of its host manager."""
         self._host_manager = address
 
-    async def take_checkpoint(self, call: Call) -> None:
-        """Ask for a checkpoint and keep it in place of the last one.
+    async def take_checkpoint(self) -> None:
+        """Get a checkpoint from the slave and keep it in place of the last one.
 
-        One that fails is logged, and from there on none is kept: an older state is not this one.
+        If one fails, that is logged and none is kept: an older state would not fit the present.
+
+        Raises:
+            ConnectionLost: The slave ended.
         """
+        codec = self._node.codec
         try:
-            answer = await call("checkpoint", self.codec.encode(((), {})))
-        except NotExposed:  # a manager of the user's own
+            answer = await self._call("checkpoint", codec.encode(((), {})))
+        except NotExposed:  # the user's own manager class
             self.offers_checkpoint = False
-            return
         except ConnectionLost:
             raise
         except CreamasError as error:
             log.error("a checkpoint failed: %s", error)
             self._checkpoint, self._no_checkpoint = None, f"its last one failed: {error}"
-            return
-        self.offers_checkpoint = answer.body != self.codec.encode(None).body
-        if self.offers_checkpoint:
-            self._checkpoint, self._no_checkpoint = _copied(answer), ""
-
-    def _copy(self, value: Any) -> Any:
-        return self.codec.decode(self.codec.encode(value))
+        else:
+            self.offers_checkpoint = answer.body != codec.encode(None).body
+            if self.offers_checkpoint:
+                self._checkpoint, self._no_checkpoint = _without_views(answer), ""
 
     # ---- giving again
 
-    async def restore(self, call: Call) -> Restored:
-        """Give it all to a slave with nothing in it, in the order in which it must come.
+    async def restore(self) -> Restored:
+        """Give everything to the restarted slave, in which there is nothing yet.
 
         Raises:
             ConnectionLost: The slave ended.
         """
-        restored = Restored()
+        codec, restored = self._node.codec, Restored()
         if self._host_manager is not None:
-            arguments = self.codec.encode(((self._host_manager,), {}))
-            restored.host_manager = await self._done(
-                restored, "its host manager", call, "set_host_manager", arguments
-            )
-        for spawn in sorted(self._spawns, key=_first_number):
-            await self._spawn_again(restored, call, spawn)
+            arguments = codec.encode(((self._host_manager,), {}))
+            answer = await self._try(restored, "its host manager", "set_host_manager", arguments)
+            restored.host_manager = answer is not None
+        for spawn in sorted(self._spawns, key=lambda spawn: spawn.first_number):
+            await self._spawn_again(restored, spawn)
         if self._connections:
-            await self._connect_again(restored, call)
+            await self._connect_again(restored)
         if self._checkpoint is not None:
-            restored.checkpoint = await self._done(
-                restored, "its checkpoint", call, "restore", self._checkpoint
-            )
+            answer = await self._try(restored, "its checkpoint", "restore", self._checkpoint)
+            restored.checkpoint = answer is not None
         elif self._no_checkpoint:
             restored.fail(f"its checkpoint: {self._no_checkpoint}")
         return restored
 
-    async def _done(
-        self, restored: Restored, what: str, call: Call, method: str, arguments: Payload
-    ) -> bool:
-        return await self._try(restored, what, call, method, arguments) is not None
+    async def _spawn_again(self, restored: Restored, spawn: _Spawn) -> None:
+        what = f"agents {', '.join(spawn.addresses[:3])}{', ...' * (len(spawn.addresses) > 3)}"
+        answer = await self._try(restored, what, spawn.method, spawn.arguments)
+        if answer is None:
+            return
+        made = _addresses(self._node.codec.decode(answer))
+        restored.agents += len(made)
+        moved = [old for old, new in zip(spawn.addresses, made, strict=False) if old != new]
+        if moved:
+            restored.fail(f"the addresses of {len(moved)} agents, {moved[0]} the first of them")
+
+    async def _connect_again(self, restored: Restored) -> None:
+        wanted = {agent: list(known.items()) for agent, known in self._connections.items()}
+        arguments = self._node.codec.encode(((wanted,), {}))
+        answer = await self._try(restored, "connections", "create_connections", arguments)
+        if answer is None:
+            return
+        # One answer for each agent that exists.
+        restored.connections = sum(map(len, self._node.codec.decode(answer)))
+        missing = sum(map(len, wanted.values())) - restored.connections
+        if missing > 0:
+            restored.fail(f"{missing} connections, whose agents are not there")
 
     async def _try(
-        self, restored: Restored, what: str, call: Call, method: str, arguments: Payload
+        self, restored: Restored, what: str, method: str, arguments: Payload
     ) -> Payload | None:
-        """The answer; None, and a failure noted, where there is an error in its place."""
+        """Call the manager; an error is noted in ``restored``, and the answer is None."""
         try:
-            return await call(method, arguments)
+            return await self._call(method, arguments)
         except ConnectionLost:
             raise
         except (CreamasError, AgentErrors) as error:
             restored.fail(f"{what}: {error}")
             return None
 
-    async def _spawn_again(self, restored: Restored, call: Call, spawn: _Spawn) -> None:
-        what = f"agents {', '.join(spawn.addresses[:3])}{', ...' * (len(spawn.addresses) > 3)}"
-        answer = await self._try(restored, what, call, spawn.method, spawn.arguments)
-        if answer is None:
-            return
-        made = _addresses(self.codec.decode(answer))
-        restored.agents += len(made)
-        moved = [old for old, new in zip(spawn.addresses, made, strict=False) if old != new]
-        if moved:
-            restored.fail(f"the addresses of {len(moved)} agents, {moved[0]} the first of them")
-
-    async def _connect_again(self, restored: Restored, call: Call) -> None:
-        wanted = {agent: list(known.items()) for agent, known in self._connections.items()}
-        arguments = self.codec.encode(((wanted,), {}))
-        answer = await self._try(restored, "connections", call, "create_connections", arguments)
-        if answer is None:
-            return
-        # One answer for each agent that is there.
-        restored.connections = sum(map(len, self.codec.decode(answer)))
-        missing = sum(map(len, wanted.values())) - restored.connections
-        if missing > 0:
-            restored.fail(f"{missing} connections, whose agents are not there")
-
-
-class Journals:
-    """The records of a multi-environment's slaves, by their managers' addresses.
-
-    Attributes:
-        kept: Whether there are any: only where the restart policy needs them.
-    """
-
-    def __init__(self, net: Node) -> None:
-        self.kept = False
-        self._net = net
-        self._records: dict[str, Record] = {}
-
-    def clear(self) -> None:
-        """Forget all."""
-        self._records.clear()
-
-    def _of(self, manager: str) -> Record:
-        return self._records.setdefault(manager, Record(self._net.codec))
-
-    def note_spawn(
-        self, manager: str, method: str, args: tuple[Any, ...], kwargs: Any, answer: Any
-    ) -> None:
-        """See `Record.note_spawn`."""
-        if self.kept:
-            self._of(manager).note_spawn(method, args, kwargs, answer)
-
-    def note_connections(self, manager: str, connection_map: Mapping[str, Any]) -> None:
-        """See `Record.note_connections`."""
-        if self.kept:
-            self._of(manager).note_connections(connection_map)
-
-    def note_host_manager(self, manager: str, host: str) -> None:
-        """See `Record.note_host_manager`."""
-        if self.kept:
-            self._of(manager).note_host_manager(host)
-
-    def offers_checkpoint(self, manager: str) -> bool:
-        """Whether a checkpoint may be asked for there."""
-        return self.kept and self._of(manager).offers_checkpoint is not False
-
-    async def take_checkpoint(self, manager: str) -> None:
-        """See `Record.take_checkpoint`."""
-        await self._of(manager).take_checkpoint(self._call(manager))
-
-    async def restore(self, manager: str) -> Restored:
-        """See `Record.restore`."""
-        return await self._of(manager).restore(self._call(manager))
-
-    def _call(self, manager: str) -> Call:
-        async def call(method: str, payload: Payload) -> Payload:
-            # Others wait for the slave; this is what they wait for.
-            return await self._net.send(manager, method, payload, at_once=True)
-
-        return call
+    async def _call(self, method: str, arguments: Payload) -> Payload:
+        # ``at_once``: other calls wait until this slave is restored, which these calls do.
+        return await self._node.send(self._manager, method, arguments, at_once=True)
 
 
 def _addresses(answer: Any) -> list[str]:
@@ -235,11 +187,6 @@ def _addresses(answer: Any) -> list[str]:
     return [address for _, address in made]
 
 
-def _first_number(spawn: _Spawn) -> int:
-    """Agents' numbers tell in which order they were made, replies perhaps not."""
-    return int(spawn.addresses[0].rpartition("/")[2]) if spawn.addresses else 0
-
-
-def _copied(payload: Payload) -> Payload:
-    """A payload whose large parts are no views of what may change."""
+def _without_views(payload: Payload) -> Payload:
+    """Copy the large parts, which may be views of memory that the caller changes."""
     return Payload(payload.body, [bytes(part) for part in payload.parts])

@@ -1,16 +1,33 @@
-"""What the loss of a slave leads to: the restart policies, as a state machine without I/O.
+"""The restart policies as a state machine without I/O: events and the time go in, actions come out.
 
-An event and the time go in, actions come out; whoever carries them out tells of it by further
-events. The vocabulary is that of OTP's supervisors::
+The caller (`creamas_sc.restarts.driver`) reports what happens to slaves, and carries out the
+returned actions; their results come back as further events. The vocabulary is that of OTP's
+supervisors::
 
-    temporary    the others go on without it
-    transient    started again unless it ended in order
-    permanent    started again however it ended
+    temporary    the others go on without a lost slave
+    transient    it is restarted unless it exited normally
+    permanent    it is restarted however it ended
     all          the simulation ends
 
-More than ``restarts`` of all slaves together within ``seconds`` end the simulation; a start that
-fails counts like a loss. The first restart is at once, each further one within that time waits
-twice as long as the one before.
+A slave's state::
+
+                   SlaveStarted             its pause is over
+         (new) ---> UP <--- STARTING <------------------------ WAITING
+                    |         |                                   ^
+        SlaveExited |         | StartFailed, SlaveExited          |
+                    v         v                                   |
+                   the policy decides ------- restart ------------+
+                    |
+                    +--- no restart, or the simulation ends ---> GONE
+
+The first restart comes at once; each further one within the policy's ``seconds`` waits twice as
+long as the one before, up to a limit. When more than ``restarts`` losses, of all slaves together,
+fall within ``seconds``, the simulation ends. A start that fails counts like a loss, so a slave that
+cannot come up uses the restarts up and ends the simulation instead of being tried for ever.
+
+Once ended, by `EndSimulation` or `Closing`, the machine returns no `StartSlave` again; a start that
+was under way and succeeds nevertheless is answered with `StopSlave`. An exit that is reported
+twice, or of a slave that is not part of the simulation, changes nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +44,7 @@ __all__ = [
     "Closing",
     "EndSimulation",
     "Event",
-    "Restarts",
+    "RestartMachine",
     "SlaveExited",
     "SlaveStarted",
     "StartFailed",
@@ -49,7 +66,7 @@ class SlaveStarted:
 
 @dataclass(frozen=True)
 class StartFailed:
-    """A slave that was to be started again did not come up."""
+    """A restart did not succeed."""
 
     slot: str
     why: str
@@ -57,26 +74,26 @@ class StartFailed:
 
 @dataclass(frozen=True)
 class SlaveExited:
-    """A slave that nobody had asked to stop has ended; ``in_order``: by itself, without failing."""
+    """A slave has ended without being asked to; ``normally``: by itself, without failing."""
 
     slot: str
-    in_order: bool
+    normally: bool
     why: str
 
 
 @dataclass(frozen=True)
 class TimePassed:
-    """The moment that `Restarts.due_at` named has come."""
+    """The time that `RestartMachine.due_at` returned has come."""
 
 
 @dataclass(frozen=True)
 class Closing:
-    """The slaves are being stopped: nothing is started any more."""
+    """The slaves are being stopped: start nothing from now on."""
 
 
 @dataclass(frozen=True)
 class StartSlave:
-    """Start a slave again; ``number``: which restart this is of those that count now, from 1."""
+    """Restart a slave; ``number``: which restart this is of those that count now, from 1."""
 
     slot: str
     number: int
@@ -84,7 +101,7 @@ class StartSlave:
 
 @dataclass(frozen=True)
 class StopSlave:
-    """End a slave that came up although the simulation ends."""
+    """Stop a slave that came up although the simulation ends."""
 
     slot: str
 
@@ -108,7 +125,7 @@ class _State(Enum):
     GONE = "gone"
 
 
-class Restarts:
+class RestartMachine:
     """The machine of one simulation.
 
     Attributes:
@@ -123,60 +140,55 @@ class Restarts:
         self._recent: deque[float] = deque()  # times of the restarts that still count
 
     def expects(self, slot: str) -> bool:
-        """Whether a slave is to come up there."""
+        """Whether the slave is to be restarted, or is being restarted."""
         return self._states.get(slot) in (_State.WAITING, _State.STARTING) and not self.ended
 
     def due_at(self) -> float | None:
-        """When `TimePassed` is wanted next; None for not at all."""
+        """When to report `TimePassed` next; None if nothing waits for it."""
         return min((at for at, _ in self._due.values()), default=None)
 
     def receive(self, event: Event, now: float) -> list[Action]:
-        """Take an event that happened at ``now`` (seconds of any steady clock)."""
+        """Process an event that happened at ``now`` (seconds of any steady clock)."""
         match event:
             case SlaveStarted(slot):
-                return self._take_up(slot)
-            case SlaveExited(slot, in_order, why):
-                return self._lose(slot, in_order, why, now)
+                late = self.ended and self._states.get(slot) is _State.STARTING
+                self._states[slot] = _State.GONE if late else _State.UP
+                return [StopSlave(slot)] if late else []
+            case SlaveExited(slot, normally, why):
+                return self._decide(slot, normally, why, now)
             case StartFailed(slot, why):
-                return self._lose(slot, False, why, now)
+                return self._decide(slot, False, why, now)
             case TimePassed():
                 return self._start_due(now)
             case Closing():
                 self._end()
                 return []
 
-    def _take_up(self, slot: str) -> list[Action]:
-        if self.ended and self._states.get(slot) is _State.STARTING:
-            self._states[slot] = _State.GONE
-            return [StopSlave(slot)]
-        self._states[slot] = _State.UP
-        return []
-
-    def _lose(self, slot: str, in_order: bool, why: str, now: float) -> list[Action]:
+    def _decide(self, slot: str, normally: bool, why: str, now: float) -> list[Action]:
+        """Apply the policy to the loss of a slave."""
         if self._states.get(slot) not in (_State.UP, _State.STARTING):
-            return []  # told before, or never of this simulation's
+            return []  # reported before, or not a slave of this simulation
         self._states[slot] = _State.GONE
         mode = self.policy.kind
-        if self.ended or mode is Mode.TEMPORARY or (mode is Mode.TRANSIENT and in_order):
+        if self.ended or mode is Mode.TEMPORARY or (mode is Mode.TRANSIENT and normally):
             return []
         if mode is Mode.ALL:
-            return self._give_up(slot, f"{why}; with restart='all' that ends the simulation")
+            self._end()
+            return [EndSimulation(slot, f"{why}; with restart='all' that ends the simulation")]
         while self._recent and now - self._recent[0] >= self.policy.seconds:
             self._recent.popleft()
-        if len(self._recent) >= self.policy.restarts:
+        before = len(self._recent)
+        if before >= self.policy.restarts:
+            self._end()
             limit = f"after {self.policy.limit} restart={mode.value!r} ends the simulation"
-            return self._give_up(slot, f"{why}; {limit}")
-        at = now + self._pause()
+            return [EndSimulation(slot, f"{why}; {limit}")]
+        pause = 0.0
+        if before:
+            pause = min(FIRST_PAUSE_SECONDS * 2.0 ** min(before - 1, 32), LONGEST_PAUSE_SECONDS)
         self._recent.append(now)
-        self._due[slot] = at, len(self._recent)
+        self._due[slot] = now + pause, before + 1
         self._states[slot] = _State.WAITING
         return self._start_due(now)
-
-    def _pause(self) -> float:
-        before = len(self._recent)
-        if before == 0:
-            return 0.0
-        return min(FIRST_PAUSE_SECONDS * 2.0 ** min(before - 1, 32), LONGEST_PAUSE_SECONDS)
 
     def _start_due(self, now: float) -> list[Action]:
         due = [(slot, number) for slot, (at, number) in self._due.items() if at <= now]
@@ -184,10 +196,6 @@ class Restarts:
             del self._due[slot]
             self._states[slot] = _State.STARTING
         return [StartSlave(slot, number) for slot, number in due]
-
-    def _give_up(self, slot: str, cause: str) -> list[Action]:
-        self._end()
-        return [EndSimulation(slot, cause)]
 
     def _end(self) -> None:
         self.ended = True

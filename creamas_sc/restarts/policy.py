@@ -1,4 +1,4 @@
-"""What a simulation declares to follow from the loss of a slave; `restarts` carries it out."""
+"""What happens after the loss of a slave: the policy that a simulation declares."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class RestartPolicy:
         mode: "temporary", "transient", "permanent" or "all".
 
     Raises:
-        BadValue: ``mode`` is none of these, ``restarts`` no int of at least 0, or ``seconds`` no
-            number above 0.
+        BadValue: ``mode`` is none of these, ``restarts`` is not an int of at least 0, or
+            ``seconds`` is not a number above 0.
     """
 
     mode: str = "temporary"
@@ -45,7 +45,7 @@ class RestartPolicy:
         if self.mode not in [mode.value for mode in Mode]:
             raise BadValue(
                 "restart must be 'temporary' (the others go on without a lost slave), 'transient' "
-                "(it is started again unless it ended in order), 'permanent' (it is started again "
+                "(it is started again unless it ended normally), 'permanent' (it is started again "
                 f"however it ended) or 'all' (the simulation ends), not {self.mode!r}"
             )
         if type(self.restarts) is not int or self.restarts < 0:
@@ -54,32 +54,32 @@ class RestartPolicy:
             raise BadValue(f"seconds must be a number above 0, not {self.seconds!r}")
 
     @classmethod
-    def of(cls, told: str | Self | Sequence[Any]) -> Self:
-        """A policy of what users and the wire say: itself, a mode, or (mode, restarts, seconds).
+    def of(cls, value: str | Self | Sequence[Any]) -> Self:
+        """Make a policy of a mode's name, a policy, or what `as_tuple` returned.
 
         Raises:
             BadValue: It is none of these.
         """
-        if isinstance(told, cls):
-            return told
-        if isinstance(told, str):
-            return cls(told)
-        if isinstance(told, Sequence) and len(told) == 3:
-            return cls(*told)
-        raise BadValue(f"restart must be a mode's name or a RestartPolicy, not {told!r}")
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str):
+            return cls(value)
+        if isinstance(value, Sequence) and len(value) == 3:
+            return cls(*value)
+        raise BadValue(f"restart must be a mode's name or a RestartPolicy, not {value!r}")
 
     @property
     def kind(self) -> Mode:
-        """Its mode."""
+        """The mode."""
         return Mode(self.mode)
 
     @property
     def restarts_slaves(self) -> bool:
-        """Whether it ever starts a slave again."""
+        """Whether it ever restarts a slave."""
         return self.kind in _RESTARTING
 
-    def told(self) -> tuple[str, int, float]:
-        """For the wire."""
+    def as_tuple(self) -> tuple[str, int, float]:
+        """Return what `of` takes, as plain values for the wire."""
         return self.mode, self.restarts, float(self.seconds)
 
     def __str__(self) -> str:

@@ -26,6 +26,11 @@ def expose(method: Function) -> Function:
     return method
 
 
+def is_exposed(method: Any) -> bool:
+    """Whether ``method`` is marked with `expose`."""
+    return getattr(method, _EXPOSED, False) is True
+
+
 def exposed_method(agent: Any, name: str) -> Callable[..., Any]:
     """The bound method ``name`` of ``agent``.
 

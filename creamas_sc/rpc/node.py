@@ -25,7 +25,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from types import CoroutineType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import anyio
 import trio
@@ -72,7 +72,6 @@ YIELD_SECONDS = 0.01
 
 _NOTHING = Payload(b"")
 
-ExplainLoss = Callable[[str, ConnectionLost], Awaitable[Exception]]
 ArtifactSink = Callable[[str, Any], None]
 
 
@@ -82,6 +81,16 @@ class _Relayed(NamedTuple):
     target: int
     method: str
     payload: Payload
+
+
+class Slaves(Protocol):
+    """What a master knows of the slaves that its node calls."""
+
+    async def wait_for(self, address: str) -> None:
+        """Wait until the slave of the agent at ``address`` is back, if it is being restarted."""
+
+    async def explain_loss(self, address: str, error: ConnectionLost) -> Exception:
+        """Say what the loss of the connection to ``address`` means."""
 
 
 class Node:
@@ -107,11 +116,8 @@ class Node:
         # An agent's module, imported later, may register classes of its own.
         follow(self.codec.add)
         self.loop: LoopHandle
-        self.artifact_sink: ArtifactSink | None = None
-        self.explain_loss: ExplainLoss | None = None
-        # Awaited before each call out, with the address; what it raises fails the call.
-        self.before_call: Callable[[str], Awaitable[object]] | None = None
-        self.call_timeout: Callable[[], float | None] = lambda: None
+        self._slaves: Slaves | None = None
+        self._artifact_sink: ArtifactSink | None = None
         self._agents = agents
         self._check_local = os.environ.get("CREAMAS_CHECK_LOCAL") == "1"
         self._endpoint = Endpoint(self._answer, self.codec, self._on_event, self._on_link)
@@ -119,6 +125,16 @@ class Node:
         self._peers: dict[str, Identity] = {}
         self._upstream: Connection | None = None
         self._yield_at = 0.0
+
+    def become_master(self, slaves: Slaves, artifact_sink: ArtifactSink) -> None:
+        """Be the node of a master environment, whose calls know about slaves and their losses.
+
+        Args:
+            artifact_sink: Called with the base URL of its environment and each artifact that
+                arrives.
+        """
+        self._slaves = slaves
+        self._artifact_sink = artifact_sink
 
     async def run(
         self,
@@ -177,8 +193,8 @@ class Node:
         if address.startswith(self.base_url):
             name = class_name(type(self.agent(number)))
         else:
-            if self.before_call is not None:
-                await self.before_call(address)
+            if self._slaves is not None:
+                await self._slaves.wait_for(address)
             try:
                 link = await self._endpoint.connection(host, port, timeout=timeout)
                 name = self.codec.decode(await link.call(number, "", _NOTHING))
@@ -220,14 +236,14 @@ class Node:
         """Call a method of an agent elsewhere, arguments and result encoded.
 
         Args:
-            at_once: Do not wait for `before_call`.
+            at_once: Do not wait for the restart of the slave that is called.
             last_seconds: Give the call up for good after these.
 
         Raises:
             DeadlineExceeded: The base timeout passed, or ``last_seconds`` did.
         """
-        if self.before_call is not None and not at_once:
-            await self.before_call(address)
+        if self._slaves is not None and not at_once:
+            await self._slaves.wait_for(address)
         url, number = locate(address)
         try:
             link = self._endpoint.link(url) or await self._open(address)
@@ -235,7 +251,8 @@ class Node:
                 return await link.call(
                     number, method, payload, timeout=last_seconds, acknowledge_seconds=0
                 )
-            return await link.call(number, method, payload, timeout=self.call_timeout())
+            timeout = None if self._slaves is None else call_timeout()
+            return await link.call(number, method, payload, timeout=timeout)
         except ConnectionLost as error:
             raise await self.explain(address, error) from None
 
@@ -289,8 +306,8 @@ class Node:
 
     async def explain(self, address: str, error: ConnectionLost) -> Exception:
         """What the loss of the connection to ``address`` means."""
-        if self.explain_loss is not None:
-            return await self.explain_loss(address, error)
+        if self._slaves is not None:
+            return await self._slaves.explain_loss(address, error)
         peer = self._peers.get(address.rpartition("/")[0] + "/")
         if peer is None or peer.role != "slave":
             return error
@@ -396,8 +413,8 @@ class Node:
 
     def _on_event(self, link: Connection, name: str, payload: Payload) -> None:
         # The connection logs what this raises, such as an unknown class, and lives on.
-        if name == ARTIFACT_EVENT and self.artifact_sink is not None:
-            self.artifact_sink(link.name, self.codec.decode(payload))
+        if name == ARTIFACT_EVENT and self._artifact_sink is not None:
+            self._artifact_sink(link.name, self.codec.decode(payload))
 
 
 def _reported(address: str, error: BaseException) -> BaseException:

@@ -138,7 +138,7 @@ def test_classes_of_the_script(script: Path, named: Named, tmp_path: Path) -> No
             assert "move it to a module, say agents.py" in line
         return
     assert first == "['Note']"
-    assert second.startswith("LoadError __main__:Note is no agent class")
+    assert second.startswith("LoadError __main__:Note is not an agent class")
     assert run(script, name, "visit").startswith("['Note', 'Note']")
     for line in run(other, name, "visit").splitlines():
         assert f"was created by {script}" in line

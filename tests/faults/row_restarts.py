@@ -157,7 +157,7 @@ async def _crash_loop(when: str, how: str, n: int, journal: Path) -> Figures:
                     await menv.trigger_all()
                 if "ends the simulation" in str(caught.value):
                     break
-            await menv._closed.wait()
+            await menv._closer.closed.wait()
             pids = [int(line) for line in journal.read_text().split()]
             assert len(pids) == len(set(pids)) == 1 + n, pids
             assert len(menv.restarts) == (n if when == "step" else 0)

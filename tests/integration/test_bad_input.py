@@ -43,8 +43,8 @@ CASES: dict[str, tuple[Call, type[Exception], str]] = {
     "asyncio": (lambda _, e: e.use_asyncio(), AgentError, "use anyio or trio here, not asyncio"),
     "no module": (lambda m, _: m.spawn("no_such:Cls"), LoadError, "'no_such'.*does not import"),
     "no class": (lambda m, _: m.spawn(f"{AGENTS}:Nope"), LoadError, "has no 'Nope'"),
-    "no agent": (lambda m, _: m.spawn(f"{AGENTS}:Point"), LoadError, "is no agent class"),
-    "not callable": (lambda m, _: m.spawn(f"{AGENTS}:os"), LoadError, "no agent class but"),
+    "no agent": (lambda m, _: m.spawn(f"{AGENTS}:Point"), LoadError, "is not an agent class"),
+    "not callable": (lambda m, _: m.spawn(f"{AGENTS}:os"), LoadError, "class, but a module"),
     "malformed": (lambda m, _: m.spawn(f"{AGENTS}.Echo"), LoadError, "package.module:Class"),
     "number": (lambda m, _: m.spawn(5), LoadError, "got 5"),  # type: ignore[arg-type]
     "agent's init": (
@@ -58,7 +58,7 @@ CASES: dict[str, tuple[Call, type[Exception], str]] = {
         "SystemExit in .*: raised in init",
     ),
     "agent's arguments": (lambda m, _: m.spawn(Counter, 1, 2, 3), BadArguments, r"Counter\("),
-    "wrong slave": (lambda m, _: m.spawn(Echo, addr="tcp://a:1/0"), ValueError, "no slave's man"),
+    "wrong slave": (lambda m, _: m.spawn(Echo, addr="tcp://a:1/0"), ValueError, "not a slave's"),
     "n": (lambda m, _: m.spawn_n(Echo, -1), ValueError, "at least 0"),
     "environment's arguments": (
         lambda m, _: m.spawn_slaves([("localhost", 0)], Environment, agents.Manager, [{"x": 1}]),

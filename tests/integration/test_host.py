@@ -132,9 +132,17 @@ async def test_without_slaves_at_first() -> None:
     ("changes", "error", "text"),
     [
         ({"menv_cls": "tests.support.agents:Nothing"}, LoadError, "no 'Nothing'"),
-        ({"menv_cls": "tests.support.agents:Echo"}, LoadError, "no subclass of MultiEnvironment"),
-        ({"mgr_cls": "tests.support.agents:Echo"}, LoadError, "Echo is no subclass of Manager"),
-        ({"env_cls": "tests.support.agents:Echo"}, LoadError, "Echo is no subclass of Environment"),
+        (
+            {"menv_cls": "tests.support.agents:Echo"},
+            LoadError,
+            "not a subclass of MultiEnvironment",
+        ),
+        ({"mgr_cls": "tests.support.agents:Echo"}, LoadError, "Echo is not a subclass of Manager"),
+        (
+            {"env_cls": "tests.support.agents:Echo"},
+            LoadError,
+            "Echo is not a subclass of Environment",
+        ),
         ({"menv_cls": f"{__name__}:Broken"}, SystemExit, "out of order"),
         ({"slave_env_cls": "tests.support.agents:Nothing"}, StartError, "no 'Nothing'"),
         ({"slave_kwargs": [{}]}, ValueError, "slave_kwargs has 1 items"),

@@ -17,7 +17,7 @@ import trio.testing
 from creamas_sc import Environment, MultiEnvironment
 from creamas_sc.errors import NoSlaves, SlaveLost
 from creamas_sc.mp import Restart, RestartPolicy
-from creamas_sc.restarts import driver
+from creamas_sc.restarts import driver, slave
 from creamas_sc.util import run
 from tests.support import agents, trees
 from tests.support.shared_supervisor import own_children, uses_shared_supervisor
@@ -95,7 +95,7 @@ async def test_what_a_slave_held_is_there_again(number: int) -> None:
         # And what was there before reaches what is there now.
         assert await held[0][0].act() == 12
         assert await other.act() == 3
-    assert [slave.ended_by for slave in menv._receipt or ()] == ["request", "request"]
+    assert [slave.ended_by for slave in menv._closer.report or ()] == ["request", "request"]
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ async def test_what_was_passed_counts_as_it_was() -> None:
 async def test_killed_again_while_it_is_restored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
-    monkeypatch.setattr(driver, "NEWS_SECONDS", 0.1)
+    monkeypatch.setattr(slave, "EXIT_REPORT_SECONDS", 0.1)
     mood = tmp_path / "mood"
     async with society(RestartPolicy("permanent", seconds=seconds)) as menv:
         await menv.spawn(agents.Echo)
@@ -263,7 +263,7 @@ async def test_a_slave_that_cannot_be_started_again_ends_the_simulation(tmp_path
         assert re.search(rf"pid {pid}\) was killed by SIGKILL, and was not started again: ", text)
         assert "not in the mood" in text
         assert text.endswith("; after 2 restarts in 60 s restart='permanent' ends the simulation")
-        await menv._closed.wait()
+        await menv._closer.closed.wait()
         assert menv.restarts == []
         assert [slave.ended_by for slave in await menv.close(as_coro=True)] == ["gone", "request"]
 
@@ -281,7 +281,7 @@ async def test_exactly_so_many_restarts_then_the_end() -> None:
         cause = "SIGKILL; after 3 restarts in 30 s restart='permanent' ends the simulation"
         with pytest.raises(SlaveLost, match=cause):
             await menv.get_agents(as_coro=True)
-        await menv._closed.wait()
+        await menv._closer.closed.wait()
         assert [restart.number for restart in menv.restarts] == [1, 2, 3]
         with pytest.raises(SlaveLost, match=cause):
             await menv.spawn_slaves([ANY_PORT], Environment, agents.Manager)
@@ -302,7 +302,7 @@ async def test_all_closes_with_the_first() -> None:
             await trio.testing.wait_all_tasks_blocked(0.05)
             first = menv.addrs[0]
             pid = await lose(menv, first)
-        await menv._closed.wait()
+        await menv._closer.closed.wait()
         with pytest.raises(
             SlaveLost, match="with restart='all' that ends the simulation"
         ) as caught:

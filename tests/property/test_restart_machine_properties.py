@@ -12,7 +12,7 @@ from creamas_sc.restarts.machine import (
     Closing,
     EndSimulation,
     Event,
-    Restarts,
+    RestartMachine,
     SlaveExited,
     SlaveStarted,
     StartFailed,
@@ -31,7 +31,7 @@ class World(RuleBasedStateMachine):
     @initialize(mode=st.sampled_from(Mode), restarts=st.integers(0, 4))
     def begin(self, mode: Mode, restarts: int) -> None:
         self.policy = RestartPolicy(mode.value, restarts, 10.0)
-        self.machine = Restarts(self.policy)
+        self.machine = RestartMachine(self.policy)
         self.now = 0.0
         self.alive: set[str] = set()
         self.starting: set[str] = set()

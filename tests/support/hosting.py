@@ -254,12 +254,12 @@ async def hosting(
 @contextmanager
 def _as_a_guest() -> Iterator[None]:
     """In a process that is not the host's own: it keeps its script, and no alarm may end it."""
-    before = _Script.source, host_main.LEAVE_SECONDS
-    host_main.LEAVE_SECONDS = 10 * BOUND_SECONDS
+    before = _Script.source, host_main.EXIT_SECONDS
+    host_main.EXIT_SECONDS = 10 * BOUND_SECONDS
     try:
         yield
     finally:
-        _Script.source, host_main.LEAVE_SECONDS = before
+        _Script.source, host_main.EXIT_SECONDS = before
 
 
 def stop_payload(folder: str | None, grace: float) -> bytes:

@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -330,7 +330,7 @@ async def test_after_the_farewell(kind: str, daemon: FakeDaemon) -> None:
 
 def test_a_blocking_client_must_not_suspend() -> None:
     class Suspends:
-        def __await__(self) -> Iterator[None]:
+        def __await__(self) -> Generator[None, None, None]:
             yield
 
     async def wait() -> None:

@@ -28,7 +28,7 @@ from creamas_sc.errors import (
     UnknownAgent,
     UnknownSimulation,
 )
-from creamas_sc.host import client_server as desk_module
+from creamas_sc.host import client_server as server_module
 from creamas_sc.host.client_server import ClientServer
 from creamas_sc.host.simulation import HostedSimulation
 from creamas_sc.rpc.fd_passing import CLIENT, Handed
@@ -107,17 +107,17 @@ class Odd(Society):
 
 
 class Hosting:
-    """A simulation, its desk, and clients of it."""
+    """A simulation, its server, and clients of it."""
 
     def __init__(self, simulation: HostedSimulation, nursery: trio.Nursery) -> None:
         self.simulation = simulation
-        self.desk = ClientServer(simulation)
+        self.server = ClientServer(simulation)
         self._nursery = nursery
 
     def client(self, backlog: bytes = b"") -> Client:
         """One that is attached."""
         ours, theirs = socket.socketpair()
-        self._nursery.start_soon(self.desk._welcome, Handed(CLIENT, "pid 1", backlog, theirs))
+        self._nursery.start_soon(self.server._welcome, Handed(CLIENT, "pid 1", backlog, theirs))
         client = Client(ours)
         self._nursery.start_soon(client.connection.run)
         return client
@@ -138,7 +138,7 @@ async def hosting(menv_cls: Callable[..., MultiEnvironment] = Society) -> AsyncI
 
 @pytest.fixture
 async def host() -> AsyncIterator[Hosting]:
-    """A simulation without slaves, and its desk."""
+    """A simulation without slaves, and its server."""
     async with hosting() as made:
         yield made
 
@@ -242,7 +242,7 @@ async def test_what_does_not_fit(host: Hosting, autojump_clock: Clock) -> None:
             await client(method, *args)
     with pytest.raises(CallRefused, match="no operation 'nonsense'"):
         await client("nonsense")
-    with pytest.raises(CallRefused, match="agent's address"):
+    with pytest.raises(CallRefused, match="not an agent's address"):
         await client.connection.call(3, "act", client.codec.encode(((), {})))
     with pytest.raises(BadArguments, match="expected"):
         await client.connection.call(None, "get_name", client.codec.encode("odd"))
@@ -291,7 +291,7 @@ async def test_steps_and_their_events(host: Hosting, autojump_clock: Clock) -> N
         await one("resume")
     assert await one("next_events", last, 2.5) == (last, [])
     await one("start_steps")
-    with pytest.raises(DeadlineExceeded, match="still stepped"):
+    with pytest.raises(DeadlineExceeded, match="still stepping"):
         await one("wait_steps", timeout=2)
 
 
@@ -328,7 +328,7 @@ async def test_a_call_s_deadline_cancels_it_here(host: Hosting, autojump_clock: 
 async def test_there_is_room_for_so_many(
     host: Hosting, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(desk_module, "MAX_CLIENTS", 2)
+    monkeypatch.setattr(server_module, "MAX_CLIENTS", 2)
     clients = [host.client() for _ in range(2)]
     for client in clients:
         await client("get_name")
@@ -344,10 +344,10 @@ async def test_there_is_room_for_so_many(
 async def test_one_that_is_turned_away_and_says_nothing(
     host: Hosting, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(desk_module, "MAX_CLIENTS", 0)
+    monkeypatch.setattr(server_module, "MAX_CLIENTS", 0)
     began = trio.current_time()
     await host.client().connection.closed.wait()
-    assert trio.current_time() - began == pytest.approx(desk_module.DISMISS_SECONDS)
+    assert trio.current_time() - began == pytest.approx(server_module.REFUSE_SECONDS)
 
 
 async def test_calls_are_numbered_in_the_log(host: Hosting, autojump_clock: Clock) -> None:
@@ -381,13 +381,13 @@ async def test_a_wrong_argument_is_told_as_such(host: Hosting, autojump_clock: C
     ):
         with pytest.raises(error, match=text):
             await client(method, *args)
-    assert not host.simulation.closing.asked.is_set()
+    assert not host.simulation.shutdown.requested.is_set()
 
 
 async def test_a_client_has_so_many_calls(
     host: Hosting, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(desk_module, "MAX_CALLS", 2)
+    monkeypatch.setattr(server_module, "MAX_CALLS", 2)
     client = host.client()
     async with trio.open_nursery() as nursery:
         for _ in range(2):
@@ -410,12 +410,12 @@ async def test_close_answers_all_who_asked(host: Hosting, autojump_clock: Clock)
         await trio.testing.wait_all_tasks_blocked()
         for client, method in zip(clients[1:], ("close", "destroy"), strict=True):
             nursery.start_soon(close, client, method)
-        await host.simulation.closing.asked.wait()
+        await host.simulation.shutdown.requested.wait()
         last, events = await clients[1]("next_events", 0)
         assert events[-1] == (last, "closing", {"cause": "closed"})
         await host.simulation.close()
-        await host.simulation.closing.answered()
-        await host.desk.aclose()
+        await host.simulation.shutdown.wait_answered()
+        await host.server.aclose()
         nursery.cancel_scope.cancel()
     assert receipts == [[], []]
     with pytest.raises(CallRefused, match="is closing"):

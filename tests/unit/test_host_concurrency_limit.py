@@ -7,7 +7,7 @@ from typing import Any
 import trio
 import trio.testing
 
-from creamas_sc.host.concurrency_limit import FEW, LARGE_BYTES, PATIENCE_SECONDS, Turns
+from creamas_sc.host.concurrency_limit import FEW, LARGE_BYTES, STUCK_SECONDS, ConcurrencyLimit
 
 
 class Reader:
@@ -29,13 +29,13 @@ class Calls:
     """Calls that wait for their turn, and then for `end`."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
-        self.turns = Turns()
+        self.limit = ConcurrencyLimit()
         self.reader: Any = Reader()
         self.running = 0
         self._nursery = nursery
 
     async def _call(self) -> None:
-        await self.turns.begin(self.reader)
+        await self.limit.acquire(self.reader)
         self.running += 1
 
     def make(self, count: int) -> None:
@@ -44,7 +44,7 @@ class Calls:
 
     def end(self, size: int = 0) -> None:
         self.running -= 1
-        self.turns.end(size)
+        self.limit.release(size)
 
 
 Clock = trio.testing.MockClock
@@ -84,5 +84,5 @@ async def test_calls_that_wait_for_each_other_all_get_their_turn(autojump_clock:
     async with trio.open_nursery() as nursery:
         calls = Calls(nursery)
         calls.make(1000)
-        await trio.sleep(10 * PATIENCE_SECONDS)
+        await trio.sleep(10 * STUCK_SECONDS)
         assert calls.running == 1000

@@ -15,7 +15,7 @@ from creamas_sc.errors import (
     NotExposed,
     agent_errors,
 )
-from creamas_sc.host.error_boundary import MAX_TEXT_LENGTH, border, in_words
+from creamas_sc.host.error_boundary import MAX_TEXT_LENGTH, error_boundary, error_text
 from creamas_sc.rpc.endpoint import split_address
 
 ADDRESS = "tcp://localhost:1/"
@@ -27,14 +27,14 @@ def users_code(error: BaseException) -> None:
 
 
 def at_our_own(expression: str) -> None:
-    """Evaluate at a border, as if from a module of ours: this one's frames are a user's."""
+    """Evaluate at a error_boundary, as if from a module of ours: this one's frames are a user's."""
     scope = {
         "__name__": "creamas_sc.somewhere",
-        "border": border,
+        "error_boundary": error_boundary,
         "Artifact": Artifact,
         "split_address": split_address,
     }
-    exec(f"with border('{ADDRESS}'): {expression}", scope)
+    exec(f"with error_boundary('{ADDRESS}'): {expression}", scope)
 
 
 def test_errors_of_our_own_code_are_the_callers() -> None:
@@ -48,7 +48,7 @@ def test_errors_of_our_own_code_are_the_callers() -> None:
     "error", [ValueError("v"), TypeError("t"), SystemExit(3), KeyboardInterrupt(), StopIteration()]
 )
 def test_errors_of_the_users_code_are_told_with_their_story(error: BaseException) -> None:
-    with pytest.raises(AgentError) as caught, border(ADDRESS):
+    with pytest.raises(AgentError) as caught, error_boundary(ADDRESS):
         users_code(error)
     told = caught.value
     assert told.address == ADDRESS
@@ -60,21 +60,24 @@ def test_errors_of_the_users_code_are_told_with_their_story(error: BaseException
     "error", [NoSlaves("none"), NotExposed("not"), agent_errors("failed", FAILURES, [])]
 )
 def test_our_errors_pass_as_they_are(error: BaseException) -> None:
-    with pytest.raises(type(error)) as caught, border(ADDRESS):
+    with pytest.raises(type(error)) as caught, error_boundary(ADDRESS):
         users_code(error)
     assert caught.value is error
-    with pytest.raises(type(error)) as caught, border(ADDRESS):
+    with pytest.raises(type(error)) as caught, error_boundary(ADDRESS):
         users_code(BaseExceptionGroup("of a nursery", [error]))
     assert caught.value is error
 
 
 def test_a_refusal_within_the_users_code_is_no_refusal_of_the_call() -> None:
-    with pytest.raises(AgentError, match="NotExposed"), border(ADDRESS, within_user_code=True):
+    with (
+        pytest.raises(AgentError, match="NotExposed"),
+        error_boundary(ADDRESS, within_user_code=True),
+    ):
         users_code(NotExposed("not"))
 
 
 async def test_cancellation_goes_on(autojump_clock: trio.testing.MockClock) -> None:
-    with trio.move_on_after(1) as scope, border(ADDRESS):
+    with trio.move_on_after(1) as scope, error_boundary(ADDRESS):
         await trio.sleep(5)
     assert scope.cancelled_caught
 
@@ -88,7 +91,7 @@ async def test_cancellation_that_comes_with_an_error_goes_on(
         finally:
             raise SystemExit(3)
 
-    with trio.move_on_after(1) as scope, border(ADDRESS):
+    with trio.move_on_after(1) as scope, error_boundary(ADDRESS):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(fail_at_the_end)
             nursery.start_soon(trio.sleep_forever)
@@ -97,9 +100,9 @@ async def test_cancellation_that_comes_with_an_error_goes_on(
     assert "SystemExit" in caplog.text
 
 
-def test_in_words() -> None:
-    assert in_words(NoSlaves("none")) == "none"
-    assert in_words(ValueError("odd")) == "ValueError: odd"
+def test_error_text() -> None:
+    assert error_text(NoSlaves("none")) == "none"
+    assert error_text(ValueError("odd")) == "ValueError: odd"
     group = ExceptionGroup("many", [ValueError(str(i)) for i in range(9)])
-    assert in_words(group) == "many; ValueError: 0; ValueError: 1; ValueError: 2"
-    assert len(in_words(ValueError("x" * 9999))) == MAX_TEXT_LENGTH
+    assert error_text(group) == "many; ValueError: 0; ValueError: 1; ValueError: 2"
+    assert len(error_text(ValueError("x" * 9999))) == MAX_TEXT_LENGTH

@@ -14,7 +14,7 @@ from creamas_sc.restarts.machine import (
     Closing,
     EndSimulation,
     Event,
-    Restarts,
+    RestartMachine,
     SlaveExited,
     SlaveStarted,
     StartFailed,
@@ -31,7 +31,7 @@ class Play:
     """A machine whose slaves are up, and its clock."""
 
     def __init__(self, mode: str, restarts: int = 3, seconds: float = 10.0) -> None:
-        self.machine = Restarts(RestartPolicy(mode, restarts, seconds))
+        self.machine = RestartMachine(RestartPolicy(mode, restarts, seconds))
         self.now = 100.0
         for slot in (A, B):
             assert self(SlaveStarted(slot)) == []
@@ -170,8 +170,8 @@ def test_policies() -> None:
     assert RestartPolicy.of("permanent") == RestartPolicy("permanent", 3, 60.0)
     policy = RestartPolicy("transient", 5, 2)
     assert RestartPolicy.of(policy) is policy
-    assert policy.told() == ("transient", 5, 2.0)
-    assert RestartPolicy.of(list(policy.told())) == policy
+    assert policy.as_tuple() == ("transient", 5, 2.0)
+    assert RestartPolicy.of(list(policy.as_tuple())) == policy
     assert str(policy) == "transient, at most 5 restarts in 2 s"
     assert str(RestartPolicy("all")) == "all"
 

@@ -15,6 +15,8 @@ from creamas_sc.simulation_api import OPERATIONS, Kind, Operation, SimulationAPI
 
 # Public names of MultiEnvironment that have no operation, and why.
 LOCAL = {
+    "attach_observer": "for the host itself",
+    "overview": "for the host itself; clients get it as part of progress()",
     "artifacts": "get_artifacts() is the same, and pages",
     "env": "the master environment is an object of the host's process",
     "get_loop": "as is the loop on which it lives",

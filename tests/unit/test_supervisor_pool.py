@@ -101,14 +101,12 @@ async def test_too_many_are_refused_at_once(count: int) -> None:
             await a_pool(there).start(orders(count))
     assert there.launches == 0
     with pytest.raises(BadValue, match=words):
-        slave_pool.Slaves(None, None).orders(
-            [("localhost", 0)] * count, Environment, EnvManager, None
-        )
+        slave_pool.SlavePool().orders([("localhost", 0)] * count, Environment, EnvManager, None)
 
 
 def test_slaves_and_their_supervisor_know_one_limit() -> None:
     assert slave_pool.MAX_SLAVES == MAX_SLAVES == 512
-    made = slave_pool.Slaves(None, None).orders(
+    made = slave_pool.SlavePool().orders(
         [("localhost", 0)] * MAX_SLAVES, Environment, EnvManager, None
     )
     assert len(made) == MAX_SLAVES

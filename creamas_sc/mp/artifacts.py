@@ -1,0 +1,60 @@
+"""The artifacts that arrive from slaves, in an order that no timing decides."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from creamas_sc.core.artifact import Artifact
+from creamas_sc.runtime.event_loop import is_ctrl_c
+
+if TYPE_CHECKING:
+    from creamas_sc.mp.multienvironment import MultiEnvironment
+
+__all__ = ["ArtifactInbox", "select_artifacts"]
+
+log = logging.getLogger(__name__)
+
+
+class ArtifactInbox:
+    """Adds artifacts to a multi-environment: at once, or in slave order at the end of a step."""
+
+    def __init__(self, menv: MultiEnvironment) -> None:
+        self._menv = menv
+        self._of_step: dict[str, list[Artifact]] | None = None
+
+    def take(self, url: str, artifact: Artifact) -> None:
+        """Take an artifact that an agent of the environment at ``url`` published."""
+        if self._of_step is not None:
+            self._of_step.setdefault(url, []).append(artifact)
+            return
+        try:
+            self._menv.add_artifact(artifact)
+        except BaseException as error:  # a subclass may raise anything, SystemExit included
+            if is_ctrl_c(error):
+                raise
+            # The step and the other artifacts must not be lost because of it.
+            log.exception("an artifact of %s could not be added", url)
+
+    def begin_step(self) -> None:
+        """Keep artifacts back until `end_step`."""
+        self._of_step = {}
+
+    def end_step(self, urls: Sequence[str]) -> None:
+        """Add the artifacts of the step, those of ``urls`` first and in that order."""
+        published, self._of_step = self._of_step or {}, None
+        for url in (*urls, *published):
+            for artifact in published.pop(url, ()):
+                self.take(url, artifact)
+
+
+def select_artifacts(
+    artifacts: Sequence[Artifact], agent_name: str | None, since: int, limit: int | None
+) -> list[Artifact]:
+    """See `MultiEnvironment.get_artifacts`."""
+    for name, value in (("since", since), ("limit", 0 if limit is None else limit)):
+        if type(value) is not int or value < 0:
+            raise ValueError(f"{name} must be an int of at least 0, not {value!r}")
+    found = [a for a in artifacts if agent_name is None or a.creator == agent_name]
+    return found[since : None if limit is None else since + limit]

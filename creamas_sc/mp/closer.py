@@ -1,0 +1,102 @@
+"""The close of a multi-environment, in an order and with bounds that leave nothing behind.
+
+1. No slave is started or restarted any more.
+2. The user's `save_info` runs, for as long as it takes; if the close is cancelled already, within
+   the grace period.
+3. The slaves are stopped, then their supervisor; then the master environment is closed.
+
+Steps 2 and 3 are shielded from cancellation where they are bounded, so that a cancelled close still
+closes everything. Whoever calls `close` a second time waits for the first call and gets its report.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from inspect import isawaitable
+from typing import TYPE_CHECKING
+
+import anyio
+import trio
+
+from creamas_sc.core.environment import Environment
+from creamas_sc.errors import AgentError, SlaveLost
+from creamas_sc.mp.observer import GRACE_SECONDS, Observer
+from creamas_sc.mp.slave_pool import SlavePool
+from creamas_sc.reports import StopReport
+
+if TYPE_CHECKING:
+    from creamas_sc.mp.multienvironment import MultiEnvironment
+
+__all__ = ["Closer"]
+
+log = logging.getLogger(__name__)
+
+
+class Closer(Observer):
+    """Closes one multi-environment: when it is asked to, or when the restart policy says so.
+
+    Args:
+        menv: Its `save_info` is called.
+        env: The master environment.
+        slaves: Observed by this object until a host attaches another observer.
+
+    Attributes:
+        report: Made when the close begins, complete once ``closed`` is set.
+    """
+
+    def __init__(self, menv: MultiEnvironment, env: Environment, slaves: SlavePool) -> None:
+        self.report: StopReport | None = None
+        self.closed = trio.Event()
+        self._menv, self._env, self._slaves = menv, env, slaves
+        slaves.observe(self)
+
+    def end_simulation(self, cause: SlaveLost) -> None:
+        """Close, and have ``cause`` raised from all further calls."""
+        self._slaves.end_cause = cause
+        self._env.get_loop().nursery.start_soon(self._close_for, cause)
+
+    async def _close_for(self, cause: SlaveLost) -> None:
+        log.error("%s: closing: %s", self._menv, cause)
+        try:
+            await self.close(None)
+        except Exception:  # there is no caller to raise it to
+            log.exception("%s: closing failed in part", self._menv)
+
+    async def close(self, folder: str | None) -> StopReport:
+        """Close everything; see `MultiEnvironment.close`."""
+        if self.report is not None:
+            await self.closed.wait()
+            return self.report
+        report = self.report = StopReport()
+        self._slaves.refuse_starts()
+        try:
+            await self._save(report, folder)
+        except Exception as error:
+            raise AgentError.from_exception(self._env.base_url, error) from error
+        finally:
+            try:
+                with trio.CancelScope(shield=True):
+                    grace = self._slaves.observer.stop_grace_seconds()
+                    report.extend(await self._slaves.stop(grace, folder))
+                    await self._slaves.aclose()
+                with anyio.move_on_after(GRACE_SECONDS, shield=True) as scope:
+                    await self._env.close(folder=folder, as_coro=True)
+                if scope.cancelled_caught:
+                    log.error(
+                        "%s: an agent's close did not end within %g s", self._menv, GRACE_SECONDS
+                    )
+            finally:
+                self._env.get_loop().closers.pop(self, None)
+                self.closed.set()
+        return report
+
+    async def _save(self, report: StopReport, folder: str | None) -> None:
+        cancelled = trio.current_effective_deadline() == -math.inf
+        with trio.CancelScope(shield=cancelled) as scope:
+            if cancelled:
+                scope.deadline = trio.current_time() + GRACE_SECONDS
+            saved = self._menv.save_info(folder)
+            report.saved = await saved if isawaitable(saved) else saved
+        if scope.cancelled_caught:
+            log.error("%s: save_info did not end within %g s", self._menv, GRACE_SECONDS)

@@ -1,0 +1,49 @@
+"""What a multi-environment reports about its slaves, and the observer that it reports to."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from creamas_sc.errors import SlaveLost
+from creamas_sc.reports import Restart
+from creamas_sc.restarts.slave import Slave
+
+__all__ = ["GRACE_SECONDS", "Observer", "Overview"]
+
+# How long slaves may take in `close` to save and close their agents.
+GRACE_SECONDS = 1.0
+
+
+class Observer:
+    """Ignores everything; derive from it. Its methods must not block."""
+
+    def slave_lost(self, slave: Slave) -> None:
+        """A slave has ended without being asked to."""
+
+    def slave_restarted(self, restart: Restart) -> None:
+        """A slave is back."""
+
+    def end_simulation(self, cause: SlaveLost) -> None:
+        """The restart policy ends the simulation: close it."""
+
+    def stop_grace_seconds(self) -> float:
+        """How long slaves may take to save and close their agents, asked when they are stopped."""
+        return GRACE_SECONDS
+
+
+class Overview(NamedTuple):
+    """What is in a multi-environment, as plain values, whatever its subclass overrides.
+
+    Attributes:
+        restarts: How many there were so far.
+        addrs: Addresses of the slaves' managers.
+        policy: The restart policy, in words.
+    """
+
+    age: int
+    agents: int
+    slaves: int
+    artifacts: int
+    restarts: int
+    addrs: list[str]
+    policy: str

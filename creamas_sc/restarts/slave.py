@@ -1,0 +1,131 @@
+"""One slave as its multi-environment sees it: running, gone, or running again."""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass, field
+
+import trio
+
+from creamas_sc.errors import SlaveLost
+from creamas_sc.processes.messages import ActorOrder, ExitStatus, StopResult, describe_exit
+from creamas_sc.processes.spec import unpack
+from creamas_sc.reports import SlaveReceipt
+from creamas_sc.restarts.journal import SlaveJournal
+
+__all__ = ["Slave"]
+
+# A lost connection is noticed before the supervisor reports why the process ended: the report is
+# waited for this long.
+EXIT_REPORT_SECONDS = 0.5
+
+UNKNOWN_EXIT: ExitStatus = {"exit_code": None, "signal": None, "error": None}
+
+
+@dataclass(eq=False)  # compared by identity
+class Slave:
+    """One slave.
+
+    Attributes:
+        slot: The supervisor's name for it.
+        base_url: Of its environment.
+        order: What the supervisor was asked to start.
+        journal: What it was given, to be given again after a restart; None if nothing is kept.
+        agents: How many agents were spawned into it.
+        gone: Set when its process has ended; ``exit`` then says how.
+        reported: A caller got its loss as an error; from then on the others go on without it.
+        silent: It is being ended because it did not answer in a step's time.
+        incarnation: How often it was restarted; ``before`` is what it was before the last restart.
+        stoppable: The supervisor can stop it and report its end: False once that was done, and
+            while a restart is under way.
+    """
+
+    slot: str
+    base_url: str
+    pid: int
+    order: ActorOrder
+    journal: SlaveJournal | None = None
+    agents: int = 0
+    gone: trio.Event = field(default_factory=trio.Event)
+    exit: ExitStatus = field(default_factory=lambda: UNKNOWN_EXIT)
+    reported: bool = False
+    silent: bool = False
+    incarnation: int = 0
+    before: Slave | None = None
+    stoppable: bool = True
+
+    @property
+    def address(self) -> str:
+        """Address of its manager."""
+        return f"{self.base_url}0"
+
+    def mark_restarted(self, pid: int) -> None:
+        """Note that it runs again, in the process ``pid``."""
+        self.before = copy(self)
+        self.before.before = None
+        self.pid, self.incarnation = pid, self.incarnation + 1
+        self.gone, self.exit = trio.Event(), UNKNOWN_EXIT
+        self.reported, self.silent, self.stoppable = False, False, True
+
+    @property
+    def exited_normally(self) -> bool:
+        """Whether it ended by itself, without failing."""
+        return self.exit["exit_code"] == 0 and not self.exit["error"] and not self.silent
+
+    def describe_end(self) -> str:
+        """How it ended, in words."""
+        how = describe_exit(self.exit["exit_code"], self.exit["signal"])
+        why = f": {self.exit['error']}" if self.exit["error"] else ""
+        if self.silent:
+            why = ", as it did not answer when a step's time was up"
+        return f"the slave {self.base_url} (pid {self.pid}) {how}{why}"
+
+    def loss(self, cause: str = "") -> SlaveLost:
+        """Make the error for a caller, who counts as informed from now on.
+
+        Args:
+            cause: The error's text; how the slave ended by default.
+        """
+        self.reported = True
+        return SlaveLost(
+            cause or self.describe_end(),
+            address=self.address,
+            pid=self.pid,
+            exit_code=self.exit["exit_code"],
+            signal=self.exit["signal"],
+        )
+
+    async def wait_for_exit_report(self) -> bool:
+        """Wait for the report of an exit that a lost connection suggests; whether it came."""
+        with trio.move_on_after(EXIT_REPORT_SECONDS):
+            await self.gone.wait()
+        return self.gone.is_set()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep; raise `SlaveLost` as soon as the slave dies."""
+        with trio.move_on_after(seconds):
+            await self.gone.wait()
+            raise self.loss()
+
+    def receipt(self, result: StopResult | None) -> SlaveReceipt:
+        """Make the receipt of its stop, of which the supervisor says ``result``, if it can."""
+        exit_ = result or self.exit
+        errors = [*unpack(result["payload"])] if result and result["payload"] is not None else []
+        if exit_["error"]:
+            errors.append(exit_["error"])
+        if result is not None:
+            ended_by = result["ladder"]
+        elif not self.stoppable:
+            ended_by = "gone"
+        else:
+            ended_by = "lost" if self.gone.is_set() else "unknown"
+        return SlaveReceipt(
+            address=self.address,
+            pid=self.pid,
+            exit_code=exit_["exit_code"],
+            signal=exit_["signal"],
+            seconds=0.0 if result is None else result["seconds"],
+            graceful=result is not None and result["graceful"],
+            ended_by=ended_by,
+            errors=tuple(errors),
+        )
