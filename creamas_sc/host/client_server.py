@@ -71,23 +71,18 @@ class ClientServer:
             reason = f"the simulation {simulation.name!r} has {MAX_CLIENTS} clients already"
             await _refuse(handed, reason)
         else:
+            session = ClientSession(simulation, f"c{next(self._numbers)}")
+            connection = _connection(handed, session.handle, simulation.node.codec)
+            if connection is None:
+                return
             simulation.clients += 1
+            self._connections.add(connection)
             try:
-                await self._serve(f"c{next(self._numbers)}", handed)
+                await connection.run()
             finally:
                 simulation.clients -= 1
-
-    async def _serve(self, name: str, handed: Handed) -> None:
-        session = ClientSession(self._simulation, name)
-        connection = _connection(handed, session.handle, self._simulation.node.codec)
-        if connection is None:
-            return
-        self._connections.add(connection)
-        try:
-            await connection.run()
-        finally:
-            self._connections.discard(connection)
-            log.debug("client %s (%s) has gone after %d calls", name, handed.note, session.calls)
+                self._connections.discard(connection)
+                log.debug("%s (%s) has gone after %d calls", session, handed.note, session.calls)
 
     async def aclose(self) -> None:
         """Write out what is queued for each client, within a bound, and end the connections."""
@@ -97,13 +92,22 @@ class ClientServer:
 
 
 class ClientSession:
-    """One client's calls."""
+    """One client's calls.
+
+    A call goes through `handle`, with one boundary for errors and one binding of its number to the
+    log. Its operation is begun at once, in the order of the client's requests. If the result has to
+    be awaited, `handle` returns `_finish`, which the connection runs in another task: only
+    then are there a second boundary and a second binding, for that task.
+    """
 
     def __init__(self, simulation: HostedSimulation, name: str) -> None:
         self.calls = 0
         self._limit = ConcurrencyLimit()
         self._simulation = simulation
         self._name = name
+
+    def __str__(self) -> str:
+        return f"client {self._name}"
 
     def handle(self, request: Request) -> Answer:
         """Answer a call: at once if its operation does not have to wait."""
@@ -170,7 +174,7 @@ class ClientSession:
         simulation = self._simulation
         if name != simulation.name:
             raise UnknownSimulation(f"this is {simulation.name!r}, not {name!r}")
-        log.debug("client %s attached: %r", self._name, about)
+        log.debug("%s attached: %r", self, about)
         script = MainScript.of_this_process()
         return {
             "name": simulation.name,

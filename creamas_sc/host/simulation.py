@@ -159,16 +159,8 @@ class HostedSimulation(Observer):
 
     def progress(self) -> dict[str, Any]:
         """How far it is: plain values, at once, whatever state the user's class is in."""
-        now = MultiEnvironment.overview(self._menv)
-        return {
-            **self._stepper.progress(),
-            "age": now.age,
-            "agents": now.agents,
-            "slaves": now.slaves,
-            "artifacts": now.artifacts,
-            "restarts": now.restarts,
-            "clients": self.clients,
-        }
+        counts = MultiEnvironment.overview(self._menv).counts
+        return {**self._stepper.progress(), **counts, "clients": self.clients}
 
     def describe(self) -> dict[str, Any]:
         """The same for the supervisor, and what stays the same."""

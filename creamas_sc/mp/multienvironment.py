@@ -21,7 +21,7 @@ from creamas_sc.mp.artifacts import ArtifactInbox, select_artifacts
 from creamas_sc.mp.closer import Closer
 from creamas_sc.mp.manager_calls import ManagerCalls
 from creamas_sc.mp.managers import make_master
-from creamas_sc.mp.observer import Observer, Overview
+from creamas_sc.mp.observer import Counts, Observer, Overview
 from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.mp.step import take_step, wait_for_turn
 from creamas_sc.reports import Restart, StopReport
@@ -462,15 +462,15 @@ class MultiEnvironment:
         """What is in the multi-environment now."""
         members = self._slaves.members
         running = [slave for slave in members if not slave.gone.is_set()]
-        return Overview(
-            age=self._age,
-            agents=sum(slave.agents for slave in running),
-            slaves=len(running),
-            artifacts=len(self._artifacts),
-            restarts=len(self._slaves.restarts),
-            addrs=[slave.address for slave in members],
-            policy=str(self._slaves.policy),
-        )
+        counts: Counts = {
+            "age": self._age,
+            "agents": sum(slave.agents for slave in running),
+            "slaves": len(running),
+            "artifacts": len(self._artifacts),
+            "restarts": len(self._slaves.restarts),
+        }
+        addrs = [slave.address for slave in members]
+        return Overview(counts, addrs, str(self._slaves.policy))
 
     # ---- the end
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from creamas_sc.errors import SlaveLost
 from creamas_sc.reports import Restart
 from creamas_sc.restarts.slave import Slave
 
-__all__ = ["GRACE_SECONDS", "Observer", "Overview"]
+__all__ = ["GRACE_SECONDS", "Counts", "Observer", "Overview"]
 
 # How long slaves may take in `close` to save and close their agents.
 GRACE_SECONDS = 1.0
@@ -31,19 +31,24 @@ class Observer:
         return GRACE_SECONDS
 
 
-class Overview(NamedTuple):
-    """What is in a multi-environment, as plain values, whatever its subclass overrides.
-
-    Attributes:
-        restarts: How many there were so far.
-        addrs: Addresses of the slaves' managers.
-        policy: The restart policy, in words.
-    """
+class Counts(TypedDict):
+    """How much is in a multi-environment; ``restarts`` so far."""
 
     age: int
     agents: int
     slaves: int
     artifacts: int
     restarts: int
+
+
+class Overview(NamedTuple):
+    """What is in a multi-environment, as plain values, whatever its subclass overrides.
+
+    Attributes:
+        addrs: Addresses of the slaves' managers.
+        policy: The restart policy, in words.
+    """
+
+    counts: Counts
     addrs: list[str]
     policy: str
