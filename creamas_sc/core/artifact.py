@@ -94,11 +94,11 @@ class Artifact:
         return self._feature_values.get(feat)
 
     def _wire_state_(self) -> dict[str, Any]:
-        """Everything that travels with the artifact: its attributes, those of subclasses too."""
+        """All attributes, which are sent with the artifact; those of subclasses too."""
         state = dict(vars(self))
-        told: Any = object.__getstate__(self)
-        if isinstance(told, tuple):  # a subclass has __slots__
-            state.update(told[1])
+        slots: Any = object.__getstate__(self)
+        if isinstance(slots, tuple):  # a subclass has __slots__
+            state.update(slots[1])
         return state
 
     @classmethod

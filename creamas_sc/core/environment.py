@@ -119,16 +119,11 @@ class Environment:
             StartError: The address is not available.
         """
         env = cls(addr, *args, **kwargs)
-
-        async def create() -> Environment:
-            await env.open()
-            return env
-
-        return sync_or_coro(env, create(), as_coro)
+        return sync_or_coro(env, env.open(), as_coro)
 
     @on_loop
-    async def open(self, make_manager: Callable[[Self], Any] | None = None) -> None:
-        """Start to listen; does nothing if the environment listens already.
+    async def open(self, make_manager: Callable[[Self], Any] | None = None) -> Self:
+        """Start to listen, unless the environment listens already; returns the environment.
 
         Args:
             make_manager: Makes the `manager`, after the address is bound and before any call is
@@ -140,7 +135,7 @@ class Environment:
         """
         async with self._opening:
             if self._opened:
-                return
+                return self
             if self._closed:
                 raise ConnectionLost("this environment is closed", may_have_run=False)
             listener = await listen(self._host, self._port)
@@ -158,6 +153,7 @@ class Environment:
                 raise
             await self.get_loop().nursery.start(partial(self.network.run, listener, member))
             self._opened = True
+        return self
 
     def get_loop(self) -> LoopHandle:
         """The loop on which this environment lives; chosen at the first call."""

@@ -45,10 +45,11 @@ def open_log(file: str | None, *, console: bool = False, **ids: Any) -> None:
     Raises:
         OSError: ``file`` cannot be opened.
     """
-    handlers = [] if file is None else [_LineHandler(_open(file), _json_formatter(ids))]
+    handlers = []
+    if file is not None:
+        handlers.append(_LineHandler(_open(file), _formatter(ids, readable=False)))
     if console:
-        terminal = os.isatty(STDERR)
-        formatter = _readable_formatter(ids) if terminal else _json_formatter(ids)
+        formatter = _formatter(ids, readable=os.isatty(STDERR))
         handlers.append(_LineHandler(os.dup(STDERR), formatter))
     close_log()
     root = logging.getLogger()
@@ -153,28 +154,32 @@ def _print_into(descriptor: int) -> None:
     os.close(descriptor)
 
 
-def _json_formatter(ids: Event) -> logging.Formatter:
-    from structlog.processors import JSONRenderer, format_exc_info
-
-    return _formatter(ids, format_exc_info, JSONRenderer(default=repr, ensure_ascii=False))
-
-
-def _readable_formatter(ids: Event) -> logging.Formatter:
-    from structlog.dev import ConsoleRenderer, plain_traceback
-
-    colors = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    renderer = ConsoleRenderer(
-        colors=colors, exception_formatter=plain_traceback, sort_keys=False, pad_event_to=0
-    )
-    return _formatter(ids, renderer)
-
-
-def _formatter(ids: Event, *last: Callable[..., Any]) -> logging.Formatter:
+def _formatter(ids: Event, *, readable: bool) -> logging.Formatter:
     from structlog.stdlib import ProcessorFormatter
 
+    known = {name: value for name, value in ids.items() if value is not None}
+
+    def add_ids(_logger: Any, _method: str, event: Event) -> Event:
+        first = {key: event[key] for key in FIRST_KEYS if key in event}
+        return {**first, **known, **event}
+
+    last: list[Callable[..., Any]]
+    if readable:
+        from structlog.dev import ConsoleRenderer, plain_traceback
+
+        colors = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        last = [
+            ConsoleRenderer(
+                colors=colors, exception_formatter=plain_traceback, sort_keys=False, pad_event_to=0
+            )
+        ]
+    else:
+        from structlog.processors import JSONRenderer, format_exc_info
+
+        last = [format_exc_info, JSONRenderer(default=repr, ensure_ascii=False)]
     return ProcessorFormatter(
         foreign_pre_chain=_first_processors(),
-        processors=[ProcessorFormatter.remove_processors_meta, _adder(ids), *last],
+        processors=[ProcessorFormatter.remove_processors_meta, add_ids, *last],
     )
 
 
@@ -184,16 +189,6 @@ def _first_processors() -> list[Callable[..., Any]]:
     from structlog.stdlib import add_log_level, add_logger_name
 
     return [merge_contextvars, add_log_level, add_logger_name, TimeStamper("iso", utc=True)]
-
-
-def _adder(ids: Event) -> Callable[..., Event]:
-    known = {name: value for name, value in ids.items() if value is not None}
-
-    def add(_logger: Any, _method: str, event: Event) -> Event:
-        first = {key: event[key] for key in FIRST_KEYS if key in event}
-        return {**first, **known, **event}
-
-    return add
 
 
 def _send_structlog_to_logging() -> None:
