@@ -10,11 +10,12 @@ from pathlib import Path
 import anyio
 
 from creamas_sc.client import messages
-from creamas_sc.client.async_connection import OPEN_SECONDS, AsyncChannel, open_channel
+from creamas_sc.client.async_connection import AsyncChannel, open_channel
 from creamas_sc.client.core import ClientCore, Event, EventReader, SimulationCore
 from creamas_sc.client.daemon_api import ATTACH_SECONDS, attachment
 from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.paths import daemon_name, daemon_socket
+from creamas_sc.runtime.timeouts import OPEN_SECONDS
 from creamas_sc.wire.codec import Codec
 
 __all__ = ["Client", "Simulation", "connect"]

@@ -19,19 +19,16 @@ from creamas_sc.client.messages import BUSY, no_answer, unreachable
 from creamas_sc.errors import ConnectionLost, DeadlineExceeded, HandshakeError, ProtocolError
 from creamas_sc.rpc.auth import client_identity
 from creamas_sc.rpc.connection import Connection, perform_handshake
+from creamas_sc.runtime.timeouts import BUSY_RETRY_SECONDS, OPEN_SECONDS
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.handshake import Handshake
 
-__all__ = ["OPEN_SECONDS", "AsyncChannel", "open_channel"]
+__all__ = ["AsyncChannel", "open_channel"]
 
 log = logging.getLogger(__name__)
 
-# For connecting and the handshake: the daemon does both at once, unless it is stuck.
-OPEN_SECONDS = 5.0
 # For a cancelled call's confirmation and for queued data, before a closing connection is cut.
 LINGER_SECONDS = 0.5
-# Pause before the next attempt when the daemon's queue of connections is full.
-RETRY_SECONDS = 0.02
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 OpenAnother = Callable[[], AbstractAsyncContextManager["AsyncChannel"]]
@@ -185,4 +182,4 @@ async def _connect(path: Path) -> SocketStream:
             if error.errno not in BUSY:
                 raise
         # There is no notification of room in the queue.
-        await anyio.sleep(RETRY_SECONDS)
+        await anyio.sleep(BUSY_RETRY_SECONDS)

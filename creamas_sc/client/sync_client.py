@@ -10,11 +10,12 @@ from typing import Any, Self
 from creamas_sc.client import core, messages
 from creamas_sc.client.core import run_blocking
 from creamas_sc.client.daemon_api import ATTACH_SECONDS, STATUS, Request, attachment
-from creamas_sc.client.sync_connection import OPEN_SECONDS, BlockingChannel, open_connection
+from creamas_sc.client.sync_connection import BlockingChannel, open_connection
 from creamas_sc.errors import DeadlineExceeded
 from creamas_sc.rpc.sync_connection import BlockingConnection
 from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.paths import daemon_name, daemon_socket
+from creamas_sc.runtime.timeouts import OPEN_SECONDS
 from creamas_sc.simulation_api import Operation
 from creamas_sc.wire.codec import Codec
 

@@ -30,15 +30,12 @@ from creamas_sc.client.daemon_api import Call
 from creamas_sc.errors import ConnectionLost, DeadlineExceeded
 from creamas_sc.rpc.auth import client_identity
 from creamas_sc.rpc.sync_connection import BlockingConnection
+from creamas_sc.runtime.timeouts import BUSY_RETRY_SECONDS, OPEN_SECONDS
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.handshake import Handshake
 
-__all__ = ["OPEN_SECONDS", "BlockingChannel", "open_connection"]
+__all__ = ["BlockingChannel", "open_connection"]
 
-# For connecting and the handshake: the daemon does both at once, unless it is stuck.
-OPEN_SECONDS = 5.0
-# Pause before the next attempt when the daemon's queue of connections is full.
-RETRY_SECONDS = 0.02
 
 Result = TypeVar("Result")
 
@@ -212,4 +209,4 @@ def _connect(daemon: str, path: Path, deadline: float) -> socket.socket:
             sock.close()
             raise
         # There is no notification of room in the queue.
-        time.sleep(RETRY_SECONDS)
+        time.sleep(BUSY_RETRY_SECONDS)

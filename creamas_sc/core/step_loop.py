@@ -50,10 +50,10 @@ import trio
 from creamas_sc.runtime.coroutines import watch
 from creamas_sc.runtime.event_loop import is_ctrl_c
 from creamas_sc.runtime.nurseries import cancellation_in, open_unwrapping_nursery
+from creamas_sc.runtime.timeouts import YIELD_SECONDS
 
 __all__ = ["UNLIMITED", "StepLimit", "Unfinished", "run_acts", "step_limit"]
 
-YIELD_SECONDS = 0.01
 ACTS_PER_CLOCK_READING = 64
 MAX_WORKERS_AT_ONCE = 64
 

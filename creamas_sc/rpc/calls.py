@@ -27,9 +27,10 @@ import anyio.lowlevel
 from creamas_sc.errors import DeadlineExceeded
 from creamas_sc.rpc.loops import Loop, Waiter
 from creamas_sc.rpc.write_queue import WriteQueue
+from creamas_sc.runtime.timeouts import ACKNOWLEDGE_SECONDS
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Frame, Kind
-from creamas_sc.wire.protocol import ACKNOWLEDGE_SECONDS, WireProtocol
+from creamas_sc.wire.protocol import WireProtocol
 
 __all__ = ["Call", "Calls", "Outbound", "ServedCall", "served_call"]
 

@@ -52,6 +52,7 @@ from creamas_sc.rpc.calls import Outbound, ServedCall, served_call
 from creamas_sc.rpc.loops import ANYIO_LOOP, Loop
 from creamas_sc.rpc.write_queue import WriteQueue
 from creamas_sc.runtime.coroutines import watch
+from creamas_sc.runtime.timeouts import YIELD_SECONDS
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import MAX_HANDSHAKE_BYTES, Frame, FrameReader, Kind
 from creamas_sc.wire.handshake import Handshake
@@ -67,7 +68,6 @@ FLUSH_SECONDS = 0.5
 # Time to tell a peer why it is refused.
 REFUSAL_SECONDS = 0.2
 READ_BYTES = 1 << 17
-YIELD_SECONDS = 0.01
 
 
 class Request(NamedTuple):

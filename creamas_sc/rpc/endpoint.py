@@ -29,6 +29,8 @@ from creamas_sc.rpc.calls import served_call
 from creamas_sc.rpc.connection import Connection, Handler, perform_handshake
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.rpc.unix_shortcut import connect_nearby, listen_nearby
+from creamas_sc.runtime.coroutines import backoff
+from creamas_sc.runtime.timeouts import HANDSHAKE_SECONDS
 from creamas_sc.runtime.validation import check_text
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.handshake import Handshake, Identity
@@ -37,12 +39,9 @@ __all__ = ["Endpoint", "base_url", "listen", "locate", "split_address"]
 
 log = logging.getLogger(__name__)
 
-HANDSHAKE_SECONDS = 5.0
 # How long to wait for a peer that has accepted: it may be busy with an act and answers after that.
 ANSWER_SECONDS = 60.0
 MAX_CONNECTIONS = 1024
-# Between attempts to connect: the first and the longest pause.
-RETRY_SECONDS = (0.01, 0.2)
 # "localhost" means this machine everywhere (RFC 6761). A lookup would take a thread, and would load
 # the system's resolver in every process.
 _LOOPBACK = {"localhost": "127.0.0.1"}
@@ -291,8 +290,9 @@ async def _connect(key: bytes, host: str, port: int, timeout: float | None) -> B
     url = base_url(host, port)
     limit = float("inf") if timeout is None else timeout
     give_up_at = anyio.current_time() + limit
-    pause, longest = RETRY_SECONDS
+    pauses = backoff()
     while True:
+        pause = next(pauses)
         nearby = connect_nearby(key, url)
         if nearby is not None:
             return nearby
@@ -308,4 +308,3 @@ async def _connect(key: bytes, host: str, port: int, timeout: float | None) -> B
                     f"nothing listens at {url}: {error}", address=url, may_have_run=False
                 ) from None
         await anyio.sleep(pause)
-        pause = min(2 * pause, longest)

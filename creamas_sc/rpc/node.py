@@ -52,6 +52,7 @@ from creamas_sc.rpc.exposed import Proxy, bad_arguments, exposed_method, is_awai
 from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.runtime.event_loop import LoopHandle, is_ctrl_c
 from creamas_sc.runtime.nurseries import cancellation_in
+from creamas_sc.runtime.timeouts import CONNECT_SECONDS, YIELD_SECONDS
 from creamas_sc.serializers import follow
 from creamas_sc.wire.codec import Codec, Payload, Serializer, is_call
 from creamas_sc.wire.handshake import Identity
@@ -64,11 +65,6 @@ STEP_METHODS = frozenset({"trigger_all", "trigger_all_within"})
 # Proxies remembered, so that connecting again to a known agent costs no round trip.
 MAX_KNOWN_PROXIES = 100_000
 
-# Until a base timeout is set, connecting may take this long.
-CONNECT_SECONDS = 5.0
-
-# So often a loop of calls within the environment yields to the scheduler.
-YIELD_SECONDS = 0.01
 
 _NOTHING = Payload(b"")
 

@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from creamas_sc.errors import ConnectionLost, DeadlineExceeded, HandshakeError, ProtocolError
+from creamas_sc.runtime.timeouts import ACKNOWLEDGE_SECONDS
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import (
     MAX_FRAME_BYTES,
@@ -33,7 +34,7 @@ from creamas_sc.wire.frames import (
     Kind,
 )
 from creamas_sc.wire.handshake import Handshake
-from creamas_sc.wire.protocol import ACKNOWLEDGE_SECONDS, WireProtocol
+from creamas_sc.wire.protocol import WireProtocol
 
 __all__ = ["BlockingConnection"]
 

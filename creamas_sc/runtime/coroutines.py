@@ -1,8 +1,8 @@
-"""Coroutines: many at once, and one driven by hand."""
+"""Coroutines: many at once, one that retries, and one driven by hand."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from functools import partial
 from types import coroutine
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ import anyio
 
 from creamas_sc.errors import AgentErrors, first_error
 
-__all__ = ["at_once", "gather", "watch"]
+__all__ = ["at_once", "backoff", "gather", "watch"]
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -67,6 +67,14 @@ async def at_once(work: Callable[[Item], Awaitable[T]], items: Sequence[Item]) -
         raise
     except ExceptionGroup as group:
         raise first_error(group.exceptions) from None
+
+
+def backoff(first: float = 0.01, longest: float = 0.2) -> Iterator[float]:
+    """Yield pauses between attempts, in seconds: each twice the last, up to ``longest``; no end."""
+    pause = first
+    while True:
+        yield pause
+        pause = min(2 * pause, longest)
 
 
 @coroutine

@@ -51,6 +51,7 @@ from creamas_sc.errors import (
     to_wire,
     unwrapped,
 )
+from creamas_sc.runtime.timeouts import ACKNOWLEDGE_SECONDS
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Buffer, Frame, FrameReader, Kind, encode_frame
 from creamas_sc.wire.limits import MAX_CALLS, Output, ServingLimits
@@ -59,8 +60,6 @@ __all__ = ["ACKNOWLEDGE_SECONDS", "Slot", "WireProtocol"]
 
 log = logging.getLogger(__name__)
 
-# How long the caller of a cancelled call waits for the callee to confirm, in seconds.
-ACKNOWLEDGE_SECONDS = 0.4
 CALL_ID_MASK = (1 << 32) - 1
 # How many headers of requests are remembered, in each direction.
 MAX_KNOWN_HEADERS = 4096

@@ -20,7 +20,8 @@ from trio.testing import MockClock
 from creamas_sc.errors import ConnectionLost, DeadlineExceeded, HandshakeError, to_wire
 from creamas_sc.rpc import endpoint as endpoint_module
 from creamas_sc.rpc.connection import Connection, Request
-from creamas_sc.rpc.endpoint import HANDSHAKE_SECONDS, Endpoint
+from creamas_sc.rpc.endpoint import Endpoint
+from creamas_sc.runtime.timeouts import HANDSHAKE_SECONDS
 from creamas_sc.wire.codec import Payload
 from creamas_sc.wire.frames import FrameReader, Kind, encode_frame
 from creamas_sc.wire.handshake import Handshake, Identity

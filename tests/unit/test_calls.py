@@ -15,8 +15,8 @@ from creamas_sc.errors import CallRefused, ConnectionLost, DeadlineExceeded, fir
 from creamas_sc.rpc.calls import Call, Calls, ServedCall, served_call
 from creamas_sc.rpc.connection import Connection, Request
 from creamas_sc.rpc.loops import ANYIO_LOOP
+from creamas_sc.runtime.timeouts import ACKNOWLEDGE_SECONDS
 from creamas_sc.wire.codec import Payload
-from creamas_sc.wire.protocol import ACKNOWLEDGE_SECONDS
 from tests.support.streams import CODEC, joined
 
 

@@ -16,9 +16,9 @@ from creamas_sc.errors import (
     DeadlineExceeded,
 )
 from creamas_sc.rpc.connection import Request
+from creamas_sc.runtime.timeouts import ACKNOWLEDGE_SECONDS
 from creamas_sc.wire.codec import Payload
 from creamas_sc.wire.frames import Kind, encode_frame
-from creamas_sc.wire.protocol import ACKNOWLEDGE_SECONDS
 from tests.support.streams import (
     CODEC,
     Service,
