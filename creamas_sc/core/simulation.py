@@ -89,7 +89,11 @@ class Simulation:
             TypeError: A class or the callback is not what it should be.
             ValueError: The lists differ in length.
         """
-        _check_environment_class(env_cls)
+        if not (isinstance(env_cls, type) and issubclass(env_cls, Environment)):
+            raise TypeError(
+                f"env_cls must be an Environment, not {env_cls!r}; for a MultiEnvironment spawn its "
+                "agents first and call Simulation(menv)"
+            )
         _check_callback(callback)
         plan = _agent_plan(agent_cls, n_agents, agent_kwargs)
         env = env_cls.create(**{"addr": ("localhost", 0), **(env_kwargs or {})})
@@ -339,14 +343,6 @@ def _refuse_to_block_loop(advice: str) -> None:
     # `util.run` would refuse too, but only after the step was counted.
     if loop_of_thread() is not None:
         raise RuntimeError(f"this would block the loop on which the agents live: {advice}")
-
-
-def _check_environment_class(env_cls: Any) -> None:
-    if not (isinstance(env_cls, type) and issubclass(env_cls, Environment)):
-        raise TypeError(
-            f"env_cls must be an Environment, not {env_cls!r}; for a MultiEnvironment spawn its "
-            "agents first and call Simulation(menv)"
-        )
 
 
 def _check_callback(callback: Any) -> None:

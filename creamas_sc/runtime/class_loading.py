@@ -109,7 +109,7 @@ def _execute(source: MainScript, module: ModuleType, failures: list[BaseExceptio
             code = compile(file.read(), source.file, "exec", dont_inherit=True)
         exec(code, module.__dict__)
     except BaseException as error:
-        # After _LoadEnded, in whatever form it came through an event loop, this is no failure.
+        # An event loop may have wrapped or replaced _LoadEnded: the load ended as intended.
         if not _Script.ended_at:
             failures.append(error)
     finally:
