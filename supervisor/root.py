@@ -2,7 +2,7 @@
 
 Calls of its owner, who started it (see `creamas_sc.processes.messages` for the types):
 
-    start(orders, timeout)        -> [StartedActor]
+    start(orders, timeout)        -> [messages.StartedActor]
     stop(slots, grace, payload)   -> [StopResult]
     listen(settings)              from then on it is a daemon's (see `supervisor.daemon.service`)
     close_all(grace, payload)     -> [StopResult] of the daemon's hosts; then the supervisor ends
@@ -22,13 +22,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from creamas_sc.errors import CallRefused
-from creamas_sc.processes.messages import (
-    ActorExit,
-    ActorOrder,
-    DaemonSettings,
-    NamedStopResult,
-    StartedActor,
-)
+from creamas_sc.processes import messages
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.nurseries import first_of
 from creamas_sc.wire.frames import FrameReader
@@ -115,15 +109,15 @@ class _Root:
             async for _ in received:
                 self._over.set()
 
-    def _post_exit(self, message: ActorExit) -> None:
+    def _post_exit(self, message: messages.ActorExit) -> None:
         self._server.post("exited", message)
 
     async def _start(
-        self, orders: Sequence[ActorOrder], timeout: float | None = None
-    ) -> list[StartedActor]:
+        self, orders: Sequence[messages.ActorOrder], timeout: float | None = None
+    ) -> list[messages.StartedActor]:
         return await self._pool.start(orders, timeout)
 
-    async def _listen(self, settings: DaemonSettings) -> None:
+    async def _listen(self, settings: messages.DaemonSettings) -> None:
         # Embedded use, whose start is to be short, does without.
         from supervisor.daemon.service import DaemonService
 
@@ -133,7 +127,7 @@ class _Root:
 
     async def _close_all(
         self, grace: float = GRACE_SECONDS, payload: bytes = b""
-    ) -> list[NamedStopResult]:
+    ) -> list[messages.NamedStopResult]:
         if self._daemon is None:
             raise CallRefused("this supervisor is not a daemon's")
         return await self._daemon.stop(grace, payload)

@@ -10,26 +10,6 @@ import os
 import signal as signals
 from typing import Any, TypedDict
 
-__all__ = [
-    "ActorExit",
-    "ActorOrder",
-    "DaemonSettings",
-    "DaemonStatus",
-    "ExitStatus",
-    "HostDetails",
-    "HostFate",
-    "HostSummary",
-    "NamedStopResult",
-    "ProcessInfo",
-    "ProcessOrder",
-    "StartedActor",
-    "StartedHost",
-    "StopResult",
-    "describe_exit",
-    "os_bytes",
-    "os_text",
-]
-
 
 class ProcessOrder(TypedDict):
     """What a process is to run, and where.
@@ -79,13 +59,15 @@ class ExitStatus(TypedDict):
     error: str | None
 
 
-class _ActorEnd(ExitStatus):
+class ActorEnd(ExitStatus):
+    """The part that is the same in an `ActorExit` and a `StopResult`."""
+
     slot: str
     pid: int
     traceback: str
 
 
-class ActorExit(_ActorEnd):
+class ActorExit(ActorEnd):
     """An actor has ended: the supervisor's event ``exited``.
 
     Attributes:
@@ -97,7 +79,7 @@ class ActorExit(_ActorEnd):
     returned: bool
 
 
-class StopResult(_ActorEnd):
+class StopResult(ActorEnd):
     """How the stop of one actor went.
 
     Attributes:
@@ -165,14 +147,6 @@ class NamedStopResult(StopResult):
     name: str
 
 
-class StartedHost(TypedDict):
-    """A simulation that was created."""
-
-    name: str
-    pid: int | None
-    info: bytes
-
-
 class HostFate(TypedDict):
     """What became of a host."""
 
@@ -197,20 +171,6 @@ class DaemonSettings(TypedDict):
     log_folder: str
     console: bool
     pid: int
-
-
-class DaemonStatus(TypedDict):
-    """What a daemon is, and how much there is in it."""
-
-    name: str
-    pid: int
-    version: str
-    python: str
-    since: float
-    socket: str
-    log: str | None
-    simulations: int
-    clients: int
 
 
 def describe_exit(exit_code: int | None, signal: int | None) -> str:

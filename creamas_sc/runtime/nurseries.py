@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import TypeVar
 
 import trio
 
 from creamas_sc.errors import unwrapped
 
-__all__ = ["cancellation_in", "first_of", "gather", "open_unwrapping_nursery", "split_cancellation"]
+__all__ = ["cancellation_in", "first_of", "open_unwrapping_nursery", "split_cancellation"]
 
 log = logging.getLogger(__name__)
-
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
 
 
 def split_cancellation(
@@ -93,18 +88,3 @@ async def first_of(*events: trio.Event) -> None:
 
         for event in events:
             nursery.start_soon(wait, event)
-
-
-async def gather(
-    function: Callable[[Item], Awaitable[Answer]], items: Sequence[Item]
-) -> list[Answer]:
-    """Call ``function`` for all ``items`` at the same time; the answers, in their order."""
-    answers: dict[int, Answer] = {}
-
-    async def call(index: int, item: Item) -> None:
-        answers[index] = await function(item)
-
-    async with open_unwrapping_nursery() as nursery:
-        for index, item in enumerate(items):
-            nursery.start_soon(call, index, item)
-    return [answers[index] for index in range(len(items))]

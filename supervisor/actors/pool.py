@@ -19,15 +19,9 @@ from collections.abc import Callable, Iterable, Sequence
 import trio
 
 from creamas_sc.errors import CreamasError, StartError
-from creamas_sc.processes.messages import (
-    ActorExit,
-    ActorOrder,
-    ProcessInfo,
-    ProcessOrder,
-    StartedActor,
-    StopResult,
-)
-from creamas_sc.runtime.nurseries import first_of, gather
+from creamas_sc.processes import messages
+from creamas_sc.runtime.coroutines import at_once
+from creamas_sc.runtime.nurseries import first_of
 from supervisor.actors.tractor_adapter import Actor, DiedEarly, Simulation
 from supervisor.texts import enumerate_first, shorten
 from supervisor.timeouts import GRACE_SECONDS, MAX_SLAVES, MAX_STARTING, START_SECONDS
@@ -50,7 +44,7 @@ class ActorPool:
     """
 
     def __init__(
-        self, simulation: Simulation, on_exit: Callable[[ActorExit], None], others: int = 0
+        self, simulation: Simulation, on_exit: Callable[[messages.ActorExit], None], others: int = 0
     ) -> None:
         self._simulation = simulation
         self._on_exit = on_exit
@@ -62,7 +56,7 @@ class ActorPool:
         self._numbers = itertools.count()
 
     @property
-    def processes(self) -> list[ProcessInfo]:
+    def processes(self) -> list[messages.ProcessInfo]:
         """Those that run, in the order of their starts."""
         return [
             {"slot": actor.slot, "name": actor.name, "pid": actor.pid}
@@ -73,10 +67,10 @@ class ActorPool:
 
     async def start(
         self,
-        orders: Sequence[ActorOrder],
+        orders: Sequence[messages.ActorOrder],
         timeout: float | None = None,
         inherit: Sequence[int] = (),
-    ) -> list[StartedActor]:
+    ) -> list[messages.StartedActor]:
         """Start actors, all or none.
 
         Args:
@@ -149,7 +143,7 @@ class ActorPool:
         self._starting.update(dict.fromkeys(names, over))
 
     async def _bring_up(
-        self, actors: Sequence[Actor], orders: Sequence[ActorOrder], failures: list[str]
+        self, actors: Sequence[Actor], orders: Sequence[messages.ActorOrder], failures: list[str]
     ) -> None:
         """Start all; returns when all are ready, or when one has put why it is not in ``failures``.
 
@@ -159,7 +153,7 @@ class ActorPool:
         turns = trio.CapacityLimiter(MAX_STARTING)
         pending = len(actors)
 
-        async def bring_up(actor: Actor, order: ActorOrder) -> None:
+        async def bring_up(actor: Actor, order: messages.ActorOrder) -> None:
             nonlocal pending
             try:
                 async with turns:
@@ -180,17 +174,10 @@ class ActorPool:
             for actor, order in zip(actors, orders, strict=True):
                 nursery.start_soon(bring_up, actor, order)
 
-    async def _launch(self, actor: Actor, order: ActorOrder) -> None:
+    async def _launch(self, actor: Actor, order: messages.ActorOrder) -> None:
         """Start one actor's process; does not wait until it is ready."""
-        body: ProcessOrder = {
-            "entry": order["entry"],
-            "spec": order["spec"],
-            "environ": order["environ"],
-            "cwd": order["cwd"],
-            "path": order["path"],
-        }
         try:
-            await self._simulation.start(actor, body, self._retire)
+            await self._simulation.start(actor, order, self._retire)
         except DiedEarly:
             raise StartError(f"{actor} {actor.describe_exit()} while starting") from None
         except OSError as error:
@@ -209,7 +196,7 @@ class ActorPool:
 
     async def stop(
         self, slots: Sequence[str] | None, grace: float | None = None, payload: bytes = b""
-    ) -> list[StopResult]:
+    ) -> list[messages.StopResult]:
         """Stop actors in parallel, and answer when all are gone.
 
         Args:
@@ -235,12 +222,12 @@ class ActorPool:
                 del self._ended[actor.slot]
         return results
 
-    async def close(self, grace: float = GRACE_SECONDS) -> list[StopResult]:
+    async def close(self, grace: float = GRACE_SECONDS) -> list[messages.StopResult]:
         """Stop all, those of starts under way too, and start no more."""
         self._closing = True
         return await self.stop(None, grace)
 
-    async def kill(self) -> list[StopResult]:
+    async def kill(self) -> list[messages.StopResult]:
         """End all at once, without a request, and start no more."""
         self._closing = True
         chosen = _in_order(self._actors.values())
@@ -250,13 +237,13 @@ class ActorPool:
 
     async def _stop(
         self, actors: Sequence[Actor], grace: float, payload: bytes = b""
-    ) -> list[StopResult]:
-        return await gather(lambda actor: actor.stop(grace, payload), actors)
+    ) -> list[messages.StopResult]:
+        return await at_once(lambda actor: actor.stop(grace, payload), actors)
 
 
 def _in_order(actors: Iterable[Actor]) -> list[Actor]:
     return sorted(actors, key=lambda actor: actor.number)
 
 
-def _name(order: ActorOrder) -> str:
+def _name(order: messages.ActorOrder) -> str:
     return order["name"][:NAME_LENGTH]

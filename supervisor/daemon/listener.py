@@ -46,14 +46,9 @@ from creamas_sc.wire.frames import (
     encode_frame,
 )
 from creamas_sc.wire.handshake import Handshake, Identity
+from supervisor import timeouts
 from supervisor.daemon.simulation import ManagedSimulation
 from supervisor.rpc_server import CODEC, Method, MethodServer
-from supervisor.timeouts import (
-    ACCEPT_PAUSE_SECONDS,
-    FIRST_REQUEST_SECONDS,
-    HANDSHAKE_SECONDS,
-    REFUSAL_SECONDS,
-)
 
 __all__ = ["MAX_CONNECTIONS", "SIMULATION", "Listener"]
 
@@ -157,7 +152,7 @@ class Listener:
                     if not logged:
                         log.warning("cannot accept connections now: %s", error.strerror)
                         logged = True
-                    await trio.sleep(ACCEPT_PAUSE_SECONDS)
+                    await trio.sleep(timeouts.ACCEPT_PAUSE_SECONDS)
             else:
                 return socket.socket(fileno=accepted.detach())
 
@@ -207,10 +202,10 @@ class Listener:
         handshake = Handshake.server(self._identity)
         awaited = "proof"
         try:
-            with trio.fail_after(HANDSHAKE_SECONDS):
+            with trio.fail_after(timeouts.HANDSHAKE_SECONDS):
                 await perform_handshake(stream, handshake)
             awaited = "request"
-            with trio.fail_after(FIRST_REQUEST_SECONDS):
+            with trio.fail_after(timeouts.FIRST_REQUEST_SECONDS):
                 first = await _next_frame(stream, reader)
         except anyio.EndOfStream:
             log.debug("%s went away", note)
@@ -279,7 +274,7 @@ async def _next_frame(stream: ConnectedStream, reader: FrameReader) -> Frame:
 
 async def _send_last(stream: ConnectedStream, pieces: list[Any]) -> None:
     """Send a peer why it is refused, if it reads that."""
-    with trio.move_on_after(REFUSAL_SECONDS):
+    with trio.move_on_after(timeouts.REFUSAL_SECONDS):
         try:
             for data in pieces:
                 await stream.send(data)

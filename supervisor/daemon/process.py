@@ -35,8 +35,8 @@ from creamas_sc.processes.supervisor_client import PrivateSupervisor
 from creamas_sc.runtime.log_setup import close_log, open_log
 from creamas_sc.runtime.nurseries import open_unwrapping_nursery
 from creamas_sc.runtime.paths import daemon_socket
+from supervisor import timeouts
 from supervisor.daemon.lock import clear_dead, clear_socket, locked
-from supervisor.timeouts import CLOSE_SECONDS, KILL_SECONDS, LISTEN_SECONDS, START_SECONDS
 from supervisor.tree import linux
 
 __all__ = ["Settings", "main", "run", "start"]
@@ -149,7 +149,7 @@ class _Owner:
             "pid": os.getpid(),
         }
         try:
-            with trio.fail_after(LISTEN_SECONDS):
+            with trio.fail_after(timeouts.LISTEN_SECONDS):
                 await self._supervisor.call("listen", settings)
         except ConnectionLost as error:
             raise StartError(f"the supervisor ended early: see {settings['log']}") from error
@@ -170,7 +170,7 @@ class _Owner:
         """Close all simulations, then the supervisor."""
         self._opening.cancel()
         try:
-            with trio.move_on_after(CLOSE_SECONDS):
+            with trio.move_on_after(timeouts.CLOSE_SECONDS):
                 await self._supervisor.call("close_all")
         except CreamasError as error:
             log.debug("nothing to close: %s", error)
@@ -190,7 +190,7 @@ class _Owner:
 # ---- in the background
 
 
-def start(settings: Settings, timeout: float = START_SECONDS) -> Path:
+def start(settings: Settings, timeout: float = timeouts.START_SECONDS) -> Path:
     """Start a daemon in the background.
 
     Args:
@@ -213,7 +213,7 @@ def start(settings: Settings, timeout: float = START_SECONDS) -> Path:
         try:
             report = _read_report(read, timeout)
             if "socket" not in report:
-                process.wait(KILL_SECONDS)
+                process.wait(timeouts.KILL_SECONDS)
                 raise StartError(report.get("error") or _died_early(settings))
         except BaseException as error:
             process.kill()  # its tree ends with it

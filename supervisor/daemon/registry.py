@@ -17,17 +17,9 @@ from typing import Any
 import trio
 
 from creamas_sc.errors import BadValue, CallRefused, StartError, UnknownSimulation, unwrapped
-from creamas_sc.processes.messages import (
-    HostDetails,
-    HostFate,
-    HostSummary,
-    NamedStopResult,
-    ProcessOrder,
-    StartedHost,
-    StopResult,
-)
+from creamas_sc.processes import messages
+from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.log_setup import bound
-from creamas_sc.runtime.nurseries import gather
 from creamas_sc.runtime.paths import check_name
 from creamas_sc.wire.codec import Codec
 from supervisor.actors.tractor_adapter import Tree
@@ -59,7 +51,7 @@ class Registry:
         self._nursery = nursery
         self._log_folder = log_folder
         self._living: dict[str, ManagedSimulation] = {}
-        self._records: deque[HostDetails] = deque(maxlen=KEPT_RECORDS)
+        self._records: deque[messages.HostDetails] = deque(maxlen=KEPT_RECORDS)
         self._closing = False
 
     @property
@@ -83,11 +75,11 @@ class Registry:
     async def create(
         self,
         name: str,
-        order: ProcessOrder,
+        order: messages.ProcessOrder,
         about: dict[str, Any],
         timeout: float | None = None,
         token: str = "",
-    ) -> StartedHost:
+    ) -> dict[str, Any]:
         """Start a simulation's host; cancelled, it leaves nothing.
 
         Args:
@@ -166,12 +158,12 @@ class Registry:
         there = f"there are {', '.join(sorted(self._living))}" if self._living else "there is none"
         raise UnknownSimulation(f"no simulation {name!r:.100}: {there}; `create` makes one")
 
-    async def ls(self, all: bool = False) -> list[HostSummary]:
+    async def ls(self, all: bool = False) -> list[messages.HostSummary]:
         """A summary of each that lives; with ``all``, before them, of the last that have ended."""
         ended = [_summary(record) for record in self._records] if all else []
-        return [*ended, *await gather(ManagedSimulation.summary, list(self._living.values()))]
+        return [*ended, *await at_once(ManagedSimulation.summary, list(self._living.values()))]
 
-    async def inspect(self, name: str) -> HostDetails:
+    async def inspect(self, name: str) -> messages.HostDetails:
         """All that is known of the last simulation of that name.
 
         Raises:
@@ -182,7 +174,7 @@ class Registry:
             return ended[-1]
         return await self.find(name).details()
 
-    async def fate(self, name: str, pid: int) -> HostFate:
+    async def fate(self, name: str, pid: int) -> messages.HostFate:
         """What became of the host ``pid`` of a simulation.
 
         Waits a little for its end to be known, and for what it leaves to be gone.
@@ -202,7 +194,7 @@ class Registry:
 
     async def close(
         self, name: str, grace: float = GRACE_SECONDS, payload: bytes = b""
-    ) -> StopResult:
+    ) -> messages.StopResult:
         """Stop one; how its host ended, with what it returned.
 
         Raises:
@@ -211,7 +203,7 @@ class Registry:
         simulation = self.find(name)
         return await simulation.close(check_end(grace, payload), payload)
 
-    async def kill(self, name: str, why: str = "") -> list[StopResult]:
+    async def kill(self, name: str, why: str = "") -> list[messages.StopResult]:
         """End one at once, without a request; how each of its processes ended.
 
         Args:
@@ -227,29 +219,22 @@ class Registry:
 
     async def close_all(
         self, grace: float = GRACE_SECONDS, payload: bytes = b""
-    ) -> list[NamedStopResult]:
+    ) -> list[messages.NamedStopResult]:
         """Stop all in parallel, as `close` does, and create no more."""
         seconds = check_end(grace, payload)
         self._closing = True
 
-        async def close(simulation: ManagedSimulation) -> NamedStopResult:
+        async def close(simulation: ManagedSimulation) -> messages.NamedStopResult:
             return {"name": simulation.name, **await simulation.close(seconds, payload)}
 
-        return await gather(close, list(self._living.values()))
+        return await at_once(close, list(self._living.values()))
 
 
-def _summary(record: HostDetails) -> HostSummary:
-    return {
-        "name": record["name"],
-        "state": record["state"],
-        "pid": record["pid"],
-        "since": record["since"],
-        "cause": record["cause"],
-        "host": record["host"],
-    }
+def _summary(record: messages.HostDetails) -> messages.HostSummary:
+    return {key: record[key] for key in messages.HostSummary.__annotations__}  # type: ignore[literal-required, return-value]
 
 
-def _checked_order(order: object) -> ProcessOrder:
+def _checked_order(order: object) -> messages.ProcessOrder:
     """What a client has sent as an order, without anything else that is in it.
 
     Raises:

@@ -17,7 +17,7 @@ from pathlib import Path
 import trio
 
 from creamas_sc.errors import BadValue
-from creamas_sc.processes.messages import DaemonSettings, DaemonStatus, NamedStopResult
+from creamas_sc.processes import messages
 from creamas_sc.runtime.log_setup import open_log
 from supervisor.actors.tractor_adapter import Tree
 from supervisor.daemon.listener import MAX_CONNECTIONS, Listener
@@ -43,7 +43,7 @@ class DaemonService:
     """
 
     def __init__(
-        self, settings: DaemonSettings, tree: Tree, nursery: trio.Nursery, over: trio.Event
+        self, settings: messages.DaemonSettings, tree: Tree, nursery: trio.Nursery, over: trio.Event
     ) -> None:
         self._settings = settings
         self._nursery = nursery
@@ -53,7 +53,7 @@ class DaemonService:
         self._stopped = trio.Event()
         self._stopping = False
         self._callers = 0
-        self._results: list[NamedStopResult] = []
+        self._results: list[messages.NamedStopResult] = []
         folder = Path(settings["log_folder"]) / settings["name"]
         self._registry = Registry(tree, nursery, folder)
         methods = {**self._registry.methods, "status": self.status, "stop": self.stop}
@@ -65,7 +65,7 @@ class DaemonService:
 
     @classmethod
     def open(
-        cls, settings: DaemonSettings, tree: Tree, nursery: trio.Nursery, over: trio.Event
+        cls, settings: messages.DaemonSettings, tree: Tree, nursery: trio.Nursery, over: trio.Event
     ) -> DaemonService:
         """Open the log and the socket, and let clients in.
 
@@ -84,7 +84,7 @@ class DaemonService:
         log.info("daemon %s listens at %s", settings["name"], settings["socket"])
         return self
 
-    async def status(self) -> DaemonStatus:
+    async def status(self) -> dict[str, object]:
         """What the daemon is, and how much there is in it."""
         return {
             "name": self._settings["name"],
@@ -100,7 +100,7 @@ class DaemonService:
 
     async def stop(
         self, grace: float = GRACE_SECONDS, payload: bytes = b""
-    ) -> list[NamedStopResult]:
+    ) -> list[messages.NamedStopResult]:
         """Close all simulations, then end the daemon, even if the caller goes.
 
         Returns:

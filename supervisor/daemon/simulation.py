@@ -25,33 +25,16 @@ from typing import Any
 import trio
 
 from creamas_sc.errors import CallRefused, ConnectionLost, CreamasError, HostLost, StartError
-from creamas_sc.processes.messages import (
-    ActorExit,
-    ActorOrder,
-    HostDetails,
-    HostSummary,
-    ProcessInfo,
-    ProcessOrder,
-    StartedActor,
-    StopResult,
-    describe_exit,
-    os_bytes,
-)
+from creamas_sc.processes import messages
 from creamas_sc.rpc import fd_passing
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.log_setup import FILE_VARIABLE, SIMULATION_VARIABLE
 from creamas_sc.wire.frames import FrameReader
-from supervisor.actors.escalation import StopStage
+from supervisor import timeouts
 from supervisor.actors.pool import ActorPool
 from supervisor.actors.tractor_adapter import Tree
 from supervisor.rpc_server import Method, MethodServer
 from supervisor.texts import shorten
-from supervisor.timeouts import (
-    DESCRIBE_SECONDS,
-    GRACE_SECONDS,
-    HAND_OVER_SECONDS,
-    HOST_MARGIN_SECONDS,
-)
 
 __all__ = ["HOST_SLOT", "ManagedSimulation", "State"]
 
@@ -91,7 +74,7 @@ class ManagedSimulation:
     def __init__(
         self,
         name: str,
-        order: ProcessOrder,
+        order: messages.ProcessOrder,
         about: dict[str, Any],
         log_file: str,
         token: str = "",
@@ -113,7 +96,7 @@ class ManagedSimulation:
         self._order = order
         self._pool: ActorPool | None = None
         self._start_scope = trio.CancelScope()
-        self._results: dict[str, StopResult] = {}
+        self._results: dict[str, messages.StopResult] = {}
         self._killed = ""
         self._questions: dict[str, _Question] = {}
 
@@ -158,8 +141,8 @@ class ManagedSimulation:
         self, pool: ActorPool, hand: socket.socket, control: socket.socket, timeout: float | None
     ) -> None:
         """Start the host, with its ends of the sockets."""
-        order: ActorOrder = {"slot": HOST_SLOT, "name": f"host {self.name}", **self._order}
-        ids = {FILE_VARIABLE: os_bytes(self._log_file), SIMULATION_VARIABLE: self.name}
+        order: messages.ActorOrder = {"slot": HOST_SLOT, "name": f"host {self.name}", **self._order}
+        ids = {FILE_VARIABLE: messages.os_bytes(self._log_file), SIMULATION_VARIABLE: self.name}
         order["environ"] = {**order["environ"], **ids}
         self._order = {**self._order, "spec": b""}  # it may be large
         try:
@@ -183,7 +166,7 @@ class ManagedSimulation:
             self.up.set()
             await self.host_gone.wait()
 
-    def _note_exit(self, message: ActorExit) -> None:
+    def _note_exit(self, message: messages.ActorExit) -> None:
         if message["slot"] != HOST_SLOT:
             self._server.post("exited", message)
             return
@@ -192,10 +175,10 @@ class ManagedSimulation:
         self.cause = "closed" if clean else self._cause_of(message)
         self.host_gone.set()
 
-    def _cause_of(self, message: ActorExit) -> str:
+    def _cause_of(self, message: messages.ActorExit) -> str:
         if self._killed:
             return self._killed
-        how = describe_exit(message["exit_code"], message["signal"])
+        how = messages.describe_exit(message["exit_code"], message["signal"])
         if message["error"] is not None:
             how = f"failed: {message['error']}"
         start = "closed, but the host" if self.expected else "the host"
@@ -205,14 +188,14 @@ class ManagedSimulation:
 
     def _open_server(self, pool: ActorPool, sock: socket.socket) -> MethodServer:
         async def start(
-            orders: Sequence[ActorOrder], timeout: float | None = None
-        ) -> list[StartedActor]:
+            orders: Sequence[messages.ActorOrder], timeout: float | None = None
+        ) -> list[messages.StartedActor]:
             _check_slots([order["slot"] for order in orders])
             return await pool.start(orders, timeout)
 
         async def stop(
-            slots: Sequence[str] | None, grace: float = GRACE_SECONDS, payload: bytes = b""
-        ) -> list[StopResult]:
+            slots: Sequence[str] | None, grace: float = timeouts.GRACE_SECONDS, payload: bytes = b""
+        ) -> list[messages.StopResult]:
             if slots is None:
                 slots = [each["slot"] for each in self.processes if each["slot"] != HOST_SLOT]
             _check_slots(slots)
@@ -225,15 +208,15 @@ class ManagedSimulation:
     # ---- what others ask
 
     @property
-    def processes(self) -> list[ProcessInfo]:
+    def processes(self) -> list[messages.ProcessInfo]:
         """Its processes, the host's first."""
         return [] if self._pool is None else self._pool.processes
 
-    async def summary(self) -> HostSummary:
+    async def summary(self) -> messages.HostSummary:
         """What `ls` shows of it."""
         host = None
         if self.state is State.RUNNING:
-            host = await self._ask_host("describe", DESCRIBE_SECONDS)
+            host = await self._ask_host("describe", timeouts.DESCRIBE_SECONDS)
         return {
             "name": self.name,
             "state": self.state.value,
@@ -243,7 +226,7 @@ class ManagedSimulation:
             "host": host if isinstance(host, dict) else None,
         }
 
-    async def details(self) -> HostDetails:
+    async def details(self) -> messages.HostDetails:
         """What `inspect` shows of it."""
         return {
             **await self.summary(),
@@ -273,7 +256,7 @@ class ManagedSimulation:
 
     async def _call_host(self, method: str, question: _Question) -> None:
         try:
-            question.answer = await self._server.call(method, timeout=HAND_OVER_SECONDS)
+            question.answer = await self._server.call(method, timeout=timeouts.HAND_OVER_SECONDS)
         except CreamasError as error:
             log.debug("the host of %s does not answer to %s: %s", self.name, method, error)
         finally:
@@ -294,9 +277,9 @@ class ManagedSimulation:
             f"simulation {self.name!r} is ending: its host (pid {self.pid}) is gone",
             may_have_run=False,
         )
-        if await self._ask_host("ping", HAND_OVER_SECONDS):
+        if await self._ask_host("ping", timeouts.HAND_OVER_SECONDS):
             try:
-                with trio.move_on_after(HAND_OVER_SECONDS):
+                with trio.move_on_after(timeouts.HAND_OVER_SECONDS):
                     await fd_passing.send(self._hand, fd_passing.CLIENT, note, backlog, fd)
                     return
             except (OSError, trio.ClosedResourceError) as error:
@@ -310,7 +293,7 @@ class ManagedSimulation:
 
     # ---- ending it
 
-    async def close(self, grace: float, payload: bytes) -> StopResult:
+    async def close(self, grace: float, payload: bytes) -> messages.StopResult:
         """Stop the host, even if the caller goes; its result.
 
         Asked again, the shorter grace counts.
@@ -318,26 +301,19 @@ class ManagedSimulation:
 
         async def stop_host(pool: ActorPool) -> None:
             try:
-                self._keep(await pool.stop([HOST_SLOT], grace + HOST_MARGIN_SECONDS, payload))
+                self._keep(
+                    await pool.stop([HOST_SLOT], grace + timeouts.HOST_MARGIN_SECONDS, payload)
+                )
             except CreamasError as error:  # another request was faster
                 log.debug("closing %s again: %s", self.name, error)
 
         self._end_by(stop_host)
         await self.ended.wait()
-        return self._results.get(HOST_SLOT) or {
-            "slot": HOST_SLOT,
-            "pid": self.pid or 0,
-            "exit_code": None,
-            "signal": None,
-            "error": None,
-            "traceback": "",
-            "seconds": 0.0,
-            "graceful": False,
-            "ladder": StopStage.GONE.value,
-            "payload": None,
-        }
+        if HOST_SLOT in self._results:
+            return self._results[HOST_SLOT]
+        return {"slot": HOST_SLOT, "pid": self.pid, "payload": None}  # type: ignore[typeddict-item]
 
-    async def kill(self, why: str = "") -> list[StopResult]:
+    async def kill(self, why: str = "") -> list[messages.StopResult]:
         """End all of it at once, without a request; the results.
 
         Args:
@@ -370,7 +346,7 @@ class ManagedSimulation:
             assert self._pool is not None
             self._enders.start_soon(end, self._pool)
 
-    def _keep(self, results: Sequence[StopResult]) -> None:
+    def _keep(self, results: Sequence[messages.StopResult]) -> None:
         for result in results:
             self._results.setdefault(result["slot"], result)
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import trio
 
-from creamas_sc.processes.messages import ActorExit, ProcessOrder, StopResult
+from creamas_sc.processes.messages import ActorEnd, ActorExit, ProcessOrder, StopResult
 from creamas_sc.runtime.nurseries import first_of, split_cancellation
 from supervisor.actors.entry_runner import Outcome
 from supervisor.actors.escalation import StopStage, escalate
@@ -97,33 +97,16 @@ class Actor(Process):
 
     def exit_message(self) -> ActorExit:
         """The event of its end."""
-        outcome = self.outcome or Outcome(None)
-        return {
-            "slot": self.slot,
-            "pid": self.pid,
-            "exit_code": self.exit_code,
-            "signal": self.signal,
-            "error": outcome.error,
-            "traceback": outcome.traceback,
-            "expected": self.stopping,
-            "returned": self.returned,
-        }
+        return {**self._end(), "expected": self.stopping, "returned": self.returned}
 
-    def _stop_result(self, seconds: float) -> StopResult:
-        outcome, stage = self.outcome or Outcome(None), self._stage
-        if stage is StopStage.CANCEL and self.outcome is not None:
-            stage = StopStage.REQUEST  # it answered in time, its process took a little longer
+    def _end(self) -> ActorEnd:
         return {
             "slot": self.slot,
             "pid": self.pid,
             "exit_code": self.exit_code,
             "signal": self.signal,
-            "error": outcome.error,
-            "traceback": outcome.traceback,
-            "seconds": seconds,
-            "graceful": self.returned and self.exit_code == 0,
-            "ladder": stage.value,
-            "payload": outcome.payload,
+            "error": None if self.outcome is None else self.outcome.error,
+            "traceback": "" if self.outcome is None else self.outcome.traceback,
         }
 
     # ---- its life
@@ -210,7 +193,16 @@ class Actor(Process):
         await escalate(self.exited, lambda stage: self._act(stage, payload), grace)
         if self.exited.is_set():
             await self.reported.wait()
-        return self._stop_result(time.monotonic() - began)
+        stage = self._stage
+        if stage is StopStage.CANCEL and self.outcome is not None:
+            stage = StopStage.REQUEST  # it answered in time, its process took a little longer
+        return {
+            **self._end(),
+            "seconds": time.monotonic() - began,
+            "graceful": self.returned and self.exit_code == 0,
+            "ladder": stage.value,
+            "payload": None if self.outcome is None else self.outcome.payload,
+        }
 
     def kill_on_request(self) -> None:
         """Go to the last stage first; `stop` then has the result."""

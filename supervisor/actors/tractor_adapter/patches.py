@@ -35,9 +35,9 @@ from typing import Any, NoReturn, Protocol
 import trio
 
 from creamas_sc.runtime.nurseries import first_of
+from supervisor import timeouts
 from supervisor.actors.tractor_adapter.compat import tractor
 from supervisor.actors.tractor_adapter.shims import EventWithTruth
-from supervisor.timeouts import CANCEL_SECONDS, DRAIN_SECONDS, KILL_SECONDS, TERM_SECONDS
 from supervisor.tree.zygote_client import Process
 
 # In place of tractor's host and port.
@@ -155,7 +155,7 @@ async def _new_proc(
         await trio.lowlevel.checkpoint_if_cancelled()
         with trio.CancelScope(shield=True):
             await first_of(process.exited, actor_nursery._join_procs, disconnected)
-            with trio.move_on_after(CANCEL_SECONDS):
+            with trio.move_on_after(timeouts.CANCEL_SECONDS):
                 await process.exited.wait()
     finally:
         root._peer_connected.pop(uid, None)
@@ -163,7 +163,7 @@ async def _new_proc(
         with trio.CancelScope(shield=True):
             await _force(process)
             # `_handle` reads what the child sent last, and then closes the stream.
-            with trio.move_on_after(DRAIN_SECONDS):
+            with trio.move_on_after(timeouts.DRAIN_SECONDS):
                 await disconnected.wait()
             await trio.aclose_forcefully(stream)
 
@@ -218,7 +218,7 @@ async def _send_settings(
 async def _until_dead(process: Process) -> NoReturn:
     """Wait for the end of a process whose connection has ended, by force if it does not come."""
     with trio.CancelScope(shield=True):
-        with trio.move_on_after(DRAIN_SECONDS):
+        with trio.move_on_after(timeouts.DRAIN_SECONDS):
             await process.exited.wait()
         await _force(process)
     raise DiedEarly
@@ -226,7 +226,10 @@ async def _until_dead(process: Process) -> NoReturn:
 
 async def _force(process: Process) -> None:
     """End a process that is still there, by the last stages of `supervisor.actors.escalation`."""
-    for act, seconds in ((process.terminate, TERM_SECONDS), (process.kill, KILL_SECONDS)):
+    for act, seconds in (
+        (process.terminate, timeouts.TERM_SECONDS),
+        (process.kill, timeouts.KILL_SECONDS),
+    ):
         if not process.exited.is_set():
             act()
             with trio.move_on_after(seconds):
