@@ -1,31 +1,23 @@
-"""What a process is told when it is started, as bytes: a supervisor passes it on unopened."""
+"""What a process is told when it starts, as bytes: a supervisor passes a spec on unopened.
+
+An encoded spec has three parts: which script to load, the fields, and changes of fields. The script
+comes first, as decoding the fields may need its classes. The changes are for a restart, which
+gives a slave another address without opening the rest (`changed`).
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from creamas_sc.processes.messages import ActorOrder, ProcessOrder, os_bytes
 from creamas_sc.runtime.class_loading import MainScript, adopt_script, load_object, portable_name
 from creamas_sc.serializers import get_serializers, to_serializers
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import FrameReader, Kind, encode_frame
-
-__all__ = [
-    "HOST_ENTRY",
-    "SLAVE_ENTRY",
-    "HostSpec",
-    "SlaveSpec",
-    "actor_order",
-    "changed",
-    "named_makers",
-    "pack",
-    "process_order",
-    "unpack",
-]
 
 SLAVE_ENTRY = "creamas_sc.mp.slave_main:main"
 HOST_ENTRY = "creamas_sc.host.main:main"
@@ -48,8 +40,45 @@ def process_order(entry: str, spec: bytes, path: Sequence[str]) -> ProcessOrder:
     }
 
 
+class _Spec:
+    """Fields that are encoded for the supervisor and decoded in the process."""
+
+    _root: ClassVar[str]  # what errors call it
+    # Fields with keyword arguments of an environment, whose ``extra_serializers`` go by name.
+    _kwargs_fields: ClassVar[tuple[str, ...]]
+
+    def encode(self) -> bytes:
+        """Encode it for the supervisor.
+
+        Raises:
+            EncodeError: An argument cannot travel.
+            LoadError: A function among ``extra_serializers`` cannot be found by name.
+        """
+        fields = self._converted(vars(self), portable_name)
+        script = MainScript.of_this_process()
+        return pack((None if script is None else tuple(script), pack(fields, self._root), {}))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """The reverse of `encode`; from here on the script is ``__main__`` of this process."""
+        script, inner, changes = unpack(data)
+        adopt_script(None if script is None else MainScript(*script))
+        return cls(**cls._converted({**unpack(inner), **changes}, load_object))
+
+    @classmethod
+    def _converted(cls, fields: Mapping[str, Any], convert: Callable[[Any], Any]) -> dict[str, Any]:
+        converted = dict(fields)
+        for name in cls._kwargs_fields:
+            value = fields[name]
+            if isinstance(value, Mapping):
+                converted[name] = _convert_makers(value, convert)
+            elif value is not None:
+                converted[name] = [_convert_makers(each, convert) for each in value]
+        return converted
+
+
 @dataclass(frozen=True)
-class SlaveSpec:
+class SlaveSpec(_Spec):
     """What a slave needs to know to start.
 
     Attributes:
@@ -60,7 +89,7 @@ class SlaveSpec:
         set_seed: True for fresh entropy, an int for a repeatable run, False to leave the random
             generators alone.
         index: Which of its simulation's slaves it is.
-        incarnation: How often it was started again before.
+        incarnation: How many times it was restarted before.
     """
 
     addr: tuple[str, int]
@@ -73,24 +102,12 @@ class SlaveSpec:
     index: int = 0
     incarnation: int = 0
 
-    def encode(self) -> bytes:
-        """As bytes for the supervisor.
-
-        Raises:
-            EncodeError: An argument cannot travel.
-            LoadError: A function among ``extra_serializers`` cannot be found by name.
-        """
-        return _encode({**self.__dict__, "kwargs": named_makers(self.kwargs)}, "slave")
-
-    @classmethod
-    def decode(cls, data: bytes) -> Self:
-        """The reverse of `encode`, in the slave, whose ``__main__`` is the script from here on."""
-        told = _decode(data)
-        return cls(**{**told, "kwargs": _loaded_makers(told["kwargs"])})
+    _root = "slave"
+    _kwargs_fields = ("kwargs",)
 
 
 @dataclass(frozen=True)
-class HostSpec:
+class HostSpec(_Spec):
     """What a host needs to know to start: what `MultiEnvironment` and `spawn_slaves` take.
 
     Attributes:
@@ -115,57 +132,26 @@ class HostSpec:
     slave_kwargs: Sequence[Mapping[str, Any]] | None
     restart: str | tuple[str, int, float] = "temporary"
 
-    def encode(self) -> bytes:
-        """As bytes for the supervisor; errors as `SlaveSpec.encode`."""
-        each = self.slave_kwargs
-        told = {
-            **self.__dict__,
-            "env_kwargs": named_makers(self.env_kwargs),
-            "slave_kwargs": None if each is None else [named_makers(kwargs) for kwargs in each],
-        }
-        return _encode(told, "simulation")
-
-    @classmethod
-    def decode(cls, data: bytes) -> Self:
-        """The reverse of `encode`, in the host, whose ``__main__`` is the script from here on."""
-        told = _decode(data)
-        each = told["slave_kwargs"]
-        told["env_kwargs"] = _loaded_makers(told["env_kwargs"])
-        told["slave_kwargs"] = None if each is None else [_loaded_makers(kwargs) for kwargs in each]
-        return cls(**told)
-
-
-def _encode(told: Mapping[str, Any], root: str) -> bytes:
-    # The script apart, as decoding the rest may need its classes.
-    script = MainScript.of_this_process()
-    return pack((None if script is None else tuple(script), pack(told, root), {}))
-
-
-def _decode(data: bytes) -> dict[str, Any]:
-    script, inner, changes = unpack(data)
-    adopt_script(None if script is None else MainScript(*script))
-    return {**unpack(inner), **changes}
+    _root = "simulation"
+    _kwargs_fields = ("env_kwargs", "slave_kwargs")
 
 
 def changed(spec: bytes, **changes: Any) -> bytes:
-    """An encoded spec with other values of some fields, the rest unopened."""
+    """An encoded spec with other values of some fields; the rest is not opened."""
     script, inner, before = unpack(spec)
     return pack((script, inner, {**before, **changes}))
 
 
 def named_makers(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """An environment's keyword arguments, its ``extra_serializers`` by name."""
+    """An environment's keyword arguments, with its ``extra_serializers`` by name."""
+    return _convert_makers(kwargs, portable_name)
+
+
+def _convert_makers(kwargs: Mapping[str, Any], convert: Callable[[Any], Any]) -> dict[str, Any]:
     makers = kwargs.get("extra_serializers")
     if makers is None:
         return dict(kwargs)
-    return {**kwargs, "extra_serializers": [portable_name(make) for make in makers]}
-
-
-def _loaded_makers(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    named = kwargs.get("extra_serializers")
-    if named is None:
-        return dict(kwargs)
-    return {**kwargs, "extra_serializers": [load_object(name) for name in named]}
+    return {**kwargs, "extra_serializers": [convert(make) for make in makers]}
 
 
 def pack(value: Any, root: str = "value") -> bytes:

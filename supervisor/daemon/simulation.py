@@ -71,6 +71,15 @@ class ManagedSimulation:
         ended: Set last: nothing of it is left.
     """
 
+    state = State.STARTING
+    pid: int | None = None
+    info = b""
+    cause = ""
+    expected = False
+    failure: str | None = None
+    _killed = ""
+    _pool: ActorPool | None = None
+
     def __init__(
         self,
         name: str,
@@ -81,23 +90,15 @@ class ManagedSimulation:
     ) -> None:
         self.name = name
         self.token = token
-        self.state = State.STARTING
         self.since = time.time()
-        self.pid: int | None = None
-        self.info = b""
-        self.cause = ""
-        self.expected = False
-        self.failure: str | None = None
         self.up = trio.Event()
         self.host_gone = trio.Event()
         self.ended = trio.Event()
         self._about = about
         self._log_file = log_file
         self._order = order
-        self._pool: ActorPool | None = None
         self._start_scope = trio.CancelScope()
         self._results: dict[str, messages.StopResult] = {}
-        self._killed = ""
         self._questions: dict[str, _Question] = {}
 
     # ---- life

@@ -174,7 +174,7 @@ def test_without_a_record_slaves_run_and_it_is_said(
     monkeypatch.setattr(trees, "runtime_folder", lambda: tmp_path / "gone")
     start_and_end()
     said = capfd.readouterr().err
-    assert said.startswith("what slaves fork away may be lost, for want of a record: ")
+    assert said.startswith("what slaves fork away may be left behind: no record: ")
     assert said.count("\n") == 1
 
 
