@@ -332,7 +332,7 @@ def agent_errors(
 ) -> AgentErrors:
     """Return the error for agents that ``what``, "failed to act" say, with the others' results."""
     errors = _by_agent(failures)
-    message = f"{len(errors)} of the agents {what}: {first_of(list(errors))}"
+    message = f"{len(errors)} of the agents {what}: {enumerate_first(list(errors))}"
     return AgentErrors(message, errors, results)
 
 
@@ -348,7 +348,7 @@ def step_overran(
     if silent:
         parts.append(f"{len(silent)} of the slaves did not answer")
     return StepOverran(
-        f"{' and '.join(parts)} when the step's time was up: {first_of([*silent, *late])}",
+        f"{' and '.join(parts)} when the step's time was up: {enumerate_first([*silent, *late])}",
         acknowledged=not silent,
         addresses=[*silent, *late],
         failures=_by_agent(failures),
@@ -365,9 +365,10 @@ def _by_agent(failures: Mapping[str, BaseException]) -> dict[str, AgentError]:
     }
 
 
-def first_of(addresses: Sequence[str]) -> str:
-    """Join the first three of ``addresses``, for a message."""
-    return ", ".join(addresses[:3]) + (", ..." if len(addresses) > 3 else "")
+def enumerate_first(names: Sequence[str]) -> str:
+    """Join the first three of ``names`` and say how many more there are."""
+    more = [f"{len(names) - 3} more"] if len(names) > 3 else []
+    return ", ".join([*names[:3], *more])
 
 
 # What each class is called on the wire; AgentErrors, which is a group, has a form of its own.

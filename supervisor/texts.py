@@ -1,22 +1,20 @@
-"""Texts of errors as they are told and kept: bounded, whatever was raised."""
+"""Texts of errors as they are sent and kept: bounded, whatever was raised."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
 
-__all__ = ["describe", "enumerate_first", "shorten"]
+__all__ = ["describe", "shorten"]
 
 TEXT_LENGTH = 2000
 TRACEBACK_LENGTH = 20_000
-NAMED = 3
 _OUR_ERRORS = "creamas_sc.errors"
 
 
 def describe(error: BaseException) -> str:
-    """``error`` as Python prints it; of our own ones, which say what is wrong, only the text.
+    """``error`` as Python prints it; for errors of `creamas_sc` only their text.
 
-    They come one within the other, from the slave through its host to the client.
+    Those say what is wrong, and one becomes part of the next on the way from a slave to a client.
     """
     if type(error).__module__ == _OUR_ERRORS and str(error):
         return shorten(str(error))
@@ -24,15 +22,9 @@ def describe(error: BaseException) -> str:
 
 
 def shorten(text: str, length: int = TEXT_LENGTH) -> str:
-    """``text`` without its middle where it is longer; it can be sent whatever is in it."""
+    """``text``, without its middle if it is longer than ``length``; it can always be encoded."""
     text = text.encode(errors="backslashreplace").decode()  # undecodable file names have surrogates
     if len(text) <= length:
         return text
     half = length // 2
     return f"{text[:half]} [... {len(text) - 2 * half} characters ...] {text[-half:]}"
-
-
-def enumerate_first(names: Sequence[str]) -> str:
-    """The first of ``names``, and how many more there are."""
-    more = [f"{len(names) - NAMED} more"] if len(names) > NAMED else []
-    return ", ".join([*names[:NAMED], *more])

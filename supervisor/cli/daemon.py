@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
-import socket
 import time
 from pathlib import Path
 
@@ -15,6 +11,7 @@ from supervisor.cli import output
 from supervisor.cli.daemon_connection import chosen_daemon, connected, extra_time, start_deadline
 from supervisor.cli.exits import Exit, Failure, explain
 from supervisor.cli.params import Daemon, Json, Seconds
+from supervisor.daemon.lock import is_held, listens
 
 __all__ = ["run", "start", "status", "stop"]
 
@@ -97,7 +94,7 @@ def stop(*, daemon: Daemon = None, timeout: Seconds = None, json: Json = False) 
     output.emit(data, json, lambda: [line for end in ends for line in output.report_lines(*end)])
     codes = [output.judge(report) for _, report in ends]
     deadline = time.monotonic() + EXIT_SECONDS
-    while _lock_is_held(name):
+    while is_held(daemon_socket(name)):
         if time.monotonic() > deadline:
             raise Failure(f"the daemon {name!r} has not ended after {EXIT_SECONDS:g} s")
         time.sleep(POLL_SECONDS)
@@ -132,7 +129,7 @@ def status(*, daemon: Daemon = None, json: Json = False) -> int:
 
 def _explain_absence(name: str, error: Exception) -> Exit:
     """Say why a daemon does not answer."""
-    if isinstance(error, ConnectionLost) and not _listens(name) and not _lock_is_held(name):
+    if isinstance(error, ConnectionLost) and not _is_there(daemon_socket(name)):
         flag = "" if name == DEFAULT_DAEMON else f" --daemon {name}"
         start = f"creamas-supervisor start{flag}"
         output.note(f"the daemon {name!r} is not running; start it with {start}")
@@ -143,27 +140,6 @@ def _explain_absence(name: str, error: Exception) -> Exit:
     return Exit.UNKNOWN
 
 
-def _listens(name: str) -> bool:
-    """Return whether any process accepts connections at the daemon's socket."""
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.setblocking(False)
-        try:
-            sock.connect(os.fspath(daemon_socket(name)))
-        except OSError as error:
-            return error.errno == errno.EAGAIN  # its queue is full
-    return True
-
-
-def _lock_is_held(name: str) -> bool:
-    """Return whether any process of the daemon is left: they all hold its lock."""
-    try:
-        descriptor = os.open(daemon_socket(name).with_suffix(".lock"), os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+def _is_there(path: Path) -> bool:
+    """Whether anything of the daemon at ``path`` is left."""
+    return listens(path) or is_held(path)
