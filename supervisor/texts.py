@@ -1,4 +1,4 @@
-"""Texts of errors as they are sent and kept: bounded, whatever was raised."""
+"""Texts of errors as they are sent and kept: bounded, even if the error is not."""
 
 from __future__ import annotations
 

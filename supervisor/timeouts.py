@@ -1,8 +1,8 @@
 """All timeouts of the supervisor, in seconds, and its limits. Imports nothing.
 
-Each wait is bounded by a number below or by the deadline of a caller; nothing else in this package
-sleeps or waits for a time. They are chosen so that whoever is responsible acts first: an actor that
-is asked to stop, then the supervisor's stages, then the zygote, then the keeper.
+Each wait of this package is bounded by one of these or by a caller's deadline. When all has to end,
+each party acts only if the one before it did not: the actor that is asked to stop, the stages of
+the supervisor, the zygote, the keeper.
 """
 
 # ---- stopping an actor (see `supervisor.actors.escalation`)
@@ -37,7 +37,7 @@ ORPHANS_SECONDS = 1.0  # killing what trees have left that died long ago
 
 # ---- a daemon's simulations and clients
 
-HOST_MARGIN_SECONDS = 3.0  # beyond a host's grace: it stops slaves of its own
+HOST_MARGIN_SECONDS = 3.0  # beyond a host's grace: it stops its slaves
 DESCRIBE_SECONDS = 0.5  # a host's answer, for `ls`
 EXIT_KNOWN_SECONDS = 0.5  # a host's end, for `fate`
 HAND_OVER_SECONDS = 5.0  # a host takes a client; past it the client is refused

@@ -48,7 +48,7 @@ class StartedActor(TypedDict):
 
 
 class ExitStatus(TypedDict):
-    """How a process ended: by itself, by a signal, or (both None) in a way nobody could see.
+    """How a process ended: by itself, by a signal, or (both None) in an unknown way.
 
     Attributes:
         error: What its entry raised, as text; None if it raised nothing.

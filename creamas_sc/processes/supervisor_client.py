@@ -7,7 +7,7 @@ the frame protocol with the supervisor over the other end::
          |                              |
          `-- keeper -- zygote ----------'
 
-When that connection closes, for whatever reason, the supervisor ends everything it started and then
+When that connection closes, the supervisor ends everything it started and then
 itself; the zygote follows, and the keeper last. These two hold one end of another socketpair: end
 of file at our end means that both are gone, and with them the tree, however it died.
 """
@@ -204,7 +204,7 @@ class PrivateSupervisor(SupervisorConnection):
         await super().aclose()
 
     async def aclose(self) -> None:
-        """End the supervisor and whatever it still runs; returns when all processes are gone."""
+        """End the supervisor and all that it still runs; returns when all processes are gone."""
         self._closing.set()
         with trio.CancelScope(shield=True):
             await self.gone.wait()

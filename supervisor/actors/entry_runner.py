@@ -90,7 +90,7 @@ def set_inheritance(path: list[str], descriptors: Sequence[int]) -> None:
     """Set what this process has from its parent.
 
     Args:
-        path: The ``sys.path`` to start from; tractor appends folders of its own to it.
+        path: The ``sys.path`` to start from; tractor appends folders to it.
         descriptors: For the entry.
     """
     global _clean_path, _inherited
@@ -108,7 +108,7 @@ async def run_entry(order: ProcessOrder, link: Link) -> Outcome:
             if not isinstance(payload, bytes):
                 raise TypeError(f"{order['entry']} returned {type(payload).__name__}, not bytes")
             nursery.cancel_scope.cancel()
-    except BaseException as error:  # whatever user code raises; cancellation goes on below
+    except BaseException as error:  # user code may raise anything; cancellation goes on below
         cancelled, failure = split_cancellation(error)
         if failure is None:
             raise
@@ -123,7 +123,7 @@ async def run_entry(order: ProcessOrder, link: Link) -> Outcome:
 def _apply(order: ProcessOrder) -> None:
     """Take the working folder, environment and import path that the order asks for."""
     environ = {os_text(key): os_text(value) for key, value in order["environ"].items()}
-    # What this process starts belongs to its own tree, not to the tree of whoever ordered it.
+    # What this process starts belongs to this tree, not to that of the process that ordered it.
     environ[orphans.VARIABLE] = os.environ.get(orphans.VARIABLE, "")
     if environ != os.environ:  # as a rule it is inherited as it should be
         os.environ.clear()

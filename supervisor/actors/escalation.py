@@ -44,7 +44,7 @@ async def escalate(
 ) -> StopStage | None:
     """Go from stage to stage until ``ended`` is set.
 
-    No stage takes longer than its seconds, whatever its act waits for.
+    A stage never takes longer than its seconds, even if its act would.
 
     Args:
         act: Does what a stage is about; raises nothing.

@@ -7,8 +7,8 @@ The lock is a ``flock``, and every process of a daemon inherits its descriptor (
                                 is about to end
     not locked                  nothing of it is left: files that are still there are removed
 
-The lock file is removed last, while it is locked, and whoever locks it checks that it is still the
-one at that path: so two daemons never hold locks of two files for one name.
+The lock file is removed last, while it is locked, and a process that locks it checks that it is
+still the one at that path: so two daemons never hold locks of two files for one name.
 """
 
 from __future__ import annotations

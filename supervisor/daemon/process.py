@@ -224,12 +224,12 @@ def start(settings: Settings, timeout: float = timeouts.START_SECONDS) -> Path:
             raise
     finally:
         os.close(read)
-    process.returncode = 0  # it runs on: nobody here will wait for it
+    process.returncode = 0  # it runs on, and is not waited for
     return Path(report["socket"])
 
 
 def _spawn(settings: Settings, report: int) -> subprocess.Popen[bytes]:
-    """Start `main` in a session of its own, with its output in the log."""
+    """Start `main` in a new session, with its output in the log."""
     file = settings.log_file
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

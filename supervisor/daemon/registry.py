@@ -1,9 +1,9 @@
 """The simulations of a daemon, by name: those that live, and records of those that have ended.
 
 A simulation is in ``_living`` from `create` until nothing of it is left, in a task that belongs to
-no client (`_run`); then it becomes a record, which `inspect` shows and which names the cause of
-its end to whoever looks for it. A creator that is cancelled takes its simulation with it: either
-`create` sees the cancellation, or the client, whose answer was on the way, sends `take_back`.
+no client (`_run`). Then it becomes a record, which `inspect` shows, and whose cause is part of all
+errors about it. A creator that is cancelled takes its simulation with it: either `create` sees the
+cancellation, or the client, whose answer was on the way, sends `take_back`.
 """
 
 from __future__ import annotations

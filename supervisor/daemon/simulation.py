@@ -5,7 +5,7 @@
         `----the host failed, or its creator is gone------------------------------------^
 
 `ManagedSimulation.run` is the one task that sees it through; `close` and `kill` only start what
-ends the host, and wait for ``ended``. Whoever asks may go: what he started goes on.
+ends the host, and wait for ``ended``. If their caller goes, that continues.
 
 The host inherits one end of a SEQPACKET socket, over which it is handed connections (see
 `creamas_sc.rpc.fd_passing`): the first is its control connection, over which it asks for slaves and
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 HOST_SLOT = "host"
 KILLED = "killed on request"
-# What a host's slaves are told may be large.
+# The specs of a host's slaves may be large.
 MAX_FRAME_BYTES = 1 << 30
 
 
@@ -120,7 +120,7 @@ class ManagedSimulation:
                     self._tasks.start_soon(self._server.connection.run)
                     with self._start_scope:
                         await self._start(pool, host_hand, host_control, timeout)
-                    if self._start_scope.cancel_called:  # perhaps too late to catch it
+                    if self._start_scope.cancel_called:  # even if it was too late to be caught
                         self.failure = f"simulation {self.name!r} was closed while it was starting"
                     if self.failure is None:
                         await self._until_host_gone()

@@ -1,4 +1,4 @@
-"""The tree of processes: how it is started, and how it ends whatever happens to any part of it.
+"""The tree of processes: how it starts, and how all of it ends when any part of it dies.
 
     keeper         its init process, the first to start and the last to die
     zygote         forks the supervisor and the actors, reaps them; here is the theory of it all

@@ -32,7 +32,7 @@ def set_up(zygote_pid: int, keep: Iterable[int], name: str) -> None:
     for number in ZYGOTE_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ZYGOTE_SIGNALS)
-    # A group of its own: a user's os.killpg(0, ...) must not hit the whole tree.
+    # A new process group: a user's os.killpg(0, ...) must not hit the whole tree.
     os.setpgid(0, 0)
     linux.name_process(name)
     linux.keep_freed_memory()
@@ -58,7 +58,7 @@ def close_all_but(keep: Iterable[int]) -> None:
 def run_and_exit(body: Callable[[], int]) -> NoReturn:
     """Run ``body`` and exit with the code that it returns.
 
-    Never unwinds into the zygote's frames, whatever ``body`` raises.
+    No error of ``body`` unwinds into the zygote's frames.
     """
     code = 1
     try:

@@ -10,7 +10,7 @@ become its children, and it ends them (`linux.sweep`) after the zygote has ended
 The last two are for a zygote that is stopped; see `supervisor.tree.zygote` for the usual way. The
 keeper stays small and runs on the standard library, so that little can go wrong in it.
 
-Recipe for a script that wants a tree of its own::
+Recipe for a script that wants its own tree::
 
     ours, theirs = socket.socketpair()
     package = <folder that holds creamas_sc>.parent / "supervisor"

@@ -214,7 +214,7 @@ def _take_records(folder: str) -> tuple[list[Record], dict[str, int]]:
 def _lock(fd: int) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held, or not to be had
+    except OSError:  # held, or this file system has no locks
         return False
     return True
 

@@ -19,7 +19,7 @@ Who dies with whom: the kernel sends supervisor and actors SIGKILL when the zygo
 zygote SIGTERM when the keeper ends (``PR_SET_PDEATHSIG``; right only because each parent has forked
 from its only thread). A SIGKILL of
 
-    an actor      its orphans are killed here, the supervisor is told, siblings go on
+    an actor      its orphans are killed here, the supervisor gets a report, siblings go on
     supervisor    SIGCHLD: the zygote sweeps (kills and reaps all there is), wakes the keeper, exits
     zygote        supervisor and actors die with it; the keeper adopts what is left and sweeps
     keeper        SIGTERM: the zygote sweeps and exits
@@ -173,8 +173,8 @@ class _Zygote:
             if not ready and deadline is not None:
                 return
             if self._script_pidfd in ready:
-                # A fork of the script may keep the control connection open, so the supervisor is
-                # told; it has the time that stopping takes.
+                # A fork of the script may keep the control connection open, so the supervisor
+                # gets a message; it has the time that stopping takes.
                 poll.unregister(self._script_pidfd)
                 self._outbox.append(({"gone": "script"}, None))
                 deadline = time.monotonic() + ZYGOTE_WAIT_SECONDS

@@ -9,7 +9,9 @@ from itertools import product
 from typing import Any
 
 import pytest
+import trio
 
+from creamas_sc.processes.supervisor_client import PrivateSupervisor
 from tests.support import trees
 from tests.support.marks import slow_but
 from tests.support.trees import running_script
@@ -30,6 +32,19 @@ def test_nothing_is_left_when_one_is_killed(victim: str) -> None:
         left = everybody(pids)
         os.kill(pids[victim], signal.SIGKILL)
         assert trees.wait_gone(left, LEFT_SECONDS) == []
+
+
+async def test_a_supervisor_that_was_killed_is_gone_when_all_its_processes_are() -> None:
+    supervisor = PrivateSupervisor(lambda message: None)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(supervisor.run)
+            orders = [trees.order(entry, entry) for entry in ("obey", "loop", "ignore_sigterm")]
+            started = await supervisor.start(orders)
+            left = trees.open_pidfds(actor["pid"] for actor in started)
+            supervisor.kill()
+            await supervisor.gone.wait()
+            assert trees.wait_gone(left, 0.0) == []
 
 
 # Each role at least once on either side.

@@ -31,7 +31,7 @@ and later), the private names that `compat` lists are found here:
     _streaming.Context           _context
 
 Of `shims`, the stand-in for its debugger (pdbp there) would remain; its log imports colorlog only
-where it is used.
+when it is used.
 """
 
 from supervisor.actors.tractor_adapter.actors import Actor, Simulation, Tree, open_tree

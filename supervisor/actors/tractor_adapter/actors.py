@@ -10,7 +10,7 @@ its events, in the order in which they come::
 
 `Actor.run` is the one task that sees an actor from the handshake to ``reported``. It ends a process
 that stays although its entry has ended. `Actor.stop` may run beside it, several times even, each
-with a grace of its own: it only escalates and then waits for ``reported``.
+with its own grace: it only escalates and then waits for ``reported``.
 
 tractor raises nothing past this module: a broken context ends `_converse`, which sets ``finished``.
 A process that was killed leaves tractor's context waiting for ever, which is why `run` waits for
@@ -56,7 +56,7 @@ class Actor(Process):
         ready: Set when the entry has said so; ``info`` is what it passed.
         finished: Set when the entry has ended, or can no longer say so.
         outcome: How the entry ended; None while it runs, and if it could not say so.
-        announced: Its start was answered, so its end is an event of its own.
+        announced: Its start was answered, so its end is reported as an event.
         stopping: Its end was requested.
         reported: Set last, when nothing more is to come.
     """
@@ -134,7 +134,7 @@ class Actor(Process):
                 with trio.move_on_after(CANCEL_SECONDS):
                     await self.exited.wait()
             if not self.stopping and not self.exited.is_set():
-                # The entry ended, and nobody had asked for that; but the process stays.
+                # The entry ended unasked, but its process stays.
                 await escalate(self.exited, self._act, 0)
             await self.exited.wait()
             with trio.move_on_after(DRAIN_SECONDS):
@@ -180,7 +180,7 @@ class Actor(Process):
     async def stop(self, grace_seconds: float, payload: bytes = b"") -> StopResult:
         """Stop it; returns when it is gone, or when even SIGKILL did not help.
 
-        Two of these may run at a time, with different patience; the results have the last stage
+        Two of these may run at a time, with different graces; the results have the last stage
         that either of them needed.
 
         Args:
@@ -211,7 +211,7 @@ class Actor(Process):
         self.kill()
 
     async def _act(self, stage: StopStage, payload: bytes = b"") -> None:
-        if self.stopping:  # an end that nobody asked for needs no stage
+        if self.stopping:  # an end that was not requested needs no stage
             self._stage = max(self._stage, stage, key=_STAGES.index)
         if stage is StopStage.REQUEST:
             if not self._asked:

@@ -1,4 +1,4 @@
-"""Imports tractor, checks that it is the one this seam was written for, and keeps it quiet."""
+"""Imports tractor, checks that it is the one this adapter was written for, and silences it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from supervisor.actors.tractor_adapter import shims
 
 WRITTEN_FOR = "0.1.0a5"
 
-# The highest level that tractor knows: nothing of its own log passes. What an actor's end means
-# is said by the supervisor, once.
+# The highest level that tractor knows, so that nothing is logged: the supervisor logs an actor's
+# end, once.
 QUIET = "PDB"
 
 # Each private name in use, and why.
 PRIVATE_NAMES = {
-    "tractor._spawn:new_proc": "start_actor looks it up; ours has the zygote fork",
+    "tractor._spawn:new_proc": "replaced: the zygote forks; start_actor looks it up",
     "tractor._actor:Actor": "made in the forked child as in the parent",
     "tractor._actor:Actor._stream_handler": "run on our end of the socketpair: no listener",
     "tractor._actor:Actor._serve_forever": "replaced: no port is opened",
@@ -57,7 +57,7 @@ PRIVATE_ATTRIBUTES = {
 
 
 class AdapterError(RuntimeError):
-    """There is no tractor here, or not one that this seam can drive."""
+    """There is no tractor here, or not one that this adapter can use."""
 
 
 def check_names(names: Iterable[str], attributes: Mapping[str, Iterable[str]]) -> None:
@@ -91,7 +91,7 @@ def _missing(name: str) -> AdapterError:
 
 
 def import_tractor() -> ModuleType:
-    """Import the tractor that this installation carries, whatever else lies on the path.
+    """Import the tractor that this installation carries, whatever is on the path.
 
     Raises:
         AdapterError: It carries none; the message says what to do.

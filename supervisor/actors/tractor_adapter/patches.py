@@ -151,7 +151,7 @@ async def _new_proc(
         await _send_settings(process, portal, subactor, bind_addr, runtime_vars)
         actor_nursery._children[uid] = (subactor, process, portal)
         task_status.started((portal, disconnected))
-        # A start that was cancelled by now never heard of it: nobody else would end the child.
+        # A start that was cancelled by now does not know the child, so it must be ended here.
         await trio.lowlevel.checkpoint_if_cancelled()
         with trio.CancelScope(shield=True):
             await first_of(process.exited, actor_nursery._join_procs, disconnected)
@@ -183,7 +183,7 @@ async def _fork(process: Process, uid: str, inherit: Sequence[int]) -> trio.Sock
 
 
 async def _handle(root: Any, stream: trio.SocketStream, disconnected: trio.Event) -> None:
-    """Run tractor's side of one connection; whatever breaks there ends that child alone."""
+    """Run tractor's side of one connection; an error there ends only that child."""
     try:
         await root._stream_handler(stream)
     except Exception:

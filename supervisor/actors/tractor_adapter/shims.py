@@ -1,8 +1,8 @@
-"""What tractor 0.1.0a5 needs, and today's trio and Python do not have in the form it knows.
+"""Stand-ins for what tractor 0.1.0a5 imports and today's trio and Python do not have.
 
-tractor was written in 2022, for trio 0.20. While it is imported, stand-ins lie in `sys.modules`
-under the names below; it keeps them, and nobody else ever sees them. No file of tractor's is
-changed. Each stand-in has its reason beside it, and a test that fails once tractor does without it.
+tractor was written in 2022, for trio 0.20. While it is imported, `sys.modules` has stand-ins under
+the names below; tractor keeps them, and no other module sees them. No file of tractor is changed.
+Each stand-in has its reason beside it, and a test that fails as soon as tractor does not need it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
-import tricycle  # noqa: F401 - tractor uses it, and it is to have trio as it is
+import tricycle  # noqa: F401 - tractor uses it, and it must see the real trio
 import trio
 
 from creamas_sc.runtime.nurseries import open_unwrapping_nursery, split_cancellation
@@ -21,9 +21,9 @@ from creamas_sc.runtime.nurseries import open_unwrapping_nursery, split_cancella
 __all__ = ["EventWithTruth", "patch", "stand_ins"]
 
 TRIO_NAMES: Mapping[str, object] = {
-    # trio raises Python's own groups by now, which serve in its place in an `except`.
+    # trio now raises Python's own groups, which do the same in an `except`.
     "MultiError": BaseExceptionGroup,
-    # trio's own wraps a single error in a group by now; tractor catches errors by their type.
+    # trio's now wraps a single error in a group; tractor catches errors by their type.
     "open_nursery": open_unwrapping_nursery,
 }
 
@@ -37,7 +37,7 @@ MODULES: Mapping[str, Mapping[str, object]] = {
     "trio_typing": {"TaskStatus": trio.TaskStatus},
     # Colours for tractor's own log, which is silent here.
     "colorlog": {"ColoredFormatter": lambda *_, **__: None},
-    # A debugger that is never used here. Its release for Python 3.13 breaks the pdb of that Python.
+    # A debugger that is never used here; its release for Python 3.13 breaks that Python's pdb.
     "pdbpp": {"DefaultConfig": object, "Pdb": object},
     # Never used here, and would import all of asyncio.
     "tractor.to_asyncio": {"run_as_asyncio_guest": None},
@@ -48,9 +48,9 @@ PATCHED = ("_exceptions", "_actor", "_debug", "_root", "_supervise")
 
 
 class EventWithTruth:
-    """A `trio.Event` as tractor uses the one that it is to set when a child has connected.
+    """The `trio.Event` that tractor sets when a child has connected.
 
-    tractor asks for its truth, to see whether there is one; trio's events no longer have any.
+    tractor tests its truth, to see whether there is an event; trio's events no longer allow that.
     """
 
     def __init__(self, event: trio.Event) -> None:
@@ -60,7 +60,7 @@ class EventWithTruth:
 
 @contextlib.contextmanager
 def stand_ins() -> Iterator[None]:
-    """Have imports within the block find the stand-ins, and nothing after it."""
+    """Have imports within the block find the stand-ins."""
     stubs = {"trio": _module("trio", {**vars(trio), **TRIO_NAMES})}
     stubs |= {name: _module(name, names) for name, names in MODULES.items()}
     real = {name: sys.modules[name] for name in stubs if name in sys.modules}
@@ -74,7 +74,7 @@ def stand_ins() -> Iterator[None]:
 
 
 def patch(tractor: Any) -> None:
-    """Replace what the stand-ins cannot."""
+    """Replace functions of tractor that stand-ins cannot reach."""
     for module in PATCHED:
         getattr(tractor, module).is_multi_cancelled = _is_cancellation
 
