@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 from creamas_sc import Artifact, CreativeAgent, Environment, Proxy, expose
-from tests.benchmarks.matter import burn, touch
+from tests.benchmarks.work import burn, touch
 
 
 class Tally(CreativeAgent):

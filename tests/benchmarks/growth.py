@@ -15,7 +15,7 @@ import trio
 
 from tests.benchmarks import memory_growth
 from tests.benchmarks.__main__ import load, prepare
-from tests.benchmarks.bends import Point, grows
+from tests.benchmarks.scaling import Point, describe_growth
 from tests.benchmarks.society import DAEMON, Society, society
 
 SLAVES = 2
@@ -40,7 +40,7 @@ class Rows:
         for title, points in self._rows.items():
             figures = ", ".join(f"{_time(cost)} at {size:,}" for size, cost in points)
             print(f"{title}, by {self.what}: {figures}")
-            print(f"    {grows(points)}", flush=True)
+            print(f"    {describe_growth(points)}", flush=True)
 
 
 def _time(seconds: float) -> str:

@@ -18,8 +18,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from tests.benchmarks.adapter import Adapter, drive
-from tests.benchmarks.matter import burn
 from tests.benchmarks.measures import shares
+from tests.benchmarks.work import burn
 
 __all__ = ["Fork"]
 

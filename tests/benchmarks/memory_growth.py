@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from tests.benchmarks.bends import Point, slope
 from tests.benchmarks.measures import memory
+from tests.benchmarks.scaling import Point, slope
 from tests.benchmarks.society import Society, society
 
 __all__ = ["show"]

@@ -23,7 +23,7 @@ import outcome
 import trio
 
 from tests.benchmarks.adapter import Adapter, drive
-from tests.benchmarks.matter import touch
+from tests.benchmarks.work import touch
 
 __all__ = ["Raw", "Sockets"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.bends import grows, slope
 from tests.benchmarks.measures import Figure
 from tests.benchmarks.profile import by_file, import_shares, self_times
+from tests.benchmarks.scaling import describe_growth, slope
 from tests.benchmarks.table import ROWS, table
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +49,7 @@ def test_each_row_is_judged_by_its_ratio(better: float, verdict: str) -> None:
 
 
 def test_growth_tells_where_a_cost_bends() -> None:
-    told = grows([(1, 1.0), (10, 1.0), (100, 10.0), (1_000, 100.0), (10_000, 4_000.0)])
+    told = describe_growth([(1, 1.0), (10, 1.0), (100, 10.0), (1_000, 100.0), (10_000, 4_000.0)])
     assert told == (
         "flat from 1 to 10; linear from 10 to 1,000; more than linear from 1,000 to 10,000; "
         "a unit costs 4.00 times as much at 10,000 as at 1,000"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.benchmarks.adapter import Adapter
-from tests.benchmarks.matter import burn
 from tests.benchmarks.measures import Memory, memory, percentile
+from tests.benchmarks.work import burn
 
 __all__ = ["WORKLOADS", "Report", "Sizes"]
 

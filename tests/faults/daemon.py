@@ -14,8 +14,8 @@ from pathlib import Path
 
 from creamas_sc.client import SyncClient, connect_sync
 from creamas_sc.errors import CreamasError
-from tests.faults.board import Figures
-from tests.faults.scene import POLL_SECONDS, Scene
+from tests.faults.programs import POLL_SECONDS, Program
+from tests.faults.registry import Figures
 
 LEFT_SECONDS = 2.0
 STOP_SECONDS = 5.0
@@ -29,17 +29,17 @@ LOGS = "logs"
 class Daemon:
     """A daemon in the foreground."""
 
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
+    def __init__(self, program: Program) -> None:
+        self.program = program
 
     @property
     def pids(self) -> dict[str, int]:
         """Its processes, by name; of several of one name, one."""
-        return {name: pid for pid, name in self.scene.members().items()}
+        return {name: pid for pid, name in self.program.members().items()}
 
     def held(self) -> set[str]:
         """Its processes, and the descriptors of those that outlive simulations."""
-        found = {f"process {pid}: {name}" for pid, name in self.scene.members().items()}
+        found = {f"process {pid}: {name}" for pid, name in self.program.members().items()}
         for name, pid in self.pids.items():
             if name.startswith("creamas-"):
                 count = len(os.listdir(f"/proc/{pid}/fd"))
@@ -83,15 +83,15 @@ def daemon(
     # Into a file: nobody reads while it runs, and a full pipe would stop it.
     with (
         (folder / "daemon.log").open("wb") as log,
-        Scene(["sh", "-c", shell, "sh", *command], folder, log) as scene,
+        Program(["sh", "-c", shell, "sh", *command], folder, log) as program,
     ):
-        scene.read_until(".sock\n")
-        yield Daemon(scene)
+        program.read_until(".sock\n")
+        yield Daemon(program)
         if killed:
             return
-        scene.process.send_signal(signal.SIGTERM)
-        assert scene.process.wait(STOP_SECONDS) == 0
-        scene.wait_none(LEFT_SECONDS)
+        program.process.send_signal(signal.SIGTERM)
+        assert program.process.wait(STOP_SECONDS) == 0
+        program.wait_none(LEFT_SECONDS)
 
 
 def daemon_killed(when: str, number: int, folder: Path) -> Figures:
@@ -101,8 +101,8 @@ def daemon_killed(when: str, number: int, folder: Path) -> Figures:
         with connect_sync(name, timeout=CALL_SECONDS) as client:
             work = _begin(client, when)
             time.sleep(random.Random(number).random() * WINDOW_SECONDS)
-            running.scene.process.kill()
-            seconds = running.scene.wait_none(LEFT_SECONDS)
+            running.program.process.kill()
+            seconds = running.program.wait_none(LEFT_SECONDS)
             if work is not None:
                 work.join(CALL_SECONDS)
                 assert not work.is_alive(), "the client hangs"

@@ -15,12 +15,12 @@ import trio
 
 from creamas_sc.client import connect_sync
 from creamas_sc.errors import CreamasError
-from tests.faults.board import TOTAL, Figures
 from tests.faults.daemon import LOGS, Daemon
 from tests.faults.good_client import SIMULATION
-from tests.faults.scene import Scene
+from tests.faults.programs import Program
+from tests.faults.registry import TOTAL, Figures
 
-__all__ = ["Watch"]
+__all__ = ["Monitor"]
 
 MOST_MIB = 32
 P99_SECONDS = 0.1
@@ -33,7 +33,7 @@ UNFORESEEN = ("Traceback", "inside creamas_sc")
 Attack = Callable[[], Awaitable[Figures]]
 
 
-class Watch:
+class Monitor:
     """Watches a daemon which has the good client's simulation.
 
     Args:
@@ -50,7 +50,7 @@ class Watch:
         self._daemon = daemon
         self._folder = folder
         self._timely = timely
-        self._pids = daemon.scene.members()
+        self._pids = daemon.program.members()
         self._kib_before = 0
         self._kib_most = 0
         self._calls: list[float] = []
@@ -60,7 +60,7 @@ class Watch:
     def __enter__(self) -> Self:
         command = [sys.executable, "-m", "tests.faults.good_client", self._name]
         log = self._stack.enter_context((self._folder / "client.log").open("wb"))
-        self._client = self._stack.enter_context(Scene(command, self._folder, log))
+        self._client = self._stack.enter_context(Program(command, self._folder, log))
         self._client.read_until("calling\n")
         return self
 
@@ -77,7 +77,7 @@ class Watch:
         return (self._folder / name).read_text().splitlines()
 
     def during(self, name: str, attack: Attack) -> None:
-        """Watch an attack, and what is there after it.
+        """Monitor an attack, and what is there after it.
 
         Raises:
             AssertionError: Something does not hold.
@@ -90,7 +90,7 @@ class Watch:
         began = time.monotonic()
         self._come_in(began)
         recovered = time.monotonic() - began
-        members = self._daemon.scene.members()
+        members = self._daemon.program.members()
         assert members == self._pids, f"{self._pids} became {members}"
         p99 = statistics.quantiles(self._calls, n=100)[-1]
         mib = (self._kib_most - self._kib_before) / 1024

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tests.faults.board import Figures
-from tests.faults.scene import ROOT
+from tests.faults.programs import ROOT
+from tests.faults.registry import Figures
 
 __all__ = ["Outcome", "Record", "version"]
 
@@ -21,7 +21,7 @@ _SOURCES = (
     "supervisor/**/*.py",
     "tests/*.py",
     "tests/support/*.py",
-    "tests/faults/*.py",
+    "tests/faults/**/*.py",
 )
 
 

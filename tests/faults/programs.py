@@ -52,7 +52,7 @@ def marked(mark: str) -> dict[int, str]:
     return found
 
 
-class Scene:
+class Program:
     """A command under way, and every process that came of it, wherever it went."""
 
     def __init__(
@@ -127,9 +127,9 @@ class Scene:
 
 
 @contextmanager
-def script(folder: Path, text: str, *args: str) -> Iterator[Scene]:
+def script(folder: Path, text: str, *args: str) -> Iterator[Program]:
     """A Python script under way; whatever is left of it at the block's end is killed."""
     path = folder / "script.py"
     path.write_text(text)
-    with Scene([sys.executable, str(path), *args], folder) as scene:
-        yield scene
+    with Program([sys.executable, str(path), *args], folder) as program:
+        yield program

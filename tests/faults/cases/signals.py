@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 
-from tests.faults.attached import CLIENTS, DAEMONS, Signalled, client, daemon
-from tests.faults.board import Figures, row
-from tests.faults.scene import script
+from tests.faults.programs import script
+from tests.faults.registry import Figures, row
+from tests.faults.signal_targets import CLIENTS, DAEMONS, SignalTarget, client, daemon
 
 LIMITS = {"idle": 1.0, "busy": 3.0, "spawning": 3.0, "closing": 3.0}
 SECOND_SECONDS = 1.0
@@ -90,7 +90,7 @@ def signalled(case: str, number: int, folder: Path) -> Figures:
             one.send(how, whom)
         code = one.wait(SECOND_SECONDS if times == "twice" else LIMITS[moment])
         seconds = time.monotonic() - began
-        one.scene.wait_none(LIMITS["busy"])
+        one.program.wait_none(LIMITS["busy"])
         told = one.told()
     assert code in _codes(who, how, times), f"exit code {code}: {told}"
     if not who.startswith("client"):  # which ends as any Python script does
@@ -99,12 +99,12 @@ def signalled(case: str, number: int, folder: Path) -> Figures:
 
 
 @contextmanager
-def _under_way(who: str, moment: str, number: int, folder: Path) -> Iterator[Signalled]:
+def _under_way(who: str, moment: str, number: int, folder: Path) -> Iterator[SignalTarget]:
     what, _, form = who.partition("/")
     if what == "script":
-        with script(folder, HEAD + FORMS[form], moment) as scene:
-            scene.read_until(moment)
-            yield Signalled.of(scene)
+        with script(folder, HEAD + FORMS[form], moment) as program:
+            program.read_until(moment)
+            yield SignalTarget.of(program)
     else:
         with (client if what == "client" else daemon)(
             form, f"row-2-{number}", moment, folder

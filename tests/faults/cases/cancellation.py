@@ -1,4 +1,4 @@
-"""The row about cancellation: at whatever step, nothing of what was under way is left."""
+"""Cancellation: at any step, nothing of what was running is left behind."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from creamas_sc import Environment, MultiEnvironment
 from creamas_sc.client import Client, Simulation, connect, connect_sync
 from creamas_sc.errors import UnknownSimulation
 from creamas_sc.mp import EnvManager
-from tests.faults.board import Figures, row
-from tests.faults.cut import Cut, held
+from tests.faults.cancel_points import CancelPoint, held
 from tests.faults.daemon import Daemon, daemon
-from tests.faults.scene import MARK, marked
+from tests.faults.programs import MARK, marked
+from tests.faults.registry import Figures, row
 from tests.support.agents import Counter, Echo
 
 BOUND_SECONDS = 30.0
-# A daemon learns of its client's end, and ends what that had under way.
+# For a daemon to notice that its client is gone, and to end what that client was running.
 LEFT_SECONDS = 2.0
-# A phase takes about as long each time; a program in which it was over too soon runs again.
+# A phase takes about as long each time. If it ended before it could be cancelled, try again.
 TRIES = 10
 SLAVES = [("localhost", 0)] * 2
-NAME = "cut"
+NAME = "cancelled"
 
 PHASES = {
     "embedded": ("create", "grow", "spawn", "trigger", "close"),
     "attached": ("create", "attach", "spawn", "trigger", "events", "close"),
 }
 WHAT = ("call", "program")
-# Steps and seconds that each case's phase took when it was last run whole.
+# Steps and seconds that each case's phase took when it last ran to its end.
 _taken: dict[str, tuple[int, float]] = {}
 
 
@@ -52,47 +52,47 @@ _taken: dict[str, tuple[int, float]] = {}
     short=3,
 )
 def cancelled(case: str, number: int, folder: Path) -> Figures:
-    """Cut one program once, at a step or at a moment; another then runs whole beside the same."""
+    """Cancel one program once, at a step or at a moment; the next one then runs to its end."""
     chosen = random.Random(number)
     if case.startswith("embedded"):
-        return trio.run(_cut_and_whole, case, chosen, _Embedded())
+        return trio.run(_cancel_then_run, case, chosen, _Embedded())
     with daemon(NAME, folder) as running:
         with connect_sync(NAME) as client:  # what is opened once is no leak
             client.create("first", slave_addrs=SLAVES)
             client.close("first")
-        return trio.run(_cut_and_whole, case, chosen, _InDaemon(running))
+        return trio.run(_cancel_then_run, case, chosen, _InDaemon(running))
 
 
-async def _cut_and_whole(case: str, chosen: random.Random, form: _Embedded) -> Figures:
+async def _cancel_then_run(case: str, chosen: random.Random, form: _Embedded) -> Figures:
     _, phase, _, what = case.replace(",", "").split()
-    cut = partial(Cut, phase, what == "program")
+    point = partial(CancelPoint, phase, what == "program")
     if case not in _taken:
-        _taken[case] = (await _run(cut(), form)).taken
+        _taken[case] = (await _run(point(), form)).taken
     by_step = chosen.random() < 0.5
     for _ in range(TRIES):
         steps, seconds = _taken[case]
         if by_step:
-            tried = await _run(cut(step=chosen.randint(1, steps)), form)
+            tried = await _run(point(step=chosen.randint(1, steps)), form)
         else:
-            tried = await _run(cut(moment=chosen.random() * seconds), form)
-        _taken[case] = (await _run(cut(), form)).taken
+            tried = await _run(point(moment=chosen.random() * seconds), form)
+        _taken[case] = (await _run(point(), form)).taken
         if tried.done:
             break
     assert tried.done, f"it never took {steps} steps and {seconds} s again"
     return {
-        f"total {'steps' if by_step else 'moments'} cut at": 1,
+        f"total {'steps' if by_step else 'moments'} cancelled at": 1,
         f"steps of {case.partition(',')[0]}": steps,
     }
 
 
-async def _run(cut: Cut, form: _Embedded) -> Cut:
+async def _run(point: CancelPoint, form: _Embedded) -> CancelPoint:
     with trio.fail_after(BOUND_SECONDS):
         before = held()
-        await cut.program(form.program)
+        await point.program(form.program)
         left = held() - before
         assert not left, f"left behind: {sorted(left)}"
         await form.check()
-    return cut
+    return point
 
 
 class _Embedded:
@@ -102,14 +102,14 @@ class _Embedded:
         self._mark = secrets.token_hex(8)
         os.environ[MARK] = self._mark
 
-    async def program(self, cut: Cut) -> None:
+    async def program(self, point: CancelPoint) -> None:
         """From its creation to its close."""
         async with MultiEnvironment(("localhost", 0), Environment) as menv:
-            await cut.phase("create", lambda: self._create(menv, 2))
-            await cut.phase("grow", lambda: self._create(menv, 4))  # beside others
-            await cut.phase("spawn", lambda: self._spawn(menv))
-            await cut.phase("trigger", lambda: self._trigger(menv))
-            await cut.phase("close", lambda: menv.close(as_coro=True))
+            await point.phase("create", lambda: self._create(menv, 2))
+            await point.phase("grow", lambda: self._create(menv, 4))  # beside others
+            await point.phase("spawn", lambda: self._spawn(menv))
+            await point.phase("trigger", lambda: self._trigger(menv))
+            await point.phase("close", lambda: menv.close(as_coro=True))
 
     async def _create(self, menv: MultiEnvironment, slaves: int) -> None:
         left = [name for name in marked(self._mark).values() if name.startswith("slave")]
@@ -144,23 +144,23 @@ class _InDaemon(_Embedded):
     def __init__(self, running: Daemon) -> None:
         self._daemon = running
         self._held = running.settled()
-        self._members = running.scene.members()
-        self._ours = False  # a simulation is whose `create` has told of it
+        self._members = running.program.members()
+        self._ours = False  # whether `create` has returned: then there is a simulation of ours
 
-    async def program(self, cut: Cut) -> None:
+    async def program(self, point: CancelPoint) -> None:
         """From its creation to its close, by a client."""
         async with connect(NAME) as client:
-            await cut.phase("create", lambda: self._create_there(client))
-            await cut.phase("attach", lambda: self._attach(client))
+            await point.phase("create", lambda: self._create_there(client))
+            await point.phase("attach", lambda: self._attach(client))
             async with client.attach("one") as simulation:
-                await cut.phase("spawn", lambda: self._spawn_there(simulation))
-                await cut.phase("trigger", lambda: self._trigger_there(simulation))
-                await cut.phase("events", lambda: self._follow(simulation))
-            await cut.phase("close", lambda: client.close("one"), lambda: _closed(client))
+                await point.phase("spawn", lambda: self._spawn_there(simulation))
+                await point.phase("trigger", lambda: self._trigger_there(simulation))
+                await point.phase("events", lambda: self._follow(simulation))
+            await point.phase("close", lambda: client.close("one"), lambda: _closed(client))
 
     async def _create_there(self, client: Client) -> None:
         if not self._ours:
-            assert self._daemon.scene.members() == self._members
+            assert self._daemon.program.members() == self._members
             await client.create("one", slave_addrs=SLAVES)
             self._ours = True
 
@@ -182,7 +182,7 @@ class _InDaemon(_Embedded):
         assert await simulation.get_artifacts()
 
     async def _follow(self, simulation: Simulation) -> None:
-        await simulation.wait_steps()  # of a call that was cut
+        await simulation.wait_steps()  # of a call that was cancelled
         since, _ = await simulation.next_events()
         await simulation.start_steps(3)
         async for _, name, details in simulation.events(since):
@@ -190,7 +190,7 @@ class _InDaemon(_Embedded):
                 return
 
     async def check(self) -> None:
-        """What still lives in the daemon by right is closed; then it holds what it held before."""
+        """Close the simulation if there is one; then the daemon must hold what it held before."""
         if self._ours:
             async with connect(NAME) as client:
                 await _closed(client)
@@ -199,7 +199,7 @@ class _InDaemon(_Embedded):
 
 
 async def _settled(client: Client) -> dict[str, Any] | None:
-    """The simulation, once it is neither starting nor closing; None where there is none."""
+    """The simulation, once it is neither starting nor closing; None if there is none."""
     with trio.fail_after(LEFT_SECONDS):
         while (there := await client.ls()) and there[0]["state"] != "running":
             await trio.lowlevel.checkpoint()
@@ -210,5 +210,5 @@ async def _closed(client: Client) -> None:
     if await _settled(client) is not None:
         try:
             await client.close("one")
-        except UnknownSimulation:  # a close that was cut went on
+        except UnknownSimulation:  # a close that was cancelled went on
             return

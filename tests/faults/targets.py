@@ -22,9 +22,9 @@ from creamas_sc.runtime.paths import daemon_socket
 from creamas_sc.wire.frames import FrameReader, Kind, encode_frame
 from creamas_sc.wire.handshake import Handshake, Identity
 from supervisor.daemon.listener import SIMULATION
-from tests.faults.hostile import request
+from tests.faults.hostile_bytes import request
 
-__all__ = ["Place", "places"]
+__all__ = ["Target", "find_targets"]
 
 Connect = Callable[[], Awaitable[ConnectedStream]]
 Call = tuple[Any, str]
@@ -34,7 +34,7 @@ KEY_BYTES = 32
 
 
 @dataclass(frozen=True)
-class Place:
+class Target:
     """A way in.
 
     Attributes:
@@ -88,9 +88,9 @@ class Place:
                 pass
 
 
-def places(daemon: str, client: SyncClient, simulation: str) -> dict[str, Place]:
+def find_targets(daemon: str, client: SyncClient, simulation: str) -> dict[str, Target]:
     """All of them; the simulation has an `Insider` and an `Echo` in its first slave."""
-    door = partial(_unix, daemon_socket(daemon))
+    daemon_end = partial(_unix, daemon_socket(daemon))
     ours = Identity(SIMULATION, user_membership().key, "client", "x", os.getpid())
     stranger = Identity(SIMULATION, secrets.token_bytes(KEY_BYTES), "client", "x", 1)
     with client.attach(simulation) as attached:
@@ -104,15 +104,15 @@ def places(daemon: str, client: SyncClient, simulation: str) -> dict[str, Place]
     told = ("x", {1: (2, b"y")}, [1.5, {3}])
     hosts = ((echo, "evaluate"), (None, "get_age"), (None, "progress"), (None, "get_agents"))
     return {
-        "a stranger at the door": Place(door, stranger, True, ((None, "ls"),)),
-        "a client at the door": Place(
-            door, ours, False, ((None, "ls"), (None, "status")), (), request(None, "ls")
+        "a stranger at the daemon": Target(daemon_end, stranger, True, ((None, "ls"),)),
+        "a client at the daemon": Target(
+            daemon_end, ours, False, ((None, "ls"), (None, "status")), (), request(None, "ls")
         ),
-        "a client of a host": Place(
-            door, ours, False, hosts, (told,), request(None, "attach", simulation, {})
+        "a client of a host": Target(
+            daemon_end, ours, False, hosts, (told,), request(None, "attach", simulation, {})
         ),
-        "a stranger at a slave": Place(slave, outsider, True, ((number, "evaluate"),)),
-        "a peer of a slave": Place(
+        "a stranger at a slave": Target(slave, outsider, True, ((number, "evaluate"),)),
+        "a peer of a slave": Target(
             slave, peer, False, ((number, "evaluate"), (number, "")), (told,)
         ),
     }

@@ -16,7 +16,7 @@ import trio
 from creamas_sc import Environment, MultiEnvironment, expose
 from creamas_sc.errors import SlaveLost
 from creamas_sc.mp import EnvManager, RestartPolicy
-from tests.faults.board import Figures, row
+from tests.faults.registry import Figures, row
 from tests.support.agents import Echo, end_process
 
 SEEN_SECONDS = 1.0

@@ -1,4 +1,4 @@
-"""The scoreboard's long form: it resumes, tells of which sources its rounds are, keeps failures."""
+"""`python -m tests.faults`: it resumes, keeps failures, and knows the sources of its rounds."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.board import Row
-from tests.faults.record import Outcome, Record, version
-from tests.faults.scene import ROOT, Scene
+from tests.faults.outcomes import Outcome, Record, version
+from tests.faults.programs import ROOT, Program
+from tests.faults.registry import Row
 
 NOW = "abc-dirty, sources 1, Python 3"
 SAME = "def, sources 1, Python 3"
@@ -50,10 +50,10 @@ def test_the_version_is_of_the_sources() -> None:
     assert ", sources " in version()
 
 
-def test_figures_are_told_by_their_largest_or_their_sum() -> None:
+def test_a_summary_shows_the_largest_or_the_sum_of_figures() -> None:
     each = Row(1, "", "", ("case",), 1, 1, 1, lambda case, number, folder: {})
     figures = [{"seconds": 0.5, "total frames": 10.0}, {"seconds": 0.25, "total frames": 5.0}, {}]
-    assert each.told(figures) == "seconds 0.5, total frames 15"
+    assert each.summary(figures) == "seconds 0.5, total frames 15"
 
 
 def long_form(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
@@ -67,17 +67,17 @@ def long_form(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_tells_so_far_and_is_resumed(tmp_path: Path) -> None:
+def test_an_interrupted_run_prints_its_table_and_can_be_resumed(tmp_path: Path) -> None:
     assert long_form(tmp_path, "9", "--rounds", "1").returncode == 0
     command = [sys.executable, "-m", "tests.faults", "9", "4", "--rounds", "1"]
-    with Scene(command, tmp_path) as scene:
+    with Program(command, tmp_path) as program:
         # Row 9 is done, as before, and row 4 is under way once it has slaves.
-        while not any(name.startswith("slave") for name in scene.members().values()):
-            assert scene.process.poll() is None
-        scene.process.send_signal(signal.SIGINT)
-        out, err = scene.process.communicate(timeout=30)
-        assert (scene.process.returncode, err) == (130, b"")
-        scene.wait_none(2)
+        while not any(name.startswith("slave") for name in program.members().values()):
+            assert program.process.poll() is None
+        program.process.send_signal(signal.SIGINT)
+        out, err = program.process.communicate(timeout=30)
+        assert (program.process.returncode, err) == (130, b"")
+        program.wait_none(2)
     table = out.decode()
     assert "| 1 of 1 | 0 |" in table
     assert "| 0 of 1 | 0 |" in table
@@ -89,7 +89,7 @@ def test_an_interrupted_run_tells_so_far_and_is_resumed(tmp_path: Path) -> None:
 
 FAILING = """
 import sys
-from tests.faults import board, rows
+from tests.faults import cases, registry
 import pytest
 
 def once(case, number, folder):
@@ -98,7 +98,7 @@ def once(case, number, folder):
             pass
     return {}
 
-board.row(99, "none", "never", cases=("case",), rounds=2, short=0)(once)
+registry.row(99, "none", "never", cases=("case",), rounds=2, short=0)(once)
 from tests.faults.__main__ import main
 sys.argv = ["tests.faults", "99"]
 sys.exit(main())

@@ -1,4 +1,4 @@
-"""Cancelling a piece of a program at any point of it, and what must be gone then."""
+"""Cancel a program at a chosen point, and list what it may have left behind."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import TypeVar
 
 import trio
 
-__all__ = ["Cut", "held"]
+__all__ = ["CancelPoint", "held"]
 
 T = TypeVar("T")
 
 
-class Cut(trio.abc.Instrument):
-    """Cancels a program in one of its phases: at the k-th step there, or so many seconds into it.
+class CancelPoint(trio.abc.Instrument):
+    """Cancels a program in one of its phases: at its n-th step, or some seconds into it.
 
-    A step is one of any task: the program's, or of what works for it in this loop. Between two of
-    them it is other processes that are at work, which only moments in time can tell apart.
+    A step is one step of any task of this loop. Between two steps only other processes work; to
+    cancel at different points of their work, use ``moment``.
 
     Args:
-        phase: Which one.
-        whole: Whether it ends the program, or only the phase's call, which is made again then.
-        step: From 1 on; 0 for none.
-        moment: In seconds.
+        phase: Name of the phase.
+        whole: Cancel the whole program, or only the phase's call, which is then made again.
+        step: Counted from 1; 0 for none.
+        moment: Seconds after the phase began.
 
     Attributes:
-        taken: Steps and seconds that the phase took, or took until it was cut.
+        taken: Steps and seconds that the phase took, up to the cancellation if there was one.
     """
 
     def __init__(self, phase: str, whole: bool, *, step: int = 0, moment: float = math.inf) -> None:
@@ -43,7 +43,7 @@ class Cut(trio.abc.Instrument):
 
     @property
     def done(self) -> bool:
-        """Whether it came to that."""
+        """Whether it has cancelled."""
         return self._scope.cancel_called
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
@@ -52,8 +52,8 @@ class Cut(trio.abc.Instrument):
         if self._steps == self._step:
             self._scope.cancel()
 
-    async def program(self, body: Callable[[Cut], Awaitable[object]]) -> None:
-        """Run it to its end, or where it is cut."""
+    async def program(self, body: Callable[[CancelPoint], Awaitable[object]]) -> None:
+        """Run the program, to its end or until it is cancelled."""
         with self._whole:
             await body(self)
 
@@ -63,7 +63,7 @@ class Cut(trio.abc.Instrument):
         call: Callable[[], Awaitable[T]],
         again: Callable[[], Awaitable[T]] | None = None,
     ) -> T:
-        """Make a call, and where it was cut make it again, or ``again``."""
+        """Make a phase's call; if it was cancelled, make it again, or make ``again``."""
         if name != self._phase:
             return await call()
         with self._call, self._counting():

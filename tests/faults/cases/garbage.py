@@ -14,23 +14,23 @@ import trio
 from creamas_sc.client import SyncClient, connect_sync
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.wire.frames import FrameReader, Kind
-from tests.faults.board import Figures, row
 from tests.faults.daemon import LOGS, SLAVES, daemon
 from tests.faults.good_client import SIMULATION
-from tests.faults.hostile import FOUR_GIB, Garbage, bombs, mutations, request
-from tests.faults.places import Place, places
-from tests.faults.watch import MOST_MIB, P99_SECONDS, RECOVERY_SECONDS, Watch
+from tests.faults.hostile_bytes import FOUR_GIB, Garbage, bombs, mutations, request
+from tests.faults.monitor import MOST_MIB, P99_SECONDS, RECOVERY_SECONDS, Monitor
+from tests.faults.registry import Figures, row
+from tests.faults.targets import Target, find_targets
 
 NAME = "row-10"
-PLACES = (
-    "a stranger at the door",
-    "a client at the door",
+TARGETS = (
+    "a stranger at the daemon",
+    "a client at the daemon",
     "a client of a host",
     "a stranger at a slave",
     "a peer of a slave",
 )
 SCARCE = "all of them, 256 descriptors a process"
-CASES = (*PLACES, SCARCE)
+CASES = (*TARGETS, SCARCE)
 # The first round of each case is a short one.
 WHOLE_ROUNDS = 20
 FRAMES, BOMBS = 10_000, 100
@@ -48,7 +48,7 @@ BOUND_SECONDS = 120.0
 CUT_SECONDS = 5.0 + 2.0
 # Of the client that means well, at least: the worst hundredth is to be more than one of them.
 CALLS, FEW_CALLS = 300, 100
-# A place that lets nobody else in does not answer.
+# A target that lets nobody else in does not answer.
 OPEN_SECONDS = 0.1
 REFUSED = ("are open", "Too many open files", "no descriptor is left")
 
@@ -57,9 +57,9 @@ Wait = Callable[[], Awaitable[None]]
 
 @row(
     10,
-    f"mutated frames, {len(PLACES) * WHOLE_ROUNDS * FRAMES:,}; nesting and length bombs, "
-    f"{len(PLACES) * WHOLE_ROUNDS * BOMBS:,}; a 4 GiB header; {HALF_OPEN:,} half-open connections; "
-    f"{DESCRIPTORS} descriptors in all",
+    f"mutated frames, {len(TARGETS) * WHOLE_ROUNDS * FRAMES:,}; nesting and length bombs, "
+    f"{len(TARGETS) * WHOLE_ROUNDS * BOMBS:,}; a 4 GiB header; {HALF_OPEN:,} half-open "
+    f"connections; {DESCRIPTORS} descriptors in all",
     f"0 crashes; memory + <= {MOST_MIB} MiB; a good client's p99 <= {1000 * P99_SECONDS:.0f} ms; "
     f"recovers <= {RECOVERY_SECONDS:g} s",
     cases=CASES,
@@ -74,13 +74,13 @@ def garbage(case: str, number: int, folder: Path) -> Figures:
     with daemon(NAME, folder, descriptors=DESCRIPTORS if case == SCARCE else None) as running:
         with connect_sync(NAME, timeout=BOUND_SECONDS) as client:
             _create(client)
-            ways = places(NAME, client, SIMULATION)
-            with Watch(NAME, running, folder, whole) as watch:
+            targets = find_targets(NAME, client, SIMULATION)
+            with Monitor(NAME, running, folder, whole) as monitor:
                 if case == SCARCE:
-                    _take_descriptors(watch, list(ways.values()), folder, whole)
+                    _take_descriptors(monitor, list(targets.values()), folder, whole)
                 else:
-                    _send(watch, ways[case], chance, whole)
-        return watch.figures
+                    _send(monitor, targets[case], chance, whole)
+        return monitor.figures
 
 
 def _create(client: SyncClient) -> None:
@@ -92,33 +92,33 @@ def _create(client: SyncClient) -> None:
         simulation.trigger_all(numpy.zeros(1))  # some garbage loads it, as any array does
 
 
-def _send(watch: Watch, place: Place, chance: random.Random, whole: bool) -> None:
+def _send(monitor: Monitor, target: Target, chance: random.Random, whole: bool) -> None:
     frames, some = (FRAMES, BOMBS) if whole else (FEW_FRAMES, FEW_BOMBS)
-    kinds = mutations(chance, place.sound), bombs(chance, place.calls)
+    kinds = mutations(chance, target.sound), bombs(chance, target.calls)
 
     async def send(frames: int, some: int) -> Figures:
-        sent = [await _pester(place, *each) for each in zip(kinds, (frames, some), strict=True)]
-        await _converse(place, [], FOUR_GIB + bytes(1 << 20))
+        sent = [await _pester(target, *each) for each in zip(kinds, (frames, some), strict=True)]
+        await _converse(target, [], FOUR_GIB + bytes(1 << 20))
         return {"total frames": sent[0], "total bombs": sent[1], "total 4 GiB headers": 1}
 
     trio.run(send, FEW_FRAMES, FEW_BOMBS)  # what is made once is no leak
-    watch.during("garbage", partial(send, frames, some))
-    watch.during("half-open", partial(_half_open, watch, place, whole))
+    monitor.during("garbage", partial(send, frames, some))
+    monitor.during("half-open", partial(_half_open, monitor, target, whole))
 
 
 # ---- garbage
 
 
-async def _pester(place: Place, kind: Garbage, count: int) -> int:
+async def _pester(target: Target, kind: Garbage, count: int) -> int:
     """Send at least so many of a kind, over several connections at a time; how many."""
     sent = 0
 
     async def sender() -> None:
         nonlocal sent
         while sent < count:
-            within = 0 if place.stranger else min(BATCH, count - sent - 1)
+            within = 0 if target.stranger else min(BATCH, count - sent - 1)
             sent += within + 1
-            await _converse(place, [kind.within() for _ in range(within)], kind.breaking())
+            await _converse(target, [kind.within() for _ in range(within)], kind.breaking())
 
     async with trio.open_nursery() as nursery:
         for _ in range(SENDERS):
@@ -126,13 +126,13 @@ async def _pester(place: Place, kind: Garbage, count: int) -> int:
     return sent
 
 
-async def _converse(place: Place, within: list[bytes], breaking: bytes) -> None:
+async def _converse(target: Target, within: list[bytes], breaking: bytes) -> None:
     """Send all of it; a call behind what must not end the connection is answered."""
-    stream = await place.open()
+    stream = await target.open()
     try:
         with trio.fail_after(STUCK_SECONDS):
             if within:
-                call = request(*place.calls[0], *place.args, call_id=LAST)
+                call = request(*target.calls[0], *target.args, call_id=LAST)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(stream.send, b"".join([*within, call]))
                     await _answer(stream)
@@ -167,27 +167,27 @@ async def _read_to_end(stream: ConnectedStream) -> None:
 # ---- those who say nothing, or half of something
 
 
-async def _half_open(watch: Watch, place: Place, whole: bool) -> Figures:
+async def _half_open(monitor: Monitor, target: Target, whole: bool) -> Figures:
     """Say no more; those who have not proved themselves are cut."""
     streams: list[ConnectedStream] = []
     try:
-        await _open_many(place, streams, HALF_OPEN)
-        if whole and place.stranger:
+        await _open_many(target, streams, HALF_OPEN)
+        if whole and target.stranger:
             with trio.fail_after(CUT_SECONDS):
                 async with trio.open_nursery() as nursery:
                     for stream in streams:
                         nursery.start_soon(_read_to_end, stream)
-        await watch.called(CALLS if whole else FEW_CALLS)
+        await monitor.called(CALLS if whole else FEW_CALLS)
     finally:
         await _close(streams)
     return {"total half-open": len(streams)}
 
 
-async def _open_many(place: Place, streams: list[ConnectedStream], count: int) -> None:
+async def _open_many(target: Target, streams: list[ConnectedStream], count: int) -> None:
     async def opener(first: int) -> None:
         for number in range(first, count, SENDERS):
-            streams.append(await place.open())
-            await streams[-1].send(place.halves[number % len(place.halves)])
+            streams.append(await target.open())
+            await streams[-1].send(target.halves[number % len(target.halves)])
 
     async with trio.open_nursery() as nursery:
         for first in range(SENDERS):
@@ -203,24 +203,24 @@ async def _close(streams: list[ConnectedStream]) -> None:
 # ---- out of descriptors
 
 
-def _take_descriptors(watch: Watch, ways: list[Place], folder: Path, whole: bool) -> None:
-    """As many as there can be, at each place, by those who do not go again until they are told."""
-    for place in ways:  # what is made once is no leak
-        trio.run(_take_all, place)
-    for place, name in zip(ways, PLACES, strict=True):
+def _take_descriptors(monitor: Monitor, targets: list[Target], folder: Path, whole: bool) -> None:
+    """As many as there can be, at each target, by those who do not go again until they are told."""
+    for target in targets:  # what is made once is no leak
+        trio.run(_take_all, target)
+    for target, name in zip(targets, TARGETS, strict=True):
         count = CALLS if whole else FEW_CALLS
-        watch.during(name, partial(_take_all, place, partial(watch.called, count)))
+        monitor.during(name, partial(_take_all, target, partial(monitor.called, count)))
         told = "".join(file.read_text() for file in (folder / LOGS).rglob("*.log"))
         assert any(reason in told for reason in REFUSED), name
 
 
-async def _take_all(place: Place, called: Wait = trio.lowlevel.checkpoint) -> Figures:
+async def _take_all(target: Target, called: Wait = trio.lowlevel.checkpoint) -> Figures:
     streams: list[ConnectedStream] = []
     try:
         for _ in range(DESCRIPTORS):
             with trio.move_on_after(OPEN_SECONDS):
                 try:
-                    streams.append(await place.open())
+                    streams.append(await target.open())
                 except (anyio.EndOfStream, anyio.BrokenResourceError, OSError):
                     continue  # refused
         await called()

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from creamas_sc.client import connect_sync
-from tests.faults.scene import BOUND_SECONDS, Scene, script
+from tests.faults.programs import BOUND_SECONDS, Program, script
 
-__all__ = ["CLIENTS", "DAEMONS", "Signalled", "client", "daemon"]
+__all__ = ["CLIENTS", "DAEMONS", "SignalTarget", "client", "daemon"]
 
 DAEMONS = ("run", "start")
 SIMULATION = "one"
@@ -61,24 +61,24 @@ CLIENTS = {
 READY = {"idle": "idle", "busy": "busy", "spawning": "spawning", "closing": "closes"}
 
 
-class Signalled:
+class SignalTarget:
     """Whom the signals go to.
 
     Attributes:
         wait: Waits for the end, so many seconds; the exit code, negative of a signal.
         told: What was said on standard error; of a daemon, what is no news in its log.
-        scene: Its processes.
+        program: Its processes.
     """
 
     def __init__(
-        self, pid: int, wait: Callable[[float], int], told: Callable[[], str], scene: Scene
+        self, pid: int, wait: Callable[[float], int], told: Callable[[], str], program: Program
     ) -> None:
-        self.pid, self.wait, self.told, self.scene = pid, wait, told, scene
+        self.pid, self.wait, self.told, self.program = pid, wait, told, program
 
     @classmethod
-    def of(cls, scene: Scene) -> Signalled:
-        """A scene's own process."""
-        return cls(scene.process.pid, scene.process.wait, lambda: _stderr(scene), scene)
+    def of(cls, program: Program) -> SignalTarget:
+        """A program's own process."""
+        return cls(program.process.pid, program.process.wait, lambda: _stderr(program), program)
 
     def send(self, how: signal.Signals, whom: str) -> None:
         """Send a signal to the process, or to its group."""
@@ -86,7 +86,7 @@ class Signalled:
 
 
 @contextmanager
-def daemon(verb: str, name: str, moment: str, folder: Path) -> Iterator[Signalled]:
+def daemon(verb: str, name: str, moment: str, folder: Path) -> Iterator[SignalTarget]:
     """A daemon in the foreground or background, whose client has it do something."""
     with _daemon(verb, name, folder) as told, _client("sync", name, moment, folder) as asking:
         yield told
@@ -95,10 +95,10 @@ def daemon(verb: str, name: str, moment: str, folder: Path) -> Iterator[Signalle
 
 
 @contextmanager
-def client(form: str, name: str, moment: str, folder: Path) -> Iterator[Signalled]:
+def client(form: str, name: str, moment: str, folder: Path) -> Iterator[SignalTarget]:
     """A client in the middle of something; its daemon notices no more than that it goes."""
-    with _daemon("run", name, folder) as running, _client(form, name, moment, folder) as scene:
-        yield Signalled.of(scene)
+    with _daemon("run", name, folder) as running, _client(form, name, moment, folder) as program:
+        yield SignalTarget.of(program)
         with connect_sync(name, timeout=BOUND_SECONDS) as other:
             if moment in ("idle", "busy"):
                 with other.attach(SIMULATION) as one:
@@ -109,35 +109,35 @@ def client(form: str, name: str, moment: str, folder: Path) -> Iterator[Signalle
 
 
 @contextmanager
-def _client(form: str, name: str, moment: str, folder: Path) -> Iterator[Scene]:
-    with script(folder, CLIENTS[form], name, moment) as scene:
-        scene.read_until(READY[moment])
+def _client(form: str, name: str, moment: str, folder: Path) -> Iterator[Program]:
+    with script(folder, CLIENTS[form], name, moment) as program:
+        program.read_until(READY[moment])
         if moment == "busy":
             with connect_sync(name, timeout=BOUND_SECONDS) as other:
                 with other.attach(SIMULATION) as one:
                     while not _naps(one)[0]:
-                        assert scene.process.poll() is None
-        yield scene
+                        assert program.process.poll() is None
+        yield program
 
 
 @contextmanager
-def _daemon(verb: str, name: str, folder: Path) -> Iterator[Signalled]:
+def _daemon(verb: str, name: str, folder: Path) -> Iterator[SignalTarget]:
     logs = folder / "logs"
     command = ["env", f"CREAMAS_LOG_FOLDER={logs}", sys.executable, "-m", "supervisor.cli", verb]
-    with Scene([*command, "--daemon", name], folder) as scene:
-        scene.read_until(".sock\n")
-        pid = scene.process.pid
-        wait: Callable[[float], int] = scene.process.wait
+    with Program([*command, "--daemon", name], folder) as program:
+        program.read_until(".sock\n")
+        pid = program.process.pid
+        wait: Callable[[float], int] = program.process.wait
         if verb == "start":
-            assert scene.process.wait(BOUND_SECONDS) == 0
-            (pid,) = (pid for pid, comm in scene.members().items() if comm == "creamas-daemon")
+            assert program.process.wait(BOUND_SECONDS) == 0
+            (pid,) = (pid for pid, comm in program.members().items() if comm == "creamas-daemon")
             wait = _waits_for(pid)
 
         def told() -> str:
-            text = _stderr(scene) if verb == "run" else (logs / f"{name}.log").read_text()
+            text = _stderr(program) if verb == "run" else (logs / f"{name}.log").read_text()
             return "".join(line for line in text.splitlines(True) if not _is_news(line))
 
-        yield Signalled(pid, wait, told, scene)
+        yield SignalTarget(pid, wait, told, program)
 
 
 def _waits_for(pid: int) -> Callable[[float], int]:
@@ -155,9 +155,9 @@ def _waits_for(pid: int) -> Callable[[float], int]:
     return wait
 
 
-def _stderr(scene: Scene) -> str:
-    assert scene.process.stderr is not None
-    return scene.process.stderr.read().decode()
+def _stderr(program: Program) -> str:
+    assert program.process.stderr is not None
+    return program.process.stderr.read().decode()
 
 
 def _is_news(line: str) -> bool:

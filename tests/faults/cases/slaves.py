@@ -6,8 +6,8 @@ import time
 from itertools import product
 from pathlib import Path
 
-from tests.faults.board import Figures, row
-from tests.faults.scene import script
+from tests.faults.programs import script
+from tests.faults.registry import Figures, row
 
 GRACE_SECONDS = 1.0
 OVER_SECONDS = 1.0
@@ -48,16 +48,16 @@ HOW = {"ignores SIGTERM": "ignores", "SIGSTOPped": "stopped", "Python": "python"
 def stubborn_slave(case: str, number: int, folder: Path) -> Figures:
     """End a simulation with such a slave, one way or the other."""
     how, _, end = case.partition(", ")
-    with script(folder, STUBBORN, HOW[how]) as scene:
-        scene.read_until("busy")
+    with script(folder, STUBBORN, HOW[how]) as program:
+        program.read_until("busy")
         began = time.monotonic()
         if end == "close":
-            scene.say("close")
-            scene.read_until("closed", GRACE_SECONDS + OVER_SECONDS)
-            assert scene.process.wait(OVER_SECONDS) == 0
+            program.say("close")
+            program.read_until("closed", GRACE_SECONDS + OVER_SECONDS)
+            assert program.process.wait(OVER_SECONDS) == 0
         else:
-            scene.process.kill()
-        scene.wait_none(GRACE_SECONDS + OVER_SECONDS + began - time.monotonic())
+            program.process.kill()
+        program.wait_none(GRACE_SECONDS + OVER_SECONDS + began - time.monotonic())
         return {"seconds": time.monotonic() - began}
 
 
@@ -94,13 +94,13 @@ print("closed", flush=True)
 def forked_children(case: str, number: int, folder: Path) -> Figures:
     """Slaves with such a child each."""
     slaves, _, end = case.partition(" slaves, ")
-    with script(folder, FORKING, slaves, end) as scene:
-        scene.read_until("forked")
-        assert len(scene.members()) >= 2 * int(slaves)
+    with script(folder, FORKING, slaves, end) as program:
+        program.read_until("forked")
+        assert len(program.members()) >= 2 * int(slaves)
         if end == "owner's death":
-            scene.process.kill()
+            program.process.kill()
         else:
-            scene.say(end)
-            scene.read_until("closed")
-            assert scene.process.wait(OVER_SECONDS) == 0
-        return {"seconds": scene.wait_none(GRACE_SECONDS + OVER_SECONDS)}
+            program.say(end)
+            program.read_until("closed")
+            assert program.process.wait(OVER_SECONDS) == 0
+        return {"seconds": program.wait_none(GRACE_SECONDS + OVER_SECONDS)}

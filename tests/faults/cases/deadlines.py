@@ -13,8 +13,8 @@ import trio
 from creamas_sc import Environment, MultiEnvironment
 from creamas_sc.client import connect
 from creamas_sc.errors import StepOverran
-from tests.faults.board import Figures, row
 from tests.faults.daemon import daemon
+from tests.faults.registry import Figures, row
 from tests.support.agents import Manager
 
 SECONDS = 0.3

@@ -9,9 +9,9 @@ import time
 from itertools import product
 from pathlib import Path
 
-from tests.faults.board import Figures, row
 from tests.faults.daemon import daemon_killed
-from tests.faults.scene import Scene, script
+from tests.faults.programs import Program, script
+from tests.faults.registry import Figures, row
 from tests.support.trees import kill_at_one_blow
 
 LEFT_SECONDS = 2.0
@@ -65,16 +65,16 @@ def owner_killed(case: str, number: int, folder: Path) -> Figures:
     who, when = case.split()
     if who == "daemon":
         return daemon_killed(when, number, folder)
-    with script(folder, SCRIPT, when) as scene:
-        scene.read_until(when)
+    with script(folder, SCRIPT, when) as program:
+        program.read_until(when)
         if when in ("spawning", "closing"):  # a moment of its own each time
             time.sleep(random.Random(number).random() * WINDOW_SECONDS)
         if who == "script":
-            scene.process.kill()
-        elif not _killed_if_there(scene, "creamas-superv"):
+            program.process.kill()
+        elif not _killed_if_there(program, "creamas-superv"):
             return {}
         # A script whose supervisor is gone is told so, and may go on.
-        seconds = scene.wait_none(LEFT_SECONDS, but={scene.process.pid})
+        seconds = program.wait_none(LEFT_SECONDS, but={program.process.pid})
         with script(folder, SCRIPT, when) as following:
             following.read_until(when)
             following.process.kill()
@@ -82,12 +82,12 @@ def owner_killed(case: str, number: int, folder: Path) -> Figures:
         return {"seconds": seconds}
 
 
-def _killed_if_there(scene: Scene, name: str) -> bool:
+def _killed_if_there(program: Program, name: str) -> bool:
     """Kill the process of that name, unless it has ended in order just now."""
     try:
-        scene.kill(name)
+        program.kill(name)
     except (AssertionError, ProcessLookupError):
-        if scene.process.wait(LEFT_SECONDS) == 0:
+        if program.process.wait(LEFT_SECONDS) == 0:
             return False
         raise
     return True
@@ -111,24 +111,24 @@ STOPPED_THEN_KILLED = tuple(
 )
 def inner_process_killed(case: str, number: int, folder: Path) -> Figures:
     """Stop and kill what the case names; forked-away processes are python3, actors are not."""
-    with script(folder, SCRIPT, "idle") as scene:
-        scene.read_until("idle")
+    with script(folder, SCRIPT, "idle") as program:
+        program.read_until("idle")
         for act in case.split(", "):
             who, _, how = act.partition(" ")
-            _strike(how, [_pid(scene, role) for role in who.split("+")])
+            _strike(how, [_pid(program, role) for role in who.split("+")])
         began = time.monotonic()
-        while actors := _actors(scene):
+        while actors := _actors(program):
             assert time.monotonic() - began < LEFT_SECONDS, f"left: {actors}"
             time.sleep(0.005)
         seconds = time.monotonic() - began
         if who != "keeper+zygote":
-            scene.wait_none(LEFT_SECONDS - seconds, but={scene.process.pid})
+            program.wait_none(LEFT_SECONDS - seconds, but={program.process.pid})
             return {"seconds": seconds}
-        lost = len(_forked(scene))
+        lost = len(_forked(program))
         assert lost > 0, "nothing was lost: that was no one blow"
         with script(folder, SCRIPT, "idle") as following:
             following.read_until("idle")
-            swept = scene.wait_none(LEFT_SECONDS, but={scene.process.pid})
+            swept = program.wait_none(LEFT_SECONDS, but={program.process.pid})
         return {"seconds": seconds, "lost": lost, "seconds after the next start": swept}
 
 
@@ -138,21 +138,21 @@ def _strike(how: str, pids: list[int]) -> None:
     os.kill(pids[0], signal.SIGSTOP if how == "stopped" else signal.SIGKILL)
 
 
-def _pid(scene: Scene, role: str) -> int:
+def _pid(program: Program, role: str) -> int:
     if role == "script":
-        return scene.process.pid
-    (pid,) = (pid for pid, name in scene.members().items() if name == f"creamas-{role}")
+        return program.process.pid
+    (pid,) = (pid for pid, name in program.members().items() if name == f"creamas-{role}")
     return pid
 
 
-def _actors(scene: Scene) -> dict[int, str]:
-    return {pid: name for pid, name in scene.members().items() if name.startswith("slave")}
+def _actors(program: Program) -> dict[int, str]:
+    return {pid: name for pid, name in program.members().items() if name.startswith("slave")}
 
 
-def _forked(scene: Scene) -> list[int]:
-    members = scene.members()
+def _forked(program: Program) -> list[int]:
+    members = program.members()
     return [
         pid
         for pid, name in members.items()
-        if name.startswith("python") and pid != scene.process.pid
+        if name.startswith("python") and pid != program.process.pid
     ]

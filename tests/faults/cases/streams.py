@@ -25,7 +25,7 @@ from creamas_sc.runtime.timeouts import HANDSHAKE_SECONDS
 from creamas_sc.wire.codec import Payload
 from creamas_sc.wire.frames import FrameReader, Kind, encode_frame
 from creamas_sc.wire.handshake import Handshake, Identity
-from tests.faults.board import Figures, row
+from tests.faults.registry import Figures, row
 from tests.support.streams import BOUND_SECONDS, CODEC, ask, memory_pair, wired
 
 

@@ -14,7 +14,7 @@ from creamas_sc import Environment, MultiEnvironment
 from creamas_sc.errors import AgentError, AgentErrors, StartError
 from creamas_sc.mp import EnvManager
 from tests.faults.agents import Raiser, RaisingEnvironment, RaisingManager
-from tests.faults.board import Figures, row
+from tests.faults.registry import Figures, row
 
 BOUND_SECONDS = 20.0
 KINDS = (

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-__all__ = ["Point", "grows", "slope"]
+__all__ = ["Point", "describe_growth", "slope"]
 
 Point = tuple[float, float]  # a size, and what it cost
 
@@ -15,7 +15,7 @@ FLAT = 0.15
 LINEAR = (0.85, 1.15)
 
 
-def grows(points: Sequence[Point]) -> str:
+def describe_growth(points: Sequence[Point]) -> str:
     """Linear or not, and where it bends.
 
     Args:

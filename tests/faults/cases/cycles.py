@@ -10,7 +10,7 @@ import trio
 
 from creamas_sc import Environment, MultiEnvironment
 from creamas_sc.mp import EnvManager
-from tests.faults.board import Figures, row
+from tests.faults.registry import Figures, row
 from tests.support.agents import Echo
 from tests.support.trees import children, family
 

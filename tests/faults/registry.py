@@ -1,7 +1,8 @@
-"""The scoreboard: faults that are injected again and again, and what must hold each time.
+"""The table of faults: each row is a fault that is injected again and again, and what must hold.
 
 A row is a function that injects its fault once and returns figures, or raises. The test suite runs
-the first of its rounds; ``python -m tests.faults`` runs all of them and prints the table.
+its first rounds; ``python -m tests.faults`` runs all of them and prints the table (`report`). The
+rows themselves are in `tests.faults.cases`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ __all__ = ["ROWS", "TOTAL", "Figures", "Row", "row"]
 Figures = dict[str, float]
 Once = Callable[[str, int, Path], Figures]
 
-# Begins the names of figures of which the table shows the sum over all rounds.
+# Prefix of figures that the table sums over all rounds; of the others it shows the largest.
 TOTAL = "total "
 
 
@@ -29,8 +30,7 @@ class Row:
         rounds: How many the long form has.
         short: How many of them, from the first, the test suite has.
         quick: How many of those a plain `pytest` runs; the others are marked slow.
-        once: Injects it: called with the case, the round's number and an empty folder. Returns
-            figures, of which the table shows the largest, or the sum, see `TOTAL`.
+        once: Injects the fault; called with the case, the round's number and an empty folder.
     """
 
     number: int
@@ -43,18 +43,18 @@ class Row:
     once: Once
 
     def case(self, number: int) -> str:
-        """The case of a round: neighbours differ in all respects, so that few show much."""
+        """The case of a round; the stride makes neighbouring rounds differ in all respects."""
         return self.cases[number * _STRIDE % len(self.cases)]
 
-    def told(self, figures: Sequence[Figures]) -> str:
-        """The figures of several rounds in one cell."""
+    def summary(self, figures: Sequence[Figures]) -> str:
+        """The figures of several rounds, as the text of one cell."""
         names = sorted({name for each in figures for name in each})
-        told = []
+        texts = []
         for name in names:
             values = [each[name] for each in figures if name in each]
             value = sum(values) if name.startswith(TOTAL) else max(values)
-            told.append(f"{name} {value:.4g}" if value % 1 else f"{name} {value:.0f}")
-        return ", ".join(told)
+            texts.append(f"{name} {value:.4g}" if value % 1 else f"{name} {value:.0f}")
+        return ", ".join(texts)
 
 
 # Shares no factor with any number of cases.
@@ -73,7 +73,7 @@ def row(
     short: int,
     quick: int = 1,
 ) -> Callable[[Once], Once]:
-    """Enter a function as a row."""
+    """Register a function as a row."""
 
     def enter(once: Once) -> Once:
         assert len(cases) % _STRIDE, f"row {number}: some of {len(cases)} cases would never run"

@@ -1,4 +1,4 @@
-"""The scoreboard's short form: the first rounds of each row."""
+"""The first rounds of each row of the table of faults."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import rows
-from tests.faults.board import ROWS, Row
+from tests.faults import cases
+from tests.faults.registry import ROWS, Row
 
 CASES = [
     pytest.param(
@@ -23,5 +23,5 @@ CASES = [
 
 @pytest.mark.parametrize(("row", "number"), CASES)
 def test_fault(row: Row, number: int, tmp_path: Path) -> None:
-    assert rows.__doc__
+    assert cases.__doc__
     row.once(row.case(number), number, tmp_path)

@@ -1,0 +1,27 @@
+"""The rows of the table of faults, a module for each subject; importing them registers them."""
+
+from tests.faults.cases import (
+    cancellation,
+    cycles,
+    deadlines,
+    deaths,
+    garbage,
+    restarts,
+    signals,
+    slaves,
+    streams,
+    user_code,
+)
+
+__all__ = [
+    "cancellation",
+    "cycles",
+    "deadlines",
+    "deaths",
+    "garbage",
+    "restarts",
+    "signals",
+    "slaves",
+    "streams",
+    "user_code",
+]
