@@ -1,0 +1,15 @@
+"""Remote calls: the wire protocol driven over sockets, and agents at its ends.
+
+node             the calls of one environment's agents, in both directions
+endpoint         an environment's listeners, and one connection to each peer
+unix_shortcut    unix sockets beside the TCP ports, on one machine
+connection       one connection, driven with anyio: reading and serving
+calls            the sending half of it, and several calls at once
+write_queue      what is to be written, and backpressure
+socket_stream    the byte stream below it, on trio
+loops            what it needs of the event loop
+sync_connection  one connection, driven by the calling thread
+exposed          which methods are open to others, and proxies that call them
+auth             who belongs to a simulation, and its key
+fd_passing       connections handed from one process to another
+"""

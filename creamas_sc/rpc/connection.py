@@ -86,6 +86,7 @@ class Request(NamedTuple):
 Answer = Payload | Awaitable[Payload]
 Handler = Callable[[Request], Answer]
 EventHandler = Callable[[str, Payload], None]
+ReceiveInto = Callable[[memoryview], Awaitable[int]]
 
 
 class _Turn:
@@ -140,8 +141,7 @@ class Connection(Outbound):
         super().__init__(protocol, out, loop)
         self.closed = anyio.Event()
         self._stream = stream
-        self._receive_into: Callable[[memoryview], Awaitable[int]] | None
-        self._receive_into = getattr(stream, "receive_into", None)
+        self._receive_into: ReceiveInto | None = getattr(stream, "receive_into", None)
         self._handler = serve
         self._on_event = on_event
         self._scope = anyio.CancelScope()

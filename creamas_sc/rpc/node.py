@@ -242,7 +242,9 @@ class Node:
             await self._slaves.wait_for(address)
         url, number = locate(address)
         try:
-            link = self._endpoint.link(url) or await self._open(address)
+            link = self._endpoint.link(url)
+            if link is None:
+                link = await self._endpoint.connection(*split_address(address)[:2])
             if last_seconds is not None:
                 return await link.call(
                     number, method, payload, timeout=last_seconds, acknowledge_seconds=0
@@ -255,10 +257,6 @@ class Node:
     def link(self, address: str) -> Connection | None:
         """The connection to the environment of the agent at ``address``, if it is open."""
         return self._endpoint.link(locate(address)[0])
-
-    async def _open(self, address: str) -> Connection:
-        host, port, _ = split_address(address)
-        return await self._endpoint.connection(host, port)
 
     async def _call_here(
         self, address: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]

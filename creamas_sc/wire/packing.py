@@ -19,7 +19,6 @@ from creamas_sc.wire.frames import MAX_PARTS, Buffer
 __all__ = [
     "BYTES_PART",
     "COLUMNS",
-    "HAVE_C_EXTENSION",
     "LARGE_BYTES",
     "MAX_DEPTH",
     "DecodeHandler",
@@ -35,9 +34,6 @@ LARGE_BYTES: Final = 64 * 2**10
 """From this size on, in bytes, binary data travels out of band."""
 MAX_DEPTH: Final = 100
 """How many extensions (tuples, sets, objects ...) may be nested; lists and dicts: 1024."""
-HAVE_C_EXTENSION: Final = msgpack.Packer.__module__ != "msgpack.fallback"
-"""Whether msgpack is the compiled one; without, everything works at a tenth of the speed."""
-
 # msgpack's C code recurses, some 400 bytes of stack for each list: 1024 lists between any two of
 # a hundred tuples would end the process. So few lists are allowed below the first few tuples.
 _UNGUARDED_DEPTH: Final = 4
