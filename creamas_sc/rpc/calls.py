@@ -156,22 +156,28 @@ class Call:
 
     Attributes:
         ended: Whether it is no longer waited for.
+        succeeded: Whether it was answered, and not by an error.
     """
 
-    __slots__ = ("_calls", "acknowledged", "answer", "ended", "link", "method", "number", "overdue")
+    __slots__ = (
+        "_calls",
+        "acknowledged",
+        "answer",
+        "ended",
+        "link",
+        "method",
+        "number",
+        "overdue",
+        "succeeded",
+    )
 
     def __init__(self, calls: Calls, link: Outbound, method: str) -> None:
         self.answer: Frame | None = None
-        self.ended = self.overdue = self.acknowledged = False
+        self.ended = self.succeeded = self.overdue = self.acknowledged = False
         self.link = link
         self.method = method
         self.number = 0
         self._calls = calls
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether it was answered, and not by an error."""
-        return self.answer is not None and self.answer.kind is Kind.REPLY
 
     def set(self) -> None:
         """Note that the call is settled."""
@@ -179,13 +185,10 @@ class Call:
             return
         self.ended = True
         calls, answer = self._calls, self.answer
+        self.succeeded = answer is not None and answer.kind is Kind.REPLY
+        large = answer is not None and len(answer.body) > LARGE_ANSWER_BYTES
         calls.unanswered -= 1
-        if (
-            not calls.unanswered
-            or answer is None
-            or answer.kind is not Kind.REPLY
-            or len(answer.body) > LARGE_ANSWER_BYTES
-        ):
+        if not calls.unanswered or not self.succeeded or large:
             calls.waiter.set()
 
 

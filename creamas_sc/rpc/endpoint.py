@@ -213,7 +213,7 @@ class Endpoint:
     def link(self, url: str) -> Connection | None:
         """The connection to the environment of that `base_url`, if it is open."""
         link = self._links.get(url)
-        return link if link is not None and link.alive else None
+        return link if link is not None and link.protocol.alive else None
 
     async def connection(self, host: str, port: int, *, timeout: float | None = 0) -> Connection:
         """The connection to the environment at ``host`` and ``port``, opened if need be.
