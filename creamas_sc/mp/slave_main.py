@@ -69,19 +69,15 @@ async def main(spec: bytes, control: Control) -> bytes:
 async def _wait_stop(control: Control, manager: Any) -> str | None:
     """Wait for the supervisor's request or the manager's `stop`; returns the request's folder."""
     folder: str | None = None
+    async with trio.open_nursery() as nursery:
 
-    async def wait_request() -> None:
-        nonlocal folder
+        async def wait_manager() -> None:
+            await manager.stop_received.wait()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(wait_manager)
         folder = unpack(await control.wait_stop() or pack(None))
         nursery.cancel_scope.cancel()
-
-    async def wait_manager() -> None:
-        await manager.stop_received.wait()
-        nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(wait_request)
-        nursery.start_soon(wait_manager)
     return folder
 
 
