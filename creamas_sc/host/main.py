@@ -25,7 +25,6 @@ from creamas_sc.host.simulation import HostedSimulation
 from creamas_sc.host.supervisor_connection import HostConnection
 from creamas_sc.mp import MultiEnvironment
 from creamas_sc.mp.managers import Manager
-from creamas_sc.mp.observer import GRACE_SECONDS
 from creamas_sc.mp.slave_main import Control, name_process, seed_process
 from creamas_sc.processes.spec import HostSpec, pack, unpack
 from creamas_sc.processes.supervisor_client import supervisor_factory
@@ -35,6 +34,7 @@ from creamas_sc.runtime.class_loading import class_name, load_class
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.runtime.log_setup import open_actor_log
 from creamas_sc.runtime.nurseries import open_unwrapping_nursery
+from creamas_sc.runtime.timeouts import GRACE_SECONDS
 
 __all__ = ["main"]
 

@@ -23,8 +23,8 @@ from creamas_sc.errors import AgentErrors, CreamasError, EncodeError
 from creamas_sc.host.error_boundary import error_boundary, error_text
 from creamas_sc.host.events import Events
 from creamas_sc.mp import MultiEnvironment
-from creamas_sc.mp.observer import GRACE_SECONDS
 from creamas_sc.reports import StopReport
+from creamas_sc.runtime.timeouts import GRACE_SECONDS
 
 __all__ = ["Shutdown", "fit_to_travel"]
 

@@ -21,9 +21,10 @@ import trio
 
 from creamas_sc.core.environment import Environment
 from creamas_sc.errors import AgentError, SlaveLost
-from creamas_sc.mp.observer import GRACE_SECONDS, Observer
+from creamas_sc.mp.observer import Observer
 from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.reports import StopReport
+from creamas_sc.runtime.timeouts import GRACE_SECONDS
 
 if TYPE_CHECKING:
     from creamas_sc.mp.multienvironment import MultiEnvironment

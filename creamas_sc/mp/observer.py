@@ -7,11 +7,9 @@ from typing import NamedTuple, TypedDict
 from creamas_sc.errors import SlaveLost
 from creamas_sc.reports import Restart
 from creamas_sc.restarts.slave import Slave
+from creamas_sc.runtime.timeouts import GRACE_SECONDS
 
-__all__ = ["GRACE_SECONDS", "Counts", "Observer", "Overview"]
-
-# How long slaves may take in `close` to save and close their agents.
-GRACE_SECONDS = 1.0
+__all__ = ["Counts", "Observer", "Overview"]
 
 
 class Observer:
