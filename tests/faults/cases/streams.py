@@ -134,15 +134,27 @@ class Accepting:
 
     def __init__(self) -> None:
         self.send, self.receive = trio.open_memory_channel[ByteStream](10)
+        self.socket = self.receive  # what an endpoint closes at its end
 
     async def accept(self) -> ByteStream:
         return await self.receive.receive()
+
+    async def aclose(self) -> None:
+        self.receive.close()
 
     async def __aenter__(self) -> Accepting:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self.receive.close()
+        await self.aclose()
+
+
+class _AsTheyAre:
+    """In place of `ConnectedStream`: what is accepted is in memory, and has no socket to adopt."""
+
+    @staticmethod
+    def adopt(stream: ByteStream) -> ByteStream:
+        return stream
 
 
 def _endpoint(links: list[Connection]) -> Endpoint:
@@ -209,7 +221,8 @@ async def _dial(limit: int, single: bool = False, stall: bool = False) -> tuple[
     endpoint, listener = _endpoint(links), Accepting()
     ours, theirs = memory_pair()
     fault = Fault(ours, limit, single, stall)
-    with trio.fail_after(BOUND_SECONDS):
+    with trio.fail_after(BOUND_SECONDS), pytest.MonkeyPatch.context() as patched:
+        patched.setattr(endpoint_module, "ConnectedStream", _AsTheyAre)
         async with trio.open_nursery() as nursery:
             await nursery.start(_listening, endpoint, listener)
             await listener.send.send(theirs)
