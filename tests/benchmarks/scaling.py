@@ -1,4 +1,4 @@
-"""How a cost grows with a size, in a line of text that is computed from the figures."""
+"""How a cost grows with a size, as text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LINEAR = (0.85, 1.15)
 
 
 def describe_growth(points: Sequence[Point]) -> str:
-    """Linear or not, and where it bends.
+    """Describe in which ranges the cost is flat, linear or more than linear.
 
     Args:
         points: By increasing size, each of a cost above 0.
@@ -30,14 +30,14 @@ def describe_growth(points: Sequence[Point]) -> str:
             runs[-1] = (runs[-1][0], high, kind)
         else:
             runs.append((low, high, kind))
-    told = [f"{kind} from {_size(low)} to {_size(high)}" for low, high, kind in runs]
-    told += [
+    texts = [f"{kind} from {_size(low)} to {_size(high)}" for low, high, kind in runs]
+    texts += [
         f"a unit costs {_unit(high) / _unit(low):.2f} times as much at {_size(high)}"
         f" as at {_size(low)}"
         for low, high, kind in spans
         if kind == "more than linear"
     ]
-    return "; ".join(told)
+    return "; ".join(texts)
 
 
 def _kind(low: Point, high: Point) -> str:
@@ -58,7 +58,7 @@ def _size(point: Point) -> str:
 
 
 def slope(points: Sequence[Point]) -> float:
-    """By least squares."""
+    """The slope of a line through the points, by least squares."""
     n = len(points)
     mean_x, mean_y = sum(x for x, _ in points) / n, sum(y for _, y in points) / n
     spread = sum((x - mean_x) ** 2 for x, _ in points)

@@ -1,4 +1,4 @@
-"""What agents do, in plain Python: the same for this project and for the limits."""
+"""The work of agents, in plain Python: the same for this project and for the limits."""
 
 from __future__ import annotations
 

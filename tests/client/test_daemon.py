@@ -36,7 +36,7 @@ async def test_the_life_of_a_simulation(kind: str, named: Named) -> None:
 
 
 @each_client
-async def test_what_it_gets_from_its_creator(
+async def test_a_host_gets_its_creators_environment_and_folder(
     kind: str, named: Named, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = named()

@@ -60,7 +60,7 @@ async def test_a_host_that_is_killed(kind: str, named: Named) -> None:
 
 
 @each_client
-async def test_closed_by_somebody_else(kind: str, named: Named) -> None:
+async def test_a_simulation_closed_by_another_client(kind: str, named: Named) -> None:
     async with studio(kind, named) as sim:
         _, addr = await sim.spawn(SLEEPER)
 
@@ -79,7 +79,9 @@ async def test_closed_by_somebody_else(kind: str, named: Named) -> None:
 
 @each_client
 @pytest.mark.parametrize("method", ["close", "destroy"])
-async def test_closed_by_itself(kind: str, named: Named, tmp_path: Path, method: str) -> None:
+async def test_a_simulation_closed_through_its_attachment(
+    kind: str, named: Named, tmp_path: Path, method: str
+) -> None:
     async with studio(kind, named) as sim, connected(kind) as client:
         addrs = await sim.get_addrs()
         receipt = await getattr(sim, method)(str(tmp_path))

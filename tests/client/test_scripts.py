@@ -200,7 +200,7 @@ def test_ctrl_c_detaches(kind: str, script: Path, named: Named) -> None:
 
 @pytest.mark.parametrize("apart_seconds", [0.0, 0.001, 0.002, 0.004])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "asyncio"])
-def test_another_ctrl_c_hangs_nothing(
+def test_a_second_ctrl_c_does_not_hang(
     kind: str, apart_seconds: float, script: Path, named: Named
 ) -> None:
     """It strikes in the middle of what the first has led to.

@@ -1,8 +1,8 @@
-"""A client that means well, in a process of its own: ``python -m tests.faults.good_client DAEMON``.
+"""A well-behaved client in its own process: ``python -m tests.faults.good_client DAEMON``.
 
-It calls the daemon, the simulation's host, an agent, and through that another one, in turn, with a
-pause after each. For each line that it reads it prints how long its calls took since the last one,
-in seconds.
+It calls the daemon, the simulation's host, an agent, and another agent through that one, in turn,
+with a pause after each. For each line of input it prints the durations of its calls since the
+previous line, in seconds.
 """
 
 from __future__ import annotations

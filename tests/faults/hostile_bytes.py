@@ -1,4 +1,4 @@
-"""What is sent by those who do not speak the protocol: changed frames, bombs, half of something."""
+"""Bytes that violate the protocol: mutated frames, nesting and length bombs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ CODES = 24
 
 
 class Garbage(NamedTuple):
-    """Two kinds of frames, made anew with each call.
+    """Generates two kinds of bytes, new ones with each call.
 
     Attributes:
-        within: The frame is one, and what it holds is not: its connection lives on.
-        breaking: It need not even be a frame, and whatever follows it need not be read.
+        within: A valid frame with invalid content: the connection stays open.
+        breaking: Not necessarily a frame: the connection may end.
     """
 
     within: Callable[[], bytes]

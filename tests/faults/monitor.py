@@ -1,4 +1,4 @@
-"""What a daemon's processes and a client that means well come to, while others do their worst."""
+"""Monitors a daemon's memory and the calls of a good client during an attack."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ P99_SECONDS = 0.1
 RECOVERY_SECONDS = 1.0
 BOUND_SECONDS = 120.0
 SAMPLE_SECONDS = 0.2
-# What a process logs of what it did not foresee.
+# In a log: an unexpected error.
 UNFORESEEN = ("Traceback", "inside creamas_sc")
 
 Attack = Callable[[], Awaitable[Figures]]
 
 
 class Monitor:
-    """Watches a daemon which has the good client's simulation.
+    """Monitors a daemon that has the good client's simulation.
 
     Args:
         folder: The daemon's.
-        timely: Times have their limits, and are told.
+        timely: Record times and check them against their limits.
 
     Attributes:
-        figures: Of all attacks, the largest; totals are summed.
+        figures: The largest of all attacks; totals are summed.
     """
 
     def __init__(self, name: str, daemon: Daemon, folder: Path, timely: bool) -> None:
@@ -80,7 +80,7 @@ class Monitor:
         """Monitor an attack, and what is there after it.
 
         Raises:
-            AssertionError: Something does not hold.
+            AssertionError: A limit was exceeded, or a process has changed.
         """
         self._kib_before = self._kib_before or self._kib()
         self._kib_most = 0
@@ -88,7 +88,7 @@ class Monitor:
         self._calls.clear()
         told = trio.run(self._run, attack)
         began = time.monotonic()
-        self._come_in(began)
+        self._reconnect(began)
         recovered = time.monotonic() - began
         members = self._daemon.program.members()
         assert members == self._pids, f"{self._pids} became {members}"
@@ -112,8 +112,8 @@ class Monitor:
             else:
                 self.figures[name] = before + value if summed else max(before, value)
 
-    def _come_in(self, began: float) -> None:
-        """A new client, as soon as may be."""
+    def _reconnect(self, began: float) -> None:
+        """Connect as a new client, as soon as possible."""
         while True:
             try:
                 with connect_sync(self._name, timeout=BOUND_SECONDS) as client:
@@ -161,7 +161,7 @@ class Monitor:
 
 
 def _proportional_kib(pid: int) -> int:
-    """A process's memory, of what it shares its share; 0 of one that has ended."""
+    """Proportional set size of a process; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Outcomes of rounds, kept in a file from one run to the next, and the sources they tell of."""
+"""Outcomes of rounds, kept in a file between runs, and the sources that they are about."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.faults.registry import Figures
 
 __all__ = ["Outcome", "Record", "version"]
 
-# What decides how a round ends: the product, the rows and what the rows use.
+# The sources that can change an outcome: the product, the rows and their helpers.
 _SOURCES = (
     "creamas_sc/**/*.py",
     "supervisor/**/*.py",
@@ -30,8 +30,8 @@ class Outcome:
     """How one round ended.
 
     Attributes:
-        version: Of the sources it ran on; see `version`.
-        error: The traceback where it failed.
+        version: Version of the sources, see `version`.
+        error: The traceback if it failed.
     """
 
     row: int
@@ -60,8 +60,8 @@ class Record:
     """A file with a line for each outcome; the last one of a round counts.
 
     Args:
-        version: Outcomes of other ones do not count.
-        older: They do.
+        version: Outcomes of other sources do not count.
+        older: Unless this is true.
     """
 
     def __init__(self, file: Path, version: str, older: bool) -> None:

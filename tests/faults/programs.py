@@ -1,4 +1,4 @@
-"""Where a fault is injected: a script with a mark that all its descendants bear."""
+"""Programs that faults are injected into; an environment variable marks all their descendants."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def adopt_orphans() -> None:
 
 
 def reap_orphans() -> None:
-    """Take note of the ends of adopted processes, which are children of nobody else's concern."""
+    """Reap adopted processes that have ended."""
     while True:
         try:
             if os.waitpid(-1, os.WNOHANG) == (0, 0):
@@ -53,7 +53,7 @@ def marked(mark: str) -> dict[int, str]:
 
 
 class Program:
-    """A command under way, and every process that came of it, wherever it went."""
+    """A running command and all its descendants, detached ones included."""
 
     def __init__(
         self, command: list[str], folder: Path, stderr: int | IO[bytes] = subprocess.PIPE
@@ -100,7 +100,7 @@ class Program:
             AssertionError: Some were left after ``seconds``.
         """
         began = time.monotonic()
-        # No list of pids could be waited for: one may be forked this very moment.
+        # Waiting for a list of pids would not do: a process may be forking right now.
         while left := {pid: name for pid, name in self.members().items() if pid not in but}:
             assert time.monotonic() - began < seconds, f"left after {seconds:g} s: {left}"
             time.sleep(POLL_SECONDS)
@@ -128,7 +128,7 @@ class Program:
 
 @contextmanager
 def script(folder: Path, text: str, *args: str) -> Iterator[Program]:
-    """A Python script under way; whatever is left of it at the block's end is killed."""
+    """Run a Python script for the block; what is left of it at the end is killed."""
     path = folder / "script.py"
     path.write_text(text)
     with Program([sys.executable, str(path), *args], folder) as program:

@@ -1,4 +1,4 @@
-"""Where a daemon can be spoken to, by whom, and what they would say if they meant well."""
+"""The sockets of a daemon's tree, who may connect to them, and the valid requests there."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ KEY_BYTES = 32
 
 @dataclass(frozen=True)
 class Target:
-    """A way in.
+    """A socket, and an identity to connect with.
 
     Attributes:
-        connect: Makes a connection that has said nothing yet.
-        identity: Of whoever comes; with another key than the right one where it is a stranger.
-        stranger: It is one: the first thing that it says decides, and ends it.
-        calls: What could be called, each with ``args``; what is asked must change nothing.
-        first: Says what it is for, once it has proved itself, and is answered.
+        connect: Makes a connection on which nothing was sent yet.
+        identity: Sent in the handshake; a stranger's has a wrong key.
+        stranger: Whether the handshake fails, so that the first message ends the connection.
+        calls: Valid calls that change nothing, each made with ``args``.
+        first: Request to be sent and answered after the handshake.
     """
 
     connect: Connect
@@ -54,7 +54,7 @@ class Target:
 
     @property
     def sound(self) -> list[bytes]:
-        """What it would say."""
+        """Valid messages."""
         if self.stranger:
             hello = b"".join(Handshake.client(self.identity).data_to_send())
             proof = encode_frame(Kind.HELLO, 0, secrets.token_bytes(32))
@@ -63,12 +63,12 @@ class Target:
 
     @property
     def halves(self) -> list[bytes]:
-        """What is said by those who then say no more."""
+        """Beginnings of a valid message, for connections that then fall silent."""
         frame = self.sound[0]
         return [b"", frame[:1], frame[: len(frame) // 2], frame[:-1]]
 
     async def open(self) -> ConnectedStream:
-        """A connection on which garbage may follow."""
+        """Connect, prove the identity and send ``first``; garbage may follow."""
         stream = await self.connect()
         try:
             if not self.stranger:
@@ -89,7 +89,7 @@ class Target:
 
 
 def find_targets(daemon: str, client: SyncClient, simulation: str) -> dict[str, Target]:
-    """All of them; the simulation has an `Insider` and an `Echo` in its first slave."""
+    """Find all targets; the simulation has an `Insider` and an `Echo` in its first slave."""
     daemon_end = partial(_unix, daemon_socket(daemon))
     ours = Identity(SIMULATION, user_membership().key, "client", "x", os.getpid())
     stranger = Identity(SIMULATION, secrets.token_bytes(KEY_BYTES), "client", "x", 1)

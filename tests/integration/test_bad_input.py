@@ -85,7 +85,7 @@ CASES: dict[str, tuple[Call, type[Exception], str]] = {
 }  # fmt: skip
 
 
-async def test_each_says_what_is_wrong(menv: MultiEnvironment) -> None:
+async def test_each_error_says_what_is_wrong(menv: MultiEnvironment) -> None:
     echo, _addr = await menv.spawn(Echo)
     for name, (call, kind, pattern) in CASES.items():
         with pytest.raises(kind, match=pattern):

@@ -315,7 +315,7 @@ def test_a_simulation_that_is_killed(run: Run, sim: str) -> None:
     assert run("wait", sim)[0] == 1
 
 
-def test_a_reader_that_has_enough(sim: str) -> None:
+def test_a_reader_may_stop_reading_events(sim: str) -> None:
     main(["step", sim, "--forever"])
     with started("attach", sim, "--json") as process:
         assert process.stdout is not None
@@ -398,7 +398,7 @@ def test_a_start_that_takes_too_long(run: Run) -> None:
     assert (code, out, err.count("\n")) == (75, "", 1)
 
 
-def test_no_daemon_is_69(run: Run) -> None:
+def test_without_a_daemon_the_exit_code_is_69(run: Run) -> None:
     verbs = [["ls"], ["stop"], ["create", "a"], *([verb, "a"] for verb in ("inspect", "close"))]
     verbs += [[verb, "a"] for verb in ("attach", "step", "pause", "resume", "wait", "kill")]
     for words in verbs:
@@ -420,7 +420,9 @@ def test_a_daemon_that_does_not_answer(run: Run, monkeypatch: pytest.MonkeyPatch
     path.unlink()
 
 
-def test_who_is_denied(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exit_codes_with_a_daemon_of_another_key(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = daemon_socket("stranger")
     fake = FakeDaemon(path)
     try:

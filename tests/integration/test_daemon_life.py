@@ -30,7 +30,7 @@ def settings(folder: Path) -> Settings:
 # ---- one of a name
 
 
-def test_a_second_one_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+def test_a_second_daemon_of_a_name_is_refused(tmp_path: Path) -> None:
     with running(tmp_path) as daemon:
         text = rf"daemon 'test' runs already \(pid {daemon.process.pid}\)"
         with pytest.raises(StartError, match=text):
@@ -40,7 +40,7 @@ def test_a_second_one_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
         assert trio.run(ask, daemon.socket, "ls") == []
 
 
-def test_of_two_started_at_once_one_comes_up(tmp_path: Path) -> None:
+def test_of_several_started_at_once_one_comes_up(tmp_path: Path) -> None:
     started = [daemons.spawn(tmp_path) for _ in range(3)]
     try:
         told = [daemons.report(read) for _, read in started]
@@ -84,7 +84,7 @@ def test_after_a_kill_nothing_is_left_and_the_next_starts_at_once(
         daemons.end(process)
 
 
-def test_what_is_in_the_way_is_named(tmp_path: Path) -> None:
+def test_a_start_names_the_file_or_process_in_its_way(tmp_path: Path) -> None:
     path = daemon_socket(NAME)
     path.write_text("precious")
     try:
@@ -124,7 +124,7 @@ def test_a_folder_that_others_can_read_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".x", "a/b", "../a", "a b", "a" * 65, "ä", "a\n"])
-def test_a_name_that_will_not_do_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_bad_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadValue, match="not a name for a daemon"):
         start(Settings(name, tmp_path))
 
@@ -262,7 +262,7 @@ async def test_stop_answers_all_who_ask_and_lets_nobody_in(tmp_path: Path) -> No
         assert daemon.process.wait(GONE_SECONDS) == 0
 
 
-async def test_who_asks_for_the_end_need_not_wait_for_it(tmp_path: Path) -> None:
+async def test_a_stop_goes_on_without_the_client_who_asked(tmp_path: Path) -> None:
     with trio.fail_after(BOUND_SECONDS), running(tmp_path) as daemon:
         async with connected(daemon.socket) as client:
             await client.create("b", "slow_to_stop")

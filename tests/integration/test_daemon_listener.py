@@ -148,7 +148,7 @@ GREETINGS = {
 
 
 @pytest.mark.parametrize("greeting", GREETINGS)
-async def test_a_stranger_is_refused_in_one_line(
+async def test_a_stranger_is_refused_with_one_log_line(
     daemon: Daemon, client: Client, greeting: str
 ) -> None:
     before = daemon.log
@@ -168,7 +168,7 @@ SECOND = {
 
 
 @pytest.mark.parametrize("message", SECOND)
-async def test_a_bad_first_request_is_refused_in_one_line(
+async def test_a_bad_first_request_is_refused_with_one_log_line(
     daemon: Daemon, client: Client, message: str
 ) -> None:
     before = daemon.log
@@ -302,7 +302,7 @@ async def test_what_comes_behind_the_request_to_attach_goes_with_it(
         ((Path, {}), BadArguments),
     ],
 )
-async def test_an_attach_that_will_not_do_is_told(
+async def test_a_bad_attach_is_refused(
     daemon: Daemon, client: Client, args: tuple[object, ...], error: type[CreamasError]
 ) -> None:
     async with connected(daemon.socket) as other:
@@ -311,7 +311,9 @@ async def test_an_attach_that_will_not_do_is_told(
         await other.connection.closed.wait()
 
 
-async def test_a_client_that_was_handed_on_takes_no_place(daemon: Daemon, client: Client) -> None:
+async def test_a_client_handed_to_a_host_does_not_count_for_the_daemon(
+    daemon: Daemon, client: Client
+) -> None:
     async with connected(daemon.socket) as other:
         await other.call("attach", "good", {})
         while (await client.call("status"))["clients"] != 1:
@@ -364,7 +366,9 @@ async def test_a_host_without_descriptors_loses_that_client_alone(
         await other.call("attach", "good", {})
 
 
-async def test_who_does_not_read_answers_slows_nobody(daemon: Daemon, client: Client) -> None:
+async def test_a_client_that_does_not_read_slows_nobody_down(
+    daemon: Daemon, client: Client
+) -> None:
     async with opened(daemon, 1) as (stream,):
         await shake_hands(stream)
         asked = b"".join(request("inspect", "good", call_id=number) for number in range(2000))

@@ -96,7 +96,7 @@ async def test_a_simulation_is_created_shown_attached_to_and_closed(
     }
 
 
-async def test_its_processes_are_told_where_to_log(daemon: Daemon, client: Client) -> None:
+async def test_processes_of_a_simulation_log_to_its_file(daemon: Daemon, client: Client) -> None:
     place = (await client.create("one", "tell_place"))["info"]
     assert place["environ"]["CREAMAS_LOG_FILE"] == str(daemon.log_folder / "test" / "one.log")
     assert place["environ"]["CREAMAS_SIMULATION"] == "one"
@@ -110,7 +110,7 @@ async def test_its_processes_are_told_where_to_log(daemon: Daemon, client: Clien
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a/b", "a" * 65, 3, None, ["a"], "a\n"])
-async def test_a_name_that_will_not_do_is_refused(client: Client, name: object) -> None:
+async def test_a_bad_name_is_refused(client: Client, name: object) -> None:
     with pytest.raises(BadValue, match="not a name for a simulation"):
         await client.call("create", name, order(), {})
     with pytest.raises(UnknownSimulation):
@@ -128,7 +128,7 @@ async def test_a_name_that_is_taken_is_refused(client: Client) -> None:
     await client.create("one")
 
 
-async def test_one_that_is_not_there_is_named_and_what_there_is(client: Client) -> None:
+async def test_an_unknown_simulation_is_named_and_the_known_are_listed(client: Client) -> None:
     with pytest.raises(UnknownSimulation, match="no simulation 'x': there is none; `create`"):
         await client.call("close", "x")
     await client.create("b")
@@ -146,15 +146,13 @@ async def test_one_that_is_not_there_is_named_and_what_there_is(client: Client) 
         ({"path": [b"/"]}, "must contain only strings"),
     ],
 )
-async def test_an_order_that_will_not_do_is_refused(
-    client: Client, change: dict[str, object], text: str
-) -> None:
+async def test_a_bad_order_is_refused(client: Client, change: dict[str, object], text: str) -> None:
     with pytest.raises(BadValue, match=text):
         await client.call("create", "one", {**order(), **change}, {})
     assert await client.call("ls") == []
 
 
-async def test_arguments_that_will_not_do_are_refused(client: Client) -> None:
+async def test_bad_arguments_are_refused(client: Client) -> None:
     with pytest.raises(
         BadArguments, match=r"create\(name, order, about, timeout, token\): missing"
     ):
@@ -236,7 +234,7 @@ async def test_a_create_that_is_cancelled_leaves_nothing(daemon: Daemon, client:
     assert daemon.family == before
 
 
-async def test_a_create_that_was_answered_can_be_taken_back(daemon: Daemon, client: Client) -> None:
+async def test_an_answered_create_can_be_taken_back(daemon: Daemon, client: Client) -> None:
     before = daemon.family
     about = {"by": "test"}
     await client.call("create", "one", order(slaves=1), about, None, "mine")
@@ -249,7 +247,7 @@ async def test_a_create_that_was_answered_can_be_taken_back(daemon: Daemon, clie
 
 
 @pytest.mark.parametrize("way", ["close", "kill"])
-async def test_one_that_is_starting_can_be_ended(daemon: Daemon, client: Client, way: str) -> None:
+async def test_a_starting_simulation_can_be_ended(daemon: Daemon, client: Client, way: str) -> None:
     async with connected(daemon.socket) as other, trio.open_nursery() as nursery:
 
         async def create() -> None:
@@ -267,7 +265,7 @@ async def test_one_that_is_starting_can_be_ended(daemon: Daemon, client: Client,
 # ---- ending
 
 
-async def test_kill_asks_nobody(client: Client) -> None:
+async def test_kill_sends_no_stop_request(client: Client) -> None:
     told = await client.create("one", slaves=2)
     left = trees.open_pidfds([told["pid"], *told["info"]])
     receipts = await client.call("kill", "one")

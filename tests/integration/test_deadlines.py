@@ -89,7 +89,7 @@ async def test_the_others_results_are_kept(menv: MultiEnvironment) -> None:
     assert caught.value.results == [12, 12, 12, 22, 22, 32, 32]
 
 
-async def test_an_agent_that_raised_is_told_too(menv: MultiEnvironment) -> None:
+async def test_an_overrun_also_reports_agents_that_raised(menv: MultiEnvironment) -> None:
     _, failed = await menv.spawn(Raises, "value", "act")
     _, late = await menv.spawn(Sleeper)
     _, odd = await menv.spawn(GivesStranger, addr=menv.addrs[1])
@@ -103,7 +103,7 @@ async def test_an_agent_that_raised_is_told_too(menv: MultiEnvironment) -> None:
     assert caught.value.results == [1]
 
 
-async def test_a_step_in_time_is_a_step(menv: MultiEnvironment) -> None:
+async def test_a_step_in_time_returns_what_trigger_all_returns(menv: MultiEnvironment) -> None:
     await menv.spawn(Echo)
     await menv.spawn(Echo)
     expected = await menv.trigger_all(1, two=(3,))
@@ -113,7 +113,7 @@ async def test_a_step_in_time_is_a_step(menv: MultiEnvironment) -> None:
         await menv.trigger_all_within(BOUND_SECONDS)
 
 
-async def test_no_time_at_all(menv: MultiEnvironment) -> None:
+async def test_a_step_with_no_time_does_not_start(menv: MultiEnvironment) -> None:
     await menv.spawn(Counter)
     with pytest.raises(DeadlineExceeded) as caught:
         await menv.trigger_all_within(0)
@@ -215,7 +215,7 @@ async def test_a_slave_that_answers_is_not_ended(menv: MultiEnvironment) -> None
     assert await pid_of(menv, 0)
 
 
-async def test_an_ended_slave_comes_back_by_the_policy() -> None:
+async def test_a_slave_killed_for_an_overrun_is_restarted_by_the_policy() -> None:
     with trio.fail_after(BOUND_SECONDS):
         policy = RestartPolicy("transient")
         async with MultiEnvironment(ANY_PORT, Environment, restart=policy) as menv:
@@ -231,7 +231,7 @@ async def test_an_ended_slave_comes_back_by_the_policy() -> None:
             assert "did not answer" in restart.cause
 
 
-async def test_the_wait_for_another_step_counts(menv: MultiEnvironment) -> None:
+async def test_waiting_for_another_step_counts_towards_the_limit(menv: MultiEnvironment) -> None:
     gate, _ = await menv.spawn(Gate)
     results: list[Any] = []
 

@@ -1,4 +1,12 @@
-"""Whatever is killed, at whatever moment: nothing is left, and who lives is told."""
+"""Deaths in a `MultiEnvironment`: what survivors and callers get to know, and that nothing is left.
+
+Which question about killing is answered where:
+
+- here: what a user of a `MultiEnvironment` sees when a slave or a process above it dies;
+- `test_supervisor_orphans`: the supervisor's tree alone, without environments;
+- `test_lifecycle`: starts and closes that overlap, fail or are cancelled, without killing;
+- `tests/faults/cases/deaths` and `signals`: the same kills again and again, at random moments.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +111,9 @@ async def test_a_slave_that_dies_in_a_step(menv: MultiEnvironment, how: str) -> 
     assert [slave.ended_by for slave in receipt] == ["gone", "request"]
 
 
-async def test_a_slave_that_dies_between_steps_is_told_at_the_next(menv: MultiEnvironment) -> None:
+async def test_a_slave_that_dies_between_steps_is_reported_at_the_next(
+    menv: MultiEnvironment,
+) -> None:
     for addr in menv.addrs:
         await menv.spawn(Counter, addr=addr)
     dead = menv.addrs[1]
@@ -143,7 +153,7 @@ async def test_a_slave_that_is_killed_while_it_cannot_answer(
     assert await second.pid()
 
 
-async def test_survivors_calls_to_the_dead_fail_with_its_name(menv: MultiEnvironment) -> None:
+async def test_calls_to_a_dead_slave_fail_and_name_it(menv: MultiEnvironment) -> None:
     one, _ = await menv.spawn(Echo)
     two, two_addr = await menv.spawn(Echo)
     assert await one.ask(two_addr, 5) == 5
@@ -159,7 +169,7 @@ async def test_survivors_calls_to_the_dead_fail_with_its_name(menv: MultiEnviron
     assert await one.evaluate(1) == 1
 
 
-async def test_a_slave_killed_in_the_middle_of_a_frame_ends_nobody_else(
+async def test_a_slave_killed_in_the_middle_of_a_frame_harms_no_other(
     menv: MultiEnvironment,
 ) -> None:
     await menv.spawn(CutsFrame)
@@ -170,7 +180,7 @@ async def test_a_slave_killed_in_the_middle_of_a_frame_ends_nobody_else(
     assert await menv.trigger_all() == [2]
 
 
-async def test_what_a_dead_slave_forked_away_goes_with_it(menv: MultiEnvironment) -> None:
+async def test_detached_children_of_a_dead_slave_are_killed(menv: MultiEnvironment) -> None:
     forker, _ = await menv.spawn(Forker)
     left = trees.open_pidfds([await forker.act() for _ in range(3)])
     await menv.spawn(Killer, addr=menv.addrs[0])
@@ -180,7 +190,9 @@ async def test_what_a_dead_slave_forked_away_goes_with_it(menv: MultiEnvironment
 
 
 @pytest.mark.parametrize("busy", ["python", "c", "stopped"])
-async def test_a_slave_that_does_not_answer_is_forced(menv: MultiEnvironment, busy: str) -> None:
+async def test_a_slave_that_does_not_answer_is_killed_at_close(
+    menv: MultiEnvironment, busy: str
+) -> None:
     manager = await menv.connect(menv.addrs[0])
     await menv.spawn(Busy, busy, addr=menv.addrs[0])
     with trio.move_on_after(0.1):
@@ -193,7 +205,9 @@ async def test_a_slave_that_does_not_answer_is_forced(menv: MultiEnvironment, bu
     assert receipt[0].signal in (signal.SIGTERM, signal.SIGKILL)
 
 
-async def test_a_supervisor_that_dies_takes_all_and_is_told(own_menv: MultiEnvironment) -> None:
+async def test_the_death_of_a_supervisor_ends_its_tree_and_is_reported(
+    own_menv: MultiEnvironment,
+) -> None:
     menv = own_menv
     await menv.spawn(Sleeper)
     (keeper,) = own_children()

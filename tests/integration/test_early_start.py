@@ -45,7 +45,7 @@ def script(tmp_path: Path) -> Path:
     return tmp_path / "script.py"
 
 
-def test_the_first_supervisor_takes_it_over(script: Path) -> None:
+def test_the_first_supervisor_uses_the_early_tree(script: Path) -> None:
     script.write_text(HEAD + "early = children()\n" + USE + "print(early == use(), len(early))")
     told = run(script)
     assert (told.returncode, told.stderr) == (0, "")

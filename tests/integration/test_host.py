@@ -149,7 +149,7 @@ async def test_without_slaves_at_first() -> None:
         ({"restart": "always"}, BadValue, "'permanent' (it is started again"),
     ],
 )
-async def test_what_does_not_come_up(
+async def test_a_host_that_does_not_come_up_says_why(
     changes: dict[str, Any], error: type[BaseException], text: str
 ) -> None:
     async with hosting(spec(**changes), wait=False) as host:
@@ -174,7 +174,7 @@ async def test_an_address_that_is_taken() -> None:
 # ---- a simulation that steps by itself
 
 
-async def test_who_looks_on_at_full_speed_is_answered_at_once() -> None:
+async def test_a_polling_client_is_answered_at_once_during_steps() -> None:
     async with hosting() as host, host.client() as client:
         for addr in await client("get_addrs"):
             await client("spawn_n", "tests.support.agents:Echo", 500, addr=addr)
@@ -237,7 +237,7 @@ async def _expect_lost(client: Client, *call: Any) -> None:
 # ---- the loss of a slave
 
 
-async def test_a_lost_slave_is_told_and_the_others_go_on() -> None:
+async def test_a_lost_slave_is_reported_and_the_others_go_on() -> None:
     async with hosting() as host, host.client() as client:
         first, second = await client("get_addrs")
         for addr in (first, second):
@@ -268,7 +268,7 @@ async def _event(client: Client, since: int, name: str) -> dict[str, Any]:
                 return dict(details)
 
 
-async def test_all_may_end_with_one() -> None:
+async def test_restart_all_ends_the_host_with_its_first_lost_slave() -> None:
     async with hosting(spec(restart="all")) as host, host.client() as client:
         first, second = await client("get_addrs")
         await client("spawn", "tests.support.agents:Sleeper", addr=second)

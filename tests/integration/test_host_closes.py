@@ -101,7 +101,7 @@ async def test_the_client_that_closes_gets_its_receipt(tmp_path: Path) -> None:
         await other.connection.closed.wait()
 
 
-async def test_the_supervisor_s_request(tmp_path: Path) -> None:
+async def test_a_host_stops_at_the_supervisors_request(tmp_path: Path) -> None:
     async with hosting(saver()) as host, host.client() as client:
         host.control.ask_stop()
         await host.ended.wait()
@@ -132,7 +132,7 @@ async def test_a_close_in_the_middle_of_steps() -> None:
         await host.ended.wait()
 
 
-async def test_a_call_under_way_is_told_that_the_simulation_was_closed() -> None:
+async def test_a_pending_call_fails_when_the_simulation_is_closed() -> None:
     async with hosting() as host, host.client() as client, host.client() as other:
         _, address = await client("spawn", "tests.support.agents:Sleeper")
 
@@ -206,7 +206,7 @@ async def test_saving_that_fails_is_told_and_ends_nothing_else(how: str) -> None
         assert text in host.outcome.errors[0]
 
 
-async def test_what_was_saved_may_be_no_value_that_travels() -> None:
+async def test_the_result_of_save_info_need_not_be_encodable() -> None:
     async with hosting(saver("stranger")) as host:
         host.control.ask_stop()
         await host.ended.wait()
@@ -219,7 +219,7 @@ async def test_what_was_saved_may_be_no_value_that_travels() -> None:
 
 
 @pytest.mark.parametrize("how", ["", "forgets", "interrupt", "endless"])
-async def test_a_close_of_the_user_s_own(how: str) -> None:
+async def test_a_close_overridden_by_the_user(how: str) -> None:
     async with hosting(saver(how, "OwnClose")) as host:
         began = time.monotonic()
         host.control.ask_stop(stop_payload(None, 0.3))
@@ -230,7 +230,7 @@ async def test_a_close_of_the_user_s_own(how: str) -> None:
         assert bool(host.outcome.errors) == (how == "interrupt")
 
 
-async def test_slaves_that_do_not_answer_are_forced() -> None:
+async def test_slaves_that_do_not_answer_are_killed_at_close() -> None:
     async with hosting() as host, host.client() as client, host.client() as other:
         await client("spawn", "tests.support.agents:Busy", "stopped")
         async with trio.open_nursery() as nursery:
@@ -256,7 +256,7 @@ async def test_a_call_that_will_not_be_cancelled_does_not_keep_the_receipt() -> 
             assert time.monotonic() - began < CLOSE_SECONDS
 
 
-async def test_the_manager_s_stop() -> None:
+async def test_a_host_stops_when_its_manager_stops() -> None:
     async with hosting() as host, host.client() as client:
         manager = await client("connect", f"{(await _address(client))}0")
         await manager.stop()

@@ -62,7 +62,7 @@ def ignored(pid: int) -> set[int]:
     return {number for number in range(1, 65) if mask >> (number - 1) & 1}
 
 
-def test_all_may_end_with_one_slave(client: SyncClient) -> None:
+def test_restart_all_ends_a_daemons_simulation_with_one_slave(client: SyncClient) -> None:
     client.create("sim", restart="all", **SLAVES)
     simulation = client.attach("sim")
     pids = [process["pid"] for process in client.inspect("sim")["processes"]]
@@ -83,7 +83,7 @@ def ask_until_told(simulation: SyncSimulation) -> None:
         simulation.progress()
 
 
-def test_a_restart_is_told(client: SyncClient) -> None:
+def test_clients_get_an_event_for_a_restart(client: SyncClient) -> None:
     client.create("sim", restart=RestartPolicy("permanent", restarts=1), **SLAVES)
     with (
         client.attach("sim") as simulation,
@@ -128,7 +128,7 @@ def test_saving_has_the_grace_of_the_close(client: SyncClient) -> None:
     assert len(receipt) == 2
 
 
-def test_a_call_that_never_ends_keeps_no_host(client: SyncClient) -> None:
+def test_a_call_that_never_ends_does_not_keep_its_host_alive(client: SyncClient) -> None:
     client.create("sim", menv_cls=f"{CLOSES}:Forever", **SLAVES)
     caught: list[Any] = []
 

@@ -132,7 +132,7 @@ async def test_a_half_open_connection_is_cut(menv: MultiEnvironment) -> None:
             await _read_to_end(stranger)
 
 
-async def test_the_users_own_environments_do_not_get_in(menv: MultiEnvironment) -> None:
+async def test_environments_outside_the_simulation_are_refused(menv: MultiEnvironment) -> None:
     env = await Environment.create(("localhost", 0), as_coro=True)
     try:
         with pytest.raises(HandshakeError, match="simulation"):
@@ -141,7 +141,7 @@ async def test_the_users_own_environments_do_not_get_in(menv: MultiEnvironment) 
         await env.close(as_coro=True)
 
 
-async def test_what_listens_there_is_something_else() -> None:
+async def test_a_socket_of_something_that_is_not_a_daemon() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         env = await Environment.create(("localhost", 0), as_coro=True)

@@ -109,7 +109,7 @@ def test_ctrl_c_while_a_slave_is_busy(tmp_path: Path) -> None:
     assert out.split("\n").count("slave saved") == 1
 
 
-def test_the_scripts_end_is_a_close(tmp_path: Path) -> None:
+def test_the_end_of_a_script_closes_its_simulation(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SYNC + "sys.exit(3)")
     with running(script) as under_way:
@@ -139,7 +139,7 @@ async def test_ctrl_c_ends_every_actor_by_request() -> None:
     assert [(slave.exit_code, slave.ended_by) for slave in receipt] == [(0, "request")] * 2
 
 
-async def test_ctrl_c_spares_the_line_to_the_supervisor() -> None:
+async def test_ctrl_c_does_not_hit_the_connection_to_the_supervisor() -> None:
     protected: list[bool] = []
 
     def supervisor(on_exit: OnExit) -> PrivateSupervisor:

@@ -1,4 +1,4 @@
-"""Starts, stops and closes that overlap, are cancelled or fail leave nothing and lose nothing."""
+"""Starts, stops and closes that overlap, fail or are cancelled: nothing is left or lost."""
 
 from __future__ import annotations
 
@@ -154,7 +154,9 @@ async def test_a_step_from_within_a_step_is_refused(menv: MultiEnvironment) -> N
 
 
 @pytest.mark.parametrize("seed", [7])
-async def test_what_an_agent_makes_has_numbers_of_its_own(menv: MultiEnvironment) -> None:
+async def test_agents_made_by_an_agent_have_their_own_random_numbers(
+    menv: MultiEnvironment,
+) -> None:
     parent, _ = await menv.spawn(Parent)
     child = await parent.child_draws()
     (other, _), (sibling, _) = [await menv.spawn(Echo) for _ in range(2)]
@@ -162,7 +164,9 @@ async def test_what_an_agent_makes_has_numbers_of_its_own(menv: MultiEnvironment
     assert len({child, *drawn}) == 3
 
 
-async def test_spawns_that_fail_are_not_counted(menv: MultiEnvironment) -> None:
+async def test_a_failed_spawn_does_not_count_as_an_agent_of_the_slave(
+    menv: MultiEnvironment,
+) -> None:
     first = menv.addrs[0]
     for _ in range(3):
         with pytest.raises(LoadError):
@@ -186,7 +190,7 @@ async def test_the_manager_is_agent_0_of_the_master(menv: MultiEnvironment) -> N
     assert menv.env.get_agents(include_manager=True) == [menv.manager.addr]
 
 
-async def test_environment_variables_that_are_no_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_environment_variables_need_not_be_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CREAMAS_ODD", os.fsdecode(b"\xff\xfe"))
     async with MultiEnvironment(ANY_PORT, Environment) as menv:
         await menv.spawn_slaves([ANY_PORT], Environment, Manager)
@@ -208,6 +212,6 @@ def test_closing_again_when_the_loop_is_over() -> None:
 
 
 @pytest.mark.parametrize("seed", [-1, "abc", 1.5, True])
-def test_what_is_no_seed(seed: Any) -> None:
+def test_bad_seeds_are_refused(seed: Any) -> None:
     with pytest.raises(ValueError, match="seed must be an int of at least 0"):
         MultiEnvironment(ANY_PORT, Environment, seed=seed)

@@ -64,7 +64,7 @@ async def lose(menv: MultiEnvironment, addr: str, number: int = signal.SIGKILL) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-async def test_what_a_slave_held_is_there_again(number: int) -> None:
+async def test_a_restarted_slave_has_its_agents_and_connections_again(number: int) -> None:
     async with society("permanent") as menv:
         await menv.set_host_managers()
         addrs, first = menv.addrs, menv.addrs[0]
@@ -109,7 +109,9 @@ async def test_what_a_slave_held_is_there_again(number: int) -> None:
         ("temporary", "3", False),
     ],
 )
-async def test_modes(mode: str, how: str, restarted: bool) -> None:
+async def test_the_policy_decides_which_ends_lead_to_a_restart(
+    mode: str, how: str, restarted: bool
+) -> None:
     async with society(mode) as menv:
         first, second = menv.addrs
         await menv.spawn(agents.Moody, how=how, addr=first)
@@ -128,7 +130,7 @@ async def test_modes(mode: str, how: str, restarted: bool) -> None:
             assert (restart.signal, restart.exit_code) == (number, None if number else int(how))
 
 
-async def test_random_numbers_are_new_and_repeatable() -> None:
+async def test_a_restarted_slave_has_new_and_repeatable_random_numbers() -> None:
     async def drawn() -> list[list[float]]:
         async with society("permanent", seed=7) as menv:
             echo, _ = await menv.spawn(agents.Echo, addr=menv.addrs[0])
@@ -167,7 +169,7 @@ async def test_a_checkpoint_is_taken_after_each_step_and_given_back() -> None:
         ("restore", "its checkpoint: ValueError in .*: cannot be restored"),
     ],
 )
-async def test_a_checkpoint_that_fails_is_told(
+async def test_a_failed_checkpoint_is_reported(
     breaks: str, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with society("permanent", agents.Keeper, slaves=1, breaks=breaks) as menv:
@@ -185,7 +187,7 @@ async def test_a_checkpoint_that_fails_is_told(
 # ---- what is restored in part, or not at once
 
 
-async def test_what_cannot_be_restored_is_told(tmp_path: Path) -> None:
+async def test_what_could_not_be_restored_is_reported(tmp_path: Path) -> None:
     mood = tmp_path / "mood"
     async with society("permanent", slaves=1) as menv:
         moody = await menv.spawn(agents.Moody, str(mood))
@@ -204,7 +206,7 @@ async def test_what_cannot_be_restored_is_told(tmp_path: Path) -> None:
         assert third == "1 connections, whose agents are not there"
 
 
-async def test_what_was_passed_counts_as_it_was() -> None:
+async def test_a_restart_uses_the_arguments_as_they_were_passed() -> None:
     async with society("permanent", slaves=1) as menv:
         data = {"w": [1]}
         _, addr = await menv.spawn(agents.Counter)
@@ -271,7 +273,7 @@ async def test_a_slave_that_cannot_be_started_again_ends_the_simulation(tmp_path
 # ---- the end
 
 
-async def test_exactly_so_many_restarts_then_the_end() -> None:
+async def test_the_simulation_ends_after_the_allowed_number_of_restarts() -> None:
     async with society(RestartPolicy("permanent", restarts=3, seconds=30)) as menv:
         await menv.spawn(agents.Moody, addr=menv.addrs[0])
         for _ in range(4):
@@ -287,7 +289,7 @@ async def test_exactly_so_many_restarts_then_the_end() -> None:
             await menv.spawn_slaves([ANY_PORT], Environment, agents.Manager)
 
 
-async def test_all_closes_with_the_first() -> None:
+async def test_restart_all_ends_the_simulation_with_its_first_lost_slave() -> None:
     async with society("all") as menv:
         await menv.spawn(agents.Sleeper, addr=menv.addrs[1])
         errors: list[SlaveLost] = []
@@ -417,7 +419,7 @@ async def test_a_step_waits_for_what_is_being_restored() -> None:
         assert len(menv.restarts) == 1
 
 
-async def test_a_call_waits_no_longer_than_its_caller_likes(tmp_path: Path) -> None:
+async def test_a_call_during_a_restart_can_be_cancelled(tmp_path: Path) -> None:
     mood = tmp_path / "mood"
     policy = RestartPolicy("permanent", restarts=100)
     async with society(policy, agents.MoodyEnvironment, mood=str(mood)) as menv:
@@ -430,7 +432,7 @@ async def test_a_call_waits_no_longer_than_its_caller_likes(tmp_path: Path) -> N
         assert menv.restarts == []
 
 
-async def test_siblings_notice_nothing() -> None:
+async def test_other_slaves_keep_answering_during_a_restart() -> None:
     async with society(RestartPolicy("permanent", restarts=20)) as menv:
         first, second = menv.addrs
         await menv.spawn_n(agents.Counter, 3, addr=first)

@@ -100,7 +100,7 @@ def start_and_end() -> None:
     trio.run(main)
 
 
-def test_the_next_start_ends_it() -> None:
+def test_the_next_start_ends_the_orphans() -> None:
     with left_over("fork_away", "fork_away_and_loop") as (left, record):
         assert len(left) == 2
         start_and_end()
@@ -108,7 +108,7 @@ def test_the_next_start_ends_it() -> None:
         assert records() == set(), record
 
 
-def test_of_two_starts_at_once_one_ends_it() -> None:
+def test_two_starts_at_once_end_the_orphans_once() -> None:
     with left_over("fork_away") as (left, _):
         starts = [threading.Thread(target=start_and_end) for _ in range(3)]
         for each in starts:
@@ -120,7 +120,7 @@ def test_of_two_starts_at_once_one_ends_it() -> None:
         assert records() == set()
 
 
-def test_others_are_left_alone() -> None:
+def test_other_trees_and_processes_are_left_alone() -> None:
     with running_script("fork_away") as living, sleeper() as before, left_over("fork_away") as dead:
         left, record = dead
         folder = runtime_folder()
@@ -141,7 +141,7 @@ def test_others_are_left_alone() -> None:
             assert records() == {Path(borne_by(living["keeper"]))}
 
 
-def test_who_owns_a_tree_of_its_own_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_descendant_with_a_tree_of_its_own_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     with left_over("fork_away") as (left, record):
         # A script that an agent started: it bears the record of the agent's tree.
         monkeypatch.setenv("CREAMAS_TREE", record)
@@ -200,7 +200,7 @@ async def test_what_an_actor_starts_belongs_to_its_tree_whoever_ordered_the_acto
         await supervisor.stop()
 
 
-def test_a_private_supervisor_of_a_multienvironment_ends_it() -> None:
+def test_the_start_of_a_multienvironment_ends_the_orphans() -> None:
     with left_over("fork_away") as (left, _):
         trio.run(_one_slave)
         assert trees.wait_gone(left, GONE_SECONDS) == []

@@ -1,4 +1,7 @@
-"""Whatever is killed, and whatever is stopped, nothing is left after two seconds."""
+"""A supervisor's tree without environments: one process is killed, another may be stopped.
+
+Nothing may be left after two seconds. See `test_deaths` for the other tests of killing.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,7 @@ def test_nothing_is_left_when_another_is_stopped(stopped: str, victim: str) -> N
         assert trees.wait_gone(left, LEFT_SECONDS) == []
 
 
-def test_what_a_killed_actor_forked_away_goes_with_it_and_siblings_live() -> None:
+def test_detached_children_of_a_killed_actor_are_killed_and_siblings_live() -> None:
     with running_script("obey", "fork_away", "fork_away_and_loop") as pids:
         left = everybody({"a": pids["fork_away"], "b": pids["fork_away_and_loop"], **pids})
         lost = trees.open_pidfds([pids["fork_away"], pids["fork_away_and_loop"], *pids["forked"]])

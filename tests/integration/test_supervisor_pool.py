@@ -52,7 +52,7 @@ async def test_an_ordinary_stop_needs_no_signal() -> None:
             assert (event["exit_code"], event["signal"], event["expected"]) == (0, None, True)
 
 
-async def test_many_that_end_at_once_end_in_order() -> None:
+async def test_many_actors_stop_gracefully_at_once() -> None:
     async with open_supervisor() as supervisor:
         await supervisor.start(*(order(str(n), "obey") for n in range(40)))
         receipts = await supervisor.stop(grace=BOUND_SECONDS)
@@ -60,7 +60,7 @@ async def test_many_that_end_at_once_end_in_order() -> None:
         assert ends == {(0, True, "request")}
 
 
-async def test_what_cannot_be_flushed_keeps_nobody() -> None:
+async def test_output_that_cannot_be_flushed_does_not_delay_the_end() -> None:
     async with open_supervisor() as supervisor:
         await supervisor.start(order("a", "replace_stdout"))
         (receipt,) = await supervisor.stop(grace=BOUND_SECONDS)
@@ -88,7 +88,7 @@ async def test_the_end_of_the_connection_ends_the_whole_tree() -> None:
         ("ignore_sigterm", "kill", (None, signal.SIGKILL)),
     ],
 )
-async def test_each_step_of_the_ladder(
+async def test_each_stage_of_a_stop(
     entry: str, ladder: str, how: tuple[int | None, int | None]
 ) -> None:
     async with open_supervisor() as supervisor:
@@ -135,7 +135,7 @@ async def test_an_actor_has_its_own_place_and_nothing_of_the_zygotes(tmp_path: P
         assert "anon_inode:[eventpoll]" in place["fds"].values()
 
 
-async def test_a_lost_actor_is_told_at_once() -> None:
+async def test_a_lost_actor_is_reported_at_once() -> None:
     async with open_supervisor() as supervisor:
         told = await supervisor.start(order("a", "obey"), order("b", "obey"))
         began = trio.current_time()
@@ -164,7 +164,7 @@ async def test_a_broken_message_ends_its_sender_alone(entry: str, how: int) -> N
         assert receipt["graceful"]
 
 
-async def test_an_end_is_told_though_the_zygote_is_stopped() -> None:
+async def test_an_actors_end_is_reported_while_the_zygote_is_stopped() -> None:
     async with open_supervisor() as supervisor:
         (told,) = await supervisor.start(order("a", "obey"))
         zygote = family(supervisor.keeper.pid)["zygote"]
@@ -183,7 +183,7 @@ async def test_an_end_is_told_though_the_zygote_is_stopped() -> None:
         ("return_text", b"", "TypeError: "),
     ],
 )
-async def test_an_entry_that_fails_later_is_told(entry: str, spec: bytes, error: str) -> None:
+async def test_an_entry_that_fails_later_is_reported(entry: str, spec: bytes, error: str) -> None:
     async with open_supervisor() as supervisor:
         event = None
         try:
@@ -197,7 +197,7 @@ async def test_an_entry_that_fails_later_is_told(entry: str, spec: bytes, error:
             assert "Traceback" in event["traceback"]
 
 
-async def test_an_entry_that_fails_while_stopping_is_told_in_the_receipt() -> None:
+async def test_an_entry_that_fails_while_stopping_is_in_the_report() -> None:
     async with open_supervisor() as supervisor:
         await supervisor.start(order("a", "fail_later", b"on stop"))
         (receipt,) = await supervisor.stop()
@@ -219,7 +219,7 @@ async def test_an_entry_that_fails_while_stopping_is_told_in_the_receipt() -> No
         ("die_starting", b"", "was killed by SIGKILL while starting"),
     ],
 )
-async def test_one_that_fails_fails_the_whole_start(entry: str, spec: bytes, reason: str) -> None:
+async def test_one_failed_actor_fails_the_whole_start(entry: str, spec: bytes, reason: str) -> None:
     async with open_supervisor() as supervisor:
         with pytest.raises(StartError, match=reason) as refused:
             await supervisor.start(order("a", "obey"), order("b", entry, spec))

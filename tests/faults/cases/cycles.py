@@ -1,4 +1,4 @@
-"""The row about many simulations after one another: nothing is gained by any of them."""
+"""Many simulations one after the other in one supervisor: nothing accumulates."""
 
 from __future__ import annotations
 

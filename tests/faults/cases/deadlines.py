@@ -1,4 +1,4 @@
-"""The row about a slave that is stopped in a step with a limit."""
+"""A slave that is stopped in a step with a time limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Rows about processes that are killed: whoever it is, and at whatever moment, nothing is left."""
+"""Processes killed at random moments, again and again: nothing is left.
+
+`tests/integration/test_deaths.py` says which tests of killing answer which question.
+"""
 
 from __future__ import annotations
 

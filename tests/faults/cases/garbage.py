@@ -1,4 +1,4 @@
-"""The row about garbage: what strangers, clients and peers send that is none of the protocol."""
+"""Garbage: strangers, clients and peers send what is not the protocol."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ Wait = Callable[[], Awaitable[None]]
     quick=0,
 )
 def garbage(case: str, number: int, folder: Path) -> Figures:
-    """One daemon, with a simulation and a client that means well; and others, who do not."""
+    """Attack a daemon that has a simulation and a good client."""
     whole = number >= len(CASES)
     chance = random.Random(number)
     with daemon(NAME, folder, descriptors=DESCRIPTORS if case == SCARCE else None) as running:

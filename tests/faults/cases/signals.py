@@ -1,4 +1,4 @@
-"""The row about Ctrl-C and SIGTERM: scripts, clients and daemons end well, whatever they do."""
+"""Ctrl-C and SIGTERM at random moments: scripts, clients and daemons end in order."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ EACH = (*SCRIPTS, *(f"client/{form}" for form in CLIENTS), *(f"daemon/{verb}" fo
     short=4,
 )
 def signalled(case: str, number: int, folder: Path) -> Figures:
-    """Signal somebody in the middle of something."""
+    """Send one or two signals at the given moment."""
     who, name, whom, moment, times = case.split()
     how = signal.Signals[name]
     rng = random.Random(number)

@@ -1,4 +1,4 @@
-"""Rows about slaves that do not end when asked, or that leave others behind."""
+"""Slaves that do not end when asked, or that leave processes behind."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ HOW = {"ignores SIGTERM": "ignores", "SIGSTOPped": "stopped", "Python": "python"
     short=1,
 )
 def stubborn_slave(case: str, number: int, folder: Path) -> Figures:
-    """End a simulation with such a slave, one way or the other."""
+    """End a simulation that has such a slave, by a close or by the death of its owner."""
     how, _, end = case.partition(", ")
     with script(folder, STUBBORN, HOW[how]) as program:
         program.read_until("busy")
@@ -92,7 +92,7 @@ print("closed", flush=True)
     short=1,
 )
 def forked_children(case: str, number: int, folder: Path) -> Figures:
-    """Slaves with such a child each."""
+    """Start slaves with one such child each, and end them."""
     slaves, _, end = case.partition(" slaves, ")
     with script(folder, FORKING, slaves, end) as program:
         program.read_until("forked")

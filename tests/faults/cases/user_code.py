@@ -1,4 +1,4 @@
-"""The row about user code: whatever it raises, its caller is told, and the rest goes on."""
+"""User code that raises: its caller gets the error, and the rest goes on."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SLAVES = [("localhost", 0)]
     short=4,
 )
 def user_code_raises(case: str, number: int, folder: Path) -> Figures:
-    """One raise, in one place, beside a slave and agents that are well."""
+    """Raise one error in one place, next to a healthy slave and healthy agents."""
     kind, _, where = case.partition(" in ")
     trio.run(_bounded, kind, where)
     return {}
