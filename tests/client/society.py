@@ -10,7 +10,7 @@ import trio
 
 from creamas_sc import CreativeAgent, Environment, expose
 from creamas_sc.mp import EnvManager, MultiEnvironment
-from tests.client.works import Sketch
+from tests.support.values import Sketch
 
 
 class Painter(CreativeAgent):

@@ -25,8 +25,8 @@ from creamas_sc.errors import (
     StepOverran,
     UnknownAgent,
 )
-from tests.client.works import Point, Sketch, Stranger
 from tests.support.clients import SOCIETY, Named, connected, each_client, plain, studio
+from tests.support.values import Point, Sketch, Stranger
 
 PAINTER = f"{SOCIETY}:Painter"
 VALUES: list[Any] = [

@@ -20,7 +20,7 @@ from tests.faults.registry import Figures
 LEFT_SECONDS = 2.0
 STOP_SECONDS = 5.0
 CALL_SECONDS = 20.0
-# A moment of its own each time, within a create and within a close.
+# A different moment each time, within a create and within a close.
 WINDOW_SECONDS = 0.1
 SLAVES = [("localhost", 0), ("localhost", 0)]
 LOGS = "logs"

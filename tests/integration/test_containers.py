@@ -16,8 +16,8 @@ import trio
 from creamas_sc import Environment, run
 from creamas_sc.errors import ConnectionLost, StartError
 from creamas_sc.mp import EnvManager, spawn_containers, start
-from tests.integration.scripts import running
 from tests.support.agents import Manager, SavingEnvironment
+from tests.support.scripts import running
 
 BOUND_SECONDS = 20
 ANY_PORT = ("localhost", 0)

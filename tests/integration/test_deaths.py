@@ -22,10 +22,10 @@ import trio.testing
 
 from creamas_sc import CreativeAgent, Environment, MultiEnvironment
 from creamas_sc.errors import AgentError, SlaveLost
-from tests.integration.scripts import Running, running
 from tests.support import trees
 from tests.support.agents import Busy, Counter, CutsFrame, Echo, Forker, Killer, Sleeper
 from tests.support.marks import slow_but
+from tests.support.scripts import Running, running
 from tests.support.shared_supervisor import own_children
 
 LEFT_SECONDS = 2.0

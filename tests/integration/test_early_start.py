@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.scripts import run, running
 from tests.support import trees
+from tests.support.scripts import run, running
 
 CHILDREN = """
 def children():

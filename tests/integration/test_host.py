@@ -24,8 +24,8 @@ from creamas_sc.errors import (
     StartError,
 )
 from creamas_sc.processes.spec import unpack
-from tests.support.agents import Point
 from tests.support.hosting import ANY_PORT, Client, ManagedSimulation, hosting, spec
+from tests.support.values import Point
 
 pytestmark = pytest.mark.usefixtures("shared_supervisor")
 

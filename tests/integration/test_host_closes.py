@@ -13,8 +13,8 @@ import trio.testing
 from creamas_sc import MultiEnvironment
 from creamas_sc.errors import AgentError, CreamasError, HostLost, StartError
 from creamas_sc.reports import StopReport
-from tests.support.agents import Stranger
 from tests.support.hosting import ANY_PORT, Client, hosting, spec, stop_payload
+from tests.support.values import Stranger
 
 pytestmark = pytest.mark.usefixtures("shared_supervisor")
 
@@ -213,7 +213,7 @@ async def test_the_result_of_save_info_need_not_be_encodable() -> None:
         assert host.outcome is not None
         assert len(host.outcome) == 2
         assert host.outcome.saved is None
-        assert "cannot carry tests.support.agents.Stranger" in host.outcome.errors[0]
+        assert "cannot carry tests.support.values.Stranger" in host.outcome.errors[0]
     async with hosting(saver("stranger")) as host, host.client() as client:
         assert len(await client("close")) == 2
 

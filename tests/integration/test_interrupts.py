@@ -18,10 +18,10 @@ from creamas_sc.processes.supervisor_client import (
     PrivateSupervisor,
     supervisor_factory,
 )
-from tests.integration.scripts import running
 from tests.support import trees
 from tests.support.agents import Manager, SavingEnvironment, Sleeper
 from tests.support.marks import slow_but
+from tests.support.scripts import running
 
 HEAD = """
 import asyncio, os, sys, time, trio

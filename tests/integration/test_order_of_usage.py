@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.scripts import run
+from tests.support.scripts import run
 
 HEAD = """
 from creamas_sc import Artifact, CreativeAgent, Environment, MsgPack, expose

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.scripts import run
+from tests.support.scripts import run
 
 HEAD = """
 import asyncio, trio

@@ -13,7 +13,8 @@ import pytest
 
 from creamas_sc import Artifact, MultiEnvironment
 from creamas_sc.errors import AgentError, EncodeError
-from tests.support.agents import Echo, Point, Sketch, Stranger
+from tests.support.agents import Echo
+from tests.support.values import Point, Sketch, Stranger
 
 PLAIN: list[Any] = [
     None, True, False, 0, -1, 2**63, 2**64, -(2**200), 1.5, -0.0, math.inf, -math.inf, math.nan,
@@ -86,7 +87,7 @@ async def test_what_cannot_travel_is_refused_at_the_caller(menv: MultiEnvironmen
     echo, addr = await menv.spawn(Echo)
     with pytest.raises(EncodeError, match=r"args\[0\]\[1\]\['x'\]") as caught:
         await echo.evaluate([1, {"x": Stranger()}])
-    assert caught.value.type_name == "tests.support.agents.Stranger"
+    assert caught.value.type_name == "tests.support.values.Stranger"
     for refused in (bytearray(b"x"), range(3), object, lambda: 1):
         if refused is not object:
             with pytest.raises(EncodeError):

@@ -13,36 +13,8 @@ import trio
 
 from creamas_sc import Artifact, CreativeAgent, Environment, expose
 from creamas_sc.mp import EnvManager, MultiEnvManager
-from creamas_sc.serializers import register
 from creamas_sc.wire.frames import Kind, encode_frame
-
-
-class Point:
-    """A class that travels by a registered pair of functions."""
-
-    def __init__(self, x: float, y: float) -> None:
-        self.x, self.y = x, y
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Point) and (self.x, self.y) == (other.x, other.y)
-
-    def __hash__(self) -> int:
-        return hash((self.x, self.y))
-
-
-register(Point, lambda p: [p.x, p.y], lambda xy: Point(*xy))
-
-
-class Sketch(Artifact):
-    """An artifact with an attribute of its own."""
-
-    def __init__(self, creator: Any, obj: Any, style: str) -> None:
-        super().__init__(creator, obj, domain=list)
-        self.style = style
-
-
-class Stranger:
-    """A class that nobody registered."""
+from tests.support.values import Stranger
 
 
 class Echo(CreativeAgent):

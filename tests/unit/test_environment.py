@@ -32,7 +32,8 @@ from creamas_sc.rpc import endpoint, node
 from creamas_sc.rpc.endpoint import split_address
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.wire.codec import Payload
-from tests.support.agents import Counter, Echo, Raises, Stranger
+from tests.support.agents import Counter, Echo, Raises
+from tests.support.values import Stranger
 
 BOUND_SECONDS = 20
 

@@ -37,8 +37,9 @@ from creamas_sc.simulation_api import OPERATIONS, Kind
 from creamas_sc.wire.codec import Codec
 from creamas_sc.wire.frames import Kind as FrameKind
 from creamas_sc.wire.frames import encode_frame
-from tests.support.agents import Host, Stranger
+from tests.support.agents import Host
 from tests.support.hosting import NAME, Client
+from tests.support.values import Stranger
 
 BOUND_SECONDS = 3600  # of the test's clock
 

@@ -70,7 +70,7 @@ def owner_killed(case: str, number: int, folder: Path) -> Figures:
         return daemon_killed(when, number, folder)
     with script(folder, SCRIPT, when) as program:
         program.read_until(when)
-        if when in ("spawning", "closing"):  # a moment of its own each time
+        if when in ("spawning", "closing"):  # at a different moment each time
             time.sleep(random.Random(number).random() * WINDOW_SECONDS)
         if who == "script":
             program.process.kill()

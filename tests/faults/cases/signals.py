@@ -16,7 +16,7 @@ from tests.faults.signal_targets import CLIENTS, DAEMONS, SignalTarget, client, 
 
 LIMITS = {"idle": 1.0, "busy": 3.0, "spawning": 3.0, "closing": 3.0}
 SECOND_SECONDS = 1.0
-# A moment of its own each time, within the spawns and within a close.
+# A different moment each time, within the spawns and within a close.
 WINDOW_SECONDS = 0.1
 
 HEAD = """

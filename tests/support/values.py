@@ -1,4 +1,4 @@
-"""What travels between the simulations of these tests and their clients: needs no trio."""
+"""Values that tests send between processes, and one that cannot be sent; needs no trio."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Sketch(Artifact):
 
 
 class Point:
-    """Travels by a registered pair of functions."""
+    """A class that travels by a registered pair of functions."""
 
     def __init__(self, x: float, y: float) -> None:
         self.x, self.y = x, y
@@ -30,7 +30,7 @@ class Point:
 
 
 class Stranger:
-    """Cannot travel."""
+    """A class that nobody registered: it cannot travel."""
 
 
 register(Point, lambda point: [point.x, point.y], lambda xy: Point(*xy))

@@ -1,4 +1,4 @@
-"""Runs scripts as a user would: from a file, to their end or to a signal."""
+"""Run scripts as a user would: from a file, to their end or until a signal."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(
 
 
 class Running:
-    """A script under way, in a process group of its own."""
+    """A running script, in a process group of its own."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -51,7 +51,7 @@ class Running:
         """Read lines until one contains ``word``; returns that line."""
         assert self.process.stdout is not None
         while True:
-            # Lines of a pipe that is not buffered here: select tells all that is there.
+            # The pipe is read without a buffer, so select knows about everything in it.
             assert select.select([self.process.stdout], [], [], seconds)[0], f"no {word!r}"
             line = ""
             while not line.endswith("\n"):
@@ -76,7 +76,7 @@ class Running:
 
 @contextmanager
 def running(script: Path, *args: str) -> Iterator[Running]:
-    """A script under way; killed at the block's end if it is still there."""
+    """Run a script for the block; kill it at the end if it is still running."""
     process = subprocess.Popen(
         command(script, *args),
         env=environ(),
