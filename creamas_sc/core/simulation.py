@@ -91,8 +91,8 @@ class Simulation:
         """
         if not (isinstance(env_cls, type) and issubclass(env_cls, Environment)):
             raise TypeError(
-                f"env_cls must be an Environment, not {env_cls!r}; for a MultiEnvironment spawn its "
-                "agents first and call Simulation(menv)"
+                f"env_cls must be an Environment, not {env_cls!r}; for a MultiEnvironment spawn "
+                "its agents first and call Simulation(menv)"
             )
         _check_callback(callback)
         plan = _agent_plan(agent_cls, n_agents, agent_kwargs)
