@@ -43,7 +43,7 @@ CASES: dict[str, tuple[Call, type[Exception], str]] = {
     "asyncio": (lambda _, e: e.use_asyncio(), AgentError, "use anyio or trio here, not asyncio"),
     "no module": (lambda m, _: m.spawn("no_such:Cls"), LoadError, "'no_such'.*does not import"),
     "no class": (lambda m, _: m.spawn(f"{AGENTS}:Nope"), LoadError, "has no 'Nope'"),
-    "no agent": (lambda m, _: m.spawn(f"{AGENTS}:Point"), LoadError, "is not an agent class"),
+    "no agent": (lambda m, _: m.spawn("tests.support.values:Point"), LoadError, "is not an agent class"),
     "not callable": (lambda m, _: m.spawn(f"{AGENTS}:os"), LoadError, "class, but a module"),
     "malformed": (lambda m, _: m.spawn(f"{AGENTS}.Echo"), LoadError, "package.module:Class"),
     "number": (lambda m, _: m.spawn(5), LoadError, "got 5"),  # type: ignore[arg-type]
