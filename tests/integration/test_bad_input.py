@@ -22,6 +22,7 @@ from tests.support import agents
 from tests.support.agents import Counter, Echo, Raises
 
 AGENTS = agents.__name__
+VALUES = "tests.support.values"
 Call = Callable[[MultiEnvironment, Proxy], Any]
 
 CASES: dict[str, tuple[Call, type[Exception], str]] = {
