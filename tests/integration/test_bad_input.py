@@ -18,10 +18,10 @@ from creamas_sc.errors import (
     StartError,
     UnknownAgent,
 )
-from tests.support import agents
+from tests.support import agents, values
 from tests.support.agents import Counter, Echo, Raises
 
-AGENTS = agents.__name__
+AGENTS, VALUES = agents.__name__, values.__name__
 VALUES = "tests.support.values"
 Call = Callable[[MultiEnvironment, Proxy], Any]
 
@@ -44,7 +44,7 @@ CASES: dict[str, tuple[Call, type[Exception], str]] = {
     "asyncio": (lambda _, e: e.use_asyncio(), AgentError, "use anyio or trio here, not asyncio"),
     "no module": (lambda m, _: m.spawn("no_such:Cls"), LoadError, "'no_such'.*does not import"),
     "no class": (lambda m, _: m.spawn(f"{AGENTS}:Nope"), LoadError, "has no 'Nope'"),
-    "no agent": (lambda m, _: m.spawn("tests.support.values:Point"), LoadError, "is not an agent class"),
+    "no agent": (lambda m, _: m.spawn(f"{VALUES}:Point"), LoadError, "is not an agent class"),
     "not callable": (lambda m, _: m.spawn(f"{AGENTS}:os"), LoadError, "class, but a module"),
     "malformed": (lambda m, _: m.spawn(f"{AGENTS}.Echo"), LoadError, "package.module:Class"),
     "number": (lambda m, _: m.spawn(5), LoadError, "got 5"),  # type: ignore[arg-type]
