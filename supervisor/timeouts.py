@@ -44,7 +44,6 @@ HAND_OVER_SECONDS = 5.0  # a host takes a client; past it the client is refused
 HANDSHAKE_SECONDS = 5.0  # a client's proof
 FIRST_REQUEST_SECONDS = 5.0  # its first request after that
 REFUSAL_SECONDS = 0.2  # sending a client why it is refused
-ACCEPT_PAUSE_SECONDS = 0.1  # out of descriptors: the kernel keeps clients waiting
 
 # ---- a daemon's own start and end
 

@@ -25,6 +25,7 @@ import trio
 from anyio.abc import ByteStream, TaskStatus
 
 from creamas_sc.errors import ConnectionLost, HandshakeError, ProtocolError, StartError
+from creamas_sc.rpc.accepting import accept
 from creamas_sc.rpc.calls import served_call
 from creamas_sc.rpc.connection import Connection, Handler, perform_handshake
 from creamas_sc.rpc.socket_stream import ConnectedStream
@@ -124,10 +125,10 @@ class Endpoint:
             async with trio.open_nursery() as tasks:
                 self._tasks = tasks
                 task_status.started()
-                # It waits while the process has no descriptors left.
-                await trio.serve_listeners(self._welcome, listeners, handler_nursery=tasks)
+                for each in listeners:
+                    tasks.start_soon(self._accept_all, each, tasks)
         finally:
-            for each in listeners:  # cancelled before it has started, it leaves them open
+            for each in listeners:
                 each.socket.close()
             self._tasks = None
             self._links.clear()
@@ -155,14 +156,19 @@ class Endpoint:
 
     # ---- connections
 
-    async def _welcome(self, accepted: trio.SocketStream) -> None:
+    async def _accept_all(self, listener: trio.SocketListener, tasks: trio.Nursery) -> None:
+        while (accepted := await accept(listener)) is not None:
+            if self._accepted >= MAX_CONNECTIONS:
+                log.warning("refused a connection: %d are open", MAX_CONNECTIONS)
+                accepted.socket.close()
+            else:
+                self._accepted += 1
+                tasks.start_soon(self._welcome, ConnectedStream.adopt(accepted))
+
+    async def _welcome(self, stream: ConnectedStream) -> None:
         """Let a peer in that has proved itself, until its connection ends."""
-        if self._accepted >= MAX_CONNECTIONS:
-            log.warning("refused a connection: %d are open", MAX_CONNECTIONS)
-            return  # which closes it
-        self._accepted += 1
         try:
-            link = await self._authenticate(ConnectedStream.adopt(accepted), client=False)
+            link = await self._authenticate(stream, client=False)
         except (HandshakeError, ProtocolError, TimeoutError, OSError, anyio.EndOfStream,
                 anyio.BrokenResourceError) as error:  # fmt: skip
             # A peer that was killed in the middle of it is reported elsewhere.

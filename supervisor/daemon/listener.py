@@ -11,7 +11,6 @@ behind it. Each step has a bound, and a connection counts against the limit unti
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import socket
@@ -32,6 +31,7 @@ from creamas_sc.errors import (
     StartError,
     to_wire,
 )
+from creamas_sc.rpc.accepting import accept
 from creamas_sc.rpc.auth import user_membership
 from creamas_sc.rpc.connection import perform_handshake
 from creamas_sc.rpc.fd_passing import MAX_BACKLOG_BYTES
@@ -61,7 +61,6 @@ MAX_CONNECTIONS = 1024
 BACKLOG = 1024
 _READ_BYTES = 1 << 18
 _CREDENTIALS = struct.Struct("3i")
-_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 # How a connection may fail before it is served or handed over.
 _REFUSALS = (CreamasError, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
@@ -96,7 +95,7 @@ class Listener:
         self._max_connections = max_connections
         key = user_membership().key
         self._identity = Identity(SIMULATION, key, "supervisor", str(path), os.getpid())
-        self._listener = _listen(path)
+        self._listener = trio.SocketListener(_listen(path))
         self._servers: set[MethodServer] = set()
         self._open = 0
         self._clients: trio.Nursery | None = None
@@ -110,16 +109,16 @@ class Listener:
         """Let clients in until `shut`, and serve them until `aclose`."""
         try:
             async with trio.open_nursery() as self._clients:
-                with self._listener:
-                    while (sock := await self._accept()) is not None:
-                        self._admit(sock, self._clients)
+                while (accepted := await accept(self._listener)) is not None:
+                    sock = socket.socket(fileno=accepted.socket.detach())
+                    self._admit(sock, self._clients)
         finally:
             self.shut()
 
     def shut(self) -> None:
         """Let no more clients in; those that are served stay."""
-        if self._listener.fileno() >= 0:
-            self._listener.close()
+        if self._listener.socket.fileno() >= 0:
+            self._listener.socket.close()
             self._path.unlink(missing_ok=True)
 
     async def aclose(self) -> None:
@@ -132,29 +131,6 @@ class Listener:
             self._clients.cancel_scope.cancel()
 
     # ---- letting in
-
-    async def _accept(self) -> socket.socket | None:
-        """The next connection; None after `shut`.
-
-        As of `trio.serve_listeners`, but that logs a traceback ten times a second while there are
-        no descriptors.
-        """
-        logged = False
-        while True:
-            try:
-                accepted, _ = await self._listener.accept()
-            except trio.ClosedResourceError:
-                return None
-            except OSError as error:
-                if self._listener.fileno() < 0:
-                    return None
-                if error.errno in _SCARCE:
-                    if not logged:
-                        log.warning("cannot accept connections now: %s", error.strerror)
-                        logged = True
-                    await trio.sleep(timeouts.ACCEPT_PAUSE_SECONDS)
-            else:
-                return socket.socket(fileno=accepted.detach())
 
     def _admit(self, sock: socket.socket, clients: trio.Nursery) -> None:
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)

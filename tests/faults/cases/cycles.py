@@ -12,7 +12,8 @@ from creamas_sc import Environment, MultiEnvironment
 from creamas_sc.mp import EnvManager
 from tests.faults.registry import Figures, row
 from tests.support.agents import Echo
-from tests.support.trees import children, family
+from tests.support.shared_supervisor import own_children
+from tests.support.trees import family
 
 CYCLE_SECONDS = 5.0
 GROWTH_KIB = 1024
@@ -60,7 +61,7 @@ async def _cycle(menv: MultiEnvironment) -> None:
 def _held(menv: MultiEnvironment) -> tuple[dict[str, int], dict[str, int]]:
     """Descriptors, processes and tasks, and memory in KiB, of this process and the tree."""
     gc.collect()
-    (keeper,) = children(os.getpid())
+    (keeper,) = own_children()
     pids = {"script": os.getpid(), **family(keeper)}
     held = {
         f"descriptors of {name}": len(os.listdir(f"/proc/{pid}/fd")) for name, pid in pids.items()
