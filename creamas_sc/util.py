@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -106,13 +105,13 @@ async def create_tasks(
         Exception: One task failed: its exception, and the others were cancelled.
         ExceptionGroup: Several failed before they could be cancelled.
     """
-    results = await gather([partial(task_coro, addr, *args, **kwargs) for addr in addrs])
+    results = await gather(lambda addr: task_coro(addr, *args, **kwargs), [*addrs])
     return _flattened(results) if flatten else results
 
 
 async def wait_tasks(tasks: Iterable[Awaitable[Any]], flatten: bool = True) -> list[Any]:
     """Await all ``tasks`` concurrently; results and errors are those of `create_tasks`."""
-    results = await gather([partial(_result_of, task) for task in tasks])
+    results = await gather(_result_of, [*tasks])
     return _flattened(results) if flatten else results
 
 

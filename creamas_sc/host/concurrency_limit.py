@@ -36,14 +36,14 @@ class ConcurrencyLimit:
             return
         async with self._queue:  # only the first in the queue wakes when a call ends
             while not self._free(connection):
-                if connection.drained:
+                if connection.out.drained:
                     await self._wait_for_end()
                 else:
-                    await connection.wait_until_drained()
+                    await connection.out.wait_until_drained()
             self._running += 1
 
     def _free(self, connection: Connection) -> bool:
-        return self._running < self._limit and connection.drained
+        return self._running < self._limit and connection.out.drained
 
     async def _wait_for_end(self) -> None:
         with trio.move_on_after(STUCK_SECONDS):

@@ -18,16 +18,20 @@ log = logging.getLogger(__name__)
 
 
 class ArtifactInbox:
-    """Adds artifacts to a multi-environment: at once, or in slave order at the end of a step."""
+    """Adds artifacts to a multi-environment: at once, or in slave order at the end of a step.
+
+    Attributes:
+        of_step: By base URL, those kept back until `end_step`; None outside a step.
+    """
 
     def __init__(self, menv: MultiEnvironment) -> None:
         self._menv = menv
-        self._of_step: dict[str, list[Artifact]] | None = None
+        self.of_step: dict[str, list[Artifact]] | None = None
 
     def take(self, url: str, artifact: Artifact) -> None:
         """Take an artifact that an agent of the environment at ``url`` published."""
-        if self._of_step is not None:
-            self._of_step.setdefault(url, []).append(artifact)
+        if self.of_step is not None:
+            self.of_step.setdefault(url, []).append(artifact)
             return
         try:
             self._menv.add_artifact(artifact)
@@ -37,13 +41,9 @@ class ArtifactInbox:
             # The step and the other artifacts must not be lost because of it.
             log.exception("an artifact of %s could not be added", url)
 
-    def begin_step(self) -> None:
-        """Keep artifacts back until `end_step`."""
-        self._of_step = {}
-
     def end_step(self, urls: Sequence[str]) -> None:
         """Add the artifacts of the step, those of ``urls`` first and in that order."""
-        published, self._of_step = self._of_step or {}, None
+        published, self.of_step = self.of_step or {}, None
         for url in (*urls, *published):
             for artifact in published.pop(url, ()):
                 self.take(url, artifact)

@@ -1,4 +1,9 @@
-"""The master's calls of its slaves' managers, one or all at once."""
+"""The master's calls of its slaves' managers: of one, of all at once, and the steps of all agents.
+
+A step with a limit ends in three stages: each slave cancels, when the time is up, the acts that go
+on and answers with what was done; a slave whose answer is not there `SILENT_SECONDS` later counts
+as silent, with all its agents; and silent slaves are stopped if the limit asks for it.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +11,34 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from creamas_sc.errors import ConnectionLost
+import trio
+
+from creamas_sc.core.step_loop import UNLIMITED, StepLimit
+from creamas_sc.errors import (
+    AgentError,
+    AgentErrors,
+    ConnectionLost,
+    DeadlineExceeded,
+    StepOverran,
+    agent_errors,
+    step_overran,
+)
 from creamas_sc.mp.managers import SPAWN_INDEX
 from creamas_sc.mp.slave_pool import SlavePool
+from creamas_sc.restarts.journal import SlaveJournal
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.calls import Call, Calls
 from creamas_sc.rpc.node import Node, call_timeout
 from creamas_sc.rpc.socket_stream import TRIO_LOOP
 from creamas_sc.runtime.class_loading import portable_name
-from creamas_sc.runtime.coroutines import at_once
+from creamas_sc.runtime.coroutines import at_once, backoff
+from creamas_sc.runtime.timeouts import ACKNOWLEDGE_SECONDS
 from creamas_sc.util import get_manager
-from creamas_sc.wire.codec import Payload
-from creamas_sc.wire.protocol import ACKNOWLEDGE_SECONDS
 
-__all__ = ["ManagerCalls"]
+__all__ = ["SILENT_SECONDS", "ManagerCalls"]
 
-# Between two calls of a slave's ``is_ready``, in seconds: the shortest pause, and the longest.
-READY_PAUSES = (0.01, 0.2)
+# How long a slave may take to answer once a step's time is up; then it counts as silent.
+SILENT_SECONDS = 0.4
 # A manager is its environment's first agent.
 MANAGER = 0
 
@@ -42,13 +58,12 @@ class ManagerCalls:
 
     async def wait_ready(self, slave: Slave, check_ready: bool) -> None:
         """Wait until a slave can be reached and, if asked, its manager says that it is ready."""
-        # ``anew``: a slave that was reachable before may be dead by now.
+        # Checked again: a slave that was reachable before may be dead by now.
         manager = await self._node.connect(slave.address, 0, check_again=True)
-        pause, longest = READY_PAUSES
+        pauses = backoff()
         # Polled: ``is_ready`` may depend on anything.
         while check_ready and not await manager.is_ready():
-            await slave.sleep(pause)
-            pause = min(2 * pause, longest)
+            await slave.sleep(next(pauses))
 
     async def spawn(
         self, method: str, n: int, addr: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -89,10 +104,6 @@ class ManagerCalls:
 
         return list(chain.from_iterable(await at_once(create, slaves)))
 
-    async def gather(self, slaves: Sequence[Slave], method: str, *args: Any) -> list[Any]:
-        """Call several slaves' managers and join the lists that they return."""
-        return list(chain.from_iterable(await self.call_all(slaves, method, args)))
-
     async def _call(
         self, slave: Slave, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
@@ -125,13 +136,22 @@ class ManagerCalls:
         """
         node = self._node
         payload = node.codec.encode((args, dict(kwargs or {})))
-        links = [node.link(slave.address) for slave in slaves]
-        ready = [link for link in links if link is not None and link.drained]
-        if len(ready) < len(slaves) or any(map(self._slaves.expects, slaves)):
+        links = [node.endpoint.link(slave.base_url) for slave in slaves]
+        ready = [link for link in links if link is not None and link.out.drained]
+        driver = self._slaves.driver
+        if len(ready) < len(slaves) or (driver is not None and any(map(driver.expects, slaves))):
+
+            async def send(slave: Slave) -> Any:
+                try:
+                    answer = await node.send(
+                        slave.address, method, payload, last_seconds=limit_seconds
+                    )
+                    return node.codec.decode(answer)
+                except kept as error:
+                    return error
+
             # In a task each, so that no call waits for what another one has to wait for first.
-            return await at_once(
-                lambda slave: self._send(slave, method, payload, kept, limit_seconds), slaves
-            )
+            return await at_once(send, slaves)
         timeout = call_timeout() if limit_seconds is None else limit_seconds
         confirm = ACKNOWLEDGE_SECONDS if limit_seconds is None else 0
         results: dict[Slave, Any] = {}
@@ -158,17 +178,60 @@ class ManagerCalls:
                     await at_once(take_failure, failed)
         return [results[slave] for slave in slaves]
 
-    async def _send(
+    async def take_step(
         self,
-        slave: Slave,
-        method: str,
-        payload: Payload,
-        kept: tuple[type[Exception], ...],
-        limit_seconds: float | None,
-    ) -> Any:
-        node = self._node
-        try:
-            answer = await node.send(slave.address, method, payload, last_seconds=limit_seconds)
-            return node.codec.decode(answer)
-        except kept as error:
-            return error
+        slaves: Sequence[Slave],
+        limit: StepLimit,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> list[Any]:
+        """Make the agents of ``slaves`` act once, within the limit.
+
+        Returns:
+            One value per agent, in slave and then spawn order.
+
+        Raises:
+            StepOverran: Some were late.
+            AgentErrors: None were, but some failed.
+            SlaveLost: A slave died.
+        """
+        if limit is UNLIMITED:
+            answers = await self.call_all(
+                slaves, "trigger_all", args, kwargs, kept=(AgentErrors, StepOverran)
+            )
+        else:
+            left = max(limit.deadline - trio.current_time(), 0.0)
+            answers = await self.call_all(
+                slaves,
+                "trigger_all_within",
+                (left, *args),
+                kwargs,
+                kept=(AgentErrors, StepOverran, DeadlineExceeded),
+                limit_seconds=left + SILENT_SECONDS,
+            )
+        results: list[Any] = []
+        failures: dict[str, AgentError] = {}
+        late: list[str] = []
+        silent: list[Slave] = []
+        for slave, answer in zip(slaves, answers, strict=True):
+            if isinstance(answer, StepOverran):
+                late += answer.addresses
+            elif isinstance(answer, DeadlineExceeded):
+                silent.append(slave)
+                continue
+            if isinstance(answer, (AgentErrors, StepOverran)):
+                failures.update(answer.failures)
+                answer = answer.results
+            results += answer
+        journals = [s.journal for s in slaves if s.journal is not None and s not in silent]
+        offering = [journal for journal in journals if journal.offers_checkpoint]
+        if offering:
+            await at_once(SlaveJournal.take_checkpoint, offering)
+        if silent and limit.kill:
+            await self._slaves.stop_silent(silent)
+        if late or silent:
+            addresses = [slave.address for slave in silent]
+            raise step_overran(late, failures, results, silent=addresses)
+        if failures:
+            raise agent_errors("failed to act", failures, results)
+        return results

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from inspect import isawaitable
+from itertools import chain
 from typing import Any, Self
 
 import sniffio
@@ -16,14 +17,13 @@ import trio
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.environment import Environment
 from creamas_sc.core.step_loop import UNLIMITED, StepLimit, step_limit
-from creamas_sc.errors import BadValue, NoSlaves
+from creamas_sc.errors import BadValue, DeadlineExceeded, NoSlaves
 from creamas_sc.mp.artifacts import ArtifactInbox, select_artifacts
 from creamas_sc.mp.closer import Closer
 from creamas_sc.mp.manager_calls import ManagerCalls
 from creamas_sc.mp.managers import make_master
 from creamas_sc.mp.observer import Counts, Observer, Overview
 from creamas_sc.mp.slave_pool import SlavePool
-from creamas_sc.mp.step import take_step, wait_for_turn
 from creamas_sc.reports import Restart, StopReport
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.restarts.slave import Slave
@@ -198,7 +198,7 @@ class MultiEnvironment:
                 ``__init__`` raised.
         """
         orders = self._slaves.orders(slave_addrs, slave_env_cls, slave_mgr_cls, slave_kwargs)
-        self._check_open()
+        self._open_slaves()
         await self._env.open()
         self.get_loop().closers[self._closer] = partial(self._closer.close, None)
         await self._slaves.start(self.get_loop(), orders)
@@ -220,7 +220,7 @@ class MultiEnvironment:
             AgentError: Its ``is_ready`` raised.
         """
         check_seconds(timeout, endless=False)
-        slaves = self._need_slaves("wait_slaves")
+        slaves = self._open_slaves("wait_slaves")
         with trio.move_on_after(timeout):
             await at_once(lambda slave: self._managers.wait_ready(slave, check_ready), slaves)
             return True
@@ -262,7 +262,7 @@ class MultiEnvironment:
     async def set_host_managers(self, timeout: float = 5) -> list[Any]:
         """Make this multi-environment's manager the host manager of all slaves' managers."""
         check_seconds(timeout)
-        slaves = self._need_slaves("set_host_managers")
+        slaves = self._open_slaves("set_host_managers")
         self._need_manager()
         return await at_once(lambda slave: self.set_host_manager(slave.address, timeout), slaves)
 
@@ -286,7 +286,7 @@ class MultiEnvironment:
             LoadError: The name leads to no agent class.
             AgentError: Its ``__init__`` raised. The slave lives on.
         """
-        self._need_slaves("spawn")
+        self._open_slaves("spawn")
         return await self._managers.spawn("spawn", 1, addr, (agent_cls, *args), kwargs)  # type: ignore[no-any-return]
 
     @on_loop
@@ -300,7 +300,7 @@ class MultiEnvironment:
         """
         if type(n) is not int or n < 0:
             raise ValueError(f"n must be an int of at least 0, not {n!r}")
-        self._need_slaves("spawn_n")
+        self._open_slaves("spawn_n")
         return await self._managers.spawn("spawn_n", n, addr, (agent_cls, n, *args), kwargs)  # type: ignore[no-any-return]
 
     def get_agents(
@@ -320,7 +320,7 @@ class MultiEnvironment:
     @on_loop
     async def trigger_act(self, addr: str) -> Any:
         """Make the agent at ``addr`` act and return what its ``act`` returns."""
-        self._need_slaves("trigger_act")
+        self._open_slaves("trigger_act")
         async with self._step_lock:
             agent = await self._env.connect(addr, timeout=base_timeout())
             return await agent.act()
@@ -344,15 +344,22 @@ class MultiEnvironment:
                 raised once: from the next call on, the other slaves go on without it.
             NoSlaves: There are none; was `spawn_slaves` awaited?
         """
-        slaves = self._need_slaves("trigger_all")
+        slaves = self._open_slaves("trigger_all")
         limit = step_limit.get()
         if limit is UNLIMITED and not self._step_lock.locked():
             self._step_lock.acquire_nowait()
         else:
-            await wait_for_turn(self._step_lock, limit)
-        self._inbox.begin_step()
+            with trio.move_on_at(limit.deadline) as scope:
+                await self._step_lock.acquire()
+            if scope.cancelled_caught:
+                raise DeadlineExceeded(
+                    "the step's time was up before it was its turn",
+                    acknowledged=True,
+                    may_have_run=False,
+                )
+        self._inbox.of_step = {}
         try:
-            return await take_step(self._managers, self._slaves, slaves, limit, args, kwargs)
+            return await self._managers.take_step(slaves, limit, args, kwargs)
         finally:
             self._step_lock.release()
             self._inbox.end_step([slave.base_url for slave in slaves])
@@ -408,7 +415,7 @@ class MultiEnvironment:
 
     @on_loop
     async def _create_connections(self, connection_map: Mapping[str, Iterable[Any]]) -> list[Any]:
-        slaves = self._need_slaves("create_connections")
+        slaves = self._open_slaves("create_connections")
         return await self._managers.create_connections(slaves, connection_map)
 
     def get_connections(self, data: bool = True, as_coro: bool = False) -> Any:
@@ -512,11 +519,9 @@ class MultiEnvironment:
         """
         check_folder(folder)
         if self._closer.closed.is_set():  # the loop may be closed as well
-            return self._get_report() if as_coro else self._closer.report
+            report = self._closer.report
+            return _returning(report) if as_coro else report
         return sync_or_coro(self, self._close(folder), as_coro)
-
-    async def _get_report(self) -> StopReport | None:
-        return self._closer.report
 
     @on_loop
     async def _close(self, folder: str | None) -> StopReport:
@@ -529,28 +534,27 @@ class MultiEnvironment:
 
     # ---- helpers
 
-    def _check_open(self) -> None:
-        if self._slaves.end_cause is not None:
-            raise self._slaves.ended_error()
-        if self._closer.report is not None:
-            raise NoSlaves(f"{self!r} is closed")
-
     def _need_manager(self) -> Any:
         if self._manager is None:
             raise TypeError(f"{self!r} has no manager to be the host manager: pass mgr_cls")
         return self._manager
 
-    def _need_slaves(self, method: str) -> list[Slave]:
-        self._check_open()
+    def _open_slaves(self, needed_by: str = "") -> list[Slave]:
+        """The slaves of an environment that is not closed; ``needed_by`` needs at least one."""
+        if self._slaves.end_cause is not None:
+            raise self._slaves.ended_error()
+        if self._closer.report is not None:
+            raise NoSlaves(f"{self!r} is closed")
         slaves = self._slaves.members
-        if not slaves:
-            raise NoSlaves(f"{method}: there are no slaves; was spawn_slaves() awaited?")
+        if needed_by and not slaves:
+            raise NoSlaves(f"{needed_by}: there are no slaves; was spawn_slaves() awaited?")
         return slaves
 
     @on_loop
     async def _gather(self, method: str, *args: Any) -> list[Any]:
         """Call ``method`` of all managers and join the lists that they return."""
-        return await self._managers.gather(self._need_slaves(method), method, *args)
+        answers = await self._managers.call_all(self._open_slaves(method), method, args)
+        return list(chain.from_iterable(answers))
 
     def _log(self, level: int, msg: str) -> None:
         if self._logger is not None:
@@ -571,3 +575,7 @@ class MultiEnvironment:
 
     async def __aexit__(self, *exc_info: Any) -> bool | None:
         return await self._exits.__aexit__(*exc_info)
+
+
+async def _returning(report: StopReport | None) -> StopReport | None:
+    return report

@@ -83,11 +83,12 @@ class SlavePool:
     Attributes:
         supervisor: Runs from the first start until `aclose`.
         restarts: Every restart so far.
+        driver: Restarts slaves; None if the policy never does, or before the first start.
         end_cause: Why the restart policy ended the simulation: the error of all further calls.
     """
 
     end_cause: SlaveLost | None = None
-    _driver: RestartDriver | None = None
+    driver: RestartDriver | None = None
     _closing = False
     _started = 0
 
@@ -128,11 +129,12 @@ class SlavePool:
     @property
     def members(self) -> list[Slave]:
         """All slaves but those whose loss was reported and that do not come back."""
-        return [slave for slave in self._slaves if not slave.reported or self.expects(slave)]
-
-    def expects(self, slave: Slave) -> bool:
-        """Whether a slave that is gone is to come back."""
-        return self._driver is not None and self._driver.expects(slave)
+        driver = self.driver
+        return [
+            slave
+            for slave in self._slaves
+            if not slave.reported or (driver is not None and driver.expects(slave))
+        ]
 
     def at(self, address: str) -> Slave:
         """The slave whose manager is at ``address``.
@@ -207,12 +209,12 @@ class SlavePool:
         if first:
             await loop.nursery.start(self._supervise)
         assert self.supervisor is not None
-        if first or self._driver is None:
-            self._driver = None
+        if first or self.driver is None:
+            self.driver = None
             if self.policy.kind is not Mode.TEMPORARY:
                 driver = RestartDriver(self.policy, self)
                 await loop.nursery.start(driver.run)
-                self._driver = driver
+                self.driver = driver
         started: list[Slave] = []
         try:
             for order, answer in zip(orders, await self.supervisor.start(orders), strict=True):
@@ -232,9 +234,9 @@ class SlavePool:
                     await self.aclose()
             self._forget(started)
             raise
-        if self._driver is not None:
+        if self.driver is not None:
             for slave in started:
-                self._driver.watch(slave)
+                self.driver.watch(slave)
         return started
 
     async def _supervise(self, *, task_status: TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
@@ -246,8 +248,8 @@ class SlavePool:
             for slave in self._slaves:
                 slave.gone.set()
             self.supervisor = None
-            if self._driver is not None:
-                self._driver.stop()
+            if self.driver is not None:
+                self.driver.stop()
 
     async def _connect(self, slave: Slave) -> None:
         if self._node is None:
@@ -266,8 +268,8 @@ class SlavePool:
         for slave in self._slaves:
             if (slave.slot, slave.pid) == (exit_["slot"], exit_["pid"]):
                 self._note_end(slave, exit_)
-                if self._driver is not None and (slave.silent or not exit_["expected"]):
-                    self._driver.note_loss(slave)
+                if self.driver is not None and (slave.silent or not exit_["expected"]):
+                    self.driver.note_loss(slave)
                 return
         if not exit_["expected"]:
             self._early_exits[exit_["pid"]] = exit_
@@ -327,10 +329,10 @@ class SlavePool:
         Raises:
             SlaveLost: It did not come back in time.
         """
-        if self._driver is not None:
+        if self.driver is not None:
             slave = self._find(address)
             if slave is not None:
-                await self._driver.wait(slave)
+                await self.driver.wait(slave)
 
     def note_host_manager(self, manager: str, host: str) -> None:
         """Keep the address of a slave's host manager for its restart."""
@@ -379,13 +381,13 @@ class SlavePool:
         """Start and restart nothing from now on, and give up what is being started."""
         self._closing = True
         self._starting.cancel()
-        if self._driver is not None:
-            self._driver.stop()
+        if self.driver is not None:
+            self.driver.stop()
 
     async def _stop_driver(self) -> None:
-        if self._driver is not None:
-            await self._driver.aclose()
-            self._driver = None
+        if self.driver is not None:
+            await self.driver.aclose()
+            self.driver = None
 
     # ---- stopping
 

@@ -28,7 +28,7 @@ from creamas_sc.errors import DeadlineExceeded
 from creamas_sc.rpc.loops import Loop, Waiter
 from creamas_sc.rpc.write_queue import WriteQueue
 from creamas_sc.runtime.timeouts import ACKNOWLEDGE_SECONDS
-from creamas_sc.wire.codec import Codec, Payload
+from creamas_sc.wire.codec import Payload
 from creamas_sc.wire.frames import Frame, Kind
 from creamas_sc.wire.protocol import WireProtocol
 
@@ -61,36 +61,23 @@ class Outbound:
         protocol: The connection's state.
         out: Where its frames are written.
         loop: The running loop.
+
+    Attributes:
+        name: The peer, for error messages.
+        post: Sends an event; see `WireProtocol.post`.
     """
 
     def __init__(self, protocol: WireProtocol, out: WriteQueue, loop: Loop) -> None:
         self.protocol = protocol
-        self._out = out
+        self.out = out
+        self.name = protocol.name
+        self.post = protocol.post
         self._loop = loop
-
-    @property
-    def name(self) -> str:
-        """The peer, for error messages."""
-        return self.protocol.name
-
-    @property
-    def codec(self) -> Codec:
-        """What carries errors."""
-        return self.protocol.codec
 
     @property
     def alive(self) -> bool:
         """Whether calls can be made."""
         return self.protocol.alive
-
-    @property
-    def drained(self) -> bool:
-        """Whether the peer reads what is sent, or the connection is over."""
-        return self._out.drained
-
-    async def wait_until_drained(self) -> None:
-        """Wait until the peer has read what is queued, or the connection is over."""
-        await self._out.wait_until_drained()
 
     async def call(
         self,
@@ -112,7 +99,7 @@ class Outbound:
             DeadlineExceeded: ``timeout`` passed.
             Exception: What the callee raised, as `creamas_sc.errors` decodes it.
         """
-        if timeout is not None or not self._out.drained:
+        if timeout is not None or not self.out.drained:
             async with Calls(self._loop, timeout, acknowledge_seconds) as calls:
                 call = await calls.start(self, target, method, payload)
                 await calls.wait()
@@ -145,10 +132,6 @@ class Outbound:
                 await anyio.sleep_until(deadline)
                 await anyio.lowlevel.checkpoint()
             raise
-
-    def post(self, event: str, payload: Payload, *, with_answer: bool = False) -> None:
-        """Send an event; see `WireProtocol.post`."""
-        self.protocol.post(event, payload, with_answer=with_answer)
 
 
 class Call:
@@ -241,9 +224,9 @@ class Calls:
             ConnectionLost: There is no connection.
             DeadlineExceeded: The timeout passed before the call could be sent.
         """
-        if not link.drained:
+        if not link.out.drained:
             with anyio.CancelScope(deadline=self._until) as scope:
-                await link.wait_until_drained()
+                await link.out.wait_until_drained()
             if scope.cancelled_caught:
                 raise DeadlineExceeded(
                     f"{method} could not be sent to {link.name} in {self._timeout:g} s",

@@ -161,7 +161,7 @@ class Connection(Outbound):
                 async with anyio.create_task_group() as tasks:
                     self._tasks = tasks
                     self._context = copy_context()
-                    tasks.start_soon(self._out.run)
+                    tasks.start_soon(self.out.run)
                     await self._read()
         finally:
             self._end()
@@ -176,7 +176,7 @@ class Connection(Outbound):
         try:
             if self.alive:
                 with anyio.move_on_after(FLUSH_SECONDS):
-                    await self._out.flush()
+                    await self.out.flush()
         finally:
             self.abort()
             # A task that closes the connection while it serves a call of it is part of what ends.
@@ -197,7 +197,7 @@ class Connection(Outbound):
 
     def _end(self) -> None:
         self.protocol.end()
-        self._out.end()
+        self.out.end()
 
     # ---- reading
 
@@ -222,13 +222,13 @@ class Connection(Outbound):
         if trap is self._loop.checkpoint and not turn.rested and turn.scope.deadline == math.inf:
             turn.rested = True  # a round of the scheduler takes less than another reader does
             if not self.protocol.frames:
-                self._out.release()
+                self.out.release()
             return True
         turn.over = True
         # A full queue is left to the writer task: the call may be about to wait for just that, and
         # is not to be woken before it has suspended.
-        if not self.protocol.frames and self._out.drained:
-            self._out.release()
+        if not self.protocol.frames and self.out.drained:
+            self.out.release()
         assert self._tasks is not None
         assert self._context is not None
         self._context.run(self._tasks.start_soon, self._read)
@@ -258,7 +258,7 @@ class Connection(Outbound):
 
     async def _handle_batch(self, turn: _Turn) -> None:
         """Handle everything that has been received."""
-        protocol, out = self.protocol, self._out
+        protocol, out = self.protocol, self.out
         protocol.settled = 0
         out.held = True
         try:
@@ -316,7 +316,7 @@ class Connection(Outbound):
 
     async def _serve_when_drained(self, handler: Handler, request: Request) -> Payload:
         try:
-            await self._out.wait_until_drained()
+            await self.out.wait_until_drained()
         finally:
             self.protocol.limits.stop_wait(request.payload)
         if not self.alive:
@@ -336,7 +336,7 @@ class Connection(Outbound):
         served_call.set(served)
         try:
             payload = await answer
-            if not self._out.drained:
+            if not self.out.drained:
                 protocol.limits.check_answer(request.method, payload, self.name)
             protocol.reply(call_id, payload)
         except Exception as error:

@@ -116,7 +116,7 @@ class Node:
         self._artifact_sink: ArtifactSink | None = None
         self._agents = agents
         self._check_local = os.environ.get("CREAMAS_CHECK_LOCAL") == "1"
-        self._endpoint = Endpoint(self._answer, self.codec, self._on_event, self._on_link)
+        self.endpoint = Endpoint(self._answer, self.codec, self._on_event, self._on_link)
         self._known: dict[str, Proxy] = {}
         self._peers: dict[str, Identity] = {}
         self._upstream: Connection | None = None
@@ -141,17 +141,17 @@ class Node:
     ) -> None:
         """Be reachable at ``listener`` until `aclose`; see `Endpoint.run`."""
         identity = Identity(member.simulation, member.key, member.role, self.base_url, os.getpid())
-        await self._endpoint.run(listener, identity, task_status=task_status)
+        await self.endpoint.run(listener, identity, task_status=task_status)
 
     async def aclose(self) -> None:
         """Close the listener and all connections."""
-        await self._endpoint.aclose()
+        await self.endpoint.aclose()
 
     def forget(self, base_urls: Collection[str]) -> None:
         """Drop what is remembered of environments that are gone, connections included."""
         for url in base_urls:
             self._peers.pop(url, None)
-            self._endpoint.drop(url)
+            self.endpoint.drop(url)
         gone = tuple(base_urls)
         self._known = {a: proxy for a, proxy in self._known.items() if not a.startswith(gone)}
 
@@ -192,7 +192,7 @@ class Node:
             if self._slaves is not None:
                 await self._slaves.wait_for(address)
             try:
-                link = await self._endpoint.connection(host, port, timeout=timeout)
+                link = await self.endpoint.connection(host, port, timeout=timeout)
                 name = self.codec.decode(await link.call(number, "", _NOTHING))
             except ConnectionLost as error:
                 raise await self.explain(address, error) from None
@@ -242,9 +242,9 @@ class Node:
             await self._slaves.wait_for(address)
         url, number = locate(address)
         try:
-            link = self._endpoint.link(url)
+            link = self.endpoint.link(url)
             if link is None:
-                link = await self._endpoint.connection(*split_address(address)[:2])
+                link = await self.endpoint.connection(*split_address(address)[:2])
             if last_seconds is not None:
                 return await link.call(
                     number, method, payload, timeout=last_seconds, acknowledge_seconds=0
@@ -253,10 +253,6 @@ class Node:
             return await link.call(number, method, payload, timeout=timeout)
         except ConnectionLost as error:
             raise await self.explain(address, error) from None
-
-    def link(self, address: str) -> Connection | None:
-        """The connection to the environment of the agent at ``address``, if it is open."""
-        return self._endpoint.link(locate(address)[0])
 
     async def _call_here(
         self, address: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]

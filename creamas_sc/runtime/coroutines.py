@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
-from functools import partial
 from types import coroutine
 from typing import Any, TypeVar
 
@@ -17,8 +16,8 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 
 
-async def gather(starts: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
-    """Call all ``starts`` and await the results concurrently; the first error cancels the rest.
+async def gather(work: Callable[[Item], Awaitable[T]], items: Sequence[Item]) -> list[T]:
+    """Await ``work(item)`` for all items concurrently; the first error cancels the rest.
 
     The last one runs in the calling task.
 
@@ -32,37 +31,34 @@ async def gather(starts: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
     results: dict[int, T] = {}
     errors: list[Exception] = []
 
-    async def work(position: int, start: Callable[[], Awaitable[T]]) -> None:
+    async def run(position: int, item: Item) -> None:
         try:
-            results[position] = await start()
+            results[position] = await work(item)
         except Exception as error:  # raised below, outside the task group's own group
             errors.append(error)
             group.cancel_scope.cancel()
 
     try:
         async with anyio.create_task_group() as group:
-            for position, start in enumerate(starts[:-1]):
-                group.start_soon(work, position, start)
-            if starts:
-                await work(len(starts) - 1, starts[-1])
+            for position, item in enumerate(items[:-1]):
+                group.start_soon(run, position, item)
+            if items:
+                await run(len(items) - 1, items[-1])
     except BaseExceptionGroup as raised:
         if len(raised.exceptions) > 1:
             raise
         raise raised.exceptions[0] from None  # a KeyboardInterrupt, say
     if len(errors) > 1:
-        raise ExceptionGroup(f"{len(errors)} of {len(starts)} tasks failed", errors)
+        raise ExceptionGroup(f"{len(errors)} of {len(items)} tasks failed", errors)
     if errors:
         raise errors[0]
-    return [results[position] for position in range(len(starts))]
+    return [results[position] for position in range(len(items))]
 
 
 async def at_once(work: Callable[[Item], Awaitable[T]], items: Sequence[Item]) -> list[T]:
-    """Await ``work(item)`` for all items concurrently; the first error cancels the rest.
-
-    Where several fail at the same moment, the first error is raised, with notes about the others.
-    """
+    """As `gather`, but where several fail, the first error is raised, with notes of the others."""
     try:
-        return await gather([partial(work, item) for item in items])
+        return await gather(work, items)
     except AgentErrors:
         raise
     except ExceptionGroup as group:

@@ -412,7 +412,8 @@ async def test_a_step_waits_for_what_is_being_restored() -> None:
             await menv.spawn(agents.Counter, addr=addr)
         assert await menv.trigger_all() == [1, 1]
         await lose(menv, menv.addrs[0])
-        while not menv._env.network.link(menv.addrs[0]):  # noqa: ASYNC110 - nothing tells
+        base_url = menv._slaves.at(menv.addrs[0]).base_url
+        while not menv._env.network.endpoint.link(base_url):  # noqa: ASYNC110 - nothing tells
             await trio.sleep(0.01)
         assert menv.restarts == []
         assert await menv.trigger_all() == [2, 2]

@@ -159,8 +159,8 @@ class CutsFrame(CreativeAgent):
     async def act(self) -> None:
         upstream = self.env.network._upstream
         assert upstream is not None
-        assert upstream._out._raw is not None
-        upstream._out._raw.send(b"".join(encode_frame(Kind.REPLY, 1, b"", b"x" * 1000))[:500])
+        assert upstream.out._raw is not None
+        upstream.out._raw.send(b"".join(encode_frame(Kind.REPLY, 1, b"", b"x" * 1000))[:500])
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -36,7 +36,7 @@ from tests.support.streams import (
 
 async def _no_more_than(connection: Connection, bytes_: int) -> None:
     await trio.testing.wait_all_tasks_blocked(0.01)
-    assert HIGH_WATER_BYTES < connection._out.size <= bytes_
+    assert HIGH_WATER_BYTES < connection.out.size <= bytes_
 
 
 @pytest.mark.parametrize("pair", [lockstep_pair, socket_pair])
@@ -50,7 +50,7 @@ async def test_a_peer_that_asks_and_does_not_read_fills_no_memory(
     def serve(request: Request) -> Payload:
         nonlocal served, most
         served += 1
-        most = max(most, request.connection._out.size)
+        most = max(most, request.connection.out.size)
         return Payload(large)
 
     async with wired(serve, pair=pair) as (bare, connection):
@@ -122,9 +122,9 @@ async def test_a_call_that_is_cancelled_before_its_turn(autojump_clock: MockCloc
         raise AssertionError
 
     async with wired(lambda _: any_(), pair=lockstep_pair) as (bare, connection):
-        connection._out.fill()
+        connection.out.fill()
         await bare.send(b"".join(encode_frame(Kind.REQUEST, 1, msgpack.packb((None, "a", 1.0)))))
-        connection._out.end()  # it was free to begin when the call came
+        connection.out.end()  # it was free to begin when the call came
         await trio.testing.wait_all_tasks_blocked()
         connection.post("event", Payload(b"e" * (HIGH_WATER_BYTES + 1)))
         await bare.send(b"".join(encode_frame(Kind.REQUEST, 2, msgpack.packb((None, "a", 1.0)))))

@@ -123,7 +123,7 @@ async def test_all_have_the_same_time_to_confirm(autojump_clock: MockClock) -> N
         served = ServedCall()
         served_call.set(served)
         for link, name in zip(links, "abc", strict=True):
-            link.protocol.name = name
+            link.name = name
         with trio.move_on_after(5):
             async with Calls(ANYIO_LOOP) as calls:
                 asked = await start(calls, links, ("shield", 20), ("sleep", 20), ("shield", 20))

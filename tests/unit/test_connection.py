@@ -257,7 +257,7 @@ async def test_many_small_answers_leave_in_few_writes_but_not_all_at_the_end(
     sizes = []
 
     def serve(request: Request) -> Payload:
-        sizes.append(request.connection._out.size)
+        sizes.append(request.connection.out.size)
         return Payload(b"")
 
     async with wired(serve, pair=socket_pair) as (bare, _):

@@ -412,7 +412,7 @@ async def test_a_cancelled_close_closes() -> None:
         other = await Environment.create(ANY_PORT, as_coro=True)
         assert await (await one.connect(Echo(other).addr)).evaluate(1) == 1
         # More than the socket takes at once, so that there is something to wait for.
-        link = await one.network._endpoint.connection(*split_address(f"{other.base_url}0")[:2])
+        link = await one.network.endpoint.connection(*split_address(f"{other.base_url}0")[:2])
         link.post("news", Payload(bytes(1 << 24)))
         with trio.CancelScope() as scope:
             scope.cancel()
@@ -575,7 +575,7 @@ async def test_by_unix_socket_or_by_tcp(near: bool, monkeypatch: pytest.MonkeyPa
     async with environments(2) as (one, other):
         far = await one.connect(Echo(other).addr)
         assert await far.evaluate(b"x" * 100_000) == b"x" * 100_000
-        (link,) = one.network._endpoint._links.values()
+        (link,) = one.network.endpoint._links.values()
         raw = link._stream.extra(SocketAttribute.raw_socket)
         assert (raw.family == socket.AF_UNIX) == near
 

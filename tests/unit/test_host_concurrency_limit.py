@@ -14,6 +14,7 @@ class Reader:
     """A connection, as far as turns are concerned."""
 
     def __init__(self) -> None:
+        self.out = self
         self.reads = trio.Event()
         self.reads.set()
 
