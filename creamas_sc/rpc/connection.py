@@ -57,7 +57,7 @@ from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import MAX_HANDSHAKE_BYTES, Frame, FrameReader, Kind
 from creamas_sc.wire.handshake import Handshake
 from creamas_sc.wire.limits import MAX_CALLS, PeerFloods
-from creamas_sc.wire.protocol import WireProtocol
+from creamas_sc.wire.protocol import WireProtocol, request_header
 
 __all__ = ["Answer", "Connection", "EventHandler", "Handler", "Request", "perform_handshake"]
 
@@ -296,7 +296,7 @@ class Connection(Outbound):
     def _begin(self, frame: Frame) -> tuple[Request, Awaitable[Payload]] | None:
         """Answer a call of the peer at once, or return what is to be awaited."""
         protocol = self.protocol
-        target, method, remaining = protocol.request_header(frame.meta)
+        target, method, remaining = request_header(frame.meta)
         request = Request(self, target, method, Payload(frame.body, frame.parts), remaining)
         try:
             if self._handler is None:

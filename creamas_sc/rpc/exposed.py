@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from types import CoroutineType
 from typing import Any, Protocol, TypeVar
 
@@ -75,21 +76,16 @@ def bad_arguments(method: Callable[..., Any], error: BaseException) -> BadArgume
     address = getattr(getattr(method, "__self__", None), "addr", "")
     where = f" of {address}" if address else ""
     what = "class is made as" if isinstance(method, type) else f"method{where} is"
-    return BadArguments(f"{error}; the {what} {_signature(method)}").by(address)
+    signature = getattr(method, "__qualname__", repr(method))
+    with suppress(TypeError, ValueError):  # it has none
+        signature += str(inspect.signature(method))
+    return BadArguments(f"{error}; the {what} {signature}").by(address)
 
 
 def is_awaitable(value: Any) -> bool:
     """Whether what a method returned must be awaited."""
     kind = type(value)
     return kind is CoroutineType or (kind not in _NEVER_AWAITED and inspect.isawaitable(value))
-
-
-def _signature(method: Callable[..., Any]) -> str:
-    name = getattr(method, "__qualname__", repr(method))
-    try:
-        return f"{name}{inspect.signature(method)}"
-    except (TypeError, ValueError):
-        return str(name)
 
 
 class Caller(Protocol):

@@ -109,22 +109,20 @@ class ConnectedStream(ByteStream):
         sock = socket.socket(raw.family, raw.type, raw.proto, raw.detach())
         return cls(sock, large=True)
 
-    def receive(self, max_bytes: int = 65536) -> Coroutine[Any, Any, bytes]:
-        """Read what has come, at most ``max_bytes``."""
-        return self._receive(self._raw.recv, max_bytes)
-
     def receive_into(self, buffer: memoryview) -> Coroutine[Any, Any, int]:
         """Read what has come into ``buffer``, which is not empty; return how many bytes."""
-        return self._receive(self._raw.recv_into, buffer)
+        return self.receive(into=buffer)
 
-    async def _receive(self, read: Callable[[Any], Any], into: Any) -> Any:
+    async def receive(self, max_bytes: int = 65536, into: memoryview | None = None) -> Any:
+        """Read what has come, at most ``max_bytes``."""
+        raw = self._raw
         try:
             while True:
                 if self._closed:
                     raise anyio.ClosedResourceError
-                await trio.lowlevel.wait_readable(self._raw)
+                await trio.lowlevel.wait_readable(raw)
                 try:
-                    received = read(into)
+                    received = raw.recv(max_bytes) if into is None else raw.recv_into(into)
                 except BlockingIOError:
                     continue
                 if not received:

@@ -251,43 +251,35 @@ class BlockingConnection:
         """
         while True:
             self._write()
-            if not self._wait(deadline):
+            timeout = None
+            if deadline is not None:
+                # Rounded up: waits that end too early would be repeated, in a busy loop.
+                timeout = max(0, math.ceil((deadline - time.monotonic()) * 1000))
+            if not self.alive:
+                raise self._lost()
+            writes = select.POLLOUT if self._out.buffers else 0
+            self._poll.register(self._sock, select.POLLIN | writes)
+            if not self._poll.poll(timeout):
                 return False
-            self._read()
+            self._intact = False  # until what is read is handled
+            try:
+                data = self._sock.recv(READ_BYTES)
+            except BlockingIOError:
+                data = None
+            except OSError as error:
+                raise self._lost() from error
+            if data == b"":
+                raise self._lost()
+            try:
+                self.protocol.receive_data(data or b"")
+            except ProtocolError as error:
+                log.warning("closing the connection to %s: %s", self.name, error)
+                self.close()
+                raise
             is_done = done()
             self._intact = True
             if is_done:
                 return True
-
-    def _wait(self, deadline: float | None) -> bool:
-        """Wait until the socket can be read, or written if there is something to write."""
-        events = select.POLLIN | select.POLLOUT if self._out.buffers else select.POLLIN
-        timeout = None
-        if deadline is not None:
-            # Rounded up: waits that end too early would be repeated, in a busy loop.
-            timeout = max(0, math.ceil((deadline - time.monotonic()) * 1000))
-        if not self.alive:
-            raise self._lost()
-        self._poll.register(self._sock, events)
-        return bool(self._poll.poll(timeout))
-
-    def _read(self) -> None:
-        """Read what is there; the caller notes that nothing was lost once it is handled."""
-        self._intact = False
-        try:
-            data = self._sock.recv(READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            raise self._lost() from error
-        if not data:
-            raise self._lost()
-        try:
-            self.protocol.receive_data(data)
-        except ProtocolError as error:
-            log.warning("closing the connection to %s: %s", self.name, error)
-            self.close()
-            raise
 
     def _write(self) -> None:
         """Write what the socket takes now."""

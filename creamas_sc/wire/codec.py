@@ -87,8 +87,8 @@ class Codec:
         self._encode_handlers = dict(extensions.ENCODERS)
         self._decode_handlers = {
             **extensions.DECODERS,
-            extensions.ARRAY: _decode_array,
-            extensions.SCALAR: _decode_scalar,
+            extensions.ARRAY: lambda *packed: _numpy_values().decode_array(*packed),
+            extensions.SCALAR: lambda *packed: _numpy_values().decode_scalar(*packed),
             extensions.SERIALIZED: self._decode_serialized,
             extensions.OBJECT: self._decode_object,
             extensions.REFERENCE: self._decode_reference,
@@ -230,19 +230,17 @@ class Codec:
 
     def _decode_serialized(self, decoder: Decoder, data: bytes) -> Any:
         name, state = decoder.unpack_list(data, 2)
-        serializer = self._serializers.get(name) or self._imported_serializer(name)
+        if name not in self._serializers:
+            try:
+                load_class(name)  # its module registers one when it is imported
+                self._serializers[name]
+            except (LoadError, KeyError, TypeError, AttributeError) as error:
+                raise DecodeError(f"no serializer {name!r} is registered here") from error
+        serializer = self._serializers[name]
         try:
             return serializer.decode(state)
         except Exception as error:
             raise DecodeError(f"serializer {name!r} failed to decode: {error!r}") from error
-
-    def _imported_serializer(self, name: Any) -> Serializer:
-        """The serializer that the module of the class ``name`` registers when it is imported."""
-        try:
-            load_class(name)
-            return self._serializers[name]
-        except (LoadError, KeyError, TypeError, AttributeError) as error:
-            raise DecodeError(f"no serializer {name!r} is registered here") from error
 
     def _decode_object(self, decoder: Decoder, data: bytes) -> Any:
         name, state = decoder.unpack_list(data, 2)
@@ -299,14 +297,6 @@ def _object_encoder(cls: type) -> EncodeHandler:
         return ext(extensions.OBJECT, encoder.pack([name, encoder.compact(state)]))
 
     return encode
-
-
-def _decode_array(decoder: Decoder, data: bytes) -> Any:
-    return _numpy_values().decode_array(decoder, data)
-
-
-def _decode_scalar(decoder: Decoder, data: bytes) -> Any:
-    return _numpy_values().decode_scalar(decoder, data)
 
 
 def _numpy_values() -> Any:

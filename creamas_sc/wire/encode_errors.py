@@ -25,7 +25,9 @@ def explained(value: Any, root: str, error: Exception, failure_of: _Try) -> Enco
         error: What encoding it raised.
         failure_of: Tries to encode a value alone.
     """
-    if _is_too_deep(error):
+    # msgpack has no class for this one.
+    too_deep = type(error) is ValueError and "recursion" in str(error)
+    if too_deep or isinstance(error, (TooDeep, RecursionError)):
         text = f"{root} is nested too deeply, or holds itself"
         return EncodeError(text, type_name=name_of(type(value)), path=root)
     path, culprit = root, value
@@ -44,12 +46,6 @@ def explained(value: Any, root: str, error: Exception, failure_of: _Try) -> Enco
 def name_of(cls: type) -> str:
     """The class's name for a reader."""
     return class_name(cls).replace(":", ".").removeprefix("builtins.")
-
-
-def _is_too_deep(error: Exception) -> bool:
-    # msgpack has no class for this one.
-    of_msgpack = type(error) is ValueError and "recursion" in str(error)
-    return of_msgpack or isinstance(error, (TooDeep, RecursionError))
 
 
 def _find_culprit(value: Any, path: str, failure_of: _Try) -> tuple[str, Any]:

@@ -9,6 +9,7 @@ import datetime
 import functools
 import struct
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, Final
 
 from creamas_sc.errors import EncodeError, LoadError
@@ -28,25 +29,10 @@ __all__ = [
     "travel_name",
 ]
 
-TUPLE: Final = 0
-INT: Final = 1
-SET: Final = 2
-FROZENSET: Final = 3
-COMPLEX: Final = 4
-DATETIME: Final = 5
-DATE: Final = 6
-TIME: Final = 7
-TIMEDELTA: Final = 8
-TIMEZONE: Final = 9
-ZONE_INFO: Final = 10
-DECIMAL: Final = 11
-UUID_: Final = 12
-TYPE: Final = 13
-SERIALIZED: Final = 14
-OBJECT: Final = 15
-REFERENCE: Final = 16
-ARRAY: Final = 17
-SCALAR: Final = 18
+TUPLE, INT, SET, FROZENSET, COMPLEX = range(5)
+DATETIME, DATE, TIME, TIMEDELTA, TIMEZONE, ZONE_INFO = range(5, 11)
+DECIMAL, UUID_, TYPE, SERIALIZED, OBJECT, REFERENCE = range(11, 17)
+ARRAY, SCALAR = range(17, 19)  # 19 and 20 are in `packing`
 
 _EMPTY_TUPLE: Final = ext(TUPLE, b"")
 _COMPLEX: Final = struct.Struct("!dd")
@@ -102,24 +88,6 @@ def _encode_zone_info(encoder: Encoder, value: Any) -> Any:
     return ext(ZONE_INFO, value.key.encode())
 
 
-def _decode_zone_info(decoder: Decoder, data: bytes) -> Any:
-    import zoneinfo
-
-    return zoneinfo.ZoneInfo(data.decode())
-
-
-def _decode_decimal(decoder: Decoder, data: bytes) -> Any:
-    import decimal
-
-    return decimal.Decimal(data.decode())
-
-
-def _decode_uuid(decoder: Decoder, data: bytes) -> Any:
-    import uuid
-
-    return uuid.UUID(bytes=data)
-
-
 @functools.lru_cache(maxsize=1024)
 def travel_name(cls: type) -> str:
     """The name under which other processes find ``cls``.
@@ -173,9 +141,9 @@ DECODERS: Final[dict[int, DecodeHandler]] = {
     TIME: _unpacking_time(datetime.time, 6),
     TIMEDELTA: _unpacking(datetime.timedelta, 3),
     TIMEZONE: _unpacking(datetime.timezone),
-    ZONE_INFO: _decode_zone_info,
-    DECIMAL: _decode_decimal,
-    UUID_: _decode_uuid,
+    ZONE_INFO: lambda _, data: import_module("zoneinfo").ZoneInfo(data.decode()),
+    DECIMAL: lambda _, data: import_module("decimal").Decimal(data.decode()),
+    UUID_: lambda _, data: import_module("uuid").UUID(bytes=data),
     TYPE: lambda _, data: load_class(data.decode()),
     BYTES_PART: lambda decoder, data: bytes(decoder.part(int.from_bytes(data, "big"))),
 }

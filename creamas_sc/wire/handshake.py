@@ -19,7 +19,7 @@ import struct
 from dataclasses import dataclass, field
 from enum import Enum
 from os import urandom
-from typing import Any, Final
+from typing import Final
 
 import msgpack
 
@@ -76,7 +76,7 @@ class Handshake:
         self._peer: Identity | None = None
         self._transcript = b""
         claims = [identity.simulation, identity.role, identity.address, identity.pid]
-        self._hello = _packed([_VERSION, *claims, urandom(_NONCE_BYTES)])
+        self._hello: bytes = msgpack.packb([_VERSION, *claims, urandom(_NONCE_BYTES)])
         if len(self._hello) + hashlib.sha256().digest_size > HELLO_FRAME_BYTES:
             raise ValueError(f"simulation, role and address are too long: {claims}")
 
@@ -120,14 +120,8 @@ class Handshake:
             HandshakeError: The peer is of another simulation, cannot prove itself, speaks another
                 version or something else, or has refused. The handshake is over.
         """
-        try:
-            self._receive(frame)
-        except HandshakeError:
-            self._state = _State.FAILED
-            raise
-
-    def _receive(self, frame: Frame) -> None:
-        if self._state in (_State.COMPLETE, _State.FAILED):
+        state, self._state = self._state, _State.FAILED  # unless all below is as it should be
+        if state in (_State.COMPLETE, _State.FAILED):
             raise HandshakeError("a handshake that is over got another frame")
         if frame.kind is not Kind.HELLO or frame.call_id or frame.parts:
             self._refuse(f"expected a hello, not {frame.kind.name}")
@@ -135,13 +129,13 @@ class Handshake:
             self._refuse(f"a hello has at most {HELLO_FRAME_BYTES} bytes")
         if frame.meta == _REFUSED:
             raise HandshakeError(f"the peer refused: {frame.body[:500].decode(errors='replace')}")
-        if self._state is _State.AWAITS_HELLO:
+        if state is _State.AWAITS_HELLO:
             self._handle_hello(frame.body)
             self._transcript = _joined(frame.body, self._hello)
             self._send(meta=self._mac(b"server"), body=self._hello)
             self._state = _State.AWAITS_PROOF
             return
-        if self._state is _State.AWAITS_ANSWER:
+        if state is _State.AWAITS_ANSWER:
             self._handle_hello(frame.body)
             self._transcript = _joined(self._hello, frame.body)
             self._verify(b"server", frame.meta)
@@ -151,8 +145,11 @@ class Handshake:
         self._state = _State.COMPLETE
 
     def _handle_hello(self, hello: bytes) -> None:
-        fields = _unpacked(hello)
-        if not fields or type(fields[0]) is not int:
+        try:
+            fields = msgpack.unpackb(hello)
+        except (ValueError, RecursionError, msgpack.UnpackException):
+            fields = None
+        if type(fields) is not list or not fields or type(fields[0]) is not int:
             self._refuse("a malformed hello")
         if fields[0] != _VERSION:
             self._refuse(f"protocol version {fields[0]} met version {_VERSION}")
@@ -185,16 +182,3 @@ class Handshake:
 def _joined(*pieces: bytes) -> bytes:
     """The pieces, such that no two lists of them give the same bytes."""
     return b"".join(struct.pack("!I", len(piece)) + piece for piece in pieces)
-
-
-def _packed(fields: list[Any]) -> bytes:
-    packed: bytes = msgpack.packb(fields)
-    return packed
-
-
-def _unpacked(hello: bytes) -> list[Any]:
-    try:
-        fields = msgpack.unpackb(hello)
-    except (ValueError, RecursionError, msgpack.UnpackException):
-        return []
-    return fields if type(fields) is list else []

@@ -29,7 +29,7 @@ def encoder_of(cls: type) -> EncodeHandler | None:
     if issubclass(cls, (np.str_, np.bytes_)):
         return _encode_text
     if issubclass(cls, (np.number, np.bool_)) and not issubclass(cls, np.timedelta64):
-        return _number_encoder(_describe(np.dtype(cls)))
+        return functools.partial(_encode_number, _describe(np.dtype(cls)))
     return _encode_scalar
 
 
@@ -60,15 +60,12 @@ def decode_array(decoder: Decoder, data: bytes) -> np.ndarray[Any, Any]:
     return array if type(buffer) is bytearray else array.copy(order)
 
 
-def _number_encoder(described: Any) -> EncodeHandler:
-    def encode(encoder: Encoder, value: np.generic) -> Any:
-        return ext(SCALAR, encoder.pack([described, value.tobytes()]))
-
-    return encode
+def _encode_number(described: Any, encoder: Encoder, value: np.generic) -> Any:
+    return ext(SCALAR, encoder.pack([described, value.tobytes()]))
 
 
 def _encode_scalar(encoder: Encoder, value: np.generic) -> Any:
-    return ext(SCALAR, encoder.pack([_describe(value.dtype), value.tobytes()]))
+    return _encode_number(_describe(value.dtype), encoder, value)
 
 
 def _encode_text(encoder: Encoder, value: np.str_ | np.bytes_) -> Any:

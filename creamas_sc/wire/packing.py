@@ -108,16 +108,13 @@ class Encoder:
         if depth >= _UNGUARDED_DEPTH:
             _check_nesting(value)
         if depth == len(self._packs):
-            self._add_packer()
+            if depth > MAX_DEPTH:
+                raise TooDeep(f"more than {MAX_DEPTH} tuples or objects within each other")
+            self._packs.append(msgpack.Packer(**self._options).pack)
         self._depth = depth + 1
         packed = self._packs[depth](value)
         self._depth = depth
         return packed
-
-    def _add_packer(self) -> None:
-        if len(self._packs) > MAX_DEPTH:
-            raise TooDeep(f"more than {MAX_DEPTH} tuples or objects within each other")
-        self._packs.append(msgpack.Packer(**self._options).pack)
 
     def compact(self, value: Any) -> Any:
         """Replace large bytes and long lists and dicts by their compact forms.
@@ -220,7 +217,9 @@ class Decoder:
         """Unpack ``data``; handlers call this for what their extension holds."""
         depth = self._depth
         if depth == len(self._unpackers):
-            self._add_unpacker()
+            if depth > MAX_DEPTH:
+                raise DecodeError(f"more than {MAX_DEPTH} tuples or objects within each other")
+            self._unpackers.append(self._new_unpacker(_SMALL_BYTES))
         self._depth = depth + 1
         size = len(data)
         unpacker = self._unpackers[depth] if size <= _SMALL_BYTES else self._new_unpacker(size)
@@ -238,11 +237,6 @@ class Decoder:
         if type(value) is not list or (length is not None and len(value) != length):
             raise DecodeError("an extension does not hold what it should")
         return value
-
-    def _add_unpacker(self) -> None:
-        if len(self._unpackers) > MAX_DEPTH:
-            raise DecodeError(f"more than {MAX_DEPTH} tuples or objects within each other")
-        self._unpackers.append(self._new_unpacker(_SMALL_BYTES))
 
     def _new_unpacker(self, size: int) -> Any:
         # No array may announce more items than there are bytes.

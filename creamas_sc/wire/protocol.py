@@ -20,11 +20,10 @@ and asks `result` what came of it. An answer to a call that is not pending came 
 ignored; so is a CANCEL of a call that is not in flight.
 
 A cancelled call is over only when the callee has answered: this answer is its *confirmation*, which
-`confirms` reads. The wait for it is bounded by `ACKNOWLEDGE_SECONDS`; how to wait is up to the
-driver.
+`confirms` reads. Drivers wait for it as they like, for `ACKNOWLEDGE_SECONDS` at most.
 
 The header of a request is ``[target, method, seconds that remain]``. Agents are asked the same
-thing again and again, so both ends remember the headers of calls without a deadline.
+thing again and again, so both ends remember the latest headers.
 
 Bytes leave through ``output.put``, in whole frames. After `end` nothing is sent any more, and
 `start_call` raises `ConnectionLost`.
@@ -35,6 +34,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 import msgpack
@@ -51,17 +51,16 @@ from creamas_sc.errors import (
     to_wire,
     unwrapped,
 )
-from creamas_sc.runtime.timeouts import ACKNOWLEDGE_SECONDS
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Buffer, Frame, FrameReader, Kind, encode_frame
 from creamas_sc.wire.limits import MAX_CALLS, Output, ServingLimits
 
-__all__ = ["ACKNOWLEDGE_SECONDS", "Slot", "WireProtocol"]
+__all__ = ["Slot", "WireProtocol", "request_header"]
 
 log = logging.getLogger(__name__)
 
 CALL_ID_MASK = (1 << 32) - 1
-# How many headers of requests are remembered, in each direction.
+# How many headers of requests are remembered, in each direction, by all connections together.
 MAX_KNOWN_HEADERS = 4096
 
 
@@ -120,8 +119,6 @@ class WireProtocol:
         self.limits = ServingLimits(output, max_calls, max_unread_bytes)
         self._output = output
         self._last_id = 0
-        self._packed_headers: dict[tuple[Any, str], bytes] = {}
-        self._known_headers: dict[bytes, tuple[Any, str, float | None]] = {}
 
     def end(self) -> None:
         """Settle all calls: the connection is over."""
@@ -151,16 +148,11 @@ class WireProtocol:
         """
         if not self.alive:
             raise ConnectionLost(f"no connection to {self.name}", may_have_run=False)
-        header: bytes | None
-        if remaining is not None:
-            header = msgpack.packb((target, method, remaining))
+        header: bytes
+        if remaining is None:
+            header = _endless_header(target, method)
         else:
-            header = self._packed_headers.get((target, method))
-            if header is None:
-                header = msgpack.packb((target, method, None))
-                if len(self._packed_headers) >= MAX_KNOWN_HEADERS:
-                    self._packed_headers.clear()
-                self._packed_headers[target, method] = header
+            header = msgpack.packb((target, method, remaining))
         number = self._last_id = (self._last_id + 1) & CALL_ID_MASK
         buffers = encode_frame(Kind.REQUEST, number, header, payload.body, payload.parts)
         self.pending[number] = slot
@@ -249,27 +241,6 @@ class WireProtocol:
                 raise ProtocolError(f"unexpected {kind.name} frame")
         return None
 
-    def request_header(self, meta: bytes) -> tuple[Any, str, float | None]:
-        """Target, method and remaining seconds of a request; the target may be of any type.
-
-        Raises:
-            ProtocolError: The header is malformed.
-        """
-        known = self._known_headers.get(meta)
-        if known is not None:
-            return known
-        try:
-            target, method, remaining = msgpack.unpackb(meta)
-            if not isinstance(method, str) or not (remaining is None or remaining >= 0):
-                raise TypeError("no method, or no seconds")
-        except (ValueError, TypeError, msgpack.UnpackException) as error:
-            raise ProtocolError(f"malformed request: {error!r}") from error
-        if remaining is None and isinstance(target, int | str | None):
-            if len(self._known_headers) >= MAX_KNOWN_HEADERS:
-                self._known_headers.clear()
-            self._known_headers[meta] = target, method, None
-        return target, method, remaining
-
     def event_name(self, frame: Frame) -> str:
         """The name of an event.
 
@@ -305,3 +276,26 @@ class WireProtocol:
         except EncodeError as refused:
             answer = self.codec.encode(to_wire(refused))
         self._output.put(encode_frame(Kind.FAILURE, number, b"", answer.body, answer.parts))
+
+
+@lru_cache(MAX_KNOWN_HEADERS)
+def _endless_header(target: int | str | None, method: str) -> bytes:
+    """The header of a request that may take as long as it takes."""
+    packed: bytes = msgpack.packb((target, method, None))
+    return packed
+
+
+@lru_cache(MAX_KNOWN_HEADERS)
+def request_header(meta: bytes) -> tuple[Any, str, float | None]:
+    """Target, method and remaining seconds of a request; the target may be of any type.
+
+    Raises:
+        ProtocolError: The header is malformed.
+    """
+    try:
+        target, method, remaining = msgpack.unpackb(meta)
+        if not isinstance(method, str) or not (remaining is None or remaining >= 0):
+            raise TypeError("no method, or no seconds")
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise ProtocolError(f"malformed request: {error!r}") from error
+    return target, method, remaining
