@@ -130,11 +130,7 @@ class SlavePool:
     def members(self) -> list[Slave]:
         """All slaves but those whose loss was reported and that do not come back."""
         driver = self.driver
-        return [
-            slave
-            for slave in self._slaves
-            if not slave.reported or (driver is not None and driver.expects(slave))
-        ]
+        return [s for s in self._slaves if not s.reported or (driver and driver.expects(s))]
 
     def at(self, address: str) -> Slave:
         """The slave whose manager is at ``address``.
@@ -211,7 +207,7 @@ class SlavePool:
         assert self.supervisor is not None
         if first or self.driver is None:
             self.driver = None
-            if self.policy.kind is not Mode.TEMPORARY:
+            if self.policy.mode != Mode.TEMPORARY:
                 driver = RestartDriver(self.policy, self)
                 await loop.nursery.start(driver.run)
                 self.driver = driver
@@ -394,26 +390,23 @@ class SlavePool:
     async def stop(self, grace_seconds: float, folder: str | None) -> list[SlaveReceipt]:
         """Stop all slaves and forget them; returns how each ended."""
         async with self._lock:
-            receipts = await self._stop(grace_seconds, folder)
+            await self._stop_driver()
+            slaves = list(self._slaves)
+            slots = [slave.slot for slave in slaves if slave.stoppable]
+            results: dict[str, StopResult] = {}
+            if slots and self.supervisor is not None:
+                # If the connection is lost, the supervisor is gone, and its slaves with it.
+                with suppress(ConnectionLost), trio.move_on_after(grace_seconds + STOP_SECONDS):
+                    stopped = await self.supervisor.stop(slots, grace_seconds, pack(folder))
+                    results = {result["slot"]: result for result in stopped}
+            self._forget(slaves)
+        receipts = [slave.receipt(results.get(slave.slot)) for slave in slaves]
         for receipt in receipts:
             if not receipt.graceful or receipt.errors:
                 self._log(f"Could not stop {receipt.address} in order: {receipt}")
             for error in receipt.errors:  # what was not saved must not be overlooked
                 log.error("%s", error.partition("\n")[0])
         return receipts
-
-    async def _stop(self, grace_seconds: float, folder: str | None) -> list[SlaveReceipt]:
-        await self._stop_driver()
-        slaves = list(self._slaves)
-        slots = [slave.slot for slave in slaves if slave.stoppable]
-        results: dict[str, StopResult] = {}
-        if slots and self.supervisor is not None:
-            # If the connection is lost, the supervisor is gone, and its slaves with it.
-            with suppress(ConnectionLost), trio.move_on_after(grace_seconds + STOP_SECONDS):
-                stopped = await self.supervisor.stop(slots, grace_seconds, pack(folder))
-                results = {result["slot"]: result for result in stopped}
-        self._forget(slaves)
-        return [slave.receipt(results.get(slave.slot)) for slave in slaves]
 
     async def aclose(self) -> None:
         """End the supervisor; when this returns, no process of it is left."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from creamas_sc.errors import AgentErrors, ConnectionLost, CreamasError, NotExposed
 from creamas_sc.rpc.node import Node
@@ -40,18 +40,12 @@ class Restored:
         self.failures = (*self.failures, what)
 
 
-@dataclass(frozen=True)
-class _Spawn:
+class _Spawn(NamedTuple):
     """One spawn that succeeded, and the addresses of the agents that it made."""
 
     method: str
     arguments: Payload
     addresses: list[str]
-
-    @property
-    def first_number(self) -> int:
-        """The first agent's: numbers show the order of spawning, the order of replies may not."""
-        return int(self.addresses[0].rpartition("/")[2]) if self.addresses else 0
 
 
 class SlaveJournal:
@@ -104,7 +98,9 @@ class SlaveJournal:
         """
         codec = self._node.codec
         try:
-            answer = await self._call("checkpoint", codec.encode(((), {})))
+            answer = await self._node.send(
+                self._manager, "checkpoint", codec.encode(((), {})), at_once=True
+            )
         except NotExposed:  # the user's own manager class
             self.offers_checkpoint = False
         except ConnectionLost:
@@ -130,10 +126,27 @@ class SlaveJournal:
             arguments = codec.encode(((self._host_manager,), {}))
             answer = await self._try(restored, "its host manager", "set_host_manager", arguments)
             restored.host_manager = answer is not None
-        for spawn in sorted(self._spawns, key=lambda spawn: spawn.first_number):
-            await self._spawn_again(restored, spawn)
+        for spawn in sorted(self._spawns, key=_first_number):
+            old = spawn.addresses
+            what = f"agents {', '.join(old[:3])}{', ...' * (len(old) > 3)}"
+            answer = await self._try(restored, what, spawn.method, spawn.arguments)
+            if answer is not None:
+                made = _addresses(codec.decode(answer))
+                restored.agents += len(made)
+                moved = [a for a, b in zip(old, made, strict=False) if a != b]
+                if moved:
+                    what = f"the addresses of {len(moved)} agents"
+                    restored.fail(f"{what}, {moved[0]} the first of them")
         if self._connections:
-            await self._connect_again(restored)
+            wanted = {agent: list(known.items()) for agent, known in self._connections.items()}
+            arguments = codec.encode(((wanted,), {}))
+            answer = await self._try(restored, "connections", "create_connections", arguments)
+            if answer is not None:
+                # One answer for each agent that exists.
+                restored.connections = sum(map(len, codec.decode(answer)))
+                missing = sum(map(len, wanted.values())) - restored.connections
+                if missing > 0:
+                    restored.fail(f"{missing} connections, whose agents are not there")
         if self._checkpoint is not None:
             answer = await self._try(restored, "its checkpoint", "restore", self._checkpoint)
             restored.checkpoint = answer is not None
@@ -141,44 +154,23 @@ class SlaveJournal:
             restored.fail(f"its checkpoint: {self._no_checkpoint}")
         return restored
 
-    async def _spawn_again(self, restored: Restored, spawn: _Spawn) -> None:
-        what = f"agents {', '.join(spawn.addresses[:3])}{', ...' * (len(spawn.addresses) > 3)}"
-        answer = await self._try(restored, what, spawn.method, spawn.arguments)
-        if answer is None:
-            return
-        made = _addresses(self._node.codec.decode(answer))
-        restored.agents += len(made)
-        moved = [old for old, new in zip(spawn.addresses, made, strict=False) if old != new]
-        if moved:
-            restored.fail(f"the addresses of {len(moved)} agents, {moved[0]} the first of them")
-
-    async def _connect_again(self, restored: Restored) -> None:
-        wanted = {agent: list(known.items()) for agent, known in self._connections.items()}
-        arguments = self._node.codec.encode(((wanted,), {}))
-        answer = await self._try(restored, "connections", "create_connections", arguments)
-        if answer is None:
-            return
-        # One answer for each agent that exists.
-        restored.connections = sum(map(len, self._node.codec.decode(answer)))
-        missing = sum(map(len, wanted.values())) - restored.connections
-        if missing > 0:
-            restored.fail(f"{missing} connections, whose agents are not there")
-
     async def _try(
         self, restored: Restored, what: str, method: str, arguments: Payload
     ) -> Payload | None:
         """Call the manager; an error is noted in ``restored``, and the answer is None."""
         try:
-            return await self._call(method, arguments)
+            # ``at_once``: other calls wait until this slave is restored, which these calls do.
+            return await self._node.send(self._manager, method, arguments, at_once=True)
         except ConnectionLost:
             raise
         except (CreamasError, AgentErrors) as error:
             restored.fail(f"{what}: {error}")
             return None
 
-    async def _call(self, method: str, arguments: Payload) -> Payload:
-        # ``at_once``: other calls wait until this slave is restored, which these calls do.
-        return await self._node.send(self._manager, method, arguments, at_once=True)
+
+def _first_number(spawn: _Spawn) -> int:
+    """The first agent's: numbers show the order of spawning, the order of replies may not."""
+    return int(spawn.addresses[0].rpartition("/")[2]) if spawn.addresses else 0
 
 
 def _addresses(answer: Any) -> list[str]:

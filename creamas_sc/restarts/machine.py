@@ -169,10 +169,10 @@ class RestartMachine:
         if self._states.get(slot) not in (_State.UP, _State.STARTING):
             return []  # reported before, or not a slave of this simulation
         self._states[slot] = _State.GONE
-        mode = self.policy.kind
-        if self.ended or mode is Mode.TEMPORARY or (mode is Mode.TRANSIENT and normally):
+        mode = self.policy.mode
+        if self.ended or mode == Mode.TEMPORARY or (mode == Mode.TRANSIENT and normally):
             return []
-        if mode is Mode.ALL:
+        if mode == Mode.ALL:
             self._end()
             return [EndSimulation(slot, f"{why}; with restart='all' that ends the simulation")]
         while self._recent and now - self._recent[0] >= self.policy.seconds:
@@ -180,7 +180,7 @@ class RestartMachine:
         before = len(self._recent)
         if before >= self.policy.restarts:
             self._end()
-            limit = f"after {self.policy.limit} restart={mode.value!r} ends the simulation"
+            limit = f"after {self.policy.limit} restart={str(mode)!r} ends the simulation"
             return [EndSimulation(slot, f"{why}; {limit}")]
         pause = 0.0
         if before:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any, Self
 
 from creamas_sc.errors import BadValue
@@ -13,16 +13,13 @@ from creamas_sc.errors import BadValue
 __all__ = ["Mode", "RestartPolicy"]
 
 
-class Mode(Enum):
+class Mode(StrEnum):
     """What the loss of a slave leads to."""
 
     TEMPORARY = "temporary"
     TRANSIENT = "transient"
     PERMANENT = "permanent"
     ALL = "all"
-
-
-_RESTARTING = (Mode.TRANSIENT, Mode.PERMANENT)
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class RestartPolicy:
     seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.mode not in [mode.value for mode in Mode]:
+        if self.mode not in list(Mode):
             raise BadValue(
                 "restart must be 'temporary' (the others go on without a lost slave), 'transient' "
                 "(it is started again unless it ended normally), 'permanent' (it is started again "
@@ -69,14 +66,9 @@ class RestartPolicy:
         raise BadValue(f"restart must be a mode's name or a RestartPolicy, not {value!r}")
 
     @property
-    def kind(self) -> Mode:
-        """The mode."""
-        return Mode(self.mode)
-
-    @property
     def restarts_slaves(self) -> bool:
         """Whether it ever restarts a slave."""
-        return self.kind in _RESTARTING
+        return self.mode in (Mode.TRANSIENT, Mode.PERMANENT)
 
     def as_tuple(self) -> tuple[str, int, float]:
         """Return what `of` takes, as plain values for the wire."""

@@ -146,7 +146,7 @@ class Connection(Outbound):
         self._on_event = on_event
         self._scope = anyio.CancelScope()
         self._tasks: TaskGroup | None = None
-        self._context: Context | None = None
+        self._context: Context
 
     # ---- life
 
@@ -230,7 +230,6 @@ class Connection(Outbound):
         if not self.protocol.frames and self.out.drained:
             self.out.release()
         assert self._tasks is not None
-        assert self._context is not None
         self._context.run(self._tasks.start_soon, self._read)
         return False
 
@@ -245,7 +244,7 @@ class Connection(Outbound):
                     data = await self._stream.receive(READ_BYTES)
                     protocol.frames += reader.receive_data(data)
                 else:
-                    with reader.room() as room:  # or the part could not grow
+                    with reader.filling.room() as room:  # or the part could not grow
                         count = await into(room)
                     protocol.frames += reader.filled(count)
         except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
@@ -330,7 +329,7 @@ class Connection(Outbound):
         """Await the answer to a call of the peer, within its deadline, and send it."""
         protocol, served = self.protocol, ServedCall()
         turn.call = call_id, request, served
-        protocol.in_flight[call_id] = turn.scope
+        protocol.in_flight[call_id] = turn.scope.cancel
         if request.remaining is not None:
             turn.scope.deadline = anyio.current_time() + request.remaining
         served_call.set(served)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import functools
 import logging
+import math
 import socket
 from collections.abc import Callable
 
@@ -102,7 +103,7 @@ class Endpoint:
         self._codec = codec
         self._on_event = on_event
         self._on_link = on_link
-        self._identity: Identity | None = None
+        self._identity: Identity
         self._links: dict[str, Connection] = {}
         self._opening: dict[str, anyio.Lock] = {}
         self._accepted = 0
@@ -182,7 +183,6 @@ class Endpoint:
 
     async def _authenticate(self, stream: ByteStream, *, client: bool) -> Connection:
         """A connection whose peer has proved itself; an error closes the stream."""
-        assert self._identity is not None
         handshake = (Handshake.client if client else Handshake.server)(self._identity)
         try:
             with anyio.fail_after(ANSWER_SECONDS if client else HANDSHAKE_SECONDS):
@@ -248,7 +248,6 @@ class Endpoint:
         closed = ConnectionLost("this environment is closed", may_have_run=False)
         if self._tasks is None:
             raise closed
-        assert self._identity is not None
         url = base_url(host, port)
         stream = await _connect(self._identity.key, host, port, timeout)
         try:
@@ -294,11 +293,8 @@ async def listen(host: str, port: int) -> trio.SocketListener:
 
 async def _connect(key: bytes, host: str, port: int, timeout: float | None) -> ByteStream:
     url = base_url(host, port)
-    limit = float("inf") if timeout is None else timeout
-    give_up_at = anyio.current_time() + limit
-    pauses = backoff()
-    while True:
-        pause = next(pauses)
+    give_up_at = anyio.current_time() + (math.inf if timeout is None else timeout)
+    for pause in backoff():
         nearby = connect_nearby(key, url)
         if nearby is not None:
             return nearby
@@ -314,3 +310,4 @@ async def _connect(key: bytes, host: str, port: int, timeout: float | None) -> B
                     f"nothing listens at {url}: {error}", address=url, may_have_run=False
                 ) from None
         await anyio.sleep(pause)
+    raise AssertionError("there is always another pause")

@@ -7,17 +7,15 @@ from typing import Any, NamedTuple, Protocol
 
 import anyio
 
+from creamas_sc.wire.protocol import Slot
+
 __all__ = ["ANYIO_LOOP", "Loop", "Waiter"]
 
 
-class Waiter(Protocol):
+class Waiter(Slot, Protocol):
     """An event for which one task waits; an answer may be left with it."""
 
-    answer: Any
-
     def is_set(self) -> bool: ...
-
-    def set(self) -> None: ...
 
     async def wait(self) -> None: ...
 

@@ -21,6 +21,7 @@ Nothing is announced that is not there: each item of a column takes a byte at le
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import accumulate, chain, count, islice
 from operator import itemgetter
 from typing import Any, Final, Protocol, TypeAlias
@@ -73,8 +74,8 @@ class Columns:
         self._types = () if references is None else references.types
         self._folders: dict[type, Callable[[list[Any], int], Column]] = {
             tuple: self._fold_tuples,
-            list: self._fold_lists,
-            dict: self._fold_dicts,
+            list: partial(self._fold_containers, LISTS),
+            dict: partial(self._fold_containers, DICTS),
             str: _fold_texts,
         }
 
@@ -128,25 +129,18 @@ class Columns:
             return [ROWS, *(self._fold(column, levels) for column in columns)]
         return self._fold_ragged(TUPLES, items, levels)
 
-    def _fold_lists(self, items: list[list[Any]], levels: int) -> Column:
-        return self._fold_ragged(LISTS, items, levels) if self._pays(items) else [PLAIN, items]
+    def _fold_containers(self, form: int, items: list[Any], levels: int) -> Column:
+        return self._fold_ragged(form, items, levels) if self._pays(items) else [PLAIN, items]
 
     def _fold_ragged(self, form: int, items: list[Any], levels: int) -> Column:
         lengths = list(map(len, items))
         if sum(lengths) > _MAX_ITEMS:
             return [PLAIN, items]
         column = self._fold(list(chain.from_iterable(items)), levels)
+        if form == DICTS:
+            values = list(chain.from_iterable(map(dict.values, items)))
+            return [form, lengths, column, self._fold(values, levels)]
         return [PLAIN, items] if form == LISTS and column[0] == PLAIN else [form, lengths, column]
-
-    def _fold_dicts(self, items: list[dict[Any, Any]], levels: int) -> Column:
-        if not self._pays(items):
-            return [PLAIN, items]
-        lengths = list(map(len, items))
-        if sum(lengths) > _MAX_ITEMS:
-            return [PLAIN, items]
-        keys = list(chain.from_iterable(items))
-        values = list(chain.from_iterable(map(dict.values, items)))
-        return [DICTS, lengths, self._fold(keys, levels), self._fold(values, levels)]
 
     def _fold_agents(self, items: list[Any]) -> Column:
         assert self._references is not None

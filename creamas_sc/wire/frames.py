@@ -198,7 +198,8 @@ class FrameReader:
 
     Attributes:
         max_frame_bytes: The largest ``length`` accepted; may be raised after the handshake.
-        filling: The frame whose parts are arriving, if any: the next bytes belong to `room`.
+        filling: The frame whose parts are arriving, if any: the next bytes belong into its
+            ``room()``, which must be released, and `filled` be called, before anything else.
     """
 
     def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
@@ -218,16 +219,12 @@ class FrameReader:
             return self.filling.missing_bytes
         return self._wanted - len(self._rest)
 
-    def room(self) -> memoryview:
-        """Memory for the next bytes of a part.
-
-        It must be released, and `filled` be called, before any other use of the reader.
-        """
-        assert self.filling is not None
-        return self.filling.room()
-
     def filled(self, count: int) -> list[Frame]:
-        """``count`` bytes, at least 1, have been read into `room`; the frame that they complete."""
+        """``count`` bytes, at least 1, have been read into the room of ``filling``.
+
+        Returns:
+            The frame that they complete, if they do.
+        """
         filling = self.filling
         assert filling is not None
         filling.advance(count)
@@ -290,7 +287,6 @@ class FrameReader:
             if not frames:
                 self._error = str(error)
                 self._rest.clear()
-                self.filling = None
                 raise
             self._wanted = _HEADER.size  # the frames before it first
         if start < total:

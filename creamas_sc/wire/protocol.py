@@ -10,7 +10,7 @@ must agree on is here.
     next_frame() fills the slot  <-- REPLY id -------     reply(id, payload)
       slot.answer = frame        <-- FAILURE id -----     fail(id, error)
       slot.set()
-    cancel(id)                   --- CANCEL id ---->      in_flight[id].cancel()
+    cancel(id)                   --- CANCEL id ---->      in_flight[id]()
                                  <-- FAILURE id -----     fail(id, DeadlineExceeded)
     post(event)                  --- EVENT --------->     next_frame() returns the event
 
@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -73,13 +73,6 @@ class Slot(Protocol):
         """Wake the owner of the call: it is settled."""
 
 
-class Cancellable(Protocol):
-    """A call of the peer that is being served."""
-
-    def cancel(self) -> object:
-        """Cancel it."""
-
-
 class WireProtocol:
     """The state of one end.
 
@@ -112,7 +105,7 @@ class WireProtocol:
         self.name = name
         self.alive = True
         self.pending: dict[int, Slot] = {}
-        self.in_flight: dict[int, Cancellable] = {}
+        self.in_flight: dict[int, Callable[[], object]] = {}
         self.reader = reader or FrameReader()
         self.frames = deque(backlog)
         self.settled = 0
@@ -234,9 +227,9 @@ class WireProtocol:
             elif kind is Kind.REQUEST or kind is Kind.EVENT:
                 return frame
             elif kind is Kind.CANCEL:
-                served = self.in_flight.get(frame.call_id)
-                if served is not None:
-                    served.cancel()
+                cancel = self.in_flight.get(frame.call_id)
+                if cancel is not None:
+                    cancel()
             else:
                 raise ProtocolError(f"unexpected {kind.name} frame")
         return None

@@ -159,7 +159,7 @@ def test_parts_may_be_read_into_their_own_memory(piece: int) -> None:
             frames += reader.receive_data(sent[:piece])
             sent = sent[piece:]
             continue
-        with reader.room() as room:
+        with reader.filling.room() as room:
             count = min(len(room), piece, len(sent))
             room[:count] = sent[:count]
         sent = sent[count:]
@@ -174,7 +174,7 @@ def test_memory_for_a_large_part_grows_as_it_comes() -> None:
     reader, held = FrameReader(), 0
     assert reader.receive_data(head) == []
     while reader.filling is not None:
-        with reader.room() as room:
+        with reader.filling.room() as room:
             count = min(len(room), 100_000)
             assert held + len(room) <= max(2 * held, _GROWTH_BYTES)
         held += count
@@ -189,7 +189,8 @@ def test_parts_that_are_only_announced_take_no_memory() -> None:
     tracemalloc.start()
     try:
         reader.receive_data(head)
-        room = reader.room()
+        assert reader.filling is not None
+        room = reader.filling.room()
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

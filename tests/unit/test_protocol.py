@@ -203,7 +203,7 @@ def test_a_cancel_reaches_the_call_that_is_served(ends: Ends) -> None:
     served = Served()
     _, number = ends.start()
     ends.deliver()
-    ends.far.in_flight[number] = served
+    ends.far.in_flight[number] = served.cancel
     ends.near.cancel(number + 1)
     ends.deliver()
     assert not served.cancelled
@@ -303,7 +303,7 @@ def test_an_event_waits_for_an_answer_only_if_one_is_due(ends: Ends) -> None:
     assert not ends.sent.lazily
     ends.near.post("second", EMPTY, with_answer=True)
     assert not ends.sent.lazily
-    ends.near.in_flight[1] = Served()
+    ends.near.in_flight[1] = Served().cancel
     ends.near.post("third", EMPTY, with_answer=True)
     assert ends.sent.lazily
     ends.near.post("fourth", EMPTY)
