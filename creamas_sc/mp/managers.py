@@ -100,11 +100,7 @@ class Manager(Agent):
     @expose
     def stop(self) -> None:
         """End the environment, and its process if it has its own."""
-        loop = self.env.get_loop()
-        if loop.is_current():
-            self.stop_received.set()
-        else:
-            loop.call_soon(self.stop_received.set)
+        self.env.get_loop().call_soon(self.stop_received.set)
 
 
 def _agent_factory(agent_cls: str | type | Callable[..., Any]) -> Callable[..., Any]:

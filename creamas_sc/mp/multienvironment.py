@@ -91,7 +91,6 @@ class MultiEnvironment:
         end_script_load()
         policy, member = RestartPolicy.of(restart), Membership.new()
         self._env = make_master(self, member, seed, addr, env_cls, env_kwargs, mgr_cls)
-        self._manager = None if mgr_cls is None else self._env.manager
         self._name = name if isinstance(name, str) else f"{addr[0]}:{addr[1]}"
         self._logger = logger
         self._artifacts: list[Artifact] = []
@@ -124,7 +123,7 @@ class MultiEnvironment:
     @property
     def manager(self) -> Any:
         """The master environment's manager, or None."""
-        return self._manager
+        return self._env.manager
 
     @property
     def seed(self) -> int | None:
@@ -535,9 +534,9 @@ class MultiEnvironment:
     # ---- helpers
 
     def _need_manager(self) -> Any:
-        if self._manager is None:
+        if self.manager is None:
             raise TypeError(f"{self!r} has no manager to be the host manager: pass mgr_cls")
-        return self._manager
+        return self.manager
 
     def _open_slaves(self, needed_by: str = "") -> list[Slave]:
         """The slaves of an environment that is not closed; ``needed_by`` needs at least one."""

@@ -86,7 +86,6 @@ class Request(NamedTuple):
 Answer = Payload | Awaitable[Payload]
 Handler = Callable[[Request], Answer]
 EventHandler = Callable[[str, Payload], None]
-ReceiveInto = Callable[[memoryview], Awaitable[int]]
 
 
 class _Turn:
@@ -121,6 +120,8 @@ class Connection(Outbound):
         max_calls, max_unread_bytes: As of `creamas_sc.wire.limits.ServingLimits`.
     """
 
+    _context: Context
+
     def __init__(
         self,
         stream: ByteStream,
@@ -141,12 +142,11 @@ class Connection(Outbound):
         super().__init__(protocol, out, loop)
         self.closed = anyio.Event()
         self._stream = stream
-        self._receive_into: ReceiveInto | None = getattr(stream, "receive_into", None)
+        self._receive_into = getattr(stream, "receive_into", None)
         self._handler = serve
         self._on_event = on_event
         self._scope = anyio.CancelScope()
         self._tasks: TaskGroup | None = None
-        self._context: Context
 
     # ---- life
 

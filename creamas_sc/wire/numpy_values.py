@@ -116,16 +116,16 @@ def _dtype(described: Any) -> np.dtype[Any]:
         return np.dtype((_dtype(base), tuple(shape)))
     fields, itemsize, aligned = described
     names, formats, offsets, titles = zip(*fields, strict=True) if fields else ((), (), (), ())
-    layout: Any = {
-        "names": list(names),
-        "formats": [_dtype(each) for each in formats],
-        "offsets": list(offsets),
-        "itemsize": itemsize,
-        "aligned": aligned,
-    }
-    if any(title is not None for title in titles):
-        layout["titles"] = list(titles)
-    structured: np.dtype[Any] = np.dtype(layout)
+    structured: np.dtype[Any] = np.dtype(
+        {
+            "names": list(names),
+            "formats": [_dtype(each) for each in formats],
+            "offsets": list(offsets),
+            "itemsize": itemsize,
+            "titles": list(titles),
+            "aligned": aligned,
+        }
+    )
     return structured
 
 
