@@ -106,8 +106,13 @@ class Codec:
 
     def add(self, serializer: Serializer) -> None:
         """Carry one more class, or one known already by other functions."""
+
+        def encode(encoder: Encoder, value: Any) -> Any:
+            state = encoder.compact(serializer.encode(value))
+            return ext(extensions.SERIALIZED, encoder.pack([serializer.name, state]))
+
         self._serializers[serializer.name] = serializer
-        self._encode_handlers[serializer.cls] = _serialized_encoder(serializer)
+        self._encode_handlers[serializer.cls] = encode
 
     def encode(self, value: Any, root: str = "args") -> Payload:
         """Encode ``value``.
@@ -277,14 +282,6 @@ def _pack_top(encoder: Encoder, value: Any) -> bytes:
         return encoder.pack([*encoder.compact(value), True])
     value = encoder.compact(value)
     return encoder.pack([value, None] if kind is list else value)
-
-
-def _serialized_encoder(serializer: Serializer) -> EncodeHandler:
-    def encode(encoder: Encoder, value: Any) -> Any:
-        state = encoder.compact(serializer.encode(value))
-        return ext(extensions.SERIALIZED, encoder.pack([serializer.name, state]))
-
-    return encode
 
 
 def _object_encoder(cls: type) -> EncodeHandler:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import reprlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 from creamas_sc.errors import EncodeError, LoadError
@@ -74,13 +75,6 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, (datetime.datetime, datetime.time)):
         yield ".tzinfo", value.tzinfo
     elif hasattr(value, "_wire_state_") and not isinstance(value, type):
-        for name, item in _state(value).items():
-            yield f".{name}", item
-
-
-def _state(value: Any) -> dict[str, Any]:
-    try:
-        state = value._wire_state_()
-    except Exception:
-        return {}  # That is the failure itself.
-    return state if isinstance(state, dict) else {}
+        with suppress(Exception):  # that it fails, or returns no dict, is the failure itself
+            for name, item in value._wire_state_().items():
+                yield f".{name}", item

@@ -60,19 +60,6 @@ def _encode_tuple(encoder: Encoder, value: tuple[Any, ...]) -> Any:
     return ext(TUPLE, encoder.pack(list(value))) if value else _EMPTY_TUPLE
 
 
-def _decode_tuple(decoder: Decoder, data: bytes) -> tuple[Any, ...]:
-    return tuple(decoder.unpack_list(data)) if data else ()
-
-
-def _encode_int(encoder: Encoder, value: int) -> Any:
-    # Reached past 64 bits only.
-    return ext(INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
-
-
-def _decode_int(decoder: Decoder, data: bytes) -> int:
-    return int.from_bytes(data, "big", signed=True)
-
-
 def _time_fields(value: Any) -> list[Any]:
     return [value.hour, value.minute, value.second, value.microsecond, value.tzinfo, value.fold]
 
@@ -108,7 +95,8 @@ def encode_type(encoder: Encoder, value: type) -> Any:
 
 ENCODERS: Final[dict[type, EncodeHandler]] = {
     tuple: _encode_tuple,
-    int: _encode_int,
+    # Reached past 64 bits only.
+    int: lambda _, value: ext(INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)),
     set: _packing(SET, list),
     frozenset: _packing(FROZENSET, list),
     complex: lambda _, value: ext(COMPLEX, _COMPLEX.pack(value.real, value.imag)),
@@ -131,8 +119,8 @@ LATE_ENCODERS: Final[dict[tuple[str, str], EncodeHandler]] = {
     ("zoneinfo", "ZoneInfo"): _encode_zone_info,
 }
 DECODERS: Final[dict[int, DecodeHandler]] = {
-    TUPLE: _decode_tuple,
-    INT: _decode_int,
+    TUPLE: lambda decoder, data: tuple(decoder.unpack_list(data)) if data else (),
+    INT: lambda _, data: int.from_bytes(data, "big", signed=True),
     SET: lambda decoder, data: set(decoder.unpack_list(data)),
     FROZENSET: lambda decoder, data: frozenset(decoder.unpack_list(data)),
     COMPLEX: lambda _, data: complex(*_COMPLEX.unpack(data)),

@@ -15,6 +15,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from enum import IntEnum
+from itertools import groupby
 from typing import Final, NamedTuple, TypeAlias
 
 from creamas_sc.errors import EncodeError, ProtocolError
@@ -110,7 +111,11 @@ def encode_frame(
     length = len(table) + len(meta) + len(body) + sum(map(len, flat))
     _check_limits(length, len(meta), len(flat), max_frame_bytes)
     head = _HEADER.pack(length, kind, len(meta), call_id, len(flat)) + table + meta
-    return _join_small([head, body, *flat])
+    joined: list[Buffer] = []
+    for small, run in groupby([head, body, *flat], lambda buffer: len(buffer) <= _JOIN_BYTES):
+        pieces = list(run)
+        joined += [b"".join(pieces)] if small else pieces
+    return joined
 
 
 def _check_limits(length: int, meta: int, parts: int, max_frame_bytes: int) -> None:
@@ -127,22 +132,6 @@ def _flat(part: Buffer) -> Buffer:
     if isinstance(part, memoryview) and (part.itemsize != 1 or part.ndim != 1):
         return part.cast("B") if part.nbytes else b""
     return part
-
-
-def _join_small(buffers: list[Buffer]) -> list[Buffer]:
-    joined: list[Buffer] = []
-    small: list[Buffer] = []
-    for buffer in buffers:
-        if len(buffer) <= _JOIN_BYTES:
-            small.append(buffer)
-            continue
-        if small:
-            joined.append(b"".join(small))
-            small = []
-        joined.append(buffer)
-    if small:
-        joined.append(b"".join(small))
-    return joined
 
 
 class _Filling:

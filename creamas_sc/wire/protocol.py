@@ -274,8 +274,7 @@ class WireProtocol:
 @lru_cache(MAX_KNOWN_HEADERS)
 def _endless_header(target: int | str | None, method: str) -> bytes:
     """The header of a request that may take as long as it takes."""
-    packed: bytes = msgpack.packb((target, method, None))
-    return packed
+    return bytes(msgpack.packb((target, method, None)))
 
 
 @lru_cache(MAX_KNOWN_HEADERS)
