@@ -223,6 +223,9 @@ class LoadError(CallRefused, ImportError):
     """A class cannot be found by its name; the message says which part fails."""
 
 
+_NOT_FOR_TRIO = ("trio got unex", "trio.run rec")  # how trio's errors about asyncio begin
+
+
 class AgentError(CreamasError):
     """An exception in an agent's code, described so that it can be sent to other processes.
 
@@ -255,13 +258,16 @@ class AgentError(CreamasError):
         name = kind.__qualname__
         if kind.__module__ != "builtins":
             name = f"{kind.__module__}.{name}"
+        try:
+            message = str(cause)
+        except Exception:  # the __str__ of a user's class failed; Python prints the same
+            message = "<exception str() failed>"
+        # The commonest mistake in a port: asyncio in an agent.
+        no_loop = isinstance(cause, RuntimeError) and "no running event loop" in message
+        if no_loop or (isinstance(cause, TypeError) and message.startswith(_NOT_FOR_TRIO)):
+            message += " (agents run under trio: use anyio or trio here, not asyncio)"
         text = "".join(traceback.format_exception(error))
-        described = cls(
-            address=address,
-            type_name=name,
-            message=_text(cause) + _asyncio_hint(cause),
-            traceback_text=text,
-        )
+        described = cls(address=address, type_name=name, message=message, traceback_text=text)
         described.__cause__ = error
         return described
 
@@ -277,23 +283,6 @@ def unwrapped(error: BaseException) -> BaseException:
     return error
 
 
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # the __str__ of a user's class failed; Python prints the same
-        return "<exception str() failed>"
-
-
-def _asyncio_hint(error: BaseException) -> str:
-    """The hint for the commonest mistake in a port: asyncio in an agent, which runs under trio."""
-    text = _text(error)
-    no_loop = isinstance(error, RuntimeError) and "no running event loop" in text
-    not_trio = isinstance(error, TypeError) and text.startswith(("trio got unex", "trio.run rec"))
-    if no_loop or not_trio:
-        return " (agents run under trio: use anyio or trio here, not asyncio)"
-    return ""
-
-
 class AgentErrors(ExceptionGroup[AgentError]):
     """Some agents failed in an operation on many; the others' results are kept.
 
@@ -305,8 +294,7 @@ class AgentErrors(ExceptionGroup[AgentError]):
     def __new__(
         cls, message: str, failures: Mapping[str, AgentError], results: Sequence[Any] = ()
     ) -> AgentErrors:
-        self = super().__new__(cls, message, list(failures.values()))
-        return self
+        return super().__new__(cls, message, list(failures.values()))
 
     def __init__(
         self, message: str, failures: Mapping[str, AgentError], results: Sequence[Any] = ()
@@ -381,22 +369,16 @@ _CODES = {cls: code for code, cls in WIRE_CODES.items()}
 def to_wire(error: BaseException) -> dict[str, Any]:
     """Return ``error`` as plain values; one outside the tree becomes a plain CreamasError."""
     error = unwrapped(error)
+    described: dict[str, Any]
     if isinstance(error, AgentErrors):
-        failures = [to_wire(e) for e in error.failures.values()]
-        return {
-            "code": "AgentErrors",
-            "message": error.message,
-            "failures": failures,
-            "results": error.results,
-        }
-    code = _CODES.get(type(error))  # type: ignore[arg-type]
-    if code is None:
+        described = {"code": "AgentErrors", "message": error.message, "fields": {}}
+    elif isinstance(error, CreamasError) and type(error) in _CODES:
+        fields = {name: getattr(error, name) for name in error.fields}
+        described = {"code": _CODES[type(error)], "message": str(error), "fields": fields}
+    else:
         text = "".join(traceback.format_exception_only(error)).strip()
-        return {"code": "CreamasError", "message": text, "fields": {}}
-    assert isinstance(error, CreamasError)
-    fields = {name: getattr(error, name) for name in error.fields}
-    described: dict[str, Any] = {"code": code, "message": str(error), "fields": fields}
-    if isinstance(error, StepOverran):
+        described = {"code": "CreamasError", "message": text, "fields": {}}
+    if isinstance(error, (AgentErrors, StepOverran)):
         described["failures"] = [to_wire(e) for e in error.failures.values()]
         described["results"] = error.results
     return described
@@ -409,20 +391,15 @@ def from_wire(described: Mapping[str, Any]) -> BaseException:
         DecodeError: ``described`` is not such a description.
     """
     try:
-        code, message = described["code"], described["message"]
-        if code == "AgentErrors":
-            return AgentErrors(message, _failures(described), described["results"])
-        cls, fields = WIRE_CODES[code], described["fields"]
-        if cls is AgentError:
+        code, message, fields = described["code"], described["message"], described["fields"]
+        if code == "AgentError":
             return AgentError(**fields)
-        if cls is StepOverran:
-            more = {"failures": _failures(described), "results": described["results"]}
-            fields = {**fields, **more}
-        return cls(message, **fields)
+        if code in ("AgentErrors", "StepOverran"):
+            errors = [from_wire(failure) for failure in described["failures"]]
+            failures = {e.address: e for e in errors if isinstance(e, AgentError)}
+            if code == "AgentErrors":
+                return AgentErrors(message, failures, described["results"])
+            fields = {**fields, "failures": failures, "results": described["results"]}
+        return WIRE_CODES[code](message, **fields)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DecodeError(f"not a description of an error: {error!r}") from error
-
-
-def _failures(described: Mapping[str, Any]) -> dict[str, AgentError]:
-    failures = [from_wire(failure) for failure in described["failures"]]
-    return {failure.address: failure for failure in failures if isinstance(failure, AgentError)}

@@ -78,6 +78,10 @@ class SimulationAPI:
 
     Unless stated otherwise, an operation is that of `MultiEnvironment`, with its parameters,
     results and errors. Classes that this process lacks may be given as ``pkg.mod:Cls``.
+
+    Calls of different clients are independent of each other, but only one step is taken at a time:
+    `trigger_all` and `trigger_all_within` of all clients, and the simulation's own steps, wait for
+    each other. A client that goes away cancels its own calls and nothing else.
     """
 
     @abstractmethod
@@ -196,7 +200,18 @@ class SimulationAPI:
     def trigger_all_within(
         self, seconds: float, *args: Any, on_overrun: str = "cancel", **kwargs: Any
     ) -> Any:
-        """Let every agent act once, within a time limit; results that were in time are kept."""
+        """Let every agent act once, within a time limit; results that were in time are kept.
+
+        Args:
+            seconds: How long the step may take, the wait for earlier steps included.
+            *args, **kwargs: Passed to each ``act``.
+            on_overrun: What happens to a slave whose agents cannot be cancelled, because one
+                computes without awaiting. "cancel": nothing more; "kill": it is killed.
+
+        Raises:
+            StepOverran: ``addresses`` names the agents that were not done, ``results`` holds what
+                the others returned, and ``acknowledged`` is False if a slave did not answer.
+        """
 
     # ---- connections
 
@@ -232,7 +247,11 @@ class SimulationAPI:
 
     @_operation(Kind.TWO_FORMS)
     def close(self, folder: str | None = None) -> Any:
-        """End the simulation, for all clients: save, stop the slaves, end the host."""
+        """End the simulation, for all clients: save, stop the slaves, end the host.
+
+        Returns:
+            The `StopReport`: how each slave ended, and what failed to be saved.
+        """
 
     @_operation(Kind.TWO_FORMS)
     def destroy(self, folder: str | None = None) -> Any:
@@ -248,8 +267,8 @@ class SimulationAPI:
     def start_steps(self, n: int | None = None, *args: Any, **kwargs: Any) -> Any:
         """Let the simulation step by itself from now on; returns its progress at once.
 
-        An error stops the steps until `resume`. The loss of a slave ends only the current step
-        early.
+        An error stops the steps until `resume`; it is in `progress` and, with its traceback, in the
+        daemon's logs. The loss of a slave ends only the current step early.
 
         Args:
             n: How many steps; None for no end.

@@ -23,10 +23,25 @@ Under asyncio or trio, where several tasks may make calls at once::
         painter, addr = await simulation.spawn("painters:Painter")
         print(await painter.sketches())
 
-The operations of a simulation are those of `MultiEnvironment`, as described in
-`creamas_sc.simulation_api.SimulationAPI`. Those of the daemon are in
-`creamas_sc.client.daemon_api.DaemonAPI`. The client needs only anyio and msgpack, as the agents'
-modules are imported by the daemon's processes.
+A client has ``create``, ``attach``, ``ls``, ``status``, ``inspect``, ``close``, ``kill`` and
+``stop``, as the command line has; see `creamas_sc.client.daemon_api.DaemonAPI`. What it attaches to
+has the operations of `MultiEnvironment`, with methods in place of properties (``get_addrs()``,
+``get_age()``, ``set_age(n)``), and ``start_steps(n)``, ``pause()``, ``resume()``, ``progress()``,
+``wait_steps()`` and ``events()``; see `creamas_sc.simulation_api.SimulationAPI`. In a notebook
+leave out ``with``, and call ``disconnect()`` at the end.
+
+- Calls of different clients are independent of each other, except that steps wait for each other.
+- A client that goes away, by intent or by a crash, cancels its own calls and nothing else: the
+  simulation and the steps that it takes by itself go on.
+- What stopped those steps is in ``progress()`` and, with the agent's traceback, in the daemon's
+  logs (``creamas-supervisor logs NAME``); ``resume()`` continues them.
+- The client needs only anyio and msgpack, on any Python from 3.11 on, as the agents' modules are
+  imported by the daemon's processes. Classes are given by name, ``"painters:Painter"``, or as
+  classes where this process can import them. The simulation's processes look for modules in the
+  folder of the script that created it, in its working directory, along its PYTHONPATH and in the
+  daemon's own Python. Classes of the creating script itself work if it runs on the daemon's Python.
+- Only the user who started the daemon can connect: the socket is in a folder with mode 0700,
+  ``$XDG_RUNTIME_DIR/creamas``, and the daemon checks which user's process connects.
 """
 
 from __future__ import annotations

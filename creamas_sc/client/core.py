@@ -227,7 +227,11 @@ class SimulationCore(SimulationAPI):
             HostLost: It is another simulation than the one attached to before.
         """
         if self.pid and greeting["pid"] != self.pid:
-            raise messages.replaced(self.name)
+            raise HostLost(
+                f"the simulation {self.name!r} has ended, and another of that name was created "
+                "since: attach to that one",
+                may_have_run=False,
+            )
         self.pid = greeting["pid"]
         python, daemon = version(greeting["python"]), self._client.daemon
         self._codec.remote = RemoteClasses(daemon, python, self.name, greeting["script"])

@@ -15,7 +15,6 @@ __all__ = [
     "daemon_lost",
     "detached",
     "no_answer",
-    "replaced",
     "simulation_lost",
     "unreachable",
 ]
@@ -41,36 +40,26 @@ class HostStatus(TypedDict):
 
 def unreachable(daemon: str, path: Path, error: OSError) -> CreamasError:
     """Return the error for a connection that could not be made."""
-    if error.errno in _NO_LISTENER:
-        start = "creamas-supervisor start"
-        if daemon != DEFAULT_DAEMON:
-            start += f" --daemon {daemon}"
-        return ConnectionLost(
-            f"the daemon {daemon!r} is not running (nothing listens at {path}): start it with "
-            f"`{start}`",
-            address=str(path),
-            may_have_run=False,
-        )
     if isinstance(error, PermissionError):
         return CreamasError(
             f"permission to open the daemon's socket {path} is denied: the folder {path.parent} "
             "and everything in it must belong to you"
         )
-    return ConnectionLost(
-        f"the daemon {daemon!r} at {path} cannot be reached: {error.strerror or error}",
-        address=str(path),
-        may_have_run=False,
-    )
+    text = f"the daemon {daemon!r} at {path} cannot be reached: {error.strerror or error}"
+    if error.errno in _NO_LISTENER:
+        named = "" if daemon == DEFAULT_DAEMON else f" --daemon {daemon}"
+        text = (
+            f"the daemon {daemon!r} is not running (nothing listens at {path}): start it with "
+            f"`creamas-supervisor start{named}`"
+        )
+    return ConnectionLost(text, address=str(path), may_have_run=False)
 
 
 def no_answer(daemon: str, path: Path, seconds: float | None = None) -> ConnectionLost:
     """Return the error for a listener that stays silent, or hangs up during the handshake."""
     how = "hung up" if seconds is None else f"did not answer in {seconds:g} s"
-    return ConnectionLost(
-        f"the daemon {daemon!r} at {path} {how}: its log may say why",
-        address=str(path),
-        may_have_run=False,
-    )
+    text = f"the daemon {daemon!r} at {path} {how}: its log may say why"
+    return ConnectionLost(text, address=str(path), may_have_run=False)
 
 
 def daemon_lost(
@@ -97,15 +86,6 @@ def detached(what: str) -> ConnectionLost:
     return ConnectionLost(f"no longer connected to {what}", may_have_run=False)
 
 
-def replaced(name: str) -> HostLost:
-    """Return the error for attaching again when another simulation has taken the name."""
-    return HostLost(
-        f"the simulation {name!r} has ended, and another of that name was created since: attach "
-        "to that one",
-        may_have_run=False,
-    )
-
-
 def simulation_lost(
     name: str, pid: int, lost: ConnectionLost, status: HostStatus | None
 ) -> ConnectionLost:
@@ -121,13 +101,10 @@ def simulation_lost(
             "running: attach again"
         )
         return ConnectionLost(text, address=address, may_have_run=may_have_run)
-    if status is None:
-        text = (
-            f"the simulation {name!r} is lost: the daemon does not answer any more, and its "
-            "simulations end with it"
-        )
-    else:
-        text = f"the simulation {name!r} has ended: {status['cause'] or 'its host has ended'}"
+    how = "is lost: the daemon does not answer any more, and its simulations end with it"
+    if status is not None:
+        how = f"has ended: {status['cause'] or 'its host has ended'}"
+    text = f"the simulation {name!r} {how}"
     error = HostLost(text, address=address, may_have_run=may_have_run)
     error.expected = status is not None and status["expected"]
     return error

@@ -66,7 +66,8 @@ class MultiEnvironment:
         restart: What happens when a slave is lost. "temporary": the others go on without it.
             "transient": it is started again unless it ended normally. "permanent": it is started
             again however it ended. "all": the multi-environment closes. A `RestartPolicy` also
-            limits the restarts, after which it closes; the default is 3 in 60 s.
+            limits the restarts, after which it closes; the default is 3 in 60 s. Its docstring says
+            what a restarted slave gets back.
         **env_kwargs: Passed to ``env_cls``.
 
     Raises:
@@ -509,7 +510,8 @@ class MultiEnvironment:
             as_coro: Return a coroutine instead of blocking.
 
         Returns:
-            The `StopReport`; a second call returns the first one's.
+            The `StopReport`, which says how each slave ended and what its `save_info` or its
+            agents' ``close`` raised; a second call returns the first one's.
 
         Raises:
             AgentError: `save_info` raised; everything was closed. What slaves failed to save is in

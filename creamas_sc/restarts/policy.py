@@ -24,10 +24,30 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True)
 class RestartPolicy:
-    """A simulation's declared policy: at most ``restarts`` in any ``seconds``, then it ends.
+    """What follows from the loss of a slave: ``MultiEnvironment(..., restart=...)``.
+
+    A mode's name alone means the default limits. ``RestartPolicy("permanent", 5, 30)`` allows 5
+    restarts in 30 seconds; one more, and the simulation ends.
+
+    A restarted slave has its old address, and gets again what it had got through the
+    `MultiEnvironment`: its host manager, the agents that were spawned there (constructed again,
+    with new random numbers) and the connections that were created. Agents' state comes back only
+    from a checkpoint: where the class of the slave's environment has the methods ``checkpoint()``
+    and ``restore(state)``, the first is called after each ``trigger_all``, and the second is
+    called in the restarted slave with what the first returned last.
+
+    The call during which the slave was lost raises `SlaveLost`; calls that begin while it is being
+    restarted wait. As a restart changes a run's results, each one is logged and kept in
+    ``menv.restarts``, as a `Restart` that says what was restored and what could not be. Clients of
+    a daemon's simulation get the event "slave_restarted"; of the steps that the simulation takes by
+    itself, the loss ends the current one early, and the next goes on.
 
     Attributes:
-        mode: "temporary", "transient", "permanent" or "all".
+        mode: "temporary": the others go on without the slave. "transient": it is started again
+            unless it ended normally. "permanent": it is started again however it ended. "all": the
+            simulation ends.
+        restarts: How many restarts are allowed in any ``seconds``.
+        seconds: The length of that period.
 
     Raises:
         BadValue: ``mode`` is none of these, ``restarts`` is not an int of at least 0, or
