@@ -123,18 +123,13 @@ class ObjectLogger:
 
     def _line(self, attr_name: str) -> str:
         value = getattr(self._obj, attr_name)
-        items = _items(value)
-        return str(value) if items is None else "\t".join(map(str, items))
-
-
-def _items(value: Any) -> Iterator[Any] | None:
-    if isinstance(value, (str, bytes)):
-        return None
-    try:
-        items: Iterator[Any] = iter(value)
-        return items
-    except TypeError:  # not iterable, like an array without dimensions
-        return None
+        if isinstance(value, (str, bytes)):
+            return str(value)
+        try:
+            items = iter(value)
+        except TypeError:  # not iterable, like an array without dimensions
+            return str(value)
+        return "\t".join(map(str, items))
 
 
 def log_before(attr: str, level: int = logging.DEBUG) -> Callable[[Method], Method]:

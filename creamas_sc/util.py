@@ -9,10 +9,9 @@ from typing import Any, TypeVar
 
 import anyio
 
-from creamas_sc.rpc.endpoint import split_address
+from creamas_sc.rpc.endpoint import base_url, split_address
 from creamas_sc.rpc.exposed import expose
 from creamas_sc.runtime.coroutines import gather
-from creamas_sc.runtime.validation import check_text
 
 __all__ = [
     "addrs2managers",
@@ -154,11 +153,8 @@ def get_manager(addr: str) -> str:
     Raises:
         ValueError: ``addr`` is not an agent's address.
     """
-    check_text("addr", addr)
-    base, _, number = addr.rpartition("/")
-    if not number.isdecimal():
-        raise ValueError(f"{addr!r} is not an agent's address: expected 'tcp://host:port/number'")
-    return f"{base}/0"
+    host, port, _ = split_address(addr)
+    return f"{base_url(host, port)}0"
 
 
 def addrs2managers(addrs: Iterable[str]) -> dict[str, list[str]]:

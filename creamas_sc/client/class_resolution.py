@@ -83,7 +83,9 @@ class RemoteClasses:
                 f"{cls_name} is defined in the script, which runs Python {mine}, but the daemon "
                 f"{self.daemon!r} runs Python {theirs}: {_REMEDY}"
             )
-        if self.simulation and not _same_file(script_file(), self.script):
+        here = script_file()
+        same = here and self.script and os.path.realpath(here) == os.path.realpath(self.script)
+        if self.simulation and not same:
             origin = self.script or "a script that has no file"
             raise LoadError(
                 f"{cls_name} is defined in this script, but the simulation {self.simulation!r} "
@@ -118,12 +120,6 @@ class RemoteClasses:
         if given.get("slave_kwargs") is not None:
             given["slave_kwargs"] = [self.kwargs(k) for k in check_mappings(given["slave_kwargs"])]
         return bound.args, bound.kwargs
-
-
-def _same_file(one: str | None, other: str | None) -> bool:
-    if one is None or other is None:
-        return False
-    return os.path.realpath(one) == os.path.realpath(other)
 
 
 class ScriptCodec(Codec):

@@ -40,7 +40,7 @@ from typing import Any, TypedDict
 
 from creamas_sc.client import messages
 from creamas_sc.client.class_resolution import RemoteClasses, ScriptCodec, version
-from creamas_sc.client.daemon_api import STATUS, Call, DaemonAPI, Request, host_status
+from creamas_sc.client.daemon_api import STATUS, Call, DaemonAPI, Request
 from creamas_sc.client.messages import HostStatus
 from creamas_sc.errors import ConnectionLost, CreamasError, HostLost, UnknownSimulation
 from creamas_sc.simulation_api import Operation, SimulationAPI
@@ -143,31 +143,25 @@ class ClientCore(DaemonAPI):
         except ConnectionLost as error:
             if type(error) is not ConnectionLost or not self._channel.lost:
                 raise
-            raise await self._explain(error) from None
+            old_pid = self.pid  # reconnecting may change it
+            pid: int | None = None
+            with suppress(CreamasError):
+                pid = (await self._ask_again(STATUS))["pid"]
+            reconnect = self._channel.lost
+            raise messages.daemon_lost(
+                self.daemon, error, old_pid=old_pid, pid=pid, reconnect=reconnect
+            ) from None
         except BaseException as error:
             undo = request.undo_after(error)
             if undo is not None:
-                await self._roll_back(undo)
+                try:
+                    await self._channel.call_shielded(undo.encoded(), ROLLBACK_SECONDS)
+                except CreamasError as failure:
+                    log.debug("%s: %s", undo.method, failure)
             raise
         if request.method == "stop":
             await self._channel.wait_closed(STOP_SECONDS)
         return request.answer(answer)
-
-    async def _roll_back(self, undo: Request) -> None:
-        try:
-            await self._channel.call_shielded(undo.encoded(), ROLLBACK_SECONDS)
-        except CreamasError as error:
-            log.debug("%s: %s", undo.method, error)
-
-    async def _explain(self, error: ConnectionLost) -> ConnectionLost:
-        """Say what the loss of the connection to the daemon means."""
-        old_pid = self.pid  # reconnecting may change it
-        pid: int | None = None
-        with suppress(CreamasError):
-            pid = (await self._ask_again(STATUS))["pid"]
-        return messages.daemon_lost(
-            self.daemon, error, old_pid=old_pid, pid=pid, reconnect=self._channel.lost
-        )
 
     async def _ask_again(self, request: Request) -> Any:
         answer = await self._channel.call_again(request.encoded(), ASK_AGAIN_SECONDS)
@@ -175,10 +169,10 @@ class ClientCore(DaemonAPI):
 
     async def _host_status(self, name: str, pid: int) -> HostStatus | None:
         """Ask what became of a simulation's host; None if the daemon does not answer."""
-        status: HostStatus | None = None
-        with suppress(CreamasError):
-            status = await self._ask_again(host_status(name, pid))
-        return status
+        try:
+            return await self._ask_again(Request("fate", (name, pid)))  # type: ignore[no-any-return]
+        except CreamasError:
+            return None
 
     async def _wait_host_end(self, name: str, pid: int) -> None:
         """Wait until a host that has given its last answer is gone."""

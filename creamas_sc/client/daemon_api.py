@@ -27,7 +27,7 @@ from creamas_sc.runtime.validation import (
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import MAX_CONTROL_FRAME_BYTES
 
-__all__ = ["ATTACH_SECONDS", "STATUS", "Call", "DaemonAPI", "Request", "attachment", "host_status"]
+__all__ = ["ATTACH_SECONDS", "STATUS", "Call", "DaemonAPI", "Request", "attachment"]
 
 # A host answers at once, unless it is stuck.
 ATTACH_SECONDS = 30.0
@@ -36,10 +36,6 @@ ENVIRONMENT = "creamas_sc.core.environment:Environment"
 MAX_BYTES = MAX_CONTROL_FRAME_BYTES - (1 << 16)
 
 _CODEC = Codec()
-
-
-def _unchanged(answer: Any) -> Any:
-    return answer
 
 
 class Call(NamedTuple):
@@ -54,13 +50,13 @@ class Request(NamedTuple):
     """A call to the daemon, and how to read the answer.
 
     Attributes:
-        read: Turns the daemon's answer into what the user gets.
+        read: Turns the daemon's answer into what the user gets; None if it is that already.
         undo: The request that removes what this one creates; None if it creates nothing.
     """
 
     method: str
     args: tuple[Any, ...] = ()
-    read: Callable[[Any], Any] = _unchanged
+    read: Callable[[Any], Any] | None = None
     undo: Request | None = None
 
     def encoded(self) -> Call:
@@ -80,7 +76,8 @@ class Request(NamedTuple):
 
     def answer(self, payload: Payload) -> Any:
         """Decode the daemon's answer for the user."""
-        return self.read(_CODEC.decode(payload))
+        answer = _CODEC.decode(payload)
+        return answer if self.read is None else self.read(answer)
 
     def undo_after(self, error: BaseException) -> Request | None:
         """Return what to request if the caller gets ``error`` and the call may yet succeed."""
@@ -90,11 +87,6 @@ class Request(NamedTuple):
 
 
 STATUS = Request("status")
-
-
-def host_status(name: str, pid: int) -> Request:
-    """Ask what became of a simulation's host; the answer is a `HostStatus`."""
-    return Request("fate", (name, pid))
 
 
 def attachment(name: str) -> Request:
@@ -197,9 +189,17 @@ class DaemonAPI:
             restart=policy.as_tuple(),
         )
         order = process_order(HOST_ENTRY, spec.encode(), _search_path())
+        about = {
+            **{key: getattr(spec, key) for key in ("menv_cls", "env_cls", "mgr_cls", "seed")},
+            "slaves": len(spec.slave_addrs),
+            **{key: getattr(spec, key) for key in ("slave_env_cls", "slave_mgr_cls")},
+            "restart": str(policy),
+            "script": script_file(),
+            "python": ".".join(map(str, sys.version_info[:3])),
+        }
         token = os.urandom(8).hex()
         undo = Request("take_back", (name, token))
-        args = (name, order, _about(spec), timeout, token)
+        args = (name, order, about, timeout, token)
         return self._request(Request("create", args, _created, undo))
 
     def ls(self, all: bool = False) -> Any:
@@ -252,8 +252,16 @@ class DaemonAPI:
             UnknownSimulation: There is no simulation of that name.
             BadValue: The folder cannot be created; nothing was closed.
         """
-        payload = pack((_created_folder(folder), timeout))
-        return self._request(Request("close", (name, timeout, payload), partial(_report, name)))
+        check_folder(folder)
+        if folder is not None:
+            try:
+                os.makedirs(folder, exist_ok=True)
+            except OSError as error:
+                text = f"the folder {folder} cannot be created: {error.strerror}"
+                raise BadValue(text) from None
+            folder = os.path.abspath(folder)
+        args = (name, timeout, pack((folder, timeout)))
+        return self._request(Request("close", args, partial(_report, name)))
 
     def kill(self, name: str, why: str = "") -> Any:
         """End a simulation at once, without saving; return how each of its processes ended.
@@ -279,17 +287,6 @@ class DaemonAPI:
         return self._request(Request("stop", (timeout, pack((None, timeout))), _stopped))
 
 
-def _created_folder(folder: str | None) -> str | None:
-    check_folder(folder)
-    if folder is None:
-        return None
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise BadValue(f"the folder {folder} cannot be created: {error.strerror}") from None
-    return os.path.abspath(folder)
-
-
 def _search_path() -> list[str]:
     """Return where the simulation's processes look for modules before their own Python's path."""
     script = MainScript.of_this_process()
@@ -297,17 +294,6 @@ def _search_path() -> list[str]:
     folders.append(os.getcwd())
     folders += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     return list(dict.fromkeys(map(os.path.abspath, folders)))
-
-
-def _about(spec: HostSpec) -> dict[str, Any]:
-    return {
-        **{key: getattr(spec, key) for key in ("menv_cls", "env_cls", "mgr_cls", "seed")},
-        "slaves": len(spec.slave_addrs),
-        **{key: getattr(spec, key) for key in ("slave_env_cls", "slave_mgr_cls")},
-        "restart": str(RestartPolicy.of(spec.restart)),
-        "script": script_file(),
-        "python": ".".join(map(str, sys.version_info[:3])),
-    }
 
 
 def _created(answer: Mapping[str, Any]) -> dict[str, Any]:

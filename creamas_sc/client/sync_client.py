@@ -48,10 +48,7 @@ def connect_sync(daemon: str | None = None, *, timeout: float | None = None) -> 
 
 
 def _greet(
-    connection: BlockingConnection,
-    request: Request,
-    seconds: float,
-    greeted: Callable[[Any], None],
+    connection: BlockingConnection, request: Request, seconds: float, greeted: Callable[[Any], None]
 ) -> None:
     """Make the first call of a connection, and close the connection if it fails."""
     try:

@@ -12,6 +12,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from creamas_sc import util
@@ -154,11 +155,15 @@ class Simulation:
             AgentErrors: Some ``act`` raised; all have acted.
             RuntimeError: The last step is unfinished, or the call would block the agents' loop.
         """
-        self._refuse_if_unfinished()
-        _refuse_to_block_loop("use `await astep()`, or trigger_act for each agent in turn")
-        addrs = self._ordered(self.env.get_agents(addr=True))
+        self._check_can_step("use `await astep()`, or trigger_act for each agent in turn")
+        addrs = sorted(self.env.get_agents(addr=True))
+        if self._order == "random":
+            seed = getattr(self.env, "seed", None)
+            # In a seeded simulation the order does not depend on other users of `random`.
+            rng = random if seed is None else random.Random(f"{seed}/{self.cur_step}")
+            rng.shuffle(addrs)
         self._begin()
-        self._unfinished = turns = _Turns(self.env, addrs)
+        self._unfinished = turns = _Turns(self.env, deque(addrs))
         return self._take(turns)
 
     def finish_step(self) -> list[Any]:
@@ -196,8 +201,7 @@ class Simulation:
             RuntimeError: The last step is unfinished, or the call would block the agents' loop:
                 await `astep`.
         """
-        self._refuse_if_unfinished()
-        _refuse_to_block_loop("use `await astep()`")
+        self._check_can_step("use `await astep()`")
         self._begin()
         with self._finished_after():
             return util.run(self.env.trigger_all())  # type: ignore[no-any-return]
@@ -208,7 +212,7 @@ class Simulation:
 
     async def astep(self) -> list[Any]:
         """`async_step`, to be awaited, under trio or asyncio."""
-        self._refuse_if_unfinished()
+        self._check_can_step()
         self._begin()
         with self._finished_after():
             return await self.env.trigger_all()  # type: ignore[no-any-return]
@@ -236,20 +240,21 @@ class Simulation:
         warnings.warn("Simulation.end: use close", DeprecationWarning, stacklevel=2)
         return self.close(folder)
 
-    def _ordered(self, addrs: Iterable[str]) -> list[str]:
-        addrs = sorted(addrs)
-        if self._order == "random":
-            seed = getattr(self.env, "seed", None)
-            # In a seeded simulation the order does not depend on other users of `random`.
-            rng = random if seed is None else random.Random(f"{seed}/{self.cur_step}")
-            rng.shuffle(addrs)
-        return addrs
+    def _check_can_step(self, instead_of_blocking: str = "") -> None:
+        """Raise a RuntimeError if the last step is unfinished, or if this one would block a loop.
 
-    def _refuse_if_unfinished(self) -> None:
+        Args:
+            instead_of_blocking: What to do on the agents' loop; empty for a step that is awaited.
+        """
         if self._unfinished is not None:
             raise RuntimeError(
                 f"step {self.cur_step} was stopped with {len(self._unfinished.to_act)} agents "
                 "still to act: call finish_step() first"
+            )
+        # `util.run` would refuse too, but only after the step was counted.
+        if instead_of_blocking and loop_of_thread() is not None:
+            raise RuntimeError(
+                f"this would block the loop on which the agents live: {instead_of_blocking}"
             )
 
     def _begin(self) -> None:
@@ -268,7 +273,11 @@ class Simulation:
             )
             raise
         with self._finished_after():
-            return turns.outcome(self.cur_step)
+            if turns.failures:
+                n = len(turns.failures) + len(turns.results)
+                message = f"in step {self.cur_step}, {len(turns.failures)} of {n} agents failed"
+                raise AgentErrors(message, turns.failures, turns.results)
+        return turns.results
 
     @contextmanager
     def _finished_after(self) -> Iterator[None]:
@@ -304,14 +313,14 @@ class Simulation:
             self.logger.log(level, message)
 
 
+@dataclass
 class _Turns:
     """A step whose agents act one after another, and how far it has got."""
 
-    def __init__(self, env: Any, addrs: Iterable[str]) -> None:
-        self.env = env
-        self.to_act = deque(addrs)
-        self.results: list[Any] = []
-        self.failures: dict[str, AgentError] = {}
+    env: Any
+    to_act: deque[str]
+    results: list[Any] = field(default_factory=list)
+    failures: dict[str, AgentError] = field(default_factory=dict)
 
     async def take(self) -> None:
         """Let the remaining agents act; may be awaited again if something stopped it."""
@@ -320,29 +329,12 @@ class _Turns:
             try:
                 self.results.append(await self.env.trigger_act(addr=addr))
             except Exception as error:
-                self.failures[addr] = _failure_of(addr, error)
-
-    def outcome(self, step: int) -> list[Any]:
-        if self.failures:
-            n = len(self.failures) + len(self.results)
-            message = f"in step {step}, {len(self.failures)} of {n} agents failed"
-            raise AgentErrors(message, self.failures, self.results)
-        return self.results
-
-
-def _failure_of(addr: str, error: Exception) -> AgentError:
-    """Return ``error`` as the agent's failure; raise it if it is something else: a lost slave."""
-    if isinstance(error, AgentError):
-        return error
-    if isinstance(error, CreamasError) and not isinstance(error, CallRefused):
-        raise error
-    return AgentError.from_exception(addr, error)
-
-
-def _refuse_to_block_loop(advice: str) -> None:
-    # `util.run` would refuse too, but only after the step was counted.
-    if loop_of_thread() is not None:
-        raise RuntimeError(f"this would block the loop on which the agents live: {advice}")
+                ours = isinstance(error, CreamasError)
+                if ours and not isinstance(error, (AgentError, CallRefused)):
+                    raise  # not the agent's failure: a lost slave
+                if not isinstance(error, AgentError):
+                    error = AgentError.from_exception(addr, error)
+                self.failures[addr] = error
 
 
 def _check_callback(callback: Any) -> None:

@@ -20,6 +20,7 @@ import os
 import sys
 import threading
 import traceback
+from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -160,11 +161,10 @@ def portable_name(cls: Any) -> str:
         LoadError: No other process could load it; the message says what to do.
     """
     if isinstance(cls, str):
-        module, _, name = cls.partition(":")
-        if not module or not name:
-            raise LoadError(f"{cls!r} is not a class name: write 'package.module:Class'")
-        if _names_the_script(module):  # it runs as __main__
-            module, cls = MAIN, f"{MAIN}:{name}"
+        module, name = _split(cls)
+        script = MainScript.of_this_process()
+        if script and not script.package and module == Path(script.file).stem:
+            module, cls = MAIN, f"{MAIN}:{name}"  # it runs as __main__
     elif isinstance(cls, (type, FunctionType)):
         module, _, name = (cls_name := class_name(cls)).partition(":")
         if "<locals>" in name or "<lambda>" in name:
@@ -183,13 +183,11 @@ def portable_name(cls: Any) -> str:
     return str(cls)
 
 
-def _names_the_script(module: str) -> bool:
-    source = MainScript.of_this_process()
-    return (
-        source is not None
-        and not source.package
-        and module == os.path.splitext(os.path.basename(source.file))[0]
-    )
+def _split(name: str) -> tuple[str, str]:
+    module, _, qualname = name.partition(":")
+    if not module or not qualname:
+        raise LoadError(f"{name!r} is not a class name: write 'package.module:Class'")
+    return module, qualname
 
 
 def load_object(name: str) -> Any:
@@ -198,9 +196,7 @@ def load_object(name: str) -> Any:
     Raises:
         LoadError: The form is wrong, the module does not import, or it has no such name.
     """
-    module_name, _, qualname = name.partition(":")
-    if not module_name or not qualname:
-        raise LoadError(f"{name!r} is not a class name: write 'package.module:Class'")
+    module_name, qualname = _split(name)
     try:
         module = _script_module() if module_name == MAIN else importlib.import_module(module_name)
     except LoadError:
@@ -212,7 +208,13 @@ def load_object(name: str) -> Any:
     found: Any = module
     for part in qualname.split("."):
         if not hasattr(found, part):
-            raise LoadError(_missing(name, module_name, part))
+            if module_name == MAIN and _Script.ended_at:
+                raise LoadError(
+                    f"{name!r}: the script has no {part!r} above {_Script.ended_at}, its first "
+                    "call into creamas_sc: define the class above that call, or in a module that "
+                    "the script imports"
+                )
+            raise LoadError(f"{name!r}: module {module_name!r} has no {part!r}")
         found = getattr(found, part)
     return found
 
@@ -223,12 +225,3 @@ def load_class(name: str) -> type:
     if not isinstance(found, type):
         raise LoadError(f"{name!r} is not a class but of type {type(found).__name__}")
     return found
-
-
-def _missing(name: str, module_name: str, part: str) -> str:
-    if module_name == MAIN and _Script.ended_at:
-        return (
-            f"{name!r}: the script has no {part!r} above {_Script.ended_at}, its first call into "
-            "creamas_sc: define the class above that call, or in a module that the script imports"
-        )
-    return f"{name!r}: module {module_name!r} has no {part!r}"

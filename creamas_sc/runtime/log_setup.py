@@ -56,7 +56,15 @@ def open_log(file: str | None, *, console: bool = False, **ids: Any) -> None:
     for handler in handlers:
         root.addHandler(handler)
     root.setLevel(logging.INFO)
-    _send_structlog_to_logging()
+
+    import structlog
+
+    structlog.configure(
+        processors=[*_first_processors(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
 
 
 def close_log() -> None:
@@ -189,14 +197,3 @@ def _first_processors() -> list[Callable[..., Any]]:
     from structlog.stdlib import add_log_level, add_logger_name
 
     return [merge_contextvars, add_log_level, add_logger_name, TimeStamper("iso", utc=True)]
-
-
-def _send_structlog_to_logging() -> None:
-    import structlog
-
-    structlog.configure(
-        processors=[*_first_processors(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
-    )
