@@ -23,8 +23,6 @@ from creamas_sc.runtime.timeouts import BUSY_RETRY_SECONDS, OPEN_SECONDS
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.handshake import Handshake
 
-__all__ = ["AsyncChannel", "open_channel"]
-
 log = logging.getLogger(__name__)
 
 # For a cancelled call's confirmation and for queued data, before a closing connection is cut.

@@ -19,8 +19,6 @@ from creamas_sc.wire.codec import Codec
 from creamas_sc.wire.extensions import TYPE, encode_type
 from creamas_sc.wire.packing import EncodeHandler, Encoder, ext
 
-__all__ = ["ClassName", "RemoteClasses", "ScriptCodec", "script_file", "version"]
-
 # Parameters of operations that are classes.
 _CLASSES: dict[str, tuple[str, ...]] = {
     "get_agents": ("agent_cls",),

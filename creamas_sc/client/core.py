@@ -46,8 +46,6 @@ from creamas_sc.errors import ConnectionLost, CreamasError, HostLost, UnknownSim
 from creamas_sc.simulation_api import Operation, SimulationAPI
 from creamas_sc.wire.codec import Payload
 
-__all__ = ["Channel", "ClientCore", "Event", "EventReader", "SimulationCore", "run_blocking"]
-
 log = logging.getLogger(__name__)
 
 # For the daemon to report on itself or on a host after a connection was lost.

@@ -27,8 +27,6 @@ from creamas_sc.runtime.validation import (
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import MAX_CONTROL_FRAME_BYTES
 
-__all__ = ["ATTACH_SECONDS", "STATUS", "Call", "DaemonAPI", "Request", "attachment"]
-
 # A host answers at once, unless it is stuck.
 ATTACH_SECONDS = 30.0
 ENVIRONMENT = "creamas_sc.core.environment:Environment"

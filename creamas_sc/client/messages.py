@@ -9,16 +9,6 @@ from typing import TypedDict
 from creamas_sc.errors import ConnectionLost, CreamasError, HostLost
 from creamas_sc.runtime.paths import DEFAULT_DAEMON
 
-__all__ = [
-    "BUSY",
-    "HostStatus",
-    "daemon_lost",
-    "detached",
-    "no_answer",
-    "simulation_lost",
-    "unreachable",
-]
-
 # The daemon's queue of connections is full: try again.
 BUSY = frozenset({errno.EAGAIN, errno.ENOTCONN})
 _NO_LISTENER = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ENOTSOCK})

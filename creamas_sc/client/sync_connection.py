@@ -34,9 +34,6 @@ from creamas_sc.runtime.timeouts import BUSY_RETRY_SECONDS, OPEN_SECONDS
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.handshake import Handshake
 
-__all__ = ["BlockingChannel", "open_connection"]
-
-
 Result = TypeVar("Result")
 
 

@@ -52,8 +52,6 @@ from creamas_sc.runtime.event_loop import is_ctrl_c
 from creamas_sc.runtime.nurseries import cancellation_in, open_unwrapping_nursery
 from creamas_sc.runtime.timeouts import YIELD_SECONDS
 
-__all__ = ["UNLIMITED", "StepLimit", "Unfinished", "run_acts", "step_limit"]
-
 ACTS_PER_CLOCK_READING = 64
 MAX_WORKERS_AT_ONCE = 64
 

@@ -26,8 +26,6 @@ from typing import Any, NamedTuple
 
 from creamas_sc.errors import LoadError
 
-__all__ = ["MainScript", "class_name", "load_class", "load_object", "portable_name"]
-
 MAIN = "__main__"
 SCRIPT_MODULE = "__creamas_script__"
 

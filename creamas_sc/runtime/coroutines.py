@@ -10,8 +10,6 @@ import anyio
 
 from creamas_sc.errors import AgentErrors, first_error
 
-__all__ = ["at_once", "backoff", "gather", "watch"]
-
 T = TypeVar("T")
 Item = TypeVar("Item")
 

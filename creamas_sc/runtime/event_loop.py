@@ -63,8 +63,6 @@ from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.interrupts import install_signal_handling
 from creamas_sc.runtime.nurseries import open_unwrapping_nursery, split_cancellation
 
-__all__ = ["LoopHandle", "background_loop", "current_loop", "on_loop", "run_coroutine"]
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")

@@ -6,8 +6,6 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["CARRIED", "explain_import", "how_to_install", "missing_packages"]
-
 # The folder, beside the packages, in which a built creamas-sc carries tractor.
 CARRIED = "creamas_sc_carried"
 

@@ -22,8 +22,6 @@ from typing import Any
 
 from creamas_sc.errors import AgentErrors, CreamasError, unwrapped
 
-__all__ = ["install_signal_handling"]
-
 _LIBRARIES = ("creamas_sc", "trio", "anyio", "asyncio", "concurrent")
 _terminated = False
 

@@ -8,8 +8,6 @@ from typing import Any
 
 from creamas_sc.runtime.installation import explain_import
 
-__all__ = ["lazy_attributes"]
-
 
 def lazy_attributes(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
     """Return a ``__getattr__`` for a package that imports its public names at first use.

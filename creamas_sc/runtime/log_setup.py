@@ -16,15 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "FILE_VARIABLE",
-    "SIMULATION_VARIABLE",
-    "bound",
-    "close_log",
-    "open_actor_log",
-    "open_log",
-]
-
 FILE_VARIABLE = "CREAMAS_LOG_FILE"
 SIMULATION_VARIABLE = "CREAMAS_SIMULATION"
 

@@ -9,8 +9,6 @@ import trio
 
 from creamas_sc.errors import unwrapped
 
-__all__ = ["cancellation_in", "first_of", "open_unwrapping_nursery", "split_cancellation"]
-
 log = logging.getLogger(__name__)
 
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from creamas_sc.errors import BadValue, CreamasError
 
-__all__ = ["check_name", "daemon_name", "daemon_socket", "runtime_folder"]
-
 DEFAULT_DAEMON = "default"
 # The longest path of a unix socket: sun_path without its closing zero.
 SOCKET_PATH_BYTES = 107

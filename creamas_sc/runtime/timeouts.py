@@ -6,16 +6,6 @@ Those of one module only are defined where they are used; those of the superviso
 
 from __future__ import annotations
 
-__all__ = [
-    "ACKNOWLEDGE_SECONDS",
-    "BUSY_RETRY_SECONDS",
-    "CONNECT_SECONDS",
-    "GRACE_SECONDS",
-    "HANDSHAKE_SECONDS",
-    "OPEN_SECONDS",
-    "YIELD_SECONDS",
-]
-
 # How long slaves may take in `close` to save and close their agents.
 GRACE_SECONDS = 1.0
 # How long connecting to another environment may take, until `set_base_timeout` is called.

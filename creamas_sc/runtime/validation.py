@@ -9,18 +9,6 @@ from typing import Any, TypeVar
 
 from creamas_sc.errors import BadValue
 
-__all__ = [
-    "check_folder",
-    "check_int",
-    "check_kind",
-    "check_mapping",
-    "check_mappings",
-    "check_place",
-    "check_places",
-    "check_seconds",
-    "check_text",
-]
-
 T = TypeVar("T")
 
 
