@@ -107,12 +107,10 @@ class RemoteClasses:
         bound = operation.signature.bind(*args, **kwargs)
         given = bound.arguments
         for parameter in parameters:
-            cls = given.get(parameter)
-            if cls is None:
-                continue
-            name = self.name(cls)
-            # `get_agents` compares classes, the other operations load them by name.
-            given[parameter] = ClassName(name) if operation.name == "get_agents" else name
+            if given.get(parameter) is not None:
+                name = self.name(given[parameter])
+                # `get_agents` compares classes, the other operations load them by name.
+                given[parameter] = ClassName(name) if operation.name == "get_agents" else name
         if given.get("slave_addrs") is not None:
             given["slave_addrs"] = check_places(given["slave_addrs"])
         if given.get("slave_kwargs") is not None:
@@ -134,7 +132,7 @@ class ScriptCodec(Codec):
     def __init__(self, caller: Caller) -> None:
         super().__init__(to_serializers(get_serializers()), references=_Agents(caller))
         self._encode_handlers[type] = self._encode_class
-        self._encode_handlers[ClassName] = _encode_class_name
+        self._encode_handlers[ClassName] = lambda _, cls: ext(TYPE, cls.name.encode())
         follow(self.add)
 
     def _handler_of(self, cls: type) -> EncodeHandler | None:
@@ -150,10 +148,6 @@ class ScriptCodec(Codec):
     def _check(self, cls: type) -> None:
         if cls.__module__ == MAIN and self.remote is not None:
             self.remote.name(cls)
-
-
-def _encode_class_name(encoder: Encoder, value: ClassName) -> Any:
-    return ext(TYPE, value.name.encode())
 
 
 class _Agents:

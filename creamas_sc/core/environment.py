@@ -35,13 +35,7 @@ from creamas_sc.runtime.event_loop import (
 )
 from creamas_sc.runtime.gc_control import gc_paused
 from creamas_sc.runtime.nurseries import cancellation_in
-from creamas_sc.runtime.validation import (
-    check_folder,
-    check_int,
-    check_kind,
-    check_seconds,
-    check_text,
-)
+from creamas_sc.runtime.validation import check_folder, check_int, check_kind, check_seconds
 from creamas_sc.serializers import check_codec, get_serializers, to_serializers
 
 __all__ = ["Environment"]
@@ -203,7 +197,7 @@ class Environment:
 
     @log_folder.setter
     def log_folder(self, folder: str) -> None:
-        check_text("log_folder", folder)
+        check_kind("log_folder", folder, str)
         self._log_folder = folder
         self._logger = ObjectLogger(self, folder, add_name=True, init=True)
 
@@ -215,9 +209,16 @@ class Environment:
         return len(self._agents) - 1
 
     @contextmanager
-    def _undone_on_error(self) -> Iterator[None]:
-        """Remove the agents created in the block if it raises."""
+    def _spawning(self, n: int, index: int | None) -> Iterator[None]:
+        """Remove the agents created in the block if it raises.
+
+        Args:
+            n: How many there will be.
+            index: The first one's number in the order of spawning in the simulation, if known.
+        """
         count = len(self._agents)
+        if index is not None:
+            self._spawns.append((count, index, n))
         try:
             yield
         except BaseException:
@@ -279,7 +280,7 @@ class Environment:
             ConnectionLost, HandshakeError: Its environment cannot be reached.
             UnknownAgent: Its environment has no such agent.
         """
-        check_text("addr", addr)
+        check_kind("addr", addr, str)
         check_seconds(timeout)
         await self.open()
         return await self.network.connect(addr, timeout)
@@ -412,10 +413,6 @@ class Environment:
         return [a for a in artifacts if agent is None or a.creator == agent.name]
 
     # ---- randomness
-
-    def _note_spawn(self, index: int, n: int) -> None:
-        """Record that the next ``n`` agents have the spawn indexes from ``index`` on."""
-        self._spawns.append((len(self._agents), index, n))
 
     def _make_rng(self, agent: Agent) -> Any:
         """An agent's random generator: depends on the seed and the order of spawning."""

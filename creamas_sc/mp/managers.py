@@ -64,10 +64,8 @@ class Manager(Agent):
         index = kwargs.pop(SPAWN_INDEX, None)
         try:
             factory = _agent_factory(agent_cls)
-            if index is not None:
-                self.env._note_spawn(index, n)
             arguments = (self.env, *args)
-            with self.env._undone_on_error():
+            with self.env._spawning(n, index):
                 made = [start_call(factory, arguments, kwargs) for _ in range(n)]
         except CallRefused as refusal:
             raise refusal.by(self.addr) from refusal.__cause__

@@ -34,13 +34,7 @@ from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.event_loop import LoopHandle, adopt_running_loop, on_loop, sync_or_coro
 from creamas_sc.runtime.interrupts import install_signal_handling
-from creamas_sc.runtime.validation import (
-    check_folder,
-    check_int,
-    check_kind,
-    check_seconds,
-    check_text,
-)
+from creamas_sc.runtime.validation import check_folder, check_int, check_kind, check_seconds
 
 __all__ = ["MultiEnvironment"]
 
@@ -249,7 +243,7 @@ class MultiEnvironment:
         Raises:
             TypeError: There is no manager: the constructor got no ``mgr_cls``.
         """
-        check_text("addr", addr)
+        check_kind("addr", addr, str)
         check_seconds(timeout)
         host = self._need_manager()
         await self._env.open()

@@ -57,7 +57,7 @@ from creamas_sc.rpc.node import Node
 from creamas_sc.runtime.class_loading import portable_name
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.event_loop import LoopHandle
-from creamas_sc.runtime.validation import check_mappings, check_places, check_text
+from creamas_sc.runtime.validation import check_kind, check_mappings, check_places
 
 __all__ = ["SlavePool"]
 
@@ -138,7 +138,7 @@ class SlavePool:
         Raises:
             ValueError: There is none.
         """
-        check_text("addr", address)
+        check_kind("addr", address, str)
         slave = self._find(address)
         if slave is None or slave.address != address:
             raise ValueError(f"{address!r} is not a slave's manager; these are: {self.addrs}")

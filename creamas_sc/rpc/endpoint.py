@@ -33,7 +33,7 @@ from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.rpc.unix_shortcut import connect_nearby, listen_nearby
 from creamas_sc.runtime.coroutines import backoff
 from creamas_sc.runtime.timeouts import HANDSHAKE_SECONDS
-from creamas_sc.runtime.validation import check_text
+from creamas_sc.runtime.validation import check_kind
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.handshake import Handshake, Identity
 
@@ -60,7 +60,7 @@ def split_address(address: str) -> tuple[str, int, int]:
     Raises:
         ValueError: The address is not of that form.
     """
-    check_text("addr", address)
+    check_kind("addr", address, str)
     scheme, _, rest = address.partition("://")
     place, _, number = rest.partition("/")
     host, _, port = place.rpartition(":")

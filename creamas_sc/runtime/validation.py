@@ -19,11 +19,6 @@ def check_kind(name: str, value: Any, kind: type) -> None:
         raise TypeError(f"{name} must be {article} {kind.__name__}, not {_described(value)}")
 
 
-def check_text(name: str, value: Any) -> None:
-    """Raise a TypeError unless ``value`` is a str."""
-    check_kind(name, value, str)
-
-
 def check_int(name: str, value: Any) -> None:
     """Raise a TypeError unless ``value`` is an int, or an integer of numpy's."""
     if isinstance(value, bool) or not isinstance(value, Integral):
