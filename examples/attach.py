@@ -1,4 +1,4 @@
-"""One script creates a simulation in the daemon and leaves, others visit it, a last one closes it.
+"""One script creates a simulation in the daemon, others visit it, and the last one closes it.
 
     creamas-supervisor start
     python examples/attach.py create
@@ -23,18 +23,18 @@ SLAVES = [("localhost", 0), ("localhost", 0)]  # port 0: any free one
 
 
 def create() -> None:
-    """Create the simulation, set it going, and leave."""
+    """Create the simulation, start its steps, and detach."""
     with connect_sync() as client:
         client.create(NAME, slave_addrs=SLAVES, seed=1)
         with client.attach(NAME) as sim:
             for addr in sim.get_addrs():
                 sim.spawn_n("painters:Painter", 12, addr=addr)
             sim.start_steps(20)
-    print(f"{NAME} steps on in the daemon")
+    print(f"{NAME} goes on stepping in the daemon")
 
 
 def visit() -> None:
-    """Make all painters act once more, look at what was made, and detach."""
+    """Make all painters act once more, report what they have made, and detach."""
     with connect_sync() as client, client.attach(NAME) as sim:
         sim.wait_steps(timeout=60)
         sim.trigger_all()
@@ -44,7 +44,7 @@ def visit() -> None:
 
 
 async def visit_async() -> None:
-    """`visit` under asyncio or trio."""
+    """Do what `visit` does, under asyncio or trio."""
     async with connect() as client, client.attach(NAME) as sim:
         await sim.wait_steps(timeout=60)
         await sim.trigger_all()
@@ -54,20 +54,20 @@ async def visit_async() -> None:
 
 
 def report(agents: list[str], artifacts: list[Any], palette: list[Any]) -> None:
-    """Print what a visit saw."""
+    """Print the results of a visit."""
     print(f"{len(agents)} painters have published {len(artifacts)} colours")
     print(f"{agents[0]} remembers {len(palette)}, the last one {palette[-1]}")
 
 
 def close() -> None:
-    """Close the simulation, for everybody."""
+    """Close the simulation for all clients."""
     with connect_sync() as client:
         for slave in client.close(NAME):
             print(f"{slave.address} ended in {slave.seconds:.2f} s, by {slave.ended_by}")
 
 
 def main() -> int:
-    """Do what the command line says."""
+    """Run the command that the arguments name."""
     match sys.argv[1:]:
         case ["create"]:
             create()

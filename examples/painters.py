@@ -1,4 +1,4 @@
-"""Agents that mix colours and publish those that look new to them."""
+"""Agents that mix colours and publish the ones that are new to them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ Colour = tuple[float, float, float]
 
 
 class Painter(CreativeAgent):
-    """Mixes one colour a step, near one that it made before.
+    """Mixes one colour in each step, near the last one that it published.
 
     Args:
         environment: Where the painter lives.
-        novelty: How far from all that it remembers a colour must be to be published, from 0 to 1.
-        memory: How many colours it remembers.
-        seconds: How long it takes over one.
+        novelty: How far a colour must be from all that the painter remembers to be published, from
+            0 to 1.
+        memory: How many of its published colours the painter remembers.
+        seconds: How long mixing one colour takes.
     """
 
     def __init__(
@@ -50,13 +51,16 @@ class Painter(CreativeAgent):
 
     @expose
     def evaluate(self, artifact: Artifact) -> tuple[float, str]:
-        """How new a colour is to this painter: its distance to the nearest it remembers, 0 to 1."""
+        """Return how new a colour is to this painter, and a framing of that.
+
+        The novelty is the distance to the nearest remembered colour, from 0 to 1.
+        """
         nearest = min((dist(artifact.obj, known) for known in self.colours), default=sqrt(3))
         return nearest / sqrt(3), f"of {len(self.colours)} colours"
 
     @expose
     def palette(self) -> list[Colour]:
-        """The colours that it remembers, the latest last."""
+        """Return the colours that the painter remembers, oldest first."""
         return list(self.colours)
 
 

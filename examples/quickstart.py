@@ -1,7 +1,8 @@
-"""The order in which a MultiEnvironment is used, from creamas.mp's own reference page.
+"""How to use a MultiEnvironment, in the order that creamas.mp's reference page gives.
 
-Two slave processes hold three agents each. In a step, every agent picks a number and asks an agent
-that it knows, wherever that one lives, what it thinks of it; what both like is published.
+Two slave processes hold three agents each. In each step, every agent invents a number and asks an
+agent that it is connected to, in either process, for its opinion. If that agent likes the number,
+it is published.
 """
 
 from typing import Any
@@ -13,7 +14,7 @@ from creamas_sc.util import run
 
 
 class NumberAgent(CreativeAgent):
-    """Likes numbers that its favourite divides."""
+    """An agent that likes the multiples of its favourite number."""
 
     def __init__(self, environment: Environment, favourite: int) -> None:
         super().__init__(environment)
@@ -51,7 +52,7 @@ slave_kwargs = [{"codec": creamas_sc.MsgPack} for _ in range(n_slaves)]
 run(menv.spawn_slaves(slave_addrs, slave_env_cls, slave_mgr_cls, slave_kwargs))
 run(menv.wait_slaves(10, check_ready=True))
 
-# Spawn the agents, each into the slave with the fewest, and let each know the next one
+# Spawn the agents, each into the slave with the fewest agents, and connect each to the next one
 addrs = []
 for favourite in (2, 3, 4, 5, 6, 7):
     _, agent_addr = run(menv.spawn(NumberAgent, favourite))

@@ -118,33 +118,28 @@ class BlockingChannel(Channel):
     ) -> Result:
         """Do ``work`` while no other thread uses the connection; it gets the time of the start."""
         began = time.monotonic()
+        thread = threading.get_ident()
         try:
-            self._enter(method, timeout)
+            if not self._lock.acquire(timeout=-1 if timeout is None else max(timeout, 0)):
+                raise DeadlineExceeded(
+                    f"{method}: other threads' calls to {self._what} took all of the {timeout:g} s",
+                    may_have_run=False,
+                )
+            connection = self._connection
+            if self._caller == thread and connection is not None:
+                # A signal handler calls in the middle of a call, or an interrupt hit the end of
+                # one. Only shut down, not closed: the outer call may still poll its descriptor.
+                self._connection = None
+                connection.shut_down()
+            self._caller = thread
             return work(began)
         finally:
-            self._leave()
-
-    def _enter(self, method: str, timeout: float | None) -> None:
-        if not self._lock.acquire(timeout=-1 if timeout is None else max(timeout, 0)):
-            raise DeadlineExceeded(
-                f"{method}: other threads' calls to {self._what} took all of the {timeout:g} s",
-                may_have_run=False,
-            )
-        connection = self._connection
-        if self._caller == threading.get_ident() and connection is not None:
-            # A signal handler calls in the middle of a call, or an interrupt hit the end of one.
-            # Only shut down, not closed: the outer call may still poll the descriptor's number.
-            self._connection = None
-            connection.shut_down()
-        self._caller = threading.get_ident()
-
-    def _leave(self) -> None:
-        if self._caller == threading.get_ident():
-            self._caller = None
-        try:
-            self._lock.release()
-        except RuntimeError:
-            pass  # an interrupt, or the timeout, ended the wait for it
+            if self._caller == thread:
+                self._caller = None
+            try:
+                self._lock.release()
+            except RuntimeError:
+                pass  # an interrupt, or the timeout, ended the wait for it
 
     def _usable(self, timeout: float | None, replace: bool = False) -> BlockingConnection:
         """Return the connection, a new one if there is none yet or if it cannot be used."""

@@ -2,8 +2,8 @@
 
 After S. Linkola, T. Takala and H. Toivonen, "Novelty-Seeking Multi-Agent Systems", Proceedings of
 the Seventh International Conference on Computational Creativity (ICCC 2016): agents with a limited
-memory criticise their own inventions, may veto those of others, and find their way with the help
-of what the society has accepted. What differs from the paper is said in `agent`.
+memory criticise their own inventions, may veto those of others, and learn from what the society
+has accepted. The docstring of `agent` lists what differs from the paper.
 
     curves    gears -> points -> a small greyscale picture
     memory    what an agent remembers, and how new a picture looks beside it

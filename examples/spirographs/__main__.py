@@ -16,7 +16,7 @@ from .society import Plan, Step, simulate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a society, show its progress, and leave a table and two pictures."""
+    """Run a society and show its progress; print a table and write two pictures."""
     options = _parse(arguments)
     plan = Plan(options.agents, options.steps, options.slaves, seed=options.seed)
     started = time.monotonic()
@@ -62,7 +62,7 @@ def _positive(text: str) -> int:
 
 
 class _Progress:
-    """Shows how far the run is: a line that changes on a terminal, else a line each second."""
+    """Shows how far the run is: one changing line on a terminal, else a new line each second."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
@@ -77,9 +77,9 @@ class _Progress:
         if not last and now - self._shown < (0.05 if terminal else 1.0):
             return
         self._shown = now
-        told = f"step {step.number}/{self._steps}, {self._published} published"
+        line = f"step {step.number}/{self._steps}, {self._published} published"
         end = "" if terminal and not last else "\n"
-        print(f"\r{told}" if terminal else told, end=end, file=sys.stderr, flush=True)
+        print(f"\r{line}" if terminal else line, end=end, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The agent of the society: it invents, criticises itself, judges others and learns.
 
-Three things differ from the paper. An agent asks only those it is connected to, not the whole
-society; a share of them must agree, where the paper's veto lets any one of them forbid (``quorum``
-1.0 brings that back); and there is no vote for the best of a step: all that pass are published.
+Three things differ from the paper. An agent asks only the agents that it is connected to, not the
+whole society. A share of them must agree, while in the paper a single veto is enough (``quorum``
+1.0 restores that). And there is no vote for the best picture of a step: all that pass are
+published.
 """
 
 from __future__ import annotations
@@ -25,24 +26,24 @@ __all__ = ["Habits", "Spirographer", "gears_of"]
 
 @dataclass(frozen=True)
 class Habits:
-    """How an agent goes about its work."""
+    """Parameters of an agent's behaviour."""
 
     capacity: int = 100  # pictures in memory
     doodles: int = 10  # random pictures in memory before the first step
     attempts: int = 8  # candidates drawn for one invention
     boldness: float = 0.3  # share of candidates that are random, not near something remembered
     threshold: float = 0.36  # least novelty to show a picture, or to agree to another's
-    quorum: float = 0.75  # share of the asked who must agree
+    quorum: float = 0.75  # share of the agents asked that must agree
     attention: float = 0.5  # chance to memorize a picture that was published
 
 
 def gears_of(artifact: Artifact) -> Gears:
-    """The gears that drew a published picture."""
+    """Return the gears that drew a published picture."""
     return Gears(*artifact.get_feature_value("gears"))
 
 
 class Spirographer(CreativeAgent):
-    """Seeks pictures unlike those that it remembers."""
+    """An agent that looks for pictures unlike those that it remembers."""
 
     def __init__(self, environment: Any, habits: dict[str, Any] | None = None, **kwargs: Any):
         """
@@ -58,17 +59,16 @@ class Spirographer(CreativeAgent):
 
     @expose
     async def act(self, published: Sequence[Artifact] | None = None) -> tuple[float, bool] | None:
-        """Take part in one of the two rounds of a step.
+        """Take part in one of the two rounds of a step: learn first, then invent.
 
-        The memory changes in the first round only. So all of a step's pictures are judged by what
-        was known when it began, and a seeded run repeats itself however the calls interleave.
+        The memory changes in the first round only. So all pictures of a step are judged by what was
+        known when it began, and a seeded run is repeatable in whatever order the calls arrive.
 
         Args:
-            published: What the step before added to the domain: look at it, and invent nothing.
-                None: invent.
+            published: The pictures that the last step published, to learn from; None to invent.
 
         Returns:
-            From inventing, the novelty of what was invented and whether it was published.
+            After inventing, the novelty of the picture and whether it was published; else None.
         """
         if published is not None:
             self.learn(published)
@@ -81,7 +81,7 @@ class Spirographer(CreativeAgent):
         return novelty, accepted
 
     def learn(self, published: Sequence[Artifact]) -> None:
-        """Memorize one's own latest picture, and those of the domain that catch the attention."""
+        """Memorize the agent's own latest picture, and the published ones that it notices."""
         if self._latest is not None:
             self.memory.memorize(gears_of(self._latest), self._latest.obj)
         for artifact in published:
@@ -90,7 +90,7 @@ class Spirographer(CreativeAgent):
                 self.memory.memorize(gears_of(artifact), artifact.obj)
 
     def invent(self) -> Artifact:
-        """The most novel of several candidates, as an artifact that this agent has evaluated."""
+        """Return the most novel of several candidates, as an artifact with its evaluation."""
         candidates = [self._candidate() for _ in range(self.habits.attempts)]
         novelty, gears, image = max(candidates, key=lambda candidate: candidate[0])
         artifact = Artifact(self, image, domain=np.ndarray)
@@ -106,7 +106,7 @@ class Spirographer(CreativeAgent):
         return self.memory.novelty(image), gears, image
 
     async def persuade(self, artifact: Artifact) -> bool:
-        """Ask all connected agents at once, and tell whether enough of them find it novel too."""
+        """Ask all connected agents at once; return whether enough of them find it novel too."""
         opinions: dict[str, float] = {}
         agreed: list[bool] = []
 
@@ -124,6 +124,6 @@ class Spirographer(CreativeAgent):
 
     @expose
     def evaluate(self, artifact: Artifact) -> tuple[float, bool]:
-        """The picture's novelty to this agent, and whether it would have it in the domain."""
+        """Return the picture's novelty to this agent, and whether it agrees to publish it."""
         novelty = self.memory.novelty(artifact.obj)
         return novelty, novelty >= self.habits.threshold

@@ -20,7 +20,10 @@ INK = 1.5  # strokes through a pixel that darken it by a factor of e
 
 
 class Gears(NamedTuple):
-    """What a spirograph is drawn with. Few teeth, or 32 x 32 pixels would show but a grey disc."""
+    """What a spirograph is drawn with.
+
+    The numbers of teeth are small: with more, 32 x 32 pixels would show only a grey disc.
+    """
 
     ring: int  # teeth
     wheel: int  # teeth, fewer than the ring's
@@ -34,19 +37,19 @@ class Gears(NamedTuple):
 
     @property
     def petals(self) -> int:
-        """How many times the curve reaches out to the ring."""
+        """How many times the curve comes close to the ring."""
         return self.ring // math.gcd(self.ring, self.wheel)
 
 
 def random_gears(rng: np.random.Generator) -> Gears:
-    """Gears drawn evenly from all that fit together."""
+    """Draw gears at random, evenly from all that fit together."""
     ring = int(rng.integers(*RINGS, endpoint=True))
     wheel = int(rng.integers(1, ring))
     return Gears(ring, wheel, float(rng.uniform(*PENS)), float(rng.uniform()))
 
 
 def mutate(gears: Gears, rng: np.random.Generator, spread: float = 0.1) -> Gears:
-    """Gears near the given ones.
+    """Return gears near the given ones.
 
     Args:
         spread: Standard deviation of each change, as a share of that gear's whole range.
@@ -60,7 +63,7 @@ def mutate(gears: Gears, rng: np.random.Generator, spread: float = 0.1) -> Gears
 
 
 def curve(gears: Gears) -> NDArray[np.float64]:
-    """The closed curve as an (n, 2) array, reaching out to the unit circle.
+    """Return the closed curve as an (n, 2) array, scaled to the unit circle.
 
     With a ring of radius 1, a wheel of radius r and a pen at d from its centre (J. D. Lawrence, "A
     Catalog of Special Plane Curves", 1972), before scaling and tilting:
@@ -69,7 +72,7 @@ def curve(gears: Gears) -> NDArray[np.float64]:
     """
     wheel = gears.wheel / gears.ring
     pen = gears.pen * wheel
-    # A small wheel spins often in one turn: its loops need points of their own.
+    # A small wheel spins often in one turn: its loops need additional points.
     points = (gears.turns + gears.petals // 3) * POINTS_PER_TURN
     t = np.linspace(0.0, 2.0 * math.pi * gears.turns, points)
     spin = t * (1.0 - wheel) / wheel
@@ -80,12 +83,12 @@ def curve(gears: Gears) -> NDArray[np.float64]:
 
 
 def picture(gears: Gears, side: int = SIDE) -> Image:
-    """The spirograph as ``side`` x ``side`` grey values, 0 for bare paper and 255 for full ink."""
+    """Draw the spirograph: ``side`` x ``side`` grey values, from 0 (paper) to 255 (full ink)."""
     xy = (curve(gears) + 1.0) * (0.5 * (side - 2)) + 0.5
     corner = np.floor(xy).astype(np.intp)
     right, down = (xy - corner).T
     ink = np.zeros(side * side)
-    # Each point leaves its ink on the four pixels around it, the nearer the more.
+    # Each point is spread over the four pixels around it, with more ink on the nearer ones.
     for dx, dy, weight in (
         (0, 0, (1 - right) * (1 - down)),
         (1, 0, right * (1 - down)),
@@ -94,13 +97,13 @@ def picture(gears: Gears, side: int = SIDE) -> Image:
     ):
         pixel = (corner[:, 1] + dy) * side + corner[:, 0] + dx
         ink += np.bincount(pixel, weights=weight, minlength=side * side)
-    strokes = ink * (side * gears.turns * 3.0 / len(xy))  # a turn is some 3 sides long
+    strokes = ink * (side * gears.turns * 3.0 / len(xy))  # a turn is about 3 sides long
     grey: Image = np.rint(255.0 * (1.0 - np.exp(-strokes / INK))).astype(np.uint8)
     return grey.reshape(side, side)
 
 
 def distance(image: Image, others: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How far ``image`` is from each of ``others``: root of the mean squared difference, 0 to 1."""
+    """Return the root mean square difference of ``image`` to each of ``others``, from 0 to 1."""
     difference = others - image
     squares: NDArray[np.float32] = np.einsum("nij,nij->n", difference, difference)
     rms: NDArray[np.float32] = np.sqrt(squares / np.float32(image.size))

@@ -1,4 +1,4 @@
-"""A short-term memory of pictures, and how new a picture looks beside it."""
+"""A short-term memory of pictures, and how new a picture is compared with them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Memory:
             ValueError: The capacity is not positive.
         """
         if capacity < 1:
-            raise ValueError(f"a memory needs room for one picture at least, not {capacity}")
+            raise ValueError(f"a memory needs room for at least one picture, not {capacity}")
         self._pictures = np.zeros((capacity, SIDE, SIDE), dtype=np.float32)
         self._gears: list[Gears] = []
         self._oldest = 0
@@ -27,7 +27,7 @@ class Memory:
         return len(self._gears)
 
     def memorize(self, gears: Gears, picture: Image) -> None:
-        """Remember a picture; a full memory forgets its oldest one for it."""
+        """Remember a picture; a full memory drops its oldest one."""
         if len(self) < len(self._pictures):
             self._pictures[len(self)] = picture
             self._gears.append(gears)
@@ -37,11 +37,11 @@ class Memory:
         self._oldest = (self._oldest + 1) % len(self)
 
     def novelty(self, picture: Image) -> float:
-        """Distance to the most similar picture that is remembered, 0 to 1; 1 if there is none."""
+        """Return the distance to the most similar picture in memory, 0 to 1; 1 if it is empty."""
         if not self._gears:
             return 1.0
         return float(distance(picture, self._pictures[: len(self)]).min())
 
     def recall(self, rng: np.random.Generator) -> Gears | None:
-        """The gears of one remembered picture, drawn evenly; None if there is none."""
+        """Return the gears of a random picture in memory; None if it is empty."""
         return self._gears[rng.integers(len(self))] if self._gears else None

@@ -1,4 +1,4 @@
-"""What a run leaves: a table, a contact sheet of what was published, and a plot of novelty."""
+"""The results of a run: a table, a contact sheet of published pictures, and a plot of novelty."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ INK: Color = (60, 58, 54)
 FAINT: Color = (224, 220, 210)
 EARLY: Color = (38, 84, 124)
 LATE: Color = (206, 84, 48)
-SCALE = 3  # all is drawn so many times larger, and then shrunk: smooth lines
+SCALE = 3  # everything is drawn this many times larger and then shrunk, for smooth lines
 
 
 def table(steps: Sequence[Step], rows: int = 6) -> str:
-    """How many pictures were invented and published, and their mean novelty, by part of the run."""
+    """Return the numbers of invented and published pictures and their mean novelty, as text."""
     size = math.ceil(len(steps) / rows)
     parts = [steps[start : start + size] for start in range(0, len(steps), size)]
     lines = [f"{'steps':>9}{'invented':>10}{'novelty':>9}{'published':>11}{'novelty':>9}"]
@@ -51,15 +51,15 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _published(step: Step) -> list[float]:
-    """Novelty of each published picture to all who judged it, its maker among them."""
+    """Return each published picture's mean novelty to all that judged it, its maker included."""
     return [fmean(artifact.evals.values()) for artifact in step.published]
 
 
 def contact_sheet(steps: Sequence[Step], path: Path, columns: int = 16, most: int = 256) -> None:
-    """Draw the published spirographs, in order of publication, blue at first and red at last.
+    """Draw the published spirographs in order of publication, from blue to red.
 
     Args:
-        most: Tiles on the sheet at most; of more publications, evenly spread ones are shown.
+        most: The largest number of tiles; from more publications, evenly spaced ones are shown.
     """
     published = [(step.number, gears_of(made)) for step in steps for made in step.published]
     shown = published
@@ -93,7 +93,7 @@ def _blend(share: float) -> Color:
 
 
 def novelty_plot(steps: Sequence[Step], path: Path) -> None:
-    """Plot by step the mean novelty of what was invented and of what was published."""
+    """Plot the mean novelty of invented and of published pictures by step."""
     invented = [(step.number, fmean(step.novelties)) for step in steps if step.novelties]
     published = [(step.number, fmean(_published(step))) for step in steps if step.published]
     image, draw = _canvas(900, 500)
@@ -107,7 +107,7 @@ def novelty_plot(steps: Sequence[Step], path: Path) -> None:
 
 
 class _Axes:
-    """Where a step and a value fall on the plot; draws the grid when made."""
+    """The axes of the plot: draws their grid, and places steps and values on them."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The society: its agents are spread over slaves, connected across them, and stepped together."""
+"""The society: spreads its agents over slaves, connects them across slaves, and steps them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Plan", "Step", "peers_of", "simulate"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What to simulate."""
+    """Parameters of a run."""
 
     agents: int = 24
     steps: int = 60
@@ -28,7 +28,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Step:
-    """What came of one step."""
+    """The results of one step."""
 
     number: int  # from 1
     novelties: list[float]  # of every agent's invention, as its inventor sees it
@@ -36,7 +36,7 @@ class Step:
 
 
 async def simulate(plan: Plan, on_step: Callable[[Step], None]) -> list[Step]:
-    """Run a whole simulation in processes of its own; they are gone when it returns or fails.
+    """Run a simulation; its processes have ended when this returns or raises.
 
     Args:
         on_step: Called after each step, for progress.
@@ -54,7 +54,7 @@ async def simulate(plan: Plan, on_step: Callable[[Step], None]) -> list[Step]:
             await environment.trigger_all(published)
             seen = len(environment.artifacts)
             inventions = await environment.trigger_all()
-            # Sorted: which of two agents publishes first is a matter of timing.
+            # Sorted, because which of two agents publishes first depends on timing.
             published = sorted(environment.artifacts[seen:], key=lambda made: made.creator)
             steps.append(Step(number, [novelty for novelty, _ in inventions], published))
             on_step(steps[-1])
@@ -79,7 +79,7 @@ async def _populate(environment: MultiEnvironment, plan: Plan) -> None:
 
 
 def peers_of(plan: Plan) -> list[list[int]]:
-    """For each agent, the agents that it asks: of other slaves, where there are any."""
+    """Return for each agent the agents that it asks, in other slaves if there are any."""
     draw = random.Random(plan.seed)
     agents = range(plan.agents)
     peers = []

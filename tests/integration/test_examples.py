@@ -131,7 +131,7 @@ def test_the_readmes_tour_of_the_daemon(daemon: None, tmp_path: Path) -> None:
 def test_one_script_leaves_a_simulation_for_others(daemon: None) -> None:
     _run("creamas-supervisor", "start")
     attach = (sys.executable, str(ROOT / "examples" / "attach.py"))
-    assert _run(*attach, "create").stdout == "palette steps on in the daemon\n"
+    assert _run(*attach, "create").stdout == "palette goes on stepping in the daemon\n"
     for form in ([], ["--async"]):
         told = _run(*attach, "visit", *form)
         assert re.match(r"24 painters have published \d+ colours\n", told.stdout)

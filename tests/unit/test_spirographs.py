@@ -94,7 +94,7 @@ def test_a_full_memory_forgets_its_oldest() -> None:
 
 
 def test_a_memory_needs_room() -> None:
-    with pytest.raises(ValueError, match="room for one picture"):
+    with pytest.raises(ValueError, match="room for at least one picture"):
         Memory(0)
 
 
