@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING
 from creamas_sc.runtime.lazy_import import lazy_attributes
 
 if TYPE_CHECKING:
-    from creamas_sc.core.agent import CreativeAgent
-    from creamas_sc.core.artifact import Artifact
-    from creamas_sc.core.environment import Environment
-    from creamas_sc.core.simulation import Simulation
+    from creamas_sc.core import Artifact, CreativeAgent, Environment, Simulation
     from creamas_sc.logging import ObjectLogger, log_after, log_before
     from creamas_sc.mp import EnvManager, MultiEnvironment, MultiEnvManager
     from creamas_sc.processes.launcher import prestart
@@ -43,20 +40,12 @@ __all__ = [
 __getattr__ = lazy_attributes(
     __name__,
     {
-        "Artifact": "core.artifact",
-        "CreativeAgent": "core.agent",
-        "EnvManager": "mp",
-        "Environment": "core.environment",
-        "MsgPack": "serializers",
-        "MultiEnvManager": "mp",
-        "MultiEnvironment": "mp",
-        "ObjectLogger": "logging",
-        "Proxy": "rpc.exposed",
-        "Simulation": "core.simulation",
-        "expose": "rpc.exposed",
-        "log_after": "logging",
-        "log_before": "logging",
-        "prestart": "processes.launcher",
-        "run": "util",
+        "core": ("Artifact", "CreativeAgent", "Environment", "Simulation"),
+        "logging": ("ObjectLogger", "log_after", "log_before"),
+        "mp": ("EnvManager", "MultiEnvManager", "MultiEnvironment"),
+        "processes.launcher": ("prestart",),
+        "rpc.exposed": ("Proxy", "expose"),
+        "serializers": ("MsgPack",),
+        "util": ("run",),
     },
 )

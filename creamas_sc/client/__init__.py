@@ -69,11 +69,7 @@ __all__ = [
 __getattr__ = lazy_attributes(
     __name__,
     {
-        "Client": "async_client",
-        "Simulation": "async_client",
-        "SyncClient": "sync_client",
-        "SyncSimulation": "sync_client",
-        "connect": "async_client",
-        "connect_sync": "sync_client",
+        "async_client": ("Client", "Simulation", "connect"),
+        "sync_client": ("SyncClient", "SyncSimulation", "connect_sync"),
     },
 )

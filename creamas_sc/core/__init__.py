@@ -18,9 +18,9 @@ __all__ = ["Artifact", "CreativeAgent", "Environment", "Simulation"]
 __getattr__ = lazy_attributes(
     __name__,
     {
-        "Artifact": "artifact",
-        "CreativeAgent": "agent",
-        "Environment": "environment",
-        "Simulation": "simulation",
+        "agent": ("CreativeAgent",),
+        "artifact": ("Artifact",),
+        "environment": ("Environment",),
+        "simulation": ("Simulation",),
     },
 )

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 from creamas_sc.runtime.installation import explain_import
 
 
-def lazy_attributes(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+def lazy_attributes(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
     """Return a ``__getattr__`` for a package that imports its public names at first use.
 
     Args:
         package: The package's ``__name__``.
-        modules: Public name -> the module that defines it, relative to the package.
+        modules: Module, relative to the package -> the public names that it defines.
     """
+    module_of = {name: module for module, names in modules.items() for name in names}
 
     def __getattr__(name: str) -> Any:
-        if name not in modules:
+        if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         try:
-            module = import_module(f"{package}.{modules[name]}")
+            module = import_module(f"{package}.{module_of[name]}")
         except ModuleNotFoundError as error:
             raise explain_import(error) from None
         return getattr(module, name)

@@ -95,12 +95,22 @@ def bound(**ids: Any) -> Iterator[None]:
         yield
 
 
+class _LossyFile(io.FileIO):
+    """A file, or standard output or error, that drops what it cannot write."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except (OSError, ValueError):  # the disk is full, the terminal gone, or the file closed
+            return memoryview(data).nbytes
+
+
 class _LineHandler(logging.Handler):
-    """Appends lines to a descriptor, which it owns."""
+    """Appends lines to a descriptor, which it owns; each with one write."""
 
     def __init__(self, descriptor: int, formatter: logging.Formatter) -> None:
         super().__init__()
-        self._descriptor = descriptor
+        self._file = _LossyFile(descriptor, "w")
         self.setFormatter(formatter)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -109,28 +119,13 @@ class _LineHandler(logging.Handler):
         except Exception:  # arguments that do not fit the message: report the caller's mistake
             self.handleError(record)
             return
-        try:
-            os.write(self._descriptor, line.encode("utf-8", "backslashreplace"))
-        except OSError:
-            pass  # the disk is full, or the terminal gone
+        self._file.write(line.encode("utf-8", "backslashreplace"))
 
     def close(self) -> None:
         self.acquire()
-        descriptor, self._descriptor = self._descriptor, -1
+        self._file.close()
         self.release()
-        if descriptor >= 0:
-            os.close(descriptor)
         super().close()
-
-
-class _IgnoreDiskFull(io.FileIO):
-    """Standard output or error that drops what it cannot write."""
-
-    def write(self, data: Any) -> int:
-        try:
-            return super().write(data)
-        except OSError:
-            return memoryview(data).nbytes
 
 
 def _open(file: str) -> int:
@@ -146,7 +141,7 @@ def _print_into(descriptor: int) -> None:
         except (AttributeError, OSError, ValueError):
             pass  # there was none, or it is closed
         os.dup2(descriptor, number)
-        raw = io.BufferedWriter(_IgnoreDiskFull(number, "w", closefd=False))
+        raw = io.BufferedWriter(_LossyFile(number, "w", closefd=False))
         # Flushed at the end of each line, so that lines of several processes are not mixed.
         text = io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True)
         setattr(sys, name, text)
