@@ -16,7 +16,7 @@
     `-- NoSlaves                       a MultiEnvironment without slaves was asked for some
     AgentErrors                        a group of AgentError, with the others' results
 
-``may_have_run`` of a failed call tells whether a retry could do the work twice.
+``may_have_run`` of a failed call says whether a retry could do the work twice.
 """
 
 from __future__ import annotations
@@ -359,7 +359,7 @@ def enumerate_first(names: Sequence[str]) -> str:
     return ", ".join([*names[:3], *more])
 
 
-# What each class is called on the wire; AgentErrors, which is a group, has a form of its own.
+# What each class is called on the wire; AgentErrors, which is a group, is described separately.
 WIRE_CODES: dict[str, type[CreamasError]] = {
     name: globals()[name] for name in __all__ if name != "AgentErrors"
 }

@@ -2,7 +2,7 @@
 
 They mirror `MultiEnvironment`, with the same names, parameters, defaults and results, except that
 ``as_coro`` is left out and properties become ``get_*`` (and ``set_*``); what is local (``env``,
-``manager``, ``logger``) is not mirrored. The host adds operations of its own, with which the
+``manager``, ``logger``) is not mirrored. The host adds operations, with which the
 simulation steps by itself.
 
 Each method of `SimulationAPI` is a stub that `_operation` enters in the table: its signature is

@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 # For the daemon to report on itself or on a host after a connection was lost.
 ASK_AGAIN_SECONDS = 2.0
-# How often the daemon is asked, half a second each, whether a host that said goodbye has ended.
+# How often the daemon is asked, half a second each, whether a host that is closing has ended.
 END_POLLS = 8
 # For the daemon to exit once it has reported that everything is closed.
 STOP_SECONDS = 5.0
@@ -264,7 +264,7 @@ class SimulationCore(SimulationAPI):
 
 
 class EventReader:
-    """A simulation's events in order, fetched when those at hand are used up.
+    """A simulation's events in order, fetched when the last ones fetched are used up.
 
     Args:
         fetch: Returns the number of the last event, and the events after a number.

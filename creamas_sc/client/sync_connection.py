@@ -41,7 +41,7 @@ class BlockingChannel(Channel):
     """Calls from any thread, one at a time; its coroutines block and never suspend.
 
     Args:
-        connect: Makes a connection, within a number of seconds or within limits of its own.
+        connect: Makes a connection, within a number of seconds; None for its default limits.
         what: The other end, for messages.
     """
 

@@ -4,7 +4,7 @@ A class is named ``pkg.mod:Qual.Name``. A class of the script itself is ``__main
 it, a slave loads the script again:
 
 - under another module name, so that ``if __name__ == "__main__"`` is false;
-- in a thread of its own, because a script without such a guard may call trio.run or asyncio.run,
+- in a separate thread, because a script without such a guard may call trio.run or asyncio.run,
   which must not find the slave's loop running;
 - until the script's first call into creamas_sc: everything with which a script starts something
   calls `end_script_load`, which raises `_LoadEnded` in the loading thread. So a script without a

@@ -34,7 +34,7 @@ another loop it goes through `LoopHandle.call`, from plain code through `LoopHan
   and a handle that was made in the parent refuses calls.
 
 anyio's `BlockingPortal` does not fit: a cancelled future of it is done before the task has ended,
-so nobody can wait for that end, and a SystemExit in one call stops the whole portal.
+so it is impossible to wait for that end, and a SystemExit in one call stops the whole portal.
 """
 
 from __future__ import annotations
