@@ -39,7 +39,7 @@ ORPHANS_SECONDS = 1.0  # killing what trees have left that died long ago
 
 HOST_MARGIN_SECONDS = 3.0  # beyond a host's grace: it stops its slaves
 DESCRIBE_SECONDS = 0.5  # a host's answer, for `ls`
-EXIT_KNOWN_SECONDS = 0.5  # a host's end, for `fate`
+EXIT_KNOWN_SECONDS = 0.5  # a host's end, for `host_status`
 HAND_OVER_SECONDS = 5.0  # a host takes a client; past it the client is refused
 HANDSHAKE_SECONDS = 5.0  # a client's proof
 FIRST_REQUEST_SECONDS = 5.0  # its first request after that

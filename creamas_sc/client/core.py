@@ -41,8 +41,8 @@ from typing import Any, TypedDict
 from creamas_sc.client import messages
 from creamas_sc.client.class_resolution import RemoteClasses, ScriptCodec, version
 from creamas_sc.client.daemon_api import STATUS, Call, DaemonAPI, Request
-from creamas_sc.client.messages import HostStatus
 from creamas_sc.errors import ConnectionLost, CreamasError, HostLost, UnknownSimulation
+from creamas_sc.processes.messages import HostStatus
 from creamas_sc.simulation_api import Operation, SimulationAPI
 from creamas_sc.wire.codec import Payload
 
@@ -168,7 +168,7 @@ class ClientCore(DaemonAPI):
     async def _host_status(self, name: str, pid: int) -> HostStatus | None:
         """Ask what became of a simulation's host; None if the daemon does not answer."""
         try:
-            return await self._ask_again(Request("fate", (name, pid)))  # type: ignore[no-any-return]
+            return await self._ask_again(Request("host_status", (name, pid)))  # type: ignore[no-any-return]
         except CreamasError:
             return None
 

@@ -196,7 +196,7 @@ class DaemonAPI:
             "python": ".".join(map(str, sys.version_info[:3])),
         }
         token = os.urandom(8).hex()
-        undo = Request("take_back", (name, token))
+        undo = Request("undo_create", (name, token))
         args = (name, order, about, timeout, token)
         return self._request(Request("create", args, _created, undo))
 
@@ -218,7 +218,7 @@ class DaemonAPI:
 
         Returns:
             The dict of `ls` and "about" (how it was created), "cwd", "path", "environ",
-            "processes", and "receipts" of the processes that have ended.
+            "processes", and "stop_results" of the processes that have ended.
 
         Raises:
             UnknownSimulation: There is no simulation of that name.
@@ -279,7 +279,7 @@ class DaemonAPI:
             timeout: Seconds that each process has to save and close its agents.
 
         Returns:
-            A dict for each simulation: "name", how its host ended, and "receipt", a `StopReport`
+            A dict for each simulation: "name", how its host ended, and "report", a `StopReport`
             as `close` returns it.
         """
         return self._request(Request("stop", (timeout, pack((None, timeout))), _stopped))
@@ -304,9 +304,9 @@ def _stopped(ends: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         try:
             report = _report(end["name"], end)
         except DecodeError as error:  # the other reports can still be read
-            text = f"the receipt of {end['name']!r} cannot be read here: {error}"
+            text = f"the report of {end['name']!r} cannot be read here: {error}"
             report = StopReport(_report(end["name"], {**end, "payload": None}), errors=[text])
-        stopped.append({**{key: end[key] for key in end if key != "payload"}, "receipt": report})
+        stopped.append({**{key: end[key] for key in end if key != "payload"}, "report": report})
     return stopped
 
 
@@ -324,7 +324,7 @@ def _report(name: str, end: Mapping[str, Any]) -> StopReport:
         signal=end.get("signal"),
         seconds=end.get("seconds", 0.0),
         graceful=end.get("graceful", False),
-        ended_by=end.get("ladder", "gone"),  # missing if it had ended before it was asked to
+        ended_by=end.get("ended_by", "gone"),  # missing if it had ended before it was asked to
         errors=tuple(filter(None, [end.get("error")])),
     )
     return StopReport([host])

@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
-from typing import TypedDict
 
 from creamas_sc.errors import ConnectionLost, CreamasError, HostLost
+from creamas_sc.processes.messages import HostStatus
 from creamas_sc.runtime.paths import DEFAULT_DAEMON
 
 # The daemon's queue of connections is full: try again.
 BUSY = frozenset({errno.EAGAIN, errno.ENOTCONN})
 _NO_LISTENER = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ENOTSOCK})
-
-
-class HostStatus(TypedDict):
-    """What the daemon knows of a simulation's host.
-
-    Attributes:
-        ended: Whether it has ended.
-        expected: Whether somebody closed or killed it.
-        cause: How it ended.
-    """
-
-    ended: bool
-    expected: bool
-    cause: str
 
 
 def unreachable(daemon: str, path: Path, error: OSError) -> CreamasError:

@@ -20,7 +20,6 @@ from creamas_sc.errors import (
     ProtocolError,
     UnknownSimulation,
 )
-from creamas_sc.host.concurrency_limit import ConcurrencyLimit
 from creamas_sc.host.error_boundary import error_boundary
 from creamas_sc.host.simulation import HostedSimulation
 from creamas_sc.rpc.connection import Answer, Connection, Handler, Request
@@ -42,6 +41,11 @@ MAX_CALLS = 1000
 MAX_UNREAD_BYTES = 256 << 20
 # How long a refused client may take to receive the reason.
 REFUSE_SECONDS = 1.0
+# Calls to agents of one client: see `ConcurrencyLimit`.
+FEW = 4
+LARGE_BYTES = 1 << 18
+# After so long without the end of a call, the running calls may be waiting for queued ones.
+STUCK_SECONDS = 0.1
 
 
 class ClientServer:
@@ -89,6 +93,49 @@ class ClientServer:
         async with trio.open_nursery() as nursery:
             for connection in list(self._connections):
                 nursery.start_soon(connection.aclose)
+
+
+class ConcurrencyLimit:
+    """How many of a client's calls to agents run at once: adaptive, to bound memory.
+
+    The size of an answer is not known before it arrives, and then it has to be kept until the
+    client reads it. So no call begins while answers wait to be read. The limit starts low, grows by
+    one with each small answer, and falls back to the start with a large one. Calls may wait for
+    each other: if none ends for a while, the limit is doubled, so that those which wait get a
+    chance to run.
+    """
+
+    def __init__(self) -> None:
+        self._limit = FEW
+        self._running = 0
+        self._ended = trio.Event()
+        self._queue = trio.Lock()
+
+    async def acquire(self, connection: Connection) -> None:
+        """Wait until a call may begin, in order; `release` it when it has ended."""
+        if not self._queue.locked() and self._free(connection):
+            self._running += 1
+            return
+        async with self._queue:  # only the first in the queue wakes when a call ends
+            while not self._free(connection):
+                if not connection.out.drained:
+                    await connection.out.wait_until_drained()
+                    continue
+                with trio.move_on_after(STUCK_SECONDS) as scope:
+                    await self._ended.wait()
+                if scope.cancelled_caught:
+                    self._limit *= 2
+            self._running += 1
+
+    def _free(self, connection: Connection) -> bool:
+        return self._running < self._limit and connection.out.drained
+
+    def release(self, size: int) -> None:
+        """A call has ended, with an answer of ``size`` bytes."""
+        self._running -= 1
+        self._limit = FEW if size > LARGE_BYTES else self._limit + 1
+        ended, self._ended = self._ended, trio.Event()
+        ended.set()
 
 
 class ClientSession:

@@ -13,6 +13,7 @@ from creamas_sc.errors import (
     BadValue,
     CallRefused,
     CreamasError,
+    enumerate_first,
     unwrapped,
 )
 from creamas_sc.runtime.nurseries import cancellation_in
@@ -23,7 +24,6 @@ __all__ = ["error_boundary", "error_text"]
 _NOT_THE_USERS = frozenset({"anyio", "creamas_sc", "outcome", "trio", *sys.stdlib_module_names})
 # Of an error's text, in progress and events.
 MAX_TEXT_LENGTH = 2000
-NAMED_FAILURES = 3
 
 
 @contextmanager
@@ -73,8 +73,7 @@ def _passed_through_user_code(error: BaseException) -> bool:
 def error_text(error: BaseException) -> str:
     """``error`` as one text for people, with the first of those that a group holds."""
     if isinstance(error, BaseExceptionGroup):
-        named = [error_text(each) for each in error.exceptions[:NAMED_FAILURES]]
-        text = f"{error.message}; {'; '.join(named)}"
+        text = f"{error.message}; {enumerate_first([error_text(e) for e in error.exceptions])}"
     elif isinstance(error, CreamasError):
         text = str(error)
     else:

@@ -16,12 +16,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from inspect import isawaitable
+from typing import Any
 
 import trio
 
 from creamas_sc.errors import AgentErrors, CreamasError, EncodeError
 from creamas_sc.host.error_boundary import error_boundary, error_text
-from creamas_sc.host.events import Events
 from creamas_sc.mp import MultiEnvironment
 from creamas_sc.reports import StopReport
 from creamas_sc.runtime.timeouts import GRACE_SECONDS
@@ -39,7 +39,7 @@ class Shutdown:
 
     Args:
         address: Of the master environment, for errors of the user's code.
-        events: Get the event "closing".
+        post: Posts the event "closing".
 
     Attributes:
         requested: Set when the end has begun.
@@ -47,13 +47,15 @@ class Shutdown:
         report: How the slaves ended, once it is done.
     """
 
-    def __init__(self, menv: MultiEnvironment, address: str, events: Events) -> None:
+    def __init__(
+        self, menv: MultiEnvironment, address: str, post: Callable[[str, dict[str, Any]], None]
+    ) -> None:
         self.requested = trio.Event()
         self.cause: CreamasError | None = None
         self.report = StopReport()
         self._menv = menv
         self._address = address
-        self._events = events
+        self._post = post
         self._folder: str | None = None
         self._grace: float | None = None
         self._saving = trio.CancelScope()
@@ -79,7 +81,7 @@ class Shutdown:
         if not self.requested.is_set():
             self._folder, self.cause = folder, cause
             log.info("closing%s", "" if cause is None else f": {error_text(cause)}")
-            self._events.post("closing", {"cause": "closed" if cause is None else str(cause)})
+            self._post("closing", {"cause": "closed" if cause is None else str(cause)})
             self.requested.set()
         if grace is not None:
             self._grace = grace

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
+from collections import deque
 from collections.abc import Mapping
 from inspect import isawaitable
 from typing import Any
@@ -13,6 +14,7 @@ import trio
 
 from creamas_sc.errors import (
     BadArguments,
+    BadValue,
     ConnectionLost,
     CreamasError,
     HostLost,
@@ -20,7 +22,6 @@ from creamas_sc.errors import (
     SlaveLost,
 )
 from creamas_sc.host.error_boundary import error_boundary
-from creamas_sc.host.events import Events
 from creamas_sc.host.shutdown import Shutdown, fit_to_travel
 from creamas_sc.host.stepper import Stepper
 from creamas_sc.mp import MultiEnvironment, RestartPolicy
@@ -29,13 +30,64 @@ from creamas_sc.reports import Restart
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.exposed import is_exposed, start_call
 from creamas_sc.runtime.class_loading import class_name
-from creamas_sc.runtime.validation import check_folder
+from creamas_sc.runtime.validation import check_folder, check_seconds
 from creamas_sc.simulation_api import Kind, Operation
 
 __all__ = ["HostedSimulation"]
 
 # What a step that is cancelled at the close may still take, in seconds.
 STEP_END_SECONDS = 1.0
+KEPT_EVENTS = 1000
+
+Event = tuple[int, str, dict[str, Any]]
+
+
+class Events:
+    """A ring of the last events, each with a number, for clients that ask for them.
+
+    Readers fetch events, none are sent. So however many readers there are, and however slow, an
+    event costs the same: its place in the ring.
+    """
+
+    def __init__(self) -> None:
+        self._kept: deque[Event] = deque(maxlen=KEPT_EVENTS)
+        self._last = 0
+        self._posted = trio.Event()
+
+    def post(self, name: str, details: dict[str, Any]) -> None:
+        """Add an event; ``details`` must not be changed afterwards."""
+        self._last += 1
+        self._kept.append((self._last, name, details))
+        posted, self._posted = self._posted, trio.Event()
+        posted.set()
+
+    async def after(self, since: int | None, timeout: float | None) -> tuple[int, list[Event]]:
+        """Events after number ``since``, at once if there are any, else when one comes.
+
+        Args:
+            since: None to get the number only, and no events.
+            timeout: Seconds to wait; None for no limit.
+
+        Returns:
+            The number of the last event, and those after ``since`` that are kept; none if the
+            timeout passed.
+
+        Raises:
+            BadValue: ``since`` is not the number of an event, or ``timeout`` is not a number of
+                seconds.
+        """
+        if since is None:
+            return self._last, []
+        if type(since) is not int or not 0 <= since <= self._last:
+            raise BadValue(
+                f"since must be the number of an event, from 0 to {self._last}, not {since!r}"
+            )
+        check_seconds(timeout)
+        with trio.move_on_after(float("inf") if timeout is None else timeout):
+            while self._last <= since:
+                await self._posted.wait()
+        fresh = min(self._last - since, len(self._kept))
+        return self._last, [self._kept[-i] for i in range(fresh, 0, -1)]
 
 
 class HostedSimulation(Observer):
@@ -67,7 +119,7 @@ class HostedSimulation(Observer):
         self.node = menv.env.network
         self._menv = menv
         self._events = Events()
-        self.shutdown = Shutdown(menv, self.address, self._events)
+        self.shutdown = Shutdown(menv, self.address, self._events.post)
         self._stepper = Stepper(menv, self.address, nursery, self._report_steps)
         menv.attach_observer(self, restart)
 

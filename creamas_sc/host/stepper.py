@@ -16,16 +16,16 @@ change of state wakes all who wait in `pause`, `wait` and `stop`.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from enum import Enum
 from inspect import isawaitable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import trio
 
 from creamas_sc.errors import AgentErrors, BadValue, CreamasError, DeadlineExceeded, SlaveLost
 from creamas_sc.host.error_boundary import error_boundary, error_text
-from creamas_sc.host.rate import RateMeter
 from creamas_sc.runtime.validation import check_seconds
 
 __all__ = ["State", "Stepper"]
@@ -34,6 +34,10 @@ log = logging.getLogger(__name__)
 
 # The shortest time between two reports of the progress within a state.
 REPORT_SECONDS = 0.1
+# The window over which the rate of steps is measured.
+WINDOW_SECONDS = 5.0
+# Steps that end closer together than this share a mark, so that a window has few.
+MARK_SECONDS = 0.1
 
 
 class State(Enum):
@@ -53,6 +57,45 @@ class Steps(Protocol):
 
     def trigger_all(self, *args: Any, **kwargs: Any) -> Any:
         """Make every agent act once; the user's own may be a plain method."""
+
+
+class _Mark(NamedTuple):
+    time: float
+    steps: int
+    acts: int
+
+
+class RateMeter:
+    """Steps and acts per second over a sliding window, or over the last step if that is longer."""
+
+    def __init__(self, now: float) -> None:
+        self._marks = deque([_Mark(now, 0, 0)])
+
+    def count(self, now: float, acts: int) -> None:
+        """One more step, of ``acts`` acts, has ended at ``now`` (seconds)."""
+        marks = self._marks
+        last = marks[-1]
+        if len(marks) > 1 and now - marks[-2].time < MARK_SECONDS:
+            marks.pop()
+        marks.append(_Mark(now, last.steps + 1, last.acts + acts))
+        while len(marks) > 2 and marks[1].time <= now - WINDOW_SECONDS:
+            marks.popleft()
+
+    @property
+    def steps_per_second(self) -> float | None:
+        """None before the first step has ended."""
+        first, last, seconds = self._span()
+        return (last.steps - first.steps) / seconds if seconds > 0 else None
+
+    @property
+    def acts_per_second(self) -> float | None:
+        """None before the first step has ended."""
+        first, last, seconds = self._span()
+        return (last.acts - first.acts) / seconds if seconds > 0 else None
+
+    def _span(self) -> tuple[_Mark, _Mark, float]:
+        first, last = self._marks[0], self._marks[-1]
+        return first, last, last.time - first.time
 
 
 class Stepper:

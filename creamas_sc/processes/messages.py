@@ -85,13 +85,13 @@ class StopResult(ActorEnd):
     Attributes:
         seconds: From the request to the end.
         graceful: The entry returned and the process exited with 0.
-        ladder: The last stage that was needed; see `supervisor.actors.escalation.StopStage`.
+        ended_by: The last stage that was needed; see `supervisor.actors.escalation.StopStage`.
         payload: What the entry returned; None if it did not return.
     """
 
     seconds: float
     graceful: bool
-    ladder: str
+    ended_by: str
     payload: bytes | None
 
 
@@ -128,7 +128,7 @@ class HostDetails(HostSummary):
     Attributes:
         about: What its creator said of it.
         cwd, path, environ: As in the host's `ProcessOrder`.
-        receipts: Of its processes that were stopped.
+        stop_results: Of its processes that were stopped.
         expected: Whether its end was requested, or its host returned.
     """
 
@@ -137,7 +137,7 @@ class HostDetails(HostSummary):
     path: list[str]
     environ: dict[str, str]
     processes: list[ProcessInfo]
-    receipts: list[StopResult]
+    stop_results: list[StopResult]
     expected: bool
 
 
@@ -147,8 +147,14 @@ class NamedStopResult(StopResult):
     name: str
 
 
-class HostFate(TypedDict):
-    """What became of a host."""
+class HostStatus(TypedDict):
+    """What the daemon knows of a simulation's host.
+
+    Attributes:
+        ended: Whether it has ended.
+        expected: Whether somebody closed or killed it.
+        cause: How it ended.
+    """
 
     ended: bool
     expected: bool

@@ -114,7 +114,7 @@ class Slave:
         if exit_["error"]:
             errors.append(exit_["error"])
         if result is not None:
-            ended_by = result["ladder"]
+            ended_by = result["ended_by"]
         elif not self.stoppable:
             ended_by = "gone"
         else:

@@ -89,7 +89,7 @@ def stop(*, daemon: Daemon = None, timeout: Seconds = None, json: Json = False) 
     settings, name = chosen_daemon(daemon)
     grace = settings.close_timeout if timeout is None else timeout
     with connected(daemon) as (client, _), extra_time(client, grace):
-        ends = [(end["name"], end["receipt"]) for end in client.stop(timeout=grace)]
+        ends = [(end["name"], end["report"]) for end in client.stop(timeout=grace)]
     data = [output.report_data(*end) for end in ends]
     output.emit(data, json, lambda: [line for end in ends for line in output.report_lines(*end)])
     codes = [output.judge(report) for _, report in ends]

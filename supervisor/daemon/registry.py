@@ -3,7 +3,7 @@
 A simulation is in ``_living`` from `create` until nothing of it is left, in a task that belongs to
 no client (`_run`). Then it becomes a record, which `inspect` shows, and whose cause is part of all
 errors about it. A creator that is cancelled takes its simulation with it: either `create` sees the
-cancellation, or the client, whose answer was on the way, sends `take_back`.
+cancellation, or the client, whose answer was on the way, sends `undo_create`.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ class Registry:
         """What a client may call."""
         return {
             "create": self.create,
-            "take_back": self.take_back,
+            "undo_create": self.undo_create,
             "ls": self.ls,
             "inspect": self.inspect,
-            "fate": self.fate,
+            "host_status": self.host_status,
             "close": self.close,
             "kill": self.kill,
         }
@@ -86,7 +86,7 @@ class Registry:
             order: For the host.
             about: Shown by `inspect`.
             timeout: Seconds until it is ready, 30 by default.
-            token: For `take_back`.
+            token: For `undo_create`.
 
         Raises:
             BadValue: The name is invalid or in use, or another argument is invalid.
@@ -120,7 +120,7 @@ class Registry:
             raise StartError(simulation.failure)
         return {"name": name, "pid": simulation.pid, "info": simulation.info}
 
-    async def take_back(self, name: str, token: str) -> None:
+    async def undo_create(self, name: str, token: str) -> None:
         """End a simulation that was created with this ``token``, or is being created.
 
         A client that is cancelled asks for it: the answer of its `create` may be on the way.
@@ -174,7 +174,7 @@ class Registry:
             return ended[-1]
         return await self.find(name).details()
 
-    async def fate(self, name: str, pid: int) -> messages.HostFate:
+    async def host_status(self, name: str, pid: int) -> messages.HostStatus:
         """What became of the host ``pid`` of a simulation.
 
         Waits a little for its end to be known, and for what it leaves to be gone.

@@ -236,7 +236,7 @@ class ManagedSimulation:
             "path": self._order["path"],
             "environ": self._order["environ"],
             "processes": self.processes,
-            "receipts": list(self._results.values()),
+            "stop_results": list(self._results.values()),
             "expected": self.expected,
         }
 

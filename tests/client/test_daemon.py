@@ -155,6 +155,6 @@ def test_stop(tmp_path: Path, named: Named) -> None:
             client.create("sim", slave_addrs=TWO)
             (told,) = client.stop()
             assert told["name"] == "sim"
-            assert isinstance(told["receipt"], StopReport)
-            assert [slave.ended_by for slave in told["receipt"]] == ["request"] * 2
+            assert isinstance(told["report"], StopReport)
+            assert [slave.ended_by for slave in told["report"]] == ["request"] * 2
             assert process.wait(10) == 0

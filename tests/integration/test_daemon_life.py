@@ -254,7 +254,7 @@ async def test_stop_answers_all_who_ask_and_lets_nobody_in(tmp_path: Path) -> No
                 with pytest.raises(CallRefused, match="the daemon is stopping"):
                     await two.create("c")
             assert answers[0] == answers[1]
-            told = [(each["name"], each["payload"], each["ladder"]) for each in answers[0]]
+            told = [(each["name"], each["payload"], each["ended_by"]) for each in answers[0]]
             assert told == [
                 ("a", b"closed with now", "request"),
                 ("b", b"late with now", "request"),

@@ -68,7 +68,7 @@ async def test_a_simulation_is_created_shown_attached_to_and_closed(
         "host": {"clients": 0},
     }
     shown = await client.call("inspect", "one")
-    assert (shown["since"], shown["about"], shown["receipts"]) == (since, {"by": "test"}, [])
+    assert (shown["since"], shown["about"], shown["stop_results"]) == (since, {"by": "test"}, [])
     assert (shown["cwd"], shown["path"]) == (os.getcwd(), [str(trees.ROOT)])
     assert shown["environ"]["CREAMAS_CHECK_LOCAL"] == "1"
     assert [(each["slot"], each["pid"]) for each in shown["processes"]] == [
@@ -83,13 +83,13 @@ async def test_a_simulation_is_created_shown_attached_to_and_closed(
         assert (await client.call("inspect", "one"))["host"] == {"clients": 1}
     receipt = await client.call("close", "one", 1.0, b"this")
     assert trees.wait_gone(left, 0) == []
-    assert (receipt["payload"], receipt["ladder"]) == (b"closed with this", "request")
+    assert (receipt["payload"], receipt["ended_by"]) == (b"closed with this", "request")
     assert await client.call("ls") == []
     assert (await client.call("ls", all=True))[-1]["cause"] == "closed"
     shown = await client.call("inspect", "one")
     assert (shown["state"], shown["processes"]) == ("ended", [])
-    assert [each["slot"] for each in shown["receipts"]] == ["host"]
-    assert await client.call("fate", "one", told["pid"]) == {
+    assert [each["slot"] for each in shown["stop_results"]] == ["host"]
+    assert await client.call("host_status", "one", told["pid"]) == {
         "ended": True,
         "expected": True,
         "cause": "closed",
@@ -117,7 +117,7 @@ async def test_a_bad_name_is_refused(client: Client, name: object) -> None:
         await client.call("inspect", name)
     with pytest.raises(UnknownSimulation):
         await client.call("close", name)
-    assert (await client.call("fate", name, 1))["ended"]
+    assert (await client.call("host_status", name, 1))["ended"]
 
 
 async def test_a_name_that_is_taken_is_refused(client: Client) -> None:
@@ -238,9 +238,9 @@ async def test_an_answered_create_can_be_taken_back(daemon: Daemon, client: Clie
     before = daemon.family
     about = {"by": "test"}
     await client.call("create", "one", order(slaves=1), about, None, "mine")
-    await client.call("take_back", "one", "other")
+    await client.call("undo_create", "one", "other")
     assert len(daemon.family) == len(before) + 2
-    await client.call("take_back", "one", "mine")
+    await client.call("undo_create", "one", "mine")
     assert daemon.family == before
     cause = (await client.call("inspect", "one"))["cause"]
     assert cause == "killed: its creation was cancelled"
@@ -270,11 +270,11 @@ async def test_kill_sends_no_stop_request(client: Client) -> None:
     left = trees.open_pidfds([told["pid"], *told["info"]])
     receipts = await client.call("kill", "one")
     assert trees.wait_gone(left, 0) == []
-    assert [(each["slot"], each["ladder"], each["signal"]) for each in receipts] == [
+    assert [(each["slot"], each["ended_by"], each["signal"]) for each in receipts] == [
         (slot, "kill", signal.SIGKILL) for slot in ("host", "slave-0", "slave-1")
     ]
     record = await client.call("inspect", "one")
-    assert (record["cause"], len(record["receipts"])) == ("killed on request", 3)
+    assert (record["cause"], len(record["stop_results"])) == ("killed on request", 3)
 
 
 async def test_a_kill_may_say_why(client: Client) -> None:
@@ -305,8 +305,8 @@ async def test_a_host_may_end_by_itself(client: Client) -> None:
         told = await client.create(entry, entry)
         record = await until(client, entry, "ended")
         assert record["cause"] == cause.format(pid=told["pid"])
-        fate = await client.call("fate", entry, told["pid"])
-        assert fate == {"ended": True, "expected": cause == "closed", "cause": record["cause"]}
+        status = await client.call("host_status", entry, told["pid"])
+        assert status == {"ended": True, "expected": cause == "closed", "cause": record["cause"]}
 
 
 # ---- deaths
@@ -321,7 +321,7 @@ async def test_a_host_that_is_killed_ends_its_simulation_alone(
     async with connected(daemon.socket) as attached, connected(daemon.socket) as bystander:
         await attached.call("attach", "one", ABOUT)
         await bystander.call("attach", "other", ABOUT)
-        assert await client.call("fate", "other", other["pid"]) == {
+        assert await client.call("host_status", "other", other["pid"]) == {
             "ended": False,
             "expected": False,
             "cause": "",
@@ -329,9 +329,9 @@ async def test_a_host_that_is_killed_ends_its_simulation_alone(
         os.kill(told["pid"], signal.SIGKILL)
         with trio.fail_after(2):
             await attached.connection.closed.wait()
-            fate = await client.call("fate", "one", told["pid"])
+            status = await client.call("host_status", "one", told["pid"])
         cause = f"the host (pid {told['pid']}) was killed by SIGKILL"
-        assert fate == {"ended": True, "expected": False, "cause": cause}
+        assert status == {"ended": True, "expected": False, "cause": cause}
         assert trees.wait_gone(slaves, 1.0) == []
         assert (await until(client, "one", "ended"))["cause"] == cause
         with pytest.raises(UnknownSimulation, match=r"'one' has ended: the host .* by SIGKILL"):
@@ -366,7 +366,7 @@ async def test_hosts_that_do_not_answer_bound_everything(daemon: Daemon, client:
         await until(client, "obstinate", "closing")
         with trio.fail_after(3.1 + 0.3 + 0.2 + 2.0):
             receipts = await close_at_once(client, "stopped", "obstinate")
-        assert [(each["ladder"], each["signal"]) for each in receipts] == [
+        assert [(each["ended_by"], each["signal"]) for each in receipts] == [
             ("kill", signal.SIGKILL),
             ("cancel", None),  # the shorter of its two patiences counts
         ]

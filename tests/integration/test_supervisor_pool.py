@@ -45,7 +45,7 @@ async def test_an_ordinary_stop_needs_no_signal() -> None:
                 "error": None,
                 "traceback": "",
                 "graceful": True,
-                "ladder": "request",
+                "ended_by": "request",
                 "payload": b"now stopped",
             }
             event = await supervisor.wait_exited()
@@ -56,7 +56,7 @@ async def test_many_actors_stop_gracefully_at_once() -> None:
     async with open_supervisor() as supervisor:
         await supervisor.start(*(order(str(n), "obey") for n in range(40)))
         receipts = await supervisor.stop(grace=BOUND_SECONDS)
-        ends = {(r["exit_code"], r["graceful"], r["ladder"]) for r in receipts}
+        ends = {(r["exit_code"], r["graceful"], r["ended_by"]) for r in receipts}
         assert ends == {(0, True, "request")}
 
 
@@ -64,7 +64,7 @@ async def test_output_that_cannot_be_flushed_does_not_delay_the_end() -> None:
     async with open_supervisor() as supervisor:
         await supervisor.start(order("a", "replace_stdout"))
         (receipt,) = await supervisor.stop(grace=BOUND_SECONDS)
-        assert (receipt["exit_code"], receipt["ladder"]) == (1, "request")
+        assert (receipt["exit_code"], receipt["ended_by"]) == (1, "request")
 
 
 async def test_the_end_of_the_connection_ends_the_whole_tree() -> None:
@@ -72,14 +72,14 @@ async def test_the_end_of_the_connection_ends_the_whole_tree() -> None:
         await supervisor.start(order("a", "obey"), order("b", "obey"))
         left = open_pidfds(family(supervisor.keeper.pid).values())
         results = await supervisor.stop()
-        assert [(r["slot"], r["ladder"]) for r in results] == [("a", "request"), ("b", "request")]
+        assert [(r["slot"], r["ended_by"]) for r in results] == [("a", "request"), ("b", "request")]
         await supervisor.connection.aclose()
         assert wait_gone(left, 1.0) == []
         assert supervisor.keeper.wait(1.0) == 0
 
 
 @pytest.mark.parametrize(
-    ("entry", "ladder", "how"),
+    ("entry", "ended_by", "how"),
     [
         ("ignore_request", "cancel", (0, None)),
         ("shield", "term", (None, signal.SIGTERM)),
@@ -89,14 +89,18 @@ async def test_the_end_of_the_connection_ends_the_whole_tree() -> None:
     ],
 )
 async def test_each_stage_of_a_stop(
-    entry: str, ladder: str, how: tuple[int | None, int | None]
+    entry: str, ended_by: str, how: tuple[int | None, int | None]
 ) -> None:
     async with open_supervisor() as supervisor:
         await supervisor.start(order("a", entry))
         (receipt,) = await supervisor.stop(grace=0.1)
-        assert (receipt["ladder"], receipt["graceful"], receipt["payload"]) == (ladder, False, None)
+        assert (receipt["ended_by"], receipt["graceful"], receipt["payload"]) == (
+            ended_by,
+            False,
+            None,
+        )
         assert (receipt["exit_code"], receipt["signal"]) == how
-        spent = {"cancel": 0.1, "term": 0.1 + 0.3, "kill": 0.1 + 0.3 + 0.2}[ladder]
+        spent = {"cancel": 0.1, "term": 0.1 + 0.3, "kill": 0.1 + 0.3 + 0.2}[ended_by]
         assert spent <= receipt["seconds"] < spent + 0.25
 
 
@@ -106,7 +110,7 @@ async def test_stops_go_in_parallel_and_a_stopped_process_ends_too() -> None:
         for actor in told[:3]:
             os.kill(actor["pid"], signal.SIGSTOP)
         receipts = await supervisor.stop(grace=0.2)
-        assert [r["ladder"] for r in receipts] == ["kill", "kill", "kill", "request"]
+        assert [r["ended_by"] for r in receipts] == ["kill", "kill", "kill", "request"]
         assert max(r["seconds"] for r in receipts) < 0.2 + 0.3 + 0.2 + 0.2
 
 
@@ -145,7 +149,7 @@ async def test_a_lost_actor_is_reported_at_once() -> None:
         assert (event["slot"], event["signal"], event["exit_code"]) == ("a", signal.SIGKILL, None)
         assert not event["expected"]
         receipts = await supervisor.stop()
-        assert [(r["slot"], r["ladder"]) for r in receipts] == [("a", "gone"), ("b", "request")]
+        assert [(r["slot"], r["ended_by"]) for r in receipts] == [("a", "gone"), ("b", "request")]
         assert receipts[0]["signal"] == signal.SIGKILL
 
 
@@ -202,7 +206,7 @@ async def test_an_entry_that_fails_while_stopping_is_in_the_report() -> None:
         await supervisor.start(order("a", "fail_later", b"on stop"))
         (receipt,) = await supervisor.stop()
         assert receipt["error"] == "RuntimeError: broke"
-        assert (receipt["graceful"], receipt["ladder"], receipt["exit_code"]) == (
+        assert (receipt["graceful"], receipt["ended_by"], receipt["exit_code"]) == (
             False,
             "request",
             1,

@@ -119,7 +119,7 @@ class FakeClient:
             return summary(state="ended", cause=self.ended, host=None)
         self._find(name)
         processes = [{"slot": "host", "name": "host novelty", "pid": 7}]
-        more = {"about": {"seed": 1}, "cwd": "/", "path": ["/p"], "environ": {}, "receipts": []}
+        more = {"about": {"seed": 1}, "cwd": "/", "path": ["/p"], "environ": {}, "stop_results": []}
         return {**summary(), **more, "processes": processes}
 
     def attach(self, name: str) -> FakeSimulation:

@@ -112,7 +112,7 @@ class FakeDaemon:
         self.methods: dict[str, Callable[..., Any]] = {
             "attach": self.attach,
             "echo": lambda *args, **kwargs: (args, kwargs),
-            "fate": lambda name, pid: self.ended,
+            "host_status": lambda name, pid: self.ended,
             "raise": self.fail,
             "status": self.status,
             "trigger_all": lambda *args, **kwargs: [args, kwargs],

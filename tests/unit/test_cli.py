@@ -420,9 +420,9 @@ def test_close_tells_how_slaves_ended(
 
 def test_stop_tells_who_had_to_be_killed(run: Run, client: FakeClient) -> None:
     client.stopped = [
-        {"name": "a", "receipt": receipt("kill")},
-        {"name": "b", "receipt": receipt("request", "OSError: disk full\n...")},
-        {"name": "c", "receipt": receipt("request")},
+        {"name": "a", "report": receipt("kill")},
+        {"name": "b", "report": receipt("request", "OSError: disk full\n...")},
+        {"name": "c", "report": receipt("request")},
     ]
     code, out, err = run("stop")
     assert code == 1

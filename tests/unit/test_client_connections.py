@@ -276,20 +276,20 @@ async def test_a_daemon_that_is_stopped(kind: str, daemon: FakeDaemon) -> None:
     def stop(grace: float, payload: bytes) -> Any:
         ending.start()
         return [
-            {"name": "sim", "pid": 7, "ladder": "request", "payload": pack(SAVED)},
-            {"name": "forced", "pid": 8, "ladder": "kill", "signal": 9, "payload": None},
-            {"name": "odd", "pid": 9, "ladder": "request", "payload": pack("odd")},
+            {"name": "sim", "pid": 7, "ended_by": "request", "payload": pack(SAVED)},
+            {"name": "forced", "pid": 8, "ended_by": "kill", "signal": 9, "payload": None},
+            {"name": "odd", "pid": 9, "ended_by": "request", "payload": pack("odd")},
         ]
 
     daemon.methods["stop"] = stop
     async with connected(kind) as client:
         told, forced, odd = await client.stop()
-        assert told == {"name": "sim", "pid": 7, "ladder": "request", "receipt": SAVED}
-        assert told["receipt"].saved == "all"
-        (host,) = forced["receipt"]
+        assert told == {"name": "sim", "pid": 7, "ended_by": "request", "report": SAVED}
+        assert told["report"].saved == "all"
+        (host,) = forced["report"]
         assert (host.address, host.signal, host.ended_by) == ("forced", 9, "kill")
-        assert [receipt.pid for receipt in odd["receipt"]] == [9]
-        assert "the receipt of 'odd' cannot be read here" in odd["receipt"].errors[0]
+        assert [receipt.pid for receipt in odd["report"]] == [9]
+        assert "the report of 'odd' cannot be read here" in odd["report"].errors[0]
         if kind == "sync":
             assert client.plain._channel.lost
         else:
@@ -461,7 +461,7 @@ async def test_a_cancelled_create_is_taken_back(kind: str, daemon: FakeDaemon) -
         with anyio.CancelScope() as scope:
             await client.create("new")
         assert scope.cancelled_caught
-        assert tokens["take_back"] == tokens["create"]
+        assert tokens["undo_create"] == tokens["create"]
 
 
 def test_an_interrupted_create_is_taken_back(daemon: FakeDaemon) -> None:
@@ -483,7 +483,7 @@ def test_an_interrupted_create_is_taken_back(daemon: FakeDaemon) -> None:
             signaller.start()
             with pytest.raises(KeyboardInterrupt):
                 client.create("new")
-            assert tokens["take_back"] == tokens["create"]
+            assert tokens["undo_create"] == tokens["create"]
     finally:
         signaller.join()
         signal.signal(signal.SIGUSR1, before)
@@ -503,7 +503,7 @@ def test_what_a_late_create_makes_is_taken_back(
             client.create("new")
         timer.join()
         assert not caught.value.acknowledged
-        assert tokens["take_back"] == tokens["create"]
+        assert tokens["undo_create"] == tokens["create"]
 
 
 @each_client
@@ -512,7 +512,7 @@ async def test_a_create_that_is_refused_is_not_taken_back(kind: str, daemon: Fak
     async with connected(kind) as client:
         with pytest.raises(UnknownSimulation):
             await client.create("new")
-    assert daemon.requests("take_back") == 0
+    assert daemon.requests("undo_create") == 0
 
 
 def _note_tokens(
@@ -527,10 +527,10 @@ def _note_tokens(
         assert answer.wait(10)
         return {"name": "new", "pid": 1, "info": pack({})}
 
-    def take_back(name: str, token: str) -> None:
-        tokens["take_back"] = token
+    def undo_create(name: str, token: str) -> None:
+        tokens["undo_create"] = token
 
-    daemon.methods.update(create=create, take_back=take_back)
+    daemon.methods.update(create=create, undo_create=undo_create)
     return tokens
 
 

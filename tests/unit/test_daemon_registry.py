@@ -62,8 +62,8 @@ async def test_the_last_hundred_that_ended_are_kept() -> None:
             await there.inspect("s0")
         with pytest.raises(UnknownSimulation, match="simulation 's1' has ended: s1 did not start"):
             there.find("s1")
-        fate = await there.fate("s0", 1)
-        assert fate["cause"] == "how it ended is no longer known"
+        status = await there.host_status("s0", 1)
+        assert status["cause"] == "how it ended is no longer known"
 
 
 async def test_one_that_breaks_inside_the_supervisor_leaves_the_others(
@@ -118,8 +118,8 @@ async def test_only_what_its_creator_made_is_taken_back(monkeypatch: pytest.Monk
         await there.create("one", ORDER, {}, None, "mine")
         await there.create("two", ORDER, {})
         for name, token in (("one", "other"), ("two", ""), ("three", "mine"), (["one"], "mine")):
-            await there.take_back(name, token)  # type: ignore[arg-type]
+            await there.undo_create(name, token)  # type: ignore[arg-type]
         assert [each.name for each in map(there.find, ("one", "two"))] == ["one", "two"]
-        await there.take_back("one", "mine")
+        await there.undo_create("one", "mine")
         with pytest.raises(UnknownSimulation, match="has ended: its creation was cancelled"):
             there.find("one")

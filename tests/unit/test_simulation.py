@@ -51,10 +51,10 @@ class FakeEnvironment:
 
     def close(self, folder: Any = None, as_coro: bool = False) -> Any:
         async def close() -> str:
-            return "receipt"
+            return "report"
 
         self.closed.append(folder)
-        return close() if as_coro else "receipt"
+        return close() if as_coro else "report"
 
 
 class Painter(CreativeAgent):
@@ -127,7 +127,7 @@ def test_the_awaited_forms(env: FakeEnvironment, sim: Simulation, backend: str) 
         return await sim.astep(), await sim.asteps(2), await sim.aclose("results")
 
     step = [[f"{addr} in {step}" for addr in env.addrs] for step in (1, 2, 3)]
-    assert anyio.run(main, backend=backend) == (step[0], step[1:], "receipt")
+    assert anyio.run(main, backend=backend) == (step[0], step[1:], "report")
     assert env.closed == ["results"]
 
 
@@ -409,14 +409,14 @@ def test_a_step_that_cannot_begin_does_not_count(env: FakeEnvironment, sim: Simu
 
 
 def test_close(env: FakeEnvironment, sim: Simulation) -> None:
-    assert sim.close() == "receipt"
-    assert sim.close("results") == "receipt"
+    assert sim.close() == "report"
+    assert sim.close("results") == "report"
     assert env.closed == [None, "results"]
 
 
 def test_end_is_deprecated(env: FakeEnvironment, sim: Simulation) -> None:
     with pytest.warns(DeprecationWarning, match="use close") as warned:
-        assert sim.end("results") == "receipt"
+        assert sim.end("results") == "report"
     assert warned[0].filename == __file__
     assert env.closed == ["results"]
 

@@ -200,7 +200,7 @@ class Actor(Process):
             **self._end(),
             "seconds": time.monotonic() - began,
             "graceful": self.returned and self.exit_code == 0,
-            "ladder": stage.value,
+            "ended_by": stage.value,
             "payload": None if self.outcome is None else self.outcome.payload,
         }
 
