@@ -50,12 +50,12 @@ async def _supervise(
 ) -> None:
     async with (
         open_zygote(zygote_socket) as zygote,
-        tractor_adapter.open_tree(zygote) as tree,
-        tree.open_simulation() as simulation,
+        tractor_adapter.open_root(zygote),
+        tractor_adapter.open_simulation() as simulation,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(_wake_zygote, keeper_pidfd, zygote_pid)
-        root = _Root(ConnectedStream(control), tree, simulation, nursery)
+        root = _Root(ConnectedStream(control), simulation, nursery)
         nursery.start_soon(root.end_on_sigterm)
         await root.serve(zygote.script_gone)
         nursery.cancel_scope.cancel()
@@ -74,12 +74,10 @@ class _Root:
     def __init__(
         self,
         stream: ConnectedStream,
-        tree: tractor_adapter.Tree,
         simulation: tractor_adapter.Simulation,
         nursery: trio.Nursery,
     ) -> None:
         self._stream = stream
-        self._tree = tree
         self._nursery = nursery
         self._over = trio.Event()
         self._pool = ActorPool(simulation, self._post_exit)
@@ -123,7 +121,7 @@ class _Root:
 
         if self._daemon is not None:
             raise CallRefused("this supervisor is a daemon's already")
-        self._daemon = DaemonService.open(settings, self._tree, self._nursery, self._over)
+        self._daemon = DaemonService(settings, self._nursery, self._over)
 
     async def _close_all(
         self, grace: float = GRACE_SECONDS, payload: bytes = b""

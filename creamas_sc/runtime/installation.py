@@ -29,6 +29,16 @@ def how_to_install() -> str:
     return f"{uv} pip install --python {python} {source}"
 
 
+def installed_version() -> str:
+    """Return the version of creamas-sc."""
+    from importlib.metadata import PackageNotFoundError, version  # slow to import
+
+    try:
+        return version("creamas-sc")
+    except PackageNotFoundError:  # run from a folder of sources
+        return "unknown: not installed"
+
+
 def explain_import(error: ModuleNotFoundError) -> ImportError:
     """Return the error for a failed import; if trio is missing, it says what to install."""
     if error.name != "trio":

@@ -13,6 +13,7 @@ import os
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 import trio
@@ -37,14 +38,14 @@ class Outcome(NamedTuple):
     traceback: str = ""
 
 
-class Link(Protocol):
-    """Messages to and from the supervisor."""
+class Stream(Protocol):
+    """Messages to and from the supervisor, as a trio channel has them."""
 
     async def send(self, message: list[Any]) -> None:
         """Send one message."""
 
-    async def receive(self) -> list[Any] | None:
-        """Wait for the next message; None if no more will come."""
+    async def receive(self) -> list[Any]:
+        """Wait for the next message."""
 
 
 class Control:
@@ -54,9 +55,9 @@ class Control:
         descriptors: Those that were passed with its start; the entry owns them.
     """
 
-    def __init__(self, link: Link, descriptors: tuple[int, ...] = ()) -> None:
+    def __init__(self, stream: Stream, descriptors: tuple[int, ...] = ()) -> None:
         self.descriptors = descriptors
-        self._link = link
+        self._stream = stream
         self._ready = False
         self._stopping = trio.Event()
         self._payload = b""
@@ -70,7 +71,7 @@ class Control:
         if self._ready:
             raise RuntimeError("ready() was called already")
         self._ready = True
-        await self._link.send(["ready", info])
+        await self._stream.send(["ready", info])
 
     async def wait_stop(self) -> bytes:
         """Wait until the actor is asked to stop; returns what came with the request."""
@@ -79,11 +80,12 @@ class Control:
 
     async def listen(self) -> None:
         """Take the supervisor's messages until there are no more."""
-        while (message := await self._link.receive()) is not None:
-            kind, payload = message
-            if kind == "stop" and not self._stopping.is_set():
-                self._payload = payload
-                self._stopping.set()
+        with suppress(trio.EndOfChannel, trio.ClosedResourceError):
+            while True:
+                kind, payload = await self._stream.receive()
+                if kind == "stop" and not self._stopping.is_set():
+                    self._payload = payload
+                    self._stopping.set()
 
 
 def set_inheritance(path: list[str], descriptors: Sequence[int]) -> None:
@@ -97,9 +99,9 @@ def set_inheritance(path: list[str], descriptors: Sequence[int]) -> None:
     _clean_path, _inherited = path, tuple(descriptors)
 
 
-async def run_entry(order: ProcessOrder, link: Link) -> Outcome:
+async def run_entry(order: ProcessOrder, stream: Stream) -> Outcome:
     """Run the entry that ``order`` names; SystemExit and KeyboardInterrupt are outcomes too."""
-    control = Control(link, _inherited)
+    control = Control(stream, _inherited)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(control.listen)

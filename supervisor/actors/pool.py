@@ -157,7 +157,15 @@ class ActorPool:
             nonlocal pending
             try:
                 async with turns:
-                    await self._launch(actor, order)
+                    try:
+                        await self._simulation.start(actor, order, self._retire)
+                    except DiedEarly:
+                        text = f"{actor} {actor.describe_exit()} while starting"
+                        raise StartError(text) from None
+                    except OSError as error:
+                        raise StartError(f"{actor.name} did not start: {error}") from error
+                self._actors[actor.slot] = actor
+                self._ended.pop(actor.slot, None)
                 await first_of(actor.ready, actor.finished)
                 if actor.ready.is_set() and not actor.finished.is_set():
                     pending -= 1
@@ -173,17 +181,6 @@ class ActorPool:
         async with trio.open_nursery() as nursery:
             for actor, order in zip(actors, orders, strict=True):
                 nursery.start_soon(bring_up, actor, order)
-
-    async def _launch(self, actor: Actor, order: messages.ActorOrder) -> None:
-        """Start one actor's process; does not wait until it is ready."""
-        try:
-            await self._simulation.start(actor, order, self._retire)
-        except DiedEarly:
-            raise StartError(f"{actor} {actor.describe_exit()} while starting") from None
-        except OSError as error:
-            raise StartError(f"{actor.name} did not start: {error}") from error
-        self._actors[actor.slot] = actor
-        self._ended.pop(actor.slot, None)
 
     def _retire(self, actor: Actor) -> None:
         """Free the slot of an actor that has ended, and report its end."""

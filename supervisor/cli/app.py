@@ -7,6 +7,7 @@ from typing import Any
 
 from cyclopts import App, Group, Parameter
 
+from creamas_sc.runtime.installation import installed_version
 from supervisor.cli import create, daemon, follow, logs, simulations, steps
 from supervisor.cli.exits import EXIT_CODES
 from supervisor.cli.settings import SETTINGS_HELP, config_file
@@ -52,7 +53,7 @@ def build() -> App:
         help=INTRODUCTION,
         help_format="plaintext",
         help_epilogue=f"{EXIT_CODES}\n\n{SETTINGS_HELP.format(file=config_file())}",
-        version=_version,
+        version=installed_version,
         usage="Usage: creamas-supervisor COMMAND [ARGUMENTS] [OPTIONS]",
         exit_on_error=False,
         print_error=False,
@@ -66,12 +67,3 @@ def build() -> App:
         for place, verb in enumerate(verbs):
             app.command(verb, group=groups[group], sort_key=place, help_epilogue=EXIT_CODES)
     return app
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # slow to import
-
-    try:
-        return version("creamas-sc")
-    except PackageNotFoundError:
-        return "unknown: not installed"

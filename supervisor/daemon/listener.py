@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import anyio
 import msgpack
@@ -62,7 +62,7 @@ BACKLOG = 1024
 _READ_BYTES = 1 << 18
 _CREDENTIALS = struct.Struct("3i")
 # How a connection may fail before it is served or handed over.
-_REFUSALS = (CreamasError, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError)
+_GONE = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 
 class _Attach(NamedTuple):
@@ -163,7 +163,7 @@ class Listener:
                 await server.connection.run()
             finally:
                 self._servers.discard(server)
-        except _REFUSALS as error:
+        except (CreamasError, *_GONE) as error:
             why = str(error) or type(error).__name__
             log.warning("refused a connection of %s: %s", note, why)
         finally:
@@ -204,7 +204,8 @@ class Listener:
         except CreamasError as error:
             payload = CODEC.encode(to_wire(error))
             failure = encode_frame(Kind.FAILURE, attach.call_id, b"", payload.body, payload.parts)
-            await _send_last(stream, failure)
+            with trio.move_on_after(timeouts.REFUSAL_SECONDS), suppress(*_GONE):
+                await stream.send(b"".join(failure))
 
 
 def _as_attach(first: Frame) -> _Attach | None:
@@ -246,13 +247,3 @@ async def _next_frame(stream: ConnectedStream, reader: FrameReader) -> Frame:
         data = await stream.receive(min(reader.missing_bytes, _READ_BYTES))
         for frame in reader.receive_data(data):
             return frame
-
-
-async def _send_last(stream: ConnectedStream, pieces: list[Any]) -> None:
-    """Send a peer why it is refused, if it reads that."""
-    with trio.move_on_after(timeouts.REFUSAL_SECONDS):
-        try:
-            for data in pieces:
-                await stream.send(data)
-        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
-            log.debug("a refused peer is gone already")

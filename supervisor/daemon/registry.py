@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,8 @@ from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.log_setup import bound
 from creamas_sc.runtime.paths import check_name
 from creamas_sc.wire.codec import Codec
-from supervisor.actors.tractor_adapter import Tree
 from supervisor.daemon.simulation import ManagedSimulation
-from supervisor.rpc_server import Method, start_apart
+from supervisor.rpc_server import start_apart
 from supervisor.texts import shorten
 from supervisor.timeouts import EXIT_KNOWN_SECONDS, GRACE_SECONDS
 
@@ -41,31 +39,16 @@ class Registry:
     """The simulations of a daemon.
 
     Args:
-        tree: Where their processes run.
         nursery: Runs each from its start to its end.
         log_folder: Gets one log per simulation.
     """
 
-    def __init__(self, tree: Tree, nursery: trio.Nursery, log_folder: Path) -> None:
-        self._tree = tree
+    def __init__(self, nursery: trio.Nursery, log_folder: Path) -> None:
         self._nursery = nursery
         self._log_folder = log_folder
         self._living: dict[str, ManagedSimulation] = {}
         self._records: deque[messages.HostDetails] = deque(maxlen=KEPT_RECORDS)
         self._closing = False
-
-    @property
-    def methods(self) -> Mapping[str, Method]:
-        """What a client may call."""
-        return {
-            "create": self.create,
-            "undo_create": self.undo_create,
-            "ls": self.ls,
-            "inspect": self.inspect,
-            "host_status": self.host_status,
-            "close": self.close,
-            "kill": self.kill,
-        }
 
     def __len__(self) -> int:
         return len(self._living)
@@ -112,7 +95,6 @@ class Registry:
         try:
             await simulation.up.wait()
         except trio.Cancelled:
-            simulation.abandon()
             with trio.CancelScope(shield=True):
                 await simulation.close(0, b"")
             raise
@@ -133,7 +115,7 @@ class Registry:
         """Run one simulation to its end, and make a record of it."""
         try:
             with bound(simulation=simulation.name):
-                await simulation.run(self._tree, timeout)
+                await simulation.run(timeout)
         except Exception as error:  # the other simulations go on
             log.exception("simulation %s broke inside the supervisor", simulation.name)
             simulation.cause = shorten(f"an error inside the supervisor: {unwrapped(error)!r}")

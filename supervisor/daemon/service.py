@@ -6,7 +6,6 @@ process: the last caller whose answer is ready sets it, so each answer is queued
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
 import platform
@@ -18,11 +17,11 @@ import trio
 
 from creamas_sc.errors import BadValue
 from creamas_sc.processes import messages
+from creamas_sc.runtime.installation import installed_version
 from creamas_sc.runtime.log_setup import open_log
-from supervisor.actors.tractor_adapter import Tree
 from supervisor.daemon.listener import MAX_CONNECTIONS, Listener
 from supervisor.daemon.registry import Registry, check_end
-from supervisor.rpc_server import start_apart
+from supervisor.rpc_server import Method, start_apart
 from supervisor.timeouts import GRACE_SECONDS
 
 __all__ = ["DaemonService"]
@@ -37,59 +36,51 @@ class DaemonService:
     """A daemon, as its clients and its owner see it.
 
     Args:
-        tree: Where the simulations run.
         nursery: Runs everything.
         over: Set when the daemon has to end.
+
+    Raises:
+        BadValue: A setting is missing.
+        StartError: The socket cannot be opened.
     """
 
     def __init__(
-        self, settings: messages.DaemonSettings, tree: Tree, nursery: trio.Nursery, over: trio.Event
+        self, settings: messages.DaemonSettings, nursery: trio.Nursery, over: trio.Event
     ) -> None:
         self._settings = settings
         self._nursery = nursery
         self._over = over
         self._since = time.time()
-        self._version = _installed_version()
         self._stopped = trio.Event()
         self._stopping = False
         self._callers = 0
         self._results: list[messages.NamedStopResult] = []
+        missing = messages.DaemonSettings.__annotations__.keys() - settings.keys()
+        if missing:
+            raise BadValue(f"settings are missing: {', '.join(sorted(missing))}")
+        open_log(
+            settings["log"], console=settings["console"], process="supervisor", pid=os.getpid()
+        )
         folder = Path(settings["log_folder"]) / settings["name"]
-        self._registry = Registry(tree, nursery, folder)
-        methods = {**self._registry.methods, "status": self.status, "stop": self.stop}
-        limit = _raise_descriptor_limit()
+        registry = self._registry = Registry(nursery, folder)
+        methods: list[Method] = [
+            registry.create, registry.undo_create, registry.ls, registry.inspect,
+            registry.host_status, registry.close, registry.kill, self.status, self.stop,
+        ]  # fmt: skip
         # However many connect, simulations must find descriptors for their processes.
-        connections = min(MAX_CONNECTIONS, limit // 2)
+        connections = min(MAX_CONNECTIONS, _raise_descriptor_limit() // 2)
+        by_name = {method.__name__: method for method in methods}
         path = Path(settings["socket"])
-        self._listener = Listener(path, methods, self._registry.find, connections)
-
-    @classmethod
-    def open(
-        cls, settings: messages.DaemonSettings, tree: Tree, nursery: trio.Nursery, over: trio.Event
-    ) -> DaemonService:
-        """Open the log and the socket, and let clients in.
-
-        Raises:
-            BadValue: A setting is missing.
-            StartError: The socket cannot be opened.
-        """
-        try:
-            open_log(
-                settings["log"], console=settings["console"], process="supervisor", pid=os.getpid()
-            )
-            self = cls(settings, tree, nursery, over)
-        except KeyError as error:
-            raise BadValue(f"the setting {error} is missing") from error
+        self._listener = Listener(path, by_name, registry.find, connections)
         start_apart(nursery, self._listener.run)
-        log.info("daemon %s listens at %s", settings["name"], settings["socket"])
-        return self
+        log.info("daemon %s listens at %s", settings["name"], path)
 
     async def status(self) -> dict[str, object]:
         """What the daemon is, and how much there is in it."""
         return {
             "name": self._settings["name"],
             "pid": self._settings["pid"],
-            "version": self._version,
+            "version": installed_version(),
             "python": platform.python_version(),
             "since": self._since,
             "socket": self._settings["socket"],
@@ -135,13 +126,6 @@ class DaemonService:
         self._listener.shut()
         await self._registry.close_all()
         await self._listener.aclose()
-
-
-def _installed_version() -> str:
-    try:
-        return importlib.metadata.version("creamas-sc")
-    except importlib.metadata.PackageNotFoundError:  # run from a folder of sources
-        return "unknown"
 
 
 def _raise_descriptor_limit() -> int:

@@ -32,7 +32,7 @@ from creamas_sc.runtime.log_setup import FILE_VARIABLE, SIMULATION_VARIABLE
 from creamas_sc.wire.frames import FrameReader
 from supervisor import timeouts
 from supervisor.actors.pool import ActorPool
-from supervisor.actors.tractor_adapter import Tree
+from supervisor.actors.tractor_adapter import open_simulation
 from supervisor.rpc_server import Method, MethodServer
 from supervisor.texts import shorten
 
@@ -103,7 +103,7 @@ class ManagedSimulation:
 
     # ---- life
 
-    async def run(self, tree: Tree, timeout: float | None) -> None:
+    async def run(self, timeout: float | None) -> None:
         """Start the host, wait for its end, and end what it leaves."""
         try:
             with ExitStack() as sockets:
@@ -114,7 +114,7 @@ class ManagedSimulation:
                     self.failure = self.cause = f"cannot start a host: {error.strerror}"
                     return
                 self._hand = sockets.enter_context(trio.socket.from_stdlib_socket(hand))
-                async with tree.open_simulation() as actors, trio.open_nursery() as self._tasks:
+                async with open_simulation() as actors, trio.open_nursery() as self._tasks:
                     pool = self._pool = ActorPool(actors, self._note_exit, others=1)
                     self._server = self._open_server(pool, control)
                     self._tasks.start_soon(self._server.connection.run)
@@ -173,17 +173,17 @@ class ManagedSimulation:
             return
         clean = message["returned"] and message["exit_code"] == 0
         self.expected = message["expected"] or clean
-        self.cause = "closed" if clean else self._cause_of(message)
+        if clean:
+            self.cause = "closed"
+        elif self._killed:
+            self.cause = self._killed
+        else:
+            how = messages.describe_exit(message["exit_code"], message["signal"])
+            if message["error"] is not None:
+                how = f"failed: {message['error']}"
+            start = "closed, but the host" if self.expected else "the host"
+            self.cause = f"{start} (pid {message['pid']}) {how}"
         self.host_gone.set()
-
-    def _cause_of(self, message: messages.ActorExit) -> str:
-        if self._killed:
-            return self._killed
-        how = messages.describe_exit(message["exit_code"], message["signal"])
-        if message["error"] is not None:
-            how = f"failed: {message['error']}"
-        start = "closed, but the host" if self.expected else "the host"
-        return f"{start} (pid {message['pid']}) {how}"
 
     # ---- what the host may ask
 
@@ -330,10 +330,6 @@ class ManagedSimulation:
         await self.ended.wait()
         return list(self._results.values())
 
-    def abandon(self) -> None:
-        """Give up its start."""
-        self._start_scope.cancel()
-
     def _end_by(self, end: Callable[[ActorPool], Awaitable[object]]) -> None:
         """Have ``end`` run, unless the host is gone or only starting."""
         if self.ended.is_set():
@@ -342,7 +338,7 @@ class ManagedSimulation:
             log.info("simulation %s is to end", self.name)
         self.state = State.CLOSING
         if not self.up.is_set():
-            self.abandon()
+            self._start_scope.cancel()
         elif not self.host_gone.is_set():
             assert self._pool is not None
             self._enders.start_soon(end, self._pool)

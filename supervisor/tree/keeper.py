@@ -78,7 +78,11 @@ def main(argv: list[str]) -> int:
     os.close(keeper_pidfd)
     zygote_pidfd = os.pidfd_open(zygote_pid)
     if recorded:
-        _end_orphans(record)  # while the zygote imports
+        try:
+            if orphans.others(record):
+                orphans.sweep(os.path.dirname(record))  # while the zygote imports
+        except OSError as error:
+            print(f"what earlier slaves forked away may still be there: {error}", file=sys.stderr)
     watch(zygote_pidfd, script_pidfd, report_read)
     status = os.waitpid(zygote_pid, os.WNOHANG)[1]
     if linux.sweep() and recorded:
@@ -97,15 +101,6 @@ def _record(path: str, owner_pid: int) -> bool:
         print(f"what slaves fork away may be left behind: no record: {error}", file=sys.stderr)
         return False
     return True
-
-
-def _end_orphans(record: str) -> None:
-    """End what dead trees have left, if there is any record but our own."""
-    try:
-        if orphans.others(record):
-            orphans.sweep(os.path.dirname(record))
-    except OSError as error:
-        print(f"what earlier slaves forked away may still be there: {error}", file=sys.stderr)
 
 
 def detach() -> None:

@@ -46,8 +46,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from supervisor.timeouts import SWEEP_WAIT_SECONDS, ZYGOTE_WAIT_SECONDS
@@ -70,9 +69,12 @@ def run(
     linux.become_subreaper()
     linux.name_process("creamas-zygote")
     gc.disable()  # until the last freeze: a collection before would leave holes that are copied
-    with _without_ldconfig():
-        from supervisor import root
-        from supervisor.actors import tractor_adapter
+    # Save trio's import a subprocess, ldconfig: it looks for libpthread, to name its threads.
+    find_library, ctypes.util.find_library = ctypes.util.find_library, lambda name: None
+    from supervisor import root
+    from supervisor.actors import tractor_adapter
+
+    ctypes.util.find_library = find_library
     _import_if_there("anyio._backends._trio")  # as anyio would, in each process
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     zygote_pid = os.getpid()
@@ -102,17 +104,6 @@ def run(
     if os.getppid() == keeper_pid:
         os.kill(keeper_pid, signal.SIGCONT)
     os._exit(0 if zygote.supervisor_status == 0 else 1)
-
-
-@contextmanager
-def _without_ldconfig() -> Iterator[None]:
-    """Save trio's import a subprocess: it looks for libpthread, to name its threads."""
-    real = ctypes.util.find_library
-    ctypes.util.find_library = lambda name: None
-    try:
-        yield
-    finally:
-        ctypes.util.find_library = real
 
 
 def _import_if_there(name: str) -> None:
@@ -179,7 +170,11 @@ class _Zygote:
                 self._outbox.append(({"gone": "script"}, None))
                 deadline = time.monotonic() + ZYGOTE_WAIT_SECONDS
             if self._wakeup_fd in ready:
-                self._take_signals()
+                numbers = os.read(self._wakeup_fd, 512)
+                if signal.SIGTERM in numbers:
+                    self._over = True
+                elif signal.SIGCHLD in numbers:
+                    self._reap()
             if ready.get(self._requests.fileno(), 0) & ~select.POLLOUT and not self._take_request():
                 # The supervisor is about to end: SIGCHLD will come.
                 poll.unregister(self._requests)
@@ -187,13 +182,6 @@ class _Zygote:
                 self._outbox.clear()
                 deadline = time.monotonic() + SWEEP_WAIT_SECONDS
             self._send()
-
-    def _take_signals(self) -> None:
-        numbers = os.read(self._wakeup_fd, 512)
-        if signal.SIGTERM in numbers:
-            self._over = True
-        elif signal.SIGCHLD in numbers:
-            self._reap()
 
     def _reap(self) -> None:
         """Collect the dead, and kill the orphans that they leave to this process."""

@@ -39,6 +39,7 @@ class Process:
         pid: 0 before it is forked.
         exited: Set when the process is over, and its status is known or cannot be.
         status: Its wait status; None while it runs, and if it cannot be known.
+        pidfd: None before it is forked, and after its end.
     """
 
     def __init__(self, name: str) -> None:
@@ -46,7 +47,7 @@ class Process:
         self.pid = 0
         self.exited = trio.Event()
         self.status: int | None = None
-        self._pidfd: int | None = None
+        self.pidfd: int | None = None
 
     def __str__(self) -> str:
         return f"{self.name} (pid {self.pid})" if self.pid else self.name
@@ -54,50 +55,36 @@ class Process:
     @property
     def exit_code(self) -> int | None:
         """What it passed to exit; None if a signal ended it, or if it is unknown."""
-        known = self.status is not None and os.WIFEXITED(self.status)
-        return os.WEXITSTATUS(self.status or 0) if known else None
+        status = self.status
+        return None if status is None or not os.WIFEXITED(status) else os.WEXITSTATUS(status)
 
     @property
     def signal(self) -> int | None:
         """The signal that ended it; None if it exited, or if it is unknown."""
-        known = self.status is not None and os.WIFSIGNALED(self.status)
-        return os.WTERMSIG(self.status or 0) if known else None
+        status = self.status
+        return None if status is None or not os.WIFSIGNALED(status) else os.WTERMSIG(status)
 
     def describe_exit(self) -> str:
         """How it ended, as the predicate of a sentence."""
         return describe_exit(self.exit_code, self.signal)
 
-    def send_signal(self, number: Signals) -> None:
-        """Send a signal, unless the process is over; never to another one with the same pid."""
-        if self._pidfd is not None:
-            linux.kill_pidfd(self._pidfd, number)
-
     def terminate(self) -> None:
         """Send SIGTERM (tractor calls this if its own cancellation fails)."""
-        self.send_signal(SIGTERM)
+        self.kill(SIGTERM)
 
-    def kill(self) -> None:
-        """Send SIGKILL."""
-        self.send_signal(SIGKILL)
+    def kill(self, number: Signals = SIGKILL) -> None:
+        """Send a signal, unless the process is over; never to another one with the same pid."""
+        if self.pidfd is not None:
+            linux.kill_pidfd(self.pidfd, number)
 
     def poll(self) -> int | None:
         """None while it runs, as of `subprocess.Popen` (tractor calls this)."""
         return (self.status or 0) if self.exited.is_set() else None
 
-    def note_fork(self, pid: int, pidfd: int) -> None:
-        """It runs; `watch` owns the pidfd."""
-        self.pid, self._pidfd = pid, pidfd
-
-    def note_exit(self, status: int) -> None:
-        """The zygote has reaped it."""
-        self.status = status
-        self.exited.set()
-
-    async def watch(self) -> None:
+    async def watch(self, pidfd: int) -> None:
         """Wait for the end, and close the pidfd."""
-        assert self._pidfd is not None
         try:
-            await trio.lowlevel.wait_readable(self._pidfd)
+            await trio.lowlevel.wait_readable(pidfd)
             with trio.move_on_after(STATUS_SECONDS):
                 await self.exited.wait()
             if self.status is None:  # the zygote is stopped: the process is still unreaped
@@ -106,11 +93,11 @@ class Process:
                 with trio.move_on_after(REAPED_SECONDS):
                     await self.exited.wait()
         finally:
-            if linux.has_ended(self._pidfd):
+            if linux.has_ended(pidfd):
                 self.exited.set()
-            trio.lowlevel.notify_closing(self._pidfd)
-            os.close(self._pidfd)
-            self._pidfd = None
+            trio.lowlevel.notify_closing(pidfd)
+            os.close(pidfd)
+            self.pidfd = None
 
 
 class _Request:
@@ -190,7 +177,8 @@ class ZygoteClient:
             if "ended" in message:
                 process = self._running.pop(message["ended"], None)
                 if process is not None:
-                    process.note_exit(message["status"])
+                    process.status = message["status"]
+                    process.exited.set()
             elif "gone" in message:
                 self.script_gone.set()
             else:
@@ -204,11 +192,10 @@ class ZygoteClient:
             # No descriptor was free here. The process ends by itself, as its socket is closed.
             request.error = os.strerror(errno.EMFILE)
         else:
-            (pidfd,) = descriptors
             process = request.process
-            process.note_fork(message["pid"], pidfd)
+            process.pid, (process.pidfd,) = message["pid"], descriptors
             self._running[process.pid] = process
-            self._nursery.start_soon(process.watch)
+            self._nursery.start_soon(process.watch, process.pidfd)
             if request.abandoned:
                 process.kill()
         request.answered.set()

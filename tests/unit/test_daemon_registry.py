@@ -20,14 +20,10 @@ from supervisor.daemon.simulation import ManagedSimulation, State
 ORDER: ProcessOrder = {"entry": "m:f", "spec": b"", "environ": {}, "cwd": "/", "path": []}
 
 
-class NoTree:
-    """Starts nothing."""
-
-
 @asynccontextmanager
 async def a_registry() -> AsyncIterator[Registry]:
     async with trio.open_nursery() as nursery:
-        yield Registry(NoTree(), nursery, Path("/no/logs"))  # type: ignore[arg-type]
+        yield Registry(nursery, Path("/no/logs"))
         nursery.cancel_scope.cancel()
 
 
@@ -41,7 +37,7 @@ def _end(self: ManagedSimulation) -> None:
 def failing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every host fails to start."""
 
-    async def run(self: ManagedSimulation, tree: object, timeout: float | None) -> None:
+    async def run(self: ManagedSimulation, timeout: float | None) -> None:
         self.failure = self.cause = f"{self.name} did not start"
         _end(self)
 
@@ -69,7 +65,7 @@ async def test_the_last_hundred_that_ended_are_kept() -> None:
 async def test_one_that_breaks_inside_the_supervisor_leaves_the_others(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def run(self: ManagedSimulation, tree: object, timeout: float | None) -> None:
+    async def run(self: ManagedSimulation, timeout: float | None) -> None:
         if self.name == "good":
             self.up.set()
             await trio.sleep_forever()
@@ -102,7 +98,7 @@ async def test_nothing_is_created_once_all_are_closed() -> None:
 
 
 async def test_only_what_its_creator_made_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def run(self: ManagedSimulation, tree: object, timeout: float | None) -> None:
+    async def run(self: ManagedSimulation, timeout: float | None) -> None:
         self.up.set()
         await self.host_gone.wait()
         _end(self)

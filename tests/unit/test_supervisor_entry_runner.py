@@ -22,7 +22,7 @@ class OwnError(StartError):
     """A user's, on top of ours."""
 
 
-class FakeLink:
+class FakeStream:
     """Notes what an actor sends; asks it to stop with each of ``stops``."""
 
     def __init__(self, *stops: bytes) -> None:
@@ -32,9 +32,11 @@ class FakeLink:
     async def send(self, message: list[Any]) -> None:
         self.sent.append(message)
 
-    async def receive(self) -> list[Any] | None:
+    async def receive(self) -> list[Any]:
         await trio.lowlevel.checkpoint()
-        return self._stops.pop(0) if self._stops else None
+        if not self._stops:
+            raise trio.EndOfChannel
+        return self._stops.pop(0)
 
 
 @pytest.fixture(autouse=True)
@@ -48,13 +50,13 @@ def _place(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 async def test_an_entry_is_run_told_to_stop_and_its_answer_kept() -> None:
-    link = FakeLink(b"now", b"again")
-    assert await entry_runner.run_entry(order("a", "obey", b"spec"), link) == (
+    stream = FakeStream(b"now", b"again")
+    assert await entry_runner.run_entry(order("a", "obey", b"spec"), stream) == (
         b"now stopped",
         None,
         "",
     )
-    assert link.sent == [["ready", b"spec ready"]]
+    assert stream.sent == [["ready", b"spec ready"]]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ async def test_an_entry_is_run_told_to_stop_and_its_answer_kept() -> None:
     ],
 )
 async def test_nothing_that_an_entry_raises_escapes(spec: bytes, text: str) -> None:
-    outcome = await entry_runner.run_entry(order("a", "fail_to_start", spec), FakeLink())
+    outcome = await entry_runner.run_entry(order("a", "fail_to_start", spec), FakeStream())
     assert outcome.error == text
     assert "fail_to_start" in outcome.traceback
 
@@ -84,7 +86,7 @@ async def test_an_order_that_cannot_be_followed_fails_alone(
     change: dict[str, str], text: str
 ) -> None:
     changed: Any = {**order("a", "obey"), **change}
-    outcome = await entry_runner.run_entry(changed, FakeLink(b""))
+    outcome = await entry_runner.run_entry(changed, FakeStream(b""))
     assert outcome.error is not None
     assert outcome.error.startswith(text)
 
@@ -106,7 +108,7 @@ async def test_an_error_is_told_in_a_bounded_text(
         raise error
 
     monkeypatch.setattr(entries, "obey", fail)
-    outcome = await entry_runner.run_entry(order("a", "obey"), FakeLink())
+    outcome = await entry_runner.run_entry(order("a", "obey"), FakeStream())
     assert outcome.error is not None
     if text is None:
         assert re.fullmatch(r"ValueError: x+ \[\.\.\. \d+ characters \.\.\.\] x+", outcome.error)
@@ -120,7 +122,7 @@ async def test_an_error_is_told_in_a_bounded_text(
 async def test_cancellation_passes_through() -> None:
     with trio.CancelScope() as scope:
         scope.cancel()
-        await entry_runner.run_entry(order("a", "never_ready"), FakeLink())
+        await entry_runner.run_entry(order("a", "never_ready"), FakeStream())
     assert scope.cancelled_caught
 
 
@@ -128,7 +130,7 @@ async def test_cancellation_mixed_with_a_failure_tells_neither_wrong() -> None:
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
-                entry_runner.run_entry, order("a", "fail_when_cancelled"), FakeLink()
+                entry_runner.run_entry, order("a", "fail_when_cancelled"), FakeStream()
             )
             await wait_all_tasks_blocked()
             scope.cancel()
@@ -136,7 +138,7 @@ async def test_cancellation_mixed_with_a_failure_tells_neither_wrong() -> None:
 
 
 async def test_ready_is_told_once() -> None:
-    control = entry_runner.Control(FakeLink())
+    control = entry_runner.Control(FakeStream())
     await control.ready(b"")
     with pytest.raises(RuntimeError, match="already"):
         await control.ready(b"")
@@ -145,6 +147,6 @@ async def test_ready_is_told_once() -> None:
 async def test_an_entry_sees_the_descriptors_it_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entry_runner, "_inherited", ())
     entry_runner.set_inheritance(list(sys.path), [7, 8])
-    link = FakeLink(b"")
-    await entry_runner.run_entry(order("a", "tell_descriptors"), link)
-    assert link.sent == [["ready", b"[7, 8]"]]
+    stream = FakeStream(b"")
+    await entry_runner.run_entry(order("a", "tell_descriptors"), stream)
+    assert stream.sent == [["ready", b"[7, 8]"]]

@@ -34,8 +34,8 @@ Of `shims`, the stand-in for its debugger (pdbp there) would remain; its log imp
 when it is used.
 """
 
-from supervisor.actors.tractor_adapter.actors import Actor, Simulation, Tree, open_tree
+from supervisor.actors.tractor_adapter.actors import Actor, Simulation, open_root, open_simulation
 from supervisor.actors.tractor_adapter.entry import run_actor
 from supervisor.actors.tractor_adapter.patches import DiedEarly
 
-__all__ = ["Actor", "DiedEarly", "Simulation", "Tree", "open_tree", "run_actor"]
+__all__ = ["Actor", "DiedEarly", "Simulation", "open_root", "open_simulation", "run_actor"]

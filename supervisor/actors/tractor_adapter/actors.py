@@ -22,7 +22,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import trio
@@ -36,7 +36,7 @@ from supervisor.actors.tractor_adapter.compat import QUIET, tractor
 from supervisor.timeouts import CANCEL_SECONDS, DRAIN_SECONDS, TURN_SECONDS
 from supervisor.tree.zygote_client import Process
 
-__all__ = ["Actor", "Simulation", "Tree", "open_tree"]
+__all__ = ["Actor", "Simulation", "open_root", "open_simulation"]
 
 log = logging.getLogger(__name__)
 
@@ -217,36 +217,24 @@ class Actor(Process):
             if not self._asked:
                 self._asked = True
                 # Whole, even if the caller is cancelled: the next stop relies on it.
-                with trio.move_on_after(CANCEL_SECONDS) as scope:
+                with trio.move_on_after(CANCEL_SECONDS) as scope, suppress(*_CLOSED):
                     scope.shield = True
-                    await self._send_stop(payload)
+                    if self._stream is not None:
+                        await self._stream.send(["stop", payload])
             await first_of(self.finished, self.exited)
         if stage is StopStage.TERM:
             self.terminate()
         elif stage is StopStage.KILL:
             self.kill()
-        elif self.outcome is None:  # else the process is ending itself
-            await self._cancel()
-
-    async def _send_stop(self, payload: bytes) -> None:
-        if self._stream is not None:
-            try:
-                await self._stream.send(["stop", payload])
-            except _CLOSED:
-                log.debug("%s can no longer be asked to stop", self.name)
-
-    async def _cancel(self) -> None:
-        """Have tractor cancel the actor, once: it would wait for a second answer for ever."""
-        if self._cancelled or self._portal is None:
-            return
-        self._cancelled = True
-        if self._context is not None:
-            # It ends with the actor, and must not ask for that over a connection that closes.
-            self._context._cancel_called = True
-        try:
-            await self._portal.cancel_actor(timeout=CANCEL_SECONDS)
-        except _CLOSED:
-            log.debug("%s can no longer be cancelled", self.name)
+        # With an outcome the process is ending itself. Once: tractor would wait for a second
+        # answer for ever.
+        elif self.outcome is None and self._portal is not None and not self._cancelled:
+            self._cancelled = True
+            if self._context is not None:
+                # It ends with the actor, and must not ask for that over a connection that closes.
+                self._context._cancel_called = True
+            with suppress(*_CLOSED):
+                await self._portal.cancel_actor(timeout=CANCEL_SECONDS)
 
 
 class Simulation:
@@ -278,26 +266,23 @@ class Simulation:
         self._tasks.start_soon(actor.run, portal, disconnected, order, on_end)
 
 
-class Tree:
-    """The root of the actors."""
+@asynccontextmanager
+async def open_simulation() -> AsyncIterator[Simulation]:
+    """Open a nursery of the root: what happens in one simulation does not touch another.
 
-    @asynccontextmanager
-    async def open_simulation(self) -> AsyncIterator[Simulation]:
-        """Open a nursery: what happens in one simulation does not touch another.
-
-        Actors that are left at the block's end are cancelled by tractor, then killed.
-        """
-        async with trio.open_nursery() as tasks:
-            async with tractor.open_nursery() as actors:
-                yield Simulation(actors, tasks)
-            tasks.cancel_scope.cancel()
+    Actors that are left at the block's end are cancelled by tractor, then killed.
+    """
+    async with trio.open_nursery() as tasks:
+        async with tractor.open_nursery() as actors:
+            yield Simulation(actors, tasks)
+        tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager
-async def open_tree(forker: patches.Forker) -> AsyncIterator[Tree]:
+async def open_root(forker: patches.Forker) -> AsyncIterator[None]:
     """Be the root of a tractor tree whose processes come from ``forker``."""
     patches.use_forker(forker)
     async with tractor.open_root_actor(
         name="supervisor", arbiter_addr=patches.NO_ADDRESS, loglevel=QUIET
     ):
-        yield Tree()
+        yield

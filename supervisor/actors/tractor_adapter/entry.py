@@ -6,8 +6,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import trio
-
 from creamas_sc.processes.messages import ProcessOrder
 from supervisor.actors import entry_runner
 from supervisor.actors.tractor_adapter import patches
@@ -41,27 +39,10 @@ async def serve(ctx: Any, order: ProcessOrder) -> None:
     """
     await ctx.started(None)
     async with ctx.open_stream() as stream:
-        outcome = await entry_runner.run_entry(order, _Link(stream))
+        outcome = await entry_runner.run_entry(order, stream)
         try:
             await stream.send(["ended", outcome])
         finally:
             # To be cancelled by tractor would be one more round trip, and take longer than the
             # entry's own end; only tractor itself is left to unwind.
             child_setup.exit_now(1 if outcome.payload is None else 0)
-
-
-class _Link:
-    """The stream, as `supervisor.actors.entry_runner` uses it."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    async def send(self, message: list[Any]) -> None:
-        await self._stream.send(message)
-
-    async def receive(self) -> list[Any] | None:
-        try:
-            message: list[Any] = await self._stream.receive()
-        except (trio.EndOfChannel, trio.ClosedResourceError):
-            return None
-        return message
