@@ -72,10 +72,7 @@ class _Root:
     """What the owner, at the other end of the control connection, can call."""
 
     def __init__(
-        self,
-        stream: ConnectedStream,
-        simulation: tractor_adapter.Simulation,
-        nursery: trio.Nursery,
+        self, stream: ConnectedStream, simulation: tractor_adapter.Simulation, nursery: trio.Nursery
     ) -> None:
         self._stream = stream
         self._nursery = nursery

@@ -23,8 +23,6 @@ from creamas_sc.wire import extensions
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Frame, FrameReader
 
-__all__ = ["CODEC", "Method", "MethodServer", "PlainCodec", "start_apart"]
-
 Method = Callable[..., Awaitable[Any]]
 
 # Extensions that need numpy or a user's module to be decoded.
@@ -78,12 +76,7 @@ class MethodServer:
         self._methods = methods
         self._numbers = itertools.count(1)
         self.connection = Connection(
-            stream,
-            self._dispatch,
-            codec=CODEC,
-            reader=reader,
-            backlog=backlog,
-            name=name,
+            stream, self._dispatch, codec=CODEC, reader=reader, backlog=backlog, name=name
         )
 
     async def call(self, method: str, *args: Any, timeout: float) -> Any:

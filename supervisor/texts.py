@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import traceback
 
-__all__ = ["describe", "shorten"]
-
 TEXT_LENGTH = 2000
 TRACEBACK_LENGTH = 20_000
 _OUR_ERRORS = "creamas_sc.errors"

@@ -31,8 +31,6 @@ from creamas_sc.simulation_api import OPERATIONS
 from creamas_sc.wire.codec import Codec, Payload, is_call, payload_size
 from creamas_sc.wire.frames import FrameReader
 
-__all__ = ["ClientServer", "ClientSession"]
-
 log = logging.getLogger(__name__)
 
 MAX_CLIENTS = 1024

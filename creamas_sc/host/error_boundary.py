@@ -18,8 +18,6 @@ from creamas_sc.errors import (
 )
 from creamas_sc.runtime.nurseries import cancellation_in
 
-__all__ = ["error_boundary", "error_text"]
-
 # Frames of these packages do not make an error the user's.
 _NOT_THE_USERS = frozenset({"anyio", "creamas_sc", "outcome", "trio", *sys.stdlib_module_names})
 # Of an error's text, in progress and events.

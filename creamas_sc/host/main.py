@@ -36,8 +36,6 @@ from creamas_sc.runtime.log_setup import open_actor_log
 from creamas_sc.runtime.nurseries import open_unwrapping_nursery
 from creamas_sc.runtime.timeouts import GRACE_SECONDS
 
-__all__ = ["main"]
-
 log = logging.getLogger(__name__)
 
 # Once everything is closed: for the last answers, and for the user's tasks that do not end.

@@ -26,8 +26,6 @@ from creamas_sc.mp import MultiEnvironment
 from creamas_sc.reports import StopReport
 from creamas_sc.runtime.timeouts import GRACE_SECONDS
 
-__all__ = ["Shutdown", "fit_to_travel"]
-
 log = logging.getLogger(__name__)
 
 # What slaves have at least, of a grace period that the simulation's own saving has used up.

@@ -33,8 +33,6 @@ from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.runtime.validation import check_folder, check_seconds
 from creamas_sc.simulation_api import Kind, Operation
 
-__all__ = ["HostedSimulation"]
-
 # What a step that is cancelled at the close may still take, in seconds.
 STEP_END_SECONDS = 1.0
 KEPT_EVENTS = 1000

@@ -28,8 +28,6 @@ from creamas_sc.errors import AgentErrors, BadValue, CreamasError, DeadlineExcee
 from creamas_sc.host.error_boundary import error_boundary, error_text
 from creamas_sc.runtime.validation import check_seconds
 
-__all__ = ["State", "Stepper"]
-
 log = logging.getLogger(__name__)
 
 # The shortest time between two reports of the progress within a state.
@@ -109,11 +107,7 @@ class Stepper:
     """
 
     def __init__(
-        self,
-        menv: Steps,
-        address: str,
-        nursery: trio.Nursery,
-        report: Callable[[], object],
+        self, menv: Steps, address: str, nursery: trio.Nursery, report: Callable[[], object]
     ) -> None:
         self.state = State.IDLE
         self.error = ""

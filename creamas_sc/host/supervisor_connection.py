@@ -15,8 +15,6 @@ from creamas_sc.processes.supervisor_client import OnExit, SupervisorConnection
 from creamas_sc.rpc.connection import Request
 from creamas_sc.wire.codec import Codec, Payload
 
-__all__ = ["HostConnection"]
-
 
 class HostConnection(SupervisorConnection):
     """The connection, and in a second role the `Supervisor` of the host's `MultiEnvironment`.

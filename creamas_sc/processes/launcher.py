@@ -25,8 +25,6 @@ from creamas_sc.runtime.class_loading import in_slave
 from creamas_sc.runtime.installation import how_to_install, missing_packages
 from creamas_sc.runtime.paths import runtime_folder
 
-__all__ = ["PRELOADED_FOR_HOSTS", "Launched", "launch", "prestart"]
-
 log = logging.getLogger(__name__)
 
 # What the zygote imports once for all actors: no user code, no numpy. A slave that loads a script's

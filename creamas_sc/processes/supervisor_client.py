@@ -33,14 +33,6 @@ from creamas_sc.rpc.connection import Connection, Handler
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.wire.codec import Codec, Payload
 
-__all__ = [
-    "OnExit",
-    "PrivateSupervisor",
-    "Supervisor",
-    "SupervisorConnection",
-    "supervisor_factory",
-]
-
 log = logging.getLogger(__name__)
 
 # From the connection's end to the keeper's: all stop stages of the supervisor, and some more.

@@ -26,8 +26,6 @@ from supervisor.actors.tractor_adapter import Actor, DiedEarly, Simulation
 from supervisor.texts import shorten
 from supervisor.timeouts import GRACE_SECONDS, MAX_SLAVES, MAX_STARTING, START_SECONDS
 
-__all__ = ["ActorPool"]
-
 log = logging.getLogger(__name__)
 
 # Of an actor's name, in messages and to the zygote.
@@ -160,8 +158,7 @@ class ActorPool:
                     try:
                         await self._simulation.start(actor, order, self._retire)
                     except DiedEarly:
-                        text = f"{actor} {actor.describe_exit()} while starting"
-                        raise StartError(text) from None
+                        raise StartError(actor.failure()) from None
                     except OSError as error:
                         raise StartError(f"{actor.name} did not start: {error}") from error
                 self._actors[actor.slot] = actor

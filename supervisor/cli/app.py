@@ -12,8 +12,6 @@ from supervisor.cli import create, daemon, follow, logs, simulations, steps
 from supervisor.cli.exits import EXIT_CODES
 from supervisor.cli.settings import SETTINGS_HELP, config_file
 
-__all__ = ["VERBS", "build"]
-
 INTRODUCTION = """\
 Run simulations in a daemon, apart from the scripts and terminals that use it.
 

@@ -21,8 +21,6 @@ from supervisor.cli.params import Class, Daemon, Json, JsonObject, Seconds, at_l
 if TYPE_CHECKING:
     from creamas_sc.client import SyncClient
 
-__all__ = ["create"]
-
 _MASTER = Parameter(group=Group.create_ordered("Options of the master environment"))
 _SLAVES = Parameter(group=Group.create_ordered("Options of slaves"))
 _AGENTS = Parameter(group=Group.create_ordered("Options of agents"))
@@ -117,7 +115,11 @@ def create(
         try:
             _spawn(client, name, batches, init_kwargs, deadline)
         except BaseException as error:
-            _roll_back(client, name, error)
+            why = " ".join(str(error).split()) or type(error).__name__
+            try:
+                client.kill(name, why=f"creating it failed: {why}")
+            except CreamasError as failure:  # it has ended, or the daemon has
+                note(f"{name} could not be removed again: {failure}")
             raise
     number = sum(batch.number for batch in batches)
     agents_text, slaves_text = count(number, "agent"), count(len(created["addrs"]), "slave")
@@ -200,11 +202,3 @@ def _spawn(
                 if sim.timeout <= 0:
                     raise DeadlineExceeded(f"the agents of {name} were not ready in time")
                 sim.spawn_n(batch.cls, number, addr=manager, **kwargs)
-
-
-def _roll_back(client: SyncClient, name: str, error: BaseException) -> None:
-    why = " ".join(str(error).split()) or type(error).__name__
-    try:
-        client.kill(name, why=f"creating it failed: {why}")
-    except CreamasError as failure:  # it has ended, or the daemon has
-        note(f"{name} could not be removed again: {failure}")

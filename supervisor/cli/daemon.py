@@ -13,8 +13,6 @@ from supervisor.cli.exits import Exit, Failure, explain
 from supervisor.cli.params import Daemon, Json, Seconds
 from supervisor.daemon.lock import is_held, listens
 
-__all__ = ["run", "start", "status", "stop"]
-
 # For the daemon to exit after its answer to `stop`, when everything is closed.
 EXIT_SECONDS = 10.0
 POLL_SECONDS = 0.02
@@ -129,7 +127,8 @@ def status(*, daemon: Daemon = None, json: Json = False) -> int:
 
 def _explain_absence(name: str, error: Exception) -> Exit:
     """Say why a daemon does not answer."""
-    if isinstance(error, ConnectionLost) and not _is_there(daemon_socket(name)):
+    lost = isinstance(error, ConnectionLost)
+    if lost and not listens(daemon_socket(name)) and not is_held(daemon_socket(name)):
         flag = "" if name == DEFAULT_DAEMON else f" --daemon {name}"
         start = f"creamas-supervisor start{flag}"
         output.note(f"the daemon {name!r} is not running; start it with {start}")
@@ -138,8 +137,3 @@ def _explain_absence(name: str, error: Exception) -> Exit:
     known = "is running but does not answer" if silent else "may be running"
     output.note(f"the daemon {name!r} {known}: {explain(error)[1]}")
     return Exit.UNKNOWN
-
-
-def _is_there(path: Path) -> bool:
-    """Whether anything of the daemon at ``path`` is left."""
-    return listens(path) or is_held(path)

@@ -15,8 +15,6 @@ from supervisor.cli.settings import Settings, load_settings
 if TYPE_CHECKING:
     from creamas_sc.client import SyncClient
 
-__all__ = ["checked_name", "chosen_daemon", "connect", "connected", "extra_time", "start_deadline"]
-
 
 def connect(daemon: str, timeout: float | None) -> SyncClient:
     """Connect to the daemon of that name; tests replace this function."""

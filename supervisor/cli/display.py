@@ -11,8 +11,6 @@ from supervisor.cli.output import clock, count, flush, out, out_json
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["Display", "JsonLines", "Live", "Plain", "Result", "event_line", "progress_line"]
-
 LINE_SECONDS = 1.0
 # The duration of a step is shown once it takes longer than this.
 SLOW_SECONDS = 5.0

@@ -15,8 +15,6 @@ from creamas_sc.errors import (
 )
 from creamas_sc.runtime.installation import how_to_install
 
-__all__ = ["EXIT_CODES", "Exit", "Failure", "explain"]
-
 
 class Exit(IntEnum):
     """The exit codes of the command."""

@@ -18,19 +18,12 @@ from supervisor.cli.params import Daemon, Name
 if TYPE_CHECKING:
     from creamas_sc.client import SyncClient, SyncSimulation
 
-__all__ = ["attach", "closed", "on_terminal", "was_closed", "watch"]
-
 # How often a display is updated when there are no events.
 REFRESH_SECONDS = 1.0
 
 
 def attach(
-    name: Name,
-    /,
-    *,
-    until_done: bool = False,
-    json: bool = False,
-    daemon: Daemon = None,
+    name: Name, /, *, until_done: bool = False, json: bool = False, daemon: Daemon = None
 ) -> int:
     """Follow a simulation's progress and events.
 

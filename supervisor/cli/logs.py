@@ -21,8 +21,6 @@ from supervisor.cli.exits import Exit, Failure
 from supervisor.cli.output import colored, flush, out, out_json
 from supervisor.cli.params import Daemon, at_least
 
-__all__ = ["logs"]
-
 BLOCK_BYTES = 1 << 16
 # How often a file is polled for new lines.
 POLL_SECONDS = 0.1

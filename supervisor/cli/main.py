@@ -14,8 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-__all__ = ["Terminated", "main"]
-
 
 class Terminated(BaseException):
     """A SIGTERM was received."""

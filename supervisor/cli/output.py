@@ -16,24 +16,6 @@ from supervisor.cli.exits import Exit
 if TYPE_CHECKING:
     from creamas_sc.reports import StopReport
 
-__all__ = [
-    "ReaderGone",
-    "clock",
-    "colored",
-    "count",
-    "emit",
-    "flush",
-    "judge",
-    "moment",
-    "note",
-    "out",
-    "out_json",
-    "pairs",
-    "report_data",
-    "report_lines",
-    "table",
-]
-
 
 class ReaderGone(Exception):
     """The reader of standard output has gone."""

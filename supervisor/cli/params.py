@@ -13,22 +13,6 @@ from cyclopts import Parameter
 
 from supervisor.cli.exits import Exit, Failure
 
-__all__ = [
-    "AgentBatch",
-    "Class",
-    "Classes",
-    "Daemon",
-    "Json",
-    "JsonObject",
-    "Name",
-    "Seconds",
-    "address",
-    "agent_batch",
-    "at_least",
-    "json_object",
-    "spread",
-]
-
 HIGHEST_PORT = 65535
 
 

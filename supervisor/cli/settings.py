@@ -15,8 +15,6 @@ from creamas_sc.runtime.paths import DEFAULT_DAEMON, check_name
 from supervisor.cli.exits import Exit, Failure
 from supervisor.cli.params import at_least
 
-__all__ = ["SETTINGS_HELP", "Settings", "config_file", "load_settings"]
-
 CONFIG_VARIABLE = "CREAMAS_CONFIG"
 
 SETTINGS_HELP = """\

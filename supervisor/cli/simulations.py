@@ -13,8 +13,6 @@ from supervisor.cli.daemon_connection import connected, extra_time
 from supervisor.cli.exits import Exit
 from supervisor.cli.params import Daemon, Json, Name, Seconds
 
-__all__ = ["close", "inspect", "kill", "ls"]
-
 LS_HEAD = ("NAME", "STATE", "STEPS", "AGENTS", "SLAVES", "CLIENTS", "PID", "SINCE")
 
 

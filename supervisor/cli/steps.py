@@ -16,8 +16,6 @@ from supervisor.cli.params import Daemon, Json, Name, Seconds, at_least
 if TYPE_CHECKING:
     from creamas_sc.client import SyncSimulation
 
-__all__ = ["pause", "resume", "step", "wait"]
-
 
 def step(
     name: Name,

@@ -24,13 +24,7 @@ import anyio
 import msgpack
 import trio
 
-from creamas_sc.errors import (
-    BadArguments,
-    CreamasError,
-    ProtocolError,
-    StartError,
-    to_wire,
-)
+from creamas_sc.errors import BadArguments, CreamasError, ProtocolError, StartError, to_wire
 from creamas_sc.rpc.accepting import accept
 from creamas_sc.rpc.auth import user_membership
 from creamas_sc.rpc.connection import perform_handshake
@@ -38,19 +32,11 @@ from creamas_sc.rpc.fd_passing import MAX_BACKLOG_BYTES
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.log_setup import bound
 from creamas_sc.wire.codec import Payload
-from creamas_sc.wire.frames import (
-    MAX_CONTROL_FRAME_BYTES,
-    Frame,
-    FrameReader,
-    Kind,
-    encode_frame,
-)
+from creamas_sc.wire.frames import MAX_CONTROL_FRAME_BYTES, Frame, FrameReader, Kind, encode_frame
 from creamas_sc.wire.handshake import Handshake, Identity
 from supervisor import timeouts
 from supervisor.daemon.simulation import ManagedSimulation
 from supervisor.rpc_server import CODEC, Method, MethodServer
-
-__all__ = ["MAX_CONNECTIONS", "SIMULATION", "Listener"]
 
 log = logging.getLogger(__name__)
 

@@ -26,8 +26,6 @@ from pathlib import Path
 from creamas_sc.errors import StartError
 from supervisor.timeouts import LOCK_PAUSE_SECONDS, LOCK_SECONDS
 
-__all__ = ["clear_dead", "clear_socket", "is_held", "listens", "locked"]
-
 
 @contextmanager
 def locked(path: Path) -> Iterator[int]:

@@ -39,8 +39,6 @@ from supervisor import timeouts
 from supervisor.daemon.lock import clear_dead, clear_socket, locked
 from supervisor.tree import linux
 
-__all__ = ["Settings", "main", "run", "start"]
-
 log = logging.getLogger(__name__)
 
 # What a daemon's zygote imports beside the rest: actors that log are ready sooner.
@@ -131,10 +129,7 @@ class _Owner:
         settings = self._settings
         try:
             open_log(
-                str(settings.log_file),
-                console=settings.console,
-                process="daemon",
-                pid=os.getpid(),
+                str(settings.log_file), console=settings.console, process="daemon", pid=os.getpid()
             )
         except OSError as error:
             raise _no_log(settings, error) from error

@@ -26,8 +26,6 @@ from supervisor.rpc_server import start_apart
 from supervisor.texts import shorten
 from supervisor.timeouts import EXIT_KNOWN_SECONDS, GRACE_SECONDS
 
-__all__ = ["Registry", "check_end"]
-
 log = logging.getLogger(__name__)
 
 KEPT_RECORDS = 100

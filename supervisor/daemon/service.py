@@ -24,8 +24,6 @@ from supervisor.daemon.registry import Registry, check_end
 from supervisor.rpc_server import Method, start_apart
 from supervisor.timeouts import GRACE_SECONDS
 
-__all__ = ["DaemonService"]
-
 log = logging.getLogger(__name__)
 
 # A connection, or a process of a simulation, takes a descriptor or three.

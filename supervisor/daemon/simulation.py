@@ -36,8 +36,6 @@ from supervisor.actors.tractor_adapter import open_simulation
 from supervisor.rpc_server import Method, MethodServer
 from supervisor.texts import shorten
 
-__all__ = ["HOST_SLOT", "ManagedSimulation", "State"]
-
 log = logging.getLogger(__name__)
 
 HOST_SLOT = "host"

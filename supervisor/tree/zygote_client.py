@@ -24,7 +24,6 @@ from typing import Any
 
 import trio
 
-from creamas_sc.processes.messages import describe_exit
 from creamas_sc.rpc.fd_passing import receive_descriptors, send_descriptors
 from supervisor.timeouts import FORK_SECONDS, KILL_SECONDS, REAPED_SECONDS, STATUS_SECONDS
 from supervisor.tree import linux
@@ -63,10 +62,6 @@ class Process:
         """The signal that ended it; None if it exited, or if it is unknown."""
         status = self.status
         return None if status is None or not os.WIFSIGNALED(status) else os.WTERMSIG(status)
-
-    def describe_exit(self) -> str:
-        """How it ended, as the predicate of a sentence."""
-        return describe_exit(self.exit_code, self.signal)
 
     def terminate(self) -> None:
         """Send SIGTERM (tractor calls this if its own cancellation fails)."""

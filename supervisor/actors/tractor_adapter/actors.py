@@ -27,7 +27,13 @@ from typing import Any
 
 import trio
 
-from creamas_sc.processes.messages import ActorEnd, ActorExit, ProcessOrder, StopResult
+from creamas_sc.processes.messages import (
+    ActorEnd,
+    ActorExit,
+    ProcessOrder,
+    StopResult,
+    describe_exit,
+)
 from creamas_sc.runtime.nurseries import first_of, split_cancellation
 from supervisor.actors.entry_runner import Outcome
 from supervisor.actors.escalation import StopStage, escalate
@@ -35,8 +41,6 @@ from supervisor.actors.tractor_adapter import entry, patches
 from supervisor.actors.tractor_adapter.compat import QUIET, tractor
 from supervisor.timeouts import CANCEL_SECONDS, DRAIN_SECONDS, TURN_SECONDS
 from supervisor.tree.zygote_client import Process
-
-__all__ = ["Actor", "Simulation", "open_root", "open_simulation"]
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +91,7 @@ class Actor(Process):
         if self.outcome is not None and self.outcome.error is not None:
             return f"{self} failed to start: {self.outcome.error}"
         if self.exited.is_set():
-            return f"{self} {self.describe_exit()} while starting"
+            return f"{self} {describe_exit(self.exit_code, self.signal)} while starting"
         return f"{self} ended before it was ready"
 
     @property

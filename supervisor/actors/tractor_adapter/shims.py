@@ -18,8 +18,6 @@ import trio
 
 from creamas_sc.runtime.nurseries import open_unwrapping_nursery, split_cancellation
 
-__all__ = ["EventWithTruth", "patch", "stand_ins"]
-
 TRIO_NAMES: Mapping[str, object] = {
     # trio now raises Python's own groups, which do the same in an `except`.
     "MultiError": BaseExceptionGroup,
