@@ -77,7 +77,7 @@ class _Root:
         self._stream = stream
         self._nursery = nursery
         self._over = trio.Event()
-        self._pool = ActorPool(simulation, self._post_exit)
+        self._pool = ActorPool(simulation, lambda message: self._server.post("exited", message))
         self._daemon: DaemonService | None = None
         methods: dict[str, Method] = {
             "start": self._start,
@@ -103,9 +103,6 @@ class _Root:
         with trio.open_signal_receiver(signal.SIGTERM) as received:
             async for _ in received:
                 self._over.set()
-
-    def _post_exit(self, message: messages.ActorExit) -> None:
-        self._server.post("exited", message)
 
     async def _start(
         self, orders: Sequence[messages.ActorOrder], timeout: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -59,13 +60,9 @@ def error_boundary(address: str, *, within_user_code: bool = False) -> Iterator[
 
 def _passed_through_user_code(error: BaseException) -> bool:
     """Whether a frame of neither this package nor its libraries is in the traceback."""
-    entry = error.__traceback__
-    while entry is not None:
-        module = str(entry.tb_frame.f_globals.get("__name__"))
-        if module.partition(".")[0] not in _NOT_THE_USERS:
-            return True
-        entry = entry.tb_next
-    return False
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    modules = (str(frame.f_globals.get("__name__")) for frame in frames)
+    return any(module.partition(".")[0] not in _NOT_THE_USERS for module in modules)
 
 
 def error_text(error: BaseException) -> str:

@@ -96,7 +96,10 @@ async def main(spec: bytes, control: Control) -> bytes:
                     tasks.start_soon(_close_with_supervisor, connection, simulation)
                     await simulation.shutdown.requested.wait()
                     await simulation.close()
-                    _bound_exit()
+                    # The user's code may shield itself from cancellation for ever; all that
+                    # matters is closed by now.
+                    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                    signal.alarm(EXIT_SECONDS)
                     with trio.move_on_after(ANSWER_SECONDS):
                         await simulation.shutdown.wait_answered()
                     await server.aclose()
@@ -155,15 +158,6 @@ async def _close_with_supervisor(connection: HostConnection, simulation: HostedS
     """Close when the supervisor is gone: then the slaves have no owner."""
     await connection.gone.wait()
     simulation.shutdown.request(grace=0.0, cause=CreamasError("the supervisor is gone"))
-
-
-def _bound_exit() -> None:
-    """Kill this process if it has not exited `EXIT_SECONDS` from now.
-
-    The user's code may shield itself from cancellation for ever; all that matters is closed by now.
-    """
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(EXIT_SECONDS)
 
 
 def _allow_descriptors() -> None:

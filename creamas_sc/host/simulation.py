@@ -118,7 +118,9 @@ class HostedSimulation(Observer):
         self._menv = menv
         self._events = Events()
         self.shutdown = Shutdown(menv, self.address, self._events.post)
-        self._stepper = Stepper(menv, self.address, nursery, self._report_steps)
+        self._stepper = Stepper(
+            menv, self.address, nursery, lambda: self._events.post("steps", self.progress())
+        )
         menv.attach_observer(self, restart)
 
     # ---- operations
@@ -260,6 +262,3 @@ class HostedSimulation(Observer):
     def stop_grace_seconds(self) -> float:
         """What is left of the grace period."""
         return self.shutdown.slaves_grace_seconds()
-
-    def _report_steps(self) -> None:
-        self._events.post("steps", self.progress())

@@ -7,7 +7,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -164,16 +164,11 @@ def _show(name: str | None, entry: dict[str, Any]) -> None:
         for key, value in entry.items()
         if key not in NOT_SHOWN and not (key == "simulation" and value == name)
     ]
-    line = " ".join([_local(entry.get("timestamp")), level, str(entry["event"]), *values])
+    when = str(entry.get("timestamp"))
+    with suppress(ValueError):
+        when = f"{datetime.fromisoformat(when).astimezone():%Y-%m-%d %H:%M:%S}"
+    line = " ".join([when, level, str(entry["event"]), *values])
     color = LEVEL_COLORS.get(level)
     out(f"\x1b[{color}m{line}\x1b[0m" if color and colored(sys.stdout) else line)
     for more in str(entry.get("exception", "")).splitlines():
         out(f"    {more}")
-
-
-def _local(timestamp: object) -> str:
-    try:
-        moment = datetime.fromisoformat(str(timestamp)).astimezone()
-    except ValueError:
-        return str(timestamp)
-    return f"{moment:%Y-%m-%d %H:%M:%S}"

@@ -136,18 +136,9 @@ def watch(zygote_pidfd: int, script_pidfd: int, report: int) -> None:
         for fd in ready:
             poll.unregister(fd)
             seconds = KEEPER_WAIT_SECONDS if fd == script_pidfd else SWEEP_WAIT_SECONDS
-            if fd == report:
-                supervisor_pidfd = _open_supervisor(report)
-                if supervisor_pidfd is not None:
-                    poll.register(supervisor_pidfd, select.POLLIN)
+            if fd == report:  # the supervisor's pid, which the zygote has written
+                with suppress(ValueError, ProcessLookupError):  # it is gone
+                    poll.register(os.pidfd_open(int(os.read(report, 32))), select.POLLIN)
                     continue
             until = time.monotonic() + seconds
             deadline = until if deadline is None else min(deadline, until)
-
-
-def _open_supervisor(report: int) -> int | None:
-    """A pidfd of the supervisor, whose pid the zygote has written; None if it is gone."""
-    try:
-        return os.pidfd_open(int(os.read(report, 32)))
-    except (ValueError, ProcessLookupError):
-        return None

@@ -114,15 +114,6 @@ def _import_if_there(name: str) -> None:
             raise
 
 
-def _signals_as_bytes() -> int:
-    """Turn SIGCHLD and SIGTERM (the keeper's death among its causes) into bytes to poll for."""
-    read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    for number in child_setup.ZYGOTE_SIGNALS:
-        signal.signal(number, lambda *_: None)
-    return read
-
-
 class _Zygote:
     """The loop after start-up. `serve` returns when the tree has to end.
 
@@ -139,7 +130,11 @@ class _Zygote:
     ) -> None:
         requests.setblocking(False)
         self._requests = requests
-        self._wakeup_fd = _signals_as_bytes()
+        # SIGCHLD and SIGTERM (the keeper's death among its causes) become bytes to poll for.
+        self._wakeup_fd, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in child_setup.ZYGOTE_SIGNALS:
+            signal.signal(number, lambda *_: None)
         self._script_pidfd = script_pidfd
         self._supervisor_pid = supervisor_pid
         self._run_actor = run_actor

@@ -19,6 +19,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from signal import SIGKILL, SIGTERM, Signals
 from typing import Any
 
@@ -95,14 +96,14 @@ class Process:
             self.pidfd = None
 
 
+@dataclass
 class _Request:
     """A request to fork that was sent and not answered yet."""
 
-    def __init__(self, process: Process) -> None:
-        self.process = process
-        self.answered = trio.Event()
-        self.error: str | None = None
-        self.abandoned = False
+    process: Process
+    answered: trio.Event = field(default_factory=trio.Event)
+    error: str | None = None
+    abandoned: bool = False
 
 
 class ZygoteClient:

@@ -21,7 +21,7 @@ in ``_peer_connected``. tractor does not see a child that dies before that, so t
 event is a race with ``exited``. A child that breaks the protocol only ends its own `_handle`:
 without the ``except`` there, the root would end, with all simulations.
 
-What is replaced is listed in `replace`; why, in `compat.PRIVATE_NAMES`.
+What is replaced is listed at the end; why, in `compat.PRIVATE_NAMES`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from types import SimpleNamespace
 from typing import Any, NoReturn, Protocol
 
 import trio
@@ -78,16 +79,14 @@ def use_forker(forker: Forker | None) -> None:
     _forker = forker
 
 
-class _NoRegistry:
-    """Stands in for the portal to a registrar."""
+@asynccontextmanager
+async def _get_no_registry(*_: Any) -> AsyncIterator[Any]:
+    """Stand in for the portal to a registrar."""
 
-    async def run_from_ns(self, namespace: str, function: str, **_: Any) -> None:
+    async def run_from_ns(*_: Any, **__: Any) -> None:
         await trio.lowlevel.checkpoint()
 
-
-@asynccontextmanager
-async def _get_no_registry(*_: Any) -> AsyncIterator[_NoRegistry]:
-    yield _NoRegistry()
+    yield SimpleNamespace(run_from_ns=run_from_ns)
 
 
 def _connect_to_no_root(*_: Any) -> NoReturn:
@@ -236,15 +235,11 @@ async def _force(process: Process) -> None:
                 await process.exited.wait()
 
 
-def replace() -> None:
-    """Put all replacements in place, before any actor runs."""
-    tractor._spawn.new_proc = _new_proc
-    tractor._actor.Actor._serve_forever = _serve_nothing
-    tractor._actor.Actor.accept_addr = property(lambda _: NO_ADDRESS)
-    tractor._actor.get_arbiter = _get_no_registry
-    tractor._mp_fixup_main._mp_figure_out_main = dict
-    tractor._root._connect_chan = _connect_to_no_root
-    tractor._ipc.Channel.connect = _connect_by_descriptor
-
-
-replace()
+# Before any actor runs:
+tractor._spawn.new_proc = _new_proc
+tractor._actor.Actor._serve_forever = _serve_nothing
+tractor._actor.Actor.accept_addr = property(lambda _: NO_ADDRESS)
+tractor._actor.get_arbiter = _get_no_registry
+tractor._mp_fixup_main._mp_figure_out_main = dict
+tractor._root._connect_chan = _connect_to_no_root
+tractor._ipc.Channel.connect = _connect_by_descriptor

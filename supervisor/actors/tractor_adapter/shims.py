@@ -74,11 +74,9 @@ def stand_ins() -> Iterator[None]:
 def patch(tractor: Any) -> None:
     """Replace functions of tractor that stand-ins cannot reach."""
     for module in PATCHED:
-        getattr(tractor, module).is_multi_cancelled = _is_cancellation
-
-
-def _is_cancellation(error: BaseException) -> bool:
-    return split_cancellation(error)[1] is None
+        getattr(tractor, module).is_multi_cancelled = lambda error: (
+            split_cancellation(error)[1] is None
+        )
 
 
 def _module(name: str, names: Mapping[str, object]) -> ModuleType:
