@@ -133,6 +133,9 @@ class Environment:
             if self._closed:
                 raise ConnectionLost("this environment is closed", may_have_run=False)
             listener = await listen(self._host, self._port)
+            if self._closed:  # meanwhile
+                await listener.aclose()
+                raise ConnectionLost("this environment is closed", may_have_run=False)
             self._port = listener.socket.getsockname()[1]
             self.network.loop = self.get_loop()
             self.network.base_url = base_url(self._host, self._port)
@@ -147,6 +150,9 @@ class Environment:
                 raise
             await self.get_loop().nursery.start(partial(self.network.run, listener, member))
             self._opened = True
+            if self._closed:
+                await self.network.aclose()
+                raise ConnectionLost("this environment is closed", may_have_run=False)
         return self
 
     def get_loop(self) -> LoopHandle:

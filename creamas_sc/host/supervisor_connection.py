@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import trio
 from anyio.abc import TaskStatus
@@ -13,15 +13,12 @@ from creamas_sc.errors import CallRefused, EncodeError
 from creamas_sc.processes.messages import ActorExit
 from creamas_sc.processes.supervisor_client import OnExit, SupervisorConnection
 from creamas_sc.rpc.connection import Request
+from creamas_sc.runtime.nurseries import first_of
 from creamas_sc.wire.codec import Codec, Payload
 
 
 class HostConnection(SupervisorConnection):
-    """The connection, and in a second role the `Supervisor` of the host's `MultiEnvironment`.
-
-    The connection lives from `serve` to `end`, as long as the host. The supervisor that
-    `as_supervisor` returns has a shorter life, `run` to `aclose`, and its end ends no process:
-    slaves are stopped by name.
+    """The connection, which lives from `serve` to `end`, as long as the host.
 
     Args:
         sock: Connected to the supervisor; closed with the connection.
@@ -38,7 +35,6 @@ class HostConnection(SupervisorConnection):
         self._on_slave_exit: OnExit | None = None
         # Tasks that are cancelled still need the connection for a while, to stop the slaves.
         self._scope = trio.CancelScope(shield=True)
-        self._released, self._over = trio.Event(), trio.Event()
 
     async def serve(self) -> None:
         """Send and receive until the supervisor is gone, or until `end`."""
@@ -47,7 +43,6 @@ class HostConnection(SupervisorConnection):
                 await super().run()
         finally:
             self.gone.set()
-            self._released.set()
 
     def end(self) -> None:
         """End the connection."""
@@ -64,19 +59,26 @@ class HostConnection(SupervisorConnection):
         except EncodeError:  # a value that the user's class put there
             return codec.encode({})
 
-    # ---- as the supervisor of the slaves
-
-    def as_supervisor(self, on_exit: OnExit) -> Self:
-        """Start a new life as a supervisor, which reports the ends of slaves to ``on_exit``."""
+    def as_supervisor(self, on_exit: OnExit) -> HostedSupervisor:
+        """Return a supervisor that reports the ends of slaves to ``on_exit``."""
         self._on_slave_exit = on_exit
-        self._released, self._over = trio.Event(), trio.Event()
-        if self.gone.is_set():
-            self._released.set()
-        return self
+        return HostedSupervisor(self)
 
     def _note_exit(self, exit_: ActorExit) -> None:
         if self._on_slave_exit is not None:
             self._on_slave_exit(exit_)
+
+
+class HostedSupervisor:
+    """The `Supervisor` of a host's `MultiEnvironment`: it starts slaves over the connection.
+
+    Its end ends no process: slaves are stopped by name.
+    """
+
+    def __init__(self, connection: HostConnection) -> None:
+        self.start, self.stop = connection.start, connection.stop
+        self._gone = connection.gone
+        self._released, self._over = trio.Event(), trio.Event()
 
     async def run(self, *, task_status: TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
         """Wait for `aclose`, or for the end of the connection.
@@ -86,7 +88,7 @@ class HostConnection(SupervisorConnection):
         task_status.started()
         try:
             with trio.CancelScope(shield=True):
-                await self._released.wait()
+                await first_of(self._released, self._gone)
         finally:
             self._over.set()
 

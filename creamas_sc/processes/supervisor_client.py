@@ -225,7 +225,13 @@ async def _reap_keeper(launched: Launched) -> None:
     long as that takes to end the others.
     """
     keeper = launched.keeper
-    pidfd = os.pidfd_open(keeper.pid)
+    with launched.tree_ended:
+        await _wait_for_tree(keeper, os.pidfd_open(keeper.pid), launched.tree_ended)
+
+
+async def _wait_for_tree(
+    keeper: subprocess.Popen[bytes], pidfd: int, tree_ended: socket.socket
+) -> None:
     try:
         keeper.send_signal(signal.SIGCONT)
         with trio.move_on_after(END_SECONDS) as scope:
@@ -236,9 +242,8 @@ async def _reap_keeper(launched: Launched) -> None:
         with trio.move_on_after(KILL_SECONDS) as scope:
             await trio.lowlevel.wait_readable(pidfd)
             keeper.wait()
-            await trio.lowlevel.wait_readable(launched.tree_ended)
+            await trio.lowlevel.wait_readable(tree_ended)
         if scope.cancelled_caught:
-            log.warning("the supervisor's processes did not end within %g s", KILL_SECONDS)
+            log.warning("the supervisor's processes may not have ended in %g s", KILL_SECONDS)
     finally:
         os.close(pidfd)
-        launched.tree_ended.close()

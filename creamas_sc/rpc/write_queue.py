@@ -88,6 +88,7 @@ class WriteQueue:
         """Write everything, or wait until the connection is over."""
         if self._buffers or self._writing:
             self.fill()
+            self._urgent = True  # else a queue that is held would not write what was put lazily
             self._wake.set()
             await self._drained_event.wait()
 

@@ -334,8 +334,8 @@ def background_loop() -> LoopHandle:
     """The loop of this process's background thread, which the first call starts."""
     global _background
     end_script_load()
+    install_signal_handling()  # each time: only the main thread can
     if _background is None:
-        install_signal_handling()
         with _background_lock:
             if _background is None:
                 _background, stop = _start_thread()

@@ -97,7 +97,7 @@ def _read(file: Path, *, must_exist: bool) -> dict[str, Any]:
     import tomllib
 
     try:
-        return tomllib.loads(file.read_bytes().decode())
+        found = tomllib.loads(file.read_bytes().decode())
     except FileNotFoundError:
         if must_exist:
             text = f"{file}, named by {CONFIG_VARIABLE}, does not exist"
@@ -107,3 +107,7 @@ def _read(file: Path, *, must_exist: bool) -> dict[str, Any]:
         raise Failure(f"{file} cannot be read: {error.strerror}", Exit.USAGE) from error
     except ValueError as error:  # not TOML, or not UTF-8
         raise Failure(f"{file} is not a TOML file: {error}", Exit.USAGE) from error
+    for name in ("daemon", "log_folder"):  # cyclopts would take any value for its text
+        if not isinstance(found.get(name, ""), str):
+            raise Failure(f"{file}: {name} must be a string, not {found[name]!r}", Exit.USAGE)
+    return found

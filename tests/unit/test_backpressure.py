@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import msgpack
@@ -16,7 +17,8 @@ from creamas_sc.errors import (
     EncodeError,
 )
 from creamas_sc.rpc.connection import Connection, Request
-from creamas_sc.rpc.write_queue import HIGH_WATER_BYTES
+from creamas_sc.rpc.socket_stream import TRIO_LOOP, ConnectedStream
+from creamas_sc.rpc.write_queue import HIGH_WATER_BYTES, WriteQueue
 from creamas_sc.wire import limits
 from creamas_sc.wire.codec import Payload
 from creamas_sc.wire.frames import Kind, encode_frame
@@ -214,3 +216,22 @@ async def test_a_deadline_behind_a_slow_reader_does_not_spoil_the_reply(
             (Kind.REPLY, 1),
             (Kind.EVENT, 0),
         ]
+
+
+async def test_a_flush_writes_what_was_queued_lazily_while_the_queue_was_held() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        stream = ConnectedStream(ours)
+        out = WriteQueue(stream, TRIO_LOOP, lambda: None)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(out.run)
+            out.held = True
+            out.put([b"event"], lazily=True)
+            nursery.start_soon(out.flush)
+            await trio.testing.wait_all_tasks_blocked()
+            out.release()
+            with trio.fail_after(BOUND_SECONDS):
+                await out.wait_until_drained()
+            nursery.cancel_scope.cancel()
+        assert theirs.recv(10) == b"event"
+        await stream.aclose()

@@ -64,6 +64,8 @@ def test_flags_come_first(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("daemons = 1", "daemons"),
         ('daemon = "../key"', "daemon"),
+        ("daemon = 5", "daemon"),
+        ("log_folder = 5", "log_folder"),
         ('close_timeout = "soon"', "close_timeout"),
         ("close_timeout = -1", "close_timeout"),
         ("close_timeout = inf", "close_timeout"),

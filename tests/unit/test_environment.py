@@ -644,3 +644,28 @@ async def test_a_nursery_hides_no_agents_errors() -> None:
         with pytest.raises(AgentErrors) as caught:
             await proxy.step()
     assert list(caught.value.failures) == [agent.addr]
+
+
+async def test_a_close_while_the_address_is_looked_up_leaves_nothing_listening(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, listeners = trio.Event(), []
+
+    async def look_up_slowly(host: str, port: int) -> trio.SocketListener:
+        await found.wait()
+        listeners.append(await endpoint.listen(host, port))
+        return listeners[0]
+
+    monkeypatch.setattr(environment, "listen", look_up_slowly)
+    async with adopt_running_loop(), trio.open_nursery() as nursery:
+        env = Environment(("localhost", 0))
+
+        async def open_it() -> None:
+            with pytest.raises(ConnectionLost, match="this environment is closed"):
+                await env.open()
+
+        nursery.start_soon(open_it)
+        await trio.testing.wait_all_tasks_blocked()
+        await env.close(as_coro=True)
+        found.set()
+    assert listeners[0].socket.fileno() < 0

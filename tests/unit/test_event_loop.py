@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -366,3 +368,17 @@ def test_a_deadline_that_the_loop_sees_first_is_the_callers(backend: str) -> Non
 
     anyio.run(main, backend=backend)
     assert work.cancelled
+
+
+def test_signals_are_handled_even_if_a_thread_is_the_first_to_use_the_loop() -> None:
+    code = """
+import signal, threading
+from creamas_sc.runtime.event_loop import background_loop
+thread = threading.Thread(target=background_loop)
+thread.start()
+thread.join()
+assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+background_loop()
+assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
