@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import bisect
 import logging
 import random
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ import trio
 
 from creamas_sc.core.agent import Agent, CreativeAgent
 from creamas_sc.core.artifact import Artifact
+from creamas_sc.core.randomness import Spawned, make_generator
 from creamas_sc.core.step_loop import Unfinished, run_acts
 from creamas_sc.errors import ConnectionLost, agent_errors, step_overran
 from creamas_sc.logging import ObjectLogger
@@ -97,7 +96,7 @@ class Environment:
         self._member = membership.get()
         self._opening = trio.Lock()
         self._artifacts: list[Artifact] = []
-        self._spawns: list[tuple[int, int, int]] = []
+        self._spawns: list[Spawned] = []
         if log_folder is not None:
             self.log_folder = log_folder
 
@@ -224,7 +223,7 @@ class Environment:
         """
         count = len(self._agents)
         if index is not None:
-            self._spawns.append((count, index, n))
+            self._spawns.append(Spawned(count, index, n))
         try:
             yield
         except BaseException:
@@ -422,19 +421,13 @@ class Environment:
 
     def _make_rng(self, agent: Agent) -> Any:
         """An agent's random generator: depends on the seed and the order of spawning."""
-        key: tuple[int, ...] = (self._index, agent._number)
-        at = bisect.bisect_right(self._spawns, (agent._number, sys.maxsize, 0)) - 1
-        if at >= 0:
-            first, index, n = self._spawns[at]
-            if agent._number - first < n:  # else it was created by another agent
-                key = (index + agent._number - first,)
-        if self._incarnation:  # in a restarted process; longer than any key of a first one
-            key = (*key, 0, 0, self._incarnation)
-        try:
-            import numpy as np
-        except ImportError:
-            return random.Random(None if self._seed is None else f"{self._seed}/{key}")
-        return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=key))
+        return make_generator(
+            agent._number,
+            self._spawns,
+            seed=self._seed,
+            environment=self._index,
+            incarnation=self._incarnation,
+        )
 
     # ---- the end
 

@@ -50,6 +50,9 @@ class MultiEnvironment:
     given to `creamas_sc.util.run` in plain code; the others have a sync form and, with
     ``as_coro=True``, an async one.
 
+    In a script, Ctrl-C and SIGTERM close it and then end the script: as it starts, a SIGTERM
+    handler and an excepthook are installed, unless the script has set its own.
+
     Args:
         addr: ``(host, port)`` of the master environment; port 0 is any free one.
         env_cls: Class of the master environment.
