@@ -14,12 +14,12 @@ class Spawned(NamedTuple):
 
     Attributes:
         first: Number of the first one in the environment.
-        index: Its number in the order of spawning in the whole simulation.
+        in_simulation: Its number in the order of spawning in the whole simulation.
         n: How many there are.
     """
 
     first: int
-    index: int
+    in_simulation: int
     n: int
 
 
