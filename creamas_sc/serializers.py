@@ -125,14 +125,14 @@ def to_serializers(extra: Iterable[Any] = ()) -> list[Serializer]:
 
 
 def artifact_serializer() -> Triple:
-    """Exists because creamas has it: artifacts need no serializer."""
+    """Return a serializer as creamas has it; not needed here, and not used."""
     from creamas_sc.core.artifact import Artifact
 
     return Artifact, _unchanged, _unchanged
 
 
 def ndarray_serializer() -> Triple:
-    """Exists because creamas has it: numpy arrays need no serializer."""
+    """Return a serializer as creamas has it; not needed here, and not used."""
     from numpy import ndarray
 
     return ndarray, _unchanged, _unchanged

@@ -97,23 +97,23 @@ class SimulationAPI:
 
     @_operation(Kind.GETTER, "name")
     def get_name(self) -> Any:
-        """The name of the environment."""
+        """Return the name of the environment."""
 
     @_operation(Kind.GETTER, "seed")
     def get_seed(self) -> Any:
-        """The seed of the simulation; None for fresh entropy."""
+        """Return the seed of the simulation; None for fresh entropy."""
 
     @_operation(Kind.GETTER, "addrs")
     def get_addrs(self) -> Any:
-        """Addresses of the slaves' managers, in the order of the slaves."""
+        """Return the addresses of the slaves' managers, in the order of the slaves."""
 
     @_operation(Kind.GETTER, "restarts")
     def get_restarts(self) -> Any:
-        """All restarts of slaves so far, with what was restored."""
+        """Return all restarts of slaves so far, with what was restored."""
 
     @_operation(Kind.GETTER, "age")
     def get_age(self) -> Any:
-        """Age of the environment in simulation steps."""
+        """Return the age of the environment in simulation steps."""
 
     @_operation(Kind.SETTER, "age")
     def set_age(self, age: int) -> Any:
@@ -121,7 +121,7 @@ class SimulationAPI:
 
     @_operation(Kind.GETTER, "in_step")
     def get_in_step(self) -> Any:
-        """Whether agents are acting."""
+        """Return whether agents are acting."""
 
     # ---- slaves
 
@@ -141,11 +141,11 @@ class SimulationAPI:
 
     @_operation(Kind.METHOD)
     def check_ready(self) -> Any:
-        """Whether the multi-environment itself is ready."""
+        """Return whether the multi-environment itself is ready."""
 
     @_operation(Kind.METHOD)
     def is_ready(self) -> Any:
-        """Whether the master environment, `check_ready` and all slaves say that they are ready."""
+        """Return whether the master environment, `check_ready` and all slaves are ready."""
 
     @_operation(Kind.METHOD)
     def set_host_manager(self, addr: str, timeout: float = 5) -> Any:
@@ -157,7 +157,7 @@ class SimulationAPI:
 
     @_operation(Kind.METHOD)
     def get_slave_managers(self) -> Any:
-        """Addresses of the slaves' managers."""
+        """Return the addresses of the slaves' managers."""
 
     @_operation(Kind.METHOD)
     def stop_slaves(self, timeout: float = 1) -> Any:

@@ -122,7 +122,7 @@ class CreativeAgent(Agent):
         self._name = name
 
     def sanitized_name(self) -> str:
-        """The name in a form that suits files and folders."""
+        """Return the name in a form that suits files and folders."""
         return sanitize_agent_name(self.name)
 
     @property
@@ -296,7 +296,7 @@ class CreativeAgent(Agent):
 
     @expose
     def close(self, folder: str | None = None) -> Any:
-        """Called once before the environment closes. Override it, as a plain or an async method.
+        """Release what the agent holds, before the environment closes. Override it, plain or async.
 
         Args:
             folder: Where to save results; None to save nothing.
@@ -311,7 +311,7 @@ class CreativeAgent(Agent):
 
 
 def _kept(addr: str, **data: Any) -> dict[str, Any]:
-    """The data that `CreativeAgent.add_connection` stores."""
+    """Return the data that `CreativeAgent.add_connection` stores."""
     return data
 
 

@@ -90,11 +90,11 @@ class Artifact:
         self._feature_values[feat] = val
 
     def get_feature_value(self, feat: Hashable) -> Any:
-        """The value of a feature, None if it has none yet."""
+        """Return the value of a feature, None if it has none yet."""
         return self._feature_values.get(feat)
 
     def _wire_state_(self) -> dict[str, Any]:
-        """All attributes, which are sent with the artifact; those of subclasses too."""
+        """Return all attributes, those of subclasses included, to send with the artifact."""
         state = dict(vars(self))
         slots: Any = object.__getstate__(self)
         if isinstance(slots, tuple):  # a subclass has __slots__
@@ -144,7 +144,7 @@ _NAN = object()
 
 
 def _frozen(value: Any) -> Hashable:
-    """Something hashable that is equal for equal values.
+    """Return something hashable that is equal for equal values.
 
     Unlike under Python's ``==``, nan equals nan, arrays may sit anywhere, and equal arrays have the
     same bits.

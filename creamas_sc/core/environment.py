@@ -155,7 +155,7 @@ class Environment:
         return self
 
     def get_loop(self) -> LoopHandle:
-        """The loop on which this environment lives; chosen at the first call."""
+        """Return the loop on which this environment lives; chosen at the first call."""
         if self._loop is None:
             self._loop = current_loop() or background_loop()
         return self._loop
@@ -233,7 +233,7 @@ class Environment:
     def get_agents(
         self, addr: bool = True, agent_cls: type | None = None, include_manager: bool = False
     ) -> list[Any]:
-        """Agents in this environment, in the order of their creation.
+        """Return the agents in this environment, in the order of their creation.
 
         Args:
             addr: Return their addresses rather than the agents.
@@ -248,7 +248,7 @@ class Environment:
         return [agent._addr or agent.addr for agent in agents] if addr else agents
 
     def get_agent(self, addr: str) -> Agent:
-        """The agent at ``addr``.
+        """Return the agent at ``addr``.
 
         Raises:
             ValueError: The address is not in this environment.
@@ -261,7 +261,7 @@ class Environment:
         return agent
 
     def get_random_agent(self, agent: Agent) -> Agent:
-        """An agent of this environment other than ``agent``, chosen at random.
+        """Return an agent of this environment other than ``agent``, chosen at random.
 
         Raises:
             ValueError: There is no other.
@@ -340,7 +340,7 @@ class Environment:
         return results
 
     def is_ready(self) -> bool:
-        """Whether the environment is ready for a simulation; override it if that takes time."""
+        """Return whether the environment is ready; override it if becoming ready takes time."""
         return True
 
     # ---- connections
@@ -380,7 +380,7 @@ class Environment:
             ]
 
     def get_connections(self, data: bool = True) -> list[tuple[str, Any]]:
-        """``(addr, connections)`` of every agent but the manager.
+        """Return ``(addr, connections)`` of every agent but the manager.
 
         Args:
             data: ``connections`` maps addresses to data rather than listing addresses.
@@ -420,7 +420,7 @@ class Environment:
     # ---- randomness
 
     def _make_rng(self, agent: Agent) -> Any:
-        """An agent's random generator: depends on the seed and the order of spawning."""
+        """Make an agent's random generator; see `make_generator`."""
         return make_generator(
             agent._number,
             self._spawns,

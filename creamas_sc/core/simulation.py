@@ -211,14 +211,14 @@ class Simulation:
         return [self.async_step() for _ in _with_progress(n, progress)]
 
     async def astep(self) -> list[Any]:
-        """`async_step`, to be awaited, under trio or asyncio."""
+        """Take an `async_step`, to be awaited, under trio or asyncio."""
         self._check_can_step()
         self._begin()
         with self._finished_after():
             return await self.env.trigger_all()  # type: ignore[no-any-return]
 
     async def asteps(self, n: int, progress: bool = True) -> list[list[Any]]:
-        """`async_steps`, to be awaited, under trio or asyncio."""
+        """Take `async_steps`, to be awaited, under trio or asyncio."""
         return [await self.astep() for _ in _with_progress(n, progress)]
 
     def close(self, folder: Folder | None = None) -> Any:
@@ -229,7 +229,7 @@ class Simulation:
             self._close_log()
 
     async def aclose(self, folder: Folder | None = None) -> Any:
-        """`close`, to be awaited, under trio or asyncio."""
+        """Do what `close` does, to be awaited, under trio or asyncio."""
         try:
             return await self.env.close(folder=folder, as_coro=True)
         finally:

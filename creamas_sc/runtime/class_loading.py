@@ -81,7 +81,7 @@ def adopt_script(source: MainScript | None) -> None:
 
 
 def in_slave() -> bool:
-    """Whether ``__main__:`` names mean the script of another process."""
+    """Return whether ``__main__:`` names mean the script of another process."""
     return _Script.source is not None
 
 

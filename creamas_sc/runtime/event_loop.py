@@ -117,7 +117,7 @@ class LoopHandle:
         self._process = os.getpid()
 
     def is_current(self) -> bool:
-        """Whether the calling code runs on this loop's thread."""
+        """Return whether the calling code runs on this loop's thread."""
         return threading.get_ident() == self._thread and not self.ended
 
     async def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
@@ -216,7 +216,7 @@ async def _close_logged(close: Callable[[], Awaitable[object]]) -> None:
 
 
 def _scheduler() -> Callable[[Callable[[], object]], object]:
-    """What schedules a callback on the calling task's loop, from any thread."""
+    """Return what schedules a callback on the calling task's loop, from any thread."""
     if sniffio.current_async_library() == "trio":
         return trio.lowlevel.current_trio_token().run_sync_soon
     import asyncio
@@ -225,7 +225,7 @@ def _scheduler() -> Callable[[Callable[[], object]], object]:
 
 
 def is_ctrl_c(error: BaseException) -> bool:
-    """Whether ``error`` is a real Ctrl-C rather than a KeyboardInterrupt that user code raised.
+    """Return whether ``error`` is a real Ctrl-C, not a KeyboardInterrupt that user code raised.
 
     Only a script's main thread gets a real one; slaves ignore the signal.
     """
@@ -295,7 +295,7 @@ _background_lock = threading.Lock()
 
 
 def current_loop() -> LoopHandle | None:
-    """The loop for what is made here: of the block around it, or the background loop if on it."""
+    """Return the loop of the block around the caller, or the background loop if called on it."""
     around = _around.get()
     if around is not None and not around.ended:
         return around
@@ -303,7 +303,7 @@ def current_loop() -> LoopHandle | None:
 
 
 def loop_of_thread() -> LoopHandle | None:
-    """The loop that runs on the calling thread, where code must not block."""
+    """Return the loop that runs on the calling thread, where code must not block."""
     return next((loop for loop in [*_live] if loop.is_current()), None)
 
 
@@ -331,7 +331,7 @@ class adopt_running_loop:
 
 
 def background_loop() -> LoopHandle:
-    """The loop of this process's background thread, which the first call starts."""
+    """Return the loop of this process's background thread, which the first call starts."""
     global _background
     end_script_load()
     install_signal_handling()  # each time: only the main thread can

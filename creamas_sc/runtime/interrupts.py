@@ -69,7 +69,7 @@ def _report_uncaught(
 
 
 def _is_interrupt(error: BaseException) -> bool:
-    """Whether a Ctrl-C led to ``error``."""
+    """Return whether a Ctrl-C led to ``error``."""
     if isinstance(error, BaseExceptionGroup):
         others = [each for each in error.exceptions if not _is_interrupt(each)]
         # It may strike the task of a connection, and so fail the calls that wait for it.
@@ -80,7 +80,7 @@ def _is_interrupt(error: BaseException) -> bool:
 
 
 def _broke_library(error: BaseException) -> bool:
-    """Whether a second Ctrl-C struck inside a library, which then failed an internal check."""
+    """Return whether a second Ctrl-C struck inside a library, and broke an internal check."""
     context = error.__context__
     if not isinstance(error, RuntimeError) or context is None or not _is_interrupt(context):
         return False
@@ -89,7 +89,7 @@ def _broke_library(error: BaseException) -> bool:
 
 
 def _short_traceback(error: BaseException) -> list[str]:
-    """The traceback of ``error`` and of all that led to it, without the libraries' lines."""
+    """Return the traceback of ``error`` and its causes, without the libraries' lines."""
     report = TracebackException.from_exception(error)
     folders = _library_folders()
     pending = [report]
