@@ -324,14 +324,15 @@ def agent_errors(
     return AgentErrors(message, errors, results)
 
 
-def step_overran(
-    late: Sequence[str],
+def step_error(
     failures: Mapping[str, BaseException],
     results: Sequence[Any],
-    *,
+    late: Sequence[str] = (),
     silent: Sequence[str] = (),
-) -> StepOverran:
-    """Return the error for agents that were ``late`` and slaves that were ``silent``."""
+) -> AgentErrors | StepOverran:
+    """Return the error of a step in which agents failed or were late, or slaves did not answer."""
+    if not late and not silent:
+        return agent_errors("failed to act", failures, results)
     parts = [f"{len(late)} of the agents had not acted"] if late or not silent else []
     if silent:
         parts.append(f"{len(silent)} of the slaves did not answer")

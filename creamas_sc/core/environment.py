@@ -17,7 +17,7 @@ from creamas_sc.core.agent import Agent, CreativeAgent
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.randomness import Spawned, make_generator
 from creamas_sc.core.step_loop import Unfinished, run_acts
-from creamas_sc.errors import ConnectionLost, agent_errors, step_overran
+from creamas_sc.errors import ConnectionLost, agent_errors, step_error
 from creamas_sc.logging import ObjectLogger
 from creamas_sc.rpc.auth import membership, user_membership
 from creamas_sc.rpc.endpoint import base_url, listen, split_address
@@ -334,9 +334,7 @@ class Environment:
             late = [addr for addr, error in by_address.items() if isinstance(error, Unfinished)]
             failures = {a: e for a, e in by_address.items() if not isinstance(e, Unfinished)}
             kept = [result for i, result in enumerate(results) if i not in failed]
-            if late:
-                raise step_overran(late, failures, kept)
-            raise agent_errors("failed to act", failures, kept)
+            raise step_error(failures, kept, late)
         return results
 
     def is_ready(self) -> bool:

@@ -20,8 +20,7 @@ from creamas_sc.errors import (
     ConnectionLost,
     DeadlineExceeded,
     StepOverran,
-    agent_errors,
-    step_overran,
+    step_error,
 )
 from creamas_sc.mp.managers import SPAWN_INDEX
 from creamas_sc.mp.slave_pool import SlavePool
@@ -229,9 +228,6 @@ class ManagerCalls:
             await at_once(SlaveJournal.take_checkpoint, offering)
         if silent and limit.kill:
             await self._slaves.stop_silent(silent)
-        if late or silent:
-            addresses = [slave.address for slave in silent]
-            raise step_overran(late, failures, results, silent=addresses)
-        if failures:
-            raise agent_errors("failed to act", failures, results)
+        if failures or late or silent:
+            raise step_error(failures, results, late, [slave.address for slave in silent])
         return results

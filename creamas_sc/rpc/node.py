@@ -41,8 +41,7 @@ from creamas_sc.errors import (
     SlaveLost,
     StepOverran,
     UnknownAgent,
-    agent_errors,
-    step_overran,
+    step_error,
     unwrapped,
 )
 from creamas_sc.rpc.auth import Membership
@@ -380,9 +379,7 @@ class Node:
                 failures[address] = AgentError.from_exception(address, error)
             else:
                 kept.append(result)
-        if late:
-            return step_overran(late, failures, kept)
-        return agent_errors("failed to act", failures, kept)
+        return step_error(failures, kept, late)
 
     # ---- artifacts travel to the master
 
