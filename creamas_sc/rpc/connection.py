@@ -57,7 +57,12 @@ from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import MAX_HANDSHAKE_BYTES, Frame, FrameReader, Kind
 from creamas_sc.wire.handshake import Handshake
 from creamas_sc.wire.limits import MAX_CALLS, PeerFloods
-from creamas_sc.wire.protocol import WireProtocol, request_header
+from creamas_sc.wire.protocol import (
+    KNOWN_HEADER_BYTES,
+    WireProtocol,
+    known_header,
+    request_header,
+)
 
 __all__ = ["Answer", "Connection", "EventHandler", "Handler", "Request", "perform_handshake"]
 
@@ -295,7 +300,8 @@ class Connection(Outbound):
     def _begin(self, frame: Frame) -> tuple[Request, Awaitable[Payload]] | None:
         """Answer a call of the peer at once, or return what is to be awaited."""
         protocol = self.protocol
-        target, method, remaining = request_header(frame.meta)
+        read_header = known_header if len(frame.meta) <= KNOWN_HEADER_BYTES else request_header
+        target, method, remaining = read_header(frame.meta)
         request = Request(self, target, method, Payload(frame.body, frame.parts), remaining)
         try:
             if self._handler is None:

@@ -55,13 +55,15 @@ from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Buffer, Frame, FrameReader, Kind, encode_frame
 from creamas_sc.wire.limits import MAX_CALLS, Output, ServingLimits
 
-__all__ = ["Slot", "WireProtocol", "request_header"]
+__all__ = ["KNOWN_HEADER_BYTES", "Slot", "WireProtocol", "known_header", "request_header"]
 
 log = logging.getLogger(__name__)
 
 CALL_ID_MASK = (1 << 32) - 1
 # How many headers of requests are remembered, in each direction, by all connections together.
 MAX_KNOWN_HEADERS = 4096
+# Longer ones are not: a peer could fill the memory with them.
+KNOWN_HEADER_BYTES = 512
 
 
 class Slot(Protocol):
@@ -277,7 +279,6 @@ def _endless_header(target: int | str | None, method: str) -> bytes:
     return bytes(msgpack.packb((target, method, None)))
 
 
-@lru_cache(MAX_KNOWN_HEADERS)
 def request_header(meta: bytes) -> tuple[Any, str, float | None]:
     """Target, method and remaining seconds of a request; the target may be of any type.
 
@@ -291,3 +292,6 @@ def request_header(meta: bytes) -> tuple[Any, str, float | None]:
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise ProtocolError(f"malformed request: {error!r}") from error
     return target, method, remaining
+
+
+known_header = lru_cache(MAX_KNOWN_HEADERS)(request_header)

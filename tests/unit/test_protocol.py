@@ -26,7 +26,7 @@ from creamas_sc.wire import limits
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Frame, Kind, encode_frame
 from creamas_sc.wire.limits import PeerFloods, ServingLimits
-from creamas_sc.wire.protocol import MAX_KNOWN_HEADERS, WireProtocol, request_header
+from creamas_sc.wire.protocol import MAX_KNOWN_HEADERS, WireProtocol, known_header, request_header
 
 CODEC = Codec()
 EMPTY = Payload(b"")
@@ -192,8 +192,8 @@ def test_remembered_headers_are_bounded(ends: Ends) -> None:
     for n in range(MAX_KNOWN_HEADERS + 10):
         ends.near.start_call(Slot(), n, "any", EMPTY, None)
         (frame,) = ends.deliver()
-        assert request_header(frame.meta) == (n, "any", None)
-    assert request_header.cache_info().currsize == MAX_KNOWN_HEADERS
+        assert known_header(frame.meta) == (n, "any", None)
+    assert known_header.cache_info().currsize == MAX_KNOWN_HEADERS
 
 
 # ---- cancellation
