@@ -464,8 +464,7 @@ class MultiEnvironment:
 
     def overview(self) -> Overview:
         """What is in the multi-environment now."""
-        members = self._slaves.members
-        running = [slave for slave in members if not slave.gone.is_set()]
+        running = [slave for slave in self._slaves.members if not slave.gone.is_set()]
         counts: Counts = {
             "age": self._age,
             "agents": sum(slave.agents for slave in running),
@@ -473,8 +472,7 @@ class MultiEnvironment:
             "artifacts": len(self._artifacts),
             "restarts": len(self._slaves.restarts),
         }
-        addrs = [slave.address for slave in members]
-        return Overview(counts, addrs, str(self._slaves.policy))
+        return Overview(counts, self._slaves.addrs, str(self._slaves.policy))
 
     # ---- the end
 
@@ -516,14 +514,14 @@ class MultiEnvironment:
             AgentErrors: An agent's ``close`` raised in the master environment.
         """
         check_folder(folder)
-        if self._closer.closed.is_set():  # the loop may be closed as well
-            report = self._closer.report
-            return _returning(report) if as_coro else report
+        if self._closer.closed.is_set() and not as_coro:  # the loop may be closed as well
+            return self._closer.report
         return sync_or_coro(self, self._close(folder), as_coro)
 
-    @on_loop
-    async def _close(self, folder: str | None) -> StopReport:
-        return await self._closer.close(folder)
+    async def _close(self, folder: str | None) -> StopReport | None:
+        if self._closer.closed.is_set():
+            return self._closer.report
+        return await self.get_loop().call(self._closer.close, folder)
 
     def destroy(self, folder: str | None = None, as_coro: bool = False) -> Any:
         """Deprecated: use `close`."""
@@ -573,7 +571,3 @@ class MultiEnvironment:
 
     async def __aexit__(self, *exc_info: Any) -> bool | None:
         return await self._exits.__aexit__(*exc_info)
-
-
-async def _returning(report: StopReport | None) -> StopReport | None:
-    return report
