@@ -115,7 +115,7 @@ class _Root:
 
         if self._daemon is not None:
             raise CallRefused("this supervisor is a daemon's already")
-        self._daemon = DaemonService(settings, self._nursery, self._over)
+        self._daemon = DaemonService.open(settings, self._nursery, self._over)
 
     async def _close_all(
         self, grace: float = GRACE_SECONDS, payload: bytes = b""

@@ -10,7 +10,6 @@ carries it out, and leaves the inner nursery first.
 from __future__ import annotations
 
 import logging
-import resource
 import signal
 import socket
 from typing import Any
@@ -29,6 +28,7 @@ from creamas_sc.mp.slave_main import Control, name_process, seed_process
 from creamas_sc.processes.spec import HostSpec, pack, unpack
 from creamas_sc.processes.supervisor_client import supervisor_factory
 from creamas_sc.restarts.policy import RestartPolicy
+from creamas_sc.rpc.accepting import allow_descriptors
 from creamas_sc.rpc.fd_passing import CONTROL, receive
 from creamas_sc.runtime.class_loading import class_name, load_class
 from creamas_sc.runtime.event_loop import adopt_running_loop
@@ -61,7 +61,7 @@ async def main(spec: bytes, control: Control) -> bytes:
     name_process(f"creamas: {order.name} (host)")
     open_actor_log(role="host")
     seed_process(True if order.seed is None else order.seed, HOST_INDEX)
-    _allow_descriptors()
+    allow_descriptors(DESCRIPTORS)
     simulation: HostedSimulation | None = None
 
     def describe() -> dict[str, Any]:
@@ -158,10 +158,3 @@ async def _close_with_supervisor(connection: HostConnection, simulation: HostedS
     """Close when the supervisor is gone: then the slaves have no owner."""
     await connection.gone.wait()
     simulation.shutdown.request(grace=0.0, cause=CreamasError("the supervisor is gone"))
-
-
-def _allow_descriptors() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < DESCRIPTORS:
-        most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))

@@ -1,6 +1,6 @@
 """How a script gets processes: the supervisor's tree is started here and talked to.
 
-spec               what a slave or a host is told when it starts
+spec               what a slave or a host gets when it starts
 messages           types of what a supervisor is sent and sends
 launcher           starts the tree of processes
 supervisor_client  the connection to a supervisor

@@ -1,4 +1,4 @@
-"""What a process is told when it starts, as bytes: a supervisor passes a spec on unopened.
+"""What a process gets when it starts, as bytes: a supervisor passes a spec on unopened.
 
 An encoded spec has three parts: which script to load, the fields, and changes of fields. The script
 comes first, as decoding the fields may need its classes. The changes are for a restart, which

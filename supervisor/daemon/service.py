@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import resource
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import trio
 
 from creamas_sc.errors import BadValue
 from creamas_sc.processes import messages
+from creamas_sc.rpc.accepting import allow_descriptors
 from creamas_sc.runtime.installation import installed_version
 from creamas_sc.runtime.log_setup import open_log
 from supervisor.daemon.listener import MAX_CONNECTIONS, Listener
@@ -36,10 +36,6 @@ class DaemonService:
     Args:
         nursery: Runs everything.
         over: Set when the daemon has to end.
-
-    Raises:
-        BadValue: A setting is missing.
-        StartError: The socket cannot be opened.
     """
 
     def __init__(
@@ -49,16 +45,11 @@ class DaemonService:
         self._nursery = nursery
         self._over = over
         self._since = time.time()
+        self._version = installed_version()  # an upgrade of the files does not change what runs
         self._stopped = trio.Event()
         self._stopping = False
         self._callers = 0
         self._results: list[messages.NamedStopResult] = []
-        missing = messages.DaemonSettings.__annotations__.keys() - settings.keys()
-        if missing:
-            raise BadValue(f"settings are missing: {', '.join(sorted(missing))}")
-        open_log(
-            settings["log"], console=settings["console"], process="supervisor", pid=os.getpid()
-        )
         folder = Path(settings["log_folder"]) / settings["name"]
         registry = self._registry = Registry(nursery, folder)
         methods: list[Method] = [
@@ -66,19 +57,37 @@ class DaemonService:
             registry.host_status, registry.close, registry.kill, self.status, self.stop,
         ]  # fmt: skip
         # However many connect, simulations must find descriptors for their processes.
-        connections = min(MAX_CONNECTIONS, _raise_descriptor_limit() // 2)
+        connections = min(MAX_CONNECTIONS, allow_descriptors(WANTED_DESCRIPTORS) // 2)
         by_name = {method.__name__: method for method in methods}
         path = Path(settings["socket"])
         self._listener = Listener(path, by_name, registry.find, connections)
+
+    @classmethod
+    def open(
+        cls, settings: messages.DaemonSettings, nursery: trio.Nursery, over: trio.Event
+    ) -> DaemonService:
+        """Open the log and the socket, and let clients in.
+
+        Raises:
+            BadValue: A setting is missing.
+            StartError: The socket cannot be opened.
+        """
+        if missing := messages.DaemonSettings.__required_keys__ - settings.keys():
+            raise BadValue(f"settings are missing: {', '.join(sorted(missing))}")
+        open_log(
+            settings["log"], console=settings["console"], process="supervisor", pid=os.getpid()
+        )
+        self = cls(settings, nursery, over)
         start_apart(nursery, self._listener.run)
-        log.info("daemon %s listens at %s", settings["name"], path)
+        log.info("daemon %s listens at %s", settings["name"], settings["socket"])
+        return self
 
     async def status(self) -> dict[str, object]:
         """What the daemon is, and how much there is in it."""
         return {
             "name": self._settings["name"],
             "pid": self._settings["pid"],
-            "version": installed_version(),
+            "version": self._version,
             "python": platform.python_version(),
             "since": self._since,
             "socket": self._settings["socket"],
@@ -124,12 +133,3 @@ class DaemonService:
         self._listener.shut()
         await self._registry.close_all()
         await self._listener.aclose()
-
-
-def _raise_descriptor_limit() -> int:
-    """Allow this process as many descriptors as it may have; returns how many."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = WANTED_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
-    limit = min(wanted, WANTED_DESCRIPTORS)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    return limit
