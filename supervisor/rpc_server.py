@@ -98,7 +98,11 @@ class MethodServer:
         return self._answer(known, request)
 
     async def _answer(self, method: Method, request: Request) -> Payload:
-        args, kwargs = self._arguments(request)
+        try:
+            given, named = CODEC.decode(request.payload)
+            args, kwargs = tuple(given), {str(key): value for key, value in named.items()}
+        except (TypeError, ValueError, AttributeError) as error:
+            raise BadArguments(f"{request.method}: malformed arguments: {error}") from error
         signature = inspect.signature(method)
         try:
             signature.bind(*args, **kwargs)
@@ -107,10 +111,3 @@ class MethodServer:
             raise BadArguments(f"{request.method}({known}): {error}") from error
         with bound(request=f"{self.name} #{next(self._numbers)}"):
             return CODEC.encode(await method(*args, **kwargs))
-
-    def _arguments(self, request: Request) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        try:
-            args, kwargs = CODEC.decode(request.payload)
-            return tuple(args), {str(key): value for key, value in kwargs.items()}
-        except (TypeError, ValueError, AttributeError) as error:
-            raise BadArguments(f"{request.method}: malformed arguments: {error}") from error

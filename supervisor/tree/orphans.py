@@ -176,7 +176,8 @@ def sweep(folder: str) -> None:
     known, locks = _take_records(folder)
     try:
         while locks:
-            seen = _bearers()
+            pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+            seen = [bearer for pid in pids if (bearer := _look_at(pid)) is not None]
             for name in over(known, place, seen) & locks.keys():
                 os.unlink(os.path.join(folder, name))
                 os.close(locks.pop(name))
@@ -200,7 +201,11 @@ def _take_records(folder: str) -> tuple[list[Record], dict[str, int]]:
             fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:  # its tree has just ended, or it is not a record
             continue
-        held = not _lock(fd)
+        held = False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # held, or this file system has no locks
+            held = True
         record = _read(name, held, fd)
         if record is not None:
             known.append(record)
@@ -209,14 +214,6 @@ def _take_records(folder: str) -> tuple[list[Record], dict[str, int]]:
         else:
             locks[name] = fd
     return known, locks
-
-
-def _lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held, or this file system has no locks
-        return False
-    return True
 
 
 def _read(name: str, held: bool, fd: int) -> Record | None:
@@ -232,12 +229,6 @@ def _read(name: str, held: bool, fd: int) -> Record | None:
     return Record(
         name, held, (boot, namespace), Mark(owner, owner_start), Mark(keeper, keeper_start)
     )
-
-
-def _bearers() -> list[Bearer]:
-    """All living processes of this user that bear a record."""
-    pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
-    return [bearer for pid in pids if (bearer := _look_at(pid)) is not None]
 
 
 def _look_at(pid: int) -> Bearer | None:
