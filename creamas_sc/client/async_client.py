@@ -18,8 +18,6 @@ from creamas_sc.runtime.paths import daemon_name, daemon_socket
 from creamas_sc.runtime.timeouts import OPEN_SECONDS
 from creamas_sc.wire.codec import Codec
 
-__all__ = ["Client", "Simulation", "connect"]
-
 
 def connect(daemon: str | None = None) -> AbstractAsyncContextManager[Client]:
     """Connect to a daemon: ``async with connect() as client``.

@@ -19,8 +19,6 @@ from creamas_sc.runtime.timeouts import OPEN_SECONDS
 from creamas_sc.simulation_api import Operation
 from creamas_sc.wire.codec import Codec
 
-__all__ = ["SyncClient", "SyncSimulation", "connect_sync"]
-
 
 def connect_sync(daemon: str | None = None, *, timeout: float | None = None) -> SyncClient:
     """Connect to a daemon.

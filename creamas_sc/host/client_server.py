@@ -28,8 +28,9 @@ from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.class_loading import MainScript
 from creamas_sc.runtime.log_setup import bound
 from creamas_sc.simulation_api import OPERATIONS
-from creamas_sc.wire.codec import Codec, Payload, is_call, payload_size
+from creamas_sc.wire.codec import Codec, Payload, payload_size
 from creamas_sc.wire.frames import FrameReader
+from creamas_sc.wire.packing import is_call
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,6 @@ from creamas_sc.runtime.event_loop import is_ctrl_c
 if TYPE_CHECKING:
     from creamas_sc.mp.multienvironment import MultiEnvironment
 
-__all__ = ["ArtifactInbox", "select_artifacts"]
-
 log = logging.getLogger(__name__)
 
 

@@ -29,8 +29,6 @@ from creamas_sc.runtime.timeouts import GRACE_SECONDS
 if TYPE_CHECKING:
     from creamas_sc.mp.multienvironment import MultiEnvironment
 
-__all__ = ["Closer"]
-
 log = logging.getLogger(__name__)
 
 

@@ -21,8 +21,6 @@ from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.event_loop import LoopHandle, background_loop, on_loop, sync_or_coro
 from creamas_sc.util import run
 
-__all__ = ["Container", "Containers", "spawn_container", "spawn_containers", "start"]
-
 log = logging.getLogger(__name__)
 
 # How long the agents' ``close`` and `save_info` may take when an environment is interrupted.

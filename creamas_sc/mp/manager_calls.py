@@ -34,8 +34,6 @@ from creamas_sc.runtime.coroutines import at_once, backoff
 from creamas_sc.runtime.timeouts import ACKNOWLEDGE_SECONDS
 from creamas_sc.util import get_manager
 
-__all__ = ["SILENT_SECONDS", "ManagerCalls"]
-
 # How long a slave may take to answer once a step's time is up; then it counts as silent.
 SILENT_SECONDS = 0.4
 # A manager is its environment's first agent.

@@ -21,8 +21,6 @@ from creamas_sc.runtime.class_loading import class_name, load_object
 if TYPE_CHECKING:
     from creamas_sc.mp.multienvironment import MultiEnvironment
 
-__all__ = ["EnvManager", "Manager", "MultiEnvManager", "make_master"]
-
 # The keyword by which `MultiEnvironment` passes the position of a spawn in the order over all
 # slaves, on which the agents' random generators depend.
 SPAWN_INDEX = "_spawn_index"

@@ -33,10 +33,8 @@ from creamas_sc.rpc.node import base_timeout
 from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.event_loop import LoopHandle, adopt_running_loop, on_loop, sync_or_coro
-from creamas_sc.runtime.interrupts import install_signal_handling
+from creamas_sc.runtime.signals import install_signal_handling
 from creamas_sc.runtime.validation import check_folder, check_int, check_kind, check_seconds
-
-__all__ = ["MultiEnvironment"]
 
 
 class MultiEnvironment:

@@ -9,8 +9,6 @@ from creamas_sc.reports import Restart
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.runtime.timeouts import GRACE_SECONDS
 
-__all__ = ["Counts", "Observer", "Overview"]
-
 
 class Observer:
     """Ignores everything; derive from it. Its methods must not block."""

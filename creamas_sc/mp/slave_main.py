@@ -17,8 +17,6 @@ from creamas_sc.runtime.class_loading import load_class
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.runtime.log_setup import open_actor_log
 
-__all__ = ["Control", "main", "name_process", "seed_process"]
-
 
 class Control(Protocol):
     """What an entry gets to communicate with its supervisor.

@@ -59,8 +59,6 @@ from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.event_loop import LoopHandle
 from creamas_sc.runtime.validation import check_kind, check_mappings, check_places
 
-__all__ = ["SlavePool"]
-
 # Of one simulation; as in `supervisor.timeouts`.
 MAX_SLAVES = 512
 # Beyond a stop's grace: the supervisor's further stop stages, and its answer.

@@ -36,8 +36,6 @@ from creamas_sc.restarts import machine
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.restarts.slave import Slave
 
-__all__ = ["RestartDriver", "SlaveOwner"]
-
 log = logging.getLogger(__name__)
 
 # One restart: the start, and the restoring of all that the slave held.

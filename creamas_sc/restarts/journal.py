@@ -20,8 +20,6 @@ from creamas_sc.errors import AgentErrors, ConnectionLost, CreamasError, NotExpo
 from creamas_sc.rpc.node import Node
 from creamas_sc.wire.codec import Payload
 
-__all__ = ["Restored", "SlaveJournal"]
-
 log = logging.getLogger(__name__)
 
 

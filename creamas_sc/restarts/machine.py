@@ -39,20 +39,6 @@ from typing import Final, TypeAlias
 
 from creamas_sc.restarts.policy import Mode, RestartPolicy
 
-__all__ = [
-    "Action",
-    "Closing",
-    "EndSimulation",
-    "Event",
-    "RestartMachine",
-    "SlaveExited",
-    "SlaveStarted",
-    "StartFailed",
-    "StartSlave",
-    "StopSlave",
-    "TimePassed",
-]
-
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 5.0
 

@@ -10,8 +10,6 @@ from typing import Any, Self
 
 from creamas_sc.errors import BadValue
 
-__all__ = ["Mode", "RestartPolicy"]
-
 
 class Mode(StrEnum):
     """What the loss of a slave leads to."""

@@ -13,8 +13,6 @@ from creamas_sc.processes.spec import unpack
 from creamas_sc.reports import SlaveReceipt
 from creamas_sc.restarts.journal import SlaveJournal
 
-__all__ = ["Slave"]
-
 # A lost connection is noticed before the supervisor reports why the process ended: the report is
 # waited for this long.
 EXIT_REPORT_SECONDS = 0.5

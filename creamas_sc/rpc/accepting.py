@@ -8,8 +8,6 @@ import resource
 
 import trio
 
-__all__ = ["accept", "allow_descriptors"]
-
 log = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 0.1  # out of descriptors: the kernel keeps peers waiting

@@ -16,13 +16,6 @@ from creamas_sc.errors import CreamasError
 from creamas_sc.runtime.paths import runtime_folder
 from creamas_sc.wire.handshake import Identity
 
-__all__ = [
-    "Membership",
-    "client_identity",
-    "membership",
-    "user_membership",
-]
-
 KEY_BYTES = 32
 USER_SIMULATION = "user"
 # What daemons and their clients call themselves in the handshake.

@@ -32,8 +32,6 @@ from creamas_sc.wire.codec import Payload
 from creamas_sc.wire.frames import Frame, Kind
 from creamas_sc.wire.protocol import WireProtocol
 
-__all__ = ["Call", "Calls", "Outbound", "ServedCall", "served_call"]
-
 # Decoding an answer of this size, in bytes, takes so long that the owner begins before the others
 # are there.
 LARGE_ANSWER_BYTES = 1 << 15

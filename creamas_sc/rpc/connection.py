@@ -64,8 +64,6 @@ from creamas_sc.wire.protocol import (
     request_header,
 )
 
-__all__ = ["Answer", "Connection", "EventHandler", "Handler", "Request", "perform_handshake"]
-
 log = logging.getLogger(__name__)
 
 # Time to write out what is queued when a connection is closed, and for its end, in seconds.

@@ -37,8 +37,6 @@ from creamas_sc.runtime.validation import check_kind
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.handshake import Handshake, Identity
 
-__all__ = ["Endpoint", "base_url", "listen", "locate", "split_address"]
-
 log = logging.getLogger(__name__)
 
 # How long to wait for a peer that has accepted: it may be busy with an act and answers after that.

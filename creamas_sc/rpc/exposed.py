@@ -10,8 +10,6 @@ from typing import Any, Protocol, TypeVar
 
 from creamas_sc.errors import BadArguments, NotExposed
 
-__all__ = ["Proxy", "expose"]
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 # Values of these types are not; `inspect.isawaitable` takes longer than most calls.
 _NEVER_AWAITED = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})

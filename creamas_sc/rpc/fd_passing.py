@@ -16,17 +16,6 @@ from typing import Final, NamedTuple
 import msgpack
 import trio
 
-__all__ = [
-    "CLIENT",
-    "CONTROL",
-    "MAX_BACKLOG_BYTES",
-    "Handed",
-    "receive",
-    "receive_descriptors",
-    "send",
-    "send_descriptors",
-]
-
 log = logging.getLogger(__name__)
 
 CONTROL: Final = "control"

@@ -9,8 +9,6 @@ import anyio
 
 from creamas_sc.wire.protocol import Slot
 
-__all__ = ["ANYIO_LOOP", "Loop", "Waiter"]
-
 
 class Waiter(Slot, Protocol):
     """An event for which one task waits; an answer may be left with it."""

@@ -53,10 +53,9 @@ from creamas_sc.runtime.event_loop import LoopHandle, is_ctrl_c
 from creamas_sc.runtime.nurseries import cancellation_in
 from creamas_sc.runtime.timeouts import CONNECT_SECONDS, YIELD_SECONDS
 from creamas_sc.serializers import follow
-from creamas_sc.wire.codec import Codec, Payload, Serializer, is_call
+from creamas_sc.wire.codec import Codec, Payload, Serializer
 from creamas_sc.wire.handshake import Identity
-
-__all__ = ["Node", "base_timeout", "call_timeout", "set_base_timeout"]
+from creamas_sc.wire.packing import is_call
 
 ARTIFACT_EVENT = "artifact"
 # A manager's methods whose reply is a list of what its agents returned.

@@ -17,9 +17,6 @@ from anyio.abc import ByteStream, SocketAttribute
 
 from creamas_sc.rpc.loops import Loop
 
-__all__ = ["TRIO_LOOP", "ConnectedStream"]
-
-
 # Fewer trips for a large message; the kernel takes less where its own limit is lower.
 SEND_BUFFER_BYTES = 1 << 20
 

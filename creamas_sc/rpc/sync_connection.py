@@ -36,8 +36,6 @@ from creamas_sc.wire.frames import (
 from creamas_sc.wire.handshake import Handshake
 from creamas_sc.wire.protocol import WireProtocol
 
-__all__ = ["BlockingConnection"]
-
 log = logging.getLogger(__name__)
 
 READ_BYTES = 1 << 18

@@ -15,8 +15,6 @@ import trio
 
 from creamas_sc.rpc.socket_stream import ConnectedStream
 
-__all__ = ["connect_nearby", "listen_nearby"]
-
 BACKLOG = 1024
 
 

@@ -35,8 +35,6 @@ from anyio.abc import ByteStream, SocketAttribute
 
 from creamas_sc.rpc.loops import Loop
 
-__all__ = ["HIGH_WATER_BYTES", "WriteQueue"]
-
 HIGH_WATER_BYTES = 1 << 22
 BATCH = 32
 # Up to this size one more copy costs less than a list of buffers.

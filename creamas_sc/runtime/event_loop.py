@@ -60,8 +60,8 @@ import sniffio
 import trio
 
 from creamas_sc.runtime.class_loading import end_script_load
-from creamas_sc.runtime.interrupts import install_signal_handling
 from creamas_sc.runtime.nurseries import open_unwrapping_nursery, split_cancellation
+from creamas_sc.runtime.signals import install_signal_handling
 
 log = logging.getLogger(__name__)
 

@@ -26,8 +26,6 @@ from creamas_sc.wire.encode_errors import explained, name_of
 from creamas_sc.wire.frames import Buffer
 from creamas_sc.wire.packing import COLUMNS, Decoder, EncodeHandler, Encoder, ext, is_call
 
-__all__ = ["Codec", "Payload", "References", "Serializer", "is_call", "payload_size"]
-
 # A packer never shrinks: after a value larger than this, in bytes, it is not used again.
 _KEPT_BYTES: Final = 2**20
 # From this size on, in bytes, a value may hold thousands of lists and dicts.

@@ -29,8 +29,6 @@ from typing import Any, Final, Protocol, TypeAlias
 from creamas_sc.errors import DecodeError
 from creamas_sc.wire.frames import MAX_FRAME_BYTES
 
-__all__ = ["FEW", "Columns", "References"]
-
 FEW: Final = 12
 """Lists and dicts of fewer items are not looked at."""
 

@@ -12,8 +12,6 @@ from creamas_sc.errors import EncodeError, LoadError
 from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.wire.packing import TooDeep, is_call
 
-__all__ = ["explained", "name_of"]
-
 _MAX_STEPS: Final = 50
 _Try: TypeAlias = Callable[[Any], Exception | None]
 

@@ -16,19 +16,6 @@ from creamas_sc.errors import EncodeError, LoadError
 from creamas_sc.runtime.class_loading import load_class, portable_name
 from creamas_sc.wire.packing import BYTES_PART, DecodeHandler, Decoder, EncodeHandler, Encoder, ext
 
-__all__ = [
-    "ARRAY",
-    "DECODERS",
-    "ENCODERS",
-    "LATE_ENCODERS",
-    "OBJECT",
-    "REFERENCE",
-    "SCALAR",
-    "SERIALIZED",
-    "encode_type",
-    "travel_name",
-]
-
 TUPLE, INT, SET, FROZENSET, COMPLEX = range(5)
 DATETIME, DATE, TIME, TIMEDELTA, TIMEZONE, ZONE_INFO = range(5, 11)
 DECIMAL, UUID_, TYPE, SERIALIZED, OBJECT, REFERENCE = range(11, 17)

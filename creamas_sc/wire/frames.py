@@ -20,19 +20,6 @@ from typing import Final, NamedTuple, TypeAlias
 
 from creamas_sc.errors import EncodeError, ProtocolError
 
-__all__ = [
-    "HELLO_FRAME_BYTES",
-    "MAX_CONTROL_FRAME_BYTES",
-    "MAX_FRAME_BYTES",
-    "MAX_HANDSHAKE_BYTES",
-    "MAX_PARTS",
-    "Buffer",
-    "Frame",
-    "FrameReader",
-    "Kind",
-    "encode_frame",
-]
-
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 MAX_FRAME_BYTES: Final = 256 * 2**20

@@ -26,8 +26,6 @@ import msgpack
 from creamas_sc.errors import HandshakeError
 from creamas_sc.wire.frames import HELLO_FRAME_BYTES, Frame, Kind, encode_frame
 
-__all__ = ["MIN_KEY_BYTES", "Handshake", "Identity"]
-
 MIN_KEY_BYTES: Final = 16
 _VERSION: Final = 1
 _NONCE_BYTES: Final = 32

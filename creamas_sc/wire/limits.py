@@ -31,8 +31,6 @@ from typing import Any, Protocol
 from creamas_sc.errors import CallRefused, EncodeError, ProtocolError
 from creamas_sc.wire.codec import Payload, payload_size
 
-__all__ = ["MAX_CALLS", "Output", "PeerFloods", "ServingLimits"]
-
 MAX_CALLS = 100_000
 # An answer of this size, in bytes, is never dropped: the error would take as much.
 SMALL_BYTES = 1 << 12

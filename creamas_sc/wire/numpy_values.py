@@ -13,9 +13,6 @@ from creamas_sc.wire.extensions import ARRAY, SCALAR
 from creamas_sc.wire.frames import MAX_PARTS
 from creamas_sc.wire.packing import Decoder, EncodeHandler, Encoder, ext
 
-__all__ = ["LARGE_ARRAY_BYTES", "decode_array", "decode_scalar", "encoder_of"]
-
-
 # From this size on an array travels out of band: it would be copied at each level of what holds it.
 LARGE_ARRAY_BYTES = 16 * 2**10
 

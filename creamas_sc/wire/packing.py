@@ -16,20 +16,6 @@ from creamas_sc.errors import DecodeError, EncodeError
 from creamas_sc.wire.columns import FEW, Columns
 from creamas_sc.wire.frames import MAX_PARTS, Buffer
 
-__all__ = [
-    "BYTES_PART",
-    "COLUMNS",
-    "LARGE_BYTES",
-    "MAX_DEPTH",
-    "DecodeHandler",
-    "Decoder",
-    "EncodeHandler",
-    "Encoder",
-    "TooDeep",
-    "ext",
-    "is_call",
-]
-
 LARGE_BYTES: Final = 64 * 2**10
 """From this size on, in bytes, binary data travels out of band."""
 MAX_DEPTH: Final = 100

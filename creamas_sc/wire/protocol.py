@@ -55,8 +55,6 @@ from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Buffer, Frame, FrameReader, Kind, encode_frame
 from creamas_sc.wire.limits import MAX_CALLS, Output, ServingLimits
 
-__all__ = ["KNOWN_HEADER_BYTES", "Slot", "WireProtocol", "known_header", "request_header"]
-
 log = logging.getLogger(__name__)
 
 CALL_ID_MASK = (1 << 32) - 1

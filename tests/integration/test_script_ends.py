@@ -53,7 +53,7 @@ def test_a_users_own_error_is_printed_unchanged(tmp_path: Path) -> None:
 def test_ctrl_c_that_comes_as_a_group_ends_as_any_other(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "from creamas_sc.runtime.interrupts import install_signal_handling\n"
+        "from creamas_sc.runtime.signals import install_signal_handling\n"
         "install_signal_handling()\n"
         "raise BaseExceptionGroup('twice', [KeyboardInterrupt(), KeyboardInterrupt()])\n"
     )

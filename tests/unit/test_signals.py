@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from creamas_sc.errors import SlaveLost
-from creamas_sc.runtime.interrupts import _is_interrupt, _report_uncaught
+from creamas_sc.runtime.signals import _is_interrupt, _report_uncaught
 
 
 def raised(source: str, filename: str, handled: BaseException | None) -> BaseException:
