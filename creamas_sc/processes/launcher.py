@@ -10,6 +10,7 @@ Nothing heavy is imported here, so that the keeper starts first.
 from __future__ import annotations
 
 import atexit
+import gc
 import logging
 import os
 import socket
@@ -81,7 +82,8 @@ def prestart() -> None:
         from creamas_sc import Environment, MultiEnvironment
 
     The first `MultiEnvironment` that spawns slaves uses what was started. If none does, it ends
-    with the script. In a slave that loads the script for its classes, this does nothing.
+    with the script. The script ends sooner, too: what is alive then is not searched for garbage, so
+    reference cycles are not finalized. In a slave that loads the script for its classes, this does nothing.
 
     Raises:
         StartError: There can be no supervisor here; the message says what to do.
@@ -91,6 +93,8 @@ def prestart() -> None:
         return
     _prestarted = _start((), ()), _surroundings()
     atexit.register(_end_prestarted)
+    # All that was imported is alive at the end: to search it for garbage takes longer than a close.
+    atexit.register(gc.freeze)
     os.register_at_fork(after_in_child=_forget_prestarted)
 
 

@@ -164,3 +164,12 @@ print(look() == before)
 """)
     told = run(script)
     assert (told.returncode, told.stdout, told.stderr) == (0, "True\n", "")
+
+
+def test_what_is_alive_at_the_end_is_not_searched_for_garbage(script: Path) -> None:
+    script.write_text(
+        "import atexit, gc\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 0))  # handlers run in reverse\n"
+        f"{HEAD}print(gc.get_freeze_count())"
+    )
+    assert run(script).stdout == "0\nTrue\n"
