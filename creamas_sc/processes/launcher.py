@@ -83,7 +83,8 @@ def prestart() -> None:
 
     The first `MultiEnvironment` that spawns slaves uses what was started. If none does, it ends
     with the script. The script ends sooner, too: what is alive then is not searched for garbage, so
-    reference cycles are not finalized. In a slave that loads the script for its classes, this does nothing.
+    reference cycles are not finalized. In a slave that loads the script for its classes, this does
+    nothing.
 
     Raises:
         StartError: There can be no supervisor here; the message says what to do.

@@ -169,7 +169,8 @@ print(look() == before)
 def test_what_is_alive_at_the_end_is_not_searched_for_garbage(script: Path) -> None:
     script.write_text(
         "import atexit, gc\n"
-        "atexit.register(lambda: print(gc.get_freeze_count() > 0))  # handlers run in reverse\n"
+        "atexit.register(lambda: print(gc.get_freeze_count()))  # handlers run in reverse\n"
         f"{HEAD}print(gc.get_freeze_count())"
     )
-    assert run(script).stdout == "0\nTrue\n"
+    before, at_the_end = map(int, run(script).stdout.split())
+    assert at_the_end > 10 * (before + 1)  # Python itself has frozen a few
