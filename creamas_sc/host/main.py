@@ -28,9 +28,9 @@ from creamas_sc.mp.slave_main import Control, name_process, seed_process
 from creamas_sc.processes.spec import HostSpec, pack, unpack
 from creamas_sc.processes.supervisor_client import supervisor_factory
 from creamas_sc.restarts.policy import RestartPolicy
-from creamas_sc.rpc.accepting import allow_descriptors
 from creamas_sc.rpc.fd_passing import CONTROL, receive
 from creamas_sc.runtime.class_loading import class_name, load_class
+from creamas_sc.runtime.descriptors import allow_descriptors
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.runtime.log_setup import open_actor_log
 from creamas_sc.runtime.nurseries import open_unwrapping_nursery

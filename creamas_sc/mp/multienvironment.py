@@ -446,7 +446,7 @@ class MultiEnvironment:
             limit: How many to return at most; None for all.
 
         Raises:
-            ValueError: ``since`` or ``limit`` is no int of at least 0.
+            ValueError: ``since`` or ``limit`` is not an int of at least 0.
         """
         return select_artifacts(self._artifacts, agent_name, since, limit)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import resource
 
 import trio
 
@@ -33,12 +32,3 @@ async def accept(listener: trio.SocketListener) -> trio.SocketStream | None:
                 log.warning("cannot accept connections now: %s", error.strerror)
                 logged = True
             await trio.sleep(PAUSE_SECONDS)
-
-
-def allow_descriptors(most: int) -> int:
-    """Allow this process ``most`` descriptors, or as many as it may have; returns how many."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    if soft != resource.RLIM_INFINITY and soft < limit:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    return limit

@@ -16,7 +16,7 @@ import trio
 
 from creamas_sc.errors import BadValue
 from creamas_sc.processes import messages
-from creamas_sc.rpc.accepting import allow_descriptors
+from creamas_sc.runtime.descriptors import allow_descriptors
 from creamas_sc.runtime.installation import installed_version
 from creamas_sc.runtime.log_setup import open_log
 from supervisor.daemon.listener import MAX_CONNECTIONS, Listener

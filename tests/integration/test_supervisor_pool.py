@@ -307,7 +307,7 @@ async def test_starts_and_kills_leak_no_descriptor() -> None:
         pids = family(supervisor.keeper.pid)
         roles = [pids[role] for role in ("keeper", "zygote", "supervisor")]
         before = [len(os.listdir(f"/proc/{pid}/fd")) for pid in roles]
-        for _ in range(30):
+        for _ in range(100):
             await once()
         assert [len(os.listdir(f"/proc/{pid}/fd")) for pid in roles] == before
 

@@ -69,7 +69,7 @@ EACH = (*SCRIPTS, *(f"client/{form}" for form in CLIENTS), *(f"daemon/{verb}" fo
     2,
     "SIGINT and SIGTERM to a script, a client, a daemon: to the process, to the group; twice",
     "idle <= 1 s, busy <= 3 s, second <= 1 s; exit codes; 0 left; stderr one line at most, of a "
-    "daemon none, after two signals one",
+    "daemon none, after two signals one; of a client what Python prints",
     cases=tuple(" ".join(case) for case in product(EACH, NAMES, WHOM, LIMITS, ("once", "twice"))),
     rounds=8 * 2 * 2 * 4 * 2 * 2,
     short=4,
@@ -93,7 +93,10 @@ def signalled(case: str, number: int, folder: Path) -> Figures:
         one.program.wait_none(LIMITS["busy"])
         told = one.told()
     assert code in _codes(who, how, times), f"exit code {code}: {told}"
-    if not who.startswith("client"):  # which ends as any Python script does
+    if who.startswith("client"):  # it ends as any Python script does
+        last = told.splitlines()[-1:]
+        assert times == "twice" or last == (["KeyboardInterrupt"] if name == "SIGINT" else []), told
+    else:
         assert told.count("\n") <= (times == "twice" or not who.startswith("daemon")), told
     return {f"{who.partition('/')[0]}, {times}, {moment}, seconds": seconds}
 
