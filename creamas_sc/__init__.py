@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from creamas_sc.core import Artifact, CreativeAgent, Environment, Simulation
     from creamas_sc.logging import ObjectLogger, log_after, log_before
     from creamas_sc.mp import EnvManager, MultiEnvironment, MultiEnvManager
-    from creamas_sc.processes.launcher import prestart
     from creamas_sc.rpc.exposed import Proxy, expose
     from creamas_sc.serializers import MsgPack
+    from creamas_sc.supervisor_client.launcher import prestart
     from creamas_sc.util import run
 
 __version__ = "0.1.0"
@@ -43,7 +43,7 @@ __getattr__ = lazy_attributes(
         "core": ("Artifact", "CreativeAgent", "Environment", "Simulation"),
         "logging": ("ObjectLogger", "log_after", "log_before"),
         "mp": ("EnvManager", "MultiEnvManager", "MultiEnvironment"),
-        "processes.launcher": ("prestart",),
+        "supervisor_client.launcher": ("prestart",),
         "rpc.exposed": ("Proxy", "expose"),
         "serializers": ("MsgPack",),
         "util": ("run",),

@@ -1,6 +1,6 @@
 """The supervisor's process: the root of the actors, served over one control connection.
 
-Calls of its owner, who started it (see `creamas_sc.processes.messages` for the types):
+Calls of its owner, who started it (see `creamas_sc.supervisor_client.messages` for the types):
 
     start(orders, timeout)        -> [messages.StartedActor]
     stop(slots, grace, payload)   -> [StopResult]
@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from creamas_sc.errors import CallRefused
-from creamas_sc.processes import messages
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.nurseries import first_of
+from creamas_sc.supervisor_client import messages
 from creamas_sc.wire.frames import FrameReader
 from supervisor.actors import tractor_adapter
 from supervisor.actors.pool import ActorPool

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import anyio
 
-from creamas_sc.client import messages
-from creamas_sc.client.async_connection import AsyncChannel, open_channel
-from creamas_sc.client.core import ClientCore, Event, EventReader, SimulationCore
+from creamas_sc.client import connection_errors
+from creamas_sc.client.async_channel import AsyncChannel, open_channel
+from creamas_sc.client.base_client import ClientCore, Event, EventReader, SimulationCore
 from creamas_sc.client.daemon_api import ATTACH_SECONDS, attachment
 from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.paths import daemon_name, daemon_socket
@@ -42,7 +42,7 @@ async def _connected(daemon: str, path: Path) -> AsyncIterator[Client]:
         with anyio.move_on_after(OPEN_SECONDS):
             client._greeted(await client.status())
         if not client.pid:
-            raise messages.no_answer(daemon, path, OPEN_SECONDS)
+            raise connection_errors.no_answer(daemon, path, OPEN_SECONDS)
         yield client
 
 

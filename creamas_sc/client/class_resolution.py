@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from creamas_sc.errors import LoadError
-from creamas_sc.processes.spec import named_makers
 from creamas_sc.rpc.exposed import Caller, Proxy
 from creamas_sc.runtime.class_loading import MAIN, MainScript, portable_name
 from creamas_sc.runtime.validation import check_mappings, check_places
 from creamas_sc.serializers import follow, get_serializers, to_serializers
 from creamas_sc.simulation_api import Operation
+from creamas_sc.supervisor_client.spec import named_makers
 from creamas_sc.wire.codec import Codec
 from creamas_sc.wire.extensions import TYPE, encode_type
 from creamas_sc.wire.packing import EncodeHandler, Encoder, ext

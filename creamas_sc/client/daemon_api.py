@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from creamas_sc.client.class_resolution import RemoteClasses, script_file, version
 from creamas_sc.errors import BadValue, CreamasError, DeadlineExceeded, DecodeError, EncodeError
-from creamas_sc.processes.spec import HOST_ENTRY, HostSpec, pack, process_order, unpack
 from creamas_sc.reports import SlaveReceipt, StopReport
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.runtime.class_loading import MainScript, end_script_load
@@ -24,6 +23,7 @@ from creamas_sc.runtime.validation import (
     check_place,
     check_places,
 )
+from creamas_sc.supervisor_client.spec import HOST_ENTRY, HostSpec, pack, process_order, unpack
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import MAX_CONTROL_FRAME_BYTES
 

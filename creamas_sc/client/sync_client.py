@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from creamas_sc.client import core, messages
-from creamas_sc.client.core import run_blocking
+from creamas_sc.client import base_client, connection_errors
+from creamas_sc.client.base_client import run_blocking
 from creamas_sc.client.daemon_api import ATTACH_SECONDS, STATUS, Request, attachment
-from creamas_sc.client.sync_connection import BlockingChannel, open_connection
+from creamas_sc.client.sync_channel import BlockingChannel, open_connection
 from creamas_sc.errors import DeadlineExceeded
 from creamas_sc.rpc.sync_connection import BlockingConnection
 from creamas_sc.runtime.class_loading import end_script_load
@@ -57,7 +57,7 @@ def _greet(
         raise
 
 
-class SyncClient(core.ClientCore):
+class SyncClient(base_client.ClientCore):
     """A connection to a daemon; all methods block.
 
     Several threads may use it; their calls take turns. Ctrl-C ends the call that it interrupts, in
@@ -81,7 +81,7 @@ class SyncClient(core.ClientCore):
         try:
             _greet(connection, STATUS, seconds, self._greeted)
         except DeadlineExceeded:
-            raise messages.no_answer(self.daemon, self.socket, seconds) from None
+            raise connection_errors.no_answer(self.daemon, self.socket, seconds) from None
         return connection
 
     def _request(self, request: Request) -> Any:
@@ -108,7 +108,7 @@ class SyncClient(core.ClientCore):
         self.disconnect()
 
 
-class SyncSimulation(core.SimulationCore):
+class SyncSimulation(base_client.SimulationCore):
     """A connection to a simulation in a daemon; all operations block.
 
     Several threads may use it; their calls take turns. Ctrl-C cancels the call that it interrupts,
@@ -138,14 +138,18 @@ class SyncSimulation(core.SimulationCore):
         _greet(connection, request, seconds, self._greeted)
         return connection
 
-    def _invoke(self, operation: Operation, args: core.Args, kwargs: core.Kwargs) -> Any:
+    def _invoke(
+        self, operation: Operation, args: base_client.Args, kwargs: base_client.Kwargs
+    ) -> Any:
         return run_blocking(super()._invoke(operation, args, kwargs))
 
-    def call_agent(self, address: str, method: str, args: core.Args, kwargs: core.Kwargs) -> Any:
+    def call_agent(
+        self, address: str, method: str, args: base_client.Args, kwargs: base_client.Kwargs
+    ) -> Any:
         """Call an exposed method of the agent at ``address``; what a `Proxy` does."""
         return run_blocking(super().call_agent(address, method, args, kwargs))
 
-    def events(self, since: int | None = None) -> Iterator[core.Event]:
+    def events(self, since: int | None = None) -> Iterator[base_client.Event]:
         """Iterate over ``(number, name, details)`` of the simulation's events until it closes.
 
         Events come over a separate connection, so the simulation can be used meanwhile. A reader
@@ -157,7 +161,7 @@ class SyncSimulation(core.SimulationCore):
         """
         channel = BlockingChannel(self._open, self._what)
         self._event_channels.append(channel)
-        reader = core.EventReader(partial(self._next_events, channel), since)
+        reader = base_client.EventReader(partial(self._next_events, channel), since)
         try:
             while (event := run_blocking(reader.next())) is not None:
                 yield event

@@ -3,15 +3,15 @@
 from creamas_sc.runtime.installation import explain_import
 
 try:
-    from creamas_sc.mp.containers import (
+    from creamas_sc.mp.managers import EnvManager, MultiEnvManager
+    from creamas_sc.mp.multienvironment import MultiEnvironment
+    from creamas_sc.mp.single_environments import (
         Container,
         Containers,
         spawn_container,
         spawn_containers,
         start,
     )
-    from creamas_sc.mp.managers import EnvManager, MultiEnvManager
-    from creamas_sc.mp.multienvironment import MultiEnvironment
     from creamas_sc.reports import Restart, SlaveReceipt, StopReport
     from creamas_sc.restarts.policy import RestartPolicy
     from creamas_sc.rpc.node import set_base_timeout

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 import trio
 
 from creamas_sc.errors import AgentErrors
-from creamas_sc.processes.spec import SlaveSpec, pack, unpack
 from creamas_sc.rpc.auth import Membership, membership
 from creamas_sc.runtime.class_loading import load_class
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.runtime.log_setup import open_actor_log
+from creamas_sc.supervisor_client.spec import SlaveSpec, pack, unpack
 
 
 class Control(Protocol):

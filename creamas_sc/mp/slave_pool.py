@@ -43,9 +43,6 @@ from creamas_sc.errors import (
     StartError,
 )
 from creamas_sc.mp.observer import Observer
-from creamas_sc.processes.messages import ActorExit, ActorOrder, StopResult
-from creamas_sc.processes.spec import SLAVE_ENTRY, SlaveSpec, actor_order, changed, pack, unpack
-from creamas_sc.processes.supervisor_client import Supervisor, supervisor_factory
 from creamas_sc.reports import Restart, SlaveReceipt
 from creamas_sc.restarts.driver import RestartDriver
 from creamas_sc.restarts.journal import SlaveJournal
@@ -58,6 +55,16 @@ from creamas_sc.runtime.class_loading import portable_name
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.event_loop import LoopHandle
 from creamas_sc.runtime.validation import check_kind, check_mappings, check_places
+from creamas_sc.supervisor_client.connection import Supervisor, supervisor_factory
+from creamas_sc.supervisor_client.messages import ActorExit, ActorOrder, StopResult
+from creamas_sc.supervisor_client.spec import (
+    SLAVE_ENTRY,
+    SlaveSpec,
+    actor_order,
+    changed,
+    pack,
+    unpack,
+)
 
 # Of one simulation; as in `supervisor.timeouts`.
 MAX_SLAVES = 512

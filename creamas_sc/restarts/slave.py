@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import trio
 
 from creamas_sc.errors import SlaveLost
-from creamas_sc.processes.messages import ActorOrder, ExitStatus, StopResult, describe_exit
-from creamas_sc.processes.spec import unpack
 from creamas_sc.reports import SlaveReceipt
 from creamas_sc.restarts.journal import SlaveJournal
+from creamas_sc.supervisor_client.messages import ActorOrder, ExitStatus, StopResult, describe_exit
+from creamas_sc.supervisor_client.spec import unpack
 
 # A lost connection is noticed before the supervisor reports why the process ended: the report is
 # waited for this long.

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple, Protocol
 import trio
 
 from creamas_sc.errors import unwrapped
-from creamas_sc.processes.messages import ProcessOrder, os_text
 from creamas_sc.runtime.nurseries import split_cancellation
-from supervisor.texts import TRACEBACK_LENGTH, describe, shorten
+from creamas_sc.supervisor_client.messages import ProcessOrder, os_text
+from supervisor.error_texts import TRACEBACK_LENGTH, describe, shorten
 from supervisor.tree import orphans
 
 Entry = Callable[[bytes, "Control"], Awaitable[bytes]]

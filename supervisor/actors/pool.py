@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterable, Sequence
 import trio
 
 from creamas_sc.errors import CreamasError, StartError, enumerate_first
-from creamas_sc.processes import messages
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.nurseries import first_of
+from creamas_sc.supervisor_client import messages
 from supervisor.actors.tractor_adapter import Actor, DiedEarly, Simulation
-from supervisor.texts import shorten
+from supervisor.error_texts import shorten
 from supervisor.timeouts import GRACE_SECONDS, MAX_SLAVES, MAX_STARTING, START_SECONDS
 
 log = logging.getLogger(__name__)

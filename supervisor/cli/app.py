@@ -8,7 +8,7 @@ from typing import Any
 from cyclopts import App, Group, Parameter
 
 from creamas_sc.runtime.installation import installed_version
-from supervisor.cli import create, daemon, follow, logs, simulations, steps
+from supervisor.cli import create, daemon_commands, follow, logs, simulation_commands, step_commands
 from supervisor.cli.exits import EXIT_CODES
 from supervisor.cli.settings import SETTINGS_HELP, config_file
 
@@ -26,19 +26,24 @@ A first tour:
 Each command has its own --help, with examples."""
 
 VERBS: dict[str, tuple[Callable[..., int], ...]] = {
-    "Daemon": (daemon.start, daemon.status, daemon.stop, daemon.run),
+    "Daemon": (
+        daemon_commands.start,
+        daemon_commands.status,
+        daemon_commands.stop,
+        daemon_commands.run,
+    ),
     "Simulations": (
-        simulations.ls,
+        simulation_commands.ls,
         create.create,
-        simulations.inspect,
+        simulation_commands.inspect,
         follow.attach,
-        steps.step,
-        steps.pause,
-        steps.resume,
-        steps.wait,
+        step_commands.step,
+        step_commands.pause,
+        step_commands.resume,
+        step_commands.wait,
         logs.logs,
-        simulations.close,
-        simulations.kill,
+        simulation_commands.close,
+        simulation_commands.kill,
     ),
 }
 

@@ -1,9 +1,9 @@
 """A daemon: a supervisor that outlives its clients, and the simulations in it.
 
-process     the process that owns a daemon's tree: start, signals, exit code
-lock        one daemon per name
-service     the daemon inside the supervisor: status, stop
-listener    lets clients in and hands them over
-registry    simulations by name: create, ls, inspect, close, kill
-simulation  one simulation: its host process and the host's slaves
+process             the process that owns a daemon's tree: start, signals, exit code
+lock                one daemon per name
+service             the daemon inside the supervisor: status, stop
+listener            lets clients in and hands them over
+registry            simulations by name: create, ls, inspect, close, kill
+managed_simulation  one simulation: its host process and the host's slaves
 """

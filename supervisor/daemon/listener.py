@@ -35,7 +35,7 @@ from creamas_sc.wire.codec import Payload
 from creamas_sc.wire.frames import MAX_CONTROL_FRAME_BYTES, Frame, FrameReader, Kind, encode_frame
 from creamas_sc.wire.handshake import Handshake, Identity
 from supervisor import timeouts
-from supervisor.daemon.simulation import ManagedSimulation
+from supervisor.daemon.managed_simulation import ManagedSimulation
 from supervisor.rpc_server import CODEC, Method, MethodServer
 
 log = logging.getLogger(__name__)

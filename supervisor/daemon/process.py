@@ -29,12 +29,12 @@ from typing import Any
 import trio
 
 from creamas_sc.errors import ConnectionLost, CreamasError, StartError
-from creamas_sc.processes.launcher import PRELOADED_FOR_HOSTS
-from creamas_sc.processes.messages import DaemonSettings
-from creamas_sc.processes.supervisor_client import PrivateSupervisor
 from creamas_sc.runtime.log_setup import close_log, open_log
 from creamas_sc.runtime.nurseries import open_unwrapping_nursery
 from creamas_sc.runtime.paths import daemon_socket
+from creamas_sc.supervisor_client.connection import PrivateSupervisor
+from creamas_sc.supervisor_client.launcher import PRELOADED_FOR_HOSTS
+from creamas_sc.supervisor_client.messages import DaemonSettings
 from supervisor import timeouts
 from supervisor.daemon.lock import clear_dead, clear_socket, locked
 from supervisor.tree import linux

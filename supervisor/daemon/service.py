@@ -15,10 +15,10 @@ from pathlib import Path
 import trio
 
 from creamas_sc.errors import BadValue
-from creamas_sc.processes import messages
 from creamas_sc.runtime.descriptors import allow_descriptors
 from creamas_sc.runtime.installation import installed_version
 from creamas_sc.runtime.log_setup import open_log
+from creamas_sc.supervisor_client import messages
 from supervisor.daemon.listener import MAX_CONNECTIONS, Listener
 from supervisor.daemon.registry import Registry, check_end
 from supervisor.rpc_server import Method, start_apart

@@ -36,7 +36,7 @@ from typing import NamedTuple
 from supervisor.timeouts import ORPHANS_SECONDS
 from supervisor.tree import linux
 
-# As in `creamas_sc.processes.launcher`, which sets it for each keeper.
+# As in `creamas_sc.supervisor_client.launcher`, which sets it for each keeper.
 VARIABLE = "CREAMAS_TREE"
 SUFFIX = ".tree"
 _RECORD_BYTES = 512

@@ -12,12 +12,12 @@ import trio
 import trio.testing
 
 from creamas_sc import Environment, MultiEnvironment
-from creamas_sc.processes.messages import ActorExit
-from creamas_sc.processes.supervisor_client import (
+from creamas_sc.supervisor_client.connection import (
     OnExit,
     PrivateSupervisor,
     supervisor_factory,
 )
+from creamas_sc.supervisor_client.messages import ActorExit
 from tests.support import trees
 from tests.support.agents import Manager, SavingEnvironment, Sleeper
 from tests.support.marks import slow_but

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trio
 
-from creamas_sc.processes.supervisor_client import PrivateSupervisor
+from creamas_sc.supervisor_client.connection import PrivateSupervisor
 from tests.support import trees
 from tests.support.marks import slow_but
 from tests.support.trees import running_script

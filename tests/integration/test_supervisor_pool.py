@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from creamas_sc.errors import CallRefused, CreamasError, StartError
-from creamas_sc.processes.messages import ActorOrder
+from creamas_sc.supervisor_client.messages import ActorOrder
 from tests.support.trees import (
     BOUND_SECONDS,
     ROOT,

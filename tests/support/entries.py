@@ -16,12 +16,12 @@ from typing import Any
 
 import trio
 
-from creamas_sc.processes.messages import ActorOrder
-from creamas_sc.processes.spec import actor_order
-from creamas_sc.processes.supervisor_client import SupervisorConnection
 from creamas_sc.rpc import fd_passing
 from creamas_sc.rpc.connection import Connection, Request
 from creamas_sc.rpc.socket_stream import ConnectedStream
+from creamas_sc.supervisor_client.connection import SupervisorConnection
+from creamas_sc.supervisor_client.messages import ActorOrder
+from creamas_sc.supervisor_client.spec import actor_order
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import FrameReader
 from supervisor.actors.entry_runner import Control

@@ -11,9 +11,6 @@ from typing import Any
 
 import trio
 
-from creamas_sc.host import main as host_main
-from creamas_sc.processes.messages import ActorExit
-from creamas_sc.processes.spec import HostSpec, pack, unpack
 from creamas_sc.reports import StopReport
 from creamas_sc.rpc import fd_passing
 from creamas_sc.rpc.connection import Connection, Request
@@ -22,6 +19,9 @@ from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.class_loading import _Script
 from creamas_sc.runtime.nurseries import split_cancellation
 from creamas_sc.serializers import get_serializers, to_serializers
+from creamas_sc.simulation_host import main as host_main
+from creamas_sc.supervisor_client.messages import ActorExit
+from creamas_sc.supervisor_client.spec import HostSpec, pack, unpack
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Kind, encode_frame
 from tests.support.shared_supervisor import SharedSupervisor

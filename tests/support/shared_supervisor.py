@@ -25,13 +25,13 @@ import pytest
 import trio
 from anyio.abc import TaskStatus
 
-from creamas_sc.processes.messages import ActorExit, ActorOrder, StartedActor, StopResult
-from creamas_sc.processes.supervisor_client import (
+from creamas_sc.supervisor_client.connection import (
     OnExit,
     PrivateSupervisor,
     Supervisor,
     supervisor_factory,
 )
+from creamas_sc.supervisor_client.messages import ActorExit, ActorOrder, StartedActor, StopResult
 from tests.support import trees
 
 __all__ = ["SharedSupervisor", "own_children", "sharing_supervisor", "uses_shared_supervisor"]

@@ -18,10 +18,10 @@ from typing import Any
 
 import trio
 
-from creamas_sc.processes.messages import ActorOrder
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.paths import runtime_folder
+from creamas_sc.supervisor_client.messages import ActorOrder
 from creamas_sc.wire.codec import Codec, Payload
 
 ROOT = Path(__file__).parents[2]

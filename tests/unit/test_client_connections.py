@@ -17,12 +17,12 @@ import anyio
 import pytest
 
 from creamas_sc.client import (
-    async_connection,
+    async_channel,
+    base_client,
     connect_sync,
-    core,
+    connection_errors,
     daemon_api,
-    messages,
-    sync_connection,
+    sync_channel,
 )
 from creamas_sc.client.daemon_api import Call
 from creamas_sc.client.sync_client import SyncClient
@@ -36,9 +36,9 @@ from creamas_sc.errors import (
     HostLost,
     UnknownSimulation,
 )
-from creamas_sc.processes.spec import pack
 from creamas_sc.reports import SlaveReceipt, StopReport
 from creamas_sc.runtime.paths import daemon_socket
+from creamas_sc.supervisor_client.spec import pack
 from tests.support.clients import Awaited, connected, each_async_client, each_client
 from tests.support.fake_daemon import FakeDaemon
 
@@ -107,8 +107,8 @@ async def test_a_wrong_key(kind: str, daemon: FakeDaemon) -> None:
 
 @each_client
 async def test_who_does_not_answer(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sync_connection, "OPEN_SECONDS", 0.05)
-    monkeypatch.setattr(async_connection, "OPEN_SECONDS", 0.05)
+    monkeypatch.setattr(sync_channel, "OPEN_SECONDS", 0.05)
+    monkeypatch.setattr(async_channel, "OPEN_SECONDS", 0.05)
     with socket.socket(socket.AF_UNIX) as silent:
         daemon_socket("default").unlink(missing_ok=True)
         silent.bind(os.fspath(daemon_socket("default")))
@@ -132,7 +132,7 @@ async def test_who_hangs_up(kind: str, daemon: FakeDaemon, monkeypatch: pytest.M
 
 def test_a_folder_of_others() -> None:
     path = daemon_socket("default")
-    error = messages.unreachable("default", path, PermissionError(13, "Permission denied"))
+    error = connection_errors.unreachable("default", path, PermissionError(13, "Permission denied"))
     assert type(error) is CreamasError
     assert str(path.parent) in str(error)
     path.parent.chmod(0o755)
@@ -338,7 +338,7 @@ def test_a_blocking_client_must_not_suspend() -> None:
 
     coroutine = wait()
     with pytest.raises(AssertionError, match="must not suspend"):
-        core.run_blocking(coroutine)
+        base_client.run_blocking(coroutine)
     coroutine.close()
 
 
@@ -492,7 +492,7 @@ def test_an_interrupted_create_is_taken_back(daemon: FakeDaemon) -> None:
 def test_what_a_late_create_makes_is_taken_back(
     daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(core, "ROLLBACK_SECONDS", 10.0)
+    monkeypatch.setattr(base_client, "ROLLBACK_SECONDS", 10.0)
     creating, late = threading.Event(), threading.Event()
     tokens = _note_tokens(daemon, creating, late)
     with connect_sync() as client:

@@ -21,7 +21,7 @@ import sys
 sys.modules.update(dict.fromkeys(["trio", "tractor", "structlog", "cyclopts", "rich", "numpy"]))
 from creamas_sc import Artifact, MsgPack, Proxy, client, expose
 from creamas_sc.reports import StopReport, SlaveReceipt
-from creamas_sc.processes.spec import pack, unpack
+from creamas_sc.supervisor_client.spec import pack, unpack
 for name in client.__all__:
     assert getattr(client, name)
 receipt = unpack(pack(StopReport([], saved=Artifact("maker", [1, 2]))))

@@ -12,10 +12,10 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from creamas_sc.errors import CallRefused, StartError, UnknownSimulation
-from creamas_sc.processes.messages import ProcessOrder
-from supervisor.daemon import registry, simulation
+from creamas_sc.supervisor_client.messages import ProcessOrder
+from supervisor.daemon import managed_simulation, registry
+from supervisor.daemon.managed_simulation import ManagedSimulation, State
 from supervisor.daemon.registry import Registry
-from supervisor.daemon.simulation import ManagedSimulation, State
 
 ORDER: ProcessOrder = {"entry": "m:f", "spec": b"", "environ": {}, "cwd": "/", "path": []}
 
@@ -41,7 +41,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
         self.failure = self.cause = f"{self.name} did not start"
         _end(self)
 
-    monkeypatch.setattr(simulation.ManagedSimulation, "run", run)
+    monkeypatch.setattr(managed_simulation.ManagedSimulation, "run", run)
 
 
 @pytest.mark.usefixtures("failing")
@@ -76,7 +76,7 @@ async def test_one_that_breaks_inside_the_supervisor_leaves_the_others(
             self.failure = "it broke"
             _end(self)
 
-    monkeypatch.setattr(simulation.ManagedSimulation, "run", run)
+    monkeypatch.setattr(managed_simulation.ManagedSimulation, "run", run)
     async with a_registry() as there:
         await there.create("good", ORDER, {})
         with pytest.raises(StartError):
@@ -108,8 +108,8 @@ async def test_only_what_its_creator_made_is_taken_back(monkeypatch: pytest.Monk
         self.host_gone.set()
         await self.ended.wait()
 
-    monkeypatch.setattr(simulation.ManagedSimulation, "run", run)
-    monkeypatch.setattr(simulation.ManagedSimulation, "kill", kill)
+    monkeypatch.setattr(managed_simulation.ManagedSimulation, "run", run)
+    monkeypatch.setattr(managed_simulation.ManagedSimulation, "kill", kill)
     async with a_registry() as there:
         await there.create("one", ORDER, {}, None, "mine")
         await there.create("two", ORDER, {})

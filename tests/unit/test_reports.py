@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from creamas_sc.processes.spec import pack, unpack
 from creamas_sc.reports import SlaveReceipt, StopReport
+from creamas_sc.supervisor_client.spec import pack, unpack
 from creamas_sc.wire.codec import Codec
 
 SLAVES = [

@@ -9,9 +9,9 @@ import pytest
 
 from creamas_sc.client import Simulation, SyncSimulation
 from creamas_sc.core.environment import Environment
-from creamas_sc.host.simulation import HostedSimulation
 from creamas_sc.mp import MultiEnvironment
 from creamas_sc.simulation_api import OPERATIONS, Kind, Operation, SimulationAPI
+from creamas_sc.simulation_host.hosted_simulation import HostedSimulation
 
 # Public names of MultiEnvironment that have no operation, and why.
 LOCAL = {

@@ -9,7 +9,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from creamas_sc.core import Environment
 from creamas_sc.errors import BadValue, CreamasError, StartError
 from creamas_sc.mp import EnvManager, slave_pool
-from creamas_sc.processes.messages import ActorOrder
+from creamas_sc.supervisor_client.messages import ActorOrder
 from supervisor.actors.pool import ActorPool
 from supervisor.actors.tractor_adapter import Actor
 from supervisor.timeouts import MAX_SLAVES, MAX_STARTING

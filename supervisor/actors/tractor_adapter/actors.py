@@ -27,14 +27,14 @@ from typing import Any
 
 import trio
 
-from creamas_sc.processes.messages import (
+from creamas_sc.runtime.nurseries import first_of, split_cancellation
+from creamas_sc.supervisor_client.messages import (
     ActorEnd,
     ActorExit,
     ProcessOrder,
     StopResult,
     describe_exit,
 )
-from creamas_sc.runtime.nurseries import first_of, split_cancellation
 from supervisor.actors.entry_runner import Outcome
 from supervisor.actors.escalation import StopStage, escalate
 from supervisor.actors.tractor_adapter import entry, patches

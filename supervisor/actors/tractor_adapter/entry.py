@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from creamas_sc.processes.messages import ProcessOrder
+from creamas_sc.supervisor_client.messages import ProcessOrder
 from supervisor.actors import entry_runner
 from supervisor.actors.tractor_adapter import patches
 from supervisor.actors.tractor_adapter.compat import tractor

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 # classes imports what the script imports.
 PRELOADED = ("creamas_sc.mp.slave_main", "creamas_sc.mp", "creamas_sc.core.simulation")
 # What the zygote of a daemon imports in addition: it forks hosts too.
-PRELOADED_FOR_HOSTS = ("creamas_sc.host.main",)
+PRELOADED_FOR_HOSTS = ("creamas_sc.simulation_host.main",)
 # Prefixes of environment variables that take effect before a slave runs any code. All others may
 # change later: each slave's order carries the whole environment.
 _READ_AT_START = (

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import anyio
 from anyio.abc import SocketStream
 
-from creamas_sc.client.core import Channel
+from creamas_sc.client.base_client import Channel
+from creamas_sc.client.connection_errors import BUSY, no_answer, unreachable
 from creamas_sc.client.daemon_api import Call
-from creamas_sc.client.messages import BUSY, no_answer, unreachable
 from creamas_sc.errors import ConnectionLost, DeadlineExceeded, HandshakeError, ProtocolError
 from creamas_sc.rpc.auth import client_identity
 from creamas_sc.rpc.connection import Connection, perform_handshake

@@ -18,7 +18,7 @@ from creamas_sc.errors import (
     SlaveLost,
     agent_errors,
 )
-from creamas_sc.host.stepper import State, Stepper
+from creamas_sc.simulation_host.stepper import State, Stepper
 
 ADDRESS = "tcp://localhost:1/"
 

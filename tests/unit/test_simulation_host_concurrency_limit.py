@@ -7,7 +7,12 @@ from typing import Any
 import trio
 import trio.testing
 
-from creamas_sc.host.client_server import FEW, LARGE_BYTES, STUCK_SECONDS, ConcurrencyLimit
+from creamas_sc.simulation_host.client_server import (
+    FEW,
+    LARGE_BYTES,
+    STUCK_SECONDS,
+    ConcurrencyLimit,
+)
 
 
 class Reader:

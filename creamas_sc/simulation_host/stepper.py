@@ -25,8 +25,8 @@ from typing import Any, NamedTuple, Protocol
 import trio
 
 from creamas_sc.errors import AgentErrors, BadValue, CreamasError, DeadlineExceeded, SlaveLost
-from creamas_sc.host.error_boundary import error_boundary, error_text
 from creamas_sc.runtime.validation import check_seconds
+from creamas_sc.simulation_host.error_boundary import error_boundary, error_text
 
 log = logging.getLogger(__name__)
 

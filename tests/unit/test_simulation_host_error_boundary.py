@@ -15,8 +15,8 @@ from creamas_sc.errors import (
     NotExposed,
     agent_errors,
 )
-from creamas_sc.host.error_boundary import MAX_TEXT_LENGTH, error_boundary, error_text
 from creamas_sc.rpc.endpoint import split_address
+from creamas_sc.simulation_host.error_boundary import MAX_TEXT_LENGTH, error_boundary, error_text
 
 ADDRESS = "tcp://localhost:1/"
 FAILURES = {ADDRESS: AgentError(address=ADDRESS, type_name="ValueError", message="no")}

@@ -24,8 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from creamas_sc.client import messages
-from creamas_sc.client.core import Channel
+from creamas_sc.client import connection_errors
+from creamas_sc.client.base_client import Channel
 from creamas_sc.client.daemon_api import Call
 from creamas_sc.errors import ConnectionLost, DeadlineExceeded
 from creamas_sc.rpc.auth import client_identity
@@ -144,7 +144,7 @@ class BlockingChannel(Channel):
     def _usable(self, timeout: float | None, replace: bool = False) -> BlockingConnection:
         """Return the connection, a new one if there is none yet or if it cannot be used."""
         if self.closed:
-            raise messages.detached(self._what)
+            raise connection_errors.detached(self._what)
         connection = self._connection
         forked = self._process != os.getpid()
         if connection is not None and (forked or connection.interrupted):
@@ -177,9 +177,9 @@ def open_connection(
     try:
         connection.perform_handshake(handshake, max(0.0, deadline - time.monotonic()))
     except DeadlineExceeded:
-        raise messages.no_answer(daemon, path, seconds) from None
+        raise connection_errors.no_answer(daemon, path, seconds) from None
     except ConnectionLost:
-        raise messages.no_answer(daemon, path) from None
+        raise connection_errors.no_answer(daemon, path) from None
     return connection
 
 
@@ -192,11 +192,13 @@ def _connect(daemon: str, path: Path, deadline: float) -> socket.socket:
             return sock
         except OSError as error:
             sock.close()
-            if error.errno not in messages.BUSY:
+            if error.errno not in connection_errors.BUSY:
                 denied = isinstance(error, PermissionError)
-                raise messages.unreachable(daemon, path, error) from (error if denied else None)
+                raise connection_errors.unreachable(daemon, path, error) from (
+                    error if denied else None
+                )
             if time.monotonic() > deadline:
-                raise messages.no_answer(daemon, path) from None
+                raise connection_errors.no_answer(daemon, path) from None
         except BaseException:
             sock.close()
             raise

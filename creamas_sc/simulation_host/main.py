@@ -18,15 +18,9 @@ import trio
 
 from creamas_sc.core.environment import Environment
 from creamas_sc.errors import CreamasError, LoadError, StartError
-from creamas_sc.host.client_server import ClientServer
-from creamas_sc.host.shutdown import fit_to_travel
-from creamas_sc.host.simulation import HostedSimulation
-from creamas_sc.host.supervisor_connection import HostConnection
 from creamas_sc.mp import MultiEnvironment
 from creamas_sc.mp.managers import Manager
 from creamas_sc.mp.slave_main import Control, name_process, seed_process
-from creamas_sc.processes.spec import HostSpec, pack, unpack
-from creamas_sc.processes.supervisor_client import supervisor_factory
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.rpc.fd_passing import CONTROL, receive
 from creamas_sc.runtime.class_loading import class_name, load_class
@@ -35,6 +29,12 @@ from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.runtime.log_setup import open_actor_log
 from creamas_sc.runtime.nurseries import open_unwrapping_nursery
 from creamas_sc.runtime.timeouts import GRACE_SECONDS
+from creamas_sc.simulation_host.client_server import ClientServer
+from creamas_sc.simulation_host.hosted_simulation import HostedSimulation
+from creamas_sc.simulation_host.shutdown import fit_to_travel
+from creamas_sc.simulation_host.supervisor_connection import HostConnection
+from creamas_sc.supervisor_client.connection import supervisor_factory
+from creamas_sc.supervisor_client.spec import HostSpec, pack, unpack
 
 log = logging.getLogger(__name__)
 

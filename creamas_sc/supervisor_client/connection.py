@@ -27,10 +27,10 @@ import trio
 from anyio.abc import TaskStatus
 
 from creamas_sc.errors import ConnectionLost, StartError
-from creamas_sc.processes.launcher import Launched, launch
-from creamas_sc.processes.messages import ActorExit, ActorOrder, StartedActor, StopResult
 from creamas_sc.rpc.connection import Connection, Handler
 from creamas_sc.rpc.socket_stream import ConnectedStream
+from creamas_sc.supervisor_client.launcher import Launched, launch
+from creamas_sc.supervisor_client.messages import ActorExit, ActorOrder, StartedActor, StopResult
 from creamas_sc.wire.codec import Codec, Payload
 
 log = logging.getLogger(__name__)

@@ -20,14 +20,14 @@ from creamas_sc.errors import (
     ProtocolError,
     UnknownSimulation,
 )
-from creamas_sc.host.error_boundary import error_boundary
-from creamas_sc.host.simulation import HostedSimulation
 from creamas_sc.rpc.connection import Answer, Connection, Handler, Request
 from creamas_sc.rpc.fd_passing import CLIENT, Handed, receive
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.class_loading import MainScript
 from creamas_sc.runtime.log_setup import bound
 from creamas_sc.simulation_api import OPERATIONS
+from creamas_sc.simulation_host.error_boundary import error_boundary
+from creamas_sc.simulation_host.hosted_simulation import HostedSimulation
 from creamas_sc.wire.codec import Codec, Payload, payload_size
 from creamas_sc.wire.frames import FrameReader
 from creamas_sc.wire.packing import is_call

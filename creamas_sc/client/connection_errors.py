@@ -6,8 +6,8 @@ import errno
 from pathlib import Path
 
 from creamas_sc.errors import ConnectionLost, CreamasError, HostLost
-from creamas_sc.processes.messages import HostStatus
 from creamas_sc.runtime.paths import DEFAULT_DAEMON
+from creamas_sc.supervisor_client.messages import HostStatus
 
 # The daemon's queue of connections is full: try again.
 BUSY = frozenset({errno.EAGAIN, errno.ENOTCONN})

@@ -14,11 +14,11 @@ from creamas_sc.core.environment import Environment
 from creamas_sc.mp.managers import EnvManager, Manager
 from creamas_sc.mp.slave_main import name_process, seed_process
 from creamas_sc.mp.slave_pool import SlavePool
-from creamas_sc.processes.messages import ActorOrder
 from creamas_sc.reports import StopReport
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.event_loop import LoopHandle, background_loop, on_loop, sync_or_coro
+from creamas_sc.supervisor_client.messages import ActorOrder
 from creamas_sc.util import run
 
 log = logging.getLogger(__name__)

@@ -10,10 +10,10 @@ import trio
 from anyio.abc import TaskStatus
 
 from creamas_sc.errors import CallRefused, EncodeError
-from creamas_sc.processes.messages import ActorExit
-from creamas_sc.processes.supervisor_client import OnExit, SupervisorConnection
 from creamas_sc.rpc.connection import Request
 from creamas_sc.runtime.nurseries import first_of
+from creamas_sc.supervisor_client.connection import OnExit, SupervisorConnection
+from creamas_sc.supervisor_client.messages import ActorExit
 from creamas_sc.wire.codec import Codec, Payload
 
 

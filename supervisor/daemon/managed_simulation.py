@@ -25,16 +25,16 @@ from typing import Any
 import trio
 
 from creamas_sc.errors import CallRefused, ConnectionLost, CreamasError, HostLost, StartError
-from creamas_sc.processes import messages
 from creamas_sc.rpc import fd_passing
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.log_setup import FILE_VARIABLE, SIMULATION_VARIABLE
+from creamas_sc.supervisor_client import messages
 from creamas_sc.wire.frames import FrameReader
 from supervisor import timeouts
 from supervisor.actors.pool import ActorPool
 from supervisor.actors.tractor_adapter import open_simulation
+from supervisor.error_texts import shorten
 from supervisor.rpc_server import Method, MethodServer
-from supervisor.texts import shorten
 
 log = logging.getLogger(__name__)
 

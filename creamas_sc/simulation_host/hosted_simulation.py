@@ -21,9 +21,6 @@ from creamas_sc.errors import (
     NotExposed,
     SlaveLost,
 )
-from creamas_sc.host.error_boundary import error_boundary
-from creamas_sc.host.shutdown import Shutdown, fit_to_travel
-from creamas_sc.host.stepper import Stepper
 from creamas_sc.mp import MultiEnvironment, RestartPolicy
 from creamas_sc.mp.observer import Observer
 from creamas_sc.reports import Restart
@@ -32,6 +29,9 @@ from creamas_sc.rpc.exposed import is_exposed, start_call
 from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.runtime.validation import check_folder, check_seconds
 from creamas_sc.simulation_api import Kind, Operation
+from creamas_sc.simulation_host.error_boundary import error_boundary
+from creamas_sc.simulation_host.shutdown import Shutdown, fit_to_travel
+from creamas_sc.simulation_host.stepper import Stepper
 
 # What a step that is cancelled at the close may still take, in seconds.
 STEP_END_SECONDS = 1.0

@@ -23,7 +23,7 @@ from creamas_sc.errors import (
     SlaveLost,
     StartError,
 )
-from creamas_sc.processes.spec import unpack
+from creamas_sc.supervisor_client.spec import unpack
 from tests.support.hosting import ANY_PORT, Client, ManagedSimulation, hosting, spec
 from tests.support.values import Point
 

@@ -28,12 +28,12 @@ from creamas_sc.errors import (
     UnknownAgent,
     UnknownSimulation,
 )
-from creamas_sc.host import client_server as server_module
-from creamas_sc.host.client_server import ClientServer
-from creamas_sc.host.simulation import HostedSimulation
 from creamas_sc.rpc.fd_passing import CLIENT, Handed
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.simulation_api import OPERATIONS, Kind
+from creamas_sc.simulation_host import client_server as server_module
+from creamas_sc.simulation_host.client_server import ClientServer
+from creamas_sc.simulation_host.hosted_simulation import HostedSimulation
 from creamas_sc.wire.codec import Codec
 from creamas_sc.wire.frames import Kind as FrameKind
 from creamas_sc.wire.frames import encode_frame

@@ -13,14 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from creamas_sc.processes.messages import ActorOrder, ProcessOrder, os_bytes
 from creamas_sc.runtime.class_loading import MainScript, adopt_script, load_object, portable_name
 from creamas_sc.serializers import get_serializers, to_serializers
+from creamas_sc.supervisor_client.messages import ActorOrder, ProcessOrder, os_bytes
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import FrameReader, Kind, encode_frame
 
 SLAVE_ENTRY = "creamas_sc.mp.slave_main:main"
-HOST_ENTRY = "creamas_sc.host.main:main"
+HOST_ENTRY = "creamas_sc.simulation_host.main:main"
 
 
 def actor_order(slot: str, name: str, entry: str, spec: bytes) -> ActorOrder:

@@ -15,7 +15,7 @@ import pytest
 
 from creamas_sc.client import RestartPolicy, SyncClient, SyncSimulation, connect_sync
 from creamas_sc.errors import HostLost
-from creamas_sc.host.main import EXIT_SECONDS
+from creamas_sc.simulation_host.main import EXIT_SECONDS
 from supervisor.daemon.process import Settings, start
 from tests.support import trees
 
@@ -25,7 +25,7 @@ SLAVES: dict[str, Any] = {
     "slave_addrs": [ANY_PORT] * 2,
     "slave_mgr_cls": "tests.support.agents:Manager",
 }
-CLOSES = "tests.integration.test_host_closes"
+CLOSES = "tests.integration.test_simulation_host_closes"
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from creamas_sc.host.stepper import MARK_SECONDS, WINDOW_SECONDS, RateMeter
+from creamas_sc.simulation_host.stepper import MARK_SECONDS, WINDOW_SECONDS, RateMeter
 
 
 def test_unknown_before_the_first_step() -> None:

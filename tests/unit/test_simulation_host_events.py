@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from creamas_sc.errors import BadValue
-from creamas_sc.host.simulation import KEPT_EVENTS, Events
+from creamas_sc.simulation_host.hosted_simulation import KEPT_EVENTS, Events
 
 
 def posted(n: int) -> Events:

@@ -21,10 +21,10 @@ from typing import Any
 import trio
 
 from creamas_sc.errors import AgentErrors, CreamasError, EncodeError
-from creamas_sc.host.error_boundary import error_boundary, error_text
 from creamas_sc.mp import MultiEnvironment
 from creamas_sc.reports import StopReport
 from creamas_sc.runtime.timeouts import GRACE_SECONDS
+from creamas_sc.simulation_host.error_boundary import error_boundary, error_text
 
 log = logging.getLogger(__name__)
 

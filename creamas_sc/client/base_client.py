@@ -38,12 +38,12 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypedDict
 
-from creamas_sc.client import messages
+from creamas_sc.client import connection_errors
 from creamas_sc.client.class_resolution import RemoteClasses, ScriptCodec, version
 from creamas_sc.client.daemon_api import STATUS, Call, DaemonAPI, Request
 from creamas_sc.errors import ConnectionLost, CreamasError, HostLost, UnknownSimulation
-from creamas_sc.processes.messages import HostStatus
 from creamas_sc.simulation_api import Operation, SimulationAPI
+from creamas_sc.supervisor_client.messages import HostStatus
 from creamas_sc.wire.codec import Payload
 
 log = logging.getLogger(__name__)
@@ -91,12 +91,12 @@ class Channel(ABC):
             DeadlineExceeded: ``timeout`` seconds passed.
         """
         if self.closed:
-            raise messages.detached(self._what)
+            raise connection_errors.detached(self._what)
         try:
             return await self._call(call, timeout)
         except ConnectionLost:
             if self.closed:
-                raise messages.detached(self._what) from None
+                raise connection_errors.detached(self._what) from None
             raise
 
     @abstractmethod
@@ -146,7 +146,7 @@ class ClientCore(DaemonAPI):
             with suppress(CreamasError):
                 pid = (await self._ask_again(STATUS))["pid"]
             reconnect = self._channel.lost
-            raise messages.daemon_lost(
+            raise connection_errors.daemon_lost(
                 self.daemon, error, old_pid=old_pid, pid=pid, reconnect=reconnect
             ) from None
         except BaseException as error:
@@ -260,7 +260,7 @@ class SimulationCore(SimulationAPI):
                 raise  # sent by the host, or raised after detaching
             error = lost
         status = await self._client._host_status(self.name, self.pid)
-        raise messages.simulation_lost(self.name, self.pid, error, status)
+        raise connection_errors.simulation_lost(self.name, self.pid, error, status)
 
 
 class EventReader:
