@@ -3,8 +3,7 @@
 tractor is used for what it is good at, a tree of actors with a context each; not for starting
 processes, finding peers or listening, which would open ports to everybody on this machine. So
 
-    compat   imports the tractor that this installation carries, checks that it has all private
-             names in use, and silences its log
+    compat   imports the tractor that this installation carries, and silences its log
     shims    stand-ins for what tractor 0.1.0a5 expects of trio and of packages of 2022
     patches  replaces what opens ports, looks for other trees, and starts processes
     actors   the parent's side: a root, a nursery per simulation, a context per actor
@@ -13,8 +12,8 @@ processes, finding peers or listening, which would open ports to everybody on th
 Processes come from the zygote; a child and its parent talk over one inherited socketpair. Over it
 goes one long context per actor, as a call of tractor that is made again and again leaks memory.
 
-It was written for tractor 0.1.0a5. On tractor's main (0.1.0a6dev0 of August 2026, for Python 3.13
-and later), the private names that `compat` lists are found here:
+It was written for tractor 0.1.0a5; a test lists the private names in use. On tractor's main
+(0.1.0a6dev0 of August 2026, for Python 3.13 and later) they are found here:
 
     _spawn.new_proc              spawn._spawn; takes bind_addrs, a list, and proc_kwargs
     _actor.Actor                 runtime._runtime, with _service_n as _service_tn

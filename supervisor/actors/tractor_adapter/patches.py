@@ -21,7 +21,7 @@ in ``_peer_connected``. tractor does not see a child that dies before that, so t
 event is a race with ``exited``. A child that breaks the protocol only ends its own `_handle`:
 without the ``except`` there, the root would end, with all simulations.
 
-What is replaced is listed at the end; why, in `compat.PRIVATE_NAMES`.
+What is replaced is listed at the end, with the reasons.
 """
 
 from __future__ import annotations
@@ -236,10 +236,10 @@ async def _force(process: Process) -> None:
 
 
 # Before any actor runs:
-tractor._spawn.new_proc = _new_proc
-tractor._actor.Actor._serve_forever = _serve_nothing
+tractor._spawn.new_proc = _new_proc  # the zygote forks; start_actor looks it up here
+tractor._actor.Actor._serve_forever = _serve_nothing  # no port is opened
 tractor._actor.Actor.accept_addr = property(lambda _: NO_ADDRESS)
 tractor._actor.get_arbiter = _get_no_registry
-tractor._mp_fixup_main._mp_figure_out_main = dict
+tractor._mp_fixup_main._mp_figure_out_main = dict  # a child never runs our __main__
 tractor._root._connect_chan = _connect_to_no_root
 tractor._ipc.Channel.connect = _connect_by_descriptor
