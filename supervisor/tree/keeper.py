@@ -63,8 +63,7 @@ def main(argv: list[str]) -> int:
         return 1
     keeper_pid = os.getpid()
     keeper_pidfd = os.pidfd_open(keeper_pid)
-    record = os.environ.get(orphans.VARIABLE, "")
-    recorded = _record(record, script_pid)
+    record = _record(os.environ.get(orphans.VARIABLE, ""), script_pid)
     report_read, report_write = os.pipe()
     zygote_pid = os.fork()  # before any heavy import: the keeper stays small
     if zygote_pid == 0:
@@ -77,30 +76,28 @@ def main(argv: list[str]) -> int:
     os.close(control_fd)
     os.close(keeper_pidfd)
     zygote_pidfd = os.pidfd_open(zygote_pid)
-    if recorded:
+    if record:
         try:
-            if orphans.others(record):
-                orphans.sweep(os.path.dirname(record))  # while the zygote imports
+            orphans.sweep(os.path.dirname(record))  # while the zygote imports
         except OSError as error:
             print(f"what earlier slaves forked away may still be there: {error}", file=sys.stderr)
     watch(zygote_pidfd, script_pidfd, report_read)
     status = os.waitpid(zygote_pid, os.WNOHANG)[1]
-    if linux.sweep() and recorded:
+    if linux.sweep() and record:
         with suppress(OSError):  # the folder was cleared; the next start looks at what is there
             os.unlink(record)
     return 0 if status == 0 else 1
 
 
-def _record(path: str, owner_pid: int) -> bool:
-    """Make this tree's record, if it is to have one; this process and the zygote hold it."""
-    if not path:
-        return False
+def _record(path: str, owner_pid: int) -> str:
+    """Make this tree's record, which this process and the zygote hold; empty if there is none."""
     try:
-        orphans.write(path, owner_pid)
+        if path:
+            orphans.write(path, owner_pid)
     except OSError as error:
         print(f"what slaves fork away may be left behind: no record: {error}", file=sys.stderr)
-        return False
-    return True
+        return ""
+    return path
 
 
 def detach() -> None:

@@ -117,12 +117,6 @@ def write(path: str, owner_pid: int) -> int:
     return fd
 
 
-def others(path: str) -> bool:
-    """Whether its folder has records beside that of ``path``."""
-    folder, own = os.path.split(path)
-    return any(name.endswith(SUFFIX) and name != own for name in os.listdir(folder))
-
-
 # ---- what to end
 
 
