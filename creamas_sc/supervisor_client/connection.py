@@ -15,7 +15,6 @@ of file at our end means that both are gone, and with them the tree, however it 
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 import subprocess
@@ -219,31 +218,23 @@ supervisor_factory: ContextVar[Callable[[OnExit], Supervisor]] = ContextVar(
 
 
 async def _reap_keeper(launched: Launched) -> None:
-    """Wait for the keeper and reap it, by force when its time is up; then for the rest of its tree.
+    """Wait until the tree is gone, by force when its time is up, and reap the keeper.
 
     As a rule the keeper is the last to die. One that was killed is survived by its zygote, for as
-    long as that takes to end the others.
+    long as that takes to end the others; `Launched.tree_ended` waits for both.
     """
     keeper = launched.keeper
     with launched.tree_ended:
-        await _wait_for_tree(keeper, os.pidfd_open(keeper.pid), launched.tree_ended)
-
-
-async def _wait_for_tree(
-    keeper: subprocess.Popen[bytes], pidfd: int, tree_ended: socket.socket
-) -> None:
-    try:
         keeper.send_signal(signal.SIGCONT)
         with trio.move_on_after(END_SECONDS) as scope:
-            await trio.lowlevel.wait_readable(pidfd)
+            await trio.lowlevel.wait_readable(launched.tree_ended)
         if scope.cancelled_caught:
             log.warning("the supervisor did not end within %g s", END_SECONDS)
             keeper.kill()
-        with trio.move_on_after(KILL_SECONDS) as scope:
-            await trio.lowlevel.wait_readable(pidfd)
-            keeper.wait()
-            await trio.lowlevel.wait_readable(tree_ended)
+            with trio.move_on_after(KILL_SECONDS) as scope:
+                await trio.lowlevel.wait_readable(launched.tree_ended)
         if scope.cancelled_caught:
             log.warning("the supervisor's processes may not have ended in %g s", KILL_SECONDS)
-    finally:
-        os.close(pidfd)
+            keeper.poll()
+        else:
+            keeper.wait()  # it is exiting: that is what closed its end
