@@ -26,8 +26,8 @@ from supervisor.tree import orphans
 
 Entry = Callable[[bytes, "Control"], Awaitable[bytes]]
 
-_clean_path: list[str] = list(sys.path)
-_inherited: tuple[int, ...] = ()
+# In the zygote, before it forks: later tractor appends folders to it.
+_clean_path = list(sys.path)
 
 
 class Outcome(NamedTuple):
@@ -88,20 +88,11 @@ class Control:
                     self._stopping.set()
 
 
-def set_inheritance(path: list[str], descriptors: Sequence[int]) -> None:
-    """Set what this process has from its parent.
-
-    Args:
-        path: The ``sys.path`` to start from; tractor appends folders to it.
-        descriptors: For the entry.
-    """
-    global _clean_path, _inherited
-    _clean_path, _inherited = path, tuple(descriptors)
-
-
-async def run_entry(order: ProcessOrder, stream: Stream) -> Outcome:
+async def run_entry(
+    order: ProcessOrder, stream: Stream, descriptors: Sequence[int] = ()
+) -> Outcome:
     """Run the entry that ``order`` names; SystemExit and KeyboardInterrupt are outcomes too."""
-    control = Control(stream, _inherited)
+    control = Control(stream, tuple(descriptors))
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(control.listen)

@@ -35,6 +35,9 @@ _MESSAGE_BYTES = 1 << 14
 class Process:
     """A child of the zygote, from the request to fork it to its end.
 
+    Args:
+        inherit: Descriptors of which it gets copies, for its entry.
+
     Attributes:
         pid: 0 before it is forked.
         exited: Set when the process is over, and its status is known or cannot be.
@@ -42,8 +45,9 @@ class Process:
         pidfd: None before it is forked, and after its end.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, inherit: Sequence[int] = ()) -> None:
         self.name = name
+        self.inherit = inherit
         self.pid = 0
         self.exited = trio.Event()
         self.status: int | None = None
@@ -72,10 +76,6 @@ class Process:
         """Send a signal, unless the process is over; never to another one with the same pid."""
         if self.pidfd is not None:
             linux.kill_pidfd(self.pidfd, number)
-
-    def poll(self) -> int | None:
-        """None while it runs, as of `subprocess.Popen` (tractor calls this)."""
-        return (self.status or 0) if self.exited.is_set() else None
 
     async def watch(self, pidfd: int) -> None:
         """Wait for the end, and close the pidfd."""
@@ -122,19 +122,16 @@ class ZygoteClient:
         self._waiting: dict[int, _Request] = {}
         self._running: dict[int, Process] = {}
 
-    async def fork(self, process: Process, uid: str, fd: int, inherit: Sequence[int] = ()) -> None:
+    async def fork(self, process: Process, uid: str, fd: int) -> None:
         """Have an actor's process forked that talks tractor over ``fd``, and watch it.
 
         Cancelled, it returns when the process is gone.
-
-        Args:
-            inherit: Further descriptors of which the process gets copies, for its entry.
 
         Raises:
             OSError: The system refused another process.
             TimeoutError: The zygote did not answer; it is stopped.
         """
-        request, fds, serial = _Request(process), [fd, *inherit], next(self._serials)
+        request, fds, serial = _Request(process), [fd, *process.inherit], next(self._serials)
         order = {"serial": serial, "name": process.name, "uid": uid, "fds": len(fds)}
         try:
             with trio.fail_after(FORK_SECONDS):

@@ -144,9 +144,7 @@ async def test_ready_is_told_once() -> None:
         await control.ready(b"")
 
 
-async def test_an_entry_sees_the_descriptors_it_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entry_runner, "_inherited", ())
-    entry_runner.set_inheritance(list(sys.path), [7, 8])
+async def test_an_entry_sees_the_descriptors_it_inherited() -> None:
     stream = FakeStream(b"")
-    await entry_runner.run_entry(order("a", "tell_descriptors"), stream)
+    await entry_runner.run_entry(order("a", "tell_descriptors"), stream, [7, 8])
     assert stream.sent == [["ready", b"[7, 8]"]]

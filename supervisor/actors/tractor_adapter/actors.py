@@ -40,7 +40,7 @@ from supervisor.actors.escalation import StopStage, escalate
 from supervisor.actors.tractor_adapter import entry, patches
 from supervisor.actors.tractor_adapter.compat import QUIET, tractor
 from supervisor.timeouts import CANCEL_SECONDS, DRAIN_SECONDS, TURN_SECONDS
-from supervisor.tree.zygote_client import Process
+from supervisor.tree.zygote_client import Process, ZygoteClient
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +66,9 @@ class Actor(Process):
     """
 
     def __init__(self, slot: str, name: str, number: int, inherit: Sequence[int] = ()) -> None:
-        super().__init__(name)
+        super().__init__(name, inherit)
         self.slot = slot
         self.number = number
-        self.inherit = inherit
         self.ready = trio.Event()
         self.info = b""
         self.finished = trio.Event()
@@ -262,11 +261,11 @@ class Simulation:
             DiedEarly: The process ended before it talked.
             OSError: There can be no process.
         """
-        with patches.starting(actor, actor.inherit):
-            # What our `new_proc` passed to tractor's nursery.
-            portal, disconnected = await self._actors.start_actor(
-                actor.name, enable_modules=[entry.__name__]
-            )
+        patches.next_process.set(actor)
+        # What our `new_proc` passed to tractor's nursery.
+        portal, disconnected = await self._actors.start_actor(
+            actor.name, enable_modules=[entry.__name__]
+        )
         self._tasks.start_soon(actor.run, portal, disconnected, order, on_end)
 
 
@@ -283,9 +282,9 @@ async def open_simulation() -> AsyncIterator[Simulation]:
 
 
 @asynccontextmanager
-async def open_root(forker: patches.Forker) -> AsyncIterator[None]:
-    """Be the root of a tractor tree whose processes come from ``forker``."""
-    patches.use_forker(forker)
+async def open_root(zygote: ZygoteClient) -> AsyncIterator[None]:
+    """Be the root of a tractor tree whose processes come from ``zygote``."""
+    patches.use_zygote(zygote)
     async with tractor.open_root_actor(
         name="supervisor", arbiter_addr=patches.NO_ADDRESS, loglevel=QUIET
     ):

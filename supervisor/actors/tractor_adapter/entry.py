@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from creamas_sc.supervisor_client.messages import ProcessOrder
 from supervisor.actors import entry_runner
-from supervisor.actors.tractor_adapter import patches
 from supervisor.actors.tractor_adapter.compat import tractor
 from supervisor.tree import child_setup
+
+# For the entry of this process; tractor hands nothing on to `serve`.
+_inherited: Sequence[int] = ()
 
 
 def run_actor(name: str, uid: str, fd: int, inherited: Sequence[int] = ()) -> int:
@@ -22,10 +23,9 @@ def run_actor(name: str, uid: str, fd: int, inherited: Sequence[int] = ()) -> in
     Returns:
         The exit code of an actor that was cancelled; if its entry ends, `serve` exits first.
     """
-    path = list(sys.path)
-    patches.use_forker(None)
+    global _inherited
+    _inherited = inherited
     child = tractor._actor.Actor(name, uid=uid, spawn_method="trio")
-    entry_runner.set_inheritance(path, inherited)
     tractor._entry._trio_main(child, parent_addr=("fd", fd))
     return 0
 
@@ -39,7 +39,7 @@ async def serve(ctx: Any, order: ProcessOrder) -> None:
     """
     await ctx.started(None)
     async with ctx.open_stream() as stream:
-        outcome = await entry_runner.run_entry(order, stream)
+        outcome = await entry_runner.run_entry(order, stream, _inherited)
         try:
             await stream.send(["ended", outcome])
         finally:

@@ -27,11 +27,11 @@ What is replaced is listed at the end, with the reasons.
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from types import SimpleNamespace
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import trio
 
@@ -39,44 +39,28 @@ from creamas_sc.runtime.nurseries import first_of
 from supervisor import timeouts
 from supervisor.actors.tractor_adapter.compat import tractor
 from supervisor.actors.tractor_adapter.shims import EventWithTruth
-from supervisor.tree.zygote_client import Process
+from supervisor.tree.zygote_client import Process, ZygoteClient
 
 # In place of tractor's host and port.
 NO_ADDRESS = ("nowhere", 0)
-
-
-class Forker(Protocol):
-    """Where processes come from."""
-
-    async def fork(self, process: Process, uid: str, fd: int, inherit: Sequence[int]) -> None:
-        """Fork a process that runs `run_actor` over ``fd``, with copies of ``inherit``."""
 
 
 class DiedEarly(Exception):
     """A child ended before tractor had shaken hands with it."""
 
 
-_forker: Forker | None = None
+# Where this process's children come from; set once, by `use_zygote`.
+_zygote: ZygoteClient
 
-# What the next `_new_proc` is to fork: tractor hands nothing on to it, but runs it in a copy of the
-# context of the task that calls start_actor.
-_order: ContextVar[tuple[Process, Sequence[int]]] = ContextVar("order")
-
-
-@contextmanager
-def starting(process: Process, inherit: Sequence[int]) -> Iterator[None]:
-    """Have the start_actor within the block fork ``process``, with copies of ``inherit``."""
-    token = _order.set((process, inherit))
-    try:
-        yield
-    finally:
-        _order.reset(token)
+# What the next start_actor of this task is to fork: tractor hands nothing on to `_new_proc`, but
+# runs it in a copy of that task's context.
+next_process: ContextVar[Process] = ContextVar("next_process")
 
 
-def use_forker(forker: Forker | None) -> None:
+def use_zygote(zygote: ZygoteClient) -> None:
     """Set where this process's children come from."""
-    global _forker
-    _forker = forker
+    global _zygote
+    _zygote = zygote
 
 
 @asynccontextmanager
@@ -131,13 +115,13 @@ async def _new_proc(
     """
     subactor._spawn_method = "trio"  # what the child reads from us depends on it
     root = tractor._state.current_actor()
-    process, inherit = _order.get()
+    process = next_process.get()
     uid = subactor.uid
     disconnected = trio.Event()
     # Before the fork: a fast child would shake hands before anybody waits for it.
     root._peer_connected[uid] = EventWithTruth(connected := trio.Event())
     try:
-        stream = await _fork(process, uid[1], inherit)
+        stream = await _fork(process, uid[1])
     except BaseException:
         del root._peer_connected[uid]
         raise
@@ -167,14 +151,13 @@ async def _new_proc(
             await trio.aclose_forcefully(stream)
 
 
-async def _fork(process: Process, uid: str, inherit: Sequence[int]) -> trio.SocketStream:
+async def _fork(process: Process, uid: str) -> trio.SocketStream:
     """Have the child forked with one end of a socketpair; the stream of the other end."""
-    assert _forker is not None
     ours, theirs = socket.socketpair()
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
     with theirs:
         try:
-            await _forker.fork(process, uid, theirs.fileno(), inherit)
+            await _zygote.fork(process, uid, theirs.fileno())
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
