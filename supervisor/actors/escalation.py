@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from enum import Enum
+from typing import Final
 
 import trio
 
@@ -28,36 +29,32 @@ class StopStage(Enum):
     KILL = "kill"
 
 
-def stages(grace_seconds: float) -> list[tuple[StopStage, float]]:
-    """The stages and the seconds that each lasts; a grace of 0 leaves the request out."""
-    request = [(StopStage.REQUEST, grace_seconds)] if grace_seconds > 0 else []
-    return [
-        *request,
-        (StopStage.CANCEL, CANCEL_SECONDS),
-        (StopStage.TERM, TERM_SECONDS),
-        (StopStage.KILL, KILL_SECONDS),
-    ]
+STAGES: Final = list(StopStage)
+_SECONDS: Final = {
+    StopStage.CANCEL: CANCEL_SECONDS,
+    StopStage.TERM: TERM_SECONDS,
+    StopStage.KILL: KILL_SECONDS,
+}
 
 
 async def escalate(
-    ended: trio.Event, act: Callable[[StopStage], Awaitable[object]], grace_seconds: float
-) -> StopStage | None:
-    """Go from stage to stage until ``ended`` is set.
+    ended: trio.Event,
+    act: Callable[[StopStage], Awaitable[object]],
+    grace_seconds: float = 0.0,
+    first: StopStage = StopStage.REQUEST,
+) -> None:
+    """Go from stage to stage until ``ended`` is set, or even the last stage did not help.
 
     A stage never takes longer than its seconds, even if its act would.
 
     Args:
         act: Does what a stage is about; raises nothing.
-
-    Returns:
-        The stage that sufficed; None if even the last did not.
+        grace_seconds: How long the request lasts; 0 leaves it out.
+        first: The stage to begin with.
     """
-    if ended.is_set():
-        return StopStage.GONE
-    for stage, seconds in stages(grace_seconds):
-        with trio.move_on_after(seconds):
-            await act(stage)
-            await ended.wait()
-        if ended.is_set():
-            return stage
-    return None
+    for stage in STAGES[STAGES.index(first) :]:
+        seconds = _SECONDS.get(stage, grace_seconds)
+        if seconds > 0 and not ended.is_set():
+            with trio.move_on_after(seconds):
+                await act(stage)
+                await ended.wait()

@@ -22,6 +22,7 @@ from creamas_sc.errors import CreamasError, StartError, enumerate_first
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.nurseries import first_of
 from creamas_sc.supervisor_client import messages
+from supervisor.actors.escalation import StopStage
 from supervisor.actors.tractor_adapter import Actor, DiedEarly, Simulation
 from supervisor.error_texts import shorten
 from supervisor.timeouts import GRACE_SECONDS, MAX_SLAVES, MAX_STARTING, START_SECONDS
@@ -225,9 +226,7 @@ class ActorPool:
         """End all at once, without a request, and start no more."""
         self._closing = True
         chosen = _in_order(self._actors.values())
-        for actor in chosen:
-            actor.kill_on_request()
-        return await self._stop(chosen, 0)
+        return await at_once(lambda actor: actor.stop(0, first=StopStage.KILL), chosen)
 
     async def _stop(
         self, actors: Sequence[Actor], grace: float, payload: bytes = b""

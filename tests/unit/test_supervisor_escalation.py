@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from supervisor import timeouts
-from supervisor.actors.escalation import StopStage, escalate, stages
+from supervisor.actors.escalation import StopStage, escalate
 
 STAGES = [StopStage.REQUEST, StopStage.CANCEL, StopStage.TERM, StopStage.KILL]
 
@@ -36,7 +36,8 @@ async def test_each_stage_has_its_seconds_and_no_more(
 ) -> None:
     actor = Stubborn(heeds, hangs=hangs)
     began = trio.current_time()
-    assert await escalate(actor.ended, actor.act, 1.0) is heeds
+    await escalate(actor.ended, actor.act, 1.0)
+    assert actor.ended.is_set()
     starts = [0.0, 1.0, 1.0 + timeouts.CANCEL_SECONDS, timeouts.STOP_SECONDS]
     depth = STAGES.index(heeds) + 1
     assert [stage for stage, _ in actor.taken] == STAGES[:depth]
@@ -47,19 +48,27 @@ async def test_a_callers_grace_replaces_the_default(
     autojump_clock: MockClock,
 ) -> None:
     actor = Stubborn(StopStage.REQUEST, after=29.0)
-    assert await escalate(actor.ended, actor.act, 30.0) is StopStage.REQUEST
+    await escalate(actor.ended, actor.act, 30.0)
+    assert [stage for stage, _ in actor.taken] == [StopStage.REQUEST]
+    assert actor.ended.is_set()
 
 
 async def test_no_grace_leaves_the_request_out() -> None:
-    assert [stage for stage, _ in stages(0.0)] == STAGES[1:]
     actor = Stubborn(StopStage.CANCEL)
-    assert await escalate(actor.ended, actor.act, 0.0) is StopStage.CANCEL
+    await escalate(actor.ended, actor.act)
+    assert [stage for stage, _ in actor.taken] == [StopStage.CANCEL]
+
+
+async def test_a_stage_to_begin_with_leaves_out_those_before(autojump_clock: MockClock) -> None:
+    actor = Stubborn(StopStage.KILL)
+    await escalate(actor.ended, actor.act, 1.0, first=StopStage.TERM)
+    assert [stage for stage, _ in actor.taken] == [StopStage.TERM, StopStage.KILL]
 
 
 async def test_one_that_is_gone_is_left_in_peace() -> None:
     actor = Stubborn(None)
     actor.ended.set()
-    assert await escalate(actor.ended, actor.act, 1.0) is StopStage.GONE
+    await escalate(actor.ended, actor.act, 1.0)
     assert actor.taken == []
 
 
@@ -68,7 +77,8 @@ async def test_even_the_unkillable_is_waited_for_within_a_bound(
 ) -> None:
     actor = Stubborn(None, hangs=True)
     began = trio.current_time()
-    assert await escalate(actor.ended, actor.act, 1.0) is None
+    await escalate(actor.ended, actor.act, 1.0)
+    assert not actor.ended.is_set()
     assert trio.current_time() - began == pytest.approx(
         timeouts.STOP_SECONDS + timeouts.KILL_SECONDS
     )

@@ -36,7 +36,7 @@ from creamas_sc.supervisor_client.messages import (
     describe_exit,
 )
 from supervisor.actors.entry_runner import Outcome
-from supervisor.actors.escalation import StopStage, escalate
+from supervisor.actors.escalation import STAGES, StopStage, escalate
 from supervisor.actors.tractor_adapter import entry, patches
 from supervisor.actors.tractor_adapter.compat import QUIET, tractor
 from supervisor.timeouts import CANCEL_SECONDS, DRAIN_SECONDS, TURN_SECONDS
@@ -44,7 +44,6 @@ from supervisor.tree.zygote_client import Process, ZygoteClient
 
 log = logging.getLogger(__name__)
 
-_STAGES = list(StopStage)
 _CLOSED = (trio.ClosedResourceError, trio.BrokenResourceError, tractor.RemoteActorError)
 
 
@@ -138,7 +137,7 @@ class Actor(Process):
                     await self.exited.wait()
             if not self.stopping and not self.exited.is_set():
                 # The entry ended unasked, but its process stays.
-                await escalate(self.exited, self._act, 0)
+                await escalate(self.exited, self._act)
             await self.exited.wait()
             with trio.move_on_after(DRAIN_SECONDS):
                 await first_of(self.finished, disconnected)
@@ -180,7 +179,12 @@ class Actor(Process):
 
     # ---- its end
 
-    async def stop(self, grace_seconds: float, payload: bytes = b"") -> StopResult:
+    async def stop(
+        self,
+        grace_seconds: float,
+        payload: bytes = b"",
+        first: StopStage = StopStage.REQUEST,
+    ) -> StopResult:
         """Stop it; returns when it is gone, or when even SIGKILL did not help.
 
         Two of these may run at a time, with different graces; the results have the last stage
@@ -188,12 +192,13 @@ class Actor(Process):
 
         Args:
             payload: Goes to the entry with the request.
+            first: The stage to begin with.
         """
         began = time.monotonic()
         self.stopping = True
         # An actor that is not ready would not hear a request.
         grace = grace_seconds if self.ready.is_set() else 0.0
-        await escalate(self.exited, lambda stage: self._act(stage, payload), grace)
+        await escalate(self.exited, lambda stage: self._act(stage, payload), grace, first)
         if self.exited.is_set():
             await self.reported.wait()
         stage = self._stage
@@ -207,15 +212,9 @@ class Actor(Process):
             "payload": None if self.outcome is None else self.outcome.payload,
         }
 
-    def kill_on_request(self) -> None:
-        """Go to the last stage first; `stop` then has the result."""
-        self.stopping = True
-        self._stage = StopStage.KILL
-        self.kill()
-
     async def _act(self, stage: StopStage, payload: bytes = b"") -> None:
         if self.stopping:  # an end that was not requested needs no stage
-            self._stage = max(self._stage, stage, key=_STAGES.index)
+            self._stage = max(self._stage, stage, key=STAGES.index)
         if stage is StopStage.REQUEST:
             if not self._asked:
                 self._asked = True

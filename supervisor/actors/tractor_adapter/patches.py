@@ -30,6 +30,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from signal import SIGKILL, SIGTERM
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -37,6 +38,7 @@ import trio
 
 from creamas_sc.runtime.nurseries import first_of
 from supervisor import timeouts
+from supervisor.actors.escalation import StopStage, escalate
 from supervisor.actors.tractor_adapter.compat import tractor
 from supervisor.actors.tractor_adapter.shims import EventWithTruth
 from supervisor.tree.zygote_client import Process, ZygoteClient
@@ -207,15 +209,12 @@ async def _until_dead(process: Process) -> NoReturn:
 
 
 async def _force(process: Process) -> None:
-    """End a process that is still there, by the last stages of `supervisor.actors.escalation`."""
-    for act, seconds in (
-        (process.terminate, timeouts.TERM_SECONDS),
-        (process.kill, timeouts.KILL_SECONDS),
-    ):
-        if not process.exited.is_set():
-            act()
-            with trio.move_on_after(seconds):
-                await process.exited.wait()
+    """End a process that is still there, by signals."""
+
+    async def act(stage: StopStage) -> None:
+        process.kill(SIGTERM if stage is StopStage.TERM else SIGKILL)
+
+    await escalate(process.exited, act, first=StopStage.TERM)
 
 
 # Before any actor runs:
