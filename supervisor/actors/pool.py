@@ -106,7 +106,7 @@ class ActorPool:
         except BaseException:
             with trio.CancelScope(shield=True):
                 running = [actor for actor in actors if self._actors.get(actor.slot) is actor]
-                await self._stop(running, GRACE_SECONDS)
+                await at_once(lambda actor: actor.stop(GRACE_SECONDS), running)
             raise
         finally:
             self._starting = {k: v for k, v in self._starting.items() if v is not over}
@@ -211,7 +211,8 @@ class ActorPool:
             if name not in known:
                 raise CreamasError(f"no actor in slot {name}")
         chosen = _in_order(known.values()) if slots is None else [known[name] for name in slots]
-        results = await self._stop(chosen, GRACE_SECONDS if grace is None else grace, payload)
+        seconds = GRACE_SECONDS if grace is None else grace
+        results = await at_once(lambda actor: actor.stop(seconds, payload), chosen)
         for actor in chosen:
             if self._ended.get(actor.slot) is actor:
                 del self._ended[actor.slot]
@@ -227,11 +228,6 @@ class ActorPool:
         self._closing = True
         chosen = _in_order(self._actors.values())
         return await at_once(lambda actor: actor.stop(0, first=StopStage.KILL), chosen)
-
-    async def _stop(
-        self, actors: Sequence[Actor], grace: float, payload: bytes = b""
-    ) -> list[messages.StopResult]:
-        return await at_once(lambda actor: actor.stop(grace, payload), actors)
 
 
 def _in_order(actors: Iterable[Actor]) -> list[Actor]:

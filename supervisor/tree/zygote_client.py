@@ -133,27 +133,27 @@ class ZygoteClient:
         """
         request, fds, serial = _Request(process), [fd, *process.inherit], next(self._serials)
         order = {"serial": serial, "name": process.name, "uid": uid, "fds": len(fds)}
+        sent = False
         try:
             with trio.fail_after(FORK_SECONDS):
                 async with self._sending:
                     self._waiting[serial] = request
                     await send_descriptors(self._sock, json.dumps(order).encode(), fds)
-        except BaseException as error:
-            self._waiting.pop(serial, None)  # it was not sent: there will be no answer
-            if isinstance(error, trio.TooSlowError):
-                raise _no_answer() from None
-            raise
-        try:
-            with trio.fail_after(FORK_SECONDS):
+                    sent = True
                 await request.answered.wait()
         except BaseException as error:
-            request.abandoned = True
-            process.kill()
+            if sent:
+                request.abandoned = True
+                process.kill()
+            else:
+                self._waiting.pop(serial, None)  # there will be no answer
             if isinstance(error, trio.TooSlowError):
-                raise _no_answer() from None
+                message = f"the zygote did not answer in {FORK_SECONDS:g} s"
+                raise TimeoutError(message) from None
             with trio.move_on_after(KILL_SECONDS) as scope:
                 scope.shield = True
-                await request.answered.wait()
+                if sent:
+                    await request.answered.wait()
                 if process.pid:
                     await process.exited.wait()
             raise
@@ -192,10 +192,6 @@ class ZygoteClient:
             if request.abandoned:
                 process.kill()
         request.answered.set()
-
-
-def _no_answer() -> TimeoutError:
-    return TimeoutError(f"the zygote did not answer in {FORK_SECONDS:g} s")
 
 
 @asynccontextmanager
