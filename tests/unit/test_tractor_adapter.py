@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trio
 
-from supervisor.actors.tractor_adapter import compat, shims
+from supervisor.actors.tractor_adapter import compat
 from tests.support.trees import ROOT
 
 IMPORTS = "import sys\nfrom supervisor.actors import tractor_adapter\n"
@@ -52,7 +52,7 @@ PRIVATE_NAMES = [
     "_portal.Portal.cancel_actor",
     "_streaming.Context._cancel_called",
     "_state.current_actor",
-    *(f"{module}.is_multi_cancelled" for module in shims.PATCHED),
+    *(f"{module}.is_multi_cancelled" for module in compat.PATCHED),
 ]
 # The same for attributes that their class's ``__init__`` sets.
 PRIVATE_ATTRIBUTES = {
@@ -110,7 +110,7 @@ def test_an_installation_that_carries_no_tractor_says_what_to_do(
 AFRESH = """
 for name in [name for name in sys.modules if name.partition(".")[0] == "tractor"]:
     del sys.modules[name]
-from supervisor.actors.tractor_adapter import compat, shims
+from supervisor.actors.tractor_adapter import compat
 {without}
 tractor = compat.import_tractor()
 """
@@ -119,20 +119,20 @@ tractor = compat.import_tractor()
 @pytest.mark.parametrize("module", ["async_generator", "trio_typing", "colorlog", "pdbpp"])
 def test_tractor_needs_the_module(module: str) -> None:
     assert find_spec(module) is None, "it is not to be installed"
-    told = in_another_python(AFRESH.format(without=f"del shims.MODULES[{module!r}]"))
+    told = in_another_python(AFRESH.format(without=f"del compat.MODULES[{module!r}]"))
     assert re.match(
         rf"(ModuleNotFoundError: .*'{module}'|AssertionError: {module} is not ins)", told
     )
 
 
 def test_tractor_would_import_asyncio() -> None:
-    without = "del shims.MODULES['tractor.to_asyncio']"
+    without = "del compat.MODULES['tractor.to_asyncio']"
     told = in_another_python(AFRESH.format(without=without) + "print('asyncio' in sys.modules)")
     assert told == "True"
 
 
 def test_tractor_needs_multi_error() -> None:
-    told = in_another_python(AFRESH.format(without="del shims.TRIO_NAMES['MultiError']"))
+    told = in_another_python(AFRESH.format(without="del compat.TRIO_NAMES['MultiError']"))
     assert told.startswith("ImportError: cannot import name 'MultiError' from 'trio'")
 
 
@@ -151,7 +151,7 @@ trio.run(main)
 
 @pytest.mark.parametrize(
     ("without", "raised"),
-    [("", "ClosedResourceError"), ("del shims.TRIO_NAMES['open_nursery']", "ExceptionGroup")],
+    [("", "ClosedResourceError"), ("del compat.TRIO_NAMES['open_nursery']", "ExceptionGroup")],
 )
 def test_tractor_needs_nurseries_that_do_not_wrap(without: str, raised: str) -> None:
     assert in_another_python(AFRESH.format(without=without) + ONE_ERROR) == raised
@@ -160,7 +160,7 @@ def test_tractor_needs_nurseries_that_do_not_wrap(without: str, raised: str) -> 
 CANCELLED = """
 import trio
 error = BaseExceptionGroup("", [trio.Cancelled._create(source="unknown")])
-print(*(getattr(tractor, name).is_multi_cancelled(error) for name in shims.PATCHED))
+print(*(getattr(tractor, name).is_multi_cancelled(error) for name in compat.PATCHED))
 """
 
 
@@ -168,11 +168,11 @@ def test_tractor_tells_cancellation() -> None:
     assert in_another_python(AFRESH.format(without="") + CANCELLED) == "True True True True True"
 
 
-@pytest.mark.parametrize("module", shims.PATCHED)
+@pytest.mark.parametrize("module", compat.PATCHED)
 def test_tractor_alone_cannot_tell_cancellation(module: str) -> None:
-    without = f"shims.PATCHED = [m for m in shims.PATCHED if m != {module!r}]"
+    without = f"compat.PATCHED = [m for m in compat.PATCHED if m != {module!r}]"
     told = in_another_python(
-        AFRESH.format(without=without) + CANCELLED.replace("shims.PATCHED", f"[{module!r}]")
+        AFRESH.format(without=without) + CANCELLED.replace("compat.PATCHED", f"[{module!r}]")
     )
     assert told.startswith("AttributeError: type object 'BaseExceptionGroup' has no attribute 'fil")
 
@@ -182,7 +182,7 @@ async def test_tractor_needs_an_event_with_a_truth() -> None:
     event = trio.Event()
     with pytest.raises((NotImplementedError, DeprecationWarning)):
         bool(event)
-    stand_in = shims.EventWithTruth(event)
+    stand_in = compat.EventWithTruth(event)
     assert stand_in
     stand_in.set()
     assert event.is_set()

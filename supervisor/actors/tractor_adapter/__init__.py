@@ -3,8 +3,8 @@
 tractor is used for what it is good at, a tree of actors with a context each; not for starting
 processes, finding peers or listening, which would open ports to everybody on this machine. So
 
-    compat   imports the tractor that this installation carries, and silences its log
-    shims    stand-ins for what tractor 0.1.0a5 expects of trio and of packages of 2022
+    compat   imports the tractor that this installation carries, silenced, and with stand-ins for
+             what it expects of trio and of packages of 2022
     patches  replaces what opens ports, looks for other trees, and starts processes
     actors   the parent's side: a root, a nursery per simulation, a context per actor
     entry    the child's side: the actor that the zygote runs in a fork
@@ -29,7 +29,7 @@ It was written for tractor 0.1.0a5; a test lists the private names in use. On tr
     _portal, _state, _supervise  in runtime
     _streaming.Context           _context
 
-Of `shims`, the stand-in for its debugger (pdbp there) would remain; its log imports colorlog only
+Of the stand-ins, that for its debugger (pdbp there) would remain; its log imports colorlog only
 when it is used.
 """
 

@@ -39,8 +39,7 @@ import trio
 from creamas_sc.runtime.nurseries import first_of
 from supervisor import timeouts
 from supervisor.actors.escalation import StopStage, escalate
-from supervisor.actors.tractor_adapter.compat import tractor
-from supervisor.actors.tractor_adapter.shims import EventWithTruth
+from supervisor.actors.tractor_adapter.compat import EventWithTruth, tractor
 from supervisor.tree.zygote_client import Process, ZygoteClient
 
 # In place of tractor's host and port.
