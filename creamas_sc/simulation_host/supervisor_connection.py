@@ -34,19 +34,14 @@ class HostConnection(SupervisorConnection):
         self._describe = describe
         self._on_slave_exit: OnExit | None = None
         # Tasks that are cancelled still need the connection for a while, to stop the slaves.
-        self._scope = trio.CancelScope(shield=True)
+        self._scope.shield = True
 
     async def serve(self) -> None:
         """Send and receive until the supervisor is gone, or until `end`."""
         try:
-            with self._scope:
-                await super().run()
+            await super().run()
         finally:
             self.gone.set()
-
-    def end(self) -> None:
-        """End the connection."""
-        self._scope.cancel()
 
     def _answer(self, request: Request) -> Payload:
         codec = Codec()

@@ -80,6 +80,7 @@ class SupervisorConnection:
         self._handler = serve
         self._codec = Codec()
         self._connection: Connection | None = None
+        self._scope = trio.CancelScope()
         if sock is not None:
             self.connect(sock)
 
@@ -90,14 +91,14 @@ class SupervisorConnection:
         )
 
     async def run(self) -> None:
-        """Send and receive until the supervisor is gone, or until `aclose`."""
+        """Send and receive until the supervisor is gone, or until `end`."""
         assert self._connection is not None
-        await self._connection.run()
+        with self._scope:
+            await self._connection.run()
 
-    async def aclose(self) -> None:
+    def end(self) -> None:
         """End the connection."""
-        assert self._connection is not None
-        await self._connection.aclose()
+        self._scope.cancel()
 
     async def start(
         self, orders: Sequence[ActorOrder], timeout: float | None = None
@@ -161,7 +162,6 @@ class PrivateSupervisor(SupervisorConnection):
         self._inherited = inherited
         self._preload = preload
         self._keeper: subprocess.Popen[bytes] | None = None
-        self._closing = trio.Event()
         self.gone = trio.Event()
 
     # A Ctrl-C goes to the main task: here it would end the connection, and with it slaves that
@@ -177,11 +177,8 @@ class PrivateSupervisor(SupervisorConnection):
         self._keeper = launched.keeper
         self.connect(launched.sock)
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._close_on_request)
-                task_status.started()
-                await super().run()  # ends with `aclose`, or with the supervisor
-                nursery.cancel_scope.cancel()
+            task_status.started()
+            await super().run()
         finally:
             launched.sock.close()
             try:
@@ -190,13 +187,9 @@ class PrivateSupervisor(SupervisorConnection):
             finally:
                 self.gone.set()
 
-    async def _close_on_request(self) -> None:
-        await self._closing.wait()
-        await super().aclose()
-
     async def aclose(self) -> None:
         """End the supervisor and all that it still runs; returns when all processes are gone."""
-        self._closing.set()
+        self.end()
         with trio.CancelScope(shield=True):
             await self.gone.wait()
 
