@@ -7,24 +7,22 @@ returns is the payload of its `StopResult`.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 import trio
 
 from creamas_sc.errors import unwrapped
+from creamas_sc.runtime.class_loading import load_object
 from creamas_sc.runtime.nurseries import split_cancellation
 from creamas_sc.supervisor_client.messages import ProcessOrder, os_text
 from supervisor.error_texts import TRACEBACK_LENGTH, describe, shorten
 from supervisor.tree import orphans
-
-Entry = Callable[[bytes, "Control"], Awaitable[bytes]]
 
 # In the zygote, before it forks: later tractor appends folders to it.
 _clean_path = list(sys.path)
@@ -97,7 +95,10 @@ async def run_entry(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(control.listen)
             _apply(order)
-            payload = await _load(order["entry"])(order["spec"], control)
+            entry = load_object(order["entry"])
+            if not inspect.iscoroutinefunction(entry):
+                raise TypeError(f"{order['entry']} is not a coroutine function")
+            payload = await entry(order["spec"], control)
             if not isinstance(payload, bytes):
                 raise TypeError(f"{order['entry']} returned {type(payload).__name__}, not bytes")
             nursery.cancel_scope.cancel()
@@ -124,13 +125,3 @@ def _apply(order: ProcessOrder) -> None:
     os.chdir(os_text(order["cwd"]))
     first = [os_text(folder) for folder in order["path"]]
     sys.path[:] = [*first, *(folder for folder in _clean_path if folder not in first)]
-
-
-def _load(name: str) -> Entry:
-    module, _, path = name.partition(":")
-    entry: Any = importlib.import_module(module)
-    for attribute in path.split("."):
-        entry = getattr(entry, attribute)
-    if not inspect.iscoroutinefunction(entry):
-        raise TypeError(f"{name} is not a coroutine function")
-    return entry  # type: ignore[no-any-return]

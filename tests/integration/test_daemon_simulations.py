@@ -179,7 +179,7 @@ async def test_bad_arguments_are_refused(client: Client) -> None:
     ("entry", "spec", "reason"),
     [
         ("fail_to_start", b"value", "ValueError: said why"),
-        ("no_such_entry", b"", "AttributeError"),
+        ("no_such_entry", b"", "has no 'no_such_entry'"),
         ("die_starting", b"", "was killed by SIGKILL while starting"),
         ("host", b'{"slaves": 1, "runs": "fail_to_start"}', "KeyError"),
     ],

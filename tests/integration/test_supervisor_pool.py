@@ -219,7 +219,7 @@ async def test_an_entry_that_fails_while_stopping_is_in_the_report() -> None:
         ("fail_to_start", b"value", "ValueError: said why"),
         ("fail_to_start", b"exit", "SystemExit: said why"),
         ("fail_to_start", b"interrupt", "KeyboardInterrupt: said why"),
-        ("no_such_entry", b"", "AttributeError"),
+        ("no_such_entry", b"", "has no 'no_such_entry'"),
         ("die_starting", b"", "was killed by SIGKILL while starting"),
     ],
 )
