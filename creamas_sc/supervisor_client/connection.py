@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 END_SECONDS = 3.0
 # From SIGKILL of the keeper to the end of its tree.
 KILL_SECONDS = 1.0
-# What the supervisor gives actors to become ready, if the caller does not say.
+# What the supervisor gives actors to become ready.
 START_SECONDS = 30.0
 
 OnExit = Callable[[ActorExit], None]
@@ -50,9 +50,7 @@ class Supervisor(Protocol):
     async def run(self, *, task_status: TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until `aclose` or cancellation."""
 
-    async def start(
-        self, orders: Sequence[ActorOrder], timeout: float | None = None
-    ) -> list[StartedActor]:
+    async def start(self, orders: Sequence[ActorOrder]) -> list[StartedActor]:
         """Start actors, all or none; see `SupervisorConnection.start`."""
 
     async def stop(
@@ -79,7 +77,7 @@ class SupervisorConnection:
         self._on_exit = on_exit
         self._handler = serve
         self._codec = Codec()
-        self._connection: Connection | None = None
+        self._connection: Connection
         self._scope = trio.CancelScope()
         if sock is not None:
             self.connect(sock)
@@ -92,7 +90,6 @@ class SupervisorConnection:
 
     async def run(self) -> None:
         """Send and receive until the supervisor is gone, or until `end`."""
-        assert self._connection is not None
         with self._scope:
             await self._connection.run()
 
@@ -100,21 +97,16 @@ class SupervisorConnection:
         """End the connection."""
         self._scope.cancel()
 
-    async def start(
-        self, orders: Sequence[ActorOrder], timeout: float | None = None
-    ) -> list[StartedActor]:
+    async def start(self, orders: Sequence[ActorOrder]) -> list[StartedActor]:
         """Start actors, all or none; returns one answer per order, in the same order.
-
-        Args:
-            timeout: Seconds until all are ready, 30 by default.
 
         Raises:
             StartError: One did not come up, or the supervisor itself did not.
         """
         try:
             # The supervisor keeps the deadline; this one is for a supervisor that never comes up.
-            with trio.fail_after((timeout or START_SECONDS) + END_SECONDS):
-                return await self.call("start", list(orders), timeout)  # type: ignore[no-any-return]
+            with trio.fail_after(START_SECONDS + END_SECONDS):
+                return await self.call("start", list(orders))  # type: ignore[no-any-return]
         except ConnectionLost as error:
             raise StartError("the supervisor ended while it was starting slaves") from error
         except trio.TooSlowError as error:
@@ -134,7 +126,6 @@ class SupervisorConnection:
 
     async def call(self, method: str, *args: Any) -> Any:
         """Call a method of the supervisor; see `supervisor.root`."""
-        assert self._connection is not None
         answer = await self._connection.call(None, method, self._codec.encode((args, {})))
         return self._codec.decode(answer)
 

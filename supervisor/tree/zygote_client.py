@@ -19,7 +19,6 @@ import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from signal import SIGKILL, SIGTERM, Signals
 from typing import Any
 
@@ -39,6 +38,8 @@ class Process:
         inherit: Descriptors of which it gets copies, for its entry.
 
     Attributes:
+        answered: Set when it was forked, or could not be: ``refusal`` then says why.
+        abandoned: It is not wanted any more; to be killed once it was forked.
         pid: 0 before it is forked.
         exited: Set when the process is over, and its status is known or cannot be.
         status: Its wait status; None while it runs, and if it cannot be known.
@@ -48,6 +49,9 @@ class Process:
     def __init__(self, name: str, inherit: Sequence[int] = ()) -> None:
         self.name = name
         self.inherit = inherit
+        self.answered = trio.Event()
+        self.refusal: str | None = None
+        self.abandoned = False
         self.pid = 0
         self.exited = trio.Event()
         self.status: int | None = None
@@ -96,16 +100,6 @@ class Process:
             self.pidfd = None
 
 
-@dataclass
-class _Request:
-    """A request to fork that was sent and not answered yet."""
-
-    process: Process
-    answered: trio.Event = field(default_factory=trio.Event)
-    error: str | None = None
-    abandoned: bool = False
-
-
 class ZygoteClient:
     """The supervisor's end of the socket to the zygote.
 
@@ -119,7 +113,7 @@ class ZygoteClient:
         self._nursery = nursery
         self._serials = itertools.count(1)
         self._sending = trio.Lock()  # trio lets one task send at a time
-        self._waiting: dict[int, _Request] = {}
+        self._waiting: dict[int, Process] = {}  # requests that were not answered yet
         self._running: dict[int, Process] = {}
 
     async def fork(self, process: Process, uid: str, fd: int) -> None:
@@ -131,19 +125,19 @@ class ZygoteClient:
             OSError: The system refused another process.
             TimeoutError: The zygote did not answer; it is stopped.
         """
-        request, fds, serial = _Request(process), [fd, *process.inherit], next(self._serials)
+        fds, serial = [fd, *process.inherit], next(self._serials)
         order = {"serial": serial, "name": process.name, "uid": uid, "fds": len(fds)}
         sent = False
         try:
             with trio.fail_after(FORK_SECONDS):
                 async with self._sending:
-                    self._waiting[serial] = request
+                    self._waiting[serial] = process
                     await send_descriptors(self._sock, json.dumps(order).encode(), fds)
                     sent = True
-                await request.answered.wait()
+                await process.answered.wait()
         except BaseException as error:
             if sent:
-                request.abandoned = True
+                process.abandoned = True
                 process.kill()
             else:
                 self._waiting.pop(serial, None)  # there will be no answer
@@ -153,12 +147,12 @@ class ZygoteClient:
             with trio.move_on_after(KILL_SECONDS) as scope:
                 scope.shield = True
                 if sent:
-                    await request.answered.wait()
+                    await process.answered.wait()
                 if process.pid:
                     await process.exited.wait()
             raise
-        if request.error is not None:
-            raise OSError(errno.EAGAIN, f"no process for {process.name}: {request.error}")
+        if process.refusal is not None:
+            raise OSError(errno.EAGAIN, f"no process for {process.name}: {process.refusal}")
 
     async def read(self) -> None:
         """Take the zygote's messages until it is gone."""
@@ -178,20 +172,19 @@ class ZygoteClient:
                 self._take_answer(message, descriptors)
 
     def _take_answer(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        request = self._waiting.pop(message["serial"])
+        process = self._waiting.pop(message["serial"])
         if "pid" not in message:
-            request.error = message["error"]
+            process.refusal = message["error"]
         elif not descriptors:
             # No descriptor was free here. The process ends by itself, as its socket is closed.
-            request.error = os.strerror(errno.EMFILE)
+            process.refusal = os.strerror(errno.EMFILE)
         else:
-            process = request.process
             process.pid, (process.pidfd,) = message["pid"], descriptors
             self._running[process.pid] = process
             self._nursery.start_soon(process.watch, process.pidfd)
-            if request.abandoned:
+            if process.abandoned:
                 process.kill()
-        request.answered.set()
+        process.answered.set()
 
 
 @asynccontextmanager

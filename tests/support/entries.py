@@ -296,7 +296,7 @@ class Host:
                 nursery.start_soon(line.run)
                 nursery.start_soon(self._take_clients, hand, nursery)
                 orders = [self._order(f"slave-{i}") for i in range(self.slaves)]
-                told = await line.start(orders, self.timeout)
+                told = await line.call("start", orders, self.timeout)
                 await self.control.ready(json.dumps([each["pid"] for each in told]).encode())
                 payload = await self.control.wait_stop()
                 await line.stop(None, 1.0, b"")

@@ -134,14 +134,12 @@ class SharedSupervisor:
                 del self._shared.on_exit[self._prefix]
                 self._gone.set()
 
-    async def start(
-        self, orders: Sequence[ActorOrder], timeout: float | None = None
-    ) -> list[StartedActor]:
+    async def start(self, orders: Sequence[ActorOrder]) -> list[StartedActor]:
         """Start actors in slots of this part."""
         mine = [{**order, "slot": f"{self._prefix}/{order['slot']}"} for order in orders]
         # A start that fails frees the slots of all its actors, also of one that is restarted.
         self._slots -= {order["slot"] for order in orders}
-        started = await self._shared.call(self._shared.supervisor.start, mine, timeout)
+        started = await self._shared.call(self._shared.supervisor.start, mine)
         self._slots |= {order["slot"] for order in orders}
         return self._strip(started)
 
