@@ -364,7 +364,6 @@ def enumerate_first(names: Sequence[str]) -> str:
 WIRE_CODES: dict[str, type[CreamasError]] = {
     name: globals()[name] for name in __all__ if name != "AgentErrors"
 }
-_CODES = {cls: code for code, cls in WIRE_CODES.items()}
 
 
 def to_wire(error: BaseException) -> dict[str, Any]:
@@ -373,9 +372,9 @@ def to_wire(error: BaseException) -> dict[str, Any]:
     described: dict[str, Any]
     if isinstance(error, AgentErrors):
         described = {"code": "AgentErrors", "message": error.message, "fields": {}}
-    elif isinstance(error, CreamasError) and type(error) in _CODES:
+    elif isinstance(error, CreamasError) and type(error) in WIRE_CODES.values():
         fields = {name: getattr(error, name) for name in error.fields}
-        described = {"code": _CODES[type(error)], "message": str(error), "fields": fields}
+        described = {"code": type(error).__name__, "message": str(error), "fields": fields}
     else:
         text = "".join(traceback.format_exception_only(error)).strip()
         described = {"code": "CreamasError", "message": text, "fields": {}}
