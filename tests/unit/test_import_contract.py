@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2]
 def test_the_layers_hold() -> None:
     # In a process of its own: it reconfigures logging.
     lint = "import sys; from importlinter import cli; sys.exit(cli.lint_imports(no_cache=True))"
-    told = subprocess.run([sys.executable, "-c", lint], cwd=ROOT, capture_output=True, text=True)
-    assert told.returncode == 0, told.stdout
+    done = subprocess.run([sys.executable, "-c", lint], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_tractor_is_imported_by_the_seam_only() -> None:
@@ -39,7 +39,7 @@ def test_tractor_is_imported_by_the_seam_only() -> None:
 def test_a_script_imports_neither_tractor_nor_numpy(module: str) -> None:
     heavy = {"tractor", "numpy", "networkx"}
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert told.stdout.strip() == "[]"
+    assert done.stdout.strip() == "[]"

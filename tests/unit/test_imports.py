@@ -14,9 +14,9 @@ import pytest
 )
 def test_without_trio(wanted: str) -> None:
     code = f"import sys; sys.modules['trio'] = None; {wanted}"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert told.returncode == 1
-    last = told.stderr.splitlines()[-1]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
     assert last.startswith("ImportError: environments need trio, which this Python lacks: ")
     assert last.endswith("[supervisor]'")
 
@@ -30,5 +30,5 @@ def test_without_trio_artifacts_and_serializers_are_there() -> None:
 
 def test_another_missing_module_is_named() -> None:
     code = "import sys; sys.modules['msgpack'] = None; import creamas_sc.mp"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "ModuleNotFoundError: import of msgpack" in told.stderr
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "ModuleNotFoundError: import of msgpack" in done.stderr

@@ -15,21 +15,21 @@ SLAVES = [
 def test_a_receipt_arrives_as_it_was() -> None:
     receipt = StopReport(SLAVES, saved={"n": (1, 2)}, errors=["OSError: the disk is full"])
     codec = Codec()
-    for told in (
+    for report in (
         unpack(pack(receipt)),
         codec.decode(codec.encode(receipt)),
         codec.decode(codec.encode([receipt]))[0],
     ):
-        assert type(told) is StopReport
-        assert told == receipt == SLAVES
-        assert [type(slave) for slave in told] == [SlaveReceipt, SlaveReceipt]
-        assert type(told[1].errors) is tuple
-        assert told.saved == {"n": (1, 2)}
-        assert told.errors == ("OSError: the disk is full",)
-        assert not told.graceful
+        assert type(report) is StopReport
+        assert report == receipt == SLAVES
+        assert [type(slave) for slave in report] == [SlaveReceipt, SlaveReceipt]
+        assert type(report[1].errors) is tuple
+        assert report.saved == {"n": (1, 2)}
+        assert report.errors == ("OSError: the disk is full",)
+        assert not report.graceful
 
 
 def test_an_empty_one() -> None:
-    told = unpack(pack(StopReport()))
-    assert (type(told), list(told), told.saved, told.errors) == (StopReport, [], None, ())
-    assert told.graceful
+    report = unpack(pack(StopReport()))
+    assert (type(report), list(report), report.saved, report.errors) == (StopReport, [], None, ())
+    assert report.graceful

@@ -113,10 +113,10 @@ def test_parameters_order_and_defaults(kind: str, name: str, page: inspect.Signa
     if method:  # also where it is inherited
         owner, _, attribute = name.partition(".")
         found = getattr(getattr(mp, owner), attribute)
-    told = bare(inspect.signature(found), bound=not method)
+    parameters = bare(inspect.signature(found), bound=not method)
     for added, default in ADDED.get(name, {}).items():
-        assert told.pop(added) == (inspect.Parameter.KEYWORD_ONLY, default)
-    assert list(told.items()) == list(bare(page, bound=True).items())
+        assert parameters.pop(added) == (inspect.Parameter.KEYWORD_ONLY, default)
+    assert list(parameters.items()) == list(bare(page, bound=True).items())
 
 
 @pytest.mark.parametrize(("kind", "name", "page"), LINES, ids=[line[1] for line in LINES])

@@ -49,7 +49,7 @@ def _place(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     os.chdir(cwd)
 
 
-async def test_an_entry_is_run_told_to_stop_and_its_answer_kept() -> None:
+async def test_an_entry_is_run_and_asked_to_stop_and_its_answer_kept() -> None:
     stream = FakeStream(b"now", b"again")
     assert await entry_runner.run_entry(order("a", "obey", b"spec"), stream) == (
         b"now stopped",
@@ -107,7 +107,7 @@ async def test_an_order_that_cannot_be_followed_fails_alone(
         (ValueError("x" * 10_000_000), None),
     ],
 )
-async def test_an_error_is_told_in_a_bounded_text(
+async def test_the_text_of_an_error_is_bounded(
     monkeypatch: pytest.MonkeyPatch, error: Exception, text: str | None
 ) -> None:
     async def fail(spec: bytes, control: entry_runner.Control) -> bytes:
@@ -132,7 +132,7 @@ async def test_cancellation_passes_through() -> None:
     assert scope.cancelled_caught
 
 
-async def test_cancellation_mixed_with_a_failure_tells_neither_wrong() -> None:
+async def test_cancellation_that_comes_with_a_failure_is_caught() -> None:
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
@@ -143,7 +143,7 @@ async def test_cancellation_mixed_with_a_failure_tells_neither_wrong() -> None:
     assert scope.cancelled_caught
 
 
-async def test_ready_is_told_once() -> None:
+async def test_ready_is_reported_once() -> None:
     control = entry_runner.Control(FakeStream())
     await control.ready(b"")
     with pytest.raises(RuntimeError, match="already"):

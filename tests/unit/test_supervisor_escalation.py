@@ -65,7 +65,7 @@ async def test_a_stage_to_begin_with_leaves_out_those_before(autojump_clock: Moc
     assert [stage for stage, _ in actor.taken] == [StopStage.TERM, StopStage.KILL]
 
 
-async def test_one_that_is_gone_is_left_in_peace() -> None:
+async def test_nothing_is_done_to_an_actor_that_is_gone() -> None:
     actor = Stubborn(None)
     actor.ended.set()
     await escalate(actor.ended, actor.act, 1.0)

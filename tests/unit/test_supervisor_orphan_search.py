@@ -67,7 +67,7 @@ def test_a_record_is_over_when_nobody_bears_it() -> None:
     assert over([DEAD, LIVING], HERE, [LEFT]) == set()
 
 
-def test_a_record_of_an_older_boot_is_over_whoever_bears_its_name() -> None:
+def test_a_record_of_an_older_boot_is_over_even_if_its_name_is_borne() -> None:
     assert over([DEAD, LIVING], ("later", HERE[1]), [LEFT]) == {"dead.tree"}
 
 

@@ -37,7 +37,7 @@ class Slow:
 
 
 def a_pool(there: Slow) -> ActorPool:
-    return ActorPool(there, lambda told: None)  # type: ignore[arg-type]
+    return ActorPool(there, lambda message: None)  # type: ignore[arg-type]
 
 
 def orders(count: int) -> list[ActorOrder]:
@@ -64,7 +64,7 @@ async def test_a_few_are_launched_at_a_time_and_not_in_time(autojump_clock: Mock
     assert (there.launches, there.most) == (MAX_STARTING, MAX_STARTING)
 
 
-async def test_who_stops_a_start_that_was_cancelled_waits_for_its_end(
+async def test_a_stop_of_a_cancelled_start_waits_for_its_end(
     autojump_clock: MockClock,
 ) -> None:
     class Stubborn(Slow):
@@ -86,7 +86,7 @@ async def test_who_stops_a_start_that_was_cancelled_waits_for_its_end(
         assert trio.current_time() == pytest.approx(1.0)
 
 
-async def test_a_failure_is_told_in_a_bounded_text() -> None:
+async def test_the_text_of_a_failure_is_bounded() -> None:
     with pytest.raises(StartError, match=r"slave-\d did not start: x+ \[\.\.\.") as caught:
         await a_pool(Slow(0.0)).start(orders(2))
     assert len(str(caught.value)) < 2100

@@ -28,10 +28,10 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-async def fork_in_vain(zygote: ZygoteClient, name: str, told: list[str]) -> None:
+async def fork_and_fail(zygote: ZygoteClient, name: str, errors: list[str]) -> None:
     with pytest.raises(OSError, match=r"zygote|not today") as caught:
         await zygote.fork(Process(name), "uid", 0)
-    told.append(str(caught.value))
+    errors.append(str(caught.value))
 
 
 def refuse(theirs: socket.socket) -> None:
@@ -44,8 +44,8 @@ def refuse(theirs: socket.socket) -> None:
 def answer_with(theirs: socket.socket, pid: int) -> None:
     data, fds, _, _ = socket.recv_fds(theirs, 1 << 14, 4, socket.MSG_DONTWAIT)
     pidfd = os.pidfd_open(pid)
-    told = json.dumps({"serial": json.loads(data)["serial"], "pid": pid}).encode()
-    socket.send_fds(theirs, [told], [pidfd])
+    answer = json.dumps({"serial": json.loads(data)["serial"], "pid": pid}).encode()
+    socket.send_fds(theirs, [answer], [pidfd])
     for fd in (*fds, pidfd):
         os.close(fd)
 
@@ -53,16 +53,16 @@ def answer_with(theirs: socket.socket, pid: int) -> None:
 async def test_requests_beyond_what_the_socket_holds_wait_for_each_other(
     ends: tuple[socket.socket, socket.socket],
 ) -> None:
-    told: list[str] = []
+    errors: list[str] = []
     async with open_zygote(ends[0]) as zygote, trio.open_nursery() as nursery:
         for number in range(MANY):
-            nursery.start_soon(fork_in_vain, zygote, f"actor-{number}", told)
+            nursery.start_soon(fork_and_fail, zygote, f"actor-{number}", errors)
         await wait_all_tasks_blocked()
         assert len(zygote._waiting) < MANY
         for _ in range(MANY):
             refuse(ends[1])
             await wait_all_tasks_blocked()
-    assert sorted(told) == sorted(
+    assert sorted(errors) == sorted(
         f"[Errno 11] no process for actor-{number}: not today" for number in range(MANY)
     )
     assert zygote._waiting == {}
@@ -71,11 +71,11 @@ async def test_requests_beyond_what_the_socket_holds_wait_for_each_other(
 async def test_a_zygote_that_neither_answers_nor_reads(
     ends: tuple[socket.socket, socket.socket], autojump_clock: MockClock
 ) -> None:
-    told: list[str] = []
+    errors: list[str] = []
     async with open_zygote(ends[0]) as zygote, trio.open_nursery() as nursery:
         for number in range(MANY):
-            nursery.start_soon(fork_in_vain, zygote, f"actor-{number}", told)
-    assert told == ["the zygote did not answer in 5 s"] * MANY
+            nursery.start_soon(fork_and_fail, zygote, f"actor-{number}", errors)
+    assert errors == ["the zygote did not answer in 5 s"] * MANY
     assert len(zygote._waiting) < MANY  # what was not sent is forgotten
 
 
@@ -89,7 +89,7 @@ async def test_a_message_that_comes_with_the_end() -> None:
                 await trio.lowlevel.checkpoint()
 
 
-async def test_who_gives_up_a_fork_sees_its_process_end(
+async def test_a_fork_that_is_cancelled_ends_its_process(
     ends: tuple[socket.socket, socket.socket],
 ) -> None:
     scope, ended = trio.CancelScope(), trio.Event()

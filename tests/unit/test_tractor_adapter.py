@@ -1,4 +1,4 @@
-"""The seam knows the tractor it was written for, and stands in for what that misses."""
+"""The adapter has all of tractor that it uses, and stands in for what tractor misses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IMPORTS = "import sys\nfrom supervisor.actors import tractor_adapter\n"
 
 
 def in_another_python(code: str, *options: str) -> str:
-    """What ``code``, run after the seam's imports, prints; of an error the last line."""
+    """What ``code``, run after the adapter's imports, prints; of an error the last line."""
     done = subprocess.run(
         [sys.executable, *options, "-c", f"{IMPORTS}{code}"],
         capture_output=True,
@@ -106,7 +106,7 @@ def test_an_installation_that_carries_no_tractor_says_what_to_do(
 
 # ---- what tractor cannot do without; once it can, the stand-in is to go
 
-# Imports tractor afresh, with the seam's stand-ins but one.
+# Imports tractor afresh, with the stand-ins but one.
 AFRESH = """
 for name in [name for name in sys.modules if name.partition(".")[0] == "tractor"]:
     del sys.modules[name]
@@ -119,21 +119,21 @@ tractor = compat.import_tractor()
 @pytest.mark.parametrize("module", ["async_generator", "trio_typing", "colorlog", "pdbpp"])
 def test_tractor_needs_the_module(module: str) -> None:
     assert find_spec(module) is None, "it is not to be installed"
-    told = in_another_python(AFRESH.format(without=f"del compat.MODULES[{module!r}]"))
+    output = in_another_python(AFRESH.format(without=f"del compat.MODULES[{module!r}]"))
     assert re.match(
-        rf"(ModuleNotFoundError: .*'{module}'|AssertionError: {module} is not ins)", told
+        rf"(ModuleNotFoundError: .*'{module}'|AssertionError: {module} is not ins)", output
     )
 
 
 def test_tractor_would_import_asyncio() -> None:
     without = "del compat.MODULES['tractor.to_asyncio']"
-    told = in_another_python(AFRESH.format(without=without) + "print('asyncio' in sys.modules)")
-    assert told == "True"
+    output = in_another_python(AFRESH.format(without=without) + "print('asyncio' in sys.modules)")
+    assert output == "True"
 
 
 def test_tractor_needs_multi_error() -> None:
-    told = in_another_python(AFRESH.format(without="del compat.TRIO_NAMES['MultiError']"))
-    assert told.startswith("ImportError: cannot import name 'MultiError' from 'trio'")
+    output = in_another_python(AFRESH.format(without="del compat.TRIO_NAMES['MultiError']"))
+    assert output.startswith("ImportError: cannot import name 'MultiError' from 'trio'")
 
 
 # tractor's own portal opens such a nursery around a stream, and expects what the stream raises.
@@ -164,17 +164,19 @@ print(*(getattr(tractor, name).is_multi_cancelled(error) for name in compat.PATC
 """
 
 
-def test_tractor_tells_cancellation() -> None:
+def test_tractor_recognizes_cancellation() -> None:
     assert in_another_python(AFRESH.format(without="") + CANCELLED) == "True True True True True"
 
 
 @pytest.mark.parametrize("module", compat.PATCHED)
-def test_tractor_alone_cannot_tell_cancellation(module: str) -> None:
+def test_tractor_alone_cannot_recognize_cancellation(module: str) -> None:
     without = f"compat.PATCHED = [m for m in compat.PATCHED if m != {module!r}]"
-    told = in_another_python(
+    output = in_another_python(
         AFRESH.format(without=without) + CANCELLED.replace("compat.PATCHED", f"[{module!r}]")
     )
-    assert told.startswith("AttributeError: type object 'BaseExceptionGroup' has no attribute 'fil")
+    assert output.startswith(
+        "AttributeError: type object 'BaseExceptionGroup' has no attribute 'fil"
+    )
 
 
 async def test_tractor_needs_an_event_with_a_truth() -> None:
