@@ -1,11 +1,11 @@
-"""Carries out the restart policy: the machine's actions, its clock, and those who wait for slaves.
+"""Carries out the restart policy: the machine's actions, and those who wait for slaves.
 
-The driver feeds `RestartMachine` with what happens and runs each action as a task in its
+The driver reports to `RestartMachine` what happens, and runs each restart as a task in its
 nursery::
 
-    SlavePool --- watch, note_loss ---> RestartDriver --- events ---> RestartMachine
-        ^                                 |       ^                        |
-        |   restart_slave, discard_...    |       +------- actions --------+
+    SlavePool --- watch, note_loss ---> RestartDriver --- slave_up, slave_lost, ... ---> machine
+        ^                                 |       ^                                         |
+        |   restart_slave, discard_...    |       +--------------- actions -----------------+
         +---------------------------------+
                                           +--- restart done: event set ---> callers in `wait`
 
@@ -15,9 +15,10 @@ event is set when the restart is complete, when the machine gives the slave up, 
 simulation ends: the waiting callers make their calls then, and get results, or the error of the
 loss.
 
-One restart is one task (`_restart`). It ends in one of three ways: the slave is back; the new
-process died, which is reported as a loss and handled there; or the start failed or took too long,
-which `_restart` reports to the machine itself. So each attempt reaches the machine exactly once.
+One restart is one task (`_restart`), which begins with the policy's pause. It ends in one of four
+ways: the slave is back; the new process died, which is reported as a loss and handled there; the
+start failed or took too long, which `_restart` reports to the machine itself; or the simulation
+ended first. So each attempt reaches the machine exactly once.
 `aclose` cancels the tasks and waits for them; a process that is just being started is stopped by
 the pool before the task ends, so nothing is left.
 """
@@ -32,7 +33,7 @@ from anyio.abc import TaskStatus
 
 from creamas_sc.errors import ConnectionLost, CreamasError, SlaveLost
 from creamas_sc.reports import Restart
-from creamas_sc.restarts import machine
+from creamas_sc.restarts.machine import Action, EndSimulation, RestartMachine, StartSlave
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.restarts.slave import Slave
 
@@ -64,13 +65,11 @@ class RestartDriver:
     """Restarts the slaves of one multi-environment, or ends it."""
 
     def __init__(self, policy: RestartPolicy, owner: SlaveOwner) -> None:
-        self._machine = machine.RestartMachine(policy)
+        self._machine = RestartMachine(policy)
         self._owner = owner
-        self._slaves: dict[str, Slave] = {}
         # Slaves that are to come back, from the loss until all is restored.
         self._coming: dict[str, trio.Event] = {}
         self._lost_at: dict[str, float] = {}
-        self._due: float | None = None
         self._nursery: trio.Nursery
         self._ended = trio.Event()
 
@@ -81,13 +80,13 @@ class RestartDriver:
                 task_status.started()
                 await trio.sleep_forever()
         finally:
-            self._machine.receive(machine.Closing(), trio.current_time())
+            self._machine.end()
             self._release(*self._coming)
             self._ended.set()
 
     def stop(self) -> None:
         """Restart nothing from now on, and cancel what is under way."""
-        self._machine.receive(machine.Closing(), trio.current_time())
+        self._machine.end()
         self._nursery.cancel_scope.cancel()
 
     async def aclose(self) -> None:
@@ -100,15 +99,16 @@ class RestartDriver:
 
     def watch(self, slave: Slave) -> None:
         """Note that a slave has come up, for the first time or again."""
-        self._slaves[slave.slot] = slave
-        self._receive(machine.SlaveStarted(slave.slot))
+        if not self._machine.slave_up(slave.slot):
+            self._nursery.start_soon(self._owner.discard_restart, slave)
         if slave.gone.is_set():
             self.note_loss(slave)
 
     def note_loss(self, slave: Slave) -> None:
         """Note that a slave has ended without being asked to."""
-        self._lost_at[slave.slot] = trio.current_time()
-        self._receive(machine.SlaveExited(slave.slot, slave.exited_normally, slave.describe_end()))
+        now = self._lost_at[slave.slot] = trio.current_time()
+        why, normally = slave.describe_end(), slave.exited_normally
+        self._follow(slave, self._machine.slave_lost(slave.slot, why, now, normally))
 
     def expects(self, slave: Slave) -> bool:
         """Whether a slave that is gone is to come back."""
@@ -128,33 +128,18 @@ class RestartDriver:
             return
         raise slave.loss()
 
-    # ---- the machine
-
-    def _receive(self, event: machine.Event) -> None:
-        for action in self._machine.receive(event, trio.current_time()):
-            match action:
-                case machine.StartSlave(slot, number):
-                    self._nursery.start_soon(self._restart, self._slaves[slot], number)
-                case machine.StopSlave(slot):
-                    self._nursery.start_soon(self._owner.discard_restart, self._slaves[slot])
-                case machine.EndSimulation(slot, cause):
-                    self._owner.end_simulation(self._slaves[slot].loss(cause))
-        for slot in self._slaves:
-            if self._machine.expects(slot):
-                self._coming.setdefault(slot, trio.Event())
+    def _follow(self, slave: Slave, action: Action) -> None:
+        """Do what the machine says about the loss of a slave."""
+        match action:
+            case StartSlave(at, number):
+                self._coming.setdefault(slave.slot, trio.Event())
+                self._nursery.start_soon(self._restart, slave, at, number)
+            case EndSimulation(cause):
+                self._owner.end_simulation(slave.loss(cause))
         if self._machine.ended:
             self._release(*self._coming)
-        elif isinstance(event, (machine.SlaveExited, machine.StartFailed)):
-            if not self._machine.expects(event.slot):
-                self._release(event.slot)
-        due = self._machine.due_at()
-        if due is not None and due != self._due:
-            self._nursery.start_soon(self._report_time, due)
-        self._due = due
-
-    async def _report_time(self, due: float) -> None:
-        await trio.sleep_until(due)
-        self._receive(machine.TimePassed())
+        elif not self._machine.expects(slave.slot):
+            self._release(slave.slot)
 
     def _release(self, *slots: str) -> None:
         """Let the calls go on that wait for these slaves."""
@@ -165,7 +150,10 @@ class RestartDriver:
 
     # ---- one restart
 
-    async def _restart(self, slave: Slave, number: int) -> None:
+    async def _restart(self, slave: Slave, at: float, number: int) -> None:
+        await trio.sleep_until(at)
+        if self._machine.ended:
+            return  # not wanted any more
         old_pid, cause, old_exit = slave.pid, slave.describe_end(), slave.exit
         slave.reported = True
         gone: trio.Event | None = None  # of the new process
@@ -185,10 +173,11 @@ class RestartDriver:
                 await self._owner.discard_restart(slave)
             slow = isinstance(error, trio.TooSlowError)
             why = f"it was not back within {RESTART_SECONDS:g} s" if slow else str(error)
-            log.warning("%s, and was not started again: %s", cause, why)
-            self._receive(
-                machine.StartFailed(slave.slot, f"{cause}, and was not started again: {why}")
-            )
+            text = f"{cause}, and was not started again: {why}"
+            log.warning("%s", text)
+            # Once it was up, its end may have been reported meanwhile, and counts once.
+            lost = self._machine.start_failed if gone is None else self._machine.slave_lost
+            self._follow(slave, lost(slave.slot, text, trio.current_time()))
             return
         if gone.is_set() or self._machine.ended:
             return  # reported as a loss, or not wanted any more

@@ -1,8 +1,7 @@
-"""The restart policies as a state machine without I/O: events and the time go in, actions come out.
+"""The restart policies as a state machine without I/O: what happens goes in, actions come out.
 
-The caller (`creamas_sc.restarts.driver`) reports what happens to slaves, and carries out the
-returned actions; their results come back as further events. The vocabulary is that of OTP's
-supervisors::
+The caller (`creamas_sc.restarts.driver`) reports what happens to slaves, and carries out the action
+that is returned. The vocabulary is that of OTP's supervisors::
 
     temporary    the others go on without a lost slave
     transient    it is restarted unless it exited normally
@@ -11,12 +10,12 @@ supervisors::
 
 A slave's state::
 
-                   SlaveStarted             its pause is over
-         (new) ---> UP <--- STARTING <------------------------ WAITING
-                    |         |                                   ^
-        SlaveExited |         | StartFailed, SlaveExited          |
-                    v         v                                   |
-                   the policy decides ------- restart ------------+
+                     slave_up
+         (new) ---> UP <------------------ COMING <---------+
+                    |                         |             |
+         slave_lost |            start_failed |             |
+                    v                         v             |
+                   the policy decides ------- restart ------+
                     |
                     +--- no restart, or the simulation ends ---> GONE
 
@@ -25,9 +24,9 @@ long as the one before, up to a limit. When more than ``restarts`` losses, of al
 fall within ``seconds``, the simulation ends. A start that fails counts like a loss, so a slave that
 cannot come up uses the restarts up and ends the simulation instead of being tried for ever.
 
-Once ended, by `EndSimulation` or `Closing`, the machine returns no `StartSlave` again; a start that
-was under way and succeeds nevertheless is answered with `StopSlave`. An exit that is reported
-twice, or of a slave that is not part of the simulation, changes nothing.
+Once ended, by `EndSimulation` or `end`, the machine returns no action again and expects no slave,
+so a restart that has not begun must be dropped; one that succeeds nevertheless is not wanted. An
+exit that is reported twice, or of a slave that is not part of the simulation, changes nothing.
 """
 
 from __future__ import annotations
@@ -44,75 +43,31 @@ LONGEST_PAUSE_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
-class SlaveStarted:
-    """A slave is up, for the first time or again."""
-
-    slot: str
-
-
-@dataclass(frozen=True)
-class StartFailed:
-    """A restart did not succeed."""
-
-    slot: str
-    why: str
-
-
-@dataclass(frozen=True)
-class SlaveExited:
-    """A slave has ended without being asked to; ``normally``: by itself, without failing."""
-
-    slot: str
-    normally: bool
-    why: str
-
-
-@dataclass(frozen=True)
-class TimePassed:
-    """The time that `RestartMachine.due_at` returned has come."""
-
-
-@dataclass(frozen=True)
-class Closing:
-    """The slaves are being stopped: start nothing from now on."""
-
-
-@dataclass(frozen=True)
 class StartSlave:
-    """Restart a slave; ``number``: which restart this is of those that count now, from 1."""
+    """Restart the slave at a time; ``number``: which restart it is of those that count, from 1."""
 
-    slot: str
+    at: float
     number: int
 
 
 @dataclass(frozen=True)
-class StopSlave:
-    """Stop a slave that came up although the simulation ends."""
-
-    slot: str
-
-
-@dataclass(frozen=True)
 class EndSimulation:
-    """End the simulation for the loss of that slave; ``cause`` says why in words."""
+    """End the simulation for the loss of the slave; ``cause`` says why in words."""
 
-    slot: str
     cause: str
 
 
-Event: TypeAlias = SlaveStarted | StartFailed | SlaveExited | TimePassed | Closing
-Action: TypeAlias = StartSlave | StopSlave | EndSimulation
+Action: TypeAlias = StartSlave | EndSimulation | None
 
 
 class _State(Enum):
     UP = "up"
-    WAITING = "waiting for its restart"
-    STARTING = "being started"
+    COMING = "waiting for its restart, or being started"
     GONE = "gone"
 
 
 class RestartMachine:
-    """The machine of one simulation.
+    """The machine of one simulation. Times are in seconds of any steady clock.
 
     Attributes:
         ended: No slave is started any more: the simulation is closing, or was ended.
@@ -122,69 +77,53 @@ class RestartMachine:
         self.policy = policy
         self.ended = False
         self._states: dict[str, _State] = {}
-        self._due: dict[str, tuple[float, int]] = {}  # when, and which restart it is
         self._recent: deque[float] = deque()  # times of the restarts that still count
 
     def expects(self, slot: str) -> bool:
         """Whether the slave is to be restarted, or is being restarted."""
-        return self._states.get(slot) in (_State.WAITING, _State.STARTING) and not self.ended
+        return self._states.get(slot) is _State.COMING and not self.ended
 
-    def due_at(self) -> float | None:
-        """When to report `TimePassed` next; None if nothing waits for it."""
-        return min((at for at, _ in self._due.values()), default=None)
+    def end(self) -> None:
+        """The slaves are being stopped: start nothing from now on."""
+        self.ended = True
 
-    def receive(self, event: Event, now: float) -> list[Action]:
-        """Process an event that happened at ``now`` (seconds of any steady clock)."""
-        match event:
-            case SlaveStarted(slot):
-                late = self.ended and self._states.get(slot) is _State.STARTING
-                self._states[slot] = _State.GONE if late else _State.UP
-                return [StopSlave(slot)] if late else []
-            case SlaveExited(slot, normally, why):
-                return self._decide(slot, normally, why, now)
-            case StartFailed(slot, why):
-                return self._decide(slot, False, why, now)
-            case TimePassed():
-                return self._start_due(now)
-            case Closing():
-                self._end()
-                return []
+    def slave_up(self, slot: str) -> bool:
+        """A slave is up, for the first time or again; returns False if it has to be stopped."""
+        wanted = not (self.ended and self._states.get(slot) is _State.COMING)
+        self._states[slot] = _State.UP if wanted else _State.GONE
+        return wanted
 
-    def _decide(self, slot: str, normally: bool, why: str, now: float) -> list[Action]:
-        """Apply the policy to the loss of a slave."""
-        if self._states.get(slot) not in (_State.UP, _State.STARTING):
-            return []  # reported before, or not a slave of this simulation
+    def slave_lost(self, slot: str, why: str, now: float, normally: bool = False) -> Action:
+        """A slave that was up is lost; ``normally``: it ended by itself, without failing."""
+        return self._decide(_State.UP, slot, why, now, normally)
+
+    def start_failed(self, slot: str, why: str, now: float) -> Action:
+        """A slave that was to be restarted did not come up."""
+        return self._decide(_State.COMING, slot, why, now)
+
+    def _decide(
+        self, state: _State, slot: str, why: str, now: float, normally: bool = False
+    ) -> Action:
+        """Apply the policy to the loss of a slave that was in ``state``."""
+        if self._states.get(slot) is not state:
+            return None  # reported before, or not a slave of this simulation
         self._states[slot] = _State.GONE
         mode = self.policy.mode
         if self.ended or mode == Mode.TEMPORARY or (mode == Mode.TRANSIENT and normally):
-            return []
+            return None
         if mode == Mode.ALL:
-            self._end()
-            return [EndSimulation(slot, f"{why}; with restart='all' that ends the simulation")]
+            self.end()
+            return EndSimulation(f"{why}; with restart='all' that ends the simulation")
         while self._recent and now - self._recent[0] >= self.policy.seconds:
             self._recent.popleft()
         before = len(self._recent)
         if before >= self.policy.restarts:
-            self._end()
+            self.end()
             limit = f"after {self.policy.limit} restart={str(mode)!r} ends the simulation"
-            return [EndSimulation(slot, f"{why}; {limit}")]
+            return EndSimulation(f"{why}; {limit}")
         pause = 0.0
         if before:
             pause = min(FIRST_PAUSE_SECONDS * 2.0 ** min(before - 1, 32), LONGEST_PAUSE_SECONDS)
         self._recent.append(now)
-        self._due[slot] = now + pause, before + 1
-        self._states[slot] = _State.WAITING
-        return self._start_due(now)
-
-    def _start_due(self, now: float) -> list[Action]:
-        due = [(slot, number) for slot, (at, number) in self._due.items() if at <= now]
-        for slot, _ in due:
-            del self._due[slot]
-            self._states[slot] = _State.STARTING
-        return [StartSlave(slot, number) for slot, number in due]
-
-    def _end(self) -> None:
-        self.ended = True
-        for slot in self._due:
-            self._states[slot] = _State.GONE
-        self._due.clear()
+        self._states[slot] = _State.COMING
+        return StartSlave(now + pause, before + 1)

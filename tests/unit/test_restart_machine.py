@@ -11,16 +11,9 @@ from creamas_sc.restarts.machine import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
     Action,
-    Closing,
     EndSimulation,
-    Event,
     RestartMachine,
-    SlaveExited,
-    SlaveStarted,
-    StartFailed,
     StartSlave,
-    StopSlave,
-    TimePassed,
 )
 from creamas_sc.restarts.policy import RestartPolicy
 
@@ -34,25 +27,22 @@ class Play:
         self.machine = RestartMachine(RestartPolicy(mode, restarts, seconds))
         self.now = 100.0
         for slot in (A, B):
-            assert self(SlaveStarted(slot)) == []
+            assert self.machine.slave_up(slot)
 
-    def __call__(self, event: Event) -> list[Action]:
-        return self.machine.receive(event, self.now)
+    def lose(self, slot: str = A, in_order: bool = False) -> Action:
+        """It ends; if it is to be restarted, the pause before that is awaited."""
+        action = self.machine.slave_lost(slot, "it broke", self.now, in_order)
+        if isinstance(action, StartSlave):
+            self.now = action.at
+        return action
 
-    def lose(self, slot: str = A, in_order: bool = False) -> list[Action]:
-        """It ends, and what is due is awaited."""
-        actions = self(SlaveExited(slot, in_order, "it broke"))
-        due = self.machine.due_at()
-        if due is None:
-            return actions
-        assert actions == []
-        self.now = due
-        return self(TimePassed())
+    def fail(self, slot: str = A) -> Action:
+        return self.machine.start_failed(slot, "no such port", self.now)
 
     def lose_and_restart(self, number: int, slot: str = A) -> None:
-        assert self.lose(slot) == [StartSlave(slot, number)]
+        assert self.lose(slot) == StartSlave(self.now, number)
         assert self.machine.expects(slot)
-        assert self(SlaveStarted(slot)) == []
+        assert self.machine.slave_up(slot)
         assert not self.machine.expects(slot)
 
 
@@ -69,7 +59,8 @@ class Play:
 )
 def test_modes(mode: str, in_order: bool, restarted: bool) -> None:
     play = Play(mode)
-    assert play.lose(in_order=in_order) == ([StartSlave(A, 1)] if restarted else [])
+    assert play.lose(in_order=in_order) == (StartSlave(100.0, 1) if restarted else None)
+    assert play.machine.expects(A) is restarted
     assert not play.machine.ended
 
 
@@ -77,9 +68,9 @@ def test_modes(mode: str, in_order: bool, restarted: bool) -> None:
 def test_all_ends_with_the_first(in_order: bool) -> None:
     play = Play("all")
     cause = "it broke; with restart='all' that ends the simulation"
-    assert play.lose(in_order=in_order) == [EndSimulation(A, cause)]
+    assert play.lose(in_order=in_order) == EndSimulation(cause)
     assert play.machine.ended
-    assert play.lose(B) == []
+    assert play.lose(B) is None
 
 
 @pytest.mark.parametrize("restarts", [0, 1, 3, 7])
@@ -89,9 +80,9 @@ def test_exactly_so_many_restarts_then_the_end(restarts: int) -> None:
         play.lose_and_restart(number, (A, B)[number % 2])
     times = "1 restart" if restarts == 1 else f"{restarts} restarts"
     cause = f"it broke; after {times} in 1000 s restart='permanent' ends the simulation"
-    assert play.lose() == [EndSimulation(A, cause)]
-    assert play.lose(B) == []
-    assert play.machine.due_at() is None
+    assert play.lose() == EndSimulation(cause)
+    assert play.lose(B) is None
+    assert not any(map(play.machine.expects, (A, B)))
 
 
 def test_restarts_count_for_so_long_and_no_longer() -> None:
@@ -102,7 +93,7 @@ def test_restarts_count_for_so_long_and_no_longer() -> None:
     play.now = 110.0  # ten seconds after the first: that one counts no more
     play.lose_and_restart(2)
     play.now = 114.9
-    assert [type(action) for action in play.lose()] == [EndSimulation]
+    assert isinstance(play.lose(), EndSimulation)
 
 
 def test_pauses_double_up_to_a_longest() -> None:
@@ -120,14 +111,10 @@ def test_pauses_double_up_to_a_longest() -> None:
 
 def test_a_failed_start_counts_like_a_loss() -> None:
     play = Play("permanent", 2)
-    assert play.lose() == [StartSlave(A, 1)]
-    assert play(StartFailed(A, "no such port")) == []
+    assert play.lose() == StartSlave(100.0, 1)
+    assert play.fail() == StartSlave(100.0 + FIRST_PAUSE_SECONDS, 2)
     assert play.machine.expects(A)
-    assert play.machine.due_at() == pytest.approx(play.now + FIRST_PAUSE_SECONDS)
-    assert play(TimePassed()) == []  # too early
-    play.now += FIRST_PAUSE_SECONDS
-    assert play(TimePassed()) == [StartSlave(A, 2)]
-    (end,) = play(StartFailed(A, "no such port"))
+    end = play.fail()
     assert isinstance(end, EndSimulation)
     assert end.cause.startswith("no such port; after 2 restarts")
     assert not play.machine.expects(A)
@@ -136,31 +123,32 @@ def test_a_failed_start_counts_like_a_loss() -> None:
 def test_no_restart_while_closing() -> None:
     play = Play("permanent")
     play.lose_and_restart(1)
-    assert play(SlaveExited(A, False, "it broke")) == []
-    assert play.machine.due_at() is not None
-    assert play(Closing()) == []
-    assert play.machine.due_at() is None
-    play.now += 60
-    assert play(TimePassed()) == []
-    assert play(SlaveExited(B, False, "it broke")) == []
+    assert isinstance(play.lose(), StartSlave)
+    assert play.machine.expects(A)
+    play.machine.end()
+    assert not play.machine.expects(A)
+    assert play.fail() is None
+    assert play.lose(B) is None
 
 
 def test_what_comes_up_while_closing_is_stopped() -> None:
     play = Play("permanent")
-    assert play.lose() == [StartSlave(A, 1)]
-    assert play(Closing()) == []
-    assert play(SlaveStarted(A)) == [StopSlave(A)]
-    assert play(SlaveExited(A, False, "stopped")) == []
+    assert play.lose() == StartSlave(100.0, 1)
+    play.machine.end()
+    assert not play.machine.slave_up(A)
+    assert play.lose() is None
 
 
-def test_a_loss_is_told_once() -> None:
+def test_a_loss_counts_once() -> None:
     play = Play("permanent")
-    play.lose_and_restart(1)
-    assert play(SlaveExited(A, False, "it broke")) == []
-    due = play.machine.due_at()
-    assert play(SlaveExited(A, False, "it broke")) == []
-    assert play.machine.due_at() == due
-    assert play(SlaveExited("stranger", False, "it broke")) == []
+    assert play.fail() is None  # it is up
+    assert isinstance(play.lose(), StartSlave)
+    assert play.lose() is None
+    play.machine.slave_up(A)
+    assert play.lose() == StartSlave(play.now, 2)
+    assert play.lose() is None
+    assert play.lose("stranger") is None
+    assert play.fail("stranger") is None
 
 
 # ---- what users say
