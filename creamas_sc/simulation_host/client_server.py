@@ -107,7 +107,7 @@ class ConcurrencyLimit:
     def __init__(self) -> None:
         self._limit = FEW
         self._running = 0
-        self._ended = trio.Event()
+        self._ended = trio.lowlevel.ParkingLot()
         self._queue = trio.Lock()
 
     async def acquire(self, connection: Connection) -> None:
@@ -121,7 +121,7 @@ class ConcurrencyLimit:
                     await connection.out.wait_until_drained()
                     continue
                 with trio.move_on_after(STUCK_SECONDS) as scope:
-                    await self._ended.wait()
+                    await self._ended.park()
                 if scope.cancelled_caught:
                     self._limit *= 2
             self._running += 1
@@ -133,8 +133,7 @@ class ConcurrencyLimit:
         """A call has ended, with an answer of ``size`` bytes."""
         self._running -= 1
         self._limit = FEW if size > LARGE_BYTES else self._limit + 1
-        ended, self._ended = self._ended, trio.Event()
-        ended.set()
+        self._ended.unpark_all()
 
 
 class ClientSession:

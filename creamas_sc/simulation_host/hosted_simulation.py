@@ -50,14 +50,13 @@ class Events:
     def __init__(self) -> None:
         self._kept: deque[Event] = deque(maxlen=KEPT_EVENTS)
         self._last = 0
-        self._posted = trio.Event()
+        self._posted = trio.lowlevel.ParkingLot()
 
     def post(self, name: str, details: dict[str, Any]) -> None:
         """Add an event; ``details`` must not be changed afterwards."""
         self._last += 1
         self._kept.append((self._last, name, details))
-        posted, self._posted = self._posted, trio.Event()
-        posted.set()
+        self._posted.unpark_all()
 
     async def after(self, since: int | None, timeout: float | None) -> tuple[int, list[Event]]:
         """Events after number ``since``, at once if there are any, else when one comes.
@@ -83,7 +82,7 @@ class Events:
         check_seconds(timeout)
         with trio.move_on_after(float("inf") if timeout is None else timeout):
             while self._last <= since:
-                await self._posted.wait()
+                await self._posted.park()
         fresh = min(self._last - since, len(self._kept))
         return self._last, [self._kept[-i] for i in range(fresh, 0, -1)]
 

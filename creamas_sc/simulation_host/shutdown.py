@@ -60,7 +60,7 @@ class Shutdown:
         self._error: CreamasError | AgentErrors | None = None
         self._done = trio.Event()
         self._answering = 0
-        self._answered = trio.Event()
+        self._answered = trio.lowlevel.ParkingLot()
 
     def request(
         self,
@@ -126,8 +126,7 @@ class Shutdown:
             return self.report
         finally:
             self._answering -= 1
-            if not self._answering:
-                self._answered.set()
+            self._answered.unpark_all()
 
     async def wait_answered(self) -> None:
         """Wait until every task in `outcome` has gone on.
@@ -136,8 +135,7 @@ class Shutdown:
         """
         await self._done.wait()
         while self._answering:
-            self._answered = trio.Event()
-            await self._answered.wait()
+            await self._answered.park()
 
 
 def fit_to_travel(report: StopReport, encode: Callable[[StopReport], object]) -> StopReport:

@@ -117,7 +117,7 @@ class Stepper:
         self._report = report
         self._reported_at = 0.0
         self._scope = trio.CancelScope()
-        self._changed = trio.Event()
+        self._changed = trio.lowlevel.ParkingLot()
         self._pausing = False
         self._step = 0
         self._step_began: float | None = None
@@ -171,7 +171,7 @@ class Stepper:
             raise CreamasError("there are no steps to resume: start some first")
         if self.state is State.STEPPING:
             self._pausing = False
-            self._wake_waiting()
+            self._changed.unpark_all()
         else:
             self._go()
 
@@ -182,7 +182,7 @@ class Stepper:
         """
         self._pausing = self.state is State.STEPPING
         while self._pausing and self.state is State.STEPPING:
-            await self._changed.wait()
+            await self._changed.park()
 
     async def wait(self, timeout: float | None) -> None:
         """Wait until no more steps are taken.
@@ -193,7 +193,7 @@ class Stepper:
         check_seconds(timeout)
         with trio.move_on_after(float("inf") if timeout is None else timeout):
             while self.state is State.STEPPING:
-                await self._changed.wait()
+                await self._changed.park()
             return
         raise DeadlineExceeded(
             f"the simulation was still stepping after {timeout:g} s", acknowledged=True,
@@ -205,7 +205,7 @@ class Stepper:
         self._scope.cancel()
         with trio.move_on_after(seconds):
             while self.state is State.STEPPING:
-                await self._changed.wait()
+                await self._changed.park()
 
     # ---- stepping
 
@@ -274,9 +274,5 @@ class Stepper:
         """Change the state; nothing else does."""
         self.state, self.error = state, error
         log.info("steps: %s at step %d%s", state.value, self._step, error and f": {error}")
-        self._wake_waiting()
+        self._changed.unpark_all()
         self._report()
-
-    def _wake_waiting(self) -> None:
-        changed, self._changed = self._changed, trio.Event()
-        changed.set()
