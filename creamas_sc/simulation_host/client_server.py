@@ -53,7 +53,6 @@ class ClientServer:
     def __init__(self, simulation: HostedSimulation) -> None:
         self._simulation = simulation
         self._numbers = itertools.count(1)
-        self._connections: set[Connection] = set()
 
     async def run(self, handovers: trio.socket.SocketType) -> None:
         """Serve clients until cancelled."""
@@ -69,7 +68,7 @@ class ClientServer:
         simulation = self._simulation
         if simulation.shutdown.requested.is_set():
             await _refuse(handed, f"the simulation {simulation.name!r} is closing")
-        elif simulation.clients >= MAX_CLIENTS:
+        elif len(simulation.clients) >= MAX_CLIENTS:
             log.warning("refused a client (%s): %d are attached", handed.note, MAX_CLIENTS)
             reason = f"the simulation {simulation.name!r} has {MAX_CLIENTS} clients already"
             await _refuse(handed, reason)
@@ -78,19 +77,17 @@ class ClientServer:
             connection = _connection(handed, session.handle, simulation.node.codec)
             if connection is None:
                 return
-            simulation.clients += 1
-            self._connections.add(connection)
+            simulation.clients.add(connection)
             try:
                 await connection.run()
             finally:
-                simulation.clients -= 1
-                self._connections.discard(connection)
+                simulation.clients.discard(connection)
                 log.debug("%s (%s) has gone after %d calls", session, handed.note, session.calls)
 
     async def aclose(self) -> None:
         """Write out what is queued for each client, within a bound, and end the connections."""
         async with trio.open_nursery() as nursery:
-            for connection in list(self._connections):
+            for connection in list(self._simulation.clients):
                 nursery.start_soon(connection.aclose)
 
 

@@ -25,6 +25,7 @@ from creamas_sc.mp import MultiEnvironment, RestartPolicy
 from creamas_sc.mp.observer import Observer
 from creamas_sc.reports import Restart
 from creamas_sc.restarts.slave import Slave
+from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.exposed import is_exposed, start_call
 from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.runtime.validation import check_folder, check_seconds
@@ -99,7 +100,7 @@ class HostedSimulation(Observer):
     Attributes:
         address: The master environment's, which stands for the user's code in errors.
         node: The master environment's, which calls agents.
-        clients: How many are attached.
+        clients: The connections of those that are attached.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class HostedSimulation(Observer):
     ) -> None:
         self.name = name
         self.pid = os.getpid()
-        self.clients = 0
+        self.clients: set[Connection] = set()
         self.address = menv.env.base_url
         self.node = menv.env.network
         self._menv = menv
@@ -211,7 +212,7 @@ class HostedSimulation(Observer):
     def progress(self) -> dict[str, Any]:
         """How far it is: plain values, at once, whatever state the user's class is in."""
         counts = MultiEnvironment.overview(self._menv).counts
-        return {**self._stepper.progress(), **counts, "clients": self.clients}
+        return {**self._stepper.progress(), **counts, "clients": len(self.clients)}
 
     def describe(self) -> dict[str, Any]:
         """The same for the supervisor, and what stays the same."""

@@ -174,7 +174,7 @@ async def test_a_handover_that_is_no_protocol_is_closed(
 ) -> None:
     client = host.client(b"\0" * 100)
     await client.connection.closed.wait()
-    assert host.simulation.clients == 0
+    assert not host.simulation.clients
 
 
 async def test_properties_and_their_setting(host: Hosting, autojump_clock: Clock) -> None:
