@@ -13,7 +13,7 @@ from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.environment import Environment
 from creamas_sc.core.step_loop import StepLimit, step_limit
 from creamas_sc.errors import CallRefused, ConnectionLost, CreamasError, LoadError
-from creamas_sc.rpc.auth import Membership, membership
+from creamas_sc.rpc.auth import Membership
 from creamas_sc.rpc.exposed import expose, start_call
 from creamas_sc.rpc.node import base_timeout
 from creamas_sc.runtime.class_loading import class_name, load_object
@@ -321,12 +321,8 @@ def make_master(
     """Make the master environment of ``menv``, and its manager if there is to be one."""
     if seed is not None and (type(seed) is not int or seed < 0):
         raise ValueError(f"seed must be an int of at least 0, or None, not {seed!r}")
-    token = membership.set(member)
-    try:
-        env = env_cls(addr, **env_kwargs)
-    finally:
-        membership.reset(token)
-    env._seed = seed
+    env = env_cls(addr, **env_kwargs)
+    env._member, env._seed = member, seed
     if mgr_cls is not None:
         env.manager = mgr_cls(env)
         env.manager.menv = menv

@@ -42,7 +42,7 @@ class Membership:
         return cls(os.urandom(8).hex(), os.urandom(KEY_BYTES), role)
 
 
-# Set around the making of an environment that belongs to a simulation.
+# Set in a slave: the membership of environments that are made there.
 membership: ContextVar[Membership | None] = ContextVar("membership", default=None)
 
 
