@@ -137,8 +137,6 @@ class HostedSimulation(Observer):
             raise BadArguments(f"{operation.name}: {error}") from None
         name = operation.attribute
         if name in ("close", "destroy"):
-            for folder in (*args, *kwargs.values()):
-                check_folder(folder)
             return self._close(*args, **kwargs)
         if operation.kind is Kind.GETTER:
             return getattr(self._menv, name)
@@ -228,6 +226,7 @@ class HostedSimulation(Observer):
     # ---- the end
 
     async def _close(self, folder: str | None = None) -> Any:
+        check_folder(folder)
         self.shutdown.request(folder)
         return fit_to_travel(await self.shutdown.outcome(), self.node.codec.encode)
 
