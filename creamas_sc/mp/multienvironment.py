@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from copy import copy
 from functools import partial
 from inspect import isawaitable
 from itertools import chain
@@ -536,7 +537,7 @@ class MultiEnvironment:
     def _open_slaves(self, needed_by: str = "") -> list[Slave]:
         """The slaves of an environment that is not closed; ``needed_by`` needs at least one."""
         if self._slaves.end_cause is not None:
-            raise self._slaves.ended_error()
+            raise copy(self._slaves.end_cause)
         if self._closer.report is not None:
             raise NoSlaves(f"{self!r} is closed")
         slaves = self._slaves.members

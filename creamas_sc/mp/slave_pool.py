@@ -29,6 +29,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from typing import Any
 
 import trio
@@ -89,7 +90,8 @@ class SlavePool:
         supervisor: Runs from the first start until `aclose`.
         restarts: Every restart so far.
         driver: Restarts slaves; None if the policy never does, or before the first start.
-        end_cause: Why the restart policy ended the simulation: the error of all further calls.
+        end_cause: Why the restart policy ended the simulation: of this error, all further calls
+            raise copies.
     """
 
     end_cause: SlaveLost | None = None
@@ -300,18 +302,12 @@ class SlavePool:
         else:  # a slave that is already back: what it was before
             gone = None if slave is None else slave.before
         if self.end_cause is not None:
-            return self.ended_error()
+            return copy(self.end_cause)
         if gone is None:
             return error
         lost = gone.loss()
         lost.may_have_run = error.may_have_run
         return lost
-
-    def ended_error(self) -> SlaveLost:
-        """A copy of ``end_cause``, to be raised once."""
-        assert self.end_cause is not None
-        fields = {name: getattr(self.end_cause, name) for name in SlaveLost.fields}
-        return SlaveLost(str(self.end_cause), **fields)
 
     async def stop_silent(self, slaves: Sequence[Slave]) -> None:
         """Stop slaves that do not answer, with the consequences of a loss."""
