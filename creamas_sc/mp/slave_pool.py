@@ -401,13 +401,13 @@ class SlavePool:
                     stopped = await self.supervisor.stop(slots, grace_seconds, pack(folder))
                     results = {result["slot"]: result for result in stopped}
             self._forget(slaves)
-        receipts = [slave.receipt(results.get(slave.slot)) for slave in slaves]
-        for receipt in receipts:
-            if not receipt.graceful or receipt.errors:
-                self._log(f"Could not stop {receipt.address} in order: {receipt}")
-            for error in receipt.errors:  # what was not saved must not be overlooked
+        reports = [slave.stop_report(results.get(slave.slot)) for slave in slaves]
+        for report in reports:
+            if not report.graceful or report.errors:
+                self._log(f"Could not stop {report.address} in order: {report}")
+            for error in report.errors:  # what was not saved must not be overlooked
                 log.error("%s", error.partition("\n")[0])
-        return receipts
+        return reports
 
     async def aclose(self) -> None:
         """End the supervisor; when this returns, no process of it is left."""

@@ -105,8 +105,8 @@ class Slave:
             await self.gone.wait()
             raise self.loss()
 
-    def receipt(self, result: StopResult | None) -> SlaveReceipt:
-        """Make the receipt of its stop, of which the supervisor says ``result``, if it can."""
+    def stop_report(self, result: StopResult | None) -> SlaveReceipt:
+        """Report how its stop went; ``result`` is what the supervisor says, if it can."""
         exit_ = result or self.exit
         errors = [*unpack(result["payload"])] if result and result["payload"] is not None else []
         if exit_["error"]:
