@@ -135,8 +135,7 @@ class ManagerCalls:
         payload = node.codec.encode((args, dict(kwargs or {})))
         links = [node.endpoint.link(slave.base_url) for slave in slaves]
         ready = [link for link in links if link is not None and link.out.drained]
-        driver = self._slaves.driver
-        if len(ready) < len(slaves) or (driver is not None and any(map(driver.expects, slaves))):
+        if len(ready) < len(slaves) or self._slaves.driver.coming:
 
             async def send(slave: Slave) -> Any:
                 try:

@@ -1,8 +1,8 @@
 """The slaves of one multi-environment: started, lost, restarted and stopped through a supervisor.
 
 The pool owns three things: the connection to the supervisor, which owns the processes; a `Slave`
-for each of them, with the journal of what it was given; and, if the restart policy is not
-"temporary", the driver that carries the policy out.
+for each of them, with the journal of what it was given; and the driver that carries the restart
+policy out.
 
 ::
 
@@ -47,7 +47,7 @@ from creamas_sc.mp.observer import Observer
 from creamas_sc.reports import Restart, SlaveReceipt
 from creamas_sc.restarts.driver import RestartDriver
 from creamas_sc.restarts.journal import SlaveJournal
-from creamas_sc.restarts.policy import Mode, RestartPolicy
+from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.auth import Membership
 from creamas_sc.rpc.endpoint import base_url, split_address
@@ -89,13 +89,12 @@ class SlavePool:
     Attributes:
         supervisor: Runs from the first start until `aclose`.
         restarts: Every restart so far.
-        driver: Restarts slaves; None if the policy never does, or before the first start.
+        driver: Carries the policy out; runs from a start of slaves to their stop.
         end_cause: Why the restart policy ended the simulation: of this error, all further calls
             raise copies.
     """
 
     end_cause: SlaveLost | None = None
-    driver: RestartDriver | None = None
     _closing = False
     _started = 0
 
@@ -110,6 +109,7 @@ class SlavePool:
         self.supervisor: Supervisor | None = None
         self.policy = policy or RestartPolicy()
         self.observer = Observer()
+        self.driver = RestartDriver(self.policy, self)
         self.restarts: list[Restart] = []
         self._make_supervisor = supervisor_factory.get()
         self._member = None if member is None else (member.simulation, member.key, "slave")
@@ -136,8 +136,8 @@ class SlavePool:
     @property
     def members(self) -> list[Slave]:
         """All slaves but those whose loss was reported and that do not come back."""
-        driver = self.driver
-        return [s for s in self._slaves if not s.reported or (driver and driver.expects(s))]
+        coming = self.driver.coming
+        return [s for s in self._slaves if not s.reported or s.slot in coming]
 
     def at(self, address: str) -> Slave:
         """The slave whose manager is at ``address``.
@@ -212,12 +212,9 @@ class SlavePool:
         if first:
             await loop.nursery.start(self._supervise)
         assert self.supervisor is not None
-        if first or self.driver is None:
-            self.driver = None
-            if self.policy.mode != Mode.TEMPORARY:
-                driver = RestartDriver(self.policy, self)
-                await loop.nursery.start(driver.run)
-                self.driver = driver
+        if first or not self.driver.running:
+            self.driver = RestartDriver(self.policy, self)
+            await loop.nursery.start(self.driver.run)
         started: list[Slave] = []
         try:
             for order, answer in zip(orders, await self.supervisor.start(orders), strict=True):
@@ -233,13 +230,12 @@ class SlavePool:
             with trio.CancelScope(shield=True):
                 await self._stop_processes([order["slot"] for order in orders])
                 if first:
-                    await self._stop_driver()
+                    await self.driver.aclose()
                     await self.aclose()
             self._forget(started)
             raise
-        if self.driver is not None:
-            for slave in started:
-                self.driver.watch(slave)
+        for slave in started:
+            self.driver.watch(slave)
         return started
 
     async def _supervise(self, *, task_status: TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
@@ -251,8 +247,7 @@ class SlavePool:
             for slave in self._slaves:
                 slave.gone.set()
             self.supervisor = None
-            if self.driver is not None:
-                self.driver.stop()
+            self.driver.stop()
 
     async def _connect(self, slave: Slave) -> None:
         if self._node is None:
@@ -270,8 +265,11 @@ class SlavePool:
         """The supervisor reports that a process has ended."""
         for slave in self._slaves:
             if (slave.slot, slave.pid) == (exit_["slot"], exit_["pid"]):
-                self._note_end(slave, exit_)
-                if self.driver is not None and (slave.silent or not exit_["expected"]):
+                slave.exit = exit_
+                slave.gone.set()
+                if slave.silent or not exit_["expected"]:
+                    log.warning("%s", slave.describe_end())
+                    self.observer.slave_lost(slave)
                     self.driver.note_loss(slave)
                 return
         if not exit_["expected"]:
@@ -281,14 +279,7 @@ class SlavePool:
         """Note a report that overtook the answer to the start; the driver will see ``gone``."""
         exit_ = self._early_exits.pop(slave.pid, None)
         if exit_ is not None:
-            self._note_end(slave, exit_)
-
-    def _note_end(self, slave: Slave, exit_: ActorExit) -> None:
-        slave.exit = exit_
-        slave.gone.set()
-        if slave.silent or not exit_["expected"]:
-            log.warning("%s", slave.describe_end())
-            self.observer.slave_lost(slave)
+            self._note_exit(exit_)
 
     async def explain_loss(self, address: str, error: ConnectionLost) -> Exception:
         """Make the error of a call whose connection was lost.
@@ -326,7 +317,7 @@ class SlavePool:
         Raises:
             SlaveLost: It did not come back in time.
         """
-        if self.driver is not None:
+        if self.driver.coming:
             slave = self._find(address)
             if slave is not None:
                 await self.driver.wait(slave)
@@ -378,20 +369,14 @@ class SlavePool:
         """Start and restart nothing from now on, and give up what is being started."""
         self._closing = True
         self._starting.cancel()
-        if self.driver is not None:
-            self.driver.stop()
-
-    async def _stop_driver(self) -> None:
-        if self.driver is not None:
-            await self.driver.aclose()
-            self.driver = None
+        self.driver.stop()
 
     # ---- stopping
 
     async def stop(self, grace_seconds: float, folder: str | None) -> list[SlaveReceipt]:
         """Stop all slaves and forget them; returns how each ended."""
         async with self._lock:
-            await self._stop_driver()
+            await self.driver.aclose()
             slaves = list(self._slaves)
             slots = [slave.slot for slave in slaves if slave.stoppable]
             results: dict[str, StopResult] = {}

@@ -10,7 +10,7 @@ nursery::
                                           +--- restart done: event set ---> callers in `wait`
 
 From the loss of a slave that is to come back until all that it held is restored, its slot has an
-event in ``_coming``. Calls for it wait for that event (`wait`), except those that restore it. The
+event in ``coming``. Calls for it wait for that event (`wait`), except those that restore it. The
 event is set when the restart is complete, when the machine gives the slave up, and when the
 simulation ends: the waiting callers make their calls then, and get results, or the error of the
 loss.
@@ -62,38 +62,49 @@ class SlaveOwner(Protocol):
 
 
 class RestartDriver:
-    """Restarts the slaves of one multi-environment, or ends it."""
+    """Restarts the slaves of one multi-environment, or ends it.
+
+    Attributes:
+        running: Whether restarts are possible: from `run` to its end.
+        coming: Events of the slots whose slaves are to come back, from the loss until all is
+            restored.
+    """
 
     def __init__(self, policy: RestartPolicy, owner: SlaveOwner) -> None:
         self._machine = RestartMachine(policy)
         self._owner = owner
-        # Slaves that are to come back, from the loss until all is restored.
-        self._coming: dict[str, trio.Event] = {}
+        self.running = False
+        self.coming: dict[str, trio.Event] = {}
         self._lost_at: dict[str, float] = {}
         self._nursery: trio.Nursery
+        self._scope = trio.CancelScope()
         self._ended = trio.Event()
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Restart slaves until `aclose`."""
+        self.running = True
         try:
-            async with trio.open_nursery() as self._nursery:
-                task_status.started()
-                await trio.sleep_forever()
+            with self._scope:
+                async with trio.open_nursery() as self._nursery:
+                    task_status.started()
+                    await trio.sleep_forever()
         finally:
+            self.running = False
             self._machine.end()
-            self._release(*self._coming)
+            self._release(*self.coming)
             self._ended.set()
 
     def stop(self) -> None:
         """Restart nothing from now on, and cancel what is under way."""
         self._machine.end()
-        self._nursery.cancel_scope.cancel()
+        self._scope.cancel()
 
     async def aclose(self) -> None:
         """Stop, and wait until the processes of unfinished restarts are gone."""
         self.stop()
-        with trio.CancelScope(shield=True):
-            await self._ended.wait()
+        if self.running:
+            with trio.CancelScope(shield=True):
+                await self._ended.wait()
 
     # ---- what happens to slaves
 
@@ -110,17 +121,13 @@ class RestartDriver:
         why, normally = slave.describe_end(), slave.exited_normally
         self._follow(slave, self._machine.slave_lost(slave.slot, why, now, normally))
 
-    def expects(self, slave: Slave) -> bool:
-        """Whether a slave that is gone is to come back."""
-        return slave.slot in self._coming
-
     async def wait(self, slave: Slave) -> None:
         """Wait until a slave is back, if it is to come back.
 
         Raises:
             SlaveLost: It did not come back in time.
         """
-        coming = self._coming.get(slave.slot)
+        coming = self.coming.get(slave.slot)
         if coming is None:
             return
         with trio.move_on_after(RETURN_SECONDS):
@@ -132,19 +139,19 @@ class RestartDriver:
         """Do what the machine says about the loss of a slave."""
         match action:
             case StartSlave(at, number):
-                self._coming.setdefault(slave.slot, trio.Event())
+                self.coming.setdefault(slave.slot, trio.Event())
                 self._nursery.start_soon(self._restart, slave, at, number)
             case EndSimulation(cause):
                 self._owner.end_simulation(slave.loss(cause))
         if self._machine.ended:
-            self._release(*self._coming)
+            self._release(*self.coming)
         elif not self._machine.expects(slave.slot):
             self._release(slave.slot)
 
     def _release(self, *slots: str) -> None:
         """Let the calls go on that wait for these slaves."""
         for slot in slots:
-            coming = self._coming.pop(slot, None)
+            coming = self.coming.pop(slot, None)
             if coming is not None:
                 coming.set()
 
