@@ -27,12 +27,14 @@ from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.restarts.journal import SlaveJournal
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.calls import Call, Calls
+from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.node import Node, call_timeout
 from creamas_sc.rpc.socket_stream import TRIO_LOOP
 from creamas_sc.runtime.class_loading import portable_name
 from creamas_sc.runtime.coroutines import at_once, backoff
 from creamas_sc.runtime.timeouts import ACKNOWLEDGE_SECONDS
 from creamas_sc.util import get_manager
+from creamas_sc.wire.codec import Payload
 
 # How long a slave may take to answer once a step's time is up; then it counts as silent.
 SILENT_SECONDS = 0.4
@@ -119,9 +121,6 @@ class ManagerCalls:
     ) -> list[Any]:
         """Call the managers of several slaves, all at once.
 
-        The common case, in which nothing has to be waited for before the calls are sent, takes
-        place within this task. A result is decoded when it arrives, while others are on their way.
-
         Args:
             kept: Errors of these classes stand in the place of the slave's result; any other
                 cancels the remaining calls and is raised.
@@ -133,21 +132,35 @@ class ManagerCalls:
         """
         node = self._node
         payload = node.codec.encode((args, dict(kwargs or {})))
-        links = [node.endpoint.link(slave.base_url) for slave in slaves]
-        ready = [link for link in links if link is not None and link.out.drained]
-        if len(ready) < len(slaves) or self._slaves.driver.coming:
+        links = {slave: node.endpoint.link(slave.base_url) for slave in slaves}
+        ready = {s: link for s, link in links.items() if link is not None and link.out.drained}
+        if len(ready) == len(slaves) and not self._slaves.driver.coming:
+            return await self._call_ready(ready, method, payload, kept, limit_seconds)
 
-            async def send(slave: Slave) -> Any:
-                try:
-                    answer = await node.send(
-                        slave.address, method, payload, last_seconds=limit_seconds
-                    )
-                    return node.codec.decode(answer)
-                except kept as error:
-                    return error
+        async def send(slave: Slave) -> Any:
+            try:
+                answer = await node.send(slave.address, method, payload, last_seconds=limit_seconds)
+                return node.codec.decode(answer)
+            except kept as error:
+                return error
 
-            # In a task each, so that no call waits for what another one has to wait for first.
-            return await at_once(send, slaves)
+        # In a task each, so that no call waits for what another one has to wait for first.
+        return await at_once(send, slaves)
+
+    async def _call_ready(
+        self,
+        links: Mapping[Slave, Connection],
+        method: str,
+        payload: Payload,
+        kept: tuple[type[Exception], ...],
+        limit_seconds: float | None,
+    ) -> list[Any]:
+        """The common case of `call_all`: nothing has to be waited for before the calls are sent.
+
+        All takes place within this task. A result is decoded when it arrives, while others are on
+        their way.
+        """
+        node = self._node
         timeout = call_timeout() if limit_seconds is None else limit_seconds
         confirm = ACKNOWLEDGE_SECONDS if limit_seconds is None else 0
         results: dict[Slave, Any] = {}
@@ -162,7 +175,7 @@ class ManagerCalls:
                     results[slave] = error
 
             pending: dict[Slave, Call] = {}
-            for slave, link in zip(slaves, ready, strict=True):
+            for slave, link in links.items():
                 pending[slave] = await calls.start(link, MANAGER, method, payload)
             while pending:
                 await calls.wait()
@@ -172,7 +185,7 @@ class ManagerCalls:
                 failed = [slave for slave, call in pending.items() if call.ended]
                 if failed:  # at once, as the explanation of a loss may take a moment
                     await at_once(take_failure, failed)
-        return [results[slave] for slave in slaves]
+        return [results[slave] for slave in links]
 
     async def take_step(
         self,
