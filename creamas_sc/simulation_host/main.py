@@ -89,27 +89,34 @@ async def main(spec: bytes, control: Control) -> bytes:
                         )
                     await control.ready(pack({"addrs": list(menv.addrs)}))
                     log.info("the simulation %s is up", order.name)
-                    server = ClientServer(simulation)
-                    tasks.start_soon(server.run, handovers)
                     tasks.start_soon(_close_on_stop_request, control, simulation)
                     tasks.start_soon(_close_with_manager, menv, simulation)
                     tasks.start_soon(_close_with_supervisor, connection, simulation)
-                    await simulation.shutdown.requested.wait()
-                    await simulation.close()
-                    # The user's code may shield itself from cancellation for ever; all that
-                    # matters is closed by now.
-                    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-                    signal.alarm(EXIT_SECONDS)
-                    with trio.move_on_after(ANSWER_SECONDS):
-                        await simulation.shutdown.wait_answered()
-                    await server.aclose()
-                    tasks.cancel_scope.cancel()
+                    await _serve_until_closed(simulation, handovers, tasks)
             finally:
                 signal.alarm(0)
                 connection.end()
     if simulation.shutdown.cause is not None:
         raise simulation.shutdown.cause
     return pack(fit_to_travel(simulation.shutdown.report, pack))
+
+
+async def _serve_until_closed(
+    simulation: HostedSimulation, handovers: trio.socket.SocketType, tasks: trio.Nursery
+) -> None:
+    """Serve clients until the shutdown is requested; carry it out, and cancel ``tasks``."""
+    server = ClientServer(simulation)
+    tasks.start_soon(server.run, handovers)
+    await simulation.shutdown.requested.wait()
+    await simulation.close()
+    # The user's code may shield itself from cancellation for ever; all that matters is closed by
+    # now.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(EXIT_SECONDS)
+    with trio.move_on_after(ANSWER_SECONDS):
+        await simulation.shutdown.wait_answered()
+    await server.aclose()
+    tasks.cancel_scope.cancel()
 
 
 def _policy(order: HostSpec) -> RestartPolicy | None:
