@@ -79,21 +79,13 @@ class RateMeter:
         while len(marks) > 2 and marks[1].time <= now - WINDOW_SECONDS:
             marks.popleft()
 
-    @property
-    def steps_per_second(self) -> float | None:
-        """None before the first step has ended."""
-        first, last, seconds = self._span()
-        return (last.steps - first.steps) / seconds if seconds > 0 else None
-
-    @property
-    def acts_per_second(self) -> float | None:
-        """None before the first step has ended."""
-        first, last, seconds = self._span()
-        return (last.acts - first.acts) / seconds if seconds > 0 else None
-
-    def _span(self) -> tuple[_Mark, _Mark, float]:
+    def per_second(self) -> tuple[float, float] | tuple[None, None]:
+        """Steps and acts per second; None before the first step has ended."""
         first, last = self._marks[0], self._marks[-1]
-        return first, last, last.time - first.time
+        seconds = last.time - first.time
+        if seconds <= 0:
+            return None, None
+        return (last.steps - first.steps) / seconds, (last.acts - first.acts) / seconds
 
 
 class Stepper:
@@ -128,16 +120,15 @@ class Stepper:
 
     def progress(self) -> dict[str, Any]:
         """The progress of the steps that were started last; see `creamas_sc.simulation_api`."""
-        stepping = self.state is State.STEPPING
-        rate = self._rate.steps_per_second if stepping else None
+        steps, acts = self._rate.per_second() if self.state is State.STEPPING else (None, None)
         began = self._step_began
-        left = None if self._of is None or not rate else (self._of - self._step) / rate
+        left = None if self._of is None or not steps else (self._of - self._step) / steps
         return {
             "state": self.state.value,
             "step": self._step,
             "of": self._of,
             "step_seconds": None if began is None else trio.current_time() - began,
-            "acts_per_second": self._rate.acts_per_second if stepping else None,
+            "acts_per_second": acts,
             "seconds_left": left,
             "error": self.error,
         }

@@ -7,16 +7,14 @@ from creamas_sc.simulation_host.stepper import MARK_SECONDS, WINDOW_SECONDS, Rat
 
 def test_unknown_before_the_first_step() -> None:
     meter = RateMeter(10.0)
-    assert meter.steps_per_second is None
-    assert meter.acts_per_second is None
+    assert meter.per_second() == (None, None)
 
 
 def test_steps_longer_than_the_window() -> None:
     meter = RateMeter(0.0)
     for i in range(1, 5):
         meter.count(60.0 * i, 600)
-    assert meter.steps_per_second == 1 / 60
-    assert meter.acts_per_second == 10
+    assert meter.per_second() == (1 / 60, 10)
 
 
 def test_only_the_window_counts() -> None:
@@ -25,8 +23,7 @@ def test_only_the_window_counts() -> None:
     for seconds, acts in [(0.01, 1)] * 1000 + [(0.01, 5)] * 1000:
         now += seconds
         meter.count(now, acts)
-    assert round(meter.acts_per_second or 0) == 500
-    assert round(meter.steps_per_second or 0) == 100
+    assert [round(rate or 0) for rate in meter.per_second()] == [100, 500]
 
 
 def test_marks_are_few_however_fast_the_steps() -> None:
@@ -34,4 +31,4 @@ def test_marks_are_few_however_fast_the_steps() -> None:
     for i in range(100_000):
         meter.count(i / 10_000, 1)
     assert len(meter._marks) < 2 * WINDOW_SECONDS / MARK_SECONDS
-    assert round(meter.steps_per_second or 0, -2) == 10_000
+    assert round(meter.per_second()[0] or 0, -2) == 10_000
