@@ -13,7 +13,6 @@ from creamas_sc.errors import CallRefused, EncodeError
 from creamas_sc.rpc.connection import Request
 from creamas_sc.runtime.nurseries import first_of
 from creamas_sc.supervisor_client.connection import OnExit, SupervisorConnection
-from creamas_sc.supervisor_client.messages import ActorExit
 from creamas_sc.wire.codec import Codec, Payload
 
 
@@ -29,10 +28,9 @@ class HostConnection(SupervisorConnection):
     """
 
     def __init__(self, sock: socket.socket, describe: Callable[[], dict[str, Any]]) -> None:
-        super().__init__(sock, self._note_exit, self._answer)
+        super().__init__(sock, lambda _: None, self._answer)
         self.gone = trio.Event()
         self._describe = describe
-        self._on_slave_exit: OnExit | None = None
         # Tasks that are cancelled still need the connection for a while, to stop the slaves.
         self._scope.shield = True
 
@@ -56,12 +54,8 @@ class HostConnection(SupervisorConnection):
 
     def as_supervisor(self, on_exit: OnExit) -> HostedSupervisor:
         """Return a supervisor that reports the ends of slaves to ``on_exit``."""
-        self._on_slave_exit = on_exit
+        self._on_exit = on_exit
         return HostedSupervisor(self)
-
-    def _note_exit(self, exit_: ActorExit) -> None:
-        if self._on_slave_exit is not None:
-            self._on_slave_exit(exit_)
 
 
 class HostedSupervisor:
