@@ -15,7 +15,7 @@ import trio
 
 from creamas_sc.core.agent import Agent, CreativeAgent
 from creamas_sc.core.artifact import Artifact
-from creamas_sc.core.randomness import Spawned, make_generator
+from creamas_sc.core.randomness import RandomSource, Spawned
 from creamas_sc.core.step_loop import Unfinished, run_acts
 from creamas_sc.errors import ConnectionLost, agent_errors, step_error
 from creamas_sc.logging import ObjectLogger
@@ -70,11 +70,7 @@ class Environment:
     _age = 0
     _logger: ObjectLogger | None = None
     _log_folder: str | None = None
-    # What agents' random generators depend on: the seed of the simulation, the number of this
-    # environment in it, and how often its process has been restarted; see `_make_rng`.
-    _seed: int | None = None
-    _index = 0
-    _incarnation = 0
+    _random = RandomSource()
 
     def __init__(
         self,
@@ -188,7 +184,7 @@ class Environment:
     @property
     def seed(self) -> int | None:
         """Seed of the agents' random generators; None for fresh entropy."""
-        return self._seed
+        return self._random.seed
 
     @property
     def logger(self) -> ObjectLogger | None:
@@ -418,14 +414,8 @@ class Environment:
     # ---- randomness
 
     def _make_rng(self, agent: Agent) -> Any:
-        """Make an agent's random generator; see `make_generator`."""
-        return make_generator(
-            agent._number,
-            self._spawns,
-            seed=self._seed,
-            environment=self._index,
-            incarnation=self._incarnation,
-        )
+        """Make an agent's random generator; see `RandomSource.generator`."""
+        return self._random.generator(agent._number, self._spawns)
 
     # ---- the end
 

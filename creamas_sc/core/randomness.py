@@ -23,32 +23,40 @@ class Spawned(NamedTuple):
     n: int
 
 
-def make_generator(
-    number: int, spawns: Sequence[Spawned], *, seed: int | None, environment: int, incarnation: int
-) -> Any:
-    """Make an agent's random generator: numpy's where numpy is installed, else Python's.
+class RandomSource(NamedTuple):
+    """What the random generators of an environment's agents depend on.
 
-    It depends on the seed and on the order of spawning in the simulation; for an agent that another
-    agent created, on the environment and the order there. So it does not depend on the slave in
-    which a spawned agent lives.
-
-    Args:
-        number: The agent's number in its environment.
-        spawns: In ascending order.
-        seed: None for fresh entropy.
+    Attributes:
+        seed: Of the simulation; None for fresh entropy.
         environment: The environment's number in the simulation.
         incarnation: How often the environment's process has been restarted.
     """
-    key: tuple[int, ...] = (environment, number)
-    at = bisect.bisect_right(spawns, (number, sys.maxsize, 0)) - 1
-    if at >= 0:
-        first, index, n = spawns[at]
-        if number - first < n:  # else it was created by another agent
-            key = (index + number - first,)
-    if incarnation:  # in a restarted process; longer than any key of a first one
-        key = (*key, 0, 0, incarnation)
-    try:
-        import numpy as np
-    except ImportError:
-        return random.Random(None if seed is None else f"{seed}/{key}")
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+    seed: int | None = None
+    environment: int = 0
+    incarnation: int = 0
+
+    def generator(self, number: int, spawns: Sequence[Spawned]) -> Any:
+        """Make an agent's random generator: numpy's where numpy is installed, else Python's.
+
+        It depends on the seed and on the order of spawning in the simulation; for an agent that
+        another agent created, on the environment and the order there. So it does not depend on the
+        slave in which a spawned agent lives.
+
+        Args:
+            number: The agent's number in its environment.
+            spawns: In ascending order.
+        """
+        key: tuple[int, ...] = (self.environment, number)
+        at = bisect.bisect_right(spawns, (number, sys.maxsize, 0)) - 1
+        if at >= 0:
+            first, index, n = spawns[at]
+            if number - first < n:  # else it was created by another agent
+                key = (index + number - first,)
+        if self.incarnation:  # in a restarted process; longer than any key of a first one
+            key = (*key, 0, 0, self.incarnation)
+        try:
+            import numpy as np
+        except ImportError:
+            return random.Random(None if self.seed is None else f"{self.seed}/{key}")
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))

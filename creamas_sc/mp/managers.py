@@ -11,6 +11,7 @@ import trio
 from creamas_sc.core.agent import Agent
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.environment import Environment
+from creamas_sc.core.randomness import RandomSource
 from creamas_sc.core.step_loop import StepLimit, step_limit
 from creamas_sc.errors import CallRefused, ConnectionLost, CreamasError, LoadError
 from creamas_sc.rpc.auth import Membership
@@ -322,7 +323,7 @@ def make_master(
     if seed is not None and (type(seed) is not int or seed < 0):
         raise ValueError(f"seed must be an int of at least 0, or None, not {seed!r}")
     env = env_cls(addr, **env_kwargs)
-    env._member, env._seed = member, seed
+    env._member, env._random = member, RandomSource(seed)
     if mgr_cls is not None:
         env.manager = mgr_cls(env)
         env.manager.menv = menv

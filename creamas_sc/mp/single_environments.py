@@ -11,6 +11,7 @@ import anyio
 import trio
 
 from creamas_sc.core.environment import Environment
+from creamas_sc.core.randomness import RandomSource
 from creamas_sc.mp.managers import EnvManager, Manager
 from creamas_sc.mp.slave_main import name_process, seed_process
 from creamas_sc.mp.slave_pool import SlavePool
@@ -58,7 +59,7 @@ async def _serve(
     kwargs: Mapping[str, Any],
 ) -> None:
     env = env_cls(addr, *args, **kwargs)
-    env._seed = seed
+    env._random = RandomSource(seed)
     try:
         await env.open(mgr_cls)
         await env.get_loop().call(env.manager.stop_received.wait)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import trio
 
+from creamas_sc.core.randomness import RandomSource
 from creamas_sc.errors import AgentErrors
 from creamas_sc.rpc.auth import Membership, membership
 from creamas_sc.runtime.class_loading import load_class
@@ -51,9 +52,7 @@ async def main(spec: bytes, control: Control) -> bytes:
     async with adopt_running_loop():
         env = env_cls(order.addr, *order.args, **order.kwargs)
         if order.set_seed is not True:
-            env._seed = order.set_seed
-            env._index = 1 + order.index
-            env._incarnation = order.incarnation
+            env._random = RandomSource(order.set_seed, 1 + order.index, order.incarnation)
         await env.open(mgr_cls)
         await control.ready(pack(env.base_url))
         folder = await _wait_stop(control, env.manager)
