@@ -38,7 +38,7 @@ MAX_CLIENTS = 1024
 # Of one client: calls in flight, and bytes of answers that it has not read yet.
 MAX_CALLS = 1000
 MAX_UNREAD_BYTES = 256 << 20
-# How long a refused client may take to receive the reason.
+# How long a refused client may take to call, and to receive the reason.
 REFUSE_SECONDS = 1.0
 # Calls to agents of one client: see `ConcurrencyLimit`.
 FEW = 4
@@ -249,18 +249,12 @@ def _connection(handed: Handed, serve: Handler, codec: Codec | None) -> Connecti
 
 
 async def _refuse(handed: Handed, reason: str) -> None:
-    """Refuse the first call with the reason, and end the connection."""
+    """Refuse each call with the reason, until the client goes or its time is up."""
 
     def refuse(_: Request) -> Answer:
-        refused.set()
         raise CallRefused(reason)
 
-    refused = trio.Event()
     connection = _connection(handed, refuse, None)
-    if connection is None:
-        return
-    with trio.move_on_after(REFUSE_SECONDS):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(connection.run)
-            await refused.wait()
-            await connection.aclose()
+    if connection is not None:
+        with trio.move_on_after(REFUSE_SECONDS):
+            await connection.run()
