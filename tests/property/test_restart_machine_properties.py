@@ -116,7 +116,7 @@ class World(RuleBasedStateMachine):
             assert self.machine.expects(slot) == (coming and not self.machine.ended)
 
     @invariant()
-    def the_end_is_told_once(self) -> None:
+    def the_simulation_ends_once(self) -> None:
         assert len(self.ends) <= 1
 
 

@@ -199,9 +199,9 @@ def test_connections_made_together_go_through_an_overridden_method(env: Any) -> 
 
 def test_connections_handed_out_are_a_copy(agent: CreativeAgent) -> None:
     agent.add_connection("tcp://localhost:5556/1", since=3)
-    told = agent.get_connections(data=True)
-    told["tcp://localhost:5556/1"]["since"] = 4
-    told.clear()
+    copied = agent.get_connections(data=True)
+    copied["tcp://localhost:5556/1"]["since"] = 4
+    copied.clear()
     assert agent.connections == {"tcp://localhost:5556/1": {"since": 3}}
 
 

@@ -165,7 +165,7 @@ def test_policies() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "text"),
+    ("value", "text"),
     [
         ("always", "'temporary' .* 'transient' .* 'permanent' .* or 'all'"),
         (None, "a mode's name or a RestartPolicy, not None"),
@@ -177,6 +177,6 @@ def test_policies() -> None:
         (("permanent", 3, "1"), "above 0, not '1'"),
     ],
 )
-def test_what_is_no_policy(told: Any, text: str) -> None:
+def test_what_is_not_a_policy(value: Any, text: str) -> None:
     with pytest.raises(BadValue, match=text):
-        RestartPolicy.of(told)
+        RestartPolicy.of(value)

@@ -92,7 +92,7 @@ def test_both_clients_have_it_with_its_words(client: type[SimulationAPI], name: 
     assert own == bare(OPERATIONS[name].signature)
 
 
-class Told(SimulationAPI):
+class Recorder(SimulationAPI):
     """Returns what it is asked for."""
 
     def _invoke(self, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -100,9 +100,9 @@ class Told(SimulationAPI):
 
 
 def test_arguments_are_handed_on_as_given() -> None:
-    told = Told().spawn("mod:Cls", 1, 2, addr=None, x=3)
-    assert told == (OPERATIONS["spawn"], ("mod:Cls", 1, 2), {"addr": None, "x": 3})
-    assert Told().call("method", self=1) == (OPERATIONS["call"], ("method",), {"self": 1})
+    recorded = Recorder().spawn("mod:Cls", 1, 2, addr=None, x=3)
+    assert recorded == (OPERATIONS["spawn"], ("mod:Cls", 1, 2), {"addr": None, "x": 3})
+    assert Recorder().call("method", self=1) == (OPERATIONS["call"], ("method",), {"self": 1})
 
 
 @pytest.mark.parametrize(
@@ -117,4 +117,4 @@ def test_arguments_that_do_not_fit(
     name: str, args: tuple[Any, ...], kwargs: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(TypeError, match=says):
-        getattr(Told(), name)(*args, **kwargs)
+        getattr(Recorder(), name)(*args, **kwargs)

@@ -146,11 +146,11 @@ async def host() -> AsyncIterator[Hosting]:
 
 async def test_attaching(host: Hosting, autojump_clock: Clock) -> None:
     client = host.client()
-    told = await client("attach", NAME, {"pid": 1})
-    assert told["name"] == NAME
-    assert told["pid"] == os.getpid()
-    assert told["python"] == sys.version_info[:2]
-    assert told["progress"]["clients"] == 1
+    answer = await client("attach", NAME, {"pid": 1})
+    assert answer["name"] == NAME
+    assert answer["pid"] == os.getpid()
+    assert answer["python"] == sys.version_info[:2]
+    assert answer["progress"]["clients"] == 1
     with pytest.raises(UnknownSimulation, match="this is 'sim', not 'other'"):
         await client("attach", "other", {})
 

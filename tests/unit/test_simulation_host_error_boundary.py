@@ -50,10 +50,10 @@ def test_errors_of_our_own_code_are_the_callers() -> None:
 def test_errors_of_the_users_code_are_told_with_their_story(error: BaseException) -> None:
     with pytest.raises(AgentError) as caught, error_boundary(ADDRESS):
         users_code(error)
-    told = caught.value
-    assert told.address == ADDRESS
-    assert told.type_name == type(error).__name__
-    assert "users_code" in told.traceback_text
+    reported = caught.value
+    assert reported.address == ADDRESS
+    assert reported.type_name == type(error).__name__
+    assert "users_code" in reported.traceback_text
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A simulation's own steps: when they begin, stop and go on, and what is told of them."""
+"""A simulation's own steps: when they begin, stop and go on, and what is reported of them."""
 
 from __future__ import annotations
 
@@ -90,9 +90,9 @@ async def test_how_fast_and_how_long_still(autojump_clock: trio.testing.MockCloc
     async with stepper(Steps()) as (own, reports):
         own.start(100, (), {})
         await trio.sleep(20.5)
-        told = own.progress()
-        assert (told["step"], told["acts_per_second"]) == (20, 3.0)
-        assert told["seconds_left"] == 80.0
+        progress = own.progress()
+        assert (progress["step"], progress["acts_per_second"]) == (20, 3.0)
+        assert progress["seconds_left"] == 80.0
         assert [report["step"] for report in reports] == list(range(21))
 
 
@@ -159,10 +159,10 @@ async def test_agents_that_fail_stop_the_steps(autojump_clock: trio.testing.Mock
     async with stepper(steps) as (own, _):
         own.start(4, (), {})
         await own.wait(None)
-        told = own.progress()
-        assert (told["state"], told["step"]) == ("failed", 2)  # all have acted in it
-        assert "5 of the agents failed to act" in told["error"]
-        assert f"ValueError in {ADDRESS}0: no" in told["error"]
+        progress = own.progress()
+        assert (progress["state"], progress["step"]) == ("failed", 2)  # all have acted in it
+        assert "5 of the agents failed to act" in progress["error"]
+        assert f"ValueError in {ADDRESS}0: no" in progress["error"]
         own.resume()
         assert own.progress()["error"] == ""
         await own.wait(None)
@@ -204,8 +204,8 @@ async def test_the_log_has_the_agents_traceback(
     async with stepper(Steps(agent_errors("failed to act", {"a": failure}, []))) as (own, _):
         own.start(1, (), {})
         await own.wait(None)
-    (told,) = (record for record in caplog.records if record.levelname == "ERROR")
-    assert story in told.getMessage()
+    (error,) = (record for record in caplog.records if record.levelname == "ERROR")
+    assert story in error.getMessage()
 
 
 async def test_the_others_go_on_without_a_lost_slave(
@@ -343,5 +343,5 @@ async def test_a_plain_trigger_all_of_the_users(autojump_clock: trio.testing.Moc
     async with stepper(Plain()) as (own, _):
         own.start(3, (3,), {})
         await own.wait(None)
-        told = own.progress()
-        assert (told["state"], told["step"], told["error"]) == ("idle", 3, "")
+        progress = own.progress()
+        assert (progress["state"], progress["step"], progress["error"]) == ("idle", 3, "")
