@@ -209,14 +209,14 @@ class SlavePool:
 
     async def _start(self, loop: LoopHandle, orders: Sequence[ActorOrder]) -> list[Slave]:
         first = self.supervisor is None
-        if first:
-            await loop.nursery.start(self._supervise)
-        assert self.supervisor is not None
-        if first or not self.driver.running:
-            self.driver = RestartDriver(self.policy, self)
-            await loop.nursery.start(self.driver.run)
         started: list[Slave] = []
         try:
+            if first:
+                await loop.nursery.start(self._supervise)
+            if first or not self.driver.running:
+                self.driver = RestartDriver(self.policy, self)
+                await loop.nursery.start(self.driver.run)
+            assert self.supervisor is not None
             for order, answer in zip(orders, await self.supervisor.start(orders), strict=True):
                 slave = Slave(answer["slot"], unpack(answer["info"]), answer["pid"], order)
                 if self._node is not None and self.policy.restarts_slaves:
