@@ -20,7 +20,7 @@ from creamas_sc.errors import (
     ProtocolError,
     UnknownSimulation,
 )
-from creamas_sc.rpc.connection import Answer, Connection, Handler, Request
+from creamas_sc.rpc.connection import Answer, Connection, Request
 from creamas_sc.rpc.fd_passing import CLIENT, Handed, receive
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.class_loading import MainScript
@@ -28,7 +28,7 @@ from creamas_sc.runtime.log_setup import bound
 from creamas_sc.simulation_api import OPERATIONS
 from creamas_sc.simulation_host.error_boundary import error_boundary
 from creamas_sc.simulation_host.hosted_simulation import HostedSimulation
-from creamas_sc.wire.codec import Codec, Payload, payload_size
+from creamas_sc.wire.codec import Payload, payload_size
 from creamas_sc.wire.frames import FrameReader
 from creamas_sc.wire.packing import is_call
 
@@ -65,24 +65,45 @@ class ClientServer:
                 nursery.start_soon(self._welcome, handed)
 
     async def _welcome(self, handed: Handed) -> None:
-        simulation = self._simulation
+        """Go on where the supervisor left off reading: serve a client, or refuse its calls."""
+        simulation, reader = self._simulation, FrameReader()
+        try:
+            backlog = reader.receive_data(handed.backlog)
+        except ProtocolError as error:
+            log.warning("closing the connection to %s: %s", handed.note, error)
+            handed.sock.close()
+            return
+        refusal = ""
         if simulation.shutdown.requested.is_set():
-            await _refuse(handed, f"the simulation {simulation.name!r} is closing")
+            refusal = f"the simulation {simulation.name!r} is closing"
         elif len(simulation.clients) >= MAX_CLIENTS:
             log.warning("refused a client (%s): %d are attached", handed.note, MAX_CLIENTS)
-            reason = f"the simulation {simulation.name!r} has {MAX_CLIENTS} clients already"
-            await _refuse(handed, reason)
-        else:
-            session = ClientSession(simulation, f"c{next(self._numbers)}")
-            connection = _connection(handed, session.handle, simulation.node.codec)
-            if connection is None:
-                return
-            simulation.clients.add(connection)
-            try:
+            refusal = f"the simulation {simulation.name!r} has {MAX_CLIENTS} clients already"
+
+        def refuse(_: Request) -> Answer:
+            raise CallRefused(refusal)
+
+        session = ClientSession(simulation, f"c{next(self._numbers)}")
+        connection = Connection(
+            ConnectedStream(handed.sock),
+            refuse if refusal else session.handle,
+            codec=simulation.node.codec,
+            reader=reader,
+            backlog=backlog,
+            name=f"the client {handed.note}",
+            max_calls=MAX_CALLS,
+            max_unread_bytes=MAX_UNREAD_BYTES,
+        )
+        if refusal:
+            with trio.move_on_after(REFUSE_SECONDS):
                 await connection.run()
-            finally:
-                simulation.clients.discard(connection)
-                log.debug("%s (%s) has gone after %d calls", session, handed.note, session.calls)
+            return
+        simulation.clients.add(connection)
+        try:
+            await connection.run()
+        finally:
+            simulation.clients.discard(connection)
+            log.debug("%s (%s) has gone after %d calls", session, handed.note, session.calls)
 
     async def aclose(self) -> None:
         """Write out what is queued for each client, within a bound, and end the connections."""
@@ -225,36 +246,3 @@ class ClientSession:
             "script": None if script is None else script.file,
             "progress": simulation.progress(),
         }
-
-
-def _connection(handed: Handed, serve: Handler, codec: Codec | None) -> Connection | None:
-    """Take over a connection where the supervisor left off; None if it is not of the protocol."""
-    reader = FrameReader()
-    try:
-        backlog = reader.receive_data(handed.backlog)
-    except ProtocolError as error:
-        log.warning("closing the connection to %s: %s", handed.note, error)
-        handed.sock.close()
-        return None
-    return Connection(
-        ConnectedStream(handed.sock),
-        serve,
-        codec=codec,
-        reader=reader,
-        backlog=backlog,
-        name=f"the client {handed.note}",
-        max_calls=MAX_CALLS,
-        max_unread_bytes=MAX_UNREAD_BYTES,
-    )
-
-
-async def _refuse(handed: Handed, reason: str) -> None:
-    """Refuse each call with the reason, until the client goes or its time is up."""
-
-    def refuse(_: Request) -> Answer:
-        raise CallRefused(reason)
-
-    connection = _connection(handed, refuse, None)
-    if connection is not None:
-        with trio.move_on_after(REFUSE_SECONDS):
-            await connection.run()
