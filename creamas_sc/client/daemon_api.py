@@ -6,6 +6,7 @@ import os
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -184,7 +185,7 @@ class DaemonAPI:
             slave_kwargs=None
             if slave_kwargs is None
             else [remote.kwargs(k) for k in check_mappings(slave_kwargs)],
-            restart=policy.as_tuple(),
+            restart=astuple(policy),
         )
         order = process_order(HOST_ENTRY, spec.encode(), _search_path())
         about = {

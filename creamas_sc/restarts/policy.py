@@ -70,7 +70,7 @@ class RestartPolicy:
 
     @classmethod
     def of(cls, value: str | Self | Sequence[Any]) -> Self:
-        """Make a policy of a mode's name, a policy, or what `as_tuple` returned.
+        """Make a policy of a mode's name, a policy, or the values of its attributes in order.
 
         Raises:
             BadValue: It is none of these.
@@ -87,10 +87,6 @@ class RestartPolicy:
     def restarts_slaves(self) -> bool:
         """Whether it ever restarts a slave."""
         return self.mode in (Mode.TRANSIENT, Mode.PERMANENT)
-
-    def as_tuple(self) -> tuple[str, int, float]:
-        """Return what `of` takes, as plain values for the wire."""
-        return self.mode, self.restarts, float(self.seconds)
 
     def __str__(self) -> str:
         return f"{self.mode}{f', at most {self.limit}' if self.restarts_slaves else ''}"

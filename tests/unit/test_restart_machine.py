@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import Any
 
 import pytest
@@ -158,8 +159,7 @@ def test_policies() -> None:
     assert RestartPolicy.of("permanent") == RestartPolicy("permanent", 3, 60.0)
     policy = RestartPolicy("transient", 5, 2)
     assert RestartPolicy.of(policy) is policy
-    assert policy.as_tuple() == ("transient", 5, 2.0)
-    assert RestartPolicy.of(list(policy.as_tuple())) == policy
+    assert RestartPolicy.of(astuple(policy)) == RestartPolicy.of(["transient", 5, 2.0]) == policy
     assert str(policy) == "transient, at most 5 restarts in 2 s"
     assert str(RestartPolicy("all")) == "all"
 
