@@ -6,7 +6,7 @@
 3. The slaves are stopped, then their supervisor; then the master environment is closed.
 
 Steps 2 and 3 are shielded from cancellation where they are bounded, so that a cancelled close still
-closes everything. Whoever calls `close` a second time waits for the first call and gets its report.
+closes everything. A second call of `close` waits for the first one and returns its report.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Counts(TypedDict):
 
 
 class Overview(NamedTuple):
-    """What is in a multi-environment, as plain values, whatever its subclass overrides.
+    """What is in a multi-environment, as plain values, not from what a subclass overrides.
 
     Attributes:
         addrs: Addresses of the slaves' managers.

@@ -27,7 +27,7 @@ MAX_TEXT_LENGTH = 2000
 
 @contextmanager
 def error_boundary(address: str, *, within_user_code: bool = False) -> Iterator[None]:
-    """Turn whatever the block raises into an error that can be sent to a client.
+    """Turn any exception of the block into an error that can be sent to a client.
 
     Args:
         address: Of the master environment, which stands for the user's code.

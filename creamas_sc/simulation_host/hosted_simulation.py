@@ -208,7 +208,7 @@ class HostedSimulation(Observer):
         return await self._events.after(since, timeout)
 
     def progress(self) -> dict[str, Any]:
-        """How far it is: plain values, at once, whatever state the user's class is in."""
+        """How far it is: plain values, at once, even if the user's class is broken."""
         counts = MultiEnvironment.overview(self._menv).counts
         return {**self._stepper.progress(), **counts, "clients": len(self.clients)}
 

@@ -93,7 +93,7 @@ class Shutdown:
         return max(left, min(self._grace, LEAST_SECONDS))
 
     async def run(self) -> None:
-        """Close, whatever the user's own `close` does; its errors are for `outcome`."""
+        """Close, even if the user's own `close` fails; its errors are for `outcome`."""
         menv = self._menv
         try:
             with self._saving, error_boundary(self._address):
