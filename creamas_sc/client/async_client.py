@@ -94,17 +94,4 @@ class Simulation(SimulationCore):
         Args:
             since: Number of the last event known; None for those from the first request on.
         """
-        return _Events(EventReader(partial(self._next_events, self._channel), since))
-
-
-class _Events(AsyncIterator[Event]):
-    """An iterator and not a generator, which would have to be closed where a loop is left."""
-
-    def __init__(self, reader: EventReader) -> None:
-        self._reader = reader
-
-    async def __anext__(self) -> Event:
-        event = await self._reader.next()
-        if event is None:
-            raise StopAsyncIteration
-        return event
+        return EventReader(partial(self._next_events, self._channel), since)

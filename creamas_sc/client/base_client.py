@@ -34,7 +34,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypedDict
 
@@ -263,8 +263,10 @@ class SimulationCore(SimulationAPI):
         raise connection_errors.simulation_lost(self.name, self.pid, error, status)
 
 
-class EventReader:
-    """A simulation's events in order, fetched when the last ones fetched are used up.
+class EventReader(AsyncIterator[Event]):
+    """A simulation's events in order until it closes, fetched when those fetched are used up.
+
+    An iterator and not a generator, which would have to be closed where a loop is left.
 
     Args:
         fetch: Returns the number of the last event, and the events after a number.
@@ -279,17 +281,16 @@ class EventReader:
         self._ready: deque[Event] = deque()
         self._closing = False
 
-    async def next(self) -> Event | None:
-        """Return the next event; None after the last one, when the simulation has closed."""
+    async def __anext__(self) -> Event:
         while not self._ready:
             if self._closing:
-                return None
+                raise StopAsyncIteration
             known = self._since
             try:
                 self._since, events = await self._fetch(known)
             except HostLost as error:
                 if error.expected:  # it was closed between two fetches
-                    return None
+                    raise StopAsyncIteration from None
                 raise
             for event in events:
                 if known is not None and event[0] > known + 1:

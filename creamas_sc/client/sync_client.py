@@ -163,8 +163,10 @@ class SyncSimulation(base_client.SimulationCore):
         self._event_channels.append(channel)
         reader = base_client.EventReader(partial(self._next_events, channel), since)
         try:
-            while (event := run_blocking(reader.next())) is not None:
-                yield event
+            while True:
+                yield run_blocking(reader.__anext__())
+        except StopAsyncIteration:
+            return
         finally:
             self._event_channels.remove(channel)
             channel.close()
