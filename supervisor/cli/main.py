@@ -60,13 +60,13 @@ def _sigterm_raises() -> Iterator[None]:
 
 def _run(words: list[str]) -> int:
     from supervisor.cli.exits import Exit
-    from supervisor.cli.output import ReaderGone, flush
+    from supervisor.cli.output import flush
 
     try:
         code = _command(words)
         flush()
         return code
-    except ReaderGone:
+    except BrokenPipeError:
         # As with ``| head``: the reader has what it wanted. What is still buffered has nowhere
         # to go, and Python would complain about it at exit.
         with open(os.devnull, "w") as nowhere:
@@ -76,7 +76,7 @@ def _run(words: list[str]) -> int:
 
 def _command(words: list[str]) -> int:
     from supervisor.cli.exits import Exit, explain
-    from supervisor.cli.output import ReaderGone, note
+    from supervisor.cli.output import note
 
     try:
         from cyclopts import CycloptsError
@@ -97,7 +97,9 @@ def _command(words: list[str]) -> int:
         note(f"{' '.join(str(error).split())} Try: creamas-supervisor{verb} --help")
         return Exit.USAGE
     except SystemExit as error:  # raised by rich if the reader of a help page has gone
-        raise ReaderGone from error
+        raise BrokenPipeError from error
+    except BrokenPipeError:  # of standard output: connections raise `ConnectionLost`
+        raise
     except Exception as error:
         code, line = explain(error)
         note(line)

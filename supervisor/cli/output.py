@@ -17,37 +17,27 @@ if TYPE_CHECKING:
     from creamas_sc.reports import StopReport
 
 
-class ReaderGone(Exception):
-    """The reader of standard output has gone."""
-
-
 def out(line: str) -> None:
     """Print a line of data.
 
     Raises:
-        ReaderGone: The reader has gone.
+        BrokenPipeError: The reader has gone.
     """
     stream = sys.stdout
     if stream is None:  # closed when this process started
         return
     encoding = stream.encoding or "utf-8"
-    try:
-        stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-    except BrokenPipeError as error:
-        raise ReaderGone from error
+    stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
 def flush() -> None:
     """Write out what was printed so far.
 
     Raises:
-        ReaderGone: The reader has gone.
+        BrokenPipeError: The reader has gone.
     """
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except BrokenPipeError as error:
-        raise ReaderGone from error
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def note(line: str) -> None:
