@@ -18,10 +18,8 @@ import struct
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import anyio
-import msgpack
 import trio
 
 from creamas_sc.errors import BadArguments, CreamasError, ProtocolError, StartError, to_wire
@@ -34,6 +32,7 @@ from creamas_sc.runtime.log_setup import bound
 from creamas_sc.wire.codec import Payload
 from creamas_sc.wire.frames import MAX_CONTROL_FRAME_BYTES, Frame, FrameReader, Kind, encode_frame
 from creamas_sc.wire.handshake import Handshake, Identity
+from creamas_sc.wire.protocol import request_header
 from supervisor import timeouts
 from supervisor.daemon.managed_simulation import ManagedSimulation
 from supervisor.rpc_server import CODEC, Method, MethodServer
@@ -49,14 +48,6 @@ _READ_BYTES = 1 << 18
 _CREDENTIALS = struct.Struct("3i")
 # How a connection may fail before it is served or handed over.
 _GONE = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError)
-
-
-class _Attach(NamedTuple):
-    """A request to be attached to a simulation, and the bytes that it came as."""
-
-    call_id: int
-    name: object
-    backlog: bytes
 
 
 class Listener:
@@ -139,9 +130,9 @@ class Listener:
             first = await self._first_request(stream, reader, note)
             if first is None:
                 return
-            attach = _as_attach(first)
-            if attach is not None:
-                await self._hand_over(stream, sock.fileno(), attach, note)
+            target, method, _ = request_header(first.meta)
+            if target is None and method == "attach":
+                await self._hand_over(stream, sock.fileno(), first, note)
                 return
             server = MethodServer(stream, self._methods, f"client {note}", reader, [first])
             self._servers.add(server)
@@ -178,34 +169,23 @@ class Listener:
             raise ProtocolError(f"expected a request, not {first.kind.name}")
         return first
 
-    async def _hand_over(
-        self, stream: ConnectedStream, fd: int, attach: _Attach, note: str
-    ) -> None:
+    async def _hand_over(self, stream: ConnectedStream, fd: int, first: Frame, note: str) -> None:
+        """Hand a client over with its request to be attached, or tell it why not."""
+        backlog = b"".join(encode_frame(*first))
+        name: object = None
         try:
-            if not isinstance(attach.name, str) or len(attach.backlog) > MAX_BACKLOG_BYTES:
+            with suppress(TypeError, ValueError):  # refused below, with what it should be
+                (name, _), _ = CODEC.decode(Payload(first.body, first.parts))
+            if not isinstance(name, str) or len(backlog) > MAX_BACKLOG_BYTES:
                 raise BadArguments("attach(name, about): needs a string and a small dict")
-            await self._find(attach.name).hand_over(note, attach.backlog, fd)
-            with bound(simulation=attach.name):
-                log.info("%s was handed to the host of simulation %s", note, attach.name)
+            await self._find(name).hand_over(note, backlog, fd)
+            with bound(simulation=name):
+                log.info("%s was handed to the host of simulation %s", note, name)
         except CreamasError as error:
             payload = CODEC.encode(to_wire(error))
-            failure = encode_frame(Kind.FAILURE, attach.call_id, b"", payload.body, payload.parts)
+            failure = encode_frame(Kind.FAILURE, first.call_id, b"", payload.body, payload.parts)
             with trio.move_on_after(timeouts.REFUSAL_SECONDS), suppress(*_GONE):
                 await stream.send(b"".join(failure))
-
-
-def _as_attach(first: Frame) -> _Attach | None:
-    """A first request that asks to be attached; None if it asks for anything else."""
-    try:
-        target, method, _ = msgpack.unpackb(first.meta)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise ProtocolError(f"malformed request: {error!r}") from error
-    if target is not None or method != "attach":
-        return None
-    name: object = None
-    with suppress(TypeError, ValueError):  # refused below, with what it should be
-        (name, _), _ = CODEC.decode(Payload(first.body, first.parts))
-    return _Attach(first.call_id, name, b"".join(encode_frame(*first)))
 
 
 def _listen(path: Path) -> trio.socket.SocketType:
