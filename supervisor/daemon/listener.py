@@ -74,7 +74,6 @@ class Listener:
         self._identity = Identity(SIMULATION, key, "supervisor", str(path), os.getpid())
         self._listener = trio.SocketListener(_listen(path))
         self._servers: set[MethodServer] = set()
-        self._open = 0
         self._clients: trio.Nursery | None = None
 
     @property
@@ -115,11 +114,10 @@ class Listener:
         if uid != os.getuid():
             log.warning("refused a connection of pid %d: its user id is %d", pid, uid)
             sock.close()
-        elif self._open >= self._max_connections:
-            log.warning("refused a connection of pid %d: %d are open", pid, self._open)
+        elif len(clients.child_tasks) >= self._max_connections:
+            log.warning("refused a connection of pid %d: %d are open", pid, self._max_connections)
             sock.close()
         else:
-            self._open += 1
             clients.start_soon(self._handle, sock, f"pid {pid}")
 
     async def _handle(self, sock: socket.socket, note: str) -> None:
@@ -144,7 +142,6 @@ class Listener:
             why = str(error) or type(error).__name__
             log.warning("refused a connection of %s: %s", note, why)
         finally:
-            self._open -= 1
             with trio.CancelScope(shield=True):
                 await anyio.aclose_forcefully(stream)
 
