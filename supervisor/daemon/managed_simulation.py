@@ -64,7 +64,7 @@ class ManagedSimulation:
         token: Its creator's.
 
     Attributes:
-        up: Set once it runs, or has failed to start: ``failure`` says why.
+        up: Set once it runs, or with ``ended`` if it did not start: ``cause`` says why.
         host_gone: Set when its host's process is over.
         ended: Set last: nothing of it is left.
     """
@@ -74,7 +74,6 @@ class ManagedSimulation:
     info = b""
     cause = ""
     expected = False
-    failure: str | None = None
     _killed = ""
     _pool: ActorPool | None = None
 
@@ -109,7 +108,7 @@ class ManagedSimulation:
                     hand, host_hand = _socketpair(sockets, socket.SOCK_SEQPACKET)
                     control, host_control = _socketpair(sockets, socket.SOCK_STREAM)
                 except OSError as error:
-                    self.failure = self.cause = f"cannot start a host: {error.strerror}"
+                    self.cause = f"cannot start a host: {error.strerror}"
                     return
                 self._hand = sockets.enter_context(trio.socket.from_stdlib_socket(hand))
                 async with open_simulation() as actors, trio.open_nursery() as self._tasks:
@@ -119,11 +118,9 @@ class ManagedSimulation:
                     with self._start_scope:
                         await self._start(pool, host_hand, host_control, timeout)
                     if self._start_scope.cancel_called:  # even if it was too late to be caught
-                        self.failure = f"simulation {self.name!r} was closed while it was starting"
-                    if self.failure is None:
+                        self.cause = f"simulation {self.name!r} was closed while it was starting"
+                    if not self.cause:
                         await self._until_host_gone()
-                    else:
-                        self.cause = self.failure
                     # End the host's slaves, those of starts under way too.
                     self._server.connection.abort()
                     await self._server.connection.closed.wait()
@@ -150,7 +147,7 @@ class ManagedSimulation:
             )
             (started,) = await pool.start([order], timeout, [hand.fileno()])
         except StartError as error:
-            self.failure = str(error)
+            self.cause = str(error)
         else:
             self.pid, self.info = started["pid"], started["info"]
         finally:
@@ -159,9 +156,8 @@ class ManagedSimulation:
 
     async def _until_host_gone(self) -> None:
         async with trio.open_nursery() as self._enders:
-            if self.state is State.STARTING:
-                self.state = State.RUNNING
-                log.info("simulation %s runs, its host is pid %d", self.name, self.pid)
+            self.state = State.RUNNING
+            log.info("simulation %s runs, its host is pid %d", self.name, self.pid)
             self.up.set()
             await self.host_gone.wait()
 
@@ -171,16 +167,12 @@ class ManagedSimulation:
             return
         clean = message["returned"] and message["exit_code"] == 0
         self.expected = message["expected"] or clean
-        if clean:
-            self.cause = "closed"
-        elif self._killed:
-            self.cause = self._killed
-        else:
-            how = messages.describe_exit(message["exit_code"], message["signal"])
-            if message["error"] is not None:
-                how = f"failed: {message['error']}"
-            start = "closed, but the host" if self.expected else "the host"
-            self.cause = f"{start} (pid {message['pid']}) {how}"
+        how = messages.describe_exit(message["exit_code"], message["signal"])
+        if message["error"] is not None:
+            how = f"failed: {message['error']}"
+        start = "closed, but the host" if self.expected else "the host"
+        cause = "closed" if clean else self._killed or f"{start} (pid {message['pid']}) {how}"
+        self.cause = self.cause or cause  # it may have been closed while it was starting
         self.host_gone.set()
 
     # ---- what the host may ask

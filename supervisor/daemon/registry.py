@@ -96,8 +96,8 @@ class Registry:
             with trio.CancelScope(shield=True):
                 await simulation.close(0, b"")
             raise
-        if simulation.failure is not None:
-            raise StartError(simulation.failure)
+        if simulation.ended.is_set():
+            raise StartError(simulation.cause)
         return {"name": name, "pid": simulation.pid, "info": simulation.info}
 
     async def undo_create(self, name: str, token: str) -> None:
