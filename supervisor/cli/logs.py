@@ -6,8 +6,7 @@ import json as jsonlib
 import os
 import select
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -61,7 +60,7 @@ def logs(
     except FileNotFoundError:
         what = "the daemon" if name is None else f"the simulation {name!r}"
         raise Failure(f"{what} has no log: the file {path} does not exist") from None
-    with opened as file, _watched(pid if follow else None) as lives:
+    with opened as file, _watched(pid if follow else None) as process:
         tail = _Tail(file, lines)
         if json and not follow:
             out_json([_parsed(line) for line in tail.read(whole=True)], indent=2)
@@ -73,7 +72,8 @@ def logs(
             flush()
             if not alive:
                 return Exit.DONE
-            alive = lives()  # after its end, read once more what it wrote last
+            # After its end, read once more what it wrote last.
+            alive = not select.select([process], [], [], POLL_SECONDS)[0]
 
 
 def _find(name: str | None, flag: str | None) -> tuple[Path, int | None]:
@@ -102,22 +102,12 @@ def _find(name: str | None, flag: str | None) -> tuple[Path, int | None]:
     return path, writer.get("pid") if running else None
 
 
-@contextmanager
-def _watched(pid: int | None) -> Iterator[Callable[[], bool]]:
-    """Yield a function that waits a moment and returns whether the process is still running."""
-    try:
-        descriptor = None if pid is None else os.pidfd_open(pid)
-    except ProcessLookupError:
-        descriptor = None
-    if descriptor is None:
-        yield lambda: False
-        return
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    try:
-        yield lambda: not poll.poll(POLL_SECONDS * 1000)
-    finally:
-        os.close(descriptor)
+def _watched(pid: int | None) -> BinaryIO:
+    """Open a file that is readable once the process has ended; at once if there is none."""
+    with suppress(ProcessLookupError):
+        if pid is not None:
+            return open(os.pidfd_open(pid), "rb", buffering=0)
+    return open(os.devnull, "rb")
 
 
 class _Tail:
