@@ -112,15 +112,8 @@ def create(
         deadline = time.monotonic() + seconds
         with extra_time(client, seconds), start_deadline(deadline):
             created = client.create(name, seed=seed, restart=policy, timeout=seconds, **given)
-        try:
+        with _killed_on_error(client, name):
             _spawn(client, name, batches, init_kwargs, deadline)
-        except BaseException as error:
-            why = " ".join(str(error).split()) or type(error).__name__
-            try:
-                client.kill(name, why=f"creating it failed: {why}")
-            except CreamasError as failure:  # it has ended, or the daemon has
-                note(f"{name} could not be removed again: {failure}")
-            raise
     number = sum(batch.number for batch in batches)
     agents_text, slaves_text = count(number, "agent"), count(len(created["addrs"]), "slave")
     line = f"created {name}: {agents_text} in {slaves_text} (pid {created['pid']})"
@@ -183,6 +176,20 @@ def _import_path(folders: Sequence[str]) -> Iterator[None]:
             del os.environ["PYTHONPATH"]
         elif before is not None:
             os.environ["PYTHONPATH"] = before
+
+
+@contextmanager
+def _killed_on_error(client: SyncClient, name: str) -> Iterator[None]:
+    """Leave nothing of the simulation if the block raises."""
+    try:
+        yield
+    except BaseException as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        try:
+            client.kill(name, why=f"creating it failed: {why}")
+        except CreamasError as failure:  # it has ended, or the daemon has
+            note(f"{name} could not be removed again: {failure}")
+        raise
 
 
 def _spawn(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from creamas_sc.errors import ConnectionLost, CreamasError, DeadlineExceeded
@@ -70,31 +71,20 @@ def watch(
         CreamasError: The simulation ended other than by being closed, or the daemon is gone.
         DeadlineExceeded: ``timeout`` passed.
     """
-    give_up_at = None if timeout is None else time.monotonic() + timeout
     progress: dict[str, Any] = {}
     closing = False
     try:
         with display:
-            last, _ = sim.next_events()
-            progress = sim.progress()
-            display.update(progress)
-            while not until_done or progress["state"] == "stepping":
-                wait = REFRESH_SECONDS
-                if give_up_at is not None:
-                    wait = min(wait, give_up_at - time.monotonic())
-                    if wait <= 0:
-                        raise DeadlineExceeded(f"{sim.name} is still stepping after {timeout:g} s")
-                before = last
-                last, events = sim.next_events(last, wait)
-                if lost := last - before - len(events):
-                    display.event("gap", {"lost": lost})
-                for _, event, details in events:
+            for events in _events(sim, timeout):
+                for event, details in events:
                     closing = closing or (event == "closing" and details["cause"] == "closed")
                     if event == "steps":
                         progress |= details
                     else:
                         display.event(event, details)
                 display.update(progress)
+                if until_done and progress["state"] != "stepping":
+                    break
     except ConnectionLost:
         if not closing and not was_closed(client, sim.name):
             raise
@@ -113,6 +103,24 @@ def watch(
         note(f"the steps of {sim.name} are not done: {progress['state']} at {at}")
         return Exit.FAILED
     return Exit.DONE
+
+
+def _events(sim: SyncSimulation, timeout: float | None) -> Iterator[list[tuple[str, Any]]]:
+    """Yield the progress, then what has happened since: at least once a second, perhaps nothing.
+
+    Raises:
+        DeadlineExceeded: ``timeout`` seconds passed.
+    """
+    give_up_at = math.inf if timeout is None else time.monotonic() + timeout
+    last, _ = sim.next_events()
+    yield [("steps", sim.progress())]
+    while (left := give_up_at - time.monotonic()) > 0:
+        before = last
+        last, events = sim.next_events(last, min(left, REFRESH_SECONDS))
+        lost = last - before - len(events)
+        gap = [("gap", {"lost": lost})] if lost else []
+        yield [*gap, *((event, details) for _, event, details in events)]
+    raise DeadlineExceeded(f"{sim.name} is still stepping after {timeout:g} s")
 
 
 def closed(name: str, json: bool) -> Exit:
