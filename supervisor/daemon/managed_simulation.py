@@ -185,10 +185,8 @@ class ManagedSimulation:
             return await pool.start(orders, timeout)
 
         async def stop(
-            slots: Sequence[str] | None, grace: float = timeouts.GRACE_SECONDS, payload: bytes = b""
+            slots: Sequence[str], grace: float, payload: bytes
         ) -> list[messages.StopResult]:
-            if slots is None:
-                slots = [each["slot"] for each in self.processes if each["slot"] != HOST_SLOT]
             _check_slots(slots)
             return await pool.stop(slots, grace, payload)
 

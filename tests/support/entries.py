@@ -299,7 +299,7 @@ class Host:
                 told = await line.call("start", orders, self.timeout)
                 await self.control.ready(json.dumps([each["pid"] for each in told]).encode())
                 payload = await self.control.wait_stop()
-                await line.stop(None, 1.0, b"")
+                await line.stop([each["slot"] for each in told], 1.0, b"")
                 nursery.cancel_scope.cancel()
         return b"closed with " + payload
 
