@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,14 @@ from creamas_sc.errors import (
 )
 from creamas_sc.reports import SlaveReceipt, StopReport
 from creamas_sc.restarts.policy import RestartPolicy
-from supervisor.cli.app import VERBS
+from supervisor.cli.app import VERBS, build
 from supervisor.cli.exits import explain
 from supervisor.cli.main import main
 from tests.support.cli_fakes import ADDRS, NAME, FakeClient, lost, progress, summary
 
 NAMES = [verb.__name__ for verbs in VERBS.values() for verb in verbs]
 Run = Callable[..., tuple[int, str, str]]
+build_once = cache(build)  # it takes longer than what most tests do with it
 
 
 @pytest.fixture
@@ -43,6 +45,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeClient:
     """What all verbs connect to; the user's own settings are out of the way."""
     made = FakeClient()
     monkeypatch.setattr("supervisor.cli.daemon_connection.connect", lambda daemon, timeout: made)
+    monkeypatch.setattr("supervisor.cli.app.build", build_once)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setenv("CREAMAS_LOG_FOLDER", str(tmp_path / "logs"))
     return made
