@@ -20,7 +20,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,12 +36,15 @@ from creamas_sc.supervisor_client.launcher import PRELOADED_FOR_HOSTS
 from creamas_sc.supervisor_client.messages import DaemonSettings
 from supervisor import timeouts
 from supervisor.daemon.lock import clear_dead, clear_socket, locked
+from supervisor.error_texts import shorten
 from supervisor.tree import linux
 
 log = logging.getLogger(__name__)
 
 # What a daemon's zygote imports beside the rest: actors that log are ready sooner.
 PRELOADED = ("structlog", "supervisor.daemon.service", *PRELOADED_FOR_HOSTS)
+# A report of a start is written, and read, at once: a pipe holds as much.
+REPORT_BYTES = 1 << 16
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -200,25 +202,21 @@ def start(settings: Settings, timeout: float = timeouts.START_SECONDS) -> Path:
     """
     daemon_socket(settings.name)  # raises at once if the name or the folder cannot be used
     read, write = os.pipe()
-    try:
-        try:
+    with open(read, "rb", buffering=0):
+        with open(write, "wb"):
             process = _spawn(settings, write)
-        finally:
-            os.close(write)
         try:
-            report = _read_report(read, timeout)
+            if not select.select([read], [], [], timeout)[0]:
+                text = f"daemon {settings.name!r} was not ready within {timeout:g} s"
+                raise StartError(f"{text}; its log is {settings.log_file}")
+            report = json.loads(os.read(read, REPORT_BYTES) or b"{}")  # nothing if it died
             if "socket" not in report:
                 process.wait(timeouts.KILL_SECONDS)
                 raise StartError(report.get("error") or _died_early(settings))
-        except BaseException as error:
+        except BaseException:
             process.kill()  # its tree ends with it
             process.wait()
-            if isinstance(error, TimeoutError):
-                text = f"daemon {settings.name!r} was not ready within {timeout:g} s"
-                raise StartError(f"{text}; its log is {settings.log_file}") from None
             raise
-    finally:
-        os.close(read)
     process.returncode = 0  # it runs on, and is not waited for
     return Path(report["socket"])
 
@@ -233,7 +231,7 @@ def _spawn(settings: Settings, report: int) -> subprocess.Popen[bytes]:
         raise _no_log(settings, error) from error
     script = Path(__file__).parents[1] / "__main__.py"
     arguments = [settings.name, str(settings.log_folder.absolute()), str(report)]
-    try:
+    with open(log_fd, "ab", buffering=0):
         return subprocess.Popen(
             [sys.executable, "-P", str(script), "daemon", *arguments],
             stdin=subprocess.DEVNULL,
@@ -243,22 +241,6 @@ def _spawn(settings: Settings, report: int) -> subprocess.Popen[bytes]:
             start_new_session=True,
             cwd="/",
         )
-    finally:
-        os.close(log_fd)
-
-
-def _read_report(fd: int, seconds: float) -> dict[str, str]:
-    """What the daemon reports of its start; nothing if it died."""
-    give_up_at = time.monotonic() + seconds
-    report = b""
-    while True:
-        left = max(0.0, give_up_at - time.monotonic())
-        if not select.select([fd], [], [], left)[0]:
-            raise TimeoutError
-        data = os.read(fd, 4096)
-        if not data:
-            return json.loads(report) if report else {}
-        report += data
 
 
 def _died_early(settings: Settings) -> str:
@@ -277,11 +259,11 @@ def main(argv: list[str]) -> int:
     linux.name_process("creamas-daemon")
 
     def send(**result: str) -> None:
-        with os.fdopen(report, "w") as file:
-            json.dump(result, file)
+        with open(report, "wb", buffering=0) as pipe:
+            pipe.write(json.dumps(result).encode())
 
     try:
         return run(Settings(name, log_folder), lambda path: send(socket=str(path)))
     except CreamasError as error:
-        send(error=str(error))
+        send(error=shorten(str(error)))
         return 1
