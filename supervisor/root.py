@@ -5,7 +5,7 @@ Calls of its owner, who started it (see `creamas_sc.supervisor_client.messages` 
     start(orders, timeout)        -> [messages.StartedActor]
     stop(slots, grace, payload)   -> [StopResult]
     listen(settings)              from then on it is a daemon's (see `supervisor.daemon.service`)
-    close_all(grace, payload)     -> [StopResult] of the daemon's hosts; then the supervisor ends
+    close_all()                   -> [StopResult] of the daemon's hosts; then the supervisor ends
 
 Event ``exited``: an `ActorExit`. SIGTERM, and the end of the connection or of the script, are
 requests to stop all actors with the default grace and to end.
@@ -29,7 +29,7 @@ from creamas_sc.wire.frames import FrameReader
 from supervisor.actors import tractor_adapter
 from supervisor.actors.pool import ActorPool
 from supervisor.rpc_server import Method, MethodServer
-from supervisor.timeouts import GRACE_SECONDS, SWEEP_WAIT_SECONDS
+from supervisor.timeouts import SWEEP_WAIT_SECONDS
 from supervisor.tree.zygote_client import open_zygote
 
 if TYPE_CHECKING:
@@ -117,9 +117,7 @@ class _Root:
             raise CallRefused("this supervisor is a daemon's already")
         self._daemon = DaemonService.open(settings, self._nursery, self._over)
 
-    async def _close_all(
-        self, grace: float = GRACE_SECONDS, payload: bytes = b""
-    ) -> list[messages.NamedStopResult]:
+    async def _close_all(self) -> list[messages.NamedStopResult]:
         if self._daemon is None:
             raise CallRefused("this supervisor is not a daemon's")
-        return await self._daemon.stop(grace, payload)
+        return await self._daemon.stop()
