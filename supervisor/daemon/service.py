@@ -14,7 +14,6 @@ from pathlib import Path
 
 import trio
 
-from creamas_sc.errors import BadValue
 from creamas_sc.runtime.descriptors import allow_descriptors
 from creamas_sc.runtime.installation import installed_version
 from creamas_sc.runtime.log_setup import open_log
@@ -69,11 +68,8 @@ class DaemonService:
         """Open the log and the socket, and let clients in.
 
         Raises:
-            BadValue: A setting is missing.
             StartError: The socket cannot be opened.
         """
-        if missing := messages.DaemonSettings.__required_keys__ - settings.keys():
-            raise BadValue(f"settings are missing: {', '.join(sorted(missing))}")
         open_log(
             settings["log"], console=settings["console"], process="supervisor", pid=os.getpid()
         )
