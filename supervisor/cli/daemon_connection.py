@@ -16,13 +16,6 @@ if TYPE_CHECKING:
     from creamas_sc.client import SyncClient
 
 
-def connect(daemon: str, timeout: float | None) -> SyncClient:
-    """Connect to the daemon of that name; tests replace this function."""
-    from creamas_sc.client import connect_sync
-
-    return connect_sync(daemon, timeout=timeout)
-
-
 def chosen_daemon(flag: str | None) -> tuple[Settings, str]:
     """Return the user's settings, and the daemon that the flag or the settings name.
 
@@ -52,16 +45,15 @@ def connected(flag: str | None) -> Iterator[tuple[SyncClient, Settings]]:
     Raises:
         Failure: The folder of sockets is not private to this user.
     """
+    from creamas_sc.client import connect_sync
+
     settings, daemon = chosen_daemon(flag)
     try:
         runtime_folder()
     except CreamasError as error:
         raise Failure(str(error), Exit.DENIED) from error
-    client = connect(daemon, settings.answer_timeout)
-    try:
+    with connect_sync(daemon, timeout=settings.answer_timeout) as client:
         yield client, settings
-    finally:
-        client.disconnect()
 
 
 @contextmanager

@@ -201,11 +201,10 @@ class Registry:
         self, grace: float = GRACE_SECONDS, payload: bytes = b""
     ) -> list[messages.NamedStopResult]:
         """Stop all in parallel, as `close` does, and create no more."""
-        seconds = check_end(grace, payload)
         self._closing = True
 
         async def close(simulation: ManagedSimulation) -> messages.NamedStopResult:
-            return {"name": simulation.name, **await simulation.close(seconds, payload)}
+            return {"name": simulation.name, **await simulation.close(grace, payload)}
 
         return await at_once(close, list(self._living.values()))
 

@@ -145,7 +145,10 @@ class FakeClient:
             raise self.error
         return self.stopped
 
-    def disconnect(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.disconnected += 1
 
 

@@ -44,7 +44,7 @@ build_once = cache(build)  # it takes longer than what most tests do with it
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeClient:
     """What all verbs connect to; the user's own settings are out of the way."""
     made = FakeClient()
-    monkeypatch.setattr("supervisor.cli.daemon_connection.connect", lambda daemon, timeout: made)
+    monkeypatch.setattr("creamas_sc.client.connect_sync", lambda daemon, timeout: made)
     monkeypatch.setattr("supervisor.cli.app.build", build_once)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setenv("CREAMAS_LOG_FOLDER", str(tmp_path / "logs"))

@@ -38,7 +38,7 @@ def _zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeClient:
     made = FakeClient()
-    monkeypatch.setattr("supervisor.cli.daemon_connection.connect", lambda daemon, timeout: made)
+    monkeypatch.setattr("creamas_sc.client.connect_sync", lambda daemon, timeout: made)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setenv("CREAMAS_LOG_FOLDER", str(tmp_path))
     return made
