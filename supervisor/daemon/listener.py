@@ -99,7 +99,6 @@ class Listener:
 
     async def aclose(self) -> None:
         """Write out what is queued for clients, within a bound, and end all connections."""
-        self.shut()
         async with trio.open_nursery() as closing:
             for server in self._servers:
                 closing.start_soon(server.connection.aclose)
@@ -125,9 +124,7 @@ class Listener:
         stream = ConnectedStream(sock)
         try:
             reader = FrameReader(MAX_CONTROL_FRAME_BYTES)
-            first = await self._first_request(stream, reader, note)
-            if first is None:
-                return
+            first = await self._first_request(stream, reader)
             target, method, _ = request_header(first.meta)
             if target is None and method == "attach":
                 await self._hand_over(stream, sock.fileno(), first, note)
@@ -138,6 +135,8 @@ class Listener:
                 await server.connection.run()
             finally:
                 self._servers.discard(server)
+        except anyio.EndOfStream:
+            log.debug("%s went away", note)
         except (CreamasError, *_GONE) as error:
             why = str(error) or type(error).__name__
             log.warning("refused a connection of %s: %s", note, why)
@@ -145,10 +144,8 @@ class Listener:
             with trio.CancelScope(shield=True):
                 await anyio.aclose_forcefully(stream)
 
-    async def _first_request(
-        self, stream: ConnectedStream, reader: FrameReader, note: str
-    ) -> Frame | None:
-        """The first request after the handshake; None if the client just went away."""
+    async def _first_request(self, stream: ConnectedStream, reader: FrameReader) -> Frame:
+        """The first request after the handshake."""
         handshake = Handshake.server(self._identity)
         awaited = "proof"
         try:
@@ -157,9 +154,6 @@ class Listener:
             awaited = "request"
             with trio.fail_after(timeouts.FIRST_REQUEST_SECONDS):
                 first = await _next_frame(stream, reader)
-        except anyio.EndOfStream:
-            log.debug("%s went away", note)
-            return None
         except trio.TooSlowError:
             raise ProtocolError(f"no {awaited} came in time") from None
         if first.kind is not Kind.REQUEST:
