@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from creamas_sc.errors import ConnectionLost, CreamasError, DeadlineExceeded
-from creamas_sc.runtime.paths import DEFAULT_DAEMON, daemon_socket
+from creamas_sc.runtime.paths import daemon_socket
 from supervisor.cli import output
 from supervisor.cli.daemon_connection import chosen_daemon, connected, extra_time, start_deadline
 from supervisor.cli.exits import Exit, Failure, explain
@@ -127,13 +127,12 @@ def status(*, daemon: Daemon = None, json: Json = False) -> int:
 
 def _explain_absence(name: str, error: Exception) -> Exit:
     """Say why a daemon does not answer."""
+    why = explain(error)[1]
     lost = isinstance(error, ConnectionLost)
     if lost and not listens(daemon_socket(name)) and not is_held(daemon_socket(name)):
-        flag = "" if name == DEFAULT_DAEMON else f" --daemon {name}"
-        start = f"creamas-supervisor start{flag}"
-        output.note(f"the daemon {name!r} is not running; start it with {start}")
+        output.note(why)  # with how to start it
         return Exit.NOT_RUNNING
     silent = isinstance(error, (ConnectionLost, DeadlineExceeded))
     known = "is running but does not answer" if silent else "may be running"
-    output.note(f"the daemon {name!r} {known}: {explain(error)[1]}")
+    output.note(f"the daemon {name!r} {known}: {why}")
     return Exit.UNKNOWN

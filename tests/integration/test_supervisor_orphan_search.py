@@ -247,7 +247,7 @@ def test_after_a_daemon_was_killed_whole_the_next_starts_at_once(
     path = daemon_socket(NAME)
     assert path.exists()
     assert main(["status", "--daemon", NAME]) == 3
-    assert "is not running; start it with creamas-supervisor start" in capfd.readouterr().err
+    assert "start it with `creamas-supervisor start --daemon" in capfd.readouterr().err
     with daemons.running(tmp_path) as daemon:
         assert trees.wait_gone(killed, GONE_SECONDS) == []
         assert trio.run(ask, path, "ls") == []

@@ -154,4 +154,4 @@ class FakeClient:
 
 def lost() -> ConnectionLost:
     """There is no daemon."""
-    return ConnectionLost("no daemon 'default' listens: start it", may_have_run=False)
+    return ConnectionLost("start it with `creamas-supervisor start`", may_have_run=False)
