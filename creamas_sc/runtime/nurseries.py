@@ -46,10 +46,8 @@ class open_unwrapping_nursery:
 
     __slots__ = ("_manager",)
 
-    def __init__(self) -> None:
-        self._manager = trio.open_nursery(strict_exception_groups=True)
-
     async def __aenter__(self) -> trio.Nursery:
+        self._manager = trio.open_nursery(strict_exception_groups=True)
         return await self._manager.__aenter__()
 
     async def __aexit__(
