@@ -18,8 +18,9 @@ reported as unconfirmed. Where the owner itself serves a call of another peer, i
 from __future__ import annotations
 
 import math
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
-from typing import Self
+from dataclasses import dataclass
 
 import anyio
 import anyio.lowlevel
@@ -132,6 +133,7 @@ class Outbound:
             raise
 
 
+@dataclass(slots=True, eq=False)
 class Call:
     """One of several calls; it is the slot that its connection fills.
 
@@ -140,32 +142,22 @@ class Call:
         succeeded: Whether it was answered, and not by an error.
     """
 
-    __slots__ = (
-        "_calls",
-        "acknowledged",
-        "answer",
-        "ended",
-        "link",
-        "method",
-        "number",
-        "overdue",
-        "succeeded",
-    )
-
-    def __init__(self, calls: Calls, link: Outbound, method: str) -> None:
-        self.answer: Frame | None = None
-        self.ended = self.succeeded = self.overdue = self.acknowledged = False
-        self.link = link
-        self.method = method
-        self.number = 0
-        self._calls = calls
+    calls: Calls
+    link: Outbound
+    method: str
+    number: int = 0
+    answer: Frame | None = None
+    ended: bool = False
+    succeeded: bool = False
+    overdue: bool = False
+    acknowledged: bool = False
 
     def set(self) -> None:
         """Note that the call is settled."""
         if self.ended:
             return
         self.ended = True
-        calls, answer = self._calls, self.answer
+        calls, answer = self.calls, self.answer
         self.succeeded = answer is not None and answer.kind is Kind.REPLY
         large = answer is not None and len(answer.body) > LARGE_ANSWER_BYTES
         calls.unanswered -= 1
@@ -173,7 +165,7 @@ class Call:
             calls.waiter.set()
 
 
-class Calls:
+class Calls(AbstractAsyncContextManager["Calls"]):
     """Calls that one task makes at the same time, in an ``async with``: at its end, all are over.
 
     Args:
@@ -200,9 +192,6 @@ class Calls:
         self._timeout = timeout
         self._until = math.inf if timeout is None else anyio.current_time() + timeout
         self._acknowledge_seconds = acknowledge_seconds
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         try:
