@@ -60,11 +60,17 @@ def run(task: Any = None, loop: Any = None) -> Any:
             "needs no run()"
         )
     # Imported here: the client is installed without trio.
-    from creamas_sc.runtime.event_loop import run_coroutine
+    from creamas_sc.runtime.event_loop import background_loop, loop_of_thread
 
     if task is None:
         task = anyio.sleep_forever()
-    return run_coroutine(task if inspect.iscoroutine(task) else _result_of(task))
+    coroutine = task if inspect.iscoroutine(task) else _result_of(task)
+    try:
+        loop = loop_of_thread() or background_loop()
+    except BaseException:  # the second load of a script ends here
+        coroutine.close()
+        raise
+    return loop.run_sync(coroutine)
 
 
 def run_or_coro(task: Any, as_coro: bool, loop: Any = None) -> Any:

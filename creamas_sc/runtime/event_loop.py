@@ -43,7 +43,6 @@ import atexit
 import concurrent.futures
 import inspect
 import logging
-import math
 import os
 import signal
 import threading
@@ -52,7 +51,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial, wraps
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
@@ -73,13 +72,12 @@ INTERRUPT_SECONDS = 2.0
 EXIT_SECONDS = 5.0
 
 
-class _Call:
+class _Call(NamedTuple):
     """One call into a loop, for which another thread or loop waits."""
 
-    def __init__(self, work: Callable[[], Awaitable[Any]], seconds: float = math.inf) -> None:
-        self.work = work
-        self.scope = trio.CancelScope(relative_deadline=max(seconds, 0))
-        self.future: Future[Any] = Future()
+    work: Callable[[], Awaitable[Any]]
+    scope: trio.CancelScope
+    future: Future[Any]
 
     async def run(self) -> None:
         try:
@@ -125,7 +123,8 @@ class LoopHandle:
         if self.is_current():
             return await function(*args)
         deadline = anyio.current_effective_deadline()
-        call = _Call(partial(function, *args), deadline - anyio.current_time())
+        scope = trio.CancelScope(relative_deadline=max(deadline - anyio.current_time(), 0))
+        call = _Call(partial(function, *args), scope, Future())
         done, schedule = anyio.Event(), _scheduler()
 
         def notify(_: Future[Any]) -> None:
@@ -154,7 +153,7 @@ class LoopHandle:
         Raises:
             RuntimeError: Called on this loop itself, which it would block.
         """
-        call = _Call(lambda: coroutine)
+        call = _Call(lambda: coroutine, trio.CancelScope(), Future())
         try:
             if self.is_current():
                 name = getattr(coroutine, "__name__", "this")
@@ -270,20 +269,6 @@ def sync_or_coro(owner: _HasLoop, coroutine: Coroutine[Any, Any, T], as_coro: bo
     return coroutine if as_coro else owner.get_loop().run_sync(coroutine)
 
 
-def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run ``coroutine`` on the background loop and block until it is done.
-
-    Raises:
-        RuntimeError: Called on a loop on which environments live: await the coroutine there.
-    """
-    try:
-        loop = loop_of_thread() or background_loop()
-    except BaseException:  # the second load of a script ends here
-        coroutine.close()
-        raise
-    return loop.run_sync(coroutine)
-
-
 # ---- the loops of this process
 
 
@@ -292,6 +277,7 @@ _around: ContextVar[LoopHandle | None] = ContextVar("loop", default=None)
 _live: set[LoopHandle] = set()
 _background: LoopHandle | None = None
 _background_lock = threading.Lock()
+_signals_handled = False
 
 
 def current_loop() -> LoopHandle | None:
@@ -332,9 +318,10 @@ class adopt_running_loop:
 
 def background_loop() -> LoopHandle:
     """Return the loop of this process's background thread, which the first call starts."""
-    global _background
-    end_script_load()
-    install_signal_handling()  # each time: only the main thread can
+    global _background, _signals_handled
+    if not _signals_handled:  # which it never is in a slave, where a script may be loading
+        end_script_load()
+        _signals_handled = install_signal_handling()  # only the main thread can
     if _background is None:
         with _background_lock:
             if _background is None:
@@ -366,7 +353,8 @@ def _start_thread() -> tuple[LoopHandle, Callable[[], None]]:
 
 
 def _forget_background() -> None:
-    global _background
+    global _background, _signals_handled
+    _signals_handled = False
     if _background is not None:
         _live.discard(_background)
         _background = None

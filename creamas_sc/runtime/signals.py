@@ -26,20 +26,24 @@ _LIBRARIES = ("creamas_sc", "trio", "anyio", "asyncio", "concurrent")
 _terminated = False
 
 
-def install_signal_handling() -> None:
+def install_signal_handling() -> bool:
     """Install the SIGTERM handler and the excepthook, unless the user or a notebook has set one.
 
     Does nothing outside the main thread, nor in a process that ignores Ctrl-C: a slave, say, which
     is ended by others.
+
+    Returns:
+        Whether the signals are handled now, by the user's handlers or these.
     """
     if threading.current_thread() is not threading.main_thread():
-        return
+        return False
     if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
-        return
+        return False
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminate)
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = _report_uncaught
+    return True
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -22,9 +22,9 @@ from creamas_sc.runtime.event_loop import (
     background_loop,
     current_loop,
     on_loop,
-    run_coroutine,
     sync_or_coro,
 )
+from creamas_sc.util import run
 
 BOUND_SECONDS = 10
 
@@ -166,7 +166,7 @@ async def sync_on_the_loop(loop: LoopHandle) -> None:
     with pytest.raises(RuntimeError, match=r"where: .* await the async form"):
         loop.run_sync(Work().where())
     with pytest.raises(RuntimeError, match=r"where: .* await the async form"):
-        run_coroutine(Work().where())
+        run(Work().where())
     assert await loop.call(Work().where) == threading.get_ident()
 
 
@@ -206,20 +206,21 @@ def test_methods_on_the_loop_and_their_two_forms() -> None:
     assert Owner.where.__doc__ == "Say where."
 
 
-# ---- run_coroutine
+# ---- run
 
 
-def test_run_coroutine() -> None:
-    assert run_coroutine(Work().where()) == background_loop().run_sync(Work().where())
+def test_run() -> None:
+    assert run(Work().where()) == background_loop().run_sync(Work().where())
     with pytest.raises(ValueError, match="told on the loop"):
-        run_coroutine(Work().fail(ValueError))
+        run(Work().fail(ValueError))
 
 
-def test_run_coroutine_within_a_running_loop() -> None:
+def test_run_within_a_running_loop() -> None:
     async def cell() -> int:
-        return run_coroutine(Work().where())
+        result: int = run(Work().where())
+        return result
 
-    assert asyncio.run(cell()) == trio.run(cell) == run_coroutine(Work().where())
+    assert asyncio.run(cell()) == trio.run(cell) == run(Work().where())
 
 
 # ---- the background thread

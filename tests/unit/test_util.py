@@ -99,12 +99,12 @@ def test_run_takes_no_loop() -> None:
 
 
 def test_run_without_a_task_runs_until_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(coroutine: Any) -> None:
+    def interrupted(loop: Any, coroutine: Any) -> None:
         assert coroutine.__name__ == "sleep_forever"
         coroutine.close()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("creamas_sc.runtime.event_loop.run_coroutine", interrupted)
+    monkeypatch.setattr("creamas_sc.runtime.event_loop.LoopHandle.run_sync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         util.run()
 
