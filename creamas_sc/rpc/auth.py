@@ -37,9 +37,9 @@ class Membership:
     role: str = "environment"
 
     @classmethod
-    def new(cls, role: str = "master") -> Membership:
-        """A new simulation, with a fresh id and key."""
-        return cls(os.urandom(8).hex(), os.urandom(KEY_BYTES), role)
+    def new(cls) -> Membership:
+        """The master of a new simulation, with a fresh id and key."""
+        return cls(os.urandom(8).hex(), os.urandom(KEY_BYTES), "master")
 
 
 # Set in a slave: the membership of environments that are made there.

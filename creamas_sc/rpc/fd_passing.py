@@ -55,14 +55,14 @@ async def send_descriptors(
 
 
 async def receive_descriptors(
-    sock: trio.socket.SocketType, max_bytes: int, count: int = 1
+    sock: trio.socket.SocketType, max_bytes: int
 ) -> tuple[bytes, list[int]]:
-    """Receive one packet, and up to ``count`` descriptors, which are not inherited.
+    """Receive one packet, and the descriptor with it, if any, which is not inherited.
 
-    There are fewer than were sent if this process has no room for them.
+    There is none either if this process has no room for it.
     """
     data, ancillary, _, _ = await sock.recvmsg(
-        max_bytes, socket.CMSG_SPACE(count * _INT), socket.MSG_CMSG_CLOEXEC
+        max_bytes, socket.CMSG_SPACE(_INT), socket.MSG_CMSG_CLOEXEC
     )
     descriptors: list[int] = []
     for level, kind, packed in ancillary:

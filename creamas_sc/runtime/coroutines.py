@@ -63,12 +63,12 @@ async def at_once(work: Callable[[Item], Awaitable[T]], items: Sequence[Item]) -
         raise first_error(group.exceptions) from None
 
 
-def backoff(first: float = 0.01, longest: float = 0.2) -> Iterator[float]:
-    """Yield pauses between attempts, in seconds: each twice the last, up to ``longest``; no end."""
-    pause = first
+def backoff() -> Iterator[float]:
+    """Yield pauses between attempts, in seconds: each twice the last, up to 0.2 s; no end."""
+    pause = 0.01
     while True:
         yield pause
-        pause = min(2 * pause, longest)
+        pause = min(2 * pause, 0.2)
 
 
 @coroutine

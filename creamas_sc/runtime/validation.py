@@ -25,10 +25,10 @@ def check_int(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be an int, not {_described(value)}")
 
 
-def check_folder(value: Any, name: str = "folder") -> None:
+def check_folder(value: Any) -> None:
     """Raise a TypeError unless ``value`` is a path or None."""
     if value is not None and not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"{name} must be a path or None, not {_described(value)}")
+        raise TypeError(f"folder must be a path or None, not {_described(value)}")
 
 
 def check_seconds(timeout: Any, name: str = "timeout", *, endless: bool = True) -> None:
@@ -53,9 +53,9 @@ def check_place(value: Any, name: str = "addr") -> tuple[str, int]:
     return host, port
 
 
-def check_places(value: Any, name: str = "slave_addrs") -> list[tuple[str, int]]:
+def check_places(value: Any) -> list[tuple[str, int]]:
     """Return ``value`` as a list of ``(host, port)``; raise a BadValue if it is not that."""
-    return _check_each(value, name, "(host, port)", check_place)
+    return _check_each(value, "slave_addrs", "(host, port)", check_place)
 
 
 def check_mapping(value: Any, name: str) -> Mapping[str, Any]:
@@ -65,9 +65,9 @@ def check_mapping(value: Any, name: str) -> Mapping[str, Any]:
     return value
 
 
-def check_mappings(value: Any, name: str = "slave_kwargs") -> list[Mapping[str, Any]]:
+def check_mappings(value: Any) -> list[Mapping[str, Any]]:
     """Return ``value`` as a list of keyword arguments; raise a BadValue if it is not that."""
-    return _check_each(value, name, "dicts of keyword arguments", check_mapping)
+    return _check_each(value, "slave_kwargs", "dicts of keyword arguments", check_mapping)
 
 
 def _check_each(value: Any, name: str, kind: str, check: Callable[[Any, str], T]) -> list[T]:

@@ -75,8 +75,6 @@ def encode_frame(
     meta: bytes = b"",
     body: Buffer = b"",
     parts: Sequence[Buffer] = (),
-    *,
-    max_frame_bytes: int = MAX_FRAME_BYTES,
 ) -> list[Buffer]:
     """Lay out a frame as buffers to be written in order; small ones are joined.
 
@@ -84,19 +82,19 @@ def encode_frame(
     they are written.
 
     Raises:
-        EncodeError: The frame is larger than ``max_frame_bytes`` (count the peer's limit), or
-            has more than `MAX_PARTS` parts or 65,535 bytes of meta.
+        EncodeError: The frame is larger than `MAX_FRAME_BYTES`, or has more than `MAX_PARTS` parts
+            or 65,535 bytes of meta.
     """
     if not parts:
         length = len(meta) + len(body)
-        if length > max_frame_bytes or len(meta) > _MAX_META_BYTES:
-            _check_limits(length, len(meta), 0, max_frame_bytes)
+        if length > MAX_FRAME_BYTES or len(meta) > _MAX_META_BYTES:
+            _check_limits(length, len(meta), 0)
         head = _HEADER.pack(length, kind, len(meta), call_id, 0) + meta
         return [head + body] if len(body) <= _JOIN_BYTES else [head, body]
     flat = [_flat(part) for part in parts]
     table = struct.pack(f"!{len(flat)}I", *map(len, flat))
     length = len(table) + len(meta) + len(body) + sum(map(len, flat))
-    _check_limits(length, len(meta), len(flat), max_frame_bytes)
+    _check_limits(length, len(meta), len(flat))
     head = _HEADER.pack(length, kind, len(meta), call_id, len(flat)) + table + meta
     joined: list[Buffer] = []
     for small, run in groupby([head, body, *flat], lambda buffer: len(buffer) <= _JOIN_BYTES):
@@ -105,9 +103,9 @@ def encode_frame(
     return joined
 
 
-def _check_limits(length: int, meta: int, parts: int, max_frame_bytes: int) -> None:
-    if length > max_frame_bytes:
-        raise EncodeError(f"a frame of {length} bytes is over the limit of {max_frame_bytes}")
+def _check_limits(length: int, meta: int, parts: int) -> None:
+    if length > MAX_FRAME_BYTES:
+        raise EncodeError(f"a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}")
     if meta > _MAX_META_BYTES:
         raise EncodeError(f"{meta} bytes of meta are over the limit of {_MAX_META_BYTES}")
     if parts > MAX_PARTS:

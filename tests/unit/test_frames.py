@@ -84,9 +84,11 @@ def test_memoryviews_count_bytes() -> None:
     assert frame.parts == [bytes(16), b""]
 
 
-def test_sender_refuses_what_is_too_large() -> None:
+def test_sender_refuses_what_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("creamas_sc.wire.frames.MAX_FRAME_BYTES", 100)
     with pytest.raises(EncodeError, match=r"200 bytes .* limit of 100"):
-        encode_frame(Kind.REPLY, 1, b"", bytes(200), max_frame_bytes=100)
+        encode_frame(Kind.REPLY, 1, b"", bytes(200))
+    monkeypatch.undo()
     with pytest.raises(EncodeError, match="parts"):
         encode_frame(Kind.REPLY, 1, b"", b"", [b""] * (MAX_PARTS + 1))
     with pytest.raises(EncodeError, match="meta"):
