@@ -193,11 +193,6 @@ class Connection(Outbound):
         self._end()
         self._scope.cancel()
 
-    @property
-    def serving(self) -> bool:
-        """Whether calls of the peer are in flight."""
-        return bool(self.protocol.in_flight)
-
     def _end(self) -> None:
         self.protocol.end()
         self.out.end()

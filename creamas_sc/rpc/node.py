@@ -25,7 +25,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from types import CoroutineType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import anyio
 import trio
@@ -67,14 +67,6 @@ MAX_KNOWN_PROXIES = 100_000
 _NOTHING = Payload(b"")
 
 ArtifactSink = Callable[[str, Any], None]
-
-
-class _Relayed(NamedTuple):
-    """A call that did not arrive over a connection of this node; as `Request`."""
-
-    target: int
-    method: str
-    payload: Payload
 
 
 class Slaves(Protocol):
@@ -274,19 +266,19 @@ class Node:
             raise _reported(address, error) from error
         return self._through_codec(value, f"the reply of {name}") if self._check_local else value
 
-    async def relay(self, address: str, method: str, payload: Payload) -> Payload:
+    async def relay(self, address: str, request: Request) -> Payload:
         """Pass on a call to the agent at ``address``, the payload unopened in both directions.
 
         Args:
-            method: "" to ask for the agent's class only.
+            request: The call; its method is "" to ask for the agent's class only.
 
         Raises:
             ValueError: The address is malformed.
             Exception: As `call_agent`.
         """
         if not address.startswith(self.base_url):
-            return await self.send(address, method, payload)
-        answer = self._answer(_Relayed(split_address(address)[2], method, payload))
+            return await self.send(address, request.method, request.payload)
+        answer = self._answer(request._replace(target=split_address(address)[2]))
         return answer if isinstance(answer, Payload) else await answer
 
     def _through_codec(self, value: Any, root: str) -> Any:
@@ -315,7 +307,7 @@ class Node:
             return self._agents[number]
         raise UnknownAgent(f"there is no agent {self.base_url}{number}")
 
-    def _answer(self, request: Request | _Relayed) -> Answer:
+    def _answer(self, request: Request) -> Answer:
         """Answer a call: at once, unless its method is a coroutine function."""
         agent, name = self.agent(request.target), request.method
         if not name:

@@ -226,8 +226,7 @@ class ClientSession:
         await self._limit.acquire(request.connection)
         size = 0
         try:
-            node = self._simulation.node
-            answer = await node.relay(target, request.method, request.payload)
+            answer = await self._simulation.node.relay(target, request)
             size = payload_size(answer)
             return answer
         finally:

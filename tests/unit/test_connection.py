@@ -182,7 +182,7 @@ async def test_a_call_that_waits_for_room_which_its_own_wait_makes(
     large = CODEC.encode("x" * 2000)
 
     async def abort_when_it_waits(connection: Connection) -> None:
-        while not connection.serving:
+        while not connection.protocol.in_flight:
             await trio.lowlevel.checkpoint()
         connection.abort()
 

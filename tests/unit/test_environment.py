@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -29,6 +29,7 @@ from creamas_sc.errors import (
 )
 from creamas_sc.mp import EnvManager
 from creamas_sc.rpc import endpoint, node
+from creamas_sc.rpc.connection import Connection, Request
 from creamas_sc.rpc.endpoint import split_address
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.wire.codec import Payload
@@ -402,8 +403,10 @@ async def test_what_is_sent_must_be_arguments(value: Any) -> None:
     async with adopt_running_loop():
         env = await Environment.create(ANY_PORT, as_coro=True)
         echo = Echo(env)
+        payload = env.network.codec.encode(value)
+        request = Request(cast("Connection", None), echo.addr, "evaluate", payload, None)
         with pytest.raises(BadArguments, match="expected \\(args, kwargs\\)"):
-            await env.network.relay(echo.addr, "evaluate", env.network.codec.encode(value))
+            await env.network.relay(echo.addr, request)
 
 
 async def test_a_cancelled_close_closes() -> None:
