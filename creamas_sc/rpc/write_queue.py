@@ -176,24 +176,11 @@ class WriteQueue:
                     continue
                 self._writing = True
                 while not self._write_now():
-                    chunk = self._next_chunk()
-                    await self._stream.send(chunk)
-                    self.size -= len(chunk)
+                    first = self._buffers.pop(0)
+                    await self._stream.send(first)
+                    self.size -= len(first)
                 self._writing = False
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             self._on_failure()
         finally:
             self._writing = False
-
-    def _next_chunk(self) -> Any:
-        """Take from the queue what goes into one write: a large buffer, or small ones joined."""
-        buffers = self._buffers
-        size = count = 0
-        for buffer in buffers:
-            size += len(buffer)
-            if size > JOIN_BYTES and count:
-                break
-            count += 1
-        chunk = buffers[0] if count == 1 else b"".join(buffers[:count])
-        del buffers[:count]
-        return chunk
