@@ -139,14 +139,15 @@ class Environment:
             try:
                 if make_manager is not None:
                     self.manager = make_manager(self)
-                member = self._member or user_membership()
+                identity = (self._member or user_membership()).identity(self.base_url)
             except BaseException:
                 await listener.aclose()
                 raise
-            await self.get_loop().nursery.start(partial(self.network.run, listener, member))
+            serve = partial(self.network.endpoint.run, listener, identity)
+            await self.get_loop().nursery.start(serve)
             self._opened = True
             if self._closed:
-                await self.network.aclose()
+                await self.network.endpoint.aclose()
                 raise ConnectionLost("this environment is closed", may_have_run=False)
         return self
 
@@ -453,7 +454,7 @@ class Environment:
                     continue  # nothing to do; there may be half a million of them
                 await _guarded(failures, agent.addr, partial(agent.close, folder=folder))
         finally:
-            await self.network.aclose()
+            await self.network.endpoint.aclose()
         if failures:
             raise agent_errors("failed to close", failures, [])
         return saved

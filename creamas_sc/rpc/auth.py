@@ -41,6 +41,10 @@ class Membership:
         """The master of a new simulation, with a fresh id and key."""
         return cls(os.urandom(8).hex(), os.urandom(KEY_BYTES), "master")
 
+    def identity(self, address: str) -> Identity:
+        """What an end of connections shows to others; ``address`` is where it can be reached."""
+        return Identity(self.simulation, self.key, self.role, address, os.getpid())
+
 
 # Set in a slave: the membership of environments that are made there.
 membership: ContextVar[Membership | None] = ContextVar("membership", default=None)
@@ -48,8 +52,8 @@ membership: ContextVar[Membership | None] = ContextVar("membership", default=Non
 
 def client_identity() -> Identity:
     """What a client shows to a daemon of its user."""
-    key = user_membership().key
-    return Identity(DAEMON_SIMULATION, key, "client", f"pid {os.getpid()}", os.getpid())
+    member = Membership(DAEMON_SIMULATION, user_membership().key, "client")
+    return member.identity(f"pid {os.getpid()}")
 
 
 def user_membership() -> Membership:

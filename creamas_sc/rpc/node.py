@@ -27,9 +27,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping,
 from types import CoroutineType
 from typing import Any, Protocol
 
-import anyio
 import trio
-from anyio.abc import TaskStatus
 
 from creamas_sc.errors import (
     AgentError,
@@ -44,7 +42,6 @@ from creamas_sc.errors import (
     step_error,
     unwrapped,
 )
-from creamas_sc.rpc.auth import Membership
 from creamas_sc.rpc.connection import Answer, Connection, Request
 from creamas_sc.rpc.endpoint import Endpoint, locate, split_address
 from creamas_sc.rpc.exposed import Proxy, bad_arguments, exposed_method, is_awaitable, start_call
@@ -87,6 +84,9 @@ class Node:
         agent_class: Instances of this class travel by reference.
         base_url: The environment's address, as asked for.
         serializers: How to carry the user's classes.
+
+    Attributes:
+        endpoint: Its listeners and connections.
     """
 
     def __init__(
@@ -121,21 +121,6 @@ class Node:
         """
         self._slaves = slaves
         self._artifact_sink = artifact_sink
-
-    async def run(
-        self,
-        listener: trio.SocketListener,
-        member: Membership,
-        *,
-        task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
-    ) -> None:
-        """Be reachable at ``listener`` until `aclose`; see `Endpoint.run`."""
-        identity = Identity(member.simulation, member.key, member.role, self.base_url, os.getpid())
-        await self.endpoint.run(listener, identity, task_status=task_status)
-
-    async def aclose(self) -> None:
-        """Close the listener and all connections."""
-        await self.endpoint.aclose()
 
     def forget(self, base_urls: Collection[str]) -> None:
         """Drop what is remembered of environments that are gone, connections included."""
