@@ -28,7 +28,7 @@ from creamas_sc.restarts.journal import SlaveJournal
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.calls import Call, Calls
 from creamas_sc.rpc.connection import Connection
-from creamas_sc.rpc.node import Node, call_timeout
+from creamas_sc.rpc.node import BaseTimeout, Node
 from creamas_sc.rpc.socket_stream import TRIO_LOOP
 from creamas_sc.runtime.class_loading import portable_name
 from creamas_sc.runtime.coroutines import at_once, backoff
@@ -161,7 +161,7 @@ class ManagerCalls:
         their way.
         """
         node = self._node
-        timeout = call_timeout() if limit_seconds is None else limit_seconds
+        timeout = BaseTimeout.call if limit_seconds is None else limit_seconds
         confirm = ACKNOWLEDGE_SECONDS if limit_seconds is None else 0
         results: dict[Slave, Any] = {}
         async with Calls(TRIO_LOOP, timeout, confirm) as calls:

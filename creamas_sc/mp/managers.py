@@ -16,7 +16,7 @@ from creamas_sc.core.step_loop import StepLimit, step_limit
 from creamas_sc.errors import CallRefused, ConnectionLost, CreamasError, LoadError
 from creamas_sc.rpc.auth import Membership
 from creamas_sc.rpc.exposed import expose, start_call
-from creamas_sc.rpc.node import base_timeout
+from creamas_sc.rpc.node import BaseTimeout
 from creamas_sc.runtime.class_loading import class_name, load_object
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class EnvManager(Manager):
         Args:
             timeout: Seconds to keep trying to connect; the base timeout by default.
         """
-        host = await self._host(base_timeout() if timeout is None else timeout)
+        host = await self._host(BaseTimeout.connect if timeout is None else timeout)
         return await host.handle(msg)
 
     @expose
@@ -180,7 +180,7 @@ class EnvManager(Manager):
         """All artifacts that the host manager knows; this environment's if there is none."""
         if self._host_manager is None:
             return self.env.artifacts
-        host = await self._host(base_timeout())
+        host = await self._host(BaseTimeout.connect)
         return await host.get_artifacts()  # type: ignore[no-any-return]
 
     @expose

@@ -224,7 +224,7 @@ class Node:
                 return await link.call(
                     number, method, payload, timeout=last_seconds, acknowledge_seconds=0
                 )
-            timeout = None if self._slaves is None else call_timeout()
+            timeout = None if self._slaves is None else BaseTimeout.call
             return await link.call(number, method, payload, timeout=timeout)
         except ConnectionLost as error:
             raise await self.explain(address, error) from None
@@ -396,7 +396,17 @@ def _reported(address: str, error: BaseException) -> BaseException:
 
 # ---- the base timeout of calls between environments
 
-_base_timeout: float | None = None
+
+class BaseTimeout:
+    """The bounds of this process's calls between environments; see `set_base_timeout`.
+
+    Attributes:
+        call: Seconds that a call may take, None for no limit.
+        connect: Seconds that connecting may take.
+    """
+
+    call: float | None = None
+    connect: float = CONNECT_SECONDS
 
 
 def set_base_timeout(timeout: float | None) -> None:
@@ -405,17 +415,7 @@ def set_base_timeout(timeout: float | None) -> None:
     Until it is set, connecting is bounded by 5 seconds and the calls themselves are not: a step may
     take hours. None restores that. The setting is this process's.
     """
-    global _base_timeout
     if timeout is not None and not timeout > 0:
         raise ValueError(f"the base timeout must be above zero seconds, or None, not {timeout!r}")
-    _base_timeout = timeout
-
-
-def base_timeout() -> float:
-    """Seconds that connecting may take."""
-    return CONNECT_SECONDS if _base_timeout is None else _base_timeout
-
-
-def call_timeout() -> float | None:
-    """Seconds that a call may take, None for no limit."""
-    return _base_timeout
+    BaseTimeout.call = timeout
+    BaseTimeout.connect = CONNECT_SECONDS if timeout is None else timeout
