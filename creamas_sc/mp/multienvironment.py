@@ -72,6 +72,7 @@ class MultiEnvironment:
     """
 
     _age = 0
+    _loop: LoopHandle | None = None
 
     def __init__(
         self,
@@ -103,7 +104,8 @@ class MultiEnvironment:
 
     def get_loop(self) -> LoopHandle:
         """The loop on which the master environment lives."""
-        return self._env.get_loop()
+        self._loop = self._env.get_loop()
+        return self._loop
 
     # ---- properties
 

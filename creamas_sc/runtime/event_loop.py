@@ -241,6 +241,11 @@ def is_ctrl_c(error: BaseException) -> bool:
 
 
 class _HasLoop(Protocol):
+    """Lives on a loop, which `get_loop` chooses at its first call and keeps in ``_loop``."""
+
+    @property
+    def _loop(self) -> LoopHandle | None: ...
+
     def get_loop(self) -> LoopHandle: ...
 
 
@@ -252,7 +257,7 @@ def on_loop(method: AsyncMethod) -> AsyncMethod:
 
     @wraps(method)
     async def wrapper(self: _HasLoop, /, *args: Any, **kwargs: Any) -> Any:
-        loop = self.get_loop()
+        loop = self._loop or self.get_loop()
         if loop.is_current():
             return await method(self, *args, **kwargs)
         return await loop.call(partial(method, self, *args, **kwargs))

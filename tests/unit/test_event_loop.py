@@ -183,10 +183,10 @@ class Owner:
     """An object that lives on a loop."""
 
     def __init__(self, loop: LoopHandle) -> None:
-        self.loop = loop
+        self._loop = loop
 
     def get_loop(self) -> LoopHandle:
-        return self.loop
+        return self._loop
 
     @on_loop
     async def where(self, *args: Any, **kwargs: Any) -> Any:
