@@ -147,13 +147,10 @@ async def _limit(scope: anyio.CancelScope) -> None:
 
 
 async def _open(daemon: str, path: Path, handshake: Handshake) -> SocketStream:
-    stream: SocketStream | None = None
-    done = False
     try:
         with anyio.fail_after(OPEN_SECONDS):
             stream = await _connect(path)
             await perform_handshake(stream, handshake)
-        done = True
         return stream
     except TimeoutError:
         raise no_answer(daemon, path, OPEN_SECONDS) from None
@@ -166,10 +163,6 @@ async def _open(daemon: str, path: Path, handshake: Handshake) -> SocketStream:
     except OSError as error:
         denied = isinstance(error, PermissionError)
         raise unreachable(daemon, path, error) from (error if denied else None)
-    finally:
-        if stream is not None and not done:
-            with anyio.CancelScope(shield=True):
-                await anyio.aclose_forcefully(stream)
 
 
 async def _connect(path: Path) -> SocketStream:

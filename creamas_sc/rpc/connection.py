@@ -350,7 +350,7 @@ class Connection(Outbound):
 
 
 async def perform_handshake(stream: ByteStream, handshake: Handshake) -> None:
-    """Prove each other's membership, as the first thing on ``stream``.
+    """Prove each other's membership, as the first thing on ``stream``; an error closes it.
 
     Reads nothing beyond the handshake. A peer that is refused is told why, within a bound.
 
@@ -368,11 +368,15 @@ async def perform_handshake(stream: ByteStream, handshake: Handshake) -> None:
                 return
             for frame in reader.receive_data(await stream.receive(reader.missing_bytes)):
                 handshake.receive(frame)
-    except HandshakeError:
-        with anyio.move_on_after(REFUSAL_SECONDS):
-            try:
-                for data in handshake.data_to_send():
-                    await stream.send(data)
-            except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
-                pass  # it is gone already
+    except BaseException as error:
+        try:
+            if isinstance(error, HandshakeError):
+                with anyio.move_on_after(REFUSAL_SECONDS):
+                    for data in handshake.data_to_send():
+                        await stream.send(data)
+        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            pass  # it is gone already
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.aclose_forcefully(stream)
         raise

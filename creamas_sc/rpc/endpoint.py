@@ -182,13 +182,8 @@ class Endpoint:
     async def _authenticate(self, stream: ByteStream, *, client: bool) -> Connection:
         """A connection whose peer has proved itself; an error closes the stream."""
         handshake = (Handshake.client if client else Handshake.server)(self._identity)
-        try:
-            with anyio.fail_after(ANSWER_SECONDS if client else HANDSHAKE_SECONDS):
-                await perform_handshake(stream, handshake)
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await anyio.aclose_forcefully(stream)
-            raise
+        with anyio.fail_after(ANSWER_SECONDS if client else HANDSHAKE_SECONDS):
+            await perform_handshake(stream, handshake)
         peer = handshake.peer
         link = Connection(
             stream,
