@@ -26,7 +26,7 @@ import anyio
 import anyio.lowlevel
 
 from creamas_sc.errors import DeadlineExceeded
-from creamas_sc.rpc.loops import Loop, Waiter
+from creamas_sc.rpc.loops import Loop
 from creamas_sc.rpc.write_queue import WriteQueue
 from creamas_sc.runtime.timeouts import ACKNOWLEDGE_SECONDS
 from creamas_sc.wire.codec import Payload
@@ -109,12 +109,15 @@ class Outbound:
         number = self.protocol.start_call(slot, target, method, payload, remaining)
         try:
             await slot.wait()
-        except anyio.get_cancelled_exc_class():
-            async with Calls(self._loop) as calls:
-                calls.take_over(self, number, method, slot)
-            raise
-        except BaseException:  # a Ctrl-C
-            self.protocol.forget(number)
+        except BaseException as error:  # cancelled, or a Ctrl-C
+            try:
+                if isinstance(error, anyio.get_cancelled_exc_class()) and not slot.is_set():
+                    self.protocol.cancel(number)
+                    with anyio.move_on_after(ACKNOWLEDGE_SECONDS, shield=True):
+                        await slot.wait()
+                    self.confirms(slot.answer)
+            finally:
+                self.protocol.forget(number)
             raise
         frame: Frame | None = slot.answer
         if frame is not None and frame.kind is Kind.REPLY:
@@ -131,6 +134,14 @@ class Outbound:
                 await anyio.sleep_until(deadline)
                 await anyio.lowlevel.checkpoint()
             raise
+
+    def confirms(self, answer: Frame | None) -> bool:
+        """Whether the answer to a cancelled call confirms its end; if not, it is noted."""
+        confirmed = self.protocol.confirms(answer)
+        served = served_call.get()
+        if not confirmed and served is not None:
+            served.unconfirmed += (self.name,)
+        return confirmed
 
 
 @dataclass(slots=True, eq=False)
@@ -228,15 +239,6 @@ class Calls(AbstractAsyncContextManager["Calls"]):
         self.unanswered += 1
         return call
 
-    def take_over(self, link: Outbound, number: int, method: str, slot: Waiter) -> None:
-        """Continue a call that a task has waited for with ``slot``."""
-        call = Call(self, link, method)
-        call.number, call.answer, call.ended = number, slot.answer, slot.is_set()
-        self._calls.append(call)
-        if not call.ended:
-            self.unanswered += 1
-            link.protocol.pending[number] = call
-
     async def wait(self) -> None:
         """Wait until all have ended, one has failed, or one has a large answer."""
         if self._timeout is None:
@@ -279,9 +281,6 @@ class Calls(AbstractAsyncContextManager["Calls"]):
             while self.unanswered:
                 self.waiter = self._new_waiter()
                 await self.waiter.wait()
-        served = served_call.get()
         for call in cancelled:
-            call.acknowledged = call.link.protocol.confirms(call.answer)
-            if not call.acknowledged and served is not None:
-                served.unconfirmed += (call.link.name,)
+            call.acknowledged = call.link.confirms(call.answer)
         return cancelled
