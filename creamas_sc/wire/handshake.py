@@ -16,8 +16,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
+from collections.abc import Generator
 from dataclasses import dataclass, field
-from enum import Enum
 from os import urandom
 from typing import Final
 
@@ -50,26 +50,23 @@ class Identity:
     pid: int
 
 
-class _State(Enum):
-    AWAITS_HELLO = "server: the client's hello"
-    AWAITS_ANSWER = "client: the server's hello and proof"
-    AWAITS_PROOF = "server: the client's proof"
-    COMPLETE = "complete"
-    FAILED = "failed"
-
-
 class Handshake:
     """One end of a handshake; made by `client` or `server`.
 
     Feed it the peer's frames and send what `data_to_send` returns, also after an error: it holds
-    the refusal then, which tells the peer why.
+    the refusal then, which tells the peer why. Where it stands is kept by a generator, which each
+    frame moves on to its next ``yield``.
+
+    Attributes:
+        complete: Whether the peer has proved itself; what is left to send must still be sent.
     """
 
-    def __init__(self, identity: Identity, state: _State) -> None:
+    def __init__(self, identity: Identity, *, client: bool) -> None:
         if len(identity.key) < MIN_KEY_BYTES:
             raise ValueError(f"a key has at least {MIN_KEY_BYTES} bytes, not {len(identity.key)}")
+        self.complete = False
         self._identity = identity
-        self._state = state
+        self._over = False
         self._outgoing: list[bytes] = []
         self._peer: Identity | None = None
         self._transcript = b""
@@ -77,6 +74,8 @@ class Handshake:
         self._hello: bytes = msgpack.packb([_VERSION, *claims, urandom(_NONCE_BYTES)])
         if len(self._hello) + hashlib.sha256().digest_size > HELLO_FRAME_BYTES:
             raise ValueError(f"simulation, role and address are too long: {claims}")
+        self._steps = self._as_client() if client else self._as_server()
+        next(self._steps)
 
     @classmethod
     def client(cls, identity: Identity) -> Handshake:
@@ -85,19 +84,12 @@ class Handshake:
         Raises:
             ValueError: The key is too short, or the other fields too long.
         """
-        self = cls(identity, _State.AWAITS_ANSWER)
-        self._send(body=self._hello)
-        return self
+        return cls(identity, client=True)
 
     @classmethod
     def server(cls, identity: Identity) -> Handshake:
         """The end that was connected to; raises as `client` does."""
-        return cls(identity, _State.AWAITS_HELLO)
-
-    @property
-    def complete(self) -> bool:
-        """Whether the peer has proved itself; what is left to send must still be sent."""
-        return self._state is _State.COMPLETE
+        return cls(identity, client=False)
 
     @property
     def peer(self) -> Identity:
@@ -118,29 +110,36 @@ class Handshake:
             HandshakeError: The peer is of another simulation, cannot prove itself, speaks another
                 version or something else, or has refused. The handshake is over.
         """
-        state, self._state = self._state, _State.FAILED  # unless all below is as it should be
-        if state in (_State.COMPLETE, _State.FAILED):
+        if self._over:
             raise HandshakeError("a handshake that is over got another frame")
+        self._over = True  # unless all below is as it should be
         if frame.kind is not Kind.HELLO or frame.call_id or frame.parts:
             self._refuse(f"expected a hello, not {frame.kind.name}")
         if len(frame.body) + len(frame.meta) > HELLO_FRAME_BYTES:
             self._refuse(f"a hello has at most {HELLO_FRAME_BYTES} bytes")
         if frame.meta == _REFUSED:
             raise HandshakeError(f"the peer refused: {frame.body[:500].decode(errors='replace')}")
-        if state is _State.AWAITS_HELLO:
-            self._handle_hello(frame.body)
-            self._transcript = _joined(frame.body, self._hello)
-            self._send(meta=self._mac(b"server"), body=self._hello)
-            self._state = _State.AWAITS_PROOF
-            return
-        if state is _State.AWAITS_ANSWER:
-            self._handle_hello(frame.body)
-            self._transcript = _joined(self._hello, frame.body)
-            self._verify(b"server", frame.meta)
-            self._send(meta=self._mac(b"client"))
-        else:
-            self._verify(b"client", frame.meta)
-        self._state = _State.COMPLETE
+        try:
+            self._steps.send(frame)
+            self._over = False
+        except StopIteration:
+            self.complete = True
+
+    def _as_client(self) -> Generator[None, Frame]:
+        self._send(body=self._hello)
+        answer = yield
+        self._handle_hello(answer.body)
+        self._transcript = _joined(self._hello, answer.body)
+        self._verify(b"server", answer.meta)
+        self._send(meta=self._mac(b"client"))
+
+    def _as_server(self) -> Generator[None, Frame]:
+        hello = yield
+        self._handle_hello(hello.body)
+        self._transcript = _joined(hello.body, self._hello)
+        self._send(meta=self._mac(b"server"), body=self._hello)
+        proof = yield
+        self._verify(b"client", proof.meta)
 
     def _handle_hello(self, hello: bytes) -> None:
         try:
