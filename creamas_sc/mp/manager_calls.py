@@ -170,7 +170,7 @@ class ManagerCalls:
                 try:
                     await calls.answer(pending.pop(slave))
                 except ConnectionLost as error:
-                    raise await node.explain(slave.address, error) from None
+                    raise await self._slaves.explain_loss(slave.address, error) from None
                 except kept as error:
                     results[slave] = error
 
@@ -183,7 +183,9 @@ class ManagerCalls:
                     if call.succeeded:
                         results[slave] = node.codec.decode(await calls.answer(pending.pop(slave)))
                 failed = [slave for slave, call in pending.items() if call.ended]
-                if failed:  # at once, as the explanation of a loss may take a moment
+                if len(failed) == 1:
+                    await take_failure(failed[0])
+                elif failed:  # at once, as the explanation of a loss may take a moment
                     await at_once(take_failure, failed)
         return [results[slave] for slave in links]
 
