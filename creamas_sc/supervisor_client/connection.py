@@ -53,9 +53,7 @@ class Supervisor(Protocol):
     async def start(self, orders: Sequence[ActorOrder]) -> list[StartedActor]:
         """Start actors, all or none; see `SupervisorConnection.start`."""
 
-    async def stop(
-        self, slots: Sequence[str] | None, grace: float, payload: bytes
-    ) -> list[StopResult]:
+    async def stop(self, slots: Sequence[str], grace: float, payload: bytes) -> list[StopResult]:
         """Stop actors; see `SupervisorConnection.stop`."""
 
     async def aclose(self) -> None:
@@ -112,13 +110,11 @@ class SupervisorConnection:
         except trio.TooSlowError as error:
             raise StartError("the supervisor does not answer") from error
 
-    async def stop(
-        self, slots: Sequence[str] | None, grace: float, payload: bytes
-    ) -> list[StopResult]:
+    async def stop(self, slots: Sequence[str], grace: float, payload: bytes) -> list[StopResult]:
         """Stop actors and return how that went.
 
         Args:
-            slots: Which; None for all.
+            slots: Which.
             grace: Seconds they have to end by themselves.
             payload: Goes to each entry with the request.
         """
