@@ -11,7 +11,6 @@ from anyio.abc import TaskStatus
 
 from creamas_sc.errors import CallRefused, EncodeError
 from creamas_sc.rpc.connection import Request
-from creamas_sc.runtime.nurseries import first_of
 from creamas_sc.supervisor_client.connection import OnExit, SupervisorConnection
 from creamas_sc.wire.codec import Codec, Payload
 
@@ -67,22 +66,21 @@ class HostedSupervisor:
     def __init__(self, connection: HostConnection) -> None:
         self.start, self.stop = connection.start, connection.stop
         self._gone = connection.gone
-        self._released, self._over = trio.Event(), trio.Event()
+        # Shielded: a cancelled close stops the slaves before it releases the supervisor.
+        self._scope = trio.CancelScope(shield=True)
+        self._over = trio.Event()
 
     async def run(self, *, task_status: TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
-        """Wait for `aclose`, or for the end of the connection.
-
-        Shielded: a cancelled close stops the slaves before it releases the supervisor.
-        """
+        """Wait for `aclose`, or for the end of the connection."""
         task_status.started()
         try:
-            with trio.CancelScope(shield=True):
-                await first_of(self._released, self._gone)
+            with self._scope:
+                await self._gone.wait()
         finally:
             self._over.set()
 
     async def aclose(self) -> None:
         """Release the supervisor; the connection stays."""
-        self._released.set()
+        self._scope.cancel()
         with trio.CancelScope(shield=True):
             await self._over.wait()
