@@ -76,7 +76,7 @@ class ManagerCalls:
         self._spawned += n
         slave.agents += n
         try:
-            answer = await self._call(slave, method, args, kwargs)
+            answer = await self._node.call_agent(slave.address, method, args, kwargs)
         except BaseException:
             slave.agents -= n
             raise
@@ -96,18 +96,12 @@ class ManagerCalls:
 
         async def create(slave: Slave) -> list[Any]:
             part = parts[slave.address]
-            made: list[Any] = await self._call(slave, "create_connections", (part,), {})
+            made = await self._node.call_agent(slave.address, "create_connections", (part,), {})
             if slave.journal is not None:
                 slave.journal.note_connections(part)
-            return made
+            return made  # type: ignore[no-any-return]
 
         return list(chain.from_iterable(await at_once(create, slaves)))
-
-    async def _call(
-        self, slave: Slave, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Any:
-        payload = self._node.codec.encode((args, kwargs))
-        return self._node.codec.decode(await self._node.send(slave.address, method, payload))
 
     async def call_all(
         self,
