@@ -18,7 +18,6 @@ STOP_SECONDS = GRACE_SECONDS + CANCEL_SECONDS + TERM_SECONDS  # all stages but t
 START_SECONDS = 30.0  # until all are ready, if the caller names no deadline
 FORK_SECONDS = 5.0  # the zygote's answer; it is slow only if it is stopped
 MAX_STARTING = 16  # processes of one start between their fork and their handshake
-MAX_SLAVES = 512  # of one simulation; `creamas_sc.mp.slave_pool` has the same limit
 
 # ---- learning of an actor's end
 

@@ -57,7 +57,7 @@ from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.event_loop import LoopHandle
 from creamas_sc.runtime.validation import check_kind, check_mappings, check_places
 from creamas_sc.supervisor_client.connection import Supervisor, supervisor_factory
-from creamas_sc.supervisor_client.messages import ActorExit, ActorOrder, StopResult
+from creamas_sc.supervisor_client.messages import MAX_SLAVES, ActorExit, ActorOrder, StopResult
 from creamas_sc.supervisor_client.spec import (
     SLAVE_ENTRY,
     SlaveSpec,
@@ -67,8 +67,6 @@ from creamas_sc.supervisor_client.spec import (
     unpack,
 )
 
-# Of one simulation; as in `supervisor.timeouts`.
-MAX_SLAVES = 512
 # Beyond a stop's grace: the supervisor's further stop stages, and its answer.
 STOP_SECONDS = 2.0
 

@@ -10,6 +10,9 @@ import os
 import signal as signals
 from typing import Any, TypedDict
 
+# Slaves of one simulation.
+MAX_SLAVES = 512
+
 
 class ProcessOrder(TypedDict):
     """What a process is to run, and where.

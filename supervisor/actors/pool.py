@@ -25,7 +25,7 @@ from creamas_sc.supervisor_client import messages
 from supervisor.actors.escalation import StopStage
 from supervisor.actors.tractor_adapter import Actor, DiedEarly, Simulation
 from supervisor.error_texts import shorten
-from supervisor.timeouts import GRACE_SECONDS, MAX_SLAVES, MAX_STARTING, START_SECONDS
+from supervisor.timeouts import GRACE_SECONDS, MAX_STARTING, START_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class ActorPool:
     ) -> None:
         self._simulation = simulation
         self._on_exit = on_exit
-        self._most = MAX_SLAVES + others
+        self._most = messages.MAX_SLAVES + others
         self._actors: dict[str, Actor] = {}
         self._ended: dict[str, Actor] = {}
         self._starting: dict[str, trio.Event] = {}
@@ -134,7 +134,7 @@ class ActorPool:
             raise StartError("the supervisor is closing")
         if len({*self._actors, *self._starting}) + len(names) > self._most:
             raise StartError(
-                f"cannot start {len(names)} slaves: a simulation can have {MAX_SLAVES}"
+                f"cannot start {len(names)} slaves: a simulation can have {messages.MAX_SLAVES}"
             )
         for name in names:
             if name in self._actors or names.count(name) > 1:
