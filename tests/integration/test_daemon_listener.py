@@ -89,14 +89,17 @@ def request(method: str, *args: object, call_id: int = 1) -> bytes:
     return b"".join(encode_frame(Kind.REQUEST, call_id, meta, body.body, body.parts))
 
 
-async def new_lines(daemon: Daemon, before: str, what: str) -> int:
-    """How many lines the log has more, all of which are to be of ``what``; at least one comes."""
+async def check_new_lines(daemon: Daemon, before: str, what: str, count: int = 1) -> None:
+    """Check that the log has ``count`` lines more, all of ``what``."""
+
+    def lines() -> list[str]:
+        return daemon.log[len(before) :].splitlines()
+
     with trio.fail_after(2):
-        while len(daemon.log) == len(before):  # a connection is closed first, and then logged
+        while len(lines()) < count:  # noqa: ASYNC110 - a connection is closed first, then logged
             await trio.sleep(0.01)
-    lines = daemon.log[len(before) :].splitlines()
-    assert [line for line in lines if what not in line] == []
-    return len(lines)
+    assert [line for line in lines() if what not in line] == []
+    assert len(lines()) == count
 
 
 # ---- who is let in
@@ -122,7 +125,7 @@ async def test_another_user_is_refused_whatever_the_folders_mode(
         daemon.socket.chmod(0o600)
         folder.chmod(0o700)
     assert (done.returncode, done.stdout) == (0, b"b''\n"), done.stderr
-    assert await new_lines(daemon, before, "its user id is 65534") == 1
+    await check_new_lines(daemon, before, "its user id is 65534")
 
 
 async def test_a_wrong_key_is_refused_and_told(daemon: Daemon, client: Client) -> None:
@@ -131,7 +134,7 @@ async def test_a_wrong_key_is_refused_and_told(daemon: Daemon, client: Client) -
         with pytest.raises(HandshakeError):
             await shake_hands(stream, secrets.token_bytes(32))
         await read_to_end(stream)
-    assert await new_lines(daemon, before, "the peer refused: a wrong key") == 1
+    await check_new_lines(daemon, before, "the peer refused: a wrong key")
 
 
 def hello(simulation: str) -> bytes:
@@ -159,7 +162,7 @@ async def test_a_stranger_is_refused_with_one_log_line(
         await stream.send(GREETINGS[greeting])
         with trio.fail_after(2):
             await read_to_end(stream)
-    assert await new_lines(daemon, before, f"refused a connection of pid {os.getpid()}: ") == 1
+    await check_new_lines(daemon, before, f"refused a connection of pid {os.getpid()}: ")
 
 
 SECOND = {
@@ -180,7 +183,7 @@ async def test_a_bad_first_request_is_refused_with_one_log_line(
         await stream.send(SECOND[message])
         with trio.fail_after(2):
             assert await read_to_end(stream) == b""
-    assert await new_lines(daemon, before, f"refused a connection of pid {os.getpid()}: ") == 1
+    await check_new_lines(daemon, before, f"refused a connection of pid {os.getpid()}: ")
 
 
 async def test_half_open_connections_are_cut_and_others_notice_nothing(
@@ -209,7 +212,7 @@ async def test_half_open_connections_are_cut_and_others_notice_nothing(
                 await client.call("status")
                 slowest = max(slowest, trio.current_time() - asked)
             assert slowest < 1.0
-    assert await new_lines(daemon, before, "came in time") == silent + 3
+    await check_new_lines(daemon, before, "came in time", silent + 3)
 
 
 async def test_connections_have_a_number(daemon: Daemon, client: Client) -> None:
