@@ -250,7 +250,6 @@ class MultiEnvironment:
         check_kind("addr", addr, str)
         check_seconds(timeout)
         host = self._need_manager()
-        await self._env.open()
         manager = await self._env.connect(addr, timeout=timeout)
         answer = await manager.set_host_manager(host.addr)
         self._slaves.note_host_manager(addr, host.addr)
