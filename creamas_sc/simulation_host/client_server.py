@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import sys
 from collections.abc import Awaitable
 from inspect import isawaitable
@@ -240,7 +241,7 @@ class ClientSession:
         script = MainScript.of_this_process()
         return {
             "name": simulation.name,
-            "pid": simulation.pid,
+            "pid": os.getpid(),
             "python": sys.version_info[:2],
             "script": None if script is None else script.file,
             "progress": simulation.progress(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import warnings
 from collections import deque
 from collections.abc import Mapping
@@ -111,7 +110,6 @@ class HostedSimulation(Observer):
         restart: RestartPolicy | None = None,
     ) -> None:
         self.name = name
-        self.pid = os.getpid()
         self.clients: set[Connection] = set()
         self.address = menv.env.base_url
         self.node = menv.env.network
