@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from creamas_sc.rpc.endpoint import base_url, split_address
+from creamas_sc.rpc.addresses import base_url, split_address
 from creamas_sc.rpc.exposed import expose
 from creamas_sc.runtime.coroutines import gather
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
-from anyio.abc import SocketStream
+from anyio.abc import SocketAttribute, SocketStream
 
 from creamas_sc.client.base_client import Channel
-from creamas_sc.client.connection_errors import BUSY, no_answer, unreachable
+from creamas_sc.client.connection_errors import BUSY, check_owner, no_answer, unreachable
 from creamas_sc.client.daemon_api import Call
 from creamas_sc.errors import ConnectionLost, DeadlineExceeded, HandshakeError, ProtocolError
 from creamas_sc.rpc.auth import client_identity
@@ -150,6 +150,11 @@ async def _open(daemon: str, path: Path, handshake: Handshake) -> SocketStream:
     try:
         with anyio.fail_after(OPEN_SECONDS):
             stream = await _connect(path)
+            try:
+                check_owner(stream.extra(SocketAttribute.raw_socket), path)
+            except HandshakeError:
+                await anyio.aclose_forcefully(stream)
+                raise
             await perform_handshake(stream, handshake)
         return stream
     except TimeoutError:

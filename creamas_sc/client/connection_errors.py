@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import socket
 from pathlib import Path
 
-from creamas_sc.errors import ConnectionLost, CreamasError, HostLost
+from creamas_sc.errors import ConnectionLost, CreamasError, HandshakeError, HostLost
 from creamas_sc.runtime.paths import DEFAULT_DAEMON
+from creamas_sc.runtime.peer_user import stranger
 from creamas_sc.supervisor_client.messages import HostStatus
 
 # The daemon's queue of connections is full: try again.
@@ -29,6 +31,16 @@ def unreachable(daemon: str, path: Path, error: OSError) -> CreamasError:
             f"`creamas-supervisor start{named}`"
         )
     return ConnectionLost(text, address=str(path), may_have_run=False)
+
+
+def check_owner(sock: socket.socket, path: Path) -> None:
+    """Check that what listens at the other end is a process of this user.
+
+    Raises:
+        HandshakeError: Another user has put a socket there.
+    """
+    if (who := stranger(sock)) is not None:
+        raise HandshakeError(f"{who} listens at {path}, where a daemon of yours should")
 
 
 def no_answer(daemon: str, path: Path, seconds: float | None = None) -> ConnectionLost:

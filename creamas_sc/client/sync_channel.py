@@ -27,7 +27,7 @@ from typing import TypeVar
 from creamas_sc.client import connection_errors
 from creamas_sc.client.base_client import Channel
 from creamas_sc.client.daemon_api import Call
-from creamas_sc.errors import ConnectionLost, DeadlineExceeded
+from creamas_sc.errors import ConnectionLost, DeadlineExceeded, HandshakeError
 from creamas_sc.rpc.auth import client_identity
 from creamas_sc.rpc.sync_connection import BlockingConnection
 from creamas_sc.runtime.timeouts import BUSY_RETRY_SECONDS, OPEN_SECONDS
@@ -189,7 +189,11 @@ def _connect(daemon: str, path: Path, deadline: float) -> socket.socket:
         try:
             sock.setblocking(False)
             sock.connect(os.fspath(path))
+            connection_errors.check_owner(sock, path)
             return sock
+        except HandshakeError:
+            sock.close()
+            raise
         except OSError as error:
             sock.close()
             if error.errno not in connection_errors.BUSY:

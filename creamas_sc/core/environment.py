@@ -19,8 +19,8 @@ from creamas_sc.core.randomness import RandomSource, Spawned
 from creamas_sc.core.step_loop import Unfinished, run_acts
 from creamas_sc.errors import ConnectionLost, agent_errors, step_error
 from creamas_sc.logging import ObjectLogger
+from creamas_sc.rpc.addresses import base_url, bind, split_address
 from creamas_sc.rpc.auth import membership, user_membership
-from creamas_sc.rpc.endpoint import base_url, listen, split_address
 from creamas_sc.rpc.exposed import Proxy
 from creamas_sc.rpc.node import Node
 from creamas_sc.runtime.class_loading import end_script_load
@@ -127,11 +127,11 @@ class Environment:
                 return self
             if self._closed:
                 raise ConnectionLost("this environment is closed", may_have_run=False)
-            listener = await listen(self._host, self._port)
+            port = await bind(self._host, self._port)
             if self._closed:  # meanwhile
-                await listener.aclose()
+                port.close()
                 raise ConnectionLost("this environment is closed", may_have_run=False)
-            self._port = listener.socket.getsockname()[1]
+            self._port = port.number
             self.network.loop = self.get_loop()
             self.network.base_url = base_url(self._host, self._port)
             for agent in self._agents:
@@ -141,9 +141,9 @@ class Environment:
                     self.manager = make_manager(self)
                 identity = (self._member or user_membership()).identity(self.base_url)
             except BaseException:
-                await listener.aclose()
+                port.close()
                 raise
-            serve = partial(self.network.endpoint.run, listener, identity)
+            serve = partial(self.network.endpoint.run, port, identity)
             await self.get_loop().nursery.start(serve)
             self._opened = True
             if self._closed:

@@ -49,8 +49,8 @@ from creamas_sc.restarts.driver import RestartDriver
 from creamas_sc.restarts.journal import SlaveJournal
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.restarts.slave import Slave
+from creamas_sc.rpc.addresses import base_url, split_address
 from creamas_sc.rpc.auth import Membership
-from creamas_sc.rpc.endpoint import base_url, split_address
 from creamas_sc.rpc.node import Node
 from creamas_sc.runtime.class_loading import portable_name
 from creamas_sc.runtime.coroutines import at_once

@@ -2,7 +2,9 @@
 
 node             the calls of one environment's agents, in both directions
 endpoint         an environment's listeners, and one connection to each peer
-unix_shortcut    unix sockets beside the TCP ports, on one machine
+addresses        what agents' addresses are made of, and the ports in them
+socket_folder    the unix sockets of a machine's environments
+sealed_stream    TCP between machines, where all proves that it comes from the peer
 connection       one connection, driven with anyio: reading and serving
 calls            the sending half of it, and several calls at once
 write_queue      what is to be written, and backpressure

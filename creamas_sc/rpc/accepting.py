@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import logging
+import time
 
 import trio
 
 log = logging.getLogger(__name__)
 
+# Refusals for the same reason are logged one by one no more often than this.
+REPEAT_SECONDS = 60.0
 PAUSE_SECONDS = 0.1  # out of descriptors: the kernel keeps peers waiting
 _SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
@@ -32,3 +35,33 @@ async def accept(listener: trio.SocketListener) -> trio.SocketStream | None:
                 log.warning("cannot accept connections now: %s", error.strerror)
                 logged = True
             await trio.sleep(PAUSE_SECONDS)
+
+
+class RefusalLog:
+    """Logs refused connections: each reason once in a while, with the number of the like since.
+
+    So nobody fills the log by connecting again and again.
+    """
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._reason = ""
+        self._level = logging.INFO
+        self._since = 0.0
+        self._more = 0
+
+    def add(self, level: int, reason: str) -> None:
+        """Log that a connection was refused, now or with the next one that differs."""
+        now = time.monotonic()
+        if reason == self._reason and now < self._since + REPEAT_SECONDS:
+            self._more += 1
+            return
+        self.close()
+        self._level, self._reason, self._since = level, reason, now
+        self._log.log(level, "refused a connection: %s", reason)
+
+    def close(self) -> None:
+        """Log how many there were of the last reason."""
+        if self._more:
+            self._log.log(self._level, "refused %d more like it: %s", self._more, self._reason)
+        self._more = 0

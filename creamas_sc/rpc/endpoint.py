@@ -1,5 +1,9 @@
 """An environment's place on the network: its listeners, and one connection to each peer.
 
+Environments of one machine connect over unix sockets in their user's folder, where the kernel says
+whose process is at the other end. Other machines' connect over TCP, where all that follows the
+handshake travels in sealed records::
+
     accepted --+                      +--> Connection.run, until it ends
                +--> handshake --------+
     opened ----+    (bounded)         +--> refused: the peer is told why, and it is logged once
@@ -14,26 +18,26 @@ and their tasks are gone.
 
 from __future__ import annotations
 
-import errno
-import functools
 import logging
 import math
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 
 import anyio
 import trio
-from anyio.abc import ByteStream, TaskStatus
+from anyio.abc import TaskStatus
 
-from creamas_sc.errors import ConnectionLost, HandshakeError, ProtocolError, StartError
-from creamas_sc.rpc.accepting import accept
+from creamas_sc.errors import ConnectionLost, HandshakeError, ProtocolError
+from creamas_sc.rpc.accepting import RefusalLog, accept
+from creamas_sc.rpc.addresses import Port, base_url, is_loopback, split_address
 from creamas_sc.rpc.calls import served_call
 from creamas_sc.rpc.connection import Connection, Handler, perform_handshake
+from creamas_sc.rpc.sealed_stream import SealedStream
+from creamas_sc.rpc.socket_folder import SocketFolder, remove_abandoned_folders
 from creamas_sc.rpc.socket_stream import ConnectedStream
-from creamas_sc.rpc.unix_shortcut import connect_nearby, listen_nearby
 from creamas_sc.runtime.coroutines import backoff
 from creamas_sc.runtime.timeouts import HANDSHAKE_SECONDS
-from creamas_sc.runtime.validation import check_kind
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.handshake import Handshake, Identity
 
@@ -41,43 +45,9 @@ log = logging.getLogger(__name__)
 
 # How long to wait for a peer that has accepted: it may be busy with an act and answers after that.
 ANSWER_SECONDS = 60.0
+# How many may be open, in all and of those that have yet to prove themselves: strangers, on TCP.
 MAX_CONNECTIONS = 1024
-# "localhost" means this machine everywhere (RFC 6761). A lookup would take a thread, and would load
-# the system's resolver in every process.
-_LOOPBACK = {"localhost": "127.0.0.1"}
-
-
-def base_url(host: str, port: int) -> str:
-    """``tcp://host:port/``, to which an agent's number is appended."""
-    return f"tcp://[{host}]:{port}/" if ":" in host else f"tcp://{host}:{port}/"
-
-
-def split_address(address: str) -> tuple[str, int, int]:
-    """Host, port and agent number of ``tcp://host:port/number``.
-
-    Raises:
-        ValueError: The address is not of that form.
-    """
-    check_kind("addr", address, str)
-    scheme, _, rest = address.partition("://")
-    place, _, number = rest.partition("/")
-    host, _, port = place.rpartition(":")
-    if scheme == "tcp" and host and port.isdecimal() and number.isdecimal():
-        if int(port) >= 1 << 16:
-            raise ValueError(
-                f"addr: {address!r} is not an agent's address: a port is at most 65535"
-            )
-        return host.strip("[]"), int(port), int(number)
-    raise ValueError(
-        f"addr: {address!r} is not an agent's address: expected 'tcp://host:port/number'"
-    )
-
-
-@functools.lru_cache(maxsize=1 << 10)  # addresses come and go with slaves
-def locate(address: str) -> tuple[str, int]:
-    """`base_url` of the environment of an agent's address, and the agent's number."""
-    host, port, number = split_address(address)
-    return base_url(host, port), number
+MAX_STRANGERS = 32
 
 
 class Endpoint:
@@ -105,32 +75,48 @@ class Endpoint:
         self._links: dict[str, Connection] = {}
         self._opening: dict[str, anyio.Lock] = {}
         self._accepted = 0
+        self._unproved = 0
+        self._refusals = RefusalLog(log)
+        self._folder: SocketFolder | None = None
         self._tasks: trio.Nursery | None = None
         self._ended: anyio.Event | None = None
 
     async def run(
         self,
-        listener: trio.SocketListener,
+        port: Port,
         identity: Identity,
         *,
         task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Accept and keep connections until cancelled or `aclose` is called."""
+        """Accept and keep connections until cancelled or `aclose` is called.
+
+        Raises:
+            StartError: The environment's unix socket cannot be made.
+            CreamasError: The user's runtime folder is not usable.
+        """
         self._identity = identity
         self._ended = anyio.Event()
-        nearby = listen_nearby(identity.key, identity.address)
-        listeners = [listener] if nearby is None else [listener, nearby]
-        try:
+        with ExitStack() as held:
+            held.callback(port.close)
+            if identity.role != "slave":
+                remove_abandoned_folders()
+            self._folder = held.enter_context(closing(SocketFolder(identity.simulation)))
+            listeners = [self._folder.listen(port.number)]
+            held.callback(listeners[0].socket.close)
+            if port.listener is not None:
+                listeners.append(port.listener)
             async with trio.open_nursery() as tasks:
                 self._tasks = tasks
+                held.callback(self._forget)
                 task_status.started()
                 for each in listeners:
                     tasks.start_soon(self._accept_all, each, tasks)
-        finally:
-            for each in listeners:
-                each.socket.close()
-            self._tasks = None
-            self._links.clear()
+
+    def _forget(self) -> None:
+        self._tasks = None
+        self._links.clear()
+        self._refusals.close()
+        if self._ended is not None:
             self._ended.set()
 
     async def aclose(self) -> None:
@@ -139,9 +125,9 @@ class Endpoint:
             return
         # All of it is bounded: a cancelled close still closes.
         with anyio.CancelScope(shield=True):
-            async with anyio.create_task_group() as closing:
+            async with anyio.create_task_group() as endings:
                 for link in list(self._links.values()):
-                    closing.start_soon(link.aclose)
+                    endings.start_soon(link.aclose)
             if self._tasks is not None and self._ended is not None:
                 self._tasks.cancel_scope.cancel()
                 if served_call.get() is None:
@@ -157,36 +143,50 @@ class Endpoint:
 
     async def _accept_all(self, listener: trio.SocketListener, tasks: trio.Nursery) -> None:
         while (accepted := await accept(listener)) is not None:
-            if self._accepted >= MAX_CONNECTIONS:
-                log.warning("refused a connection: %d are open", MAX_CONNECTIONS)
-                accepted.socket.close()
-            else:
+            stream = ConnectedStream.adopt(accepted)
+            if (reason := self._unwelcome(stream)) is None:
                 self._accepted += 1
-                tasks.start_soon(self._welcome, ConnectedStream.adopt(accepted))
+                tasks.start_soon(self._welcome, stream)
+            else:
+                self._refusals.add(logging.WARNING, reason)
+                await anyio.aclose_forcefully(stream)
+
+    def _unwelcome(self, stream: ConnectedStream) -> str | None:
+        """Why not even to listen to who has connected."""
+        if self._accepted >= MAX_CONNECTIONS:
+            return f"{MAX_CONNECTIONS} are open"
+        if self._unproved >= MAX_STRANGERS and not stream.local:
+            return f"{MAX_STRANGERS} have yet to prove that they belong to the simulation"
+        return stream.stranger()
 
     async def _welcome(self, stream: ConnectedStream) -> None:
         """Let a peer in that has proved itself, until its connection ends."""
+        self._unproved += 1
         try:
-            link = await self._authenticate(stream, client=False)
+            try:
+                link = await self._authenticate(stream, Handshake.server(self._identity))
+            finally:
+                self._unproved -= 1
         except (HandshakeError, ProtocolError, TimeoutError, OSError, anyio.EndOfStream,
                 anyio.BrokenResourceError) as error:  # fmt: skip
             # A peer that was killed in the middle of it is reported elsewhere.
             gone = isinstance(error, (anyio.EndOfStream, anyio.BrokenResourceError))
             level = logging.INFO if gone else logging.WARNING
-            log.log(level, "refused a connection: %s", str(error) or type(error).__name__)
+            self._refusals.add(level, str(error) or type(error).__name__)
         else:
             await self._keep(link)
         finally:
             self._accepted -= 1
 
-    async def _authenticate(self, stream: ByteStream, *, client: bool) -> Connection:
+    async def _authenticate(
+        self, stream: ConnectedStream, handshake: Handshake, seconds: float = HANDSHAKE_SECONDS
+    ) -> Connection:
         """A connection whose peer has proved itself; an error closes the stream."""
-        handshake = (Handshake.client if client else Handshake.server)(self._identity)
-        with anyio.fail_after(ANSWER_SECONDS if client else HANDSHAKE_SECONDS):
+        with anyio.fail_after(seconds):
             await perform_handshake(stream, handshake)
         peer = handshake.peer
         link = Connection(
-            stream,
+            stream if stream.local else SealedStream(stream, handshake.record_keys()),
             self._serve,
             codec=self._codec,
             on_event=lambda name, payload: self._on_event(link, name, payload),
@@ -239,12 +239,14 @@ class Endpoint:
 
     async def _open(self, host: str, port: int, timeout: float | None) -> Connection:
         closed = ConnectionLost("this environment is closed", may_have_run=False)
-        if self._tasks is None:
+        if self._tasks is None or self._folder is None:
             raise closed
         url = base_url(host, port)
-        stream = await _connect(self._identity.key, host, port, timeout)
+        stream = await self._connect(self._folder, host, port, timeout)
+        # Hosts have several names, and an environment knows one of them: the port tells them apart.
+        handshake = Handshake.client(self._identity, lambda address: address.endswith(f":{port}/"))
         try:
-            link = await self._authenticate(stream, client=True)
+            link = await self._authenticate(stream, handshake, ANSWER_SECONDS)
         except HandshakeError:
             raise
         except ProtocolError as error:
@@ -262,45 +264,37 @@ class Endpoint:
         self._tasks.start_soon(self._keep, link)
         return link
 
+    async def _connect(
+        self, folder: SocketFolder, host: str, port: int, timeout: float | None
+    ) -> ConnectedStream:
+        url = base_url(host, port)
+        local = is_loopback(host) or host == split_address(f"{self._identity.address}0")[0]
+        began = anyio.current_time()
+        give_up_at = began + (math.inf if timeout is None else timeout)
+        for pause in backoff():
+            try:
+                if local:
+                    return _adopt(folder.connect(port), url)
+                with anyio.fail_after(max(HANDSHAKE_SECONDS, 0 if timeout is None else timeout)):
+                    # anyio's own does not close what is cancelled just as it is connected.
+                    return ConnectedStream.adopt(await trio.open_tcp_stream(host, port))
+            except HandshakeError:
+                raise
+            except (OSError, TimeoutError) as error:
+                if isinstance(error, BlockingIOError):  # it listens, and many wait there
+                    give_up_at = max(give_up_at, began + HANDSHAKE_SECONDS)
+                # Nothing tells when something will listen there: asking again is the only way.
+                if anyio.current_time() + pause > give_up_at:
+                    raise ConnectionLost(
+                        f"nothing listens at {url}: {error}", address=url, may_have_run=False
+                    ) from None
+            await anyio.sleep(pause)
+        raise AssertionError("there is always another pause")
 
-async def listen(host: str, port: int) -> trio.SocketListener:
-    """A listener on ``host`` and ``port`` (0 for any free one).
 
-    Raises:
-        StartError: The address cannot be had; the message says which and why.
-    """
-    try:
-        if not 0 <= port < 1 << 16:  # getaddrinfo would take it for another
-            raise OverflowError("a port is from 0 to 65535")
-        place = _LOOPBACK.get(host, host)
-        found = await anyio.getaddrinfo(place, port, type=socket.SOCK_STREAM)
-        # One address of those that a name has, so that port 0 is one port.
-        _, _, _, _, bound = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-        (listener,) = await trio.open_tcp_listeners(bound[1], host=bound[0])
-        return listener
-    except (OSError, OverflowError) as error:
-        taken = getattr(error, "errno", None) == errno.EADDRINUSE
-        why = "the port is taken" if taken else str(error)
-        raise StartError(f"cannot listen on {host}:{port}: {why}") from None
-
-
-async def _connect(key: bytes, host: str, port: int, timeout: float | None) -> ByteStream:
-    url = base_url(host, port)
-    give_up_at = anyio.current_time() + (math.inf if timeout is None else timeout)
-    for pause in backoff():
-        nearby = connect_nearby(key, url)
-        if nearby is not None:
-            return nearby
-        try:
-            with anyio.fail_after(max(HANDSHAKE_SECONDS, 0 if timeout is None else timeout)):
-                place = _LOOPBACK.get(host, host)
-                # anyio's own does not close what is cancelled just as it is connected.
-                return ConnectedStream.adopt(await trio.open_tcp_stream(place, port))
-        except (OSError, TimeoutError) as error:
-            # Nothing tells when something will listen there: asking again is the only way.
-            if anyio.current_time() + pause > give_up_at:
-                raise ConnectionLost(
-                    f"nothing listens at {url}: {error}", address=url, may_have_run=False
-                ) from None
-        await anyio.sleep(pause)
-    raise AssertionError("there is always another pause")
+def _adopt(sock: socket.socket, url: str) -> ConnectedStream:
+    stream = ConnectedStream(sock, large=True)
+    if (who := stream.stranger()) is not None:
+        sock.close()
+        raise HandshakeError(f"{who} listens at {url}")
+    return stream

@@ -42,8 +42,9 @@ from creamas_sc.errors import (
     step_error,
     unwrapped,
 )
+from creamas_sc.rpc.addresses import locate, split_address
 from creamas_sc.rpc.connection import Answer, Connection, Request
-from creamas_sc.rpc.endpoint import Endpoint, locate, split_address
+from creamas_sc.rpc.endpoint import Endpoint
 from creamas_sc.rpc.exposed import Proxy, bad_arguments, exposed_method, is_awaitable, start_call
 from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.runtime.event_loop import LoopHandle, is_ctrl_c

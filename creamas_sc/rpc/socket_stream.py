@@ -16,6 +16,7 @@ import trio
 from anyio.abc import ByteStream, SocketAttribute
 
 from creamas_sc.rpc.loops import Loop
+from creamas_sc.runtime.peer_user import stranger
 
 # Fewer trips for a large message; the kernel takes less where its own limit is lower.
 SEND_BUFFER_BYTES = 1 << 20
@@ -84,6 +85,7 @@ class ConnectedStream(ByteStream):
         large: Whether to ask for a large send buffer, for a unix socket.
 
     Attributes:
+        local: Whether both ends are on this machine, as a unix socket's are.
         ended: Set once the peer has gone, before the reader has dealt with it.
     """
 
@@ -92,12 +94,17 @@ class ConnectedStream(ByteStream):
     def __init__(self, sock: socket.socket, *, large: bool = False) -> None:
         self.ended = trio.Event()
         sock.setblocking(False)
-        if sock.family != socket.AF_UNIX:
+        self.local = sock.family == socket.AF_UNIX
+        if not self.local:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         elif large:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._raw = sock
         self._closed = False
+
+    def stranger(self) -> str | None:
+        """Who is at the other end of a unix socket, unless it is this process's user."""
+        return stranger(self._raw) if self.local else None
 
     @classmethod
     def adopt(cls, stream: trio.SocketStream) -> Self:

@@ -8,7 +8,11 @@ Three HELLO frames, the client's first::
 
 A MAC (HMAC-SHA256) covers both bodies whole: nothing that is sent in clear can be altered, and
 the nonces keep an old proof from being used again. An end that refuses says why in a HELLO.
-The frames after it are not protected: on a network that others can write to, use TLS below.
+
+The client can say whom it called: another member of the simulation that answers in its place gets
+no proof. All this does not show that nobody sits between the ends and passes the handshake on. Over
+a unix socket the kernel shows it, by the user at the other end; on a network the frames that follow
+travel in records under `record_keys` (see `wire.sealing`).
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from os import urandom
 from typing import Final
@@ -25,6 +29,7 @@ import msgpack
 
 from creamas_sc.errors import HandshakeError
 from creamas_sc.wire.frames import HELLO_FRAME_BYTES, Frame, Kind, encode_frame
+from creamas_sc.wire.sealing import RecordKeys
 
 MIN_KEY_BYTES: Final = 16
 _VERSION: Final = 1
@@ -61,12 +66,16 @@ class Handshake:
         complete: Whether the peer has proved itself; what is left to send must still be sent.
     """
 
-    def __init__(self, identity: Identity, *, client: bool) -> None:
+    def __init__(
+        self, identity: Identity, *, client: bool, accepts: Callable[[str], bool] | None = None
+    ) -> None:
         if len(identity.key) < MIN_KEY_BYTES:
             raise ValueError(f"a key has at least {MIN_KEY_BYTES} bytes, not {len(identity.key)}")
         self.complete = False
         self._identity = identity
         self._over = False
+        self._client = client
+        self._accepts = accepts
         self._outgoing: list[bytes] = []
         self._peer: Identity | None = None
         self._transcript = b""
@@ -78,13 +87,16 @@ class Handshake:
         next(self._steps)
 
     @classmethod
-    def client(cls, identity: Identity) -> Handshake:
+    def client(cls, identity: Identity, accepts: Callable[[str], bool] | None = None) -> Handshake:
         """The end that connected; it speaks first.
+
+        Args:
+            accepts: Whether the address of who answers is that of who was called; None accepts all.
 
         Raises:
             ValueError: The key is too short, or the other fields too long.
         """
-        return cls(identity, client=True)
+        return cls(identity, client=True, accepts=accepts)
 
     @classmethod
     def server(cls, identity: Identity) -> Handshake:
@@ -97,6 +109,13 @@ class Handshake:
         if self._peer is None or not self.complete:
             raise RuntimeError("the handshake is not complete")
         return self._peer
+
+    def record_keys(self) -> RecordKeys:
+        """Keys for what follows, known to both ends and to nobody between; once it is complete."""
+        if not self.complete:
+            raise RuntimeError("the handshake is not complete")
+        client, server = self._mac(b"records of the client"), self._mac(b"records of the server")
+        return RecordKeys(client, server) if self._client else RecordKeys(server, client)
 
     def data_to_send(self) -> list[bytes]:
         """What is to be written now; each piece is returned once."""
@@ -128,9 +147,11 @@ class Handshake:
     def _as_client(self) -> Generator[None, Frame]:
         self._send(body=self._hello)
         answer = yield
-        self._handle_hello(answer.body)
+        server = self._handle_hello(answer.body)
         self._transcript = _joined(self._hello, answer.body)
         self._verify(b"server", answer.meta)
+        if self._accepts is not None and not self._accepts(server.address):
+            self._refuse(f"{server.address} answered, which was not called")
         self._send(meta=self._mac(b"client"))
 
     def _as_server(self) -> Generator[None, Frame]:
@@ -141,7 +162,7 @@ class Handshake:
         proof = yield
         self._verify(b"client", proof.meta)
 
-    def _handle_hello(self, hello: bytes) -> None:
+    def _handle_hello(self, hello: bytes) -> Identity:
         try:
             fields = msgpack.unpackb(hello)
         except (ValueError, RecursionError, msgpack.UnpackException):
@@ -160,6 +181,7 @@ class Handshake:
                 f"{ours.role} {ours.address} of simulation {ours.simulation!r}"
             )
         self._peer = Identity(simulation, b"", role, address, pid)
+        return self._peer
 
     def _verify(self, label: bytes, mac: bytes) -> None:
         if not hmac.compare_digest(self._mac(label), mac):

@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import struct
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +28,7 @@ from creamas_sc.rpc.connection import perform_handshake
 from creamas_sc.rpc.fd_passing import MAX_BACKLOG_BYTES
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.log_setup import bound
+from creamas_sc.runtime.peer_user import peer_pid, stranger
 from creamas_sc.wire.codec import Payload
 from creamas_sc.wire.frames import MAX_CONTROL_FRAME_BYTES, Frame, FrameReader, Kind, encode_frame
 from creamas_sc.wire.handshake import Handshake, Identity
@@ -45,7 +45,6 @@ MAX_CONNECTIONS = 1024
 # As many may wait to be accepted: beyond, a client on trio would not see that it is not connected.
 BACKLOG = 1024
 _READ_BYTES = 1 << 18
-_CREDENTIALS = struct.Struct("3i")
 # How a connection may fail before it is served or handed over.
 _GONE = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
@@ -108,10 +107,9 @@ class Listener:
     # ---- letting in
 
     def _admit(self, sock: socket.socket, clients: trio.Nursery) -> None:
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid, uid, _ = _CREDENTIALS.unpack(credentials)
-        if uid != os.getuid():
-            log.warning("refused a connection of pid %d: its user id is %d", pid, uid)
+        pid = peer_pid(sock)
+        if (who := stranger(sock)) is not None:
+            log.warning("refused a connection of %s", who)
             sock.close()
         elif len(clients.child_tasks) >= self._max_connections:
             log.warning("refused a connection of pid %d: %d are open", pid, self._max_connections)

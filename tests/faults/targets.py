@@ -15,14 +15,15 @@ import anyio
 import trio
 
 from creamas_sc.client import SyncClient
+from creamas_sc.rpc.addresses import split_address
 from creamas_sc.rpc.auth import user_membership
-from creamas_sc.rpc.endpoint import split_address
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.paths import daemon_socket
 from creamas_sc.wire.frames import FrameReader, Kind, encode_frame
 from creamas_sc.wire.handshake import Handshake, Identity
 from supervisor.daemon.listener import SIMULATION
 from tests.faults.hostile_bytes import request
+from tests.support.streams import connect_to
 
 __all__ = ["Target", "find_targets"]
 
@@ -97,8 +98,8 @@ def find_targets(daemon: str, client: SyncClient, simulation: str) -> dict[str, 
         (insider,) = attached.get_agents(agent_cls="tests.faults.agents:Insider")
         echo, *_ = attached.get_agents(agent_cls="tests.support.agents:Echo")
         of, key = attached.connect(insider).membership()
-    _, port, number = split_address(echo)
-    slave = partial(_tcp, port)
+    number = split_address(echo)[2]
+    slave = partial(_environment, echo)
     peer = Identity(of, key, "environment", "tcp://localhost:1/", os.getpid())
     outsider = Identity(of, secrets.token_bytes(KEY_BYTES), "environment", "tcp://localhost:1/", 1)
     told = ("x", {1: (2, b"y")}, [1.5, {3}])
@@ -143,11 +144,5 @@ async def _unix(path: Path) -> ConnectedStream:
             raise
 
 
-async def _tcp(port: int) -> ConnectedStream:
-    sock = trio.socket.socket()
-    try:
-        await sock.connect(("127.0.0.1", port))
-    except BaseException:
-        sock.close()
-        raise
-    return ConnectedStream(socket.socket(fileno=sock.detach()))
+async def _environment(address: str) -> ConnectedStream:
+    return ConnectedStream(connect_to(address))

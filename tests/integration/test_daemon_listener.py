@@ -125,7 +125,7 @@ async def test_another_user_is_refused_whatever_the_folders_mode(
         daemon.socket.chmod(0o600)
         folder.chmod(0o700)
     assert (done.returncode, done.stdout) == (0, b"b''\n"), done.stderr
-    await check_new_lines(daemon, before, "its user id is 65534")
+    await check_new_lines(daemon, before, "of user 65534")
 
 
 async def test_a_wrong_key_is_refused_and_told(daemon: Daemon, client: Client) -> None:

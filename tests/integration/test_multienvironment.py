@@ -10,7 +10,7 @@ import trio
 
 from creamas_sc import Artifact, CreativeAgent, Environment, MultiEnvironment, Proxy
 from creamas_sc.errors import AgentError, AgentErrors, NoSlaves, StartError
-from creamas_sc.rpc.endpoint import split_address
+from creamas_sc.rpc.addresses import split_address
 from tests.support import agents
 from tests.support.agents import Counter, Echo, Raises
 

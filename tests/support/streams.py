@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,13 +14,37 @@ import trio
 import trio.testing
 from anyio.abc import ByteStream
 
+from creamas_sc.rpc.addresses import split_address
 from creamas_sc.rpc.connection import Connection, EventHandler, Handler, Request
 from creamas_sc.rpc.socket_stream import ConnectedStream
+from creamas_sc.runtime.paths import runtime_folder
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Frame, FrameReader
 
 BOUND_SECONDS = 60
 CODEC = Codec()
+
+
+def connect_to(address: str) -> socket.socket:
+    """Connect to the unix socket of the environment of an address, as its user's programs can.
+
+    Raises:
+        OSError: Nothing listens there.
+    """
+    port = split_address(address if address[-1].isdecimal() else f"{address}0")[1]
+    place = runtime_folder() / "environments"
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.connect(os.fspath(next(place.glob(f"*/{port}"), place / str(port))))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def stranger_at(address: str) -> trio.SocketStream:
+    """As `connect_to`, but a stream."""
+    return trio.SocketStream(trio.socket.from_stdlib_socket(connect_to(address)))
 
 
 class Piped(ByteStream):

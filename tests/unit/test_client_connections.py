@@ -106,6 +106,17 @@ async def test_a_wrong_key(kind: str, daemon: FakeDaemon) -> None:
 
 
 @each_client
+async def test_another_user_in_the_daemons_place(
+    kind: str, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    with pytest.raises(HandshakeError, match=f"of user {uid} listens at .*default.sock"):
+        async with connected(kind):
+            pass
+
+
+@each_client
 async def test_who_does_not_answer(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sync_channel, "OPEN_SECONDS", 0.05)
     monkeypatch.setattr(async_channel, "OPEN_SECONDS", 0.05)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import msgpack
 import pytest
 import trio
 import trio.testing
@@ -22,18 +25,24 @@ from creamas_sc.errors import (
     BadArguments,
     ConnectionLost,
     EncodeError,
+    HandshakeError,
     NotExposed,
     StartError,
     UnknownAgent,
     agent_errors,
 )
 from creamas_sc.mp import EnvManager
-from creamas_sc.rpc import endpoint, node
+from creamas_sc.rpc import addresses, endpoint, node
+from creamas_sc.rpc.addresses import split_address
 from creamas_sc.rpc.connection import Connection, Request
-from creamas_sc.rpc.endpoint import split_address
+from creamas_sc.rpc.sealed_stream import SealedStream
+from creamas_sc.rpc.socket_folder import SocketFolder
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.wire.codec import Payload
+from creamas_sc.wire.frames import Kind, encode_frame
+from creamas_sc.wire.sealing import RecordWriter
 from tests.support.agents import Counter, Echo, Raises
+from tests.support.streams import connect_to, stranger_at
 from tests.support.values import Stranger
 
 BOUND_SECONDS = 20
@@ -115,8 +124,10 @@ def test_create_in_a_plain_script(env: Environment) -> None:
     port = split_address(env.base_url + "0")[1]
     assert port > 0
     assert env.base_url == f"tcp://localhost:{port}/" == env.name
-    with socket.create_connection(("localhost", port)):
+    with connect_to(env.base_url):
         pass
+    with pytest.raises(ConnectionRefusedError):  # there are others on the network
+        socket.create_connection(("localhost", port))
 
 
 @pytest.mark.parametrize("runner", [asyncio.run, lambda coroutine: trio.run(lambda: coroutine)])
@@ -172,23 +183,23 @@ async def test_agents_made_before_it_listens_get_the_port() -> None:
 
 
 async def test_opening_at_once_listens_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    listened = []
+    bound = []
 
-    async def listen(host: str, port: int) -> Any:
+    async def bind(host: str, port: int) -> Any:
         await trio.testing.wait_all_tasks_blocked()
-        listened.append(await endpoint.listen(host, port))
-        return listened[-1]
+        bound.append(await addresses.bind(host, port))
+        return bound[-1]
 
-    monkeypatch.setattr(environment, "listen", listen)
+    monkeypatch.setattr(environment, "bind", bind)
     async with adopt_running_loop():
         env = Environment(ANY_PORT)
         async with trio.open_nursery() as nursery:
             for _ in range(3):
                 nursery.start_soon(env.open)
         await env.close(as_coro=True)
-        for listener in listened[1:]:
-            await listener.aclose()
-    assert len(listened) == 1
+        for port in bound[1:]:
+            port.close()
+    assert len(bound) == 1
 
 
 async def test_a_closed_environment_stays_closed() -> None:
@@ -359,8 +370,8 @@ def test_close_saves_and_then_closes_in_order() -> None:
     assert env.close(folder="there") == "what was saved"
     assert env.noted == ["saved in there", *(f"{n} in there" for n in range(3))]
     assert env.close() is None
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("localhost", split_address(env.base_url + "0")[1]))
+    with pytest.raises(FileNotFoundError):
+        connect_to(env.base_url)
 
 
 def test_an_agents_own_close_is_called_wherever_it_is_from() -> None:
@@ -380,8 +391,8 @@ def test_close_closes_all_and_then_tells_who_failed(kind: str) -> None:
         env.close()
     assert list(caught.value.failures) == [failing.addr]
     assert env.noted == ["saved in None", f"{split_address(other.addr)[2]} in None"]
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("localhost", split_address(env.base_url + "0")[1]))
+    with pytest.raises(FileNotFoundError):
+        connect_to(env.base_url)
 
 
 def test_save_info_that_fails_is_told_by_the_environments_address() -> None:
@@ -420,8 +431,8 @@ async def test_a_cancelled_close_closes() -> None:
         with trio.CancelScope() as scope:
             scope.cancel()
             await one.close(as_coro=True)
-        with pytest.raises(OSError, match="connect"):
-            await trio.open_tcp_stream("127.0.0.1", split_address(one.base_url + "0")[1])
+        with pytest.raises(FileNotFoundError):
+            connect_to(one.base_url)
         await other.close(as_coro=True)
 
 
@@ -543,16 +554,16 @@ async def test_connect_waits_until_somebody_listens(
     timeout: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = trio.Event()
-    open_tcp_stream = trio.open_tcp_stream
+    connect_once = SocketFolder.connect
 
-    async def connect(*args: Any, **kwargs: Any) -> Any:
+    def connect(folder: SocketFolder, port: int) -> socket.socket:
         try:
-            return await open_tcp_stream(*args, **kwargs)
+            return connect_once(folder, port)
         except OSError:
             refused.set()
             raise
 
-    monkeypatch.setattr(trio, "open_tcp_stream", connect)
+    monkeypatch.setattr(SocketFolder, "connect", connect)
     async with environments() as env:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
@@ -571,16 +582,120 @@ async def test_connect_waits_until_somebody_listens(
         await late.close(as_coro=True)
 
 
-@pytest.mark.parametrize("near", [True, False])
-async def test_by_unix_socket_or_by_tcp(near: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not near:
-        monkeypatch.setattr(endpoint, "listen_nearby", lambda *_: None)
-    async with environments(2) as (one, other):
+@pytest.mark.parametrize(("host", "family"), [("localhost", "AF_UNIX"), ("0.0.0.0", "AF_INET")])
+async def test_by_unix_socket_within_a_machine_and_by_tcp_if_asked(host: str, family: str) -> None:
+    async with environments(1) as one, adopt_running_loop():
+        other = await Environment.create((host, 0), as_coro=True)
         far = await one.connect(Echo(other).addr)
-        assert await far.evaluate(b"x" * 100_000) == b"x" * 100_000
-        (link,) = one.network.endpoint._links.values()
-        raw = link._stream.extra(SocketAttribute.raw_socket)
-        assert (raw.family == socket.AF_UNIX) == near
+        assert await far.evaluate(b"x" * 200_000) == b"x" * 200_000
+        assert await (await other.connect(Echo(one).addr)).evaluate(1) == 1
+        (stream,) = {link._stream for link in one.network.endpoint._links.values()}
+        raw = getattr(stream, "_stream", stream).extra(SocketAttribute.raw_socket)
+        assert raw.family.name == family
+        assert isinstance(stream, SealedStream) == (family == "AF_INET")
+        await other.close(as_coro=True)
+
+
+async def test_what_a_relay_on_the_network_says_is_refused(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It lets both ends prove themselves, passes all on, and then speaks for one of them."""
+    monkeypatch.setattr(addresses, "is_loopback", lambda _: False)
+    monkeypatch.setattr(endpoint, "is_loopback", lambda _: False)
+    streams: list[trio.SocketStream] = []
+
+    async def copy(source: trio.SocketStream, sink: trio.SocketStream, both: trio.Nursery) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            async for data in source:
+                await sink.send_all(data)
+        both.cancel_scope.cancel()
+
+    async def relay(caller: trio.SocketStream) -> None:
+        called = await trio.open_tcp_stream("127.0.0.1", port)
+        streams.append(called)
+        async with caller, called, trio.open_nursery() as both:
+            both.start_soon(copy, caller, called, both)
+            both.start_soon(copy, called, caller, both)
+
+    async with adopt_running_loop(), trio.open_nursery() as nursery:
+        there = await Environment.create(("127.0.0.1", 0), as_coro=True)
+        here = await Environment.create(("127.0.0.3", 0), as_coro=True)
+        Echo(there)
+        port = split_address(f"{there.base_url}0")[1]
+        (listener,) = await trio.open_tcp_listeners(port, host="127.0.0.2")
+        nursery.start_soon(trio.serve_listeners, relay, [listener])
+        proxy = await here.connect(f"tcp://127.0.0.2:{port}/0")
+        assert await proxy.evaluate("as sent") == "as sent"
+        (link,) = there.network.endpoint._links.values()
+        spawn = encode_frame(Kind.REQUEST, 99, msgpack.packb((0, "evaluate", None)), b"")
+        record = RecordWriter(b"the relay's own key").seal(b"".join(spawn))
+        await streams[0].send_all(b"".join(record))
+        with trio.fail_after(BOUND_SECONDS):
+            await link.closed.wait()
+        assert "a record" in caplog.text
+        with pytest.raises(ConnectionLost):
+            await proxy.evaluate("after it")
+        for env in (here, there):
+            await env.close(as_coro=True)
+        nursery.cancel_scope.cancel()
+
+
+async def test_another_user_in_an_environments_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with environments(2) as (here, there):
+        uid = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+        with pytest.raises(HandshakeError, match=f"of user {uid} listens at {there.base_url}"):
+            await here.connect(Echo(there).addr)
+
+
+async def test_another_environment_at_the_address_gets_no_proof(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with environments(3) as (here, gone, other):
+        address, folder = Echo(gone).addr, other.network.endpoint._folder
+        assert folder is not None
+        await gone.close(as_coro=True)
+        listener = folder.listen(split_address(address)[1])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other.network.endpoint._accept_all, listener, nursery)
+            with pytest.raises(HandshakeError, match=f"{other.base_url} answered, which was not"):
+                await here.connect(address)
+            await listener.aclose()
+
+
+async def test_who_refuses_often_logs_seldom(caplog: pytest.LogCaptureFixture) -> None:
+    async with environments() as env:
+        for _ in range(20):
+            async with stranger_at(env.base_url) as stranger:
+                await stranger.send_all(b"GET / HTTP/1.1\r\n\r\n" * 10)
+                with contextlib.suppress(trio.BrokenResourceError):
+                    while await stranger.receive_some():
+                        pass
+    refused = [line for line in caplog.messages if "refused" in line]
+    assert len(refused) == 2
+    assert refused[1].startswith("refused 19 more like it: ")
+
+
+async def test_strangers_on_the_network_take_few_descriptors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(endpoint, "MAX_STRANGERS", 2)
+    async with adopt_running_loop():
+        env = await Environment.create(("0.0.0.0", 0), as_coro=True)
+        port = split_address(f"{env.base_url}0")[1]
+        strangers = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(5)]
+        with trio.fail_after(BOUND_SECONDS):
+            for stranger in strangers[2:]:
+                with contextlib.suppress(trio.BrokenResourceError):
+                    assert await stranger.receive_some() == b""
+        assert env.network.endpoint._unproved == 2
+        other = await Environment.create(ANY_PORT, as_coro=True)
+        local = await other.connect(Echo(env).addr.replace("0.0.0.0", "localhost"))
+        assert await local.evaluate(1) == 1
+        for stranger in strangers:
+            await stranger.aclose()
+        await other.close(as_coro=True)
+        await env.close(as_coro=True)
 
 
 async def test_a_loop_of_calls_within_an_environment_can_be_cancelled(
@@ -609,7 +724,7 @@ async def test_a_stranger_at_the_address() -> None:
         nursery.start_soon(trio.serve_listeners, hang_up, [listener])
         port = listener.socket.getsockname()[1]
         with pytest.raises(ConnectionLost, match=f"{port}/ did not answer"):
-            await env.connect(f"tcp://localhost:{port}/0")
+            await env.connect(f"tcp://0.0.0.0:{port}/0")
         nursery.cancel_scope.cancel()
 
 
@@ -652,14 +767,14 @@ async def test_a_nursery_hides_no_agents_errors() -> None:
 async def test_a_close_while_the_address_is_looked_up_leaves_nothing_listening(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found, listeners = trio.Event(), []
+    found, ports = trio.Event(), []
 
-    async def look_up_slowly(host: str, port: int) -> trio.SocketListener:
+    async def look_up_slowly(host: str, port: int) -> addresses.Port:
         await found.wait()
-        listeners.append(await endpoint.listen(host, port))
-        return listeners[0]
+        ports.append(await addresses.bind(host, port))
+        return ports[0]
 
-    monkeypatch.setattr(environment, "listen", look_up_slowly)
+    monkeypatch.setattr(environment, "bind", look_up_slowly)
     async with adopt_running_loop(), trio.open_nursery() as nursery:
         env = Environment(("localhost", 0))
 
@@ -671,4 +786,4 @@ async def test_a_close_while_the_address_is_looked_up_leaves_nothing_listening(
         await trio.testing.wait_all_tasks_blocked()
         await env.close(as_coro=True)
         found.set()
-    assert listeners[0].socket.fileno() < 0
+    assert ports[0].sock.fileno() < 0

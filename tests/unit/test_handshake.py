@@ -176,3 +176,24 @@ def test_the_peer_is_unknown_until_the_end() -> None:
     end = Handshake.client(MASTER)
     with pytest.raises(RuntimeError, match="not complete"):
         _ = end.peer
+
+
+def test_both_ends_have_the_same_keys_for_records_each_time_others() -> None:
+    keys = []
+    for _ in range(2):
+        client, server = Handshake.client(MASTER), Handshake.server(SLAVE)
+        with pytest.raises(RuntimeError, match="not complete"):
+            client.record_keys()
+        exchange(client, server)
+        ours, theirs = client.record_keys(), server.record_keys()
+        assert (ours.sending, ours.receiving) == (theirs.receiving, theirs.sending)
+        keys += [*ours]
+    assert len(set(keys)) == 4
+
+
+def test_who_was_not_called_gets_no_proof() -> None:
+    client = Handshake.client(MASTER, lambda address: address == "tcp://another:1/")
+    server = Handshake.server(SLAVE)
+    for text in refusal(client, server):
+        assert f"{SLAVE.address} answered, which was not called" in text
+    assert not server.complete

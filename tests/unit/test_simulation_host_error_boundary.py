@@ -15,7 +15,7 @@ from creamas_sc.errors import (
     NotExposed,
     agent_errors,
 )
-from creamas_sc.rpc.endpoint import split_address
+from creamas_sc.rpc.addresses import split_address
 from creamas_sc.simulation_host.error_boundary import MAX_TEXT_LENGTH, error_boundary, error_text
 
 ADDRESS = "tcp://localhost:1/"

@@ -1,0 +1,138 @@
+"""The unix sockets of a simulation's environments, in a folder that only their user can enter.
+
+    <runtime folder>/environments/<simulation>/<port>
+
+Environments on one machine connect over these sockets only: another user cannot reach them, nor put
+one of its own in a dead environment's place. A port is of one environment at a time (see
+`rpc.addresses`), so a socket that is there already was left by a process that was killed.
+
+A process that has the folder open holds a shared lock on it. So who gets the exclusive lock knows
+that nobody is there: the last one to leave removes the folder, and a simulation that starts removes
+those that were left when all processes were killed at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import trio
+
+from creamas_sc.errors import StartError
+from creamas_sc.runtime.paths import SOCKET_PATH_BYTES, runtime_folder
+
+BACKLOG = 1024
+
+
+class SocketFolder:
+    """The folder of one simulation's sockets, kept from removal until it is closed.
+
+    Raises:
+        CreamasError: The user's runtime folder is not usable.
+    """
+
+    def __init__(self, simulation: str) -> None:
+        parent = runtime_folder() / "environments"
+        self._path = parent / simulation
+        while True:
+            parent.mkdir(mode=0o700, exist_ok=True)
+            self._path.mkdir(mode=0o700, exist_ok=True)
+            self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(self._fd, fcntl.LOCK_SH)
+            if os.fstat(self._fd).st_nlink:
+                break
+            os.close(self._fd)  # it was just being removed
+        self._mine: dict[Path, int] = {}
+
+    def listen(self, port: int) -> trio.SocketListener:
+        """Listen as the environment that has ``port``.
+
+        Raises:
+            StartError: It cannot be done.
+        """
+        name = str(port)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with _short(self._path / name) as place:
+                Path(place).unlink(missing_ok=True)
+                sock.bind(place)
+                self._mine[self._path / name] = os.stat(place).st_ino
+            sock.listen(BACKLOG)
+        except OSError as error:
+            sock.close()
+            raise StartError(f"cannot listen at {self._path / name}: {error.strerror}") from error
+        return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+
+    def connect(self, port: int) -> socket.socket:
+        """A connection to the environment that has ``port``.
+
+        Raises:
+            OSError: Nothing listens there (FileNotFoundError, ConnectionRefusedError), or too many
+                wait to be accepted (BlockingIOError).
+        """
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            with _short(self._find(str(port))) as place:
+                sock.connect(place)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def _find(self, name: str) -> Path:
+        """The socket of that name: here, or in another simulation, which will refuse by name."""
+        here = self._path / name
+        return here if here.exists() else next(self._path.parent.glob(f"*/{name}"), here)
+
+    def close(self) -> None:
+        """Remove this process's sockets, and the folder if no other process has it open."""
+        for path, inode in self._mine.items():
+            try:
+                if path.stat().st_ino == inode:
+                    path.unlink()
+            except FileNotFoundError:
+                pass
+        os.close(self._fd)
+        _remove_unless_open(self._path)
+
+
+def remove_abandoned_folders() -> None:
+    """Remove the folders of simulations whose processes were all killed."""
+    parent = runtime_folder() / "environments"
+    if parent.is_dir():
+        for each in parent.iterdir():
+            _remove_unless_open(each)
+
+
+def _remove_unless_open(path: Path) -> None:
+    try:
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:  # it is gone, or no folder of ours
+        return
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for name in os.listdir(folder):
+            os.unlink(name, dir_fd=folder)
+        os.rmdir(path)
+    except OSError:  # it is in use, or another process removes it
+        pass
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """The path of a socket, by way of a descriptor if it is too long for the system."""
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
