@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from creamas_sc.runtime.lazy_import import lazy_attributes
 
 if TYPE_CHECKING:
-    from creamas_sc.core import Artifact, CreativeAgent, Environment, Simulation
+    from creamas_sc.core import Artifact, CreativeAgent, Environment, Simulation, agent_factory
     from creamas_sc.logging import ObjectLogger, log_after, log_before
     from creamas_sc.mp import EnvManager, MultiEnvironment, MultiEnvManager
     from creamas_sc.rpc.exposed import Proxy, expose
@@ -28,6 +28,7 @@ __all__ = [
     "ObjectLogger",
     "Proxy",
     "Simulation",
+    "agent_factory",
     "expose",
     "log_after",
     "log_before",
@@ -40,7 +41,7 @@ __all__ = [
 __getattr__ = lazy_attributes(
     __name__,
     {
-        "core": ("Artifact", "CreativeAgent", "Environment", "Simulation"),
+        "core": ("Artifact", "CreativeAgent", "Environment", "Simulation", "agent_factory"),
         "logging": ("ObjectLogger", "log_after", "log_before"),
         "mp": ("EnvManager", "MultiEnvManager", "MultiEnvironment"),
         "supervisor_client.launcher": ("prestart",),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.logging import ObjectLogger
@@ -18,7 +18,30 @@ if TYPE_CHECKING:
 
     from creamas_sc.core.environment import Environment
 
-__all__ = ["Agent", "CreativeAgent"]
+__all__ = ["Agent", "CreativeAgent", "agent_factory"]
+
+Factory = TypeVar("Factory", bound=Callable[..., Any])
+
+
+def agent_factory(function: Factory) -> Factory:
+    """Mark a function that makes an agent, for `spawn` to call in place of an agent class.
+
+    The function gets the environment and what `spawn` was given, and returns the agent::
+
+        @agent_factory
+        async def painter(environment, style):
+            return Painter(environment, palette=await load(style))
+
+    `spawn` takes names, and a name may lead to anything that can be imported: it calls no function
+    without this mark.
+    """
+    function._makes_agents_ = True  # type: ignore[attr-defined]
+    return function
+
+
+def makes_agents(function: Any) -> bool:
+    """Whether a function is marked as an `agent_factory`."""
+    return getattr(function, "_makes_agents_", False) is True
 
 
 class Agent:

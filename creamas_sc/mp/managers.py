@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from inspect import isawaitable
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from creamas_sc.core.agent import Agent
+from creamas_sc.core.agent import Agent, makes_agents
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.environment import Environment
 from creamas_sc.core.randomness import RandomSource
@@ -42,8 +43,8 @@ class Manager(Agent):
         """Make an agent in this environment.
 
         Args:
-            agent_cls: ``pkg.mod:Cls``, or the class itself; or a plain or coroutine
-                function that makes an agent.
+            agent_cls: ``pkg.mod:Cls``, or the class itself; or an
+                `agent_factory`, whose function may be a coroutine function.
             *args, **kwargs: Passed on after the environment.
 
         Returns:
@@ -108,9 +109,15 @@ def _agent_factory(agent_cls: str | type | Callable[..., Any]) -> Callable[..., 
         raise LoadError(
             f"{class_name(factory)} is not an agent class: derive it from CreativeAgent"
         )
-    if callable(factory):
+    # The name may come from elsewhere: nothing is called that was not meant to be.
+    if isinstance(factory, FunctionType) and makes_agents(factory):
         return factory
-    raise LoadError(f"{agent_cls!r} is not an agent class, but a {type(factory).__name__}")
+    what = (
+        "a function without @agent_factory"
+        if isinstance(factory, FunctionType)
+        else (f"a {type(factory).__name__}")
+    )
+    raise LoadError(f"{agent_cls!r} is not an agent class, but {what}")
 
 
 class EnvManager(Manager):
