@@ -25,6 +25,7 @@ from creamas_sc.runtime.validation import check_kind
 # the system's resolver in every process.
 _LOOPBACK = {"localhost": "127.0.0.1"}
 _BACKLOG = 1024
+_MAX_DIGITS = 18
 
 
 def base_url(host: str, port: int) -> str:
@@ -42,15 +43,17 @@ def split_address(address: str) -> tuple[str, int, int]:
     scheme, _, rest = address.partition("://")
     place, _, number = rest.partition("/")
     host, _, port = place.rpartition(":")
-    if scheme == "tcp" and host and port.isdecimal() and number.isdecimal():
-        if int(port) >= 1 << 16:
-            raise ValueError(
-                f"addr: {address!r} is not an agent's address: a port is at most 65535"
-            )
-        return host.strip("[]"), int(port), int(number)
-    raise ValueError(
-        f"addr: {address!r} is not an agent's address: expected 'tcp://host:port/number'"
-    )
+    wrong = "expected 'tcp://host:port/number'"
+    if scheme == "tcp" and host and is_number(port) and is_number(number):
+        if int(port) < 1 << 16:
+            return host.strip("[]"), int(port), int(number)
+        wrong = "a port is at most 65535"
+    raise ValueError(f"addr: {address!r:.200} is not an agent's address: {wrong}")
+
+
+def is_number(text: str) -> bool:
+    """Whether ``text`` is a number of a length that Python reads in no time."""
+    return text.isdecimal() and len(text) <= _MAX_DIGITS
 
 
 @functools.lru_cache(maxsize=1 << 10)  # addresses come and go with slaves

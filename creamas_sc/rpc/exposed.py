@@ -36,14 +36,19 @@ def exposed_method(agent: Any, name: str) -> Callable[..., Any]:
     Raises:
         NotExposed: There is no such method, or it is not marked with `expose`.
     """
-    method = getattr(agent, name, None)
-    if getattr(method, _EXPOSED, False) and callable(method):
-        return method  # type: ignore[no-any-return]
+    # In the class, or set on the agent itself: a property's code is not for others to run.
+    found = getattr(type(agent), name, None)
+    if getattr(found, _EXPOSED, False) is not True:
+        found = getattr(agent, "__dict__", {}).get(name, found)
+    if getattr(found, _EXPOSED, False) is True:
+        method = getattr(agent, name)
+        if getattr(method, _EXPOSED, False) is True and callable(method):
+            return method  # type: ignore[no-any-return]
     kind = type(agent).__qualname__
-    if callable(method) and not name.startswith("_"):
+    if callable(found) and not name.startswith("_"):
         text = f"{kind}.{name} of {agent.addr} is not exposed: mark it with @expose"
     else:
-        text = f"{kind} of {agent.addr} has no exposed method {name!r}"
+        text = f"{kind} of {agent.addr} has no exposed method {name!r:.200}"
     raise NotExposed(text).by(agent.addr)
 
 

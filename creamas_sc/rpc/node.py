@@ -42,7 +42,7 @@ from creamas_sc.errors import (
     step_error,
     unwrapped,
 )
-from creamas_sc.rpc.addresses import locate, split_address
+from creamas_sc.rpc.addresses import is_number, locate, split_address
 from creamas_sc.rpc.connection import Answer, Connection, Request
 from creamas_sc.rpc.endpoint import Endpoint
 from creamas_sc.rpc.exposed import Proxy, bad_arguments, exposed_method, is_awaitable, start_call
@@ -234,7 +234,7 @@ class Node:
         self, address: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         number = address[len(self.base_url) :]
-        agent = self.agent(int(number) if number.isdecimal() else split_address(address)[2])
+        agent = self.agent(int(number) if is_number(number) else split_address(address)[2])
         if self._check_local:
             args, kwargs = self._through_codec((args, kwargs), "args")
         if time.perf_counter() > self._yield_at:

@@ -147,7 +147,7 @@ class Codec:
         try:
             decoder = self._decoders.pop()
         except IndexError:
-            decoder = Decoder(self._decode_handlers)
+            decoder = Decoder(self._decode_handlers, extensions.HASHED)
         try:
             body, decoder.parts = payload
             if len(body) < _LARGE_BODY:

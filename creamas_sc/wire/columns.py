@@ -27,6 +27,7 @@ from operator import itemgetter
 from typing import Any, Final, Protocol, TypeAlias
 
 from creamas_sc.errors import DecodeError
+from creamas_sc.wire.collisions import Collisions
 from creamas_sc.wire.frames import MAX_FRAME_BYTES
 
 FEW: Final = 12
@@ -165,6 +166,10 @@ class Columns:
                 keys, values = self._unfold(keys), self._unfold(values)
                 _check(lengths, len(keys))
                 _check(lengths, len(values))
+                if tuple in set(map(type, keys)):  # made here, of numbers perhaps
+                    collisions = Collisions()
+                    for key in keys:
+                        collisions.add(key)
                 pairs = zip(keys, values, strict=True)
                 return [dict(islice(pairs, length)) for length in lengths]
             case [5, list(texts), list(which)]:

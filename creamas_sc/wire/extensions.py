@@ -21,6 +21,10 @@ DATETIME, DATE, TIME, TIMEDELTA, TIMEZONE, ZONE_INFO = range(5, 11)
 DECIMAL, UUID_, TYPE, SERIALIZED, OBJECT, REFERENCE = range(11, 17)
 ARRAY, SCALAR = range(17, 19)  # 19 and 20 are in `packing`
 
+# Their values' hashes are made of those of numbers, so who sends them can choose them.
+HASHED: Final = frozenset(
+    {TUPLE, INT, FROZENSET, COMPLEX, DATETIME, TIMEDELTA, TIMEZONE, DECIMAL, UUID_}
+)
 _EMPTY_TUPLE: Final = ext(TUPLE, b"")
 _COMPLEX: Final = struct.Struct("!dd")
 

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 import msgpack
 
 from creamas_sc.errors import DecodeError, EncodeError
+from creamas_sc.wire.collisions import Collisions
 from creamas_sc.wire.columns import FEW, Columns
 from creamas_sc.wire.frames import MAX_PARTS, Buffer
 
@@ -24,6 +25,8 @@ MAX_DEPTH: Final = 100
 # a hundred tuples would end the process. So few lists are allowed below the first few tuples.
 _UNGUARDED_DEPTH: Final = 4
 _GUARDED_NESTING: Final = 32
+# Up to so many extensions in a message need no look at their hashes.
+_UNGUARDED_EXTENSIONS: Final = 100
 # Unpackers for this much data are kept; they need no C stack, and less time than unpackb().
 _SMALL_BYTES: Final = 4096
 _COMPACTED_TYPES: Final = frozenset({bytes, bytearray, memoryview, list, dict})
@@ -171,14 +174,20 @@ class Decoder:
 
     Args:
         handlers: What to do with an extension of a code.
+        hashed: Codes of those whose values have a hash that can be calculated.
 
     Attributes:
         parts: The parts that came with the value.
     """
 
-    def __init__(self, handlers: dict[int, DecodeHandler]) -> None:
+    def __init__(
+        self, handlers: dict[int, DecodeHandler], hashed: frozenset[int] = frozenset()
+    ) -> None:
         self.parts: Sequence[Buffer] = ()
         self._handlers = handlers
+        self._hashed = hashed
+        self._extensions = 0
+        self._collisions: Collisions | None = None
         self._options: dict[str, Any] = {
             "ext_hook": self._hook,
             "strict_map_key": False,
@@ -191,7 +200,13 @@ class Decoder:
         handler = self._handlers.get(code)
         if handler is None:
             raise DecodeError(f"unknown extension {code}")
-        return handler(self, data)
+        value = handler(self, data)
+        self._extensions += 1
+        if self._extensions >= _UNGUARDED_EXTENSIONS and code in self._hashed:
+            if self._collisions is None:
+                self._collisions = Collisions()
+            self._collisions.add(value)
+        return value
 
     def part(self, index: int) -> Buffer:
         """The part of that number."""
@@ -202,6 +217,8 @@ class Decoder:
     def unpack(self, data: Buffer) -> Any:
         """Unpack ``data``; handlers call this for what their extension holds."""
         depth = self._depth
+        if not depth:
+            self._extensions, self._collisions = 0, None
         if depth == len(self._unpackers):
             if depth > MAX_DEPTH:
                 raise DecodeError(f"more than {MAX_DEPTH} tuples or objects within each other")

@@ -243,7 +243,9 @@ def test_agents_that_are_not_there(env: Environment) -> None:
         env.get_agent(f"{env.base_url}7")
     with pytest.raises(ValueError, match="is not in this environment"):
         env.get_agent("tcp://localhost:1/0")
-    for addr in ("", "localhost:1/0", "tcp://localhost/0", "tcp://localhost:x/0", f"{agent.addr}x"):
+    digits = "9" * 5000
+    bad = ["", "localhost:1/0", "tcp://localhost/0", "tcp://localhost:x/0", f"{agent.addr}x"]
+    for addr in [*bad, f"tcp://localhost:{digits}/1", f"{env.base_url}{digits}"]:
         with pytest.raises(ValueError, match="is not an agent's address"):
             env.get_agent(addr)
     with pytest.raises(ValueError, match="has no agent besides"):
@@ -455,6 +457,24 @@ class Local(Echo):
         return value is self.known
 
     known: Any = None
+
+    @property
+    def ends_the_process(self) -> Any:
+        raise SystemExit("a property was run")
+
+
+async def test_no_property_is_run_for_others() -> None:
+    async with environments(2) as (here, there):
+        for env in (here, there):
+            agent = Local(env)
+            proxy = await here.connect(agent.addr)
+            with pytest.raises(NotExposed, match="no exposed method 'ends_the_process'"):
+                await proxy.ends_the_process()
+            vars(agent)["given"] = expose(lambda: 1)
+            assert await proxy.given() == 1
+            vars(agent)["takes_two"] = lambda: 2  # not exposed, and in place of one that is
+            with pytest.raises(NotExposed):
+                await proxy.takes_two()
 
 
 async def test_a_local_call_enforces_expose() -> None:
