@@ -5,13 +5,19 @@ from __future__ import annotations
 import errno
 import logging
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import closing
 
 import trio
+
+from creamas_sc.errors import CreamasError
 
 log = logging.getLogger(__name__)
 
 # Refusals for the same reason are logged one by one no more often than this.
 REPEAT_SECONDS = 60.0
+# How long it may take until a socket that was removed is put back.
+LOOK_SECONDS = 5.0
 PAUSE_SECONDS = 0.1  # out of descriptors: the kernel keeps peers waiting
 _SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
@@ -35,6 +41,57 @@ async def accept(listener: trio.SocketListener) -> trio.SocketStream | None:
                 log.warning("cannot accept connections now: %s", error.strerror)
                 logged = True
             await trio.sleep(PAUSE_SECONDS)
+
+
+async def keep_listening(
+    listener: trio.SocketListener,
+    serve: Callable[[trio.SocketListener], Awaitable[None]],
+    in_place: Callable[[], bool],
+    listen: Callable[[], trio.SocketListener],
+) -> None:
+    """Serve a unix socket, and put it back when it was removed; until ``serve`` returns.
+
+    Folders for temporary files are cleaned up, and $XDG_RUNTIME_DIR goes when its user logs out.
+
+    Args:
+        listener: Closed at the end, as are those that follow it.
+        serve: Accepts connections; returns once its listener is closed.
+        in_place: Whether the socket is still there.
+        listen: Puts it back; raises CreamasError if that cannot be done now.
+    """
+    while True:
+        over = False
+
+        async def run(current: trio.SocketListener, looking: trio.CancelScope) -> None:
+            nonlocal over
+            await serve(current)
+            over = True
+            looking.cancel()
+
+        with closing(listener.socket):
+            async with trio.open_nursery() as serving:
+                serving.start_soon(run, listener, serving.cancel_scope)
+                while in_place():  # noqa: ASYNC110 - nothing tells
+                    await trio.sleep(LOOK_SECONDS)
+                serving.cancel_scope.cancel()
+        if over:
+            return
+        listener = await _put_back(listen)
+
+
+async def _put_back(listen: Callable[[], trio.SocketListener]) -> trio.SocketListener:
+    logged = False
+    while True:
+        try:
+            listener = listen()
+        except CreamasError as error:
+            if not logged:
+                log.warning("the socket was removed, and cannot be put back yet: %s", error)
+                logged = True
+        else:
+            log.warning("the socket was removed, and put back: %s", listener.socket.getsockname())
+            return listener
+        await trio.sleep(LOOK_SECONDS)
 
 
 class RefusalLog:

@@ -29,7 +29,7 @@ import trio
 from anyio.abc import TaskStatus
 
 from creamas_sc.errors import ConnectionLost, HandshakeError, ProtocolError
-from creamas_sc.rpc.accepting import RefusalLog, accept
+from creamas_sc.rpc.accepting import RefusalLog, accept, keep_listening
 from creamas_sc.rpc.addresses import Port, base_url, is_loopback, split_address
 from creamas_sc.rpc.calls import served_call
 from creamas_sc.rpc.connection import Connection, Handler, perform_handshake
@@ -100,17 +100,21 @@ class Endpoint:
             held.callback(port.close)
             if identity.role != "slave":
                 remove_abandoned_folders()
-            self._folder = held.enter_context(closing(SocketFolder(identity.simulation)))
-            listeners = [self._folder.listen(port.number)]
-            held.callback(listeners[0].socket.close)
-            if port.listener is not None:
-                listeners.append(port.listener)
+            folder = held.enter_context(closing(SocketFolder(identity.simulation)))
+            listener = folder.listen(port.number)
+            self._folder = folder
             async with trio.open_nursery() as tasks:
                 self._tasks = tasks
                 held.callback(self._forget)
                 task_status.started()
-                for each in listeners:
-                    tasks.start_soon(self._accept_all, each, tasks)
+                if port.listener is not None:
+                    tasks.start_soon(self._accept_all, port.listener, tasks)
+                await keep_listening(
+                    listener,
+                    lambda listener: self._accept_all(listener, tasks),
+                    lambda: folder.in_place(port.number),
+                    lambda: folder.listen(port.number),
+                )
 
     def _forget(self) -> None:
         self._tasks = None

@@ -36,36 +36,60 @@ class SocketFolder:
     """
 
     def __init__(self, simulation: str) -> None:
-        parent = runtime_folder() / "environments"
-        self._path = parent / simulation
+        self._parent = runtime_folder() / "environments"
+        self._path = self._parent / simulation
+        self._mine: dict[Path, int] = {}
+        self._open()
+
+    def _open(self) -> None:
         while True:
-            parent.mkdir(mode=0o700, exist_ok=True)
+            self._parent.mkdir(mode=0o700, exist_ok=True)
             self._path.mkdir(mode=0o700, exist_ok=True)
             self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(self._fd, fcntl.LOCK_SH)
             if os.fstat(self._fd).st_nlink:
-                break
+                return
             os.close(self._fd)  # it was just being removed
-        self._mine: dict[Path, int] = {}
+
+    def _put_back(self) -> None:
+        """Make the folder again, which something has removed."""
+        runtime_folder()
+        gone = self._fd
+        try:
+            self._open()
+        except OSError as error:
+            raise StartError(f"cannot make the folder {self._path}: {error.strerror}") from error
+        os.close(gone)
 
     def listen(self, port: int) -> trio.SocketListener:
         """Listen as the environment that has ``port``.
 
         Raises:
             StartError: It cannot be done.
+            CreamasError: The user's runtime folder is not usable.
         """
-        name = str(port)
+        path = self._path / str(port)
+        if not os.fstat(self._fd).st_nlink:
+            self._put_back()
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            with _short(self._path / name) as place:
-                Path(place).unlink(missing_ok=True)
+            with _short(path) as place:
+                path.unlink(missing_ok=True)
                 sock.bind(place)
-                self._mine[self._path / name] = os.stat(place).st_ino
+            self._mine[path] = path.stat().st_ino
             sock.listen(BACKLOG)
         except OSError as error:
             sock.close()
-            raise StartError(f"cannot listen at {self._path / name}: {error.strerror}") from error
+            raise StartError(f"cannot listen at {path}: {error.strerror}") from error
         return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+
+    def in_place(self, port: int) -> bool:
+        """Whether the socket at which this process listens for ``port`` is still there."""
+        path = self._path / str(port)
+        try:
+            return path.stat().st_ino == self._mine[path]
+        except OSError:
+            return False
 
     def connect(self, port: int) -> socket.socket:
         """A connection to the environment that has ``port``.
@@ -91,12 +115,9 @@ class SocketFolder:
 
     def close(self) -> None:
         """Remove this process's sockets, and the folder if no other process has it open."""
-        for path, inode in self._mine.items():
-            try:
-                if path.stat().st_ino == inode:
-                    path.unlink()
-            except FileNotFoundError:
-                pass
+        for path in self._mine:
+            if self.in_place(int(path.name)):
+                path.unlink(missing_ok=True)
         os.close(self._fd)
         _remove_unless_open(self._path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -32,7 +33,7 @@ from creamas_sc.errors import (
     agent_errors,
 )
 from creamas_sc.mp import EnvManager
-from creamas_sc.rpc import addresses, endpoint, node
+from creamas_sc.rpc import accepting, addresses, endpoint, node
 from creamas_sc.rpc.addresses import split_address
 from creamas_sc.rpc.connection import Connection, Request
 from creamas_sc.rpc.sealed_stream import SealedStream
@@ -666,6 +667,22 @@ async def test_another_user_in_an_environments_place(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
         with pytest.raises(HandshakeError, match=f"of user {uid} listens at {there.base_url}"):
             await here.connect(Echo(there).addr)
+
+
+async def test_a_socket_that_was_removed_is_put_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "mine"))
+    async with environments(2) as (here, there):
+        shutil.rmtree(tmp_path / "mine")
+        (tmp_path / "mine").touch()  # in its way
+        await trio.sleep(accepting.LOOK_SECONDS + 1)
+        with pytest.raises(ConnectionLost, match="nothing listens"):
+            await here.connect(Echo(there).addr)
+        (tmp_path / "mine").unlink()
+        await trio.sleep(accepting.LOOK_SECONDS + 1)
+        assert await (await here.connect(Echo(there).addr)).evaluate(1) == 1
+    assert not list((tmp_path / "mine" / "creamas" / "environments").iterdir())
 
 
 async def test_another_environment_at_the_address_gets_no_proof(

@@ -146,8 +146,10 @@ async def test_a_full_queue_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> Non
         waiting.close()
 
 
-def test_a_folder_that_cannot_be_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_put_back(place: Path) -> None:
     with closing(SocketFolder("one")) as folder:
         (place / "one").rmdir()
-        with pytest.raises(StartError, match=f"cannot listen at {place / 'one' / str(PORT)}"):
+        (place / "one").touch()
+        match = f"cannot make the folder {place / 'one'}: File exists"
+        with pytest.raises(StartError, match=match):
             folder.listen(PORT)
