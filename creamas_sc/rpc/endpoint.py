@@ -106,7 +106,7 @@ class Endpoint:
         self._opening: dict[str, anyio.Lock] = {}
         self._accepted = 0
         self._tasks: trio.Nursery | None = None
-        self._ended: anyio.Event | None = None
+        self._ended = trio.Event()
 
     async def run(
         self,
@@ -117,7 +117,6 @@ class Endpoint:
     ) -> None:
         """Accept and keep connections until cancelled or `aclose` is called."""
         self._identity = identity
-        self._ended = anyio.Event()
         nearby = listen_nearby(identity.key, identity.address)
         listeners = [listener] if nearby is None else [listener, nearby]
         try:
@@ -142,7 +141,7 @@ class Endpoint:
             async with anyio.create_task_group() as closing:
                 for link in list(self._links.values()):
                     closing.start_soon(link.aclose)
-            if self._tasks is not None and self._ended is not None:
+            if self._tasks is not None:
                 self._tasks.cancel_scope.cancel()
                 if served_call.get() is None:
                     await self._ended.wait()
@@ -214,8 +213,8 @@ class Endpoint:
         link = self._links.get(url)
         return link if link is not None and link.protocol.alive else None
 
-    async def connection(self, host: str, port: int, *, timeout: float | None = 0) -> Connection:
-        """The connection to the environment at ``host`` and ``port``, opened if need be.
+    async def connection(self, url: str, *, timeout: float | None = 0) -> Connection:
+        """The connection to the environment of that `base_url`, opened if need be.
 
         Args:
             timeout: Seconds to keep trying while nothing listens there; 0 for one attempt, None
@@ -225,24 +224,22 @@ class Endpoint:
             ConnectionLost: Nothing listens there.
             HandshakeError: What listens there is not of this simulation.
         """
-        url = base_url(host, port)
         link = self.link(url)
         if link is not None:
             return link
         lock = self._opening.setdefault(url, anyio.Lock())
         try:
             async with lock:
-                return self.link(url) or await self._open(host, port, timeout)
+                return self.link(url) or await self._open(url, timeout)
         finally:
             if not lock.statistics().locked:  # no other task waits: the next one makes a new one
                 self._opening.pop(url, None)
 
-    async def _open(self, host: str, port: int, timeout: float | None) -> Connection:
+    async def _open(self, url: str, timeout: float | None) -> Connection:
         closed = ConnectionLost("this environment is closed", may_have_run=False)
         if self._tasks is None:
             raise closed
-        url = base_url(host, port)
-        stream = await _connect(self._identity.key, host, port, timeout)
+        stream = await _connect(self._identity.key, url, timeout)
         try:
             link = await self._authenticate(stream, client=True)
         except HandshakeError:
@@ -284,8 +281,8 @@ async def listen(host: str, port: int) -> trio.SocketListener:
         raise StartError(f"cannot listen on {host}:{port}: {why}") from None
 
 
-async def _connect(key: bytes, host: str, port: int, timeout: float | None) -> ByteStream:
-    url = base_url(host, port)
+async def _connect(key: bytes, url: str, timeout: float | None) -> ByteStream:
+    host, port, _ = split_address(f"{url}0")
     give_up_at = anyio.current_time() + (math.inf if timeout is None else timeout)
     for pause in backoff():
         nearby = connect_nearby(key, url)

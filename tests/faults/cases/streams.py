@@ -293,7 +293,7 @@ async def _answer(limit: int, single: bool = False, stall: bool = False) -> tupl
 
     async def dial() -> None:
         try:
-            link = await endpoint.connection("localhost", 2)
+            link = await endpoint.connection("tcp://localhost:2/")
             outcome.append(await ask(link, "any", timeout=2))
         except (HandshakeError, ConnectionLost, DeadlineExceeded) as error:
             outcome.append(type(error))
