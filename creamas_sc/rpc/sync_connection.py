@@ -20,6 +20,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from creamas_sc.errors import ConnectionLost, DeadlineExceeded, HandshakeError, ProtocolError
@@ -140,19 +141,15 @@ class BlockingConnection:
 
     def wait_end(self, timeout: float) -> None:
         """Wait until the peer has ended the connection; between calls."""
-        try:
+        with suppress(ConnectionLost):
             if self.alive:
                 self._pump(partial(self._is_settled, _Slot()), time.monotonic() + timeout)
-        except ConnectionLost:
-            return
 
     def shut_down(self) -> None:
         """End it from another thread: a call in flight there gets `ConnectionLost`."""
         self.protocol.alive = False
-        try:
+        with suppress(OSError):  # the peer, or `close`, was faster
             self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the peer, or `close`, was faster
 
     def close(self) -> None:
         """End the connection; the peer cancels what is in flight."""
