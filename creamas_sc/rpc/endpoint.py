@@ -180,7 +180,7 @@ class Endpoint:
 
     async def _authenticate(self, stream: ByteStream, *, client: bool) -> Connection:
         """A connection whose peer has proved itself; an error closes the stream."""
-        handshake = (Handshake.client if client else Handshake.server)(self._identity)
+        handshake = Handshake(self._identity, client=client)
         with anyio.fail_after(ANSWER_SECONDS if client else HANDSHAKE_SECONDS):
             await perform_handshake(stream, handshake)
         peer = handshake.peer

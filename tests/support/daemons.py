@@ -138,7 +138,7 @@ async def shake_hands(stream: ConnectedStream, key: bytes | None = None) -> Fram
     address = f"pid {os.getpid()}"
     key = key or user_membership().key
     identity = Identity("creamas-supervisor", key, "client", address, os.getpid())
-    handshake = Handshake.client(identity)
+    handshake = Handshake(identity, client=True)
     reader = FrameReader()
     while True:
         for data in handshake.data_to_send():
