@@ -9,7 +9,8 @@
     tree/       these processes        actors/   starting and stopping actors
     root        the supervisor's main  daemon/   a supervisor with simulations and clients
     rpc_server  methods by name        cli/      the command creamas-supervisor
-    timeouts    all of them            texts     bounded texts of errors
+    timeouts    all of them
+    error_texts bounded, as they are sent and kept
 
 ``python -P <folder of this package>/__main__.py CONTROL_FD SCRIPT_PID`` starts the tree; see
 `supervisor.tree.keeper`.

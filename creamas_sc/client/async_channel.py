@@ -105,7 +105,7 @@ def _protected(function: Function) -> Function:
 async def _open_channel(
     daemon: str, path: Path, codec: Codec, what: str
 ) -> AsyncIterator[AsyncChannel]:
-    handshake = Handshake.client(client_identity())
+    handshake = Handshake(client_identity(), client=True)
     stream = await _open(daemon, path, handshake)
     connection = Connection(stream, codec=codec, name=what)
     channel = AsyncChannel(connection, what, partial(open_channel, daemon, path, codec, what))

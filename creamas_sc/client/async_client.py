@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 
 from creamas_sc.client import connection_errors
-from creamas_sc.client.async_channel import AsyncChannel, open_channel
+from creamas_sc.client.async_channel import open_channel
 from creamas_sc.client.base_client import ClientCore, Event, EventReader, SimulationCore
 from creamas_sc.client.daemon_api import ATTACH_SECONDS, attachment
 from creamas_sc.runtime.class_loading import end_script_load
@@ -38,7 +38,8 @@ def connect(daemon: str | None = None) -> AbstractAsyncContextManager[Client]:
 @asynccontextmanager
 async def _connected(daemon: str, path: Path) -> AsyncIterator[Client]:
     async with open_channel(daemon, path, Codec(), f"the daemon {daemon!r}") as channel:
-        client = Client(daemon, path, channel)
+        client = Client(daemon, path)
+        client._channel = channel
         with anyio.move_on_after(OPEN_SECONDS):
             client._greeted(await client.status())
         if not client.pid:
@@ -51,10 +52,6 @@ class Client(ClientCore):
 
     Calls are independent of each other; a call that is cancelled is cancelled in the daemon, too.
     """
-
-    def __init__(self, daemon: str, socket: Path, channel: AsyncChannel) -> None:
-        super().__init__(daemon, socket)
-        self._channel = channel
 
     @asynccontextmanager
     async def attach(self, name: str) -> AsyncIterator[Simulation]:

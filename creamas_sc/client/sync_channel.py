@@ -172,7 +172,7 @@ def open_connection(
     """
     seconds = OPEN_SECONDS if timeout is None else min(timeout, OPEN_SECONDS)
     deadline = time.monotonic() + seconds
-    handshake = Handshake.client(client_identity())
+    handshake = Handshake(client_identity(), client=True)
     connection = BlockingConnection(_connect(daemon, path, deadline), codec=codec, name=name)
     try:
         connection.perform_handshake(handshake, max(0.0, deadline - time.monotonic()))

@@ -8,6 +8,7 @@ key is in a file that only the user can read.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,10 +79,8 @@ def _make_key(path: Path) -> bytes:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(os.urandom(KEY_BYTES))
-        try:
+        with suppress(FileExistsError):  # another process was faster: its key it is
             os.link(draft, path)
-        except FileExistsError:
-            pass  # another process was faster: its key it is
     finally:
         os.unlink(draft)
     return path.read_bytes()

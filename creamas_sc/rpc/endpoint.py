@@ -79,7 +79,7 @@ class Endpoint:
         self._refusals = RefusalLog(log)
         self._folder: SocketFolder | None = None
         self._tasks: trio.Nursery | None = None
-        self._ended: anyio.Event | None = None
+        self._ended = trio.Event()
 
     async def run(
         self,
@@ -95,7 +95,6 @@ class Endpoint:
             CreamasError: The user's runtime folder is not usable.
         """
         self._identity = identity
-        self._ended = anyio.Event()
         with ExitStack() as held:
             held.callback(port.close)
             if identity.role != "slave":
@@ -120,8 +119,7 @@ class Endpoint:
         self._tasks = None
         self._links.clear()
         self._refusals.close()
-        if self._ended is not None:
-            self._ended.set()
+        self._ended.set()
 
     async def aclose(self) -> None:
         """Write out what is queued, close everything and wait until it is closed."""
@@ -132,7 +130,7 @@ class Endpoint:
             async with anyio.create_task_group() as endings:
                 for link in list(self._links.values()):
                     endings.start_soon(link.aclose)
-            if self._tasks is not None and self._ended is not None:
+            if self._tasks is not None:
                 self._tasks.cancel_scope.cancel()
                 if served_call.get() is None:
                     await self._ended.wait()
@@ -168,7 +166,7 @@ class Endpoint:
         self._unproved += 1
         try:
             try:
-                link = await self._authenticate(stream, Handshake.server(self._identity))
+                link = await self._authenticate(stream, Handshake(self._identity, client=False))
             finally:
                 self._unproved -= 1
         except (HandshakeError, ProtocolError, TimeoutError, OSError, anyio.EndOfStream,
@@ -218,8 +216,8 @@ class Endpoint:
         link = self._links.get(url)
         return link if link is not None and link.protocol.alive else None
 
-    async def connection(self, host: str, port: int, *, timeout: float | None = 0) -> Connection:
-        """The connection to the environment at ``host`` and ``port``, opened if need be.
+    async def connection(self, url: str, *, timeout: float | None = 0) -> Connection:
+        """The connection to the environment of that `base_url`, opened if need be.
 
         Args:
             timeout: Seconds to keep trying while nothing listens there; 0 for one attempt, None
@@ -229,26 +227,27 @@ class Endpoint:
             ConnectionLost: Nothing listens there.
             HandshakeError: What listens there is not of this simulation.
         """
-        url = base_url(host, port)
         link = self.link(url)
         if link is not None:
             return link
         lock = self._opening.setdefault(url, anyio.Lock())
         try:
             async with lock:
-                return self.link(url) or await self._open(host, port, timeout)
+                return self.link(url) or await self._open(url, timeout)
         finally:
             if not lock.statistics().locked:  # no other task waits: the next one makes a new one
                 self._opening.pop(url, None)
 
-    async def _open(self, host: str, port: int, timeout: float | None) -> Connection:
+    async def _open(self, url: str, timeout: float | None) -> Connection:
         closed = ConnectionLost("this environment is closed", may_have_run=False)
         if self._tasks is None or self._folder is None:
             raise closed
-        url = base_url(host, port)
+        host, port, _ = split_address(f"{url}0")
         stream = await self._connect(self._folder, host, port, timeout)
         # Hosts have several names, and an environment knows one of them: the port tells them apart.
-        handshake = Handshake.client(self._identity, lambda address: address.endswith(f":{port}/"))
+        handshake = Handshake(
+            self._identity, client=True, accepts=lambda address: address.endswith(f":{port}/")
+        )
         try:
             link = await self._authenticate(stream, handshake, ANSWER_SECONDS)
         except HandshakeError:

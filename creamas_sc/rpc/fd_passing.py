@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import struct
+from array import array
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -27,7 +27,7 @@ MAX_BACKLOG_BYTES: Final = 1 << 15
 # A packet larger than this was not sent by `send`.
 _PACKET_BYTES: Final = MAX_BACKLOG_BYTES + (1 << 12)
 _MAX_NOTE_LENGTH: Final = 500
-_INT: Final = struct.calcsize("i")
+_INT: Final = array("i").itemsize
 
 
 class Handed(NamedTuple):
@@ -50,8 +50,7 @@ async def send_descriptors(
     sock: trio.socket.SocketType, data: bytes, descriptors: Sequence[int]
 ) -> None:
     """Send one packet, and descriptors with it."""
-    packed = struct.pack(f"{len(descriptors)}i", *descriptors)
-    await sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
+    await sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))])
 
 
 async def receive_descriptors(
@@ -64,12 +63,11 @@ async def receive_descriptors(
     data, ancillary, _, _ = await sock.recvmsg(
         max_bytes, socket.CMSG_SPACE(_INT), socket.MSG_CMSG_CLOEXEC
     )
-    descriptors: list[int] = []
+    descriptors = array("i")
     for level, kind, packed in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            whole = len(packed) // _INT
-            descriptors += struct.unpack(f"{whole}i", packed[: whole * _INT])
-    return data, descriptors
+            descriptors.frombytes(packed[: len(packed) // _INT * _INT])
+    return data, list(descriptors)
 
 
 async def send(sock: trio.socket.SocketType, kind: str, note: str, backlog: bytes, fd: int) -> None:

@@ -42,7 +42,7 @@ from creamas_sc.errors import (
     step_error,
     unwrapped,
 )
-from creamas_sc.rpc.addresses import is_number, locate, split_address
+from creamas_sc.rpc.addresses import is_number, locate
 from creamas_sc.rpc.connection import Answer, Connection, Request
 from creamas_sc.rpc.endpoint import Endpoint
 from creamas_sc.rpc.exposed import Proxy, bad_arguments, exposed_method, is_awaitable, start_call
@@ -161,14 +161,14 @@ class Node:
         proxy = self._known.get(address)
         if proxy is not None and not check_again:
             return proxy
-        host, port, number = split_address(address)
+        url, number = locate(address)
         if address.startswith(self.base_url):
             name = class_name(type(self.agent(number)))
         else:
             if self._slaves is not None:
                 await self._slaves.wait_for(address)
             try:
-                link = await self.endpoint.connection(host, port, timeout=timeout)
+                link = await self.endpoint.connection(url, timeout=timeout)
                 name = self.codec.decode(await link.call(number, "", _NOTHING))
             except ConnectionLost as error:
                 raise await self.explain(address, error) from None
@@ -218,9 +218,7 @@ class Node:
             await self._slaves.wait_for(address)
         url, number = locate(address)
         try:
-            link = self.endpoint.link(url)
-            if link is None:
-                link = await self.endpoint.connection(*split_address(address)[:2])
+            link = self.endpoint.link(url) or await self.endpoint.connection(url)
             if last_seconds is not None:
                 return await link.call(
                     number, method, payload, timeout=last_seconds, acknowledge_seconds=0
@@ -234,7 +232,7 @@ class Node:
         self, address: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         number = address[len(self.base_url) :]
-        agent = self.agent(int(number) if is_number(number) else split_address(address)[2])
+        agent = self.agent(int(number) if is_number(number) else locate(address)[1])
         if self._check_local:
             args, kwargs = self._through_codec((args, kwargs), "args")
         if time.perf_counter() > self._yield_at:
@@ -264,7 +262,7 @@ class Node:
         """
         if not address.startswith(self.base_url):
             return await self.send(address, request.method, request.payload)
-        answer = self._answer(request._replace(target=split_address(address)[2]))
+        answer = self._answer(request._replace(target=locate(address)[1]))
         return answer if isinstance(answer, Payload) else await answer
 
     def _through_codec(self, value: Any, root: str) -> Any:

@@ -20,6 +20,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from creamas_sc.errors import ConnectionLost, DeadlineExceeded, HandshakeError, ProtocolError
@@ -140,19 +141,15 @@ class BlockingConnection:
 
     def wait_end(self, timeout: float) -> None:
         """Wait until the peer has ended the connection; between calls."""
-        try:
+        with suppress(ConnectionLost):
             if self.alive:
                 self._pump(partial(self._is_settled, _Slot()), time.monotonic() + timeout)
-        except ConnectionLost:
-            return
 
     def shut_down(self) -> None:
         """End it from another thread: a call in flight there gets `ConnectionLost`."""
         self.protocol.alive = False
-        try:
+        with suppress(OSError):  # the peer, or `close`, was faster
             self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the peer, or `close`, was faster
 
     def close(self) -> None:
         """End the connection; the peer cancels what is in flight."""
@@ -192,7 +189,8 @@ class BlockingConnection:
         try:
             number = self.protocol.start_call(slot, target, method, payload, left)
             in_time = self._pump(partial(self._is_settled, slot), deadline)
-            acknowledged = in_time or self._cancel(number, slot)
+            if not in_time:
+                self._cancel(number, slot)
         except BaseException:  # Ctrl-C, or what a signal handler of the user's raised
             self._end_calls(slot)
             raise
@@ -202,18 +200,17 @@ class BlockingConnection:
             return self.protocol.result(slot.answer)
         raise DeadlineExceeded(
             f"{method} of {self.name} did not finish in {timeout:g} s",
-            acknowledged=acknowledged and self.protocol.confirms(slot.answer),
+            acknowledged=self.protocol.confirms(slot.answer),
             addresses=[target] if isinstance(target, str) else [],
         )
 
-    def _cancel(self, number: int, slot: _Slot) -> bool:
-        """Ask the peer to cancel a call; return whether it answered within the bound."""
+    def _cancel(self, number: int, slot: _Slot) -> None:
+        """Ask the peer to cancel a call, and wait for its answer within the bound."""
         self.protocol.cancel(number)
         deadline = time.monotonic() + ACKNOWLEDGE_SECONDS
         answered = self._pump(partial(self._is_settled, slot), deadline)
         if self._out.buffers and not answered:  # it does not even read: half a frame may be out
             self.interrupt()
-        return answered
 
     def _end_calls(self, slot: _Slot) -> None:
         """After a signal: cancel the call, and close the connection unless it is whole."""

@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +136,8 @@ def _open(file: str) -> int:
 def _print_into(descriptor: int) -> None:
     """Make ``descriptor`` this process's standard output and error."""
     for number, name in ((STDOUT, "stdout"), (STDERR, "stderr")):
-        try:
+        with suppress(AttributeError, OSError, ValueError):  # there was none, or it is closed
             getattr(sys, name).flush()
-        except (AttributeError, OSError, ValueError):
-            pass  # there was none, or it is closed
         os.dup2(descriptor, number)
         raw = io.BufferedWriter(_LossyFile(number, "w", closefd=False))
         # Flushed at the end of each line, so that lines of several processes are not mixed.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from creamas_sc.errors import BadValue, CreamasError
@@ -53,10 +54,8 @@ def _make_private(folder: Path) -> None:
     """Create a folder and its missing parents with mode 0700; existing ones stay as they are."""
     if not os.path.lexists(folder.parent):
         _make_private(folder.parent)
-    try:
+    with suppress(FileExistsError):  # checked by the caller
         folder.mkdir(mode=0o700)
-    except FileExistsError:
-        pass  # checked by the caller
 
 
 def check_name(name: object, what: str) -> str:

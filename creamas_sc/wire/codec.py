@@ -30,7 +30,6 @@ from creamas_sc.wire.packing import COLUMNS, Decoder, EncodeHandler, Encoder, ex
 _KEPT_BYTES: Final = 2**20
 # From this size on, in bytes, a value may hold thousands of lists and dicts.
 _LARGE_BODY: Final = 2**15
-_PLAIN_TYPES: Final = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
 _SCALARS: Final = frozenset({type(None), bool, int, float, str})
 _ADVICE: Final = (
     "register a serializer for it, or give its class the methods _wire_state_ and _from_wire_state_"
@@ -72,7 +71,7 @@ class Codec:
     """Encodes and decodes; may be used from several threads at once.
 
     Raises:
-        ValueError: Two serializers for one class or of one name, or one for a plain type.
+        ValueError: Two serializers of one name.
     """
 
     def __init__(
@@ -95,11 +94,9 @@ class Codec:
         # Idle ones: encoding takes one from here, and returns it unless it failed.
         self._encoders: list[Encoder] = []
         self._decoders: list[Decoder] = []
-        taken: set[type] = set(_PLAIN_TYPES)
         for serializer in serializers:
-            if serializer.cls in taken or serializer.name in self._serializers:
+            if serializer.name in self._serializers:
                 raise ValueError(f"cannot register another serializer for {serializer}")
-            taken.add(serializer.cls)
             self.add(serializer)
 
     def add(self, serializer: Serializer) -> None:

@@ -56,11 +56,19 @@ class Identity:
 
 
 class Handshake:
-    """One end of a handshake; made by `client` or `server`.
+    """One end of a handshake.
 
     Feed it the peer's frames and send what `data_to_send` returns, also after an error: it holds
     the refusal then, which tells the peer why. Where it stands is kept by a generator, which each
     frame moves on to its next ``yield``.
+
+    Args:
+        client: Whether it is the end that connected, which speaks first.
+        accepts: For a client: whether the address of who answers is that of who was called; None
+            accepts all.
+
+    Raises:
+        ValueError: The key is too short, or the other fields too long.
 
     Attributes:
         complete: Whether the peer has proved itself; what is left to send must still be sent.
@@ -85,23 +93,6 @@ class Handshake:
             raise ValueError(f"simulation, role and address are too long: {claims}")
         self._steps = self._as_client() if client else self._as_server()
         next(self._steps)
-
-    @classmethod
-    def client(cls, identity: Identity, accepts: Callable[[str], bool] | None = None) -> Handshake:
-        """The end that connected; it speaks first.
-
-        Args:
-            accepts: Whether the address of who answers is that of who was called; None accepts all.
-
-        Raises:
-            ValueError: The key is too short, or the other fields too long.
-        """
-        return cls(identity, client=True, accepts=accepts)
-
-    @classmethod
-    def server(cls, identity: Identity) -> Handshake:
-        """The end that was connected to; raises as `client` does."""
-        return cls(identity, client=False)
 
     @property
     def peer(self) -> Identity:

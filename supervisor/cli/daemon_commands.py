@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 from creamas_sc.errors import ConnectionLost, CreamasError, DeadlineExceeded
@@ -33,11 +34,7 @@ def run(*, daemon: Daemon = None, json: Json = False) -> int:
     from supervisor.daemon.process import Settings, run
 
     settings, name = chosen_daemon(daemon)
-
-    def announce(path: Path) -> None:
-        _print_socket(name, path, json)
-        output.flush()
-
+    announce = partial(_print_socket, name, json)
     return run(Settings(name, settings.logs(), console=True), announce)
 
 
@@ -61,11 +58,11 @@ def start(*, daemon: Daemon = None, timeout: Seconds = None, json: Json = False)
     seconds = settings.start_timeout if timeout is None else timeout
     with start_deadline(time.monotonic() + seconds):
         path = start(Settings(name, settings.logs(), console=False), seconds)
-    _print_socket(name, path, json)
+    _print_socket(name, json, path)
     return Exit.DONE
 
 
-def _print_socket(name: str, path: Path, json: bool) -> None:
+def _print_socket(name: str, json: bool, path: Path) -> None:
     output.emit({"daemon": name, "socket": str(path)}, json, lambda: [str(path)])
 
 
@@ -88,14 +85,14 @@ def stop(*, daemon: Daemon = None, timeout: Seconds = None, json: Json = False) 
     grace = settings.close_timeout if timeout is None else timeout
     with connected(daemon) as (client, _), extra_time(client, grace):
         ends = [(end["name"], end["report"]) for end in client.stop(timeout=grace)]
+    codes = [output.judge(report) for _, report in ends]
+    give_up_at = time.monotonic() + EXIT_SECONDS
+    while (held := is_held(daemon_socket(name))) and time.monotonic() < give_up_at:
+        time.sleep(POLL_SECONDS)
     data = [output.report_data(*end) for end in ends]
     output.emit(data, json, lambda: [line for end in ends for line in output.report_lines(*end)])
-    codes = [output.judge(report) for _, report in ends]
-    deadline = time.monotonic() + EXIT_SECONDS
-    while is_held(daemon_socket(name)):
-        if time.monotonic() > deadline:
-            raise Failure(f"the daemon {name!r} has not ended after {EXIT_SECONDS:g} s")
-        time.sleep(POLL_SECONDS)
+    if held:
+        raise Failure(f"the daemon {name!r} has not ended after {EXIT_SECONDS:g} s")
     return max(codes, default=Exit.DONE)
 
 

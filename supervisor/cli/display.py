@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from supervisor.cli.output import clock, count, flush, out, out_json
+from supervisor.cli.output import clock, count, out_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -57,7 +57,7 @@ class Result(Display):
         if self.for_programs:
             out_json({"name": self._name, **self._latest}, indent=2)
         else:
-            out(progress_line(self._name, self._latest))
+            print(progress_line(self._name, self._latest))
 
     def update(self, progress: Progress) -> None:
         self._latest = dict(progress)
@@ -76,7 +76,6 @@ class JsonLines(Display):
 
     def event(self, name: str, details: Progress) -> None:
         out_json({"name": self._name, "event": name, **details})
-        flush()
 
 
 class Plain(Display):
@@ -98,14 +97,12 @@ class Plain(Display):
             self._print()
 
     def event(self, name: str, details: Progress) -> None:
-        out(f"{self._name}: {event_line(name, details)}")
-        flush()
+        print(f"{self._name}: {event_line(name, details)}")
 
     def _print(self) -> None:
         if self._latest != self._printed:
             self._printed, self._printed_at = self._latest, self._now()
-            out(self._latest)
-            flush()
+            print(self._latest)
 
 
 class Live(Display):

@@ -17,7 +17,7 @@ from cyclopts import Parameter
 from creamas_sc.errors import CreamasError, UnknownSimulation
 from supervisor.cli.daemon_connection import checked_name, chosen_daemon, connected
 from supervisor.cli.exits import Exit, Failure
-from supervisor.cli.output import colored, flush, out, out_json
+from supervisor.cli.output import colored, out_json
 from supervisor.cli.params import Daemon, at_least
 
 BLOCK_BYTES = 1 << 16
@@ -69,7 +69,6 @@ def logs(
         while True:
             for line in tail.read(whole=not alive):
                 show(_parsed(line))
-            flush()
             if not alive:
                 return Exit.DONE
             # After its end, read once more what it wrote last.
@@ -146,7 +145,7 @@ def _parsed(line: str) -> dict[str, Any]:
 
 def _show(name: str | None, entry: dict[str, Any]) -> None:
     if "printed" in entry:
-        out(entry["printed"])
+        print(entry["printed"])
         return
     level = str(entry.get("level", ""))
     values = [
@@ -159,6 +158,6 @@ def _show(name: str | None, entry: dict[str, Any]) -> None:
         when = f"{datetime.fromisoformat(when).astimezone():%Y-%m-%d %H:%M:%S}"
     line = " ".join([when, level, str(entry["event"]), *values])
     color = LEVEL_COLORS.get(level)
-    out(f"\x1b[{color}m{line}\x1b[0m" if color and colored(sys.stdout) else line)
+    print(f"\x1b[{color}m{line}\x1b[0m" if color and colored(sys.stdout) else line)
     for more in str(entry.get("exception", "")).splitlines():
-        out(f"    {more}")
+        print(f"    {more}")

@@ -60,12 +60,11 @@ def _sigterm_raises() -> Iterator[None]:
 
 def _run(words: list[str]) -> int:
     from supervisor.cli.exits import Exit
-    from supervisor.cli.output import flush
+    from supervisor.cli.output import set_up
 
+    set_up()
     try:
-        code = _command(words)
-        flush()
-        return code
+        return _command(words)
     except BrokenPipeError:
         # As with ``| head``: the reader has what it wanted. What is still buffered has nowhere
         # to go, and Python would complain about it at exit.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -17,27 +18,10 @@ if TYPE_CHECKING:
     from creamas_sc.reports import StopReport
 
 
-def out(line: str) -> None:
-    """Print a line of data.
-
-    Raises:
-        BrokenPipeError: The reader has gone.
-    """
-    stream = sys.stdout
-    if stream is None:  # closed when this process started
-        return
-    encoding = stream.encoding or "utf-8"
-    stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-
-
-def flush() -> None:
-    """Write out what was printed so far.
-
-    Raises:
-        BrokenPipeError: The reader has gone.
-    """
-    if sys.stdout is not None:
-        sys.stdout.flush()
+def set_up() -> None:
+    """Have lines of data written at once, with what standard output cannot encode escaped."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # None if it was closed when this process started
+        sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
 
 
 def note(line: str) -> None:
@@ -53,12 +37,12 @@ def emit(value: Any, as_json: bool, readable: Callable[[], Iterable[str]]) -> No
         out_json(value, indent=2)
     else:
         for line in readable():
-            out(line)
+            print(line)
 
 
 def out_json(value: Any, indent: int | None = None) -> None:
     """Print a value as JSON."""
-    out(json.dumps(value, indent=indent, default=_plain, ensure_ascii=False))
+    print(json.dumps(value, indent=indent, default=_plain, ensure_ascii=False))
 
 
 def _plain(value: Any) -> Any:

@@ -125,8 +125,9 @@ def close(
         where = None if folder is None else str(folder.absolute())
         with extra_time(client, grace):
             report = client.close(name, folder=where, timeout=grace)
+    code = output.judge(report)
     output.emit(output.report_data(name, report), json, lambda: output.report_lines(name, report))
-    return output.judge(report)
+    return code
 
 
 def kill(name: Name, /, *, daemon: Daemon = None, json: Json = False) -> int:

@@ -144,7 +144,7 @@ class Listener:
 
     async def _first_request(self, stream: ConnectedStream, reader: FrameReader) -> Frame:
         """The first request after the handshake."""
-        handshake = Handshake.server(self._identity)
+        handshake = Handshake(self._identity, client=False)
         awaited = "proof"
         try:
             with trio.fail_after(timeouts.HANDSHAKE_SECONDS):

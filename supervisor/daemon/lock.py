@@ -88,15 +88,12 @@ def _take(path: Path) -> int | None:
 def is_held(path: Path) -> bool:
     """Whether any process of the daemon at ``path`` is left: all of them hold its lock."""
     try:
-        fd = os.open(_lock_of(path), os.O_RDONLY | os.O_CLOEXEC)
+        with _lock_of(path).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    finally:
-        os.close(fd)
     return False
 
 

@@ -3,7 +3,7 @@
 That process, the owner, starts the supervisor's tree as a script does, and has it listen::
 
     start()  --spawns-->  main()          the owner: holds the lock, gets the signals
-             <--pipe---     |             {"socket": path} or {"error": text}
+             <--pipe---     |             "ready", or the text of an error
                             `-- PrivateSupervisor: keeper, zygote, supervisor (DaemonService)
 
 The owner ends when its tree has ended, however that came about, and the tree ends when the owner is
@@ -13,7 +13,6 @@ second one kills the tree. Of one name there is one daemon at a time: see `super
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import select
@@ -43,7 +42,8 @@ log = logging.getLogger(__name__)
 
 # What a daemon's zygote imports beside the rest: actors that log are ready sooner.
 PRELOADED = ("structlog", "supervisor.daemon.service", *PRELOADED_FOR_HOSTS)
-# A report of a start is written, and read, at once: a pipe holds as much.
+# The report of a start that went well. It is one write and one read: a pipe holds as much.
+READY = "ready"
 REPORT_BYTES = 1 << 16
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -200,7 +200,7 @@ def start(settings: Settings, timeout: float = timeouts.START_SECONDS) -> Path:
         StartError: It did not come up, and nothing of it is left; the message says why.
         CreamasError: As of `run`.
     """
-    daemon_socket(settings.name)  # raises at once if the name or the folder cannot be used
+    path = daemon_socket(settings.name)
     read, write = os.pipe()
     with open(read, "rb", buffering=0):
         with open(write, "wb"):
@@ -209,16 +209,16 @@ def start(settings: Settings, timeout: float = timeouts.START_SECONDS) -> Path:
             if not select.select([read], [], [], timeout)[0]:
                 text = f"daemon {settings.name!r} was not ready within {timeout:g} s"
                 raise StartError(f"{text}; its log is {settings.log_file}")
-            report = json.loads(os.read(read, REPORT_BYTES) or b"{}")  # nothing if it died
-            if "socket" not in report:
+            report = os.read(read, REPORT_BYTES).decode()  # empty if it died
+            if report != READY:
                 process.wait(timeouts.KILL_SECONDS)
-                raise StartError(report.get("error") or _died_early(settings))
+                raise StartError(report or _died_early(settings))
         except BaseException:
             process.kill()  # its tree ends with it
             process.wait()
             raise
     process.returncode = 0  # it runs on, and is not waited for
-    return Path(report["socket"])
+    return path
 
 
 def _spawn(settings: Settings, report: int) -> subprocess.Popen[bytes]:
@@ -255,15 +255,15 @@ def main(argv: list[str]) -> int:
     Args:
         argv: Name, log folder, and a descriptor to report on.
     """
-    name, log_folder, report = argv[0], Path(argv[1]), int(argv[2])
+    name, log_folder, descriptor = argv[0], Path(argv[1]), int(argv[2])
     linux.name_process("creamas-daemon")
 
-    def send(**result: str) -> None:
-        with open(report, "wb", buffering=0) as pipe:
-            pipe.write(json.dumps(result).encode())
+    def report(text: str) -> None:
+        with open(descriptor, "wb", buffering=0) as pipe:
+            pipe.write(text.encode())
 
     try:
-        return run(Settings(name, log_folder), lambda path: send(socket=str(path)))
+        return run(Settings(name, log_folder), lambda _: report(READY))
     except CreamasError as error:
-        send(error=shorten(str(error)))
+        report(shorten(str(error)))
         return 1

@@ -57,7 +57,7 @@ class Target:
     def sound(self) -> list[bytes]:
         """Valid messages."""
         if self.stranger:
-            hello = b"".join(Handshake.client(self.identity).data_to_send())
+            hello = b"".join(Handshake(self.identity, client=True).data_to_send())
             proof = encode_frame(Kind.HELLO, 0, secrets.token_bytes(32))
             return [hello, b"".join(proof)]
         return [request(*call, *self.args) for call in self.calls]
@@ -120,7 +120,7 @@ def find_targets(daemon: str, client: SyncClient, simulation: str) -> dict[str, 
 
 
 async def _prove(stream: ConnectedStream, identity: Identity) -> None:
-    handshake, reader = Handshake.client(identity), FrameReader()
+    handshake, reader = Handshake(identity, client=True), FrameReader()
     while True:
         for data in handshake.data_to_send():
             await stream.send(data)

@@ -139,7 +139,7 @@ async def test_a_wrong_key_is_refused_and_told(daemon: Daemon, client: Client) -
 
 def hello(simulation: str) -> bytes:
     key = user_membership().key
-    return Handshake.client(Identity(simulation, key, "client", "x", 1)).data_to_send()[0]
+    return Handshake(Identity(simulation, key, "client", "x", 1), client=True).data_to_send()[0]
 
 
 GREETINGS = {
@@ -279,7 +279,7 @@ async def test_what_comes_behind_the_request_to_attach_goes_with_it(
 ) -> None:
     identity = Identity("creamas-supervisor", user_membership().key, "client", "x", 1)
     async with opened(daemon, 1) as (stream,):
-        handshake = Handshake.client(identity)
+        handshake = Handshake(identity, client=True)
         reader = FrameReader()
         (first,) = handshake.data_to_send()
         await stream.send(first)

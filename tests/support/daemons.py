@@ -27,6 +27,7 @@ from creamas_sc.runtime.paths import daemon_socket
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import FrameReader
 from creamas_sc.wire.handshake import Handshake, Identity
+from supervisor.daemon.process import READY
 from tests.support import trees
 
 NAME = "test"
@@ -70,12 +71,11 @@ def spawn(log_folder: Path, **environ: str) -> tuple[subprocess.Popen[bytes], in
     return process, read
 
 
-def report(read: int) -> Told:
-    """How a start went."""
+def report(read: int) -> str:
+    """How a start went: READY, or the text of an error."""
     try:
         assert select.select([read], [], [], BOUND_SECONDS)[0], "no start"
-        said = os.read(read, 1 << 16)
-        return json.loads(said) if said else {}
+        return os.read(read, 1 << 16).decode()
     finally:
         os.close(read)
 
@@ -86,8 +86,8 @@ def running(log_folder: Path) -> Iterator[Daemon]:
     process, read = spawn(log_folder)
     try:
         told = report(read)
-        assert told == {"socket": str(daemon_socket(NAME))}, told
-        yield Daemon(process, Path(told["socket"]), log_folder)
+        assert told == READY, told
+        yield Daemon(process, daemon_socket(NAME), log_folder)
     finally:
         end(process)
 
@@ -138,7 +138,7 @@ async def shake_hands(stream: ConnectedStream, key: bytes | None = None) -> Fram
     address = f"pid {os.getpid()}"
     key = key or user_membership().key
     identity = Identity("creamas-supervisor", key, "client", address, os.getpid())
-    handshake = Handshake.client(identity)
+    handshake = Handshake(identity, client=True)
     reader = FrameReader()
     while True:
         for data in handshake.data_to_send():

@@ -140,7 +140,7 @@ class FakeDaemon:
 
     def shake_hands(self, sock: socket.socket) -> list[Frame]:
         identity = Identity(DAEMON_SIMULATION, self.key, "supervisor", "fake", os.getpid())
-        handshake, reader = Handshake.server(identity), FrameReader(4096)
+        handshake, reader = Handshake(identity, client=False), FrameReader(4096)
         try:
             while not handshake.complete:
                 data = sock.recv(4096)

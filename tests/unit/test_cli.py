@@ -233,6 +233,24 @@ def test_ctrl_c_in_the_middle_of_the_imports(
 # ---- data
 
 
+@pytest.mark.parametrize("words", [["ls"], ["ls", "--json"]])
+def test_a_reader_that_has_gone(
+    client: FakeClient, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    dup2 = os.dup2
+    with open(write, "w") as gone, monkeypatch.context() as patch:
+        patch.setattr("os.dup2", lambda nowhere, _: dup2(nowhere, write))
+        patch.setattr("sys.stdout", gone)
+        assert main(words) == 0
+
+
+def test_a_closed_standard_output(client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    assert main(["ls"]) == 0
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -433,9 +433,8 @@ def test_a_state_must_be_a_dict() -> None:
 
 def test_clashing_serializers() -> None:
     other = Serializer(Level, "point", int, Level)
-    for clash in ([POINTS, other], [POINTS, POINTS], [Serializer(dict, "d", list, dict)]):
-        with pytest.raises(ValueError, match="cannot register"):
-            Codec(clash)
+    with pytest.raises(ValueError, match="cannot register"):
+        Codec([POINTS, other])
 
 
 # ---- depth

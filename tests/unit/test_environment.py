@@ -429,7 +429,7 @@ async def test_a_cancelled_close_closes() -> None:
         other = await Environment.create(ANY_PORT, as_coro=True)
         assert await (await one.connect(Echo(other).addr)).evaluate(1) == 1
         # More than the socket takes at once, so that there is something to wait for.
-        link = await one.network.endpoint.connection(*split_address(f"{other.base_url}0")[:2])
+        link = await one.network.endpoint.connection(other.base_url)
         link.post("news", Payload(bytes(1 << 24)))
         with trio.CancelScope() as scope:
             scope.cancel()

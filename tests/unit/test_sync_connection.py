@@ -318,12 +318,12 @@ def test_waiting_for_the_end(pair: Pair) -> None:
 
 
 def shake(connection: BlockingConnection, seconds: float = 5.0) -> None:
-    connection.perform_handshake(Handshake.client(IDENTITY), seconds)
+    connection.perform_handshake(Handshake(IDENTITY, client=True), seconds)
 
 
 def serve_handshake(far: socket.socket, identity: Identity) -> threading.Thread:
     def run() -> None:
-        handshake, reader = Handshake.server(identity), FrameReader(4096)
+        handshake, reader = Handshake(identity, client=False), FrameReader(4096)
         while not handshake.complete and (data := far.recv(4096)):
             try:
                 for frame in reader.receive_data(data):

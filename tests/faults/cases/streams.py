@@ -226,7 +226,7 @@ async def _dial(limit: int, single: bool = False, stall: bool = False) -> tuple[
         async with trio.open_nursery() as nursery:
             await nursery.start(_listening, endpoint, listener)
             await listener.send.send(theirs)
-            spoken = await _spoken(ours, Handshake.client(IDENTITY), fault)
+            spoken = await _spoken(ours, Handshake(IDENTITY, client=True), fault)
             if spoken:
                 await ours.send(FRAMES["request"])
                 (frame,) = FrameReader().receive_data(await ours.receive())
@@ -293,7 +293,7 @@ async def _answer(limit: int, single: bool = False, stall: bool = False) -> tupl
 
     async def dial() -> None:
         try:
-            link = await endpoint.connection("localhost", 2)
+            link = await endpoint.connection("tcp://localhost:2/")
             outcome.append(await ask(link, "any", timeout=2))
         except (HandshakeError, ConnectionLost, DeadlineExceeded) as error:
             outcome.append(type(error))
@@ -305,7 +305,7 @@ async def _answer(limit: int, single: bool = False, stall: bool = False) -> tupl
             await nursery.start(_listening, endpoint, listener)
             async with trio.open_nursery() as answering:
                 answering.start_soon(dial)
-                if await _spoken(ours, Handshake.server(IDENTITY), fault):
+                if await _spoken(ours, Handshake(IDENTITY, client=False), fault):
                     with trio.move_on_after(5), suppress(anyio.ClosedResourceError):
                         await fault.send(FRAMES["reply"])
             await ours.aclose()
