@@ -18,7 +18,7 @@ import pytest
 # Before anything of the project is imported: calls within an environment pass through the codec,
 # so that what they carry could travel.
 os.environ["CREAMAS_CHECK_LOCAL"] = "1"
-# Hundreds of processes are started: each would compile the project anew.
+# Hundreds of processes are started: each would compile the project again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A shell's background jobs inherit a Ctrl-C that is ignored; scripts under test must get theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -30,8 +30,9 @@ PR_SET_CHILD_SUBREAPER = 36
 TOGETHER = {
     "tests/client/": "the clients' daemon",
     "tests/integration/test_command_line.py": "the command line's daemon",
-    "tests/integration/test_daemon_listener.py": "the doorway's daemon",
+    "tests/integration/test_daemon_listener.py": "the listener's daemon",
     "tests/integration/test_daemon_simulations.py": "the simulations' daemon",
+    "tests/integration/test_simulation_host_daemon.py": "the hosts' daemon",
     "tests/integration/test_examples.py::test_the_quickstart": "the quickstart",
     "tests/integration/test_packaging.py": "the quickstart",
 }
@@ -66,7 +67,7 @@ def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     except ImportError:  # the client's tests run without trio
         yield
         return
-    background_loop()  # its descriptors and thread stay until the end, and are nobody's leak
+    background_loop()  # its descriptors and thread stay until the end, and are not a leak
     yield
 
 
@@ -115,7 +116,7 @@ def _children() -> Iterator[Held]:
 
 
 def _reap_orphan(pid: int) -> bool:
-    """Reap a process of ours that has ended and whose parent was killed; whether it was one."""
+    """Reap one of our processes if it has ended and lost its parent; return whether it was one."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ import trio
 
 from creamas_sc.errors import BadValue, CallRefused, ConnectionLost, CreamasError, StartError
 from creamas_sc.runtime.paths import daemon_socket, runtime_folder
-from supervisor.daemon.process import READY, Settings, run, start
+from supervisor.daemon.process import READY, Settings, start
 from tests.support import daemons, trees
 from tests.support.daemons import BOUND_SECONDS, NAME, connected, running, until
 
@@ -28,16 +27,6 @@ def settings(folder: Path) -> Settings:
 
 
 # ---- one of a name
-
-
-def test_a_second_daemon_of_a_name_is_refused(tmp_path: Path) -> None:
-    with running(tmp_path) as daemon:
-        text = rf"daemon 'test' runs already \(pid {daemon.process.pid}\)"
-        with pytest.raises(StartError, match=text):
-            start(settings(tmp_path))
-        with pytest.raises(StartError, match=text):
-            run(settings(tmp_path), lambda _: pytest.fail("announced"))
-        assert trio.run(ask, daemon.socket, "ls") == []
 
 
 def test_of_several_started_at_once_one_comes_up(tmp_path: Path) -> None:
@@ -104,13 +93,6 @@ def test_a_start_names_the_file_or_process_in_its_way(tmp_path: Path) -> None:
 
 
 # ---- where it is
-
-
-def test_the_socket_is_this_users_alone(tmp_path: Path) -> None:
-    with running(tmp_path) as daemon:
-        assert stat.S_IMODE(daemon.socket.stat().st_mode) == 0o600
-        assert stat.S_IMODE(daemon.socket.parent.stat().st_mode) == 0o700
-        assert stat.S_IMODE((tmp_path / "test.log").stat().st_mode) == 0o600
 
 
 def test_a_folder_that_others_can_read_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Who comes in at a daemon's door, and who does not; those within notice nothing."""
+"""A daemon's listener: whom it accepts and whom it refuses; clients that are in notice nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import secrets
+import stat
 import struct
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -18,12 +19,19 @@ import msgpack
 import pytest
 import trio
 
-from creamas_sc.errors import BadArguments, CreamasError, HandshakeError, UnknownSimulation
+from creamas_sc.errors import (
+    BadArguments,
+    CreamasError,
+    HandshakeError,
+    StartError,
+    UnknownSimulation,
+)
 from creamas_sc.rpc.auth import user_membership
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Frame, FrameReader, Kind, encode_frame
 from creamas_sc.wire.handshake import Handshake, Identity
+from supervisor.daemon.process import Settings, run, start
 from tests.support.daemons import (
     NAME,
     Client,
@@ -100,6 +108,25 @@ async def check_new_lines(daemon: Daemon, before: str, what: str, count: int = 1
             await trio.sleep(0.01)
     assert [line for line in lines() if what not in line] == []
     assert len(lines()) == count
+
+
+# ---- where it listens
+
+
+async def test_a_second_daemon_of_a_name_is_refused(
+    daemon: Daemon, client: Client, tmp_path: Path
+) -> None:
+    text = rf"daemon '{NAME}' runs already \(pid {daemon.process.pid}\)"
+    with pytest.raises(StartError, match=text):
+        start(Settings(NAME, tmp_path))
+    with pytest.raises(StartError, match=text):
+        run(Settings(NAME, tmp_path), lambda _: pytest.fail("announced"))
+
+
+def test_the_socket_is_this_users_alone(daemon: Daemon) -> None:
+    assert stat.S_IMODE(daemon.socket.stat().st_mode) == 0o600
+    assert stat.S_IMODE(daemon.socket.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE((daemon.log_folder / f"{NAME}.log").stat().st_mode) == 0o600
 
 
 # ---- who is let in

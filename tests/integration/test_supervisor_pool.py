@@ -78,30 +78,26 @@ async def test_the_end_of_the_connection_ends_the_whole_tree() -> None:
         assert supervisor.keeper.wait(1.0) == 0
 
 
-@pytest.mark.parametrize(
-    ("entry", "ended_by", "how"),
-    [
-        ("ignore_request", "cancel", (0, None)),
-        ("shield", "term", (None, signal.SIGTERM)),
-        ("loop", "term", (None, signal.SIGTERM)),
-        ("hold_gil", "term", (None, signal.SIGTERM)),
-        ("ignore_sigterm", "kill", (None, signal.SIGKILL)),
-    ],
-)
-async def test_each_stage_of_a_stop(
-    entry: str, ended_by: str, how: tuple[int | None, int | None]
-) -> None:
+# A tree takes longer to start than all of these stops.
+STAGES = {
+    "ignore_request": ("cancel", 0, None),
+    "shield": ("term", None, signal.SIGTERM),
+    "loop": ("term", None, signal.SIGTERM),
+    "hold_gil": ("term", None, signal.SIGTERM),
+    "ignore_sigterm": ("kill", None, signal.SIGKILL),
+}
+
+
+async def test_each_stage_of_a_stop() -> None:
     async with open_supervisor() as supervisor:
-        await supervisor.start(order("a", entry))
-        (receipt,) = await supervisor.stop(grace=0.1)
-        assert (receipt["ended_by"], receipt["graceful"], receipt["payload"]) == (
-            ended_by,
-            False,
-            None,
-        )
-        assert (receipt["exit_code"], receipt["signal"]) == how
-        spent = {"cancel": 0.1, "term": 0.1 + 0.3, "kill": 0.1 + 0.3 + 0.2}[ended_by]
-        assert spent <= receipt["seconds"] < spent + 0.25
+        for entry, (ended_by, exit_code, number) in STAGES.items():
+            await supervisor.start(order("a", entry))
+            (result,) = await supervisor.stop(grace=0.1)
+            how = result["ended_by"], result["exit_code"], result["signal"]
+            assert how == (ended_by, exit_code, number), entry
+            assert (result["graceful"], result["payload"]) == (False, None), entry
+            spent = {"cancel": 0.1, "term": 0.1 + 0.3, "kill": 0.1 + 0.3 + 0.2}[ended_by]
+            assert spent <= result["seconds"] < spent + 0.25, entry
 
 
 async def test_stops_go_in_parallel_and_a_stopped_process_ends_too() -> None:
@@ -124,7 +120,7 @@ async def test_an_actor_has_its_own_place_and_nothing_of_the_zygotes(tmp_path: P
             "environ": {"ONLY": "this"},
             "path": [str(ROOT), str(tmp_path)],
         }
-        ((told),) = await supervisor.start(asked)
+        (told,) = await supervisor.start(asked)
         place = json.loads(told["info"])
         assert place["pid"] == told["pid"]
         assert place["cwd"] == str(tmp_path)
@@ -153,19 +149,22 @@ async def test_a_lost_actor_is_reported_at_once() -> None:
         assert receipts[0]["signal"] == signal.SIGKILL
 
 
-@pytest.mark.parametrize(
-    ("entry", "how"), [("cut_frame", signal.SIGKILL), ("send_garbage", signal.SIGTERM)]
-)
-async def test_a_broken_message_ends_its_sender_alone(entry: str, how: int) -> None:
+async def test_a_broken_message_ends_its_sender_alone() -> None:
     async with open_supervisor() as supervisor:
-        await supervisor.start(order("a", "obey"))
-        # A start that is answered may yet meet the end of what it started.
-        with suppress(StartError):
-            await supervisor.start(order("b", entry))
-            event = await supervisor.wait_exited()
-            assert (event["slot"], event["signal"], event["expected"]) == ("b", how, False)
-        (receipt,) = await supervisor.stop(["a"])
-        assert receipt["graceful"]
+        for entry, number in (("cut_frame", signal.SIGKILL), ("send_garbage", signal.SIGTERM)):
+            await supervisor.start(order("a", "obey"))
+            # A start that is answered may yet meet the end of what it started.
+            with suppress(StartError):
+                await supervisor.start(order(entry, entry))
+                event = await supervisor.wait_exited()
+                assert (event["slot"], event["signal"], event["expected"]) == (
+                    entry,
+                    number,
+                    False,
+                )
+            (result,) = await supervisor.stop(["a"])
+            assert result["graceful"]
+            assert (await supervisor.wait_exited())["slot"] == "a"
 
 
 async def test_an_actors_end_is_reported_while_the_zygote_is_stopped() -> None:
@@ -179,26 +178,26 @@ async def test_an_actors_end_is_reported_while_the_zygote_is_stopped() -> None:
         os.kill(zygote, signal.SIGCONT)
 
 
-@pytest.mark.parametrize(
-    ("entry", "spec", "error"),
-    [
-        ("fail_later", b"", "RuntimeError: broke"),
-        ("fail_later", b"undecodable", r"RuntimeError: no file \udcff"),
-        ("return_text", b"", "TypeError: "),
-    ],
-)
-async def test_an_entry_that_fails_later_is_reported(entry: str, spec: bytes, error: str) -> None:
+FAILS_LATER = [
+    ("fail_later", b"", "RuntimeError: broke"),
+    ("fail_later", b"undecodable", r"RuntimeError: no file \udcff"),
+    ("return_text", b"", "TypeError: "),
+]
+
+
+async def test_an_entry_that_fails_later_is_reported() -> None:
     async with open_supervisor() as supervisor:
-        event = None
-        try:
-            await supervisor.start(order("a", entry, spec))
-        except StartError as refused:  # it failed before the start was answered
-            assert error in str(refused)  # noqa: PT017
-        else:
-            event = await supervisor.wait_exited()
-            assert event["error"].startswith(error)
-            assert (event["exit_code"], event["expected"]) == (1, False)
-            assert "Traceback" in event["traceback"]
+        for entry, spec, error in FAILS_LATER:
+            try:
+                await supervisor.start(order(error, entry, spec))
+            except StartError as refused:  # it failed before the start was answered
+                assert error in str(refused)  # noqa: PT017
+            else:
+                event = await supervisor.wait_exited()
+                assert event["slot"] == error
+                assert event["error"].startswith(error)
+                assert (event["exit_code"], event["expected"]) == (1, False)
+                assert "Traceback" in event["traceback"]
 
 
 async def test_an_entry_that_fails_while_stopping_is_in_the_report() -> None:
@@ -213,30 +212,32 @@ async def test_an_entry_that_fails_while_stopping_is_in_the_report() -> None:
         )
 
 
-@pytest.mark.parametrize(
-    ("entry", "spec", "reason"),
-    [
-        ("fail_to_start", b"value", "ValueError: said why"),
-        ("fail_to_start", b"exit", "SystemExit: said why"),
-        ("fail_to_start", b"interrupt", "KeyboardInterrupt: said why"),
-        ("no_such_entry", b"", "has no 'no_such_entry'"),
-        ("die_starting", b"", "was killed by SIGKILL while starting"),
-    ],
-)
-async def test_one_failed_actor_fails_the_whole_start(entry: str, spec: bytes, reason: str) -> None:
+FAILED_STARTS = [
+    ("fail_to_start", b"value", "ValueError: said why"),
+    ("fail_to_start", b"exit", "SystemExit: said why"),
+    ("fail_to_start", b"interrupt", "KeyboardInterrupt: said why"),
+    ("no_such_entry", b"", "has no 'no_such_entry'"),
+    ("die_starting", b"", "was killed by SIGKILL while starting"),
+]
+
+
+async def test_one_failed_actor_fails_the_whole_start() -> None:
     async with open_supervisor() as supervisor:
-        with pytest.raises(StartError, match=reason) as refused:
-            await supervisor.start(order("a", "obey"), order("b", entry, spec))
-        assert "actor-b (pid " in str(refused.value)
-        assert set(family(supervisor.keeper.pid)) == {"keeper", "zygote", "supervisor"}
-        assert await supervisor.start(order("a", "obey"), order("b", "obey"))
-        assert supervisor.exited == []
+        for entry, spec, reason in FAILED_STARTS:
+            with pytest.raises(StartError, match=reason) as refused:
+                await supervisor.start(order("a", "obey"), order("b", entry, spec))
+            assert "actor-b (pid " in str(refused.value)
+            assert set(family(supervisor.keeper.pid)) == {"keeper", "zygote", "supervisor"}
+            assert await supervisor.start(order("a", "obey"), order("b", "obey"))
+            assert supervisor.exited == []
+            assert len(await supervisor.stop()) == 2
+            assert {(await supervisor.wait_exited())["slot"] for _ in "ab"} == {"a", "b"}
 
 
 async def test_a_start_has_a_deadline_and_names_who_was_late() -> None:
     async with open_supervisor() as supervisor:
-        with pytest.raises(StartError, match=r"not ready within 0.2 s: actor-b \(pid \d+\)$"):
-            await supervisor.start(order("a", "obey"), order("b", "never_ready"), timeout=0.2)
+        with pytest.raises(StartError, match=r"not ready within 0.5 s: actor-b \(pid \d+\)$"):
+            await supervisor.start(order("a", "obey"), order("b", "never_ready"), timeout=0.5)
         assert len(children(family(supervisor.keeper.pid)["zygote"])) == 1
 
 
