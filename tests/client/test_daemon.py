@@ -10,7 +10,7 @@ import pytest
 from creamas_sc.client import connect_sync
 from creamas_sc.errors import BadValue, LoadError, StartError, UnknownSimulation
 from creamas_sc.reports import StopReport
-from tests.client.conftest import running_daemon
+from tests.support import daemons
 from tests.support.clients import BOUND_SECONDS, SOCIETY, Named, connected, each_client, plain
 
 TWO = [("localhost", 0)] * 2
@@ -150,11 +150,11 @@ async def test_classes_instead_of_names(kind: str, named: Named) -> None:
 
 
 def test_stop(tmp_path: Path, named: Named) -> None:
-    with running_daemon("another", tmp_path) as process:
+    with daemons.running(tmp_path, "another") as another:
         with connect_sync("another", timeout=BOUND_SECONDS) as client:
             client.create("sim", slave_addrs=TWO)
             (told,) = client.stop()
             assert told["name"] == "sim"
             assert isinstance(told["report"], StopReport)
             assert [slave.ended_by for slave in told["report"]] == ["request"] * 2
-            assert process.wait(10) == 0
+            assert another.process.wait(10) == 0

@@ -14,7 +14,7 @@ import pytest
 
 from creamas_sc.client import connect_sync
 from creamas_sc.errors import ConnectionLost, DeadlineExceeded, HostLost
-from tests.client.conftest import running_daemon
+from tests.support import daemons
 from tests.support.clients import (
     BOUND_SECONDS,
     SOCIETY,
@@ -94,11 +94,11 @@ async def test_a_simulation_closed_through_its_attachment(
 
 
 def test_a_daemon_that_is_killed(named: Named, tmp_path: Path) -> None:
-    with running_daemon("another", tmp_path) as process:
+    with daemons.running(tmp_path, "another") as another:
         with connect_sync("another", timeout=BOUND_SECONDS) as client:
             client.create("sim")
             with client.attach("sim") as simulation:
-                process.kill()
+                another.process.kill()
                 with pytest.raises(HostLost, match=r"has ended|does not answer any more"):
                     keep_asking(simulation.get_age)
             with pytest.raises(ConnectionLost, match="the daemon 'another' is gone"):

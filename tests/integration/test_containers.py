@@ -17,7 +17,7 @@ from creamas_sc import Environment, run
 from creamas_sc.errors import ConnectionLost, StartError
 from creamas_sc.mp import EnvManager, spawn_containers, start
 from tests.support.agents import Manager, SavingEnvironment
-from tests.support.scripts import running
+from tests.support.programs import running_script
 
 BOUND_SECONDS = 20
 ANY_PORT = ("localhost", 0)
@@ -118,7 +118,7 @@ def test_containers_come_up_all_or_none() -> None:
 def test_a_container_of_a_script_runs_until_its_manager_is_told_to_stop(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    with running(script, str(tmp_path)) as under_way:
+    with running_script(script, str(tmp_path)) as under_way:
         _, url, number = under_way.read_until("listens").split()
         run(tell_to_stop(f"{url}0"))
         code, out, err = under_way.finish()
@@ -131,7 +131,7 @@ def test_a_container_of_a_script_runs_until_its_manager_is_told_to_stop(tmp_path
 def test_ctrl_c_in_a_container_of_a_script(group: bool, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    with running(script, str(tmp_path)) as under_way:
+    with running_script(script, str(tmp_path)) as under_way:
         under_way.read_until("listens")
         under_way.signal(signal.SIGINT, group=group)
         code, out, err = under_way.finish(seconds=5)

@@ -32,15 +32,8 @@ from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Frame, FrameReader, Kind, encode_frame
 from creamas_sc.wire.handshake import Handshake, Identity
 from supervisor.daemon.process import Settings, run, start
-from tests.support.daemons import (
-    NAME,
-    Client,
-    Daemon,
-    connect_socket,
-    connected,
-    running,
-    shake_hands,
-)
+from tests.support.daemon_clients import Client, connect_socket, connected, shake_hands
+from tests.support.daemons import NAME, Daemon, running
 
 BOUND_SECONDS = 30.0
 CUT_SECONDS = 5.0

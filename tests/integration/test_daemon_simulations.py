@@ -21,16 +21,10 @@ from creamas_sc.errors import (
     StartError,
     UnknownSimulation,
 )
-from tests.support import trees
-from tests.support.daemons import (
-    BOUND_SECONDS,
-    Client,
-    Daemon,
-    connected,
-    order,
-    running,
-    until,
-)
+from tests.support import processes
+from tests.support.daemon_clients import Client, connected, order, until
+from tests.support.daemons import BOUND_SECONDS, Daemon, running
+from tests.support.programs import ROOT
 
 ABOUT = {"python": (3, 11)}
 GONE_SECONDS = 2.0
@@ -57,7 +51,7 @@ async def test_a_simulation_is_created_shown_attached_to_and_closed(
     daemon: Daemon, client: Client, tmp_path: Path
 ) -> None:
     told = await client.create("one", slaves=2)
-    left = trees.open_pidfds([told["pid"], *told["info"]])
+    left = processes.open_pidfds([told["pid"], *told["info"]])
     (summary,) = await client.call("ls")
     since = summary.pop("since")
     assert summary == {
@@ -69,7 +63,7 @@ async def test_a_simulation_is_created_shown_attached_to_and_closed(
     }
     shown = await client.call("inspect", "one")
     assert (shown["since"], shown["about"], shown["stop_results"]) == (since, {"by": "test"}, [])
-    assert (shown["cwd"], shown["path"]) == (os.getcwd(), [str(trees.ROOT)])
+    assert (shown["cwd"], shown["path"]) == (os.getcwd(), [str(ROOT)])
     assert shown["environ"]["CREAMAS_CHECK_LOCAL"] == "1"
     assert [(each["slot"], each["pid"]) for each in shown["processes"]] == [
         ("host", told["pid"]),
@@ -82,7 +76,7 @@ async def test_a_simulation_is_created_shown_attached_to_and_closed(
         assert await attached.call("echo", 1, big) == (1, big)
         assert (await client.call("inspect", "one"))["host"] == {"clients": 1}
     receipt = await client.call("close", "one", 1.0, b"this")
-    assert trees.wait_gone(left, 0) == []
+    assert processes.wait_gone(left, 0) == []
     assert (receipt["payload"], receipt["ended_by"]) == (b"closed with this", "request")
     assert await client.call("ls") == []
     assert (await client.call("ls", all=True))[-1]["cause"] == "closed"
@@ -267,9 +261,9 @@ async def test_a_starting_simulation_can_be_ended(daemon: Daemon, client: Client
 
 async def test_kill_sends_no_stop_request(client: Client) -> None:
     told = await client.create("one", slaves=2)
-    left = trees.open_pidfds([told["pid"], *told["info"]])
+    left = processes.open_pidfds([told["pid"], *told["info"]])
     receipts = await client.call("kill", "one")
-    assert trees.wait_gone(left, 0) == []
+    assert processes.wait_gone(left, 0) == []
     assert [(each["slot"], each["ended_by"], each["signal"]) for each in receipts] == [
         (slot, "kill", signal.SIGKILL) for slot in ("host", "slave-0", "slave-1")
     ]
@@ -317,7 +311,7 @@ async def test_a_host_that_is_killed_ends_its_simulation_alone(
 ) -> None:
     told = await client.create("one", slaves=2)
     other = await client.create("other", slaves=1)
-    slaves = trees.open_pidfds(told["info"])
+    slaves = processes.open_pidfds(told["info"])
     async with connected(daemon.socket) as attached, connected(daemon.socket) as bystander:
         await attached.call("attach", "one", ABOUT)
         await bystander.call("attach", "other", ABOUT)
@@ -332,7 +326,7 @@ async def test_a_host_that_is_killed_ends_its_simulation_alone(
             status = await client.call("host_status", "one", told["pid"])
         cause = f"the host (pid {told['pid']}) was killed by SIGKILL"
         assert status == {"ended": True, "expected": False, "cause": cause}
-        assert trees.wait_gone(slaves, 1.0) == []
+        assert processes.wait_gone(slaves, 1.0) == []
         assert (await until(client, "one", "ended"))["cause"] == cause
         with pytest.raises(UnknownSimulation, match=r"'one' has ended: the host .* by SIGKILL"):
             await attach(daemon, "one")
@@ -359,7 +353,7 @@ async def test_hosts_that_do_not_answer_bound_everything(daemon: Daemon, client:
     with trio.fail_after(0.5 + 1.0):
         hosts = [each["host"] for each in await client.call("ls")]
     assert hosts == [None, None, None, {"clients": 0}]
-    left = trees.open_pidfds([stopped["pid"], *stopped["info"], obstinate["pid"]])
+    left = processes.open_pidfds([stopped["pid"], *stopped["info"], obstinate["pid"]])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(expect_no_answer, daemon, "another")
         nursery.start_soon(client.call, "close", "obstinate", 30.0)
@@ -371,7 +365,7 @@ async def test_hosts_that_do_not_answer_bound_everything(daemon: Daemon, client:
             ("cancel", None),  # the shorter of its two patiences counts
         ]
         assert [each["payload"] for each in receipts] == [None, None]
-        assert trees.wait_gone(left, 0) == []
+        assert processes.wait_gone(left, 0) == []
     record = await client.call("inspect", "obstinate")
     assert record["cause"] == f"closed, but the host (pid {obstinate['pid']}) exited with code 0"
     with trio.fail_after(2.0):

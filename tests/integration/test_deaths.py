@@ -22,10 +22,10 @@ import trio.testing
 
 from creamas_sc import CreativeAgent, Environment, MultiEnvironment
 from creamas_sc.errors import AgentError, SlaveLost
-from tests.support import trees
+from tests.support import processes
 from tests.support.agents import Busy, Counter, CutsFrame, Echo, Forker, Killer, Sleeper
 from tests.support.marks import slow_but
-from tests.support.scripts import Running, running
+from tests.support.programs import Program, running_script
 from tests.support.shared_supervisor import own_children
 
 LEFT_SECONDS = 2.0
@@ -58,10 +58,10 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
-def victims(script: Running) -> dict[str, int]:
+def victims(script: Program) -> dict[str, int]:
     """The processes under a script, by role; slaves are "0", "1", "2"."""
-    (keeper,) = trees.children(script.pid)
-    family = trees.family(keeper)
+    (keeper,) = processes.children(script.pid)
+    family = processes.family(keeper)
     named = {role: family.pop(role) for role in ("keeper", "zygote", "supervisor")}
     return {"script": script.pid, **named, **dict(zip("012", sorted(family.values()), strict=True))}
 
@@ -77,15 +77,15 @@ QUICK = {
 
 @pytest.mark.parametrize(("victim", "busy"), slow_but(QUICK, product(VICTIMS, BUSY)))
 def test_nothing_is_left(script: Path, victim: str, busy: str) -> None:
-    with running(script, busy) as under_way:
+    with running_script(script, busy) as under_way:
         forked = [int(pid) for pid in under_way.read_until("forked").split()[1:]]
         if busy != "rest":
             under_way.read_until("busy")
         pids = victims(under_way)
         others = [pid for role, pid in pids.items() if role != "script"]
-        left = trees.open_pidfds([*others, *forked])
+        left = processes.open_pidfds([*others, *forked])
         os.kill(pids[victim], signal.SIGKILL)
-        assert trees.wait_gone(left, LEFT_SECONDS) == []
+        assert processes.wait_gone(left, LEFT_SECONDS) == []
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGSEGV", "exit"])
@@ -182,11 +182,11 @@ async def test_a_slave_killed_in_the_middle_of_a_frame_harms_no_other(
 
 async def test_detached_children_of_a_dead_slave_are_killed(menv: MultiEnvironment) -> None:
     forker, _ = await menv.spawn(Forker)
-    left = trees.open_pidfds([await forker.act() for _ in range(3)])
+    left = processes.open_pidfds([await forker.act() for _ in range(3)])
     await menv.spawn(Killer, addr=menv.addrs[0])
     with pytest.raises(SlaveLost):
         await menv.trigger_all()
-    assert trees.wait_gone(left, LEFT_SECONDS) == []
+    assert processes.wait_gone(left, LEFT_SECONDS) == []
 
 
 @pytest.mark.parametrize("busy", ["python", "c", "stopped"])
@@ -211,15 +211,15 @@ async def test_the_death_of_a_supervisor_ends_its_tree_and_is_reported(
     menv = own_menv
     await menv.spawn(Sleeper)
     (keeper,) = own_children()
-    pids = trees.family(keeper)
-    left = trees.open_pidfds(pids.values())
+    pids = processes.family(keeper)
+    left = processes.open_pidfds(pids.values())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_kill_soon, pids["supervisor"])
         with pytest.raises(SlaveLost):
             await menv.trigger_all()
     receipt = await menv.close(as_coro=True)
     assert [slave.ended_by for slave in receipt] == ["lost", "lost"]
-    assert trees.wait_gone(left, LEFT_SECONDS) == []
+    assert processes.wait_gone(left, LEFT_SECONDS) == []
 
 
 async def _kill_soon(pid: int) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import trees
-from tests.support.scripts import run, running
+from tests.support import processes
+from tests.support.programs import run_script, running_script
 
 CHILDREN = """
 def children():
@@ -47,7 +47,7 @@ def script(tmp_path: Path) -> Path:
 
 def test_the_first_supervisor_uses_the_early_tree(script: Path) -> None:
     script.write_text(HEAD + "early = children()\n" + USE + "print(early == use(), len(early))")
-    told = run(script)
+    told = run_script(script)
     assert (told.returncode, told.stderr) == (0, "")
     assert sorted(told.stdout.splitlines())[0] == "True 1"
 
@@ -64,18 +64,18 @@ signal.sigwait({signal.SIGUSR1})
 )
 def test_without_use_it_ends_with_the_script(end: str, code: int, script: Path) -> None:
     script.write_text(f"import signal\n{HEAD}{WAIT}{end}")
-    with running(script) as under_way:
+    with running_script(script) as under_way:
         (keeper,) = map(int, under_way.read_until("").split())
-        left = trees.open_pidfds([keeper])
+        left = processes.open_pidfds([keeper])
         under_way.signal(signal.SIGUSR1)
         assert under_way.finish() == (code, "", "")
-        assert trees.wait_gone(left, 2) == []
+        assert processes.wait_gone(left, 2) == []
 
 
 def test_a_fork_leaves_it_to_the_script(script: Path) -> None:
     fork = "early = children()\npid = os.fork()\nif pid == 0:\n    sys.exit()\nos.waitpid(pid, 0)\n"
     script.write_text(HEAD + fork + USE + "print(early == use(), len(early))")
-    told = run(script)
+    told = run_script(script)
     assert (told.returncode, told.stderr) == (0, "")
     assert sorted(told.stdout.splitlines())[0] == "True 1"
 
@@ -83,7 +83,7 @@ def test_a_fork_leaves_it_to_the_script(script: Path) -> None:
 def test_what_changed_since_the_import_is_inherited(script: Path) -> None:
     change = "os.umask(0o77)\nos.environ['TOLD'] = 'late'\nearly = children()\n"
     script.write_text(HEAD + change + USE + "print(early == use(), len(early))")
-    told = run(script)
+    told = run_script(script)
     assert (told.returncode, told.stderr) == (0, "")
     assert sorted(told.stdout.splitlines()) == ["False 1", "slave 77 late"]
 
@@ -98,7 +98,7 @@ def test_the_environment_comes_with_the_slaves(
     """But for what a process reads before anything of theirs runs."""
     change = f"os.environ.update(TOLD='late', {variable}='1')\nearly = children()\n"
     script.write_text(HEAD + change + USE + "print(early == use(), len(early))")
-    told = run(script)
+    told = run_script(script)
     assert (told.returncode, told.stderr) == (0, "")
     same, slave = sorted(told.stdout.splitlines())
     assert (same, slave.endswith(" late")) == (f"{taken_over} 1", True)
@@ -106,7 +106,7 @@ def test_the_environment_comes_with_the_slaves(
 
 def test_a_second_call_starts_nothing_more(script: Path) -> None:
     script.write_text(f"{HEAD}creamas_sc.prestart()\nprint(len(children()))")
-    told = run(script)
+    told = run_script(script)
     assert (told.returncode, told.stdout, told.stderr) == (0, "1\n", "")
 
 
@@ -128,7 +128,7 @@ with MultiEnvironment(("localhost", 0), Environment) as menv:
     print(run(menv.trigger_all()))
 """
     )
-    told = run(script)
+    told = run_script(script)
     assert (told.returncode, told.stdout, told.stderr) == (0, "[(0, 0)]\n", "")
 
 
@@ -136,7 +136,7 @@ def test_without_tractor_it_says_what_to_do(script: Path) -> None:
     script.write_text(
         "import sys, creamas_sc\nsys.modules['creamas_sc_carried'] = None\ncreamas_sc.prestart()"
     )
-    told = run(script)
+    told = run_script(script)
     assert told.returncode == 1
     assert "creamas_sc.errors.StartError: slaves need tractor" in told.stderr
 
@@ -162,7 +162,7 @@ before = look()
 {code}
 print(look() == before)
 """)
-    told = run(script)
+    told = run_script(script)
     assert (told.returncode, told.stdout, told.stderr) == (0, "True\n", "")
 
 
@@ -172,5 +172,5 @@ def test_what_is_alive_at_the_end_is_not_searched_for_garbage(script: Path) -> N
         "atexit.register(lambda: print(gc.get_freeze_count()))  # handlers run in reverse\n"
         f"{HEAD}print(gc.get_freeze_count())"
     )
-    before, at_the_end = map(int, run(script).stdout.split())
+    before, at_the_end = map(int, run_script(script).stdout.split())
     assert at_the_end > 10 * (before + 1)  # Python itself has frozen a few

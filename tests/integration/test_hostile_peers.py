@@ -17,7 +17,7 @@ from creamas_sc import Environment, MultiEnvironment
 from creamas_sc.errors import HandshakeError
 from creamas_sc.rpc.endpoint import split_address
 from creamas_sc.wire.frames import Kind, encode_frame
-from tests.support import trees
+from tests.support import processes
 from tests.support.agents import Counter, Echo
 from tests.support.shared_supervisor import own_children
 
@@ -54,7 +54,7 @@ def listening_ports(pids: list[int]) -> set[int]:
 
 def tree() -> list[int]:
     (keeper,) = own_children()
-    return list(trees.family(keeper).values())
+    return list(processes.family(keeper).values())
 
 
 async def test_only_environments_listen(own_menv: MultiEnvironment) -> None:

@@ -19,7 +19,7 @@ from creamas_sc.errors import NoSlaves, SlaveLost
 from creamas_sc.mp import Restart, RestartPolicy
 from creamas_sc.restarts import driver, slave
 from creamas_sc.util import run
-from tests.support import agents, trees
+from tests.support import agents, processes
 from tests.support.shared_supervisor import own_children, uses_shared_supervisor
 
 pytestmark = pytest.mark.usefixtures("shared_supervisor")
@@ -341,7 +341,7 @@ async def test_a_close_in_the_middle_of_a_restart(stop: str, seconds: float) -> 
 async def test_a_supervisor_that_dies_ends_restarts() -> None:
     async with society("permanent", shared=False) as menv:
         (keeper,) = own_children()
-        os.kill(trees.family(keeper)["supervisor"], signal.SIGKILL)
+        os.kill(processes.family(keeper)["supervisor"], signal.SIGKILL)
         with pytest.raises(SlaveLost):
             await ask_until_told(menv)
         assert menv.restarts == []

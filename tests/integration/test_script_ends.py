@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.scripts import run
+from tests.support.programs import run_script
 
 HEAD = """
 import asyncio, trio
@@ -31,7 +31,7 @@ async def main():
 def test_a_traceback_shows_only_the_users_lines(start: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(HEAD + start)
-    told = run(script)
+    told = run_script(script)
     assert told.returncode == 1
     ours, _, remote = told.stderr.partition("Traceback in tcp://")
     assert start in ours
@@ -45,7 +45,7 @@ def test_a_traceback_shows_only_the_users_lines(start: str, tmp_path: Path) -> N
 def test_a_users_own_error_is_printed_unchanged(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(HEAD + "run(asyncio.sleep(0, 1 / 0))")
-    told = run(script)
+    told = run_script(script)
     assert told.stderr.endswith("ZeroDivisionError: division by zero\n")
     assert "run(asyncio.sleep(0, 1 / 0))" in told.stderr
 
@@ -57,5 +57,5 @@ def test_ctrl_c_that_comes_as_a_group_ends_as_any_other(tmp_path: Path) -> None:
         "install_signal_handling()\n"
         "raise BaseExceptionGroup('twice', [KeyboardInterrupt(), KeyboardInterrupt()])\n"
     )
-    told = run(script)
+    told = run_script(script)
     assert (told.returncode, told.stderr) == (130, "Interrupted\n")

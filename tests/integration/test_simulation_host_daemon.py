@@ -16,8 +16,7 @@ import pytest
 from creamas_sc.client import RestartPolicy, SyncClient, SyncSimulation, connect_sync
 from creamas_sc.errors import HostLost
 from creamas_sc.simulation_host.main import EXIT_SECONDS
-from supervisor.daemon.process import Settings, start
-from tests.support import trees
+from tests.support import daemons, processes
 
 DAEMON = "hosts"
 ANY_PORT = ("localhost", 0)
@@ -31,16 +30,11 @@ CLOSES = "tests.integration.test_simulation_host_closes"
 @pytest.fixture(scope="module")
 def log_folder(_surroundings: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The log folder of a daemon for all tests here; none of its processes is left at the end."""
-    folder = tmp_path_factory.mktemp("logs")
-    start(Settings(DAEMON, folder))
-    with connect_sync(DAEMON, timeout=20) as connected:
-        daemon = connected.pid
-        (keeper,) = trees.children(daemon)
-        left = trees.open_pidfds([daemon, *trees.family(keeper).values()])
-        yield folder
-        assert connected.ls() == []
-        connected.stop()
-    assert trees.wait_gone(left, 2) == []
+    with daemons.running(tmp_path_factory.mktemp("logs"), DAEMON) as daemon:
+        left = processes.open_pidfds(daemon.family.values())
+        yield daemon.log_folder
+    assert daemon.process.returncode == 0
+    assert processes.wait_gone(left, 0) == []
 
 
 @pytest.fixture
@@ -88,13 +82,13 @@ def test_restart_all_ends_a_daemons_simulation_with_one_slave(client: SyncClient
     client.create("all", restart="all", **SLAVES)
     simulation = client.attach("all")
     pids = [process["pid"] for process in client.inspect("all")["processes"]]
-    left = trees.open_pidfds(pids)
+    left = processes.open_pidfds(pids)
     os.kill(pids[1], signal.SIGKILL)
     with pytest.raises(
         HostLost, match=rf"pid {pids[1]}\) was killed by SIGKILL; with restart='all'"
     ):
         ask_until_lost(simulation)
-    assert trees.wait_gone(left, 2) == []
+    assert processes.wait_gone(left, 2) == []
     assert f"(pid {pids[1]}) was killed by SIGKILL" in the_ended(client, "all")["cause"]
 
 

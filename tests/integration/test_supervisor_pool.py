@@ -13,17 +13,9 @@ import trio
 
 from creamas_sc.errors import CallRefused, CreamasError, StartError
 from creamas_sc.supervisor_client.messages import ActorOrder
-from tests.support.trees import (
-    BOUND_SECONDS,
-    ROOT,
-    borne_by,
-    children,
-    family,
-    open_pidfds,
-    open_supervisor,
-    order,
-    wait_gone,
-)
+from tests.support.processes import children, family, open_pidfds, record_of, wait_gone
+from tests.support.programs import ROOT
+from tests.support.trees import BOUND_SECONDS, open_supervisor, order
 
 
 async def test_an_ordinary_stop_needs_no_signal() -> None:
@@ -124,7 +116,7 @@ async def test_an_actor_has_its_own_place_and_nothing_of_the_zygotes(tmp_path: P
         place = json.loads(told["info"])
         assert place["pid"] == told["pid"]
         assert place["cwd"] == str(tmp_path)
-        tree = borne_by(supervisor.keeper.pid)
+        tree = record_of(supervisor.keeper.pid)
         assert place["environ"] == {"ONLY": "this", "CREAMAS_TREE": tree}
         assert place["path"][:2] == [str(ROOT), str(tmp_path)]
         assert not any("tractor" in entry or "supervisor" in entry for entry in place["path"])

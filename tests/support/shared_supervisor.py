@@ -32,7 +32,7 @@ from creamas_sc.supervisor_client.connection import (
     supervisor_factory,
 )
 from creamas_sc.supervisor_client.messages import ActorExit, ActorOrder, StartedActor, StopResult
-from tests.support import trees
+from tests.support import processes
 
 __all__ = ["SharedSupervisor", "own_children", "sharing_supervisor", "uses_shared_supervisor"]
 
@@ -200,4 +200,4 @@ def own_children() -> list[int]:
     """Pids of this process's children, without the keeper of the shared tree."""
     tree = SharedSupervisor._tree
     shared = None if tree is None else tree.keeper_pid
-    return [pid for pid in trees.children(os.getpid()) if pid != shared]
+    return [pid for pid in processes.children(os.getpid()) if pid != shared]

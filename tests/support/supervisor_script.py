@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import trio
 
-from tests.support import trees
+from tests.support import processes, trees
 
 
 def fork_heir() -> int:
@@ -34,7 +34,7 @@ async def main(entries: list[str]) -> None:
     entries = [entry for entry in entries if entry != "--fork"]
     async with trees.open_supervisor(seconds=60) as supervisor:
         told = await supervisor.start(*(trees.order(entry, entry) for entry in entries))
-        pids = trees.family(supervisor.keeper.pid)
+        pids = processes.family(supervisor.keeper.pid)
         roles = {name: pids[name] for name in ("keeper", "zygote", "supervisor")}
         actors = {actor["slot"]: actor["pid"] for actor in told}
         forked = [int(actor["info"]) for actor in told if actor["info"].isdigit()]

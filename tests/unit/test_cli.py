@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -34,6 +33,7 @@ from supervisor.cli.app import VERBS, build
 from supervisor.cli.exits import explain
 from supervisor.cli.main import main
 from tests.support.cli_fakes import ADDRS, NAME, FakeClient, lost, progress, summary
+from tests.support.programs import run_code
 
 NAMES = [verb.__name__ for verbs in VERBS.values() for verb in verbs]
 Run = Callable[..., tuple[int, str, str]]
@@ -185,17 +185,12 @@ def test_a_group_of_errors_tells_the_first() -> None:
 @pytest.mark.parametrize(("missing", "verb"), [("cyclopts", "ls"), ("trio", "start")])
 def test_without_a_package_it_says_what_to_install(missing: str, verb: str) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; from supervisor.cli.main import main; "
-    told = subprocess.run(
-        [sys.executable, "-c", f"{code} sys.exit(main([{verb!r}]))"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (told.returncode, told.stdout) == (1, "")
+    done = run_code(f"{code} sys.exit(main([{verb!r}]))")
+    assert (done.returncode, done.stdout) == (1, "")
     line = f"creamas-supervisor: this needs {missing}, which this Python lacks: "
-    assert told.stderr.startswith(line)
-    assert told.stderr.endswith("[supervisor]'\n")
-    assert told.stderr.count("\n") == 1
+    assert done.stderr.startswith(line)
+    assert done.stderr.endswith("[supervisor]'\n")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_fault_of_our_own_is_not_hidden(run: Run, client: FakeClient) -> None:

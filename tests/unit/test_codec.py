@@ -6,8 +6,6 @@ import collections
 import datetime as dt
 import enum
 import math
-import os
-import subprocess
 import sys
 import threading
 import zoneinfo
@@ -25,6 +23,7 @@ from creamas_sc.wire.codec import Codec, Payload, Serializer
 from creamas_sc.wire.frames import MAX_PARTS
 from creamas_sc.wire.numpy_values import LARGE_ARRAY_BYTES
 from creamas_sc.wire.packing import LARGE_BYTES, MAX_DEPTH
+from tests.support.programs import run_code
 
 LARGE = b"x" * LARGE_BYTES
 
@@ -134,8 +133,8 @@ def test_numpy_and_zoneinfo_are_not_imported_unless_needed() -> None:
         "assert codec.decode(codec.encode(((1, (2,)), {}))) == ((1, (2,)), {})\n"
         "assert not {'numpy', 'zoneinfo', 'trio', 'anyio'} & set(sys.modules)\n"
     )
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environ, timeout=60)
+    done = run_code(code)
+    assert done.returncode == 0, done.stderr
 
 
 # ---- what is carried

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -25,6 +23,7 @@ from creamas_sc.runtime.event_loop import (
     sync_or_coro,
 )
 from creamas_sc.util import run
+from tests.support.programs import run_code
 
 BOUND_SECONDS = 10
 
@@ -382,4 +381,5 @@ assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 background_loop()
 assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+    done = run_code(code)
+    assert done.returncode == 0, done.stderr

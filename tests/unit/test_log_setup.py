@@ -18,6 +18,7 @@ import structlog
 import trio
 
 from creamas_sc.runtime.log_setup import bound, close_log, open_log
+from tests.support.programs import run_code
 
 log = logging.getLogger("tests.process_log")
 
@@ -38,13 +39,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 def run_actor(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run ``code`` as an actor that has opened its log."""
     opened = "from creamas_sc.runtime.log_setup import *; open_actor_log(slave=2)\n"
-    return subprocess.run(
-        [sys.executable, "-c", opened + code],
-        env={**os.environ, **environ},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_code(opened + code, variables=environ)
 
 
 def test_lines_carry_the_ids_and_what_was_said(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import operator
 import re
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,20 +14,14 @@ import pytest
 import trio
 
 from supervisor.actors.tractor_adapter import compat
-from tests.support.trees import ROOT
+from tests.support.programs import run_code
 
 IMPORTS = "import sys\nfrom supervisor.actors import tractor_adapter\n"
 
 
 def in_another_python(code: str, *options: str) -> str:
     """What ``code``, run after the adapter's imports, prints; of an error the last line."""
-    done = subprocess.run(
-        [sys.executable, *options, "-c", f"{IMPORTS}{code}"],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        cwd=ROOT,
-    )
+    done = run_code(f"{IMPORTS}{code}", options=options)
     return (done.stdout + done.stderr).strip().rpartition("\n")[2]
 
 

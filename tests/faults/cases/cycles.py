@@ -12,8 +12,8 @@ from creamas_sc import Environment, MultiEnvironment
 from creamas_sc.mp import EnvManager
 from tests.faults.registry import Figures, row
 from tests.support.agents import Echo
+from tests.support.processes import family
 from tests.support.shared_supervisor import own_children
-from tests.support.trees import family
 
 CYCLE_SECONDS = 5.0
 GROWTH_KIB = 1024
