@@ -1,4 +1,4 @@
-"""How calls and simulations end before their time, and what a client is told."""
+"""How calls and simulations end before their time, and what a client learns of it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SLEEPER = f"{SOCIETY}:Sleeper"
 
 
 def when_asleep(name: str, addr: str, then: Any) -> threading.Thread:
-    """Call ``then`` once the sleeper at ``addr`` sleeps; seen through a client of its own."""
+    """Call ``then`` once the sleeper at ``addr`` sleeps; seen through another client."""
 
     def watch() -> None:
         with connect_sync(timeout=BOUND_SECONDS) as client, client.attach(name) as simulation:
@@ -84,9 +84,9 @@ async def test_a_simulation_closed_through_its_attachment(
 ) -> None:
     async with studio(kind, named) as sim, connected(kind) as client:
         addrs = await sim.get_addrs()
-        receipt = await getattr(sim, method)(str(tmp_path))
-        assert [slave.address for slave in receipt] == addrs
-        assert receipt.saved == ("saved", str(tmp_path))
+        report = await getattr(sim, method)(str(tmp_path))
+        assert [slave.address for slave in report] == addrs
+        assert report.saved == ("saved", str(tmp_path))
         # Its host is gone, and the name is free.
         assert (await client.create(sim.name))["pid"] != sim.pid
         with pytest.raises(HostLost):
@@ -155,7 +155,7 @@ def test_ctrl_c_in_a_call(daemon: object, named: Named) -> None:
             with pytest.raises(KeyboardInterrupt):
                 simulation.trigger_all()
             thread.join()
-            # The call is over, in the slave too; the same objects go on.
+            # The call has ended, in the slave too; the same objects go on.
             assert sleeper.naps() == (1, 1)
             assert client.status()["pid"] == client.pid
 

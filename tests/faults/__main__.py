@@ -36,7 +36,7 @@ def main() -> int:
     adopt_orphans()
     # Do not print what the injected faults make this process log.
     logging.getLogger().addHandler(logging.NullHandler())
-    # Each of hundreds of processes would compile the project anew.
+    # Each of hundreds of processes would compile the project again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # In the background of a shell SIGINT is ignored, also by what this process starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)

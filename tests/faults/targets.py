@@ -101,7 +101,7 @@ def find_targets(daemon: str, client: SyncClient, simulation: str) -> dict[str, 
     slave = partial(_tcp, port)
     peer = Identity(of, key, "environment", "tcp://localhost:1/", os.getpid())
     outsider = Identity(of, secrets.token_bytes(KEY_BYTES), "environment", "tcp://localhost:1/", 1)
-    told = ("x", {1: (2, b"y")}, [1.5, {3}])
+    value = ("x", {1: (2, b"y")}, [1.5, {3}])
     hosts = ((echo, "evaluate"), (None, "get_age"), (None, "progress"), (None, "get_agents"))
     return {
         "a stranger at the daemon": Target(daemon_end, stranger, True, ((None, "ls"),)),
@@ -109,11 +109,11 @@ def find_targets(daemon: str, client: SyncClient, simulation: str) -> dict[str, 
             daemon_end, ours, False, ((None, "ls"), (None, "status")), (), request(None, "ls")
         ),
         "a client of a host": Target(
-            daemon_end, ours, False, hosts, (told,), request(None, "attach", simulation, {})
+            daemon_end, ours, False, hosts, (value,), request(None, "attach", simulation, {})
         ),
         "a stranger at a slave": Target(slave, outsider, True, ((number, "evaluate"),)),
         "a peer of a slave": Target(
-            slave, peer, False, ((number, "evaluate"), (number, "")), (told,)
+            slave, peer, False, ((number, "evaluate"), (number, "")), (value,)
         ),
     }
 

@@ -1,4 +1,4 @@
-"""The command line with a real daemon: here where that can be, else in a process of its own."""
+"""The command line with a real daemon: in this process where possible, else in another."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def ask(run: Run, *words: str) -> Any:
 
 
 def started(*words: str) -> Program:
-    """The command in a process of its own, which is killed at the end of the block."""
+    """The command in another process, which is killed at the end of the block."""
     return Program([*COMMAND, *words], Path.cwd())
 
 
@@ -130,8 +130,8 @@ def test_a_tour(run: Run, daemon: Path, sim: str) -> None:
     last = "sim: idle, step 20 of 20, 4 agents, 2 slaves, 80 artifacts, 1 client"
     assert out.splitlines()[-1] == last
     assert run("wait", sim) == (0, f"{last}\n", "")
-    (told,) = ask(run, "ls")
-    assert (told["name"], told["host"]["step"], told["host"]["agents"]) == (sim, 20, 4)
+    (summary,) = ask(run, "ls")
+    assert (summary["name"], summary["host"]["step"], summary["host"]["agents"]) == (sim, 20, 4)
     assert run("ls")[1].splitlines()[1].split()[:4] == [sim, "running", "idle", "20/20"]
     about = ask(run, "inspect", sim)
     assert [each["slot"] for each in about["processes"]] == ["host", "slave-0", "slave-1"]
@@ -142,7 +142,7 @@ def test_a_tour(run: Run, daemon: Path, sim: str) -> None:
     assert code == 0
     assert out.count("request") == 2
     assert run("ls", "--json") == (0, "[]\n", "")
-    (record,) = [told for told in ask(run, "ls", "--all") if told["pid"] == about["pid"]]
+    (record,) = [each for each in ask(run, "ls", "--all") if each["pid"] == about["pid"]]
     assert (record["state"], record["cause"]) == ("ended", "closed")
     assert run("wait", sim) == (0, "", "creamas-supervisor: sim was closed\n")
     assert ask(run, "wait", sim)["state"] == "ended"
@@ -174,10 +174,10 @@ def test_steps_that_fail(run: Run) -> None:
 
 def test_agents_that_cannot_be_made_leave_nothing(run: Run) -> None:
     agents = {"agents_of_test:Unborn=1": "not today", "agents_of_test:Missing=1": "Missing"}
-    for agent, told in agents.items():
+    for agent, reason in agents.items():
         code, out, err = run("create", "unborn", "--slaves", "2", "--agents", agent)
         assert (code, out, err.count("\n")) == (1, "", 1)
-        assert told in err
+        assert reason in err
         assert ask(run, "ls") == []
 
 
@@ -255,8 +255,10 @@ def test_attach_detaches_by_a_signal(run: Run, sim: str, number: int, code: int)
     with started("attach", sim) as process:
         process.read_until("idle")
         process.signal(number)
-        told = "creamas-supervisor: detached; the simulation goes on\n"
-        assert ending(process) == (code, told)
+        assert ending(process) == (
+            code,
+            "creamas-supervisor: detached; the simulation goes on\n",
+        )
     assert ask(run, "ls")[0]["state"] == "running"
 
 
@@ -289,7 +291,7 @@ def test_a_simulation_that_is_killed(run: Run, sim: str) -> None:
         code, err = ending(following)
         assert (code, err.count("\n")) == (1, 1)
         assert "killed on request" in err
-        # Whoever waits may have found it idle, at first.
+        # `wait` may have found it idle, at first.
         assert ending(waiting)[0] in (0, 1)
     assert run("wait", sim)[0] == 1
 
@@ -361,9 +363,9 @@ def test_start_and_stop(run: Run) -> None:
     path = str(daemon_socket("second"))
     assert ask(run, "start", "--daemon", "second") == {"daemon": "second", "socket": path}
     assert run("create", "one", "--daemon", "second", "--slaves", "1")[0] == 0
-    (told,) = ask(run, "stop", "--daemon", "second")
-    assert (told["name"], told["graceful"], told["errors"]) == ("one", True, [])
-    assert [slave["ended_by"] for slave in told["slaves"]] == ["request"]
+    (stopped,) = ask(run, "stop", "--daemon", "second")
+    assert (stopped["name"], stopped["graceful"], stopped["errors"]) == ("one", True, [])
+    assert [slave["ended_by"] for slave in stopped["slaves"]] == ["request"]
     # Nothing of it is left: another of that name starts at once.
     assert run("start", "--daemon", "second") == (0, f"{path}\n", "")
     assert run("stop", "--daemon", "second") == (0, "", "")

@@ -1,4 +1,4 @@
-"""A daemon's start and end: one of a name, whatever was killed before, and by every signal."""
+"""A daemon's start and end: one for each name, after any kill, and by every signal."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 @pytest.fixture
 async def client(daemon: Daemon) -> AsyncIterator[Client]:
-    """A good client, beside whatever a test does; it has a simulation."""
+    """A good client beside what the test does; it has a simulation."""
     with trio.fail_after(BOUND_SECONDS):
         async with connected(daemon.socket) as client:
             pid = (await client.create("good"))["pid"]
@@ -122,11 +122,11 @@ def test_the_socket_is_this_users_alone(daemon: Daemon) -> None:
     assert stat.S_IMODE((daemon.log_folder / f"{NAME}.log").stat().st_mode) == 0o600
 
 
-# ---- who is let in
+# ---- which connections are accepted
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="takes on another user id")
-async def test_another_user_is_refused_whatever_the_folders_mode(
+async def test_another_user_is_refused_even_if_the_folders_mode_admits_it(
     daemon: Daemon, client: Client
 ) -> None:
     code = (
@@ -291,7 +291,7 @@ async def test_mutated_frames_change_nothing(daemon: Daemon, client: Client) -> 
     assert "internal" not in daemon.log
 
 
-# ---- who is handed on
+# ---- which connections are handed to a host
 
 
 async def test_what_comes_behind_the_request_to_attach_goes_with_it(

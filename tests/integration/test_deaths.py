@@ -29,7 +29,7 @@ from tests.support.programs import Program, running_script
 from tests.support.shared_supervisor import own_children
 
 LEFT_SECONDS = 2.0
-TOLD_SECONDS = 1.0
+REPORTED_SECONDS = 1.0
 
 SCRIPT = """
 import sys
@@ -95,20 +95,20 @@ async def test_a_slave_that_dies_in_a_step(menv: MultiEnvironment, how: str) -> 
     began = time.monotonic()
     with pytest.raises(SlaveLost) as caught:
         await menv.trigger_all()
-    assert time.monotonic() - began < TOLD_SECONDS
+    assert time.monotonic() - began < REPORTED_SECONDS
     lost = caught.value
     assert (lost.exit_code, lost.signal) == ((3, None) if how == "exit" else (
         None, getattr(signal, how)))  # fmt: skip
     assert lost.pid
     assert lost.may_have_run
     assert how in str(lost) or "status 3" in str(lost)
-    # It is told once; the others go on.
+    # It is reported once; the others go on.
     survivor = menv.addrs[0]
     await menv.spawn(Counter, addr=survivor)
     with pytest.raises(SlaveLost):
         await menv.spawn(Echo, addr=lost.address)
-    receipt = await menv.close(as_coro=True)
-    assert [slave.ended_by for slave in receipt] == ["gone", "request"]
+    report = await menv.close(as_coro=True)
+    assert [slave.ended_by for slave in report] == ["gone", "request"]
 
 
 async def test_a_slave_that_dies_between_steps_is_reported_at_the_next(
@@ -119,7 +119,7 @@ async def test_a_slave_that_dies_between_steps_is_reported_at_the_next(
     dead = menv.addrs[1]
     (killed,) = [slave for slave in menv._slaves.members if slave.address == dead]
     os.kill(killed.pid, signal.SIGKILL)
-    with trio.fail_after(TOLD_SECONDS):
+    with trio.fail_after(REPORTED_SECONDS):
         await killed.gone.wait()
     with pytest.raises(SlaveLost, match="was killed by SIGKILL") as caught:
         await menv.trigger_all()
@@ -145,7 +145,7 @@ async def test_a_slave_that_is_killed_while_it_cannot_answer(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(step)
         assert await second.pid() != pid
-        with trio.fail_after(TOLD_SECONDS):
+        with trio.fail_after(REPORTED_SECONDS):
             os.kill(pid, signal.SIGKILL)
             while not errors:
                 await trio.lowlevel.checkpoint()
@@ -163,7 +163,7 @@ async def test_calls_to_a_dead_slave_fail_and_name_it(menv: MultiEnvironment) ->
         while True:
             await one.ask(two_addr, 5)
 
-    with trio.fail_after(TOLD_SECONDS):
+    with trio.fail_after(REPORTED_SECONDS):
         with pytest.raises(AgentError, match=r"SlaveLost in .*: the slave .* is gone"):
             await ask_until_told()
     assert await one.evaluate(1) == 1
@@ -199,10 +199,10 @@ async def test_a_slave_that_does_not_answer_is_killed_at_close(
         await menv.trigger_all()
     assert manager
     began = time.monotonic()
-    receipt = await menv.close(as_coro=True)
+    report = await menv.close(as_coro=True)
     assert time.monotonic() - began < 2.5
-    assert [slave.graceful for slave in receipt] == [False, True]
-    assert receipt[0].signal in (signal.SIGTERM, signal.SIGKILL)
+    assert [slave.graceful for slave in report] == [False, True]
+    assert report[0].signal in (signal.SIGTERM, signal.SIGKILL)
 
 
 async def test_the_death_of_a_supervisor_ends_its_tree_and_is_reported(
@@ -217,8 +217,8 @@ async def test_the_death_of_a_supervisor_ends_its_tree_and_is_reported(
         nursery.start_soon(_kill_soon, pids["supervisor"])
         with pytest.raises(SlaveLost):
             await menv.trigger_all()
-    receipt = await menv.close(as_coro=True)
-    assert [slave.ended_by for slave in receipt] == ["lost", "lost"]
+    report = await menv.close(as_coro=True)
+    assert [slave.ended_by for slave in report] == ["lost", "lost"]
     assert processes.wait_gone(left, LEFT_SECONDS) == []
 
 

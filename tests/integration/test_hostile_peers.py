@@ -1,4 +1,4 @@
-"""Whoever is not of the simulation changes nothing, on any port that the tree listens on."""
+"""A peer that is not a member of the simulation changes nothing, on any port of the tree."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ async def test_hostile_peers_change_nothing(menv: MultiEnvironment, greeting: st
         for stranger in strangers:
             await stranger.aclose()
     assert await menv.trigger_all() == [((), {}), 2]
-    receipt = await menv.close(as_coro=True)
-    assert receipt.graceful
+    report = await menv.close(as_coro=True)
+    assert report.graceful
 
 
 async def _read_to_end(stream: trio.SocketStream) -> None:
@@ -121,8 +121,8 @@ async def test_a_slave_without_descriptors_lives_and_lets_peers_in_later(
             await other.connect(addr)
     finally:
         await other.close(as_coro=True)
-    receipt = await menv.close(as_coro=True)
-    assert receipt.graceful
+    report = await menv.close(as_coro=True)
+    assert report.graceful
 
 
 async def test_a_half_open_connection_is_cut(menv: MultiEnvironment) -> None:

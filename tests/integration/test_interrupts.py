@@ -120,7 +120,7 @@ def test_the_end_of_a_script_closes_its_simulation(tmp_path: Path) -> None:
 
 
 async def test_ctrl_c_ends_every_actor_by_request() -> None:
-    """Within this process, so that the receipt can be seen."""
+    """Within this process, so that the report can be seen."""
     menv = MultiEnvironment(("localhost", 0), Environment)
 
     async def step_until_ctrl_c() -> None:
@@ -135,17 +135,17 @@ async def test_ctrl_c_ends_every_actor_by_request() -> None:
     # Within a group, as the nursery of a user's own raises it.
     with trio.fail_after(30), pytest.RaisesGroup(KeyboardInterrupt):
         await step_until_ctrl_c()
-    receipt = await menv.close(as_coro=True)
-    assert [(slave.exit_code, slave.ended_by) for slave in receipt] == [(0, "request")] * 2
+    report = await menv.close(as_coro=True)
+    assert [(slave.exit_code, slave.ended_by) for slave in report] == [(0, "request")] * 2
 
 
 async def test_ctrl_c_does_not_hit_the_connection_to_the_supervisor() -> None:
     protected: list[bool] = []
 
     def supervisor(on_exit: OnExit) -> PrivateSupervisor:
-        def note(told: ActorExit) -> None:
+        def note(event: ActorExit) -> None:
             protected.append(trio.lowlevel.currently_ki_protected())
-            on_exit(told)
+            on_exit(event)
 
         return PrivateSupervisor(note)
 

@@ -22,7 +22,7 @@ class Sum(CreativeAgent):
         return sum(args)
 
 
-class LoopHandle(Environment):
+class AlwaysReady(Environment):
     def is_ready(self):
         return True
 
@@ -30,16 +30,16 @@ ADDRS = [("localhost", 0), ("localhost", 0)]
 KWARGS = [{"codec": MsgPack} for _ in ADDRS]
 
 
-def check(menv, sums, receipt):
+def check(menv, sums, report):
     assert sums == [6] * 4, sums
     assert [a.obj for a in menv.artifacts] == [6] * 4
-    assert receipt.graceful and len(receipt) == 2, receipt
+    assert report.graceful and len(report) == 2, report
     print("done")
 """
 
 SYNC = """
 menv = MultiEnvironment(("localhost", 0), Environment, codec=MsgPack)
-run(menv.spawn_slaves(ADDRS, LoopHandle, EnvManager, KWARGS))
+run(menv.spawn_slaves(ADDRS, AlwaysReady, EnvManager, KWARGS))
 assert run(menv.wait_slaves(10, check_ready=True))
 for _ in range(4):
     run(menv.spawn(Sum))
@@ -50,7 +50,7 @@ check(menv, sums, menv.close())
 
 WITH = """
 with MultiEnvironment(("localhost", 0), Environment, codec=MsgPack) as menv:
-    run(menv.spawn_slaves(ADDRS, LoopHandle, EnvManager, KWARGS))
+    run(menv.spawn_slaves(ADDRS, AlwaysReady, EnvManager, KWARGS))
     run(menv.spawn("__main__:Sum"))
     run(menv.spawn_n(Sum, 3, addr=menv.addrs[1]))
     sums = run(menv.trigger_all(1, 2, 3))
@@ -60,7 +60,7 @@ check(menv, sums, menv.close())
 ASYNC = """
 async def main():
     menv = MultiEnvironment(("localhost", 0), Environment, codec=MsgPack)
-    await menv.spawn_slaves(ADDRS, LoopHandle, EnvManager, KWARGS)
+    await menv.spawn_slaves(ADDRS, AlwaysReady, EnvManager, KWARGS)
     assert await menv.wait_slaves(10, check_ready=True)
     for _ in range(4):
         await menv.spawn(Sum)
@@ -68,7 +68,7 @@ async def main():
     sums = await menv.trigger_all(1, 2, 3)
     check(menv, sums, await menv.close(as_coro=True))
     async with MultiEnvironment(("localhost", 0), Environment) as menv:
-        await menv.spawn_slaves(ADDRS, LoopHandle, EnvManager, KWARGS)
+        await menv.spawn_slaves(ADDRS, AlwaysReady, EnvManager, KWARGS)
         for _ in range(4):
             await menv.spawn(Sum)
         sums = await menv.trigger_all(1, 2, 3)

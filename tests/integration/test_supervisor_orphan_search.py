@@ -189,18 +189,18 @@ def test_without_a_private_folder_slaves_run_and_it_is_said(
     (tmp_path / "creamas").mkdir(mode=0o755)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     trio.run(_one_slave)
-    (told,) = (each for each in caplog.records if each.levelname == "WARNING")
-    assert "processes that slaves detach may outlive the simulation" in told.getMessage()
-    assert "must be a folder that you own, with mode 0700" in told.getMessage()
+    (logged,) = (each for each in caplog.records if each.levelname == "WARNING")
+    assert "processes that slaves detach may outlive the simulation" in logged.getMessage()
+    assert "must be a folder that you own, with mode 0700" in logged.getMessage()
     assert os.listdir(tmp_path / "creamas") == []
 
 
-async def test_what_an_actor_starts_belongs_to_its_tree_whoever_ordered_the_actor() -> None:
+async def test_what_an_actor_starts_belongs_to_its_tree() -> None:
     async with trees.open_supervisor() as supervisor:
         order = trees.order("a", "tell_place")
         order["environ"]["CREAMAS_TREE"] = "another.tree"  # of a client that is an actor itself
-        (told,) = await supervisor.start(order)
-        environ = json.loads(told["info"])["environ"]
+        (logged,) = await supervisor.start(order)
+        environ = json.loads(logged["info"])["environ"]
         assert environ["CREAMAS_TREE"] == record_of(supervisor.keeper.pid)
         await supervisor.stop()
 
@@ -223,7 +223,7 @@ async def _one_slave() -> None:
 
 @pytest.fixture
 def killed(tmp_path: Path) -> Iterator[dict[int, int]]:
-    """A daemon whose whole tree was killed at one blow; pidfds of what its slave forked away."""
+    """A daemon whose whole tree was killed at once; pidfds of what its slave forked away."""
     daemon, read = daemons.spawn(tmp_path)
     assert daemons.report(read) == READY
     record = ""

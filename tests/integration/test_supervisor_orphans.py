@@ -85,7 +85,7 @@ def test_actors_are_asked_to_end_though_a_fork_of_the_script_keeps_its_connectio
         left = everybody(pids)
         os.kill(pids["script"], signal.SIGKILL)
         try:
-            # Well before the zygote's patience ends.
+            # Well before the zygote gives up waiting.
             assert processes.wait_gone(left, 1.0) == []
         finally:
             os.kill(heir, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The restart policies, driven with random events: what must hold whatever happens."""
+"""The restart policies, driven with random events: what must hold after any of them."""
 
 from __future__ import annotations
 

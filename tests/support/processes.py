@@ -1,4 +1,4 @@
-"""Processes of this machine: who is whose child, which have ended, and killing several at once."""
+"""Processes of this machine: their children, waiting for their ends, killing several at once."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def run(
     seconds: float = BOUND_SECONDS,
     env: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, whatever its exit code.
+    """Run a command to its end; its exit code is not checked.
 
     Args:
         env: Its environment; by default, `environ`.

@@ -25,7 +25,7 @@ from tests.support.programs import ROOT, Program
 
 BOUND_SECONDS = 10.0
 STARTED_SECONDS = 20.0
-Told = dict[str, Any]
+Message = dict[str, Any]
 
 
 def launch(*preload: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
@@ -69,8 +69,8 @@ class Supervisor:
 
     def __init__(self, keeper: subprocess.Popen[bytes], control: socket.socket) -> None:
         self.keeper = keeper
-        self.exited: list[Told] = []
-        self._news = trio.Event()
+        self.exited: list[Message] = []
+        self._has_exited = trio.Event()
         self._codec = Codec()
         stream = ConnectedStream(control)
         self.connection = Connection(stream, codec=self._codec, on_event=self._take)
@@ -78,13 +78,13 @@ class Supervisor:
     def _take(self, name: str, payload: Payload) -> None:
         assert name == "exited"
         self.exited.append(self._codec.decode(payload))
-        self._news.set()
+        self._has_exited.set()
 
-    async def wait_exited(self) -> Told:
+    async def wait_exited(self) -> Message:
         """The next event of an actor's end."""
         while not self.exited:
-            self._news = trio.Event()
-            await self._news.wait()
+            self._has_exited = trio.Event()
+            await self._has_exited.wait()
         return self.exited.pop(0)
 
     async def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -92,15 +92,15 @@ class Supervisor:
         payload = self._codec.encode((args, kwargs))
         return self._codec.decode(await self.connection.call(None, method, payload))
 
-    async def start(self, *orders: ActorOrder, timeout: float | None = None) -> list[Told]:
+    async def start(self, *orders: ActorOrder, timeout: float | None = None) -> list[Message]:
         """Start actors."""
-        told: list[Told] = await self.call("start", list(orders), timeout)
-        return told
+        answers: list[Message] = await self.call("start", list(orders), timeout)
+        return answers
 
-    async def stop(self, slots: list[str] | None = None, grace: float = 1.0) -> list[Told]:
+    async def stop(self, slots: list[str] | None = None, grace: float = 1.0) -> list[Message]:
         """Stop actors."""
-        told: list[Told] = await self.call("stop", slots, grace, b"now")
-        return told
+        answers: list[Message] = await self.call("stop", slots, grace, b"now")
+        return answers
 
 
 @asynccontextmanager

@@ -24,8 +24,8 @@ from creamas_sc.reports import StopReport, SlaveReceipt
 from creamas_sc.supervisor_client.spec import pack, unpack
 for name in client.__all__:
     assert getattr(client, name)
-receipt = unpack(pack(StopReport([], saved=Artifact("maker", [1, 2]))))
-assert receipt.saved == Artifact("maker", [1, 2])
+report = unpack(pack(StopReport([], saved=Artifact("maker", [1, 2]))))
+assert report.saved == Artifact("maker", [1, 2])
 """)
 
 

@@ -50,7 +50,7 @@ class Picture:
 
 
 class Framed(Picture):
-    """A subclass, which travels without a word of its own."""
+    """A subclass, which travels without more methods."""
 
 
 class Shy(Picture):
@@ -92,7 +92,7 @@ class Level(enum.IntEnum):
 
 Pair = collections.namedtuple("Pair", "a b")
 
-POINTS = Serializer(Point, "point", lambda p: (p.x, p.y), lambda told: Point(*told))
+POINTS = Serializer(Point, "point", lambda p: (p.x, p.y), lambda data: Point(*data))
 
 
 def arrived(payload: Payload) -> Payload:
@@ -547,6 +547,6 @@ def test_decoding_tells_what_is_missing() -> None:
         Codec().decode(payload)
     with pytest.raises(DecodeError, match=r"'no_such_module' of .* does not import"):
         Codec().decode(Payload(packed_ext(15, ["no_such_module:Cls", {}])))
-    broken = Serializer(Point, "point", POINTS.encode, lambda told: Point(told[0], told["y"]))
+    broken = Serializer(Point, "point", POINTS.encode, lambda data: Point(data[0], data["y"]))
     with pytest.raises(DecodeError, match="serializer 'point' failed to decode: TypeError"):
         Codec([broken]).decode(payload)

@@ -43,8 +43,8 @@ class Work:
     async def fail(self, kind: type[BaseException]) -> None:
         await trio.lowlevel.checkpoint()
         if kind is ExceptionGroup:
-            raise ExceptionGroup("told on the loop", [ValueError()])
-        raise kind("told on the loop")
+            raise ExceptionGroup("raised on the loop", [ValueError()])
+        raise kind("raised on the loop")
 
     async def sleep(self) -> None:
         self.begun.set()
@@ -90,7 +90,7 @@ def test_a_call_runs_on_the_loop(call: Caller) -> None:
     "kind", [ValueError, KeyError, SystemExit, KeyboardInterrupt, ExceptionGroup]
 )
 def test_an_error_reaches_the_caller(call: Caller, kind: type[BaseException]) -> None:
-    with pytest.raises(kind, match="told on the loop"):
+    with pytest.raises(kind, match="raised on the loop"):
         call(background_loop(), Work().fail, kind)
     assert call(background_loop(), Work().where)  # the loop goes on
 
@@ -210,7 +210,7 @@ def test_methods_on_the_loop_and_their_two_forms() -> None:
 
 def test_run() -> None:
     assert run(Work().where()) == background_loop().run_sync(Work().where())
-    with pytest.raises(ValueError, match="told on the loop"):
+    with pytest.raises(ValueError, match="raised on the loop"):
         run(Work().fail(ValueError))
 
 
@@ -276,7 +276,7 @@ def test_the_background_thread_starts_and_stops(nested: bool) -> None:
     assert "closed during this call" in str(errors[0])
     with pytest.raises(RuntimeError, match="the event loop has ended"):
         loop.run_sync(work.where())
-    stop()  # once more is no error
+    stop()  # a second call is not an error
 
 
 def test_a_closer_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,7 @@ from tests.support.programs import ROOT, run_code
 
 
 def test_the_layers_hold() -> None:
-    # In a process of its own: it reconfigures logging.
+    # In another process: it reconfigures logging.
     lint = "import sys; from importlinter import cli; sys.exit(cli.lint_imports(no_cache=True))"
     done = run_code(lint)
     assert done.returncode == 0, done.stdout

@@ -116,17 +116,17 @@ def test_binding_needs_no_log() -> None:
 
 def test_an_actor_prints_into_its_log(tmp_path: Path) -> None:
     path = tmp_path / "novelty.log"
-    told = run_actor(
+    done = run_actor(
         "import logging, os, sys\n"
-        "print('printed', 'é\\udcff'); print('told', file=sys.stderr); os.system('echo child')\n"
+        "print('printed', 'é\\udcff'); print('warned', file=sys.stderr); os.system('echo child')\n"
         "logging.getLogger('x').info('logged')\n"
         "raise SystemExit('the last')",
         CREAMAS_LOG_FILE=str(path),
         CREAMAS_SIMULATION="novelty",
     )
-    assert (told.stdout, told.stderr) == ("", "")
+    assert (done.stdout, done.stderr) == ("", "")
     *raw, logged, last = path.read_text().splitlines()
-    assert raw == ["printed é\\udcff", "told", "child"]
+    assert raw == ["printed é\\udcff", "warned", "child"]
     assert last == "the last"
     line = json.loads(logged)
     assert (line["simulation"], line["slave"], line["event"]) == ("novelty", 2, "logged")
@@ -139,21 +139,21 @@ def test_without_a_file_an_actor_stays_as_it_is() -> None:
 
 
 def test_a_full_disk_breaks_nothing() -> None:
-    told = run_actor(
+    done = run_actor(
         "import logging, os, sys\n"
         "print('lost'); sys.stdout.write('no line'); logging.getLogger('x').info('lost too')\n"
         "sys.stdout.flush(); sys.exit(3)",
         CREAMAS_LOG_FILE="/dev/full",
     )
-    assert (told.returncode, told.stdout, told.stderr) == (3, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
 
 
 def test_a_file_that_cannot_be_opened_is_one_line() -> None:
-    told = run_actor("print('here')", CREAMAS_LOG_FILE="/dev/null/novelty.log")
-    assert told.returncode == 0
-    assert told.stdout == "here\n"
-    assert told.stderr.startswith("cannot log into /dev/null/novelty.log: ")
-    assert told.stderr.count("\n") == 1
+    done = run_actor("print('here')", CREAMAS_LOG_FILE="/dev/null/novelty.log")
+    assert done.returncode == 0
+    assert done.stdout == "here\n"
+    assert done.stderr.startswith("cannot log into /dev/null/novelty.log: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_console_is_json_when_it_is_no_terminal() -> None:

@@ -1,4 +1,4 @@
-"""Unix sockets beside TCP ports: found by who knows the key and the address, and by nobody else."""
+"""Unix sockets beside TCP ports: found with the key and the address only."""
 
 from __future__ import annotations
 

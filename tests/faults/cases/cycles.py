@@ -54,8 +54,8 @@ async def _cycle(menv: MultiEnvironment) -> None:
         await menv.spawn_slaves([("localhost", 0)] * 2, Environment, EnvManager)
         await menv.spawn(Echo)
         await menv.trigger_all()
-        receipt = await menv.stop_slaves()
-        assert receipt.graceful
+        report = await menv.stop_slaves()
+        assert report.graceful
 
 
 def _held(menv: MultiEnvironment) -> tuple[dict[str, int], dict[str, int]]:

@@ -76,7 +76,7 @@ def owner_killed(case: str, number: int, folder: Path) -> Figures:
             program.process.kill()
         elif not _killed_if_there(program, "creamas-superv"):
             return {}
-        # A script whose supervisor is gone is told so, and may go on.
+        # A script whose supervisor is gone gets an error, and may go on.
         seconds = program.wait_none(LEFT_SECONDS, but={program.process.pid})
         with script(folder, SCRIPT, when) as following:
             following.read_until(when)
@@ -106,7 +106,7 @@ STOPPED_THEN_KILLED = tuple(
 
 @row(
     11,
-    "keeper, zygote, supervisor: one killed; one stopped and another killed; two at one blow",
+    "keeper, zygote, supervisor: one killed; one stopped and another killed; two together",
     "0 actors left after 2 s; a forked-away process is at worst swept by the next start",
     cases=(*(f"{role} killed" for role in ROLES), *STOPPED_THEN_KILLED, "keeper+zygote killed"),
     rounds=50 * 13,
@@ -128,7 +128,7 @@ def inner_process_killed(case: str, number: int, folder: Path) -> Figures:
             program.wait_none(LEFT_SECONDS - seconds, but={program.process.pid})
             return {"seconds": seconds}
         lost = len(_forked(program))
-        assert lost > 0, "nothing was lost: that was no one blow"
+        assert lost > 0, "nothing was lost: they were not killed together"
         with script(folder, SCRIPT, "idle") as following:
             following.read_until("idle")
             swept = program.wait_none(LEFT_SECONDS, but={program.process.pid})

@@ -171,7 +171,7 @@ async def _listening(
 
 
 async def _speak(stream: ByteStream, handshake: Handshake, send: Callable[[bytes], Any]) -> None:
-    """Our part of a handshake; whatever it has to say goes through ``send``."""
+    """Our part of a handshake; all that it sends goes through ``send``."""
     reader = FrameReader()
     while True:
         for data in handshake.data_to_send():
@@ -264,7 +264,7 @@ def _logged() -> Iterator[list[logging.LogRecord]]:
 
 
 async def _accepted() -> int:
-    """Who is accepted splits, cuts or stalls its greeting."""
+    """The accepted side splits, cuts or stalls its greeting."""
     spoken, size = await _dial(10**6)
     assert spoken
     assert await _dial(10**6, single=True) == (True, size)
@@ -272,10 +272,10 @@ async def _accepted() -> int:
         with _logged() as records:
             assert await _dial(limit, stall=stall) == (False, limit)
         (record,) = records
-        told, _, why = record.getMessage().partition(": ")
-        assert told == "refused a connection"
+        answer, _, why = record.getMessage().partition(": ")
+        assert answer == "refused a connection"
         assert why
-        # One that is gone, as a killed script's peers are, is no news.
+        # A peer that is gone, as after a script was killed, is not logged.
         assert record.levelno == (logging.WARNING if stall else logging.INFO)
         assert record.exc_info is None
     return 2 + 2 * size
@@ -310,14 +310,14 @@ async def _answer(limit: int, single: bool = False, stall: bool = False) -> tupl
                         await fault.send(FRAMES["reply"])
             await ours.aclose()
             await endpoint.aclose()
-    (told,) = outcome
-    return told, fault.sent
+    (answer,) = outcome
+    return answer, fault.sent
 
 
 async def _connected_to() -> int:
-    """Who is connected to splits, cuts or stalls its greeting and its answer."""
-    told, size = await _answer(10**6)
-    assert told == "answer"
+    """The listening side splits, cuts or stalls its greeting and its answer."""
+    answer, size = await _answer(10**6)
+    assert answer == "answer"
     assert await _answer(10**6, single=True) == ("answer", size)
     hello = size - len(FRAMES["reply"])
     for limit in range(size):
@@ -329,7 +329,7 @@ async def _connected_to() -> int:
 
 
 FAULTS = {"cut": _cut, "split": _split, "stalled": _stalled}
-GREETINGS = {"who is accepted": _accepted, "who is connected to": _connected_to}
+GREETINGS = {"the accepted side": _accepted, "the listening side": _connected_to}
 
 
 @row(
@@ -342,7 +342,7 @@ GREETINGS = {"who is accepted": _accepted, "who is connected to": _connected_to}
     quick=len(FRAMES) * len(FAULTS) + len(GREETINGS),  # in memory
 )
 def faulty_streams(case: str, number: int, folder: Path) -> Figures:
-    """All places of one kind of frame, in one way; over streams in memory, by a clock of its own.
+    """All places of one kind of frame, in one way; over streams in memory, with a fake clock.
 
     A hang is seen at once: with all tasks blocked, that clock jumps to the bound.
     """
