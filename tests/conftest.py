@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import signal
@@ -15,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.processes import adopt_orphans
+
 # Before anything of the project is imported: calls within an environment pass through the codec,
 # so that what they carry could travel.
 os.environ["CREAMAS_CHECK_LOCAL"] = "1"
@@ -24,7 +25,6 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LEFT_SECONDS = 2.0
-PR_SET_CHILD_SUBREAPER = 36
 # Tests whose ids begin like this go to one worker, as they share what takes long to start, or the
 # quickstart's ports. All others may run beside each other.
 TOGETHER = {
@@ -60,8 +60,7 @@ def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     gc.freeze()  # all tests are imported: `nothing_left` need not search that again and again
     folder = tmp_path_factory.mktemp("runtime", numbered=True)
     os.environ["XDG_RUNTIME_DIR"] = str(folder)
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()
     try:
         from creamas_sc.runtime.event_loop import background_loop
     except ImportError:  # the client's tests run without trio

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import secrets
 import signal
@@ -16,14 +15,8 @@ from typing import IO
 
 from tests.support.programs import Program, environ
 
-PR_SET_CHILD_SUBREAPER = 36
 MARK = "CREAMAS_TEST_MARK"
 POLL_SECONDS = 0.005
-
-
-def adopt_orphans() -> None:
-    """Make this process the parent of descendants that lose theirs."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def reap_orphans() -> None:
@@ -77,12 +70,11 @@ class MarkedProgram(Program):
             time.sleep(POLL_SECONDS)
         return time.monotonic() - began
 
-    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
-        """Signal the one process of that name; its pid."""
+    def kill(self, name: str) -> None:
+        """Kill the one process of that name."""
         pids = [pid for pid, comm in self.members().items() if comm == name]
         assert len(pids) == 1, f"{name}: {self.members()}"
-        os.kill(pids[0], number)
-        return pids[0]
+        os.kill(pids[0], signal.SIGKILL)
 
     def __exit__(self, *exc_info: object) -> None:
         self.process.kill()

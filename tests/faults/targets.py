@@ -23,6 +23,7 @@ from creamas_sc.wire.frames import FrameReader, Kind, encode_frame
 from creamas_sc.wire.handshake import Handshake, Identity
 from supervisor.daemon.listener import SIMULATION
 from tests.faults.hostile_bytes import request
+from tests.support.daemon_clients import shake_hands
 
 __all__ = ["Target", "find_targets"]
 
@@ -72,7 +73,7 @@ class Target:
         stream = await self.connect()
         try:
             if not self.stranger:
-                await _prove(stream, self.identity)
+                await shake_hands(stream, self.identity)
                 await self._begin(stream)
         except BaseException:
             with trio.CancelScope(shield=True):
@@ -116,17 +117,6 @@ def find_targets(daemon: str, client: SyncClient, simulation: str) -> dict[str, 
             slave, peer, False, ((number, "evaluate"), (number, "")), (value,)
         ),
     }
-
-
-async def _prove(stream: ConnectedStream, identity: Identity) -> None:
-    handshake, reader = Handshake(identity, client=True), FrameReader()
-    while True:
-        for data in handshake.data_to_send():
-            await stream.send(data)
-        if handshake.complete:
-            return
-        for frame in reader.receive_data(await stream.receive()):
-            handshake.receive(frame)
 
 
 async def _unix(path: Path) -> ConnectedStream:

@@ -32,7 +32,13 @@ from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Frame, FrameReader, Kind, encode_frame
 from creamas_sc.wire.handshake import Handshake, Identity
 from supervisor.daemon.process import Settings, run, start
-from tests.support.daemon_clients import Client, connect_socket, connected, shake_hands
+from tests.support.daemon_clients import (
+    Client,
+    connect_socket,
+    connected,
+    shake_hands,
+    user_identity,
+)
 from tests.support.daemons import NAME, Daemon, running
 
 BOUND_SECONDS = 30.0
@@ -152,7 +158,7 @@ async def test_a_wrong_key_is_refused_and_told(daemon: Daemon, client: Client) -
     before = daemon.log
     async with opened(daemon, 1) as (stream,):
         with pytest.raises(HandshakeError):
-            await shake_hands(stream, secrets.token_bytes(32))
+            await shake_hands(stream, user_identity(secrets.token_bytes(32)))
         await read_to_end(stream)
     await check_new_lines(daemon, before, "the peer refused: a wrong key")
 

@@ -56,12 +56,15 @@ class Client:
         return {**made, "info": json.loads(made["info"])}
 
 
-async def shake_hands(stream: ConnectedStream, key: bytes | None = None) -> FrameReader:
-    """Prove that this is one of the user's processes."""
-    address = f"pid {os.getpid()}"
+def user_identity(key: bytes | None = None) -> Identity:
+    """The identity of one of the user's processes, or one with another key."""
     key = key or user_membership().key
-    identity = Identity("creamas-supervisor", key, "client", address, os.getpid())
-    handshake = Handshake(identity, client=True)
+    return Identity("creamas-supervisor", key, "client", f"pid {os.getpid()}", os.getpid())
+
+
+async def shake_hands(stream: ConnectedStream, identity: Identity | None = None) -> FrameReader:
+    """Prove an identity, by default the user's; returns the reader for what follows."""
+    handshake = Handshake(identity or user_identity(), client=True)
     reader = FrameReader()
     while True:
         for data in handshake.data_to_send():

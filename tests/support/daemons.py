@@ -31,12 +31,8 @@ class Daemon:
 
     process: subprocess.Popen[bytes]
     name: str
+    socket: Path
     log_folder: Path
-
-    @property
-    def socket(self) -> Path:
-        """Where it listens."""
-        return daemon_socket(self.name)
 
     @property
     def log(self) -> str:
@@ -65,7 +61,7 @@ def spawn(log_folder: Path, name: str = NAME) -> tuple[Daemon, int]:
         start_new_session=True,
     )
     os.close(write)
-    return Daemon(process, name, log_folder), read
+    return Daemon(process, name, daemon_socket(name), log_folder), read
 
 
 def report(read: int) -> str:

@@ -96,7 +96,7 @@ async def _run(point: CancelPoint, form: _Embedded) -> CancelPoint:
 
 
 class _Embedded:
-    """A simulation of this process's own."""
+    """A simulation in this process."""
 
     def __init__(self) -> None:
         self._mark = secrets.token_hex(8)
