@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import signal
@@ -15,23 +14,25 @@ from typing import Any
 
 import pytest
 
+from tests.support.processes import adopt_orphans
+
 # Before anything of the project is imported: calls within an environment pass through the codec,
 # so that what they carry could travel.
 os.environ["CREAMAS_CHECK_LOCAL"] = "1"
-# Hundreds of processes are started: each would compile the project anew.
+# Hundreds of processes are started: each would compile the project again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A shell's background jobs inherit a Ctrl-C that is ignored; scripts under test must get theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LEFT_SECONDS = 2.0
-PR_SET_CHILD_SUBREAPER = 36
 # Tests whose ids begin like this go to one worker, as they share what takes long to start, or the
 # quickstart's ports. All others may run beside each other.
 TOGETHER = {
     "tests/client/": "the clients' daemon",
     "tests/integration/test_command_line.py": "the command line's daemon",
-    "tests/integration/test_daemon_listener.py": "the doorway's daemon",
+    "tests/integration/test_daemon_listener.py": "the listener's daemon",
     "tests/integration/test_daemon_simulations.py": "the simulations' daemon",
+    "tests/integration/test_simulation_host_daemon.py": "the hosts' daemon",
     "tests/integration/test_examples.py::test_the_quickstart": "the quickstart",
     "tests/integration/test_packaging.py": "the quickstart",
 }
@@ -59,14 +60,13 @@ def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     gc.freeze()  # all tests are imported: `nothing_left` need not search that again and again
     folder = tmp_path_factory.mktemp("runtime", numbered=True)
     os.environ["XDG_RUNTIME_DIR"] = str(folder)
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()
     try:
         from creamas_sc.runtime.event_loop import background_loop
     except ImportError:  # the client's tests run without trio
         yield
         return
-    background_loop()  # its descriptors and thread stay until the end, and are nobody's leak
+    background_loop()  # its descriptors and thread stay until the end, and are not a leak
     yield
 
 
@@ -115,7 +115,7 @@ def _children() -> Iterator[Held]:
 
 
 def _reap_orphan(pid: int) -> bool:
-    """Reap a process of ours that has ended and whose parent was killed; whether it was one."""
+    """Reap one of our processes if it has ended and lost its parent; return whether it was one."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

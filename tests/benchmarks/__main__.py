@@ -1,7 +1,7 @@
 """Measures this project beside the bare limits: ``python -m tests.benchmarks [WORKLOAD ...]``.
 
-Each round runs every workload on every system, each in a process of its own, one after the other,
-so that whatever else the machine does falls on all of them. Prints a table of medians, and with
+Each round runs every workload on every system, each in a new process, one after the other,
+so that other load on the machine falls on all of them. Prints a table of medians, and with
 --json writes a line a figure.
 """
 

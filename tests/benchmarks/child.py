@@ -27,8 +27,8 @@ def main() -> None:
     async def ready() -> None:
         await system.start()
         now = time.monotonic()
-        told = {mark: now - at for mark, at in (marks | system.marks).items()}
-        print(str(told).replace("'", '"'), flush=True)
+        seconds = {mark: now - at for mark, at in (marks | system.marks).items()}
+        print(str(seconds).replace("'", '"'), flush=True)
         sys.stdin.read()
         await system.stop()
 

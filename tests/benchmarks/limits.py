@@ -1,6 +1,6 @@
 """The bare limit: forked workers, a pipe and pickle each, hand-written batches, and no library.
 
-Agents are plain objects in a list. They have addresses, but nobody can call them; nothing has a
+Agents are plain objects in a list. They have addresses, but cannot be called; nothing has a
 deadline, nothing can be cancelled, an error ends everything. What a library adds is to be compared
 with this.
 """

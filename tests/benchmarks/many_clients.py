@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.many_clients [--clients 50] [--seconds 60]
 
-Starts a daemon of its own, with a society of 1,000 agents on 2 slaves. Prints what each kind of
+Starts a daemon with a society of 1,000 agents on 2 slaves. Prints what each kind of
 call takes while nothing else goes on; then the rate of the simulation's own steps alone, with the
 clients, and what is to be expected of it with them: host and slaves serve a call or a step at a
 time, so the time that the clients' calls take is not there for steps.
@@ -71,8 +71,8 @@ async def crowd(clients: int, seconds: float, agents: int) -> Report:
 
 
 async def _stretch(sim: Any, client: Any, seconds: float) -> dict[str, float]:
-    told = await client.inspect(NAME)
-    pids = {p["slot"]: p["pid"] for p in told["processes"]}
+    simulation = await client.inspect(NAME)
+    pids = {p["slot"]: p["pid"] for p in simulation["processes"]}
     groups = {
         "slaves": [pid for slot, pid in pids.items() if slot != "host"],
         "host": [pids["host"]],

@@ -18,7 +18,7 @@ class Figure:
     """One measured value.
 
     Attributes:
-        system: Who was measured: a form of this project, or a limit.
+        system: What was measured: a form of this project, or a limit.
         params: What tells it from others of that metric, such as the number of agents.
     """
 

@@ -1,4 +1,4 @@
-"""One workload on one system, in a process of its own: ``python -m tests.benchmarks.one w3 trio``.
+"""One workload on one system, in its own process: ``python -m tests.benchmarks.one w3 trio``.
 
 Prints a line of JSON a figure.
 """

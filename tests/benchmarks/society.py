@@ -149,9 +149,9 @@ class _Embedded(Society):
         self.addrs = self.menv.addrs
 
     async def stop(self) -> None:
-        receipt = await self._finish(self.menv.close(as_coro=True))
+        report = await self._finish(self.menv.close(as_coro=True))
         await self._leave()
-        assert receipt.graceful, receipt
+        assert report.graceful, report
 
     def _operation(self, name: str) -> Callable[..., Any]:
         method: Callable[..., Any] = getattr(self.menv, name)
@@ -236,9 +236,9 @@ class _Attached(Society):
         assert await self._simulation.wait_slaves(READY_SECONDS, check_ready=True)
 
     async def stop(self) -> None:
-        receipt = await self._client.close(self.name)
+        report = await self._client.close(self.name)
         await self._exits.aclose()
-        assert receipt.graceful, receipt
+        assert report.graceful, report
 
     def _operation(self, name: str) -> Callable[..., Any]:
         return getattr(self._simulation, name)  # type: ignore[no-any-return]
@@ -250,8 +250,8 @@ class _Attached(Society):
         return await _gathered(calls)
 
     async def pids(self) -> dict[str, int]:
-        told = await self._client.inspect(self.name)
-        return {p["slot"]: p["pid"] for p in told["processes"]}
+        simulation = await self._client.inspect(self.name)
+        return {p["slot"]: p["pid"] for p in simulation["processes"]}
 
 
 class _AttachedSync(Society):
@@ -275,9 +275,9 @@ class _AttachedSync(Society):
         assert self._simulation.wait_slaves(READY_SECONDS, check_ready=True)
 
     async def stop(self) -> None:
-        receipt = self._client.close(self.name)
+        report = self._client.close(self.name)
         self._exits.close()
-        assert receipt.graceful, receipt
+        assert report.graceful, report
 
     def _operation(self, name: str) -> Callable[..., Any]:
         return getattr(self._simulation, name)  # type: ignore[no-any-return]
@@ -289,8 +289,8 @@ class _AttachedSync(Society):
         return [call() for call in calls]
 
     async def pids(self) -> dict[str, int]:
-        told = self._client.inspect(self.name)
-        return {p["slot"]: p["pid"] for p in told["processes"]}
+        simulation = self._client.inspect(self.name)
+        return {p["slot"]: p["pid"] for p in simulation["processes"]}
 
 
 _FORMS: dict[str, type[Society]] = {
@@ -318,7 +318,7 @@ async def _gathered(calls: Sequence[Callable[[], Any]]) -> list[Any]:
 
 @contextmanager
 def _daemon() -> Iterator[None]:
-    """One of its own, in a folder of its own, which processes below find by the environment."""
+    """A new daemon with a new folder, which its processes find by the environment."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_RUNTIME_DIR"] = os.environ["CREAMAS_LOG_FOLDER"] = folder
         command = [sys.executable, "-m", "supervisor.cli"]

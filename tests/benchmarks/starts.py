@@ -20,7 +20,7 @@ def w1(name: str, report: Report, sizes: Sizes) -> None:
     """A cold start: from before the exec of the interpreter until all slaves have answered."""
     for slaves in sizes.cold:
         with _Script(name, slaves) as script:
-            for mark, seconds in script.told.items():
+            for mark, seconds in script.marks.items():
                 report(f"start from {mark}", seconds, "s", slaves=slaves)
 
 
@@ -42,10 +42,10 @@ class _Script:
     """One that has started its slaves.
 
     Attributes:
-        told: Seconds of its start, by what they count from.
+        marks: Seconds of its start, by what they count from.
     """
 
-    told: dict[str, float]
+    marks: dict[str, float]
 
     def __init__(self, name: str, slaves: int) -> None:
         self._arguments = (name, str(slaves))
@@ -56,7 +56,7 @@ class _Script:
             [*command, repr(time.monotonic())], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self.process.stdout is not None
-        self.told = json.loads(self.process.stdout.readline())
+        self.marks = json.loads(self.process.stdout.readline())
         return self
 
     def let_go(self) -> None:

@@ -49,8 +49,8 @@ def test_each_row_is_judged_by_its_ratio(better: float, verdict: str) -> None:
 
 
 def test_growth_tells_where_a_cost_bends() -> None:
-    told = describe_growth([(1, 1.0), (10, 1.0), (100, 10.0), (1_000, 100.0), (10_000, 4_000.0)])
-    assert told == (
+    printed = describe_growth([(1, 1.0), (10, 1.0), (100, 10.0), (1_000, 100.0), (10_000, 4_000.0)])
+    assert printed == (
         "flat from 1 to 10; linear from 10 to 1,000; more than linear from 1,000 to 10,000; "
         "a unit costs 4.00 times as much at 10,000 as at 1,000"
     )
@@ -69,9 +69,9 @@ def test_self_time_is_that_of_the_innermost_function() -> None:
 
 
 def test_import_time_by_package() -> None:
-    told = """import time: self [us] | cumulative | imported package
+    printed = """import time: self [us] | cumulative | imported package
 import time:       100 |        100 |   trio._core
 import time:        20 |        120 | trio
 import time:         7 |          7 |     selectors
 """
-    assert import_shares(told) == {"trio": 120, "standard library and others": 7}
+    assert import_shares(printed) == {"trio": 120, "standard library and others": 7}

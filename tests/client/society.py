@@ -90,7 +90,7 @@ class Failing(CreativeAgent):
 
 
 class Studio(MultiEnvironment):
-    """A multi-environment with methods of its own."""
+    """A multi-environment with more methods."""
 
     @expose
     async def count(self, extra: int = 0) -> int:
@@ -105,7 +105,7 @@ class Studio(MultiEnvironment):
 
 
 class Curator(EnvManager):
-    """A slave's manager with a method of its own."""
+    """A slave's manager with one more method."""
 
     @expose
     def pid(self) -> int:

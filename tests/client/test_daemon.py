@@ -10,7 +10,7 @@ import pytest
 from creamas_sc.client import connect_sync
 from creamas_sc.errors import BadValue, LoadError, StartError, UnknownSimulation
 from creamas_sc.reports import StopReport
-from tests.client.conftest import running_daemon
+from tests.support import daemons
 from tests.support.clients import BOUND_SECONDS, SOCIETY, Named, connected, each_client, plain
 
 TWO = [("localhost", 0)] * 2
@@ -23,15 +23,15 @@ async def test_the_life_of_a_simulation(kind: str, named: Named) -> None:
         made = await client.create(name, slave_addrs=TWO, slave_mgr_cls=f"{SOCIETY}:Curator")
         assert made["name"] == name
         assert len(made["addrs"]) == 2
-        (summary,) = [told for told in await client.ls() if told["name"] == name]
+        (summary,) = [about for about in await client.ls() if about["name"] == name]
         assert (summary["state"], summary["pid"]) == ("running", made["pid"])
         assert summary["host"]["slaves"] == 2
-        receipt = await client.close(name)
-        assert isinstance(receipt, StopReport)
-        assert [slave.address for slave in receipt] == made["addrs"]
-        assert receipt.graceful
-        assert name not in [told["name"] for told in await client.ls()]
-        (ended,) = [told for told in await client.ls(all=True) if told["name"] == name]
+        report = await client.close(name)
+        assert isinstance(report, StopReport)
+        assert [slave.address for slave in report] == made["addrs"]
+        assert report.graceful
+        assert name not in [about["name"] for about in await client.ls()]
+        (ended,) = [about for about in await client.ls(all=True) if about["name"] == name]
         assert (ended["state"], ended["cause"]) == ("ended", "closed")
 
 
@@ -43,14 +43,14 @@ async def test_a_host_gets_its_creators_environment_and_folder(
     monkeypatch.setenv("STYLE", "cubist \udcff")
     async with connected(kind) as client:
         await client.create(name, menv_cls=f"{SOCIETY}:Studio", restart="all")
-        told = await client.inspect(name)
-        assert told["cwd"] == os.getcwd()
-        assert os.getcwd() in told["path"]
-        assert not any("site-packages" in folder for folder in told["path"][1:])
-        assert told["environ"]["STYLE"].encode("latin-1") == b"cubist \xff"
-        assert told["about"]["menv_cls"] == f"{SOCIETY}:Studio"
-        assert told["about"]["restart"] == "all"
-        assert [process["slot"] for process in told["processes"]] == ["host"]
+        about = await client.inspect(name)
+        assert about["cwd"] == os.getcwd()
+        assert os.getcwd() in about["path"]
+        assert not any("site-packages" in folder for folder in about["path"][1:])
+        assert about["environ"]["STYLE"].encode("latin-1") == b"cubist \xff"
+        assert about["about"]["menv_cls"] == f"{SOCIETY}:Studio"
+        assert about["about"]["restart"] == "all"
+        assert [process["slot"] for process in about["processes"]] == ["host"]
         await client.kill(name)
 
 
@@ -78,8 +78,8 @@ async def test_kill(kind: str, named: Named) -> None:
     name = named()
     async with connected(kind) as client:
         await client.create(name, slave_addrs=TWO)
-        receipts = await client.kill(name)
-        assert sorted(receipt["slot"] for receipt in receipts) == ["host", "slave-0", "slave-1"]
+        reports = await client.kill(name)
+        assert sorted(report["slot"] for report in reports) == ["host", "slave-0", "slave-1"]
 
 
 @each_client
@@ -87,8 +87,8 @@ async def test_close_saves(kind: str, named: Named, tmp_path: Path) -> None:
     name = named()
     async with connected(kind) as client:
         await client.create(name, menv_cls=f"{SOCIETY}:Studio", slave_addrs=TWO)
-        receipt = await client.close(name, str(tmp_path), timeout=2.0)
-        assert receipt.saved == ("saved", str(tmp_path))
+        report = await client.close(name, str(tmp_path), timeout=2.0)
+        assert report.saved == ("saved", str(tmp_path))
 
 
 @each_client
@@ -123,7 +123,7 @@ async def test_what_cannot_be_created(kind: str, named: Named) -> None:
         with pytest.raises(TypeError):
             await client.create(named(), nothing=1)
         # All of them are undone.
-        assert [told["name"] for told in await client.ls()] == [name]
+        assert [about["name"] for about in await client.ls()] == [name]
         await client.kill(name)
 
 
@@ -133,7 +133,7 @@ def test_too_many_slaves_are_refused_and_slow_nobody_down(daemon: object, named:
         with pytest.raises(StartError, match=r"slaves: a simulation can have 512$") as caught:
             client.create(name, slave_addrs=[("localhost", 0)] * 100_000)
         assert "creamas_sc.errors" not in str(caught.value)
-        (ended,) = [told for told in client.ls(all=True) if told["name"] == name]
+        (ended,) = [about for about in client.ls(all=True) if about["name"] == name]
         assert ended["cause"] == str(caught.value)
 
 
@@ -150,11 +150,11 @@ async def test_classes_instead_of_names(kind: str, named: Named) -> None:
 
 
 def test_stop(tmp_path: Path, named: Named) -> None:
-    with running_daemon("another", tmp_path) as process:
+    with daemons.running(tmp_path, "another") as another:
         with connect_sync("another", timeout=BOUND_SECONDS) as client:
             client.create("sim", slave_addrs=TWO)
-            (told,) = client.stop()
-            assert told["name"] == "sim"
-            assert isinstance(told["report"], StopReport)
-            assert [slave.ended_by for slave in told["report"]] == ["request"] * 2
-            assert process.wait(10) == 0
+            (about,) = client.stop()
+            assert about["name"] == "sim"
+            assert isinstance(about["report"], StopReport)
+            assert [slave.ended_by for slave in about["report"]] == ["request"] * 2
+            assert another.process.wait(10) == 0

@@ -1,4 +1,4 @@
-"""How calls and simulations end before their time, and what a client is told."""
+"""How calls and simulations end before their time, and what a client learns of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from creamas_sc.client import connect_sync
 from creamas_sc.errors import ConnectionLost, DeadlineExceeded, HostLost
-from tests.client.conftest import running_daemon
+from tests.support import daemons
 from tests.support.clients import (
     BOUND_SECONDS,
     SOCIETY,
@@ -30,7 +30,7 @@ SLEEPER = f"{SOCIETY}:Sleeper"
 
 
 def when_asleep(name: str, addr: str, then: Any) -> threading.Thread:
-    """Call ``then`` once the sleeper at ``addr`` sleeps; seen through a client of its own."""
+    """Call ``then`` once the sleeper at ``addr`` sleeps; seen through another client."""
 
     def watch() -> None:
         with connect_sync(timeout=BOUND_SECONDS) as client, client.attach(name) as simulation:
@@ -84,9 +84,9 @@ async def test_a_simulation_closed_through_its_attachment(
 ) -> None:
     async with studio(kind, named) as sim, connected(kind) as client:
         addrs = await sim.get_addrs()
-        receipt = await getattr(sim, method)(str(tmp_path))
-        assert [slave.address for slave in receipt] == addrs
-        assert receipt.saved == ("saved", str(tmp_path))
+        report = await getattr(sim, method)(str(tmp_path))
+        assert [slave.address for slave in report] == addrs
+        assert report.saved == ("saved", str(tmp_path))
         # Its host is gone, and the name is free.
         assert (await client.create(sim.name))["pid"] != sim.pid
         with pytest.raises(HostLost):
@@ -94,11 +94,11 @@ async def test_a_simulation_closed_through_its_attachment(
 
 
 def test_a_daemon_that_is_killed(named: Named, tmp_path: Path) -> None:
-    with running_daemon("another", tmp_path) as process:
+    with daemons.running(tmp_path, "another") as another:
         with connect_sync("another", timeout=BOUND_SECONDS) as client:
             client.create("sim")
             with client.attach("sim") as simulation:
-                process.kill()
+                another.process.kill()
                 with pytest.raises(HostLost, match=r"has ended|does not answer any more"):
                     keep_asking(simulation.get_age)
             with pytest.raises(ConnectionLost, match="the daemon 'another' is gone"):
@@ -155,7 +155,7 @@ def test_ctrl_c_in_a_call(daemon: object, named: Named) -> None:
             with pytest.raises(KeyboardInterrupt):
                 simulation.trigger_all()
             thread.join()
-            # The call is over, in the slave too; the same objects go on.
+            # The call has ended, in the slave too; the same objects go on.
             assert sleeper.naps() == (1, 1)
             assert client.status()["pid"] == client.pid
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from creamas_sc.client import SyncSimulation, connect_sync
+from tests.support import programs
 from tests.support.clients import BOUND_SECONDS, KINDS, SOCIETY, Named, needs_trio
+from tests.support.programs import Program
 
 # No guard: the host loads the script again, up to the first call into creamas_sc.
 CREATES = """
@@ -106,17 +107,11 @@ def script(tmp_path: Path, named: Named) -> Path:
     return tmp_path / "script.py"
 
 
-def run(script: Path, *args: str) -> str:
-    told = subprocess.run(
-        [sys.executable, "-W", "error", str(script), *args],
-        capture_output=True,
-        text=True,
-        timeout=BOUND_SECONDS,
-        cwd=script.parent,
-        check=False,
-    )
-    assert told.returncode == 0, told.stderr
-    return told.stdout
+def run(script: Path, *arguments: str) -> str:
+    """What a script prints that must not warn, nor fail."""
+    done = programs.run(sys.executable, "-W", "error", script, *arguments, folder=script.parent)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def daemon_python() -> tuple[int, int]:
@@ -153,34 +148,17 @@ def test_agents_of_the_script(script: Path, named: Named) -> None:
 
 
 @contextmanager
-def running(script: Path, *args: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, str(script), *args],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-@contextmanager
-def napping(script: Path, name: str) -> Iterator[tuple[subprocess.Popen[str], SyncSimulation]]:
-    """The script in the middle of its step, and somebody who looks on."""
+def napping(script: Path, name: str) -> Iterator[tuple[Program, SyncSimulation]]:
+    """Run the script until it is in the middle of a step; yields it, and another client."""
     with connect_sync(timeout=BOUND_SECONDS) as client:
         client.create(name, slave_addrs=[("localhost", 0)])
         with client.attach(name) as simulation:
             sleeper, _ = simulation.spawn(f"{SOCIETY}:Sleeper")
-            with running(script, name) as process:
-                assert process.stdout is not None
-                assert process.stdout.readline() == "attached\n"
+            with Program([sys.executable, str(script), name], script.parent) as program:
+                program.read_until("attached")
                 while not sleeper.naps()[0]:
                     simulation.next_events(0, timeout=0.01)
-                yield process, simulation
+                yield program, simulation
             assert sleeper.naps() == (1, 1)
             while simulation.progress()["clients"] > 1:
                 simulation.next_events(0, timeout=0.01)
@@ -190,11 +168,11 @@ def napping(script: Path, name: str) -> Iterator[tuple[subprocess.Popen[str], Sy
 def test_ctrl_c_detaches(kind: str, script: Path, named: Named) -> None:
     """The script's call is cancelled, and the simulation goes on."""
     script.write_text(FOLLOWS[kind])
-    with napping(script, named()) as (process, simulation):
+    with napping(script, named()) as (program, simulation):
         assert simulation.progress()["clients"] == 2
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=BOUND_SECONDS)
-    assert process.returncode == -signal.SIGINT
+        program.signal(signal.SIGINT)
+        code, _, errors = program.finish()
+    assert code == -signal.SIGINT
     assert errors.endswith("KeyboardInterrupt\n")
 
 
@@ -203,19 +181,19 @@ def test_ctrl_c_detaches(kind: str, script: Path, named: Named) -> None:
 def test_a_second_ctrl_c_does_not_hang(
     kind: str, apart_seconds: float, script: Path, named: Named
 ) -> None:
-    """It strikes in the middle of what the first has led to.
+    """It comes in the middle of what the first has led to.
 
     Under asyncio, any script may hang until a third one: a second that comes before the first has
     woken the main task is raised in place of that wake-up, which is lost.
     """
     script.write_text(FOLLOWS[kind])
-    with napping(script, named()) as (process, _):
-        process.send_signal(signal.SIGINT)
+    with napping(script, named()) as (program, _):
+        program.signal(signal.SIGINT)
         time.sleep(apart_seconds)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=BOUND_SECONDS)
+        program.signal(signal.SIGINT)
+        code, _, _ = program.finish()
     # 1 if the second one broke a library in the middle of its clean-up.
-    assert process.returncode in (-signal.SIGINT, 1)
+    assert code in (-signal.SIGINT, 1)
 
 
 def test_a_forked_child_has_connections_of_its_own(script: Path, named: Named) -> None:

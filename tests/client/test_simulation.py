@@ -111,8 +111,8 @@ async def test_connections(kind: str, named: Named) -> None:
     async with studio(kind, named, slaves=2) as sim:
         addrs = [(await sim.spawn(PAINTER))[1] for _ in range(2)]
         await sim.create_connections({addrs[0]: [(addrs[1], {"trust": 1})]})
-        told = dict(await sim.get_connections())
-        assert told == {addrs[0]: {addrs[1]: {"trust": 1}}, addrs[1]: {}}
+        seen = dict(await sim.get_connections())
+        assert seen == {addrs[0]: {addrs[1]: {"trust": 1}}, addrs[1]: {}}
         assert dict(await sim.get_connections(data=False))[addrs[0]] == [addrs[1]]
 
 
@@ -129,8 +129,8 @@ async def test_slaves_later(kind: str, named: Named) -> None:
         assert await sim.set_host_manager(addr) is None
         manager = await sim.connect(addr)
         assert await manager.pid() > 0
-        receipt = await sim.stop_slaves(timeout=2)
-        assert [slave.address for slave in receipt] == [addr]
+        report = await sim.stop_slaves(timeout=2)
+        assert [slave.address for slave in report] == [addr]
         assert await sim.save_info("folder") == ("saved", "folder")
 
 
@@ -233,7 +233,7 @@ async def test_events(kind: str, named: Named) -> None:
 
 @each_client
 async def test_the_last_event(kind: str, named: Named) -> None:
-    """The events end when the simulation does; what happened before is told first."""
+    """The events end when the simulation does; what happened before comes first."""
     async with studio(kind, named) as sim, connected(kind) as client:
         since, _ = await sim.next_events()
         await sim.start_steps(1)
@@ -242,8 +242,8 @@ async def test_the_last_event(kind: str, named: Named) -> None:
         (number, name, _) = await anext(events)
         assert (number, name) == (since + 1, "steps")
         await client.close(sim.name)
-        told = [name async for _, name, _ in events]
-        assert set(told) <= {"steps"}
+        seen = [name async for _, name, _ in events]
+        assert set(seen) <= {"steps"}
 
 
 @each_client
@@ -265,7 +265,7 @@ async def test_a_step_in_a_limited_time(kind: str, named: Named) -> None:
 
 @each_client
 async def test_a_silent_slave(kind: str, named: Named) -> None:
-    """What a stopped process has not confirmed, nobody says that it has."""
+    """What a stopped process has not confirmed is not reported as done."""
     async with studio(kind, named, slaves=2) as sim:
         first, second = await sim.get_addrs()
         painter, _ = await sim.spawn(PAINTER, addr=first)

@@ -20,9 +20,10 @@ from pathlib import Path
 
 from tests.faults import cases
 from tests.faults.outcomes import Outcome, Record, version
-from tests.faults.programs import adopt_orphans, reap_orphans
+from tests.faults.programs import reap_orphans
 from tests.faults.registry import ROWS, Row
 from tests.faults.report import report
+from tests.support.processes import adopt_orphans
 
 OUT = Path("faults-out.jsonl")
 INTERRUPTED = 130
@@ -36,7 +37,7 @@ def main() -> int:
     adopt_orphans()
     # Do not print what the injected faults make this process log.
     logging.getLogger().addHandler(logging.NullHandler())
-    # Each of hundreds of processes would compile the project anew.
+    # Each of hundreds of processes would compile the project again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # In the background of a shell SIGINT is ignored, also by what this process starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -60,7 +61,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults",
         description=__doc__.partition("\n\n")[2],
-        epilog="rows: " + "; ".join(f"{each.number} {each.fault}" for each in _all_rows()),
+        epilog="rows: " + "; ".join(f"{number} {ROWS[number].fault}" for number in sorted(ROWS)),
     )
     parser.add_argument("rows", nargs="*", type=int, metavar="ROW", help="all by default")
     parser.add_argument("--rounds", type=int, help="of each row, in place of its own number")
@@ -70,10 +71,6 @@ def _arguments() -> argparse.Namespace:
     if unknown := set(args.rows) - set(ROWS):
         parser.error(f"no row {sorted(unknown)}; there are {sorted(ROWS)}")
     return args
-
-
-def _all_rows() -> list[Row]:
-    return [ROWS[number] for number in sorted(ROWS)]
 
 
 def _run_row(each: Row, rounds: int, record: Record) -> None:

@@ -1,4 +1,4 @@
-"""Agents, environments and managers that raise what they are told to, where they are told to."""
+"""Agents, environments and managers that raise a chosen error in a chosen place."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from creamas_sc.mp import EnvManager
 
 
 class Odd(BaseException):
-    """No Exception at all."""
+    """Not an Exception."""
 
 
 class Wordless(Exception):
-    """Cannot even be told."""
+    """An error whose text cannot be made."""
 
     def __str__(self) -> str:
         raise RuntimeError("no words")
@@ -88,7 +88,7 @@ class RaisingManager(EnvManager):
 
 
 class Insider(CreativeAgent):
-    """Tells what proves who is of its simulation."""
+    """Returns the key that proves membership of its simulation."""
 
     @expose
     def membership(self) -> tuple[str, bytes]:

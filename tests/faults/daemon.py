@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from creamas_sc.client import SyncClient, connect_sync
 from creamas_sc.errors import CreamasError
-from tests.faults.programs import POLL_SECONDS, Program
+from tests.faults.programs import POLL_SECONDS, MarkedProgram
 from tests.faults.registry import Figures
 
 LEFT_SECONDS = 2.0
@@ -29,7 +31,7 @@ LOGS = "logs"
 class Daemon:
     """A daemon in the foreground."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: MarkedProgram) -> None:
         self.program = program
 
     @property
@@ -68,24 +70,42 @@ class Daemon:
 
 
 @contextmanager
+def started(
+    verb: str,
+    name: str,
+    folder: Path,
+    *,
+    stderr: int | IO[bytes] = subprocess.PIPE,
+    descriptors: int | None = None,
+) -> Iterator[MarkedProgram]:
+    """The command ``run`` or ``start`` of a daemon that listens by now, for the block.
+
+    Args:
+        descriptors: How many each of the daemon's processes may have.
+    """
+    command = [sys.executable, "-m", "supervisor.cli", verb, "--daemon", name]
+    limit = "" if descriptors is None else f"ulimit -n {descriptors}; "
+    shell = f'{limit}export CREAMAS_LOG_FOLDER="$PWD/{LOGS}"; exec "$@"'
+    with MarkedProgram(["sh", "-c", shell, "sh", *command], folder, stderr) as program:
+        program.read_until(".sock\n")
+        yield program
+
+
+@contextmanager
 def daemon(
     name: str, folder: Path, *, killed: bool = False, descriptors: int | None = None
 ) -> Iterator[Daemon]:
     """A daemon for the length of the block; its end is an orderly one, and leaves nothing.
 
     Args:
-        killed: It has ended otherwise by then.
+        killed: The block ends it in another way.
         descriptors: How many each of its processes may have.
     """
-    command = [sys.executable, "-m", "supervisor.cli", "run", "--daemon", name]
-    limit = "" if descriptors is None else f"ulimit -n {descriptors}; "
-    shell = f'{limit}export CREAMAS_LOG_FOLDER="$PWD/{LOGS}"; exec "$@"'
-    # Into a file: nobody reads while it runs, and a full pipe would stop it.
+    # Into a file: it is not read while the daemon runs, and a full pipe would stop it.
     with (
         (folder / "daemon.log").open("wb") as log,
-        Program(["sh", "-c", shell, "sh", *command], folder, log) as program,
+        started("run", name, folder, stderr=log, descriptors=descriptors) as program,
     ):
-        program.read_until(".sock\n")
         yield Daemon(program)
         if killed:
             return
@@ -129,7 +149,7 @@ def _apart(call: Callable[[], object]) -> threading.Thread:
     def attempt() -> None:
         try:
             call()
-        except CreamasError:  # the daemon has gone under it
+        except CreamasError:  # the daemon was killed
             return
 
     thread = threading.Thread(target=attempt)

@@ -22,7 +22,7 @@ DEEPEST = 100_000
 # Of extensions within each other; past a hundred they are refused.
 LEVELS = 300
 PARTS = 1024
-# Codes of tuples, sets, objects, columns ..., and of some that nobody knows.
+# Codes of tuples, sets, objects, columns ..., and some unknown ones.
 CODES = 24
 
 
@@ -132,7 +132,7 @@ def _long(chance: random.Random) -> bytes:
 
 
 def _columns(chance: random.Random) -> bytes:
-    """Columns that announce what is not there, or the same again and again."""
+    """Columns that announce items that do not follow, or the same item many times."""
     many = chance.choice((2**62, 2**32, 10**6, -1))
     text = ["x" * chance.choice((1, 10**4, 10**5))]
     column = chance.choice(

@@ -17,7 +17,7 @@ from creamas_sc.client import connect_sync
 from creamas_sc.errors import CreamasError
 from tests.faults.daemon import LOGS, Daemon
 from tests.faults.good_client import SIMULATION
-from tests.faults.programs import Program
+from tests.faults.programs import MarkedProgram
 from tests.faults.registry import TOTAL, Figures
 
 __all__ = ["Monitor"]
@@ -28,7 +28,7 @@ RECOVERY_SECONDS = 1.0
 BOUND_SECONDS = 120.0
 SAMPLE_SECONDS = 0.2
 # In a log: an unexpected error.
-UNFORESEEN = ("Traceback", "inside creamas_sc")
+UNEXPECTED = ("Traceback", "inside creamas_sc")
 
 Attack = Callable[[], Awaitable[Figures]]
 
@@ -60,7 +60,7 @@ class Monitor:
     def __enter__(self) -> Self:
         command = [sys.executable, "-m", "tests.faults.good_client", self._name]
         log = self._stack.enter_context((self._folder / "client.log").open("wb"))
-        self._client = self._stack.enter_context(Program(command, self._folder, log))
+        self._client = self._stack.enter_context(MarkedProgram(command, self._folder, log))
         self._client.read_until("calling\n")
         return self
 
@@ -70,8 +70,10 @@ class Monitor:
         if exc_info[0] is None:
             assert self._client.process.returncode == 0, self._log("client.log")
             for file in (Path("daemon.log"), *(self._folder / LOGS).rglob("*.log")):
-                told = [line for line in self._log(file) if any(map(line.__contains__, UNFORESEEN))]
-                assert not told, f"{file}: {told[:3]}"
+                found = [
+                    line for line in self._log(file) if any(map(line.__contains__, UNEXPECTED))
+                ]
+                assert not found, f"{file}: {found[:3]}"
 
     def _log(self, name: str | Path) -> list[str]:
         return (self._folder / name).read_text().splitlines()
@@ -86,7 +88,7 @@ class Monitor:
         self._kib_most = 0
         self._ask()
         self._calls.clear()
-        told = trio.run(self._run, attack)
+        figures = trio.run(self._run, attack)
         began = time.monotonic()
         self._reconnect(began)
         recovered = time.monotonic() - began
@@ -95,15 +97,15 @@ class Monitor:
         p99 = statistics.quantiles(self._calls, n=100)[-1]
         mib = (self._kib_most - self._kib_before) / 1024
         longest = max(self._calls)
-        self._tell({"MiB more": mib, **told})
+        self._note({"MiB more": mib, **figures})
         assert mib <= MOST_MIB, f"{name}: {mib:.1f} MiB more"
         if self._timely:
-            self._tell({"p99 ms": 1000 * p99, "longest call ms": 1000 * longest})
-            self._tell({"recovered in s": recovered})
+            self._note({"p99 ms": 1000 * p99, "longest call ms": 1000 * longest})
+            self._note({"recovered in s": recovered})
             assert p99 <= P99_SECONDS, f"{name}: p99 {p99:.3f} s of {len(self._calls)} calls"
             assert recovered <= RECOVERY_SECONDS, f"{name}: recovered in {recovered:.2f} s"
 
-    def _tell(self, figures: Figures) -> None:
+    def _note(self, figures: Figures) -> None:
         for name, value in figures.items():
             before = self.figures.get(name)
             summed = name.startswith(TOTAL)
@@ -136,10 +138,10 @@ class Monitor:
         with trio.fail_after(BOUND_SECONDS):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._sample)
-                told = await attack()
+                figures = await attack()
                 await self.called(1)  # one more look, after it
                 nursery.cancel_scope.cancel()
-        return told
+        return figures
 
     async def _sample(self) -> None:
         while True:
@@ -150,10 +152,8 @@ class Monitor:
             await trio.sleep(SAMPLE_SECONDS)
 
     def _ask(self) -> list[float]:
-        self._client.out = b""
         self._client.say("")
-        self._client.read_until("\n")
-        seconds: list[float] = json.loads(self._client.out)
+        seconds: list[float] = json.loads(self._client.read_until("["))
         return seconds
 
     def _kib(self) -> int:

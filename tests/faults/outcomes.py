@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tests.faults.programs import ROOT
 from tests.faults.registry import Figures
+from tests.support.programs import ROOT, run
 
 __all__ = ["Outcome", "Record", "version"]
 
@@ -49,10 +48,7 @@ def version() -> str:
     hashed = hashlib.sha256()
     for path in paths:
         hashed.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
-    )
-    commit = described.stdout.strip() or "no commit"
+    commit = run("git", "describe", "--always", "--dirty").stdout.strip() or "no commit"
     return f"{commit}, sources {hashed.hexdigest()[:8]}, Python {platform.python_version()}"
 
 

@@ -6,14 +6,15 @@ import json
 import os
 import select
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from creamas_sc.client import connect_sync
-from tests.faults.programs import BOUND_SECONDS, Program, script
+from tests.faults.daemon import LOGS, started
+from tests.faults.programs import MarkedProgram, script
+from tests.support.programs import BOUND_SECONDS
 
 __all__ = ["CLIENTS", "DAEMONS", "SignalTarget", "client", "daemon"]
 
@@ -62,21 +63,25 @@ READY = {"idle": "idle", "busy": "busy", "spawning": "spawning", "closing": "clo
 
 
 class SignalTarget:
-    """Whom the signals go to.
+    """The process that the signals go to.
 
     Attributes:
-        wait: Waits for the end, so many seconds; the exit code, negative of a signal.
-        told: What was said on standard error; of a daemon, what is no news in its log.
+        wait: Waits for the end, so many seconds; returns the exit code, negative for a signal.
+        complaints: Reads standard error; of a daemon, the unexpected lines of its log.
         program: Its processes.
     """
 
     def __init__(
-        self, pid: int, wait: Callable[[float], int], told: Callable[[], str], program: Program
+        self,
+        pid: int,
+        wait: Callable[[float], int],
+        complaints: Callable[[], str],
+        program: MarkedProgram,
     ) -> None:
-        self.pid, self.wait, self.told, self.program = pid, wait, told, program
+        self.pid, self.wait, self.complaints, self.program = pid, wait, complaints, program
 
     @classmethod
-    def of(cls, program: Program) -> SignalTarget:
+    def of(cls, program: MarkedProgram) -> SignalTarget:
         """A program's own process."""
         return cls(program.process.pid, program.process.wait, lambda: _stderr(program), program)
 
@@ -88,9 +93,9 @@ class SignalTarget:
 @contextmanager
 def daemon(verb: str, name: str, moment: str, folder: Path) -> Iterator[SignalTarget]:
     """A daemon in the foreground or background, whose client has it do something."""
-    with _daemon(verb, name, folder) as told, _client("sync", name, moment, folder) as asking:
-        yield told
-        if moment != "idle":  # which is told, and ends
+    with _daemon(verb, name, folder) as target, _client("sync", name, moment, folder) as asking:
+        yield target
+        if moment != "idle":  # it is in a call, whose failure ends it
             asking.process.wait(BOUND_SECONDS)
 
 
@@ -105,11 +110,11 @@ def client(form: str, name: str, moment: str, folder: Path) -> Iterator[SignalTa
                     _expect_left(one, moment)
         running.send(signal.SIGTERM, "process")
         assert running.wait(BOUND_SECONDS) == 0
-        running.told()
+        running.complaints()
 
 
 @contextmanager
-def _client(form: str, name: str, moment: str, folder: Path) -> Iterator[Program]:
+def _client(form: str, name: str, moment: str, folder: Path) -> Iterator[MarkedProgram]:
     with script(folder, CLIENTS[form], name, moment) as program:
         program.read_until(READY[moment])
         if moment == "busy":
@@ -122,26 +127,24 @@ def _client(form: str, name: str, moment: str, folder: Path) -> Iterator[Program
 
 @contextmanager
 def _daemon(verb: str, name: str, folder: Path) -> Iterator[SignalTarget]:
-    logs = folder / "logs"
-    command = ["env", f"CREAMAS_LOG_FOLDER={logs}", sys.executable, "-m", "supervisor.cli", verb]
-    with Program([*command, "--daemon", name], folder) as program:
-        program.read_until(".sock\n")
-        pid = program.process.pid
+    with started(verb, name, folder) as program:
+        pid = program.pid
         wait: Callable[[float], int] = program.process.wait
         if verb == "start":
             assert program.process.wait(BOUND_SECONDS) == 0
             (pid,) = (pid for pid, comm in program.members().items() if comm == "creamas-daemon")
             wait = _waits_for(pid)
 
-        def told() -> str:
-            text = _stderr(program) if verb == "run" else (logs / f"{name}.log").read_text()
-            return "".join(line for line in text.splitlines(True) if not _is_news(line))
+        def complaints() -> str:
+            log = folder / LOGS / f"{name}.log"
+            text = _stderr(program) if verb == "run" else log.read_text()
+            return "".join(line for line in text.splitlines(True) if not _is_expected(line))
 
-        yield SignalTarget(pid, wait, told, program)
+        yield SignalTarget(pid, wait, complaints, program)
 
 
 def _waits_for(pid: int) -> Callable[[float], int]:
-    """How to wait for a child that is not of our making: we adopt orphans."""
+    """How to wait for an adopted orphan: it is a child, though this process did not start it."""
 
     def wait(seconds: float) -> int:
         pidfd = os.pidfd_open(pid)
@@ -155,18 +158,18 @@ def _waits_for(pid: int) -> Callable[[float], int]:
     return wait
 
 
-def _stderr(program: Program) -> str:
+def _stderr(program: MarkedProgram) -> str:
     assert program.process.stderr is not None
     return program.process.stderr.read().decode()
 
 
-def _is_news(line: str) -> bool:
-    """Whether a daemon logs no more there than how it goes."""
+def _is_expected(line: str) -> bool:
+    """Whether it is a line that a daemon logs in the ordinary course."""
     try:
-        told = json.loads(line)
+        entry = json.loads(line)
     except ValueError:
         return False
-    return told["level"] in ("info", "warning") and "exception" not in told
+    return entry["level"] in ("info", "warning") and "exception" not in entry
 
 
 def _naps(one: Any) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from creamas_sc.wire.frames import FrameReader, Kind, encode_frame
 from creamas_sc.wire.handshake import Handshake, Identity
 from supervisor.daemon.listener import SIMULATION
 from tests.faults.hostile_bytes import request
+from tests.support.daemon_clients import shake_hands
 from tests.support.streams import connect_to
 
 __all__ = ["Target", "find_targets"]
@@ -73,7 +74,7 @@ class Target:
         stream = await self.connect()
         try:
             if not self.stranger:
-                await _prove(stream, self.identity)
+                await shake_hands(stream, self.identity)
                 await self._begin(stream)
         except BaseException:
             with trio.CancelScope(shield=True):
@@ -102,7 +103,7 @@ def find_targets(daemon: str, client: SyncClient, simulation: str) -> dict[str, 
     slave = partial(_environment, echo)
     peer = Identity(of, key, "environment", "tcp://localhost:1/", os.getpid())
     outsider = Identity(of, secrets.token_bytes(KEY_BYTES), "environment", "tcp://localhost:1/", 1)
-    told = ("x", {1: (2, b"y")}, [1.5, {3}])
+    value = ("x", {1: (2, b"y")}, [1.5, {3}])
     hosts = ((echo, "evaluate"), (None, "get_age"), (None, "progress"), (None, "get_agents"))
     return {
         "a stranger at the daemon": Target(daemon_end, stranger, True, ((None, "ls"),)),
@@ -110,24 +111,13 @@ def find_targets(daemon: str, client: SyncClient, simulation: str) -> dict[str, 
             daemon_end, ours, False, ((None, "ls"), (None, "status")), (), request(None, "ls")
         ),
         "a client of a host": Target(
-            daemon_end, ours, False, hosts, (told,), request(None, "attach", simulation, {})
+            daemon_end, ours, False, hosts, (value,), request(None, "attach", simulation, {})
         ),
         "a stranger at a slave": Target(slave, outsider, True, ((number, "evaluate"),)),
         "a peer of a slave": Target(
-            slave, peer, False, ((number, "evaluate"), (number, "")), (told,)
+            slave, peer, False, ((number, "evaluate"), (number, "")), (value,)
         ),
     }
-
-
-async def _prove(stream: ConnectedStream, identity: Identity) -> None:
-    handshake, reader = Handshake(identity, client=True), FrameReader()
-    while True:
-        for data in handshake.data_to_send():
-            await stream.send(data)
-        if handshake.complete:
-            return
-        for frame in reader.receive_data(await stream.receive()):
-            handshake.receive(frame)
 
 
 async def _unix(path: Path) -> ConnectedStream:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.outcomes import Outcome, Record, version
-from tests.faults.programs import ROOT, Program
+from tests.faults.programs import MarkedProgram
 from tests.faults.registry import Row
+from tests.support.programs import run
 
 NOW = "abc-dirty, sources 1, Python 3"
 SAME = "def, sources 1, Python 3"
@@ -57,28 +57,21 @@ def test_a_summary_shows_the_largest_or_the_sum_of_figures() -> None:
 
 
 def long_form(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tests.faults", *args],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    return run(sys.executable, "-m", "tests.faults", *args, folder=folder)
 
 
 @pytest.mark.slow
 def test_an_interrupted_run_prints_its_table_and_can_be_resumed(tmp_path: Path) -> None:
     assert long_form(tmp_path, "9", "--rounds", "1").returncode == 0
     command = [sys.executable, "-m", "tests.faults", "9", "4", "--rounds", "1"]
-    with Program(command, tmp_path) as program:
+    with MarkedProgram(command, tmp_path) as program:
         # Row 9 is done, as before, and row 4 is under way once it has slaves.
         while not any(name.startswith("slave") for name in program.members().values()):
             assert program.process.poll() is None
         program.process.send_signal(signal.SIGINT)
-        out, err = program.process.communicate(timeout=30)
-        assert (program.process.returncode, err) == (130, b"")
+        code, table, err = program.finish()
+        assert (code, err) == (130, "")
         program.wait_none(2)
-    table = out.decode()
     assert "| 1 of 1 | 0 |" in table
     assert "| 0 of 1 | 0 |" in table
     done = long_form(tmp_path, "9", "--rounds", "2")
@@ -94,7 +87,7 @@ import pytest
 
 def once(case, number, folder):
     if number:
-        with pytest.raises(KeyError):  # whose failure is no Exception
+        with pytest.raises(KeyError):  # whose failure is not an Exception
             pass
     return {}
 
@@ -106,13 +99,7 @@ sys.exit(main())
 
 
 def test_a_failed_round_is_counted_and_kept(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FAILING],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    done = run(sys.executable, "-c", FAILING, folder=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "| 2 of 2 | 1 |" in done.stdout
     assert "failed: row 99, round 1, case: Failed: DID NOT RAISE" in done.stdout

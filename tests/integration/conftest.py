@@ -31,7 +31,7 @@ def seed() -> int | None:
 
 @pytest.fixture
 async def own_menv(seed: int | None) -> AsyncIterator[MultiEnvironment]:
-    """The same in a tree of the test's own, for tests of keeper, zygote and supervisor."""
+    """The same as `menv` in a separate tree, for tests of keeper, zygote and supervisor."""
     with trio.fail_after(BOUND_SECONDS):
         async with MultiEnvironment(("localhost", 0), Environment, agents.Host, seed=seed) as menv:
             await menv.spawn_slaves([("localhost", 0)] * 2, Environment, agents.Manager)

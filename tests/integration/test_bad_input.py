@@ -106,16 +106,16 @@ async def test_is_ready_that_raises(menv: MultiEnvironment) -> None:
         await menv.is_ready()
 
 
-async def test_save_info_and_close_that_raise_are_in_the_receipt(menv: MultiEnvironment) -> None:
+async def test_save_info_and_close_that_raise_are_in_the_report(menv: MultiEnvironment) -> None:
     await menv.spawn_slaves(
         [("localhost", 0)], agents.FailingEnvironment, agents.Manager, [{"fails_in": "save_info"}]
     )
     await menv.spawn(Raises, "value", "close", addr=menv.addrs[0])
-    receipt = await menv.close(as_coro=True)
-    assert receipt.graceful
-    assert "raised in close" in receipt[0].errors[0]
-    assert receipt[1].errors == ()
-    assert "cannot save" in receipt[2].errors[0]
+    report = await menv.close(as_coro=True)
+    assert report.graceful
+    assert "raised in close" in report[0].errors[0]
+    assert report[1].errors == ()
+    assert "cannot save" in report[2].errors[0]
 
 
 async def test_a_master_that_cannot_save_closes_all_the_same() -> None:

@@ -6,15 +6,14 @@ That is neither trio nor tractor. Nothing but packages is downloaded.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.programs import ROOT, run
 from tests.support.pythons import VERSIONS, find_python, find_uv, own_version
 
-ROOT = Path(__file__).parents[2]
 # Those of the blocking client; CI runs all of them on other Pythons.
 TESTS = ["tests/client", "-k", "not asyncio"]
 BOUND_SECONDS = 120
@@ -35,12 +34,12 @@ def test_the_client_on_another_python(tmp_path: Path) -> None:
     made = _environment(tmp_path / "venv", python)
     settings = tmp_path / "pytest.ini"
     settings.write_text(SETTINGS.format(root=ROOT))
-    told = _run(
+    printed = _run(
         [made, "-m", "pytest", "-q", "-c", settings, f"--rootdir={ROOT}", *TESTS],
         {"CREAMAS_TEST_PYTHON": sys.executable, "PYTHONDONTWRITEBYTECODE": "1"},
     )
-    assert " passed" in told
-    assert "trio is not installed" in told
+    assert " passed" in printed
+    assert "trio is not installed" in printed
 
 
 def _environment(folder: Path, python: str) -> Path:
@@ -54,14 +53,7 @@ def _environment(folder: Path, python: str) -> Path:
 
 
 def _run(command: list[str | Path], environ: dict[str, str] | None = None) -> str:
-    told = subprocess.run(
-        list(map(str, command)),
-        cwd=ROOT,
-        env={**os.environ, **(environ or {})},
-        capture_output=True,
-        text=True,
-        timeout=BOUND_SECONDS,
-        check=False,
-    )
-    assert told.returncode == 0, told.stdout + told.stderr
-    return told.stdout
+    env = {**os.environ, **(environ or {})}
+    done = run(*command, env=env, seconds=BOUND_SECONDS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

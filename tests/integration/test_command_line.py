@@ -1,4 +1,4 @@
-"""The command line with a real daemon: here where that can be, else in a process of its own."""
+"""The command line with a real daemon: in this process where possible, else in another."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ import pty
 import select
 import signal
 import socket
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ import pytest
 from creamas_sc.runtime.paths import daemon_socket
 from supervisor.cli.main import main
 from tests.support.fake_daemon import FakeDaemon
+from tests.support.programs import ROOT, Program
 
 BOUND_SECONDS = 15.0
 COMMAND = [sys.executable, "-m", "supervisor.cli"]
@@ -74,7 +72,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("XDG_CONFIG_HOME", str(folder))
         patch.setenv("CREAMAS_LOG_FOLDER", str(folder / "logs"))
         patch.setenv("CREAMAS_DAEMON", "cli")
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+        patch.setenv("PYTHONPATH", str(ROOT))
         patch.chdir(folder)
         assert main(["start"]) == 0
         try:
@@ -89,8 +87,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
     def command(*words: str) -> tuple[int, str, str]:
         code = main(list(words))
-        told = capsys.readouterr()
-        return code, told.out, told.err
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
 
     return command
 
@@ -105,40 +103,21 @@ def sim(run: Run) -> Iterator[str]:
 
 
 def ask(run: Run, *words: str) -> Any:
-    """What a verb tells programs."""
+    """What a verb prints for programs."""
     code, out, err = run(*words, "--json")
     assert (code, err) == (0, "")
     return json.loads(out)
 
 
-@contextmanager
-def started(*words: str) -> Iterator[subprocess.Popen[str]]:
-    """The command in a process of its own, which ends in a bounded time."""
-    pipe = subprocess.PIPE
-    with subprocess.Popen([*COMMAND, *words], stdout=pipe, stderr=pipe, text=True) as process:
-        bound = threading.Timer(BOUND_SECONDS, process.kill)
-        bound.start()
-        try:
-            yield process
-        finally:
-            bound.cancel()
-            process.kill()
-            bound.join()
+def started(*words: str) -> Program:
+    """The command in another process, which is killed at the end of the block."""
+    return Program([*COMMAND, *words], Path.cwd())
 
 
-def line_with(process: subprocess.Popen[str], text: str) -> str:
-    """The next line of standard output that has ``text``."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        if text in line:
-            return str(line)
-    raise AssertionError(f"it ended without {text!r}")
-
-
-def ending(process: subprocess.Popen[str]) -> tuple[int, str]:
+def ending(program: Program) -> tuple[int, str]:
     """Its exit code and standard error."""
-    _, err = process.communicate(timeout=BOUND_SECONDS)
-    return process.returncode, err
+    code, _, err = program.finish(BOUND_SECONDS)
+    return code, err
 
 
 # ---- a simulation's life
@@ -151,8 +130,8 @@ def test_a_tour(run: Run, daemon: Path, sim: str) -> None:
     last = "sim: idle, step 20 of 20, 4 agents, 2 slaves, 80 artifacts, 1 client"
     assert out.splitlines()[-1] == last
     assert run("wait", sim) == (0, f"{last}\n", "")
-    (told,) = ask(run, "ls")
-    assert (told["name"], told["host"]["step"], told["host"]["agents"]) == (sim, 20, 4)
+    (summary,) = ask(run, "ls")
+    assert (summary["name"], summary["host"]["step"], summary["host"]["agents"]) == (sim, 20, 4)
     assert run("ls")[1].splitlines()[1].split()[:4] == [sim, "running", "idle", "20/20"]
     about = ask(run, "inspect", sim)
     assert [each["slot"] for each in about["processes"]] == ["host", "slave-0", "slave-1"]
@@ -163,7 +142,7 @@ def test_a_tour(run: Run, daemon: Path, sim: str) -> None:
     assert code == 0
     assert out.count("request") == 2
     assert run("ls", "--json") == (0, "[]\n", "")
-    (record,) = [told for told in ask(run, "ls", "--all") if told["pid"] == about["pid"]]
+    (record,) = [each for each in ask(run, "ls", "--all") if each["pid"] == about["pid"]]
     assert (record["state"], record["cause"]) == ("ended", "closed")
     assert run("wait", sim) == (0, "", "creamas-supervisor: sim was closed\n")
     assert ask(run, "wait", sim)["state"] == "ended"
@@ -195,10 +174,10 @@ def test_steps_that_fail(run: Run) -> None:
 
 def test_agents_that_cannot_be_made_leave_nothing(run: Run) -> None:
     agents = {"agents_of_test:Unborn=1": "not today", "agents_of_test:Missing=1": "Missing"}
-    for agent, told in agents.items():
+    for agent, reason in agents.items():
         code, out, err = run("create", "unborn", "--slaves", "2", "--agents", agent)
         assert (code, out, err.count("\n")) == (1, "", 1)
-        assert told in err
+        assert reason in err
         assert ask(run, "ls") == []
 
 
@@ -274,21 +253,23 @@ def read_until(terminal: int, text: bytes | None) -> bytes:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_attach_detaches_by_a_signal(run: Run, sim: str, number: int, code: int) -> None:
     with started("attach", sim) as process:
-        line_with(process, "idle")
-        process.send_signal(number)
-        told = "creamas-supervisor: detached; the simulation goes on\n"
-        assert ending(process) == (code, told)
+        process.read_until("idle")
+        process.signal(number)
+        assert ending(process) == (
+            code,
+            "creamas-supervisor: detached; the simulation goes on\n",
+        )
     assert ask(run, "ls")[0]["state"] == "running"
 
 
 def test_attach_tells_of_a_lost_slave_and_the_end(run: Run, sim: str) -> None:
     slave = ask(run, "inspect", sim)["processes"][1]["pid"]
     with started("attach", sim) as people, started("attach", sim, "--json") as programs:
-        line_with(people, "idle")
-        json.loads(line_with(programs, "steps"))
+        people.read_until("idle")
+        json.loads(programs.read_until("steps"))
         os.kill(slave, signal.SIGKILL)
-        assert "lost: the slave tcp://" in line_with(people, "slave")
-        assert json.loads(line_with(programs, "slave_lost"))["pid"] == slave
+        assert "lost: the slave tcp://" in people.read_until("slave")
+        assert json.loads(programs.read_until("slave_lost"))["pid"] == slave
         assert main(["close", sim]) == 0
         assert ending(people) == (0, "creamas-supervisor: sim was closed\n")
         assert ending(programs) == (0, "")
@@ -303,26 +284,26 @@ def test_attach_until_done(run: Run, sim: str) -> None:
 
 def test_a_simulation_that_is_killed(run: Run, sim: str) -> None:
     with started("attach", sim) as following, started("wait", sim) as waiting:
-        line_with(following, "idle")
+        following.read_until("idle")
         run("step", sim, "--forever")
-        line_with(following, "stepping")
+        following.read_until("stepping")
         assert run("kill", sim)[0] == 0
         code, err = ending(following)
         assert (code, err.count("\n")) == (1, 1)
         assert "killed on request" in err
-        # Whoever waits may have found it idle, at first.
+        # `wait` may have found it idle, at first.
         assert ending(waiting)[0] in (0, 1)
     assert run("wait", sim)[0] == 1
 
 
 def test_a_reader_may_stop_reading_events(sim: str) -> None:
     main(["step", sim, "--forever"])
-    with started("attach", sim, "--json") as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.stdout.close()
-        process.stdout = None
-        assert ending(process) == (0, "")
+    with started("attach", sim, "--json") as program:
+        program.read_until("")
+        assert program.process.stdout is not None
+        program.process.stdout.close()
+        program.process.stdout = None
+        assert ending(program) == (0, "")
 
 
 # ---- logs
@@ -339,10 +320,10 @@ def test_logs(run: Run, sim: str) -> None:
     assert len(run("logs", sim, "-n", "2")[1].splitlines()) == 2
     assert sim in run("logs")[1]
     with started("logs", sim, "-f") as ended, started("logs", "-f", "-n", "9999") as interrupted:
-        line_with(ended, "painting in red")
-        line_with(interrupted, "listens")
+        ended.read_until("painting in red")
+        interrupted.read_until("listens")
         main(["close", sim])
-        interrupted.send_signal(signal.SIGINT)
+        interrupted.signal(signal.SIGINT)
         assert ending(ended) == (0, "")
         assert ending(interrupted) == (130, "creamas-supervisor: interrupted\n")
     assert "painting in red" in run("logs", sim)[1]
@@ -361,9 +342,9 @@ def test_a_daemon_that_runs_already(run: Run) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_run_in_the_foreground(run: Run, number: int, code: int) -> None:
     with started("run", "--daemon", "front") as process:
-        assert line_with(process, "/") == f"{daemon_socket('front')}\n"
+        assert process.read_until("/") == str(daemon_socket("front"))
         assert run("create", "one", "--daemon", "front", "--slaves", "1")[0] == 0
-        process.send_signal(number)
+        process.signal(number)
         got, err = ending(process)
     assert got == code
     assert all("event" in json.loads(line) for line in err.splitlines())
@@ -372,8 +353,7 @@ def test_run_in_the_foreground(run: Run, number: int, code: int) -> None:
 
 def test_run_tells_programs_where_it_listens() -> None:
     with started("run", "--daemon", "front", "--json") as process:
-        assert process.stdout is not None
-        lines = "".join(process.stdout.readline() for _ in range(4))
+        lines = "".join(process.read_until("") for _ in range(4))
         assert json.loads(lines) == {"daemon": "front", "socket": str(daemon_socket("front"))}
         assert main(["stop", "--daemon", "front"]) == 0
         assert ending(process)[0] == 0
@@ -383,9 +363,9 @@ def test_start_and_stop(run: Run) -> None:
     path = str(daemon_socket("second"))
     assert ask(run, "start", "--daemon", "second") == {"daemon": "second", "socket": path}
     assert run("create", "one", "--daemon", "second", "--slaves", "1")[0] == 0
-    (told,) = ask(run, "stop", "--daemon", "second")
-    assert (told["name"], told["graceful"], told["errors"]) == ("one", True, [])
-    assert [slave["ended_by"] for slave in told["slaves"]] == ["request"]
+    (stopped,) = ask(run, "stop", "--daemon", "second")
+    assert (stopped["name"], stopped["graceful"], stopped["errors"]) == ("one", True, [])
+    assert [slave["ended_by"] for slave in stopped["slaves"]] == ["request"]
     # Nothing of it is left: another of that name starts at once.
     assert run("start", "--daemon", "second") == (0, f"{path}\n", "")
     assert run("stop", "--daemon", "second") == (0, "", "")

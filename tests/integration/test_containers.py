@@ -17,7 +17,7 @@ from creamas_sc import Environment, run
 from creamas_sc.errors import ConnectionLost, StartError
 from creamas_sc.mp import EnvManager, spawn_containers, start
 from tests.support.agents import Manager, SavingEnvironment
-from tests.support.scripts import running
+from tests.support.programs import running_script
 
 BOUND_SECONDS = 20
 ANY_PORT = ("localhost", 0)
@@ -27,7 +27,7 @@ import random, sys
 from creamas_sc import Environment
 from creamas_sc.mp import EnvManager, spawn_container
 
-class Told(Environment):
+class Printing(Environment):
     async def open(self, make_manager=None):
         await super().open(make_manager)
         print("listens", self.base_url, random.random(), flush=True)
@@ -35,13 +35,13 @@ class Told(Environment):
     def save_info(self, folder):
         print("saved in", folder, flush=True)
 
-spawn_container(("localhost", 0), Told, EnvManager, 3, log_folder=sys.argv[1])
+spawn_container(("localhost", 0), Printing, EnvManager, 3, log_folder=sys.argv[1])
 print("went on", flush=True)
 """
 
 
-async def tell_to_stop(address: str) -> None:
-    """As another script would: through an environment of its own."""
+async def ask_to_stop(address: str) -> None:
+    """As another script would: through another environment."""
     env = await Environment.create(ANY_PORT, as_coro=True)
     try:
         manager = await env.connect(address, timeout=5)
@@ -64,20 +64,20 @@ def test_containers_that_are_waited_for_and_stopped(tmp_path: Path) -> None:
     assert one.running
     assert not one.wait(timeout=0)
 
-    run(tell_to_stop(one.address))
+    run(ask_to_stop(one.address))
     assert one.wait(timeout=BOUND_SECONDS)
     assert not one.running
     assert (tmp_path / f"saved-{one.pid}").exists()
     assert other.running
 
-    receipt = containers.stop()
-    assert [slave.pid for slave in receipt] == [one.pid, other.pid]
-    assert [slave.exit_code for slave in receipt] == [0, 0]
-    assert (receipt[0].ended_by, receipt[1].ended_by) == ("gone", "request")
-    assert receipt[1].graceful
+    report = containers.stop()
+    assert [slave.pid for slave in report] == [one.pid, other.pid]
+    assert [slave.exit_code for slave in report] == [0, 0]
+    assert (report[0].ended_by, report[1].ended_by) == ("gone", "request")
+    assert report[1].graceful
     assert other.wait(timeout=0)
     assert not other.running
-    assert [slave.pid for slave in containers.stop()] == []  # once more is no error
+    assert [slave.pid for slave in containers.stop()] == []  # a second call is not an error
     with pytest.raises(ConnectionLost):
         run(_use(other.address))
 
@@ -118,9 +118,9 @@ def test_containers_come_up_all_or_none() -> None:
 def test_a_container_of_a_script_runs_until_its_manager_is_told_to_stop(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    with running(script, str(tmp_path)) as under_way:
+    with running_script(script, str(tmp_path)) as under_way:
         _, url, number = under_way.read_until("listens").split()
-        run(tell_to_stop(f"{url}0"))
+        run(ask_to_stop(f"{url}0"))
         code, out, err = under_way.finish()
     assert (code, err) == (0, "")
     assert out.splitlines() == [f"saved in {tmp_path}", "went on"]
@@ -131,7 +131,7 @@ def test_a_container_of_a_script_runs_until_its_manager_is_told_to_stop(tmp_path
 def test_ctrl_c_in_a_container_of_a_script(group: bool, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    with running(script, str(tmp_path)) as under_way:
+    with running_script(script, str(tmp_path)) as under_way:
         under_way.read_until("listens")
         under_way.signal(signal.SIGINT, group=group)
         code, out, err = under_way.finish(seconds=5)
@@ -169,7 +169,7 @@ def test_start_under_trio() -> None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(start, ANY_PORT, Noting, Announced)
                 await trio.to_thread.run_sync(Announced.made.wait, BOUND_SECONDS)
-                await tell_to_stop(Announced.address)
+                await ask_to_stop(Announced.address)
 
     _start(lambda: trio.run(main))
 
@@ -179,7 +179,7 @@ def test_start_under_asyncio() -> None:
         async with asyncio.timeout(BOUND_SECONDS):
             started = asyncio.ensure_future(start(ANY_PORT, Noting, Announced))
             await asyncio.to_thread(Announced.made.wait, BOUND_SECONDS)
-            await tell_to_stop(Announced.address)
+            await ask_to_stop(Announced.address)
             await started
 
     _start(lambda: asyncio.run(main()))

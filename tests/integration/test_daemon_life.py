@@ -1,11 +1,10 @@
-"""A daemon's start and end: one of a name, whatever was killed before, and by every signal."""
+"""A daemon's start and end: one for each name, after any kill, and by every signal."""
 
 from __future__ import annotations
 
 import os
 import signal
 import socket
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +15,10 @@ import trio
 
 from creamas_sc.errors import BadValue, CallRefused, ConnectionLost, CreamasError, StartError
 from creamas_sc.runtime.paths import daemon_socket, runtime_folder
-from supervisor.daemon.process import READY, Settings, run, start
-from tests.support import daemons, trees
-from tests.support.daemons import BOUND_SECONDS, NAME, connected, running, until
+from supervisor.daemon.process import Settings, start
+from tests.support import daemon_clients, daemons, processes
+from tests.support.daemon_clients import ask, connected, until
+from tests.support.daemons import BOUND_SECONDS, NAME, READY, running
 
 GONE_SECONDS = 2.0
 
@@ -30,27 +30,17 @@ def settings(folder: Path) -> Settings:
 # ---- one of a name
 
 
-def test_a_second_daemon_of_a_name_is_refused(tmp_path: Path) -> None:
-    with running(tmp_path) as daemon:
-        text = rf"daemon 'test' runs already \(pid {daemon.process.pid}\)"
-        with pytest.raises(StartError, match=text):
-            start(settings(tmp_path))
-        with pytest.raises(StartError, match=text):
-            run(settings(tmp_path), lambda _: pytest.fail("announced"))
-        assert trio.run(ask, daemon.socket, "ls") == []
-
-
 def test_of_several_started_at_once_one_comes_up(tmp_path: Path) -> None:
     started = [daemons.spawn(tmp_path) for _ in range(3)]
     try:
-        told = [daemons.report(read) for _, read in started]
-        up = [process for (process, _), each in zip(started, told, strict=True) if each == READY]
+        reports = [daemons.report(read) for _, read in started]
+        up = [each for (each, _), report in zip(started, reports, strict=True) if report == READY]
         assert len(up) == 1
-        refusals = [each for each in told if each != READY]
-        assert refusals == [f"daemon 'test' runs already (pid {up[0].pid})"] * 2
+        refusals = [report for report in reports if report != READY]
+        assert refusals == [f"daemon 'test' runs already (pid {up[0].process.pid})"] * 2
     finally:
-        for process, _ in started:
-            daemons.end(process)
+        for daemon, _ in started:
+            daemons.end(daemon)
 
 
 @pytest.mark.parametrize(
@@ -65,23 +55,22 @@ def test_of_several_started_at_once_one_comes_up(tmp_path: Path) -> None:
 def test_after_a_kill_nothing_is_left_and_the_next_starts_at_once(
     tmp_path: Path, victim: str
 ) -> None:
-    process, read = daemons.spawn(tmp_path)
+    daemon, read = daemons.spawn(tmp_path)
     assert daemons.report(read) == READY
-    daemon = daemons.Daemon(process, daemon_socket(NAME), tmp_path)
     try:
-        trio.run(ask, daemon.socket, "create", "one", daemons.order(slaves=1), {})
+        trio.run(ask, daemon.socket, "create", "one", daemon_clients.order(slaves=1), {})
         pids = daemon.family
         assert {"host one", "slave-0"} < set(pids)
-        left = trees.open_pidfds(pids.values())
+        left = processes.open_pidfds(pids.values())
         os.kill(pids[victim], signal.SIGKILL)
         with running(tmp_path) as other:  # over a stale socket, as fast as the lock is free
-            assert trees.wait_gone(left, 0) == []
+            assert processes.wait_gone(left, 0) == []
             assert trio.run(ask, other.socket, "ls") == []
-        assert process.wait(GONE_SECONDS) == (-signal.SIGKILL if victim == "run" else 1)
+        assert daemon.process.wait(GONE_SECONDS) == (-signal.SIGKILL if victim == "run" else 1)
         lost = "the supervisor of daemon test was lost, with all simulations"
         assert (lost in daemon.log) == (victim != "run")
     finally:
-        daemons.end(process)
+        daemons.end(daemon)
 
 
 def test_a_start_names_the_file_or_process_in_its_way(tmp_path: Path) -> None:
@@ -104,13 +93,6 @@ def test_a_start_names_the_file_or_process_in_its_way(tmp_path: Path) -> None:
 
 
 # ---- where it is
-
-
-def test_the_socket_is_this_users_alone(tmp_path: Path) -> None:
-    with running(tmp_path) as daemon:
-        assert stat.S_IMODE(daemon.socket.stat().st_mode) == 0o600
-        assert stat.S_IMODE(daemon.socket.parent.stat().st_mode) == 0o700
-        assert stat.S_IMODE((tmp_path / "test.log").stat().st_mode) == 0o600
 
 
 def test_a_folder_that_others_can_read_is_refused(tmp_path: Path) -> None:
@@ -166,12 +148,12 @@ def test_start_returns_when_clients_can_connect(tmp_path: Path) -> None:
     assert comm == "creamas-daemon"
     assert os.readlink(f"/proc/{status['pid']}/cwd") == "/"
     assert os.getsid(status["pid"]) == status["pid"]
-    # No pipe that its starter waits on: the only one tells it when its own tree has ended.
-    (keeper,) = trees.children(status["pid"])
+    # It keeps no pipe that its starter waits on: the only one shows that its own tree has ended.
+    (keeper,) = processes.children(status["pid"])
     assert pipes(status["pid"]) <= pipes(keeper)
-    left = trees.open_pidfds([status["pid"]])
+    left = processes.open_pidfds([status["pid"]])
     assert trio.run(ask, path, "stop") == []
-    assert trees.wait_gone(left, GONE_SECONDS) == []
+    assert processes.wait_gone(left, GONE_SECONDS) == []
     os.waitpid(status["pid"], 0)
 
 
@@ -181,7 +163,7 @@ def pipes(pid: int) -> set[str]:
     return {target for target in targets if target.startswith("pipe:")}
 
 
-def test_a_start_that_fails_tells_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(StartError, match=r"ended before it was ready: see .*test\.log"):
         start(settings(tmp_path))
@@ -206,30 +188,30 @@ def test_a_start_has_a_deadline_and_leaves_nothing(
 )
 def test_a_signal_closes_all_in_order(tmp_path: Path, number: signal.Signals, code: int) -> None:
     with running(tmp_path) as daemon:
-        trio.run(ask, daemon.socket, "create", "one", daemons.order(slaves=2), {})
-        left = trees.open_pidfds(daemon.family.values())
+        trio.run(ask, daemon.socket, "create", "one", daemon_clients.order(slaves=2), {})
+        left = processes.open_pidfds(daemon.family.values())
         daemon.process.send_signal(number)
         assert daemon.process.wait(GONE_SECONDS) == code
-        assert trees.wait_gone(left, GONE_SECONDS) == []
+        assert processes.wait_gone(left, GONE_SECONDS) == []
         assert "simulation one ended: closed" in daemon.log
         assert not daemon.socket.exists()
 
 
 def test_a_second_signal_kills(tmp_path: Path) -> None:
     with running(tmp_path) as daemon:
-        trio.run(ask, daemon.socket, "create", "one", daemons.order("ignore_request"), {})
-        left = trees.open_pidfds(daemon.family.values())
+        trio.run(ask, daemon.socket, "create", "one", daemon_clients.order("ignore_request"), {})
+        left = processes.open_pidfds(daemon.family.values())
         daemon.process.send_signal(signal.SIGINT)
         with pytest.raises(subprocess.TimeoutExpired):
             daemon.process.wait(0.3)  # it gives the host its time
         daemon.process.send_signal(signal.SIGTERM)
         assert daemon.process.wait(GONE_SECONDS) == 128 + signal.SIGTERM
-        assert trees.wait_gone(left, GONE_SECONDS) == []
+        assert processes.wait_gone(left, GONE_SECONDS) == []
 
 
 def test_sigterm_to_the_supervisor_is_an_orderly_end(tmp_path: Path) -> None:
     with running(tmp_path) as daemon:
-        trio.run(ask, daemon.socket, "create", "one", daemons.order(), {})
+        trio.run(ask, daemon.socket, "create", "one", daemon_clients.order(), {})
         os.kill(daemon.family["supervisor"], signal.SIGTERM)
         assert daemon.process.wait(GONE_SECONDS) == 0
         assert "simulation one ended: closed" in daemon.log
@@ -242,7 +224,7 @@ async def test_stop_answers_all_who_ask_and_lets_nobody_in(tmp_path: Path) -> No
             await one.create("b", "slow_to_stop")
             answers: list[Any] = []
 
-            async def stop(client: daemons.Client) -> None:
+            async def stop(client: daemon_clients.Client) -> None:
                 answers.append(await client.call("stop", 1.0, b"now"))
 
             async with trio.open_nursery() as nursery:
@@ -250,12 +232,12 @@ async def test_stop_answers_all_who_ask_and_lets_nobody_in(tmp_path: Path) -> No
                 nursery.start_soon(stop, two)
                 await until(two, "b", "closing")
                 with pytest.raises(FileNotFoundError):
-                    await daemons.connect_socket(daemon.socket)
+                    await daemon_clients.connect_socket(daemon.socket)
                 with pytest.raises(CallRefused, match="the daemon is stopping"):
                     await two.create("c")
             assert answers[0] == answers[1]
-            told = [(each["name"], each["payload"], each["ended_by"]) for each in answers[0]]
-            assert told == [
+            stopped = [(each["name"], each["payload"], each["ended_by"]) for each in answers[0]]
+            assert stopped == [
                 ("a", b"closed with now", "request"),
                 ("b", b"late with now", "request"),
             ]
@@ -281,10 +263,3 @@ async def test_clients_of_a_daemon_that_is_killed_see_the_end(tmp_path: Path) ->
             await client.connection.closed.wait()
             with pytest.raises(ConnectionLost):
                 await client.call("ls")
-
-
-async def ask(path: Path, method: str, *args: Any) -> Any:
-    """One call by a client of its own."""
-    with trio.fail_after(BOUND_SECONDS):
-        async with connected(path) as client:
-            return await client.call(method, *args)

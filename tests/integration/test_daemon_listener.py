@@ -1,4 +1,4 @@
-"""Who comes in at a daemon's door, and who does not; those within notice nothing."""
+"""A daemon's listener: whom it accepts and whom it refuses; clients that are in notice nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import secrets
+import stat
 import struct
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -18,21 +19,27 @@ import msgpack
 import pytest
 import trio
 
-from creamas_sc.errors import BadArguments, CreamasError, HandshakeError, UnknownSimulation
+from creamas_sc.errors import (
+    BadArguments,
+    CreamasError,
+    HandshakeError,
+    StartError,
+    UnknownSimulation,
+)
 from creamas_sc.rpc.auth import user_membership
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Frame, FrameReader, Kind, encode_frame
 from creamas_sc.wire.handshake import Handshake, Identity
-from tests.support.daemons import (
-    NAME,
+from supervisor.daemon.process import Settings, run, start
+from tests.support.daemon_clients import (
     Client,
-    Daemon,
     connect_socket,
     connected,
-    running,
     shake_hands,
+    user_identity,
 )
+from tests.support.daemons import NAME, Daemon, running
 
 BOUND_SECONDS = 30.0
 CUT_SECONDS = 5.0
@@ -51,7 +58,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 @pytest.fixture
 async def client(daemon: Daemon) -> AsyncIterator[Client]:
-    """A good client, beside whatever a test does; it has a simulation."""
+    """A good client beside what the test does; it has a simulation."""
     with trio.fail_after(BOUND_SECONDS):
         async with connected(daemon.socket) as client:
             pid = (await client.create("good"))["pid"]
@@ -102,11 +109,30 @@ async def check_new_lines(daemon: Daemon, before: str, what: str, count: int = 1
     assert len(lines()) == count
 
 
-# ---- who is let in
+# ---- where it listens
+
+
+async def test_a_second_daemon_of_a_name_is_refused(
+    daemon: Daemon, client: Client, tmp_path: Path
+) -> None:
+    text = rf"daemon '{NAME}' runs already \(pid {daemon.process.pid}\)"
+    with pytest.raises(StartError, match=text):
+        start(Settings(NAME, tmp_path))
+    with pytest.raises(StartError, match=text):
+        run(Settings(NAME, tmp_path), lambda _: pytest.fail("announced"))
+
+
+def test_the_socket_is_this_users_alone(daemon: Daemon) -> None:
+    assert stat.S_IMODE(daemon.socket.stat().st_mode) == 0o600
+    assert stat.S_IMODE(daemon.socket.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE((daemon.log_folder / f"{NAME}.log").stat().st_mode) == 0o600
+
+
+# ---- which connections are accepted
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="takes on another user id")
-async def test_another_user_is_refused_whatever_the_folders_mode(
+async def test_another_user_is_refused_even_if_the_folders_mode_admits_it(
     daemon: Daemon, client: Client
 ) -> None:
     code = (
@@ -132,7 +158,7 @@ async def test_a_wrong_key_is_refused_and_told(daemon: Daemon, client: Client) -
     before = daemon.log
     async with opened(daemon, 1) as (stream,):
         with pytest.raises(HandshakeError):
-            await shake_hands(stream, secrets.token_bytes(32))
+            await shake_hands(stream, user_identity(secrets.token_bytes(32)))
         await read_to_end(stream)
     await check_new_lines(daemon, before, "the peer refused: a wrong key")
 
@@ -271,7 +297,7 @@ async def test_mutated_frames_change_nothing(daemon: Daemon, client: Client) -> 
     assert "internal" not in daemon.log
 
 
-# ---- who is handed on
+# ---- which connections are handed to a host
 
 
 async def test_what_comes_behind_the_request_to_attach_goes_with_it(

@@ -21,16 +21,10 @@ from creamas_sc.errors import (
     StartError,
     UnknownSimulation,
 )
-from tests.support import trees
-from tests.support.daemons import (
-    BOUND_SECONDS,
-    Client,
-    Daemon,
-    connected,
-    order,
-    running,
-    until,
-)
+from tests.support import processes
+from tests.support.daemon_clients import Client, connected, order, until
+from tests.support.daemons import BOUND_SECONDS, Daemon, running
+from tests.support.programs import ROOT
 
 ABOUT = {"python": (3, 11)}
 GONE_SECONDS = 2.0
@@ -56,40 +50,40 @@ async def client(daemon: Daemon) -> AsyncIterator[Client]:
 async def test_a_simulation_is_created_shown_attached_to_and_closed(
     daemon: Daemon, client: Client, tmp_path: Path
 ) -> None:
-    told = await client.create("one", slaves=2)
-    left = trees.open_pidfds([told["pid"], *told["info"]])
+    made = await client.create("one", slaves=2)
+    left = processes.open_pidfds([made["pid"], *made["info"]])
     (summary,) = await client.call("ls")
     since = summary.pop("since")
     assert summary == {
         "name": "one",
         "state": "running",
-        "pid": told["pid"],
+        "pid": made["pid"],
         "cause": "",
         "host": {"clients": 0},
     }
     shown = await client.call("inspect", "one")
     assert (shown["since"], shown["about"], shown["stop_results"]) == (since, {"by": "test"}, [])
-    assert (shown["cwd"], shown["path"]) == (os.getcwd(), [str(trees.ROOT)])
+    assert (shown["cwd"], shown["path"]) == (os.getcwd(), [str(ROOT)])
     assert shown["environ"]["CREAMAS_CHECK_LOCAL"] == "1"
     assert [(each["slot"], each["pid"]) for each in shown["processes"]] == [
-        ("host", told["pid"]),
-        *zip(("slave-0", "slave-1"), told["info"], strict=True),
+        ("host", made["pid"]),
+        *zip(("slave-0", "slave-1"), made["info"], strict=True),
     ]
     async with connected(daemon.socket) as attached:
         answer = await attached.call("attach", "one", ABOUT)
-        assert answer == {"pid": told["pid"], "asked": ["one", ABOUT]}
+        assert answer == {"pid": made["pid"], "asked": ["one", ABOUT]}
         big = b"x" * (1 << 20)
         assert await attached.call("echo", 1, big) == (1, big)
         assert (await client.call("inspect", "one"))["host"] == {"clients": 1}
-    receipt = await client.call("close", "one", 1.0, b"this")
-    assert trees.wait_gone(left, 0) == []
-    assert (receipt["payload"], receipt["ended_by"]) == (b"closed with this", "request")
+    report = await client.call("close", "one", 1.0, b"this")
+    assert processes.wait_gone(left, 0) == []
+    assert (report["payload"], report["ended_by"]) == (b"closed with this", "request")
     assert await client.call("ls") == []
     assert (await client.call("ls", all=True))[-1]["cause"] == "closed"
     shown = await client.call("inspect", "one")
     assert (shown["state"], shown["processes"]) == ("ended", [])
     assert [each["slot"] for each in shown["stop_results"]] == ["host"]
-    assert await client.call("host_status", "one", told["pid"]) == {
+    assert await client.call("host_status", "one", made["pid"]) == {
         "ended": True,
         "expected": True,
         "cause": "closed",
@@ -266,11 +260,11 @@ async def test_a_starting_simulation_can_be_ended(daemon: Daemon, client: Client
 
 
 async def test_kill_sends_no_stop_request(client: Client) -> None:
-    told = await client.create("one", slaves=2)
-    left = trees.open_pidfds([told["pid"], *told["info"]])
-    receipts = await client.call("kill", "one")
-    assert trees.wait_gone(left, 0) == []
-    assert [(each["slot"], each["ended_by"], each["signal"]) for each in receipts] == [
+    made = await client.create("one", slaves=2)
+    left = processes.open_pidfds([made["pid"], *made["info"]])
+    reports = await client.call("kill", "one")
+    assert processes.wait_gone(left, 0) == []
+    assert [(each["slot"], each["ended_by"], each["signal"]) for each in reports] == [
         (slot, "kill", signal.SIGKILL) for slot in ("host", "slave-0", "slave-1")
     ]
     record = await client.call("inspect", "one")
@@ -302,10 +296,10 @@ async def test_a_host_may_end_by_itself(client: Client) -> None:
         ("fail_unasked", "the host (pid {pid}) failed: RuntimeError: broke"),
         ("exit_unasked", "the host (pid {pid}) exited with code 0"),
     ):
-        told = await client.create(entry, entry)
+        made = await client.create(entry, entry)
         record = await until(client, entry, "ended")
-        assert record["cause"] == cause.format(pid=told["pid"])
-        status = await client.call("host_status", entry, told["pid"])
+        assert record["cause"] == cause.format(pid=made["pid"])
+        status = await client.call("host_status", entry, made["pid"])
         assert status == {"ended": True, "expected": cause == "closed", "cause": record["cause"]}
 
 
@@ -315,9 +309,9 @@ async def test_a_host_may_end_by_itself(client: Client) -> None:
 async def test_a_host_that_is_killed_ends_its_simulation_alone(
     daemon: Daemon, client: Client
 ) -> None:
-    told = await client.create("one", slaves=2)
+    made = await client.create("one", slaves=2)
     other = await client.create("other", slaves=1)
-    slaves = trees.open_pidfds(told["info"])
+    slaves = processes.open_pidfds(made["info"])
     async with connected(daemon.socket) as attached, connected(daemon.socket) as bystander:
         await attached.call("attach", "one", ABOUT)
         await bystander.call("attach", "other", ABOUT)
@@ -326,13 +320,13 @@ async def test_a_host_that_is_killed_ends_its_simulation_alone(
             "expected": False,
             "cause": "",
         }
-        os.kill(told["pid"], signal.SIGKILL)
+        os.kill(made["pid"], signal.SIGKILL)
         with trio.fail_after(2):
             await attached.connection.closed.wait()
-            status = await client.call("host_status", "one", told["pid"])
-        cause = f"the host (pid {told['pid']}) was killed by SIGKILL"
+            status = await client.call("host_status", "one", made["pid"])
+        cause = f"the host (pid {made['pid']}) was killed by SIGKILL"
         assert status == {"ended": True, "expected": False, "cause": cause}
-        assert trees.wait_gone(slaves, 1.0) == []
+        assert processes.wait_gone(slaves, 1.0) == []
         assert (await until(client, "one", "ended"))["cause"] == cause
         with pytest.raises(UnknownSimulation, match=r"'one' has ended: the host .* by SIGKILL"):
             await attach(daemon, "one")
@@ -341,8 +335,8 @@ async def test_a_host_that_is_killed_ends_its_simulation_alone(
 
 
 async def test_a_slave_that_is_killed_is_told_to_its_host(client: Client) -> None:
-    told = await client.create("one", slaves=2)
-    os.kill(told["info"][0], signal.SIGKILL)
+    made = await client.create("one", slaves=2)
+    os.kill(made["info"][0], signal.SIGKILL)
     while (host := (await client.call("inspect", "one"))["host"]) == {"clients": 0}:
         pass
     assert host == {"clients": 0, "lost": ["slave-0"]}
@@ -359,19 +353,19 @@ async def test_hosts_that_do_not_answer_bound_everything(daemon: Daemon, client:
     with trio.fail_after(0.5 + 1.0):
         hosts = [each["host"] for each in await client.call("ls")]
     assert hosts == [None, None, None, {"clients": 0}]
-    left = trees.open_pidfds([stopped["pid"], *stopped["info"], obstinate["pid"]])
+    left = processes.open_pidfds([stopped["pid"], *stopped["info"], obstinate["pid"]])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(expect_no_answer, daemon, "another")
         nursery.start_soon(client.call, "close", "obstinate", 30.0)
         await until(client, "obstinate", "closing")
         with trio.fail_after(3.1 + 0.3 + 0.2 + 2.0):
-            receipts = await close_at_once(client, "stopped", "obstinate")
-        assert [(each["ended_by"], each["signal"]) for each in receipts] == [
+            reports = await close_at_once(client, "stopped", "obstinate")
+        assert [(each["ended_by"], each["signal"]) for each in reports] == [
             ("kill", signal.SIGKILL),
-            ("cancel", None),  # the shorter of its two patiences counts
+            ("cancel", None),  # the shorter of the two grace periods counts
         ]
-        assert [each["payload"] for each in receipts] == [None, None]
-        assert trees.wait_gone(left, 0) == []
+        assert [each["payload"] for each in reports] == [None, None]
+        assert processes.wait_gone(left, 0) == []
     record = await client.call("inspect", "obstinate")
     assert record["cause"] == f"closed, but the host (pid {obstinate['pid']}) exited with code 0"
     with trio.fail_after(2.0):
@@ -379,10 +373,10 @@ async def test_hosts_that_do_not_answer_bound_everything(daemon: Daemon, client:
 
 
 async def test_a_host_that_was_stopped_for_a_while_goes_on(daemon: Daemon, client: Client) -> None:
-    told = await client.create("one")
-    os.kill(told["pid"], signal.SIGSTOP)
+    made = await client.create("one")
+    os.kill(made["pid"], signal.SIGSTOP)
     assert (await client.call("ls"))[0]["host"] is None
-    os.kill(told["pid"], signal.SIGCONT)
+    os.kill(made["pid"], signal.SIGCONT)
     await attach(daemon, "one")
     assert (await client.call("ls"))[0]["host"] is not None
 
@@ -397,12 +391,12 @@ async def test_many_starts_and_ends_leak_no_descriptor(daemon: Daemon, client: C
     kill = (signal.SIGKILL, signal.SIGTERM)
 
     async def once(number: int) -> None:
-        told = await client.create("one", slaves=1)
+        made = await client.create("one", slaves=1)
         await attach(daemon, "one")
         if number % 3 == 0:
             await client.call("close", "one")
         else:
-            os.kill(told["pid"], kill[number % 2])
+            os.kill(made["pid"], kill[number % 2])
             while await client.call("ls"):
                 pass
 
@@ -428,16 +422,16 @@ async def attach(daemon: Daemon, name: str) -> None:
 
 
 async def close_at_once(client: Client, *names: str) -> list[Any]:
-    """Close several with little grace; their receipts."""
-    receipts: dict[str, Any] = {}
+    """Close several with little grace; their reports."""
+    reports: dict[str, Any] = {}
 
     async def close(name: str) -> None:
-        receipts[name] = await client.call("close", name, 0.1)
+        reports[name] = await client.call("close", name, 0.1)
 
     async with trio.open_nursery() as nursery:
         for name in names:
             nursery.start_soon(close, name)
-    return [receipts[name] for name in names]
+    return [reports[name] for name in names]
 
 
 async def expect_no_answer(daemon: Daemon, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Steps in a limited time: who is late, what is kept, what becomes of a slave that is silent."""
+"""Steps in a limited time: late slaves, what is kept, and what happens to a silent slave."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Gate(CreativeAgent):
 
 
 class Around(Environment):
-    """Does something of its own around a step."""
+    """Does something before and after a step."""
 
     async def trigger_all(self, *args: Any, **kwargs: Any) -> list[Any]:
         results = await super().trigger_all(*args, **kwargs)
@@ -149,7 +149,7 @@ async def test_a_slave_that_is_silent_takes_only_its_own_results(menv: MultiEnvi
             await menv.trigger_all_within(SHORT)
         assert (caught.value.addresses, caught.value.acknowledged) == ([first], False)
         assert caught.value.results == [1, 1]
-    # What it did late is over and done with, and its late answer no one's.
+    # What it did late has ended, and its late answer is dropped.
     assert await menv.trigger_all() in ([2, 2, 2, 2], [1, 1, 2, 2])
 
 

@@ -22,14 +22,14 @@ import trio.testing
 
 from creamas_sc import CreativeAgent, Environment, MultiEnvironment
 from creamas_sc.errors import AgentError, SlaveLost
-from tests.support import trees
+from tests.support import processes
 from tests.support.agents import Busy, Counter, CutsFrame, Echo, Forker, Killer, Sleeper
 from tests.support.marks import slow_but
-from tests.support.scripts import Running, running
+from tests.support.programs import Program, running_script
 from tests.support.shared_supervisor import own_children
 
 LEFT_SECONDS = 2.0
-TOLD_SECONDS = 1.0
+REPORTED_SECONDS = 1.0
 
 SCRIPT = """
 import sys
@@ -58,10 +58,10 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
-def victims(script: Running) -> dict[str, int]:
+def victims(script: Program) -> dict[str, int]:
     """The processes under a script, by role; slaves are "0", "1", "2"."""
-    (keeper,) = trees.children(script.pid)
-    family = trees.family(keeper)
+    (keeper,) = processes.children(script.pid)
+    family = processes.family(keeper)
     named = {role: family.pop(role) for role in ("keeper", "zygote", "supervisor")}
     return {"script": script.pid, **named, **dict(zip("012", sorted(family.values()), strict=True))}
 
@@ -77,15 +77,15 @@ QUICK = {
 
 @pytest.mark.parametrize(("victim", "busy"), slow_but(QUICK, product(VICTIMS, BUSY)))
 def test_nothing_is_left(script: Path, victim: str, busy: str) -> None:
-    with running(script, busy) as under_way:
+    with running_script(script, busy) as under_way:
         forked = [int(pid) for pid in under_way.read_until("forked").split()[1:]]
         if busy != "rest":
             under_way.read_until("busy")
         pids = victims(under_way)
         others = [pid for role, pid in pids.items() if role != "script"]
-        left = trees.open_pidfds([*others, *forked])
+        left = processes.open_pidfds([*others, *forked])
         os.kill(pids[victim], signal.SIGKILL)
-        assert trees.wait_gone(left, LEFT_SECONDS) == []
+        assert processes.wait_gone(left, LEFT_SECONDS) == []
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGSEGV", "exit"])
@@ -95,20 +95,20 @@ async def test_a_slave_that_dies_in_a_step(menv: MultiEnvironment, how: str) -> 
     began = time.monotonic()
     with pytest.raises(SlaveLost) as caught:
         await menv.trigger_all()
-    assert time.monotonic() - began < TOLD_SECONDS
+    assert time.monotonic() - began < REPORTED_SECONDS
     lost = caught.value
     assert (lost.exit_code, lost.signal) == ((3, None) if how == "exit" else (
         None, getattr(signal, how)))  # fmt: skip
     assert lost.pid
     assert lost.may_have_run
     assert how in str(lost) or "status 3" in str(lost)
-    # It is told once; the others go on.
+    # It is reported once; the others go on.
     survivor = menv.addrs[0]
     await menv.spawn(Counter, addr=survivor)
     with pytest.raises(SlaveLost):
         await menv.spawn(Echo, addr=lost.address)
-    receipt = await menv.close(as_coro=True)
-    assert [slave.ended_by for slave in receipt] == ["gone", "request"]
+    report = await menv.close(as_coro=True)
+    assert [slave.ended_by for slave in report] == ["gone", "request"]
 
 
 async def test_a_slave_that_dies_between_steps_is_reported_at_the_next(
@@ -119,7 +119,7 @@ async def test_a_slave_that_dies_between_steps_is_reported_at_the_next(
     dead = menv.addrs[1]
     (killed,) = [slave for slave in menv._slaves.members if slave.address == dead]
     os.kill(killed.pid, signal.SIGKILL)
-    with trio.fail_after(TOLD_SECONDS):
+    with trio.fail_after(REPORTED_SECONDS):
         await killed.gone.wait()
     with pytest.raises(SlaveLost, match="was killed by SIGKILL") as caught:
         await menv.trigger_all()
@@ -145,7 +145,7 @@ async def test_a_slave_that_is_killed_while_it_cannot_answer(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(step)
         assert await second.pid() != pid
-        with trio.fail_after(TOLD_SECONDS):
+        with trio.fail_after(REPORTED_SECONDS):
             os.kill(pid, signal.SIGKILL)
             while not errors:
                 await trio.lowlevel.checkpoint()
@@ -163,7 +163,7 @@ async def test_calls_to_a_dead_slave_fail_and_name_it(menv: MultiEnvironment) ->
         while True:
             await one.ask(two_addr, 5)
 
-    with trio.fail_after(TOLD_SECONDS):
+    with trio.fail_after(REPORTED_SECONDS):
         with pytest.raises(AgentError, match=r"SlaveLost in .*: the slave .* is gone"):
             await ask_until_told()
     assert await one.evaluate(1) == 1
@@ -182,11 +182,11 @@ async def test_a_slave_killed_in_the_middle_of_a_frame_harms_no_other(
 
 async def test_detached_children_of_a_dead_slave_are_killed(menv: MultiEnvironment) -> None:
     forker, _ = await menv.spawn(Forker)
-    left = trees.open_pidfds([await forker.act() for _ in range(3)])
+    left = processes.open_pidfds([await forker.act() for _ in range(3)])
     await menv.spawn(Killer, addr=menv.addrs[0])
     with pytest.raises(SlaveLost):
         await menv.trigger_all()
-    assert trees.wait_gone(left, LEFT_SECONDS) == []
+    assert processes.wait_gone(left, LEFT_SECONDS) == []
 
 
 @pytest.mark.parametrize("busy", ["python", "c", "stopped"])
@@ -199,10 +199,10 @@ async def test_a_slave_that_does_not_answer_is_killed_at_close(
         await menv.trigger_all()
     assert manager
     began = time.monotonic()
-    receipt = await menv.close(as_coro=True)
+    report = await menv.close(as_coro=True)
     assert time.monotonic() - began < 2.5
-    assert [slave.graceful for slave in receipt] == [False, True]
-    assert receipt[0].signal in (signal.SIGTERM, signal.SIGKILL)
+    assert [slave.graceful for slave in report] == [False, True]
+    assert report[0].signal in (signal.SIGTERM, signal.SIGKILL)
 
 
 async def test_the_death_of_a_supervisor_ends_its_tree_and_is_reported(
@@ -211,15 +211,15 @@ async def test_the_death_of_a_supervisor_ends_its_tree_and_is_reported(
     menv = own_menv
     await menv.spawn(Sleeper)
     (keeper,) = own_children()
-    pids = trees.family(keeper)
-    left = trees.open_pidfds(pids.values())
+    pids = processes.family(keeper)
+    left = processes.open_pidfds(pids.values())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_kill_soon, pids["supervisor"])
         with pytest.raises(SlaveLost):
             await menv.trigger_all()
-    receipt = await menv.close(as_coro=True)
-    assert [slave.ended_by for slave in receipt] == ["lost", "lost"]
-    assert trees.wait_gone(left, LEFT_SECONDS) == []
+    report = await menv.close(as_coro=True)
+    assert [slave.ended_by for slave in report] == ["lost", "lost"]
+    assert processes.wait_gone(left, LEFT_SECONDS) == []
 
 
 async def _kill_soon(pid: int) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import trees
-from tests.support.scripts import run, running
+from tests.support import processes
+from tests.support.programs import run_script, running_script
 
 CHILDREN = """
 def children():
@@ -24,16 +24,16 @@ from creamas_sc import MultiEnvironment, Environment, run
 USE = """
 from creamas_sc.mp import EnvManager
 
-class Telling(Environment):
+class Printing(Environment):
     def __init__(self, addr):
         super().__init__(addr)
         umask = os.umask(0)
         os.umask(umask)
-        os.write(1, f"slave {umask:o} {os.environ.get('TOLD')}\\n".encode())
+        os.write(1, f"slave {umask:o} {os.environ.get('CHANGED')}\\n".encode())
 
 def use():
     with MultiEnvironment(("localhost", 0), Environment) as menv:
-        run(menv.spawn_slaves([("localhost", 0)], Telling, EnvManager))
+        run(menv.spawn_slaves([("localhost", 0)], Printing, EnvManager))
         return children()
 
 """
@@ -47,9 +47,9 @@ def script(tmp_path: Path) -> Path:
 
 def test_the_first_supervisor_uses_the_early_tree(script: Path) -> None:
     script.write_text(HEAD + "early = children()\n" + USE + "print(early == use(), len(early))")
-    told = run(script)
-    assert (told.returncode, told.stderr) == (0, "")
-    assert sorted(told.stdout.splitlines())[0] == "True 1"
+    done = run_script(script)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.splitlines())[0] == "True 1"
 
 
 WAIT = """
@@ -64,28 +64,28 @@ signal.sigwait({signal.SIGUSR1})
 )
 def test_without_use_it_ends_with_the_script(end: str, code: int, script: Path) -> None:
     script.write_text(f"import signal\n{HEAD}{WAIT}{end}")
-    with running(script) as under_way:
+    with running_script(script) as under_way:
         (keeper,) = map(int, under_way.read_until("").split())
-        left = trees.open_pidfds([keeper])
+        left = processes.open_pidfds([keeper])
         under_way.signal(signal.SIGUSR1)
         assert under_way.finish() == (code, "", "")
-        assert trees.wait_gone(left, 2) == []
+        assert processes.wait_gone(left, 2) == []
 
 
 def test_a_fork_leaves_it_to_the_script(script: Path) -> None:
     fork = "early = children()\npid = os.fork()\nif pid == 0:\n    sys.exit()\nos.waitpid(pid, 0)\n"
     script.write_text(HEAD + fork + USE + "print(early == use(), len(early))")
-    told = run(script)
-    assert (told.returncode, told.stderr) == (0, "")
-    assert sorted(told.stdout.splitlines())[0] == "True 1"
+    done = run_script(script)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.splitlines())[0] == "True 1"
 
 
 def test_what_changed_since_the_import_is_inherited(script: Path) -> None:
-    change = "os.umask(0o77)\nos.environ['TOLD'] = 'late'\nearly = children()\n"
+    change = "os.umask(0o77)\nos.environ['CHANGED'] = 'late'\nearly = children()\n"
     script.write_text(HEAD + change + USE + "print(early == use(), len(early))")
-    told = run(script)
-    assert (told.returncode, told.stderr) == (0, "")
-    assert sorted(told.stdout.splitlines()) == ["False 1", "slave 77 late"]
+    done = run_script(script)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.splitlines()) == ["False 1", "slave 77 late"]
 
 
 @pytest.mark.parametrize(
@@ -96,25 +96,25 @@ def test_the_environment_comes_with_the_slaves(
     variable: str, taken_over: bool, script: Path
 ) -> None:
     """But for what a process reads before anything of theirs runs."""
-    change = f"os.environ.update(TOLD='late', {variable}='1')\nearly = children()\n"
+    change = f"os.environ.update(CHANGED='late', {variable}='1')\nearly = children()\n"
     script.write_text(HEAD + change + USE + "print(early == use(), len(early))")
-    told = run(script)
-    assert (told.returncode, told.stderr) == (0, "")
-    same, slave = sorted(told.stdout.splitlines())
+    done = run_script(script)
+    assert (done.returncode, done.stderr) == (0, "")
+    same, slave = sorted(done.stdout.splitlines())
     assert (same, slave.endswith(" late")) == (f"{taken_over} 1", True)
 
 
 def test_a_second_call_starts_nothing_more(script: Path) -> None:
     script.write_text(f"{HEAD}creamas_sc.prestart()\nprint(len(children()))")
-    told = run(script)
-    assert (told.returncode, told.stdout, told.stderr) == (0, "1\n", "")
+    done = run_script(script)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
 
 
 def test_a_slave_that_loads_the_script_starts_none(script: Path) -> None:
     script.write_text(
         HEAD
         + "count = len(children())\n"
-        + USE.replace("Told", "")
+        + USE
         + """
 from creamas_sc import CreativeAgent, expose
 class Counting(CreativeAgent):
@@ -128,17 +128,17 @@ with MultiEnvironment(("localhost", 0), Environment) as menv:
     print(run(menv.trigger_all()))
 """
     )
-    told = run(script)
-    assert (told.returncode, told.stdout, told.stderr) == (0, "[(0, 0)]\n", "")
+    done = run_script(script)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[(0, 0)]\n", "")
 
 
 def test_without_tractor_it_says_what_to_do(script: Path) -> None:
     script.write_text(
         "import sys, creamas_sc\nsys.modules['creamas_sc_carried'] = None\ncreamas_sc.prestart()"
     )
-    told = run(script)
-    assert told.returncode == 1
-    assert "creamas_sc.errors.StartError: slaves need tractor" in told.stderr
+    done = run_script(script)
+    assert done.returncode == 1
+    assert "creamas_sc.errors.StartError: slaves need tractor" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,8 @@ before = look()
 {code}
 print(look() == before)
 """)
-    told = run(script)
-    assert (told.returncode, told.stdout, told.stderr) == (0, "True\n", "")
+    done = run_script(script)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
 
 
 def test_what_is_alive_at_the_end_is_not_searched_for_garbage(script: Path) -> None:
@@ -172,5 +172,5 @@ def test_what_is_alive_at_the_end_is_not_searched_for_garbage(script: Path) -> N
         "atexit.register(lambda: print(gc.get_freeze_count()))  # handlers run in reverse\n"
         f"{HEAD}print(gc.get_freeze_count())"
     )
-    before, at_the_end = map(int, run(script).stdout.split())
+    before, at_the_end = map(int, run_script(script).stdout.split())
     assert at_the_end > 10 * (before + 1)  # Python itself has frozen a few

@@ -1,4 +1,4 @@
-"""Whoever is not of the simulation changes nothing, on any port that the tree listens on."""
+"""A peer that is not a member of the simulation changes nothing, on any port of the tree."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import trio
 from creamas_sc import Environment, MultiEnvironment
 from creamas_sc.errors import HandshakeError
 from creamas_sc.wire.frames import Kind, encode_frame
-from tests.support import trees
+from tests.support import processes
 from tests.support.agents import Counter, Echo
 from tests.support.shared_supervisor import own_children
 from tests.support.streams import stranger_at
@@ -54,7 +54,7 @@ def listening_ports(pids: list[int]) -> set[int]:
 
 def tree() -> list[int]:
     (keeper,) = own_children()
-    return list(trees.family(keeper).values())
+    return list(processes.family(keeper).values())
 
 
 async def test_nothing_listens_on_the_network(own_menv: MultiEnvironment) -> None:
@@ -81,8 +81,8 @@ async def test_hostile_peers_change_nothing(menv: MultiEnvironment, greeting: st
         for stranger in strangers:
             await stranger.aclose()
     assert await menv.trigger_all() == [((), {}), 2]
-    receipt = await menv.close(as_coro=True)
-    assert receipt.graceful
+    report = await menv.close(as_coro=True)
+    assert report.graceful
 
 
 async def _read_to_end(stream: trio.SocketStream) -> None:
@@ -117,8 +117,8 @@ async def test_a_slave_without_descriptors_lives_and_lets_peers_in_later(
             await other.connect(addr)
     finally:
         await other.close(as_coro=True)
-    receipt = await menv.close(as_coro=True)
-    assert receipt.graceful
+    report = await menv.close(as_coro=True)
+    assert report.graceful
 
 
 async def test_a_half_open_connection_is_cut(menv: MultiEnvironment) -> None:

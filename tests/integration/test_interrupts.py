@@ -18,10 +18,10 @@ from creamas_sc.supervisor_client.connection import (
     supervisor_factory,
 )
 from creamas_sc.supervisor_client.messages import ActorExit
-from tests.support import trees
+from tests.support import processes
 from tests.support.agents import Manager, SavingEnvironment, Sleeper
 from tests.support.marks import slow_but
-from tests.support.scripts import running
+from tests.support.programs import running_script
 
 HEAD = """
 import asyncio, os, sys, time, trio
@@ -83,15 +83,15 @@ def test_a_signal_ends_a_script_well(
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPTS[form])
-    with running(script) as under_way:
+    with running_script(script) as under_way:
         under_way.read_until("ready")
-        (keeper,) = trees.children(under_way.pid)
-        left = trees.open_pidfds(trees.family(keeper).values())
+        (keeper,) = processes.children(under_way.pid)
+        left = processes.open_pidfds(processes.family(keeper).values())
         began = time.monotonic()
         under_way.signal(number, group=whom == "group")
         code, out, err = under_way.finish()
         assert time.monotonic() - began < 3
-        assert trees.wait_gone(left, 0) == []
+        assert processes.wait_gone(left, 0) == []
     assert sorted(out.split("\n")) == ["", "master saved", "slave saved", "slave saved"]
     assert (code, err) == ENDS[number]
 
@@ -99,7 +99,7 @@ def test_a_signal_ends_a_script_well(
 def test_ctrl_c_while_a_slave_is_busy(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPTS["sync"])
-    with running(script, "busy") as under_way:
+    with running_script(script, "busy") as under_way:
         under_way.read_until("busy")
         began = time.monotonic()
         under_way.signal(signal.SIGINT)
@@ -112,7 +112,7 @@ def test_ctrl_c_while_a_slave_is_busy(tmp_path: Path) -> None:
 def test_the_end_of_a_script_closes_its_simulation(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SYNC + "sys.exit(3)")
-    with running(script) as under_way:
+    with running_script(script) as under_way:
         under_way.read_until("ready")
         code, out, err = under_way.finish()
     assert (code, err) == (3, "")
@@ -120,7 +120,7 @@ def test_the_end_of_a_script_closes_its_simulation(tmp_path: Path) -> None:
 
 
 async def test_ctrl_c_ends_every_actor_by_request() -> None:
-    """Within this process, so that the receipt can be seen."""
+    """Within this process, so that the report can be seen."""
     menv = MultiEnvironment(("localhost", 0), Environment)
 
     async def step_until_ctrl_c() -> None:
@@ -135,17 +135,17 @@ async def test_ctrl_c_ends_every_actor_by_request() -> None:
     # Within a group, as the nursery of a user's own raises it.
     with trio.fail_after(30), pytest.RaisesGroup(KeyboardInterrupt):
         await step_until_ctrl_c()
-    receipt = await menv.close(as_coro=True)
-    assert [(slave.exit_code, slave.ended_by) for slave in receipt] == [(0, "request")] * 2
+    report = await menv.close(as_coro=True)
+    assert [(slave.exit_code, slave.ended_by) for slave in report] == [(0, "request")] * 2
 
 
 async def test_ctrl_c_does_not_hit_the_connection_to_the_supervisor() -> None:
     protected: list[bool] = []
 
     def supervisor(on_exit: OnExit) -> PrivateSupervisor:
-        def note(told: ActorExit) -> None:
+        def note(event: ActorExit) -> None:
             protected.append(trio.lowlevel.currently_ki_protected())
-            on_exit(told)
+            on_exit(event)
 
         return PrivateSupervisor(note)
 

@@ -38,7 +38,7 @@ class Stepper(Echo):
 
 
 class Parent(Echo):
-    """Makes an agent of its own."""
+    """Makes an agent in its constructor."""
 
     @expose
     def child_draws(self) -> float:
@@ -141,8 +141,8 @@ async def test_an_agent_that_closes_its_own_environment(menv: MultiEnvironment) 
     await menv.spawn(Closer)
     with trio.fail_after(5), pytest.raises(ConnectionLost):
         await menv.trigger_all()
-    receipt = await menv.close(as_coro=True)
-    assert receipt[1].graceful
+    report = await menv.close(as_coro=True)
+    assert report[1].graceful
 
 
 async def test_a_step_from_within_a_step_is_refused(menv: MultiEnvironment) -> None:

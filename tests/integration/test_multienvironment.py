@@ -166,23 +166,23 @@ async def test_an_ordinary_close_needs_no_signal(tmp_path: Path) -> None:
             )
             manager = await menv.connect(menv.addrs[0])
             pid = await manager.pid()
-            receipt = await menv.close(folder=str(tmp_path), as_coro=True)
-            assert [(r.exit_code, r.signal, r.ended_by) for r in receipt] == [
+            report = await menv.close(folder=str(tmp_path), as_coro=True)
+            assert [(r.exit_code, r.signal, r.ended_by) for r in report] == [
                 (0, None, "request")
             ] * 2
-            assert receipt.graceful
-            assert receipt[0].pid == pid
-            assert await menv.close(as_coro=True) is receipt
+            assert report.graceful
+            assert report[0].pid == pid
+            assert await menv.close(as_coro=True) is report
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        f"saved-{slave.pid}" for slave in receipt
+        f"saved-{slave.pid}" for slave in report
     )
 
 
 async def test_stop_slaves_ends_their_processes_and_no_more(menv: MultiEnvironment) -> None:
     await menv.spawn(Echo)
-    receipt = await menv.stop_slaves(timeout=2)
-    assert [slave.graceful for slave in receipt] == [True, True]
-    for slave in receipt:
+    report = await menv.stop_slaves(timeout=2)
+    assert [slave.graceful for slave in report] == [True, True]
+    for slave in report:
         assert not Path(f"/proc/{slave.pid}").exists()
     assert menv.addrs == []
     with pytest.raises(NoSlaves, match="spawn_slaves"):

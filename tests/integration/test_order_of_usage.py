@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.scripts import run
+from tests.support.programs import run_script
 
 HEAD = """
 from creamas_sc import Artifact, CreativeAgent, Environment, MsgPack, expose
@@ -22,7 +22,7 @@ class Sum(CreativeAgent):
         return sum(args)
 
 
-class LoopHandle(Environment):
+class AlwaysReady(Environment):
     def is_ready(self):
         return True
 
@@ -30,16 +30,16 @@ ADDRS = [("localhost", 0), ("localhost", 0)]
 KWARGS = [{"codec": MsgPack} for _ in ADDRS]
 
 
-def check(menv, sums, receipt):
+def check(menv, sums, report):
     assert sums == [6] * 4, sums
     assert [a.obj for a in menv.artifacts] == [6] * 4
-    assert receipt.graceful and len(receipt) == 2, receipt
+    assert report.graceful and len(report) == 2, report
     print("done")
 """
 
 SYNC = """
 menv = MultiEnvironment(("localhost", 0), Environment, codec=MsgPack)
-run(menv.spawn_slaves(ADDRS, LoopHandle, EnvManager, KWARGS))
+run(menv.spawn_slaves(ADDRS, AlwaysReady, EnvManager, KWARGS))
 assert run(menv.wait_slaves(10, check_ready=True))
 for _ in range(4):
     run(menv.spawn(Sum))
@@ -50,7 +50,7 @@ check(menv, sums, menv.close())
 
 WITH = """
 with MultiEnvironment(("localhost", 0), Environment, codec=MsgPack) as menv:
-    run(menv.spawn_slaves(ADDRS, LoopHandle, EnvManager, KWARGS))
+    run(menv.spawn_slaves(ADDRS, AlwaysReady, EnvManager, KWARGS))
     run(menv.spawn("__main__:Sum"))
     run(menv.spawn_n(Sum, 3, addr=menv.addrs[1]))
     sums = run(menv.trigger_all(1, 2, 3))
@@ -60,7 +60,7 @@ check(menv, sums, menv.close())
 ASYNC = """
 async def main():
     menv = MultiEnvironment(("localhost", 0), Environment, codec=MsgPack)
-    await menv.spawn_slaves(ADDRS, LoopHandle, EnvManager, KWARGS)
+    await menv.spawn_slaves(ADDRS, AlwaysReady, EnvManager, KWARGS)
     assert await menv.wait_slaves(10, check_ready=True)
     for _ in range(4):
         await menv.spawn(Sum)
@@ -68,7 +68,7 @@ async def main():
     sums = await menv.trigger_all(1, 2, 3)
     check(menv, sums, await menv.close(as_coro=True))
     async with MultiEnvironment(("localhost", 0), Environment) as menv:
-        await menv.spawn_slaves(ADDRS, LoopHandle, EnvManager, KWARGS)
+        await menv.spawn_slaves(ADDRS, AlwaysReady, EnvManager, KWARGS)
         for _ in range(4):
             await menv.spawn(Sum)
         sums = await menv.trigger_all(1, 2, 3)
@@ -111,7 +111,7 @@ def guarded(body: str) -> str:
 def test_without_a_guard(form: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(HEAD + FORMS[form])
-    result = run(script)
+    result = run_script(script)
     assert (result.returncode, result.stderr) == (0, "")
     assert set(result.stdout.split()) == {"done"}
 
@@ -120,7 +120,7 @@ def test_without_a_guard(form: str, tmp_path: Path) -> None:
 def test_with_a_guard(form: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(HEAD + guarded(FORMS[form]))
-    result = run(script)
+    result = run_script(script)
     assert (result.returncode, result.stderr) == (0, "")
     assert set(result.stdout.split()) == {"done"}
 
@@ -129,7 +129,7 @@ def test_an_agent_class_below_the_first_call(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(HEAD + SYNC.replace("(Sum)", "(Late)").replace(
         "for _ in", "class Late(Sum):\n    pass\n\nfor _ in"))  # fmt: skip
-    result = run(script)
+    result = run_script(script)
     assert result.returncode == 1
     assert re.search(r"has no .Late. above line \d+, its first call", result.stderr)
     assert "define the class above that call" in result.stderr
@@ -138,7 +138,7 @@ def test_an_agent_class_below_the_first_call(tmp_path: Path) -> None:
 def test_an_agent_class_of_a_notebook(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(f"import sys\ndel sys.modules['__main__'].__file__\n{HEAD}{SYNC}")
-    result = run(script)
+    result = run_script(script)
     assert result.returncode == 1
     assert "put it into a file" in result.stderr
 
@@ -146,7 +146,7 @@ def test_an_agent_class_of_a_notebook(tmp_path: Path) -> None:
 def test_a_script_that_does_not_load(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("import sys\nif __name__ != '__main__': sys.exit('no')\n" + HEAD + SYNC)
-    result = run(script)
+    result = run_script(script)
     assert result.returncode == 1
     assert "loading the script" in result.stderr
     assert "SystemExit: no" in result.stderr
@@ -163,7 +163,7 @@ def test_running_a_module(tmp_path: Path) -> None:
         "import subprocess, sys\n"
         "sys.exit(subprocess.run([sys.executable, '-m', 'pkg.tool']).returncode)\n"
     )
-    result = run(runner)
+    result = run_script(runner)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == "done\n"
 
@@ -174,5 +174,5 @@ def test_a_script_that_names_itself(guard: bool, tmp_path: Path) -> None:
     body = body.replace("len(menv.get_agents())", "len(menv.get_agents(agent_cls=Sum))")
     script = tmp_path / "script.py"
     script.write_text(HEAD + (guarded(body) if guard else body))
-    result = run(script)
+    result = run_script(script)
     assert (result.returncode, result.stdout, result.stderr) == (0, "done\n", "")

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.programs import ROOT, run
 from tests.support.pythons import find_uv
 
-ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "quickstart.py"
 
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ def environment(outside: Path) -> Environment:
 
 @pytest.fixture(scope="module")
 def wheel(outside: Path, environment: Environment) -> Path:
-    """What is built of the clone."""
+    """The wheel that is built from the clone."""
     _require_index(environment("probe", "--seed"), outside)
     _run(_uv(), "build", "--wheel", "--out-dir", outside / "dist", ROOT, cwd=outside)
     (built,) = (outside / "dist").glob("*.whl")
@@ -60,7 +60,7 @@ def installed(outside: Path, environment: Environment, wheel: Path) -> Path:
     return python
 
 
-def test_pip_finds_nothing_to_mend(installed: Path, outside: Path) -> None:
+def test_pip_finds_no_broken_requirement(installed: Path, outside: Path) -> None:
     assert "No broken requirements" in _run(installed, "-m", "pip", "check", cwd=outside)
 
 
@@ -127,9 +127,9 @@ def _uv() -> str:
 
 def _require_index(python: Path, folder: Path) -> None:
     pip = [str(python), "-m", "pip", "download", "--no-deps", "sniffio"]
-    told = subprocess.run(pip, cwd=folder, env=_environ(), capture_output=True, text=True)
-    if told.returncode != 0 and "CI" not in os.environ:
-        pytest.skip(f"no package index can be reached: {told.stderr.strip().splitlines()[-1]}")
+    done = _finish(tuple(pip), folder)
+    if done.returncode != 0 and "CI" not in os.environ:
+        pytest.skip(f"no package index can be reached: {done.stderr.strip().splitlines()[-1]}")
 
 
 def _environ() -> dict[str, str]:
@@ -141,25 +141,17 @@ def _environ() -> dict[str, str]:
 
 
 def _finish(command: tuple[str | Path, ...], cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(word) for word in command],
-        cwd=cwd,
-        env=_environ(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return run(*command, folder=cwd, env=_environ(), seconds=120)
 
 
 def _run(*command: str | Path, cwd: Path) -> str:
-    told = _finish(command, cwd)
-    assert told.returncode == 0, f"{command}: {told.stdout}\n{told.stderr}"
-    return told.stdout
+    done = _finish(command, cwd)
+    assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
+    return done.stdout
 
 
 def _fail(*command: str | Path, cwd: Path) -> str:
     """The last line of what a command that exits with 1 says."""
-    told = _finish(command, cwd)
-    assert told.returncode == 1, f"{command}: {told.stdout}\n{told.stderr}"
-    return told.stderr.strip().splitlines()[-1]
+    done = _finish(command, cwd)
+    assert done.returncode == 1, f"{command}: {done.stdout}\n{done.stderr}"
+    return done.stderr.strip().splitlines()[-1]

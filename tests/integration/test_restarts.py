@@ -19,13 +19,13 @@ from creamas_sc.errors import NoSlaves, SlaveLost
 from creamas_sc.mp import Restart, RestartPolicy
 from creamas_sc.restarts import driver, slave
 from creamas_sc.util import run
-from tests.support import agents, trees
+from tests.support import agents, processes
 from tests.support.shared_supervisor import own_children, uses_shared_supervisor
 
 pytestmark = pytest.mark.usefixtures("shared_supervisor")
 
 BOUND_SECONDS = 20
-TOLD_SECONDS = 1.0
+REPORTED_SECONDS = 1.0
 LADDER_SECONDS = 2.5
 ANY_PORT = ("localhost", 0)
 
@@ -42,7 +42,7 @@ async def society(
     """A multi-environment with slaves and that policy; the block is bounded.
 
     Args:
-        shared: Its slaves are in the tree that tests share, else in one of its own.
+        shared: Its slaves are in the tree that tests share, else in a separate one.
         kwargs: For each slave's environment.
     """
     with trio.fail_after(BOUND_SECONDS):
@@ -58,7 +58,7 @@ async def lose(menv: MultiEnvironment, addr: str, number: int = signal.SIGKILL) 
     slave = menv._slaves.at(addr)
     gone, pid = slave.gone, slave.pid
     os.kill(pid, number)
-    with trio.fail_after(TOLD_SECONDS):
+    with trio.fail_after(REPORTED_SECONDS):
         await gone.wait()
     return pid
 
@@ -91,7 +91,7 @@ async def test_a_restarted_slave_has_its_agents_and_connections_again(number: in
             agents=3, connections=2, host_manager=True, checkpoint=False, failures=(),
         )  # fmt: skip
         assert f"(pid {pid}) was killed by {signal.Signals(number).name}" in restart.cause
-        assert 0 < restart.seconds < TOLD_SECONDS
+        assert 0 < restart.seconds < REPORTED_SECONDS
         # And what was there before reaches what is there now.
         assert await held[0][0].act() == 12
         assert await other.act() == 3
@@ -117,7 +117,7 @@ async def test_the_policy_decides_which_ends_lead_to_a_restart(
         await menv.spawn(agents.Moody, how=how, addr=first)
         counter, _ = await menv.spawn(agents.Counter, addr=second)
         # The call in flight fails in any case.
-        with pytest.raises(SlaveLost) as caught, trio.fail_after(TOLD_SECONDS):
+        with pytest.raises(SlaveLost) as caught, trio.fail_after(REPORTED_SECONDS):
             await menv.trigger_all()
         assert caught.value.address == first
         assert await counter.act() > 0
@@ -176,7 +176,7 @@ async def test_a_failed_checkpoint_is_reported(
         await menv.spawn(agents.Counter)
         assert await menv.trigger_all() == [1]
         await lose(menv, menv.addrs[0])
-        assert await menv.trigger_all() == [1]  # anew
+        assert await menv.trigger_all() == [1]  # a new one
         (restart,) = menv.restarts
         assert (restart.agents, restart.checkpoint) == (1, False)
         assert len(restart.failures) == 1
@@ -321,13 +321,13 @@ async def test_a_close_in_the_middle_of_a_restart(stop: str, seconds: float) -> 
         for addr in menv.addrs:
             await lose(menv, addr)
         await trio.sleep(seconds)  # the moment of the fault
-        with trio.fail_after(TOLD_SECONDS):
-            receipt = await (
+        with trio.fail_after(REPORTED_SECONDS):
+            report = await (
                 menv.stop_slaves() if stop == "stop_slaves" else menv.close(as_coro=True)
             )
-        assert len(receipt) == 2
-        assert {slave.ended_by for slave in receipt} <= {"gone", "request"}
-        told = len(menv.restarts)
+        assert len(report) == 2
+        assert {slave.ended_by for slave in report} <= {"gone", "request"}
+        before = len(menv.restarts)
         if stop == "stop_slaves":
             with pytest.raises(NoSlaves):
                 await menv.get_agents(as_coro=True)
@@ -335,13 +335,13 @@ async def test_a_close_in_the_middle_of_a_restart(stop: str, seconds: float) -> 
             await menv.spawn(agents.Counter)
             await lose(menv, menv.addrs[0])
             assert await menv.trigger_all() == [1]
-            assert len(menv.restarts) == told + 1
+            assert len(menv.restarts) == before + 1
 
 
 async def test_a_supervisor_that_dies_ends_restarts() -> None:
     async with society("permanent", shared=False) as menv:
         (keeper,) = own_children()
-        os.kill(trees.family(keeper)["supervisor"], signal.SIGKILL)
+        os.kill(processes.family(keeper)["supervisor"], signal.SIGKILL)
         with pytest.raises(SlaveLost):
             await ask_until_told(menv)
         assert menv.restarts == []
@@ -361,8 +361,8 @@ async def test_a_close_while_a_restart_hangs(tmp_path: Path) -> None:
             await menv.get_agents(as_coro=True)
         assert scope.cancelled_caught
         with trio.fail_after(LADDER_SECONDS):
-            receipt = await menv.close(as_coro=True)
-        assert [slave.ended_by for slave in receipt] == ["gone", "request"]
+            report = await menv.close(as_coro=True)
+        assert [slave.ended_by for slave in report] == ["gone", "request"]
 
 
 async def test_a_restart_that_hangs_is_given_up(

@@ -1,4 +1,4 @@
-"""What a user reads when nothing catches an error of ours."""
+"""What a user reads when a script catches no error of creamas_sc."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.scripts import run
+from tests.support.programs import run_script
 
 HEAD = """
 import asyncio, trio
@@ -31,23 +31,23 @@ async def main():
 def test_a_traceback_shows_only_the_users_lines(start: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(HEAD + start)
-    told = run(script)
-    assert told.returncode == 1
-    ours, _, remote = told.stderr.partition("Traceback in tcp://")
+    done = run_script(script)
+    assert done.returncode == 1
+    ours, _, remote = done.stderr.partition("Traceback in tcp://")
     assert start in ours
     assert "await menv.trigger_all()" in ours
     assert "/creamas_sc/" not in ours
-    assert "never awaited" not in told.stderr
+    assert "never awaited" not in done.stderr
     assert 'raise ValueError("no paint")' in remote
-    assert len(told.stderr.splitlines()) < 30
+    assert len(done.stderr.splitlines()) < 30
 
 
 def test_a_users_own_error_is_printed_unchanged(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(HEAD + "run(asyncio.sleep(0, 1 / 0))")
-    told = run(script)
-    assert told.stderr.endswith("ZeroDivisionError: division by zero\n")
-    assert "run(asyncio.sleep(0, 1 / 0))" in told.stderr
+    done = run_script(script)
+    assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
+    assert "run(asyncio.sleep(0, 1 / 0))" in done.stderr
 
 
 def test_ctrl_c_that_comes_as_a_group_ends_as_any_other(tmp_path: Path) -> None:
@@ -57,5 +57,5 @@ def test_ctrl_c_that_comes_as_a_group_ends_as_any_other(tmp_path: Path) -> None:
         "install_signal_handling()\n"
         "raise BaseExceptionGroup('twice', [KeyboardInterrupt(), KeyboardInterrupt()])\n"
     )
-    told = run(script)
-    assert (told.returncode, told.stderr) == (130, "Interrupted\n")
+    done = run_script(script)
+    assert (done.returncode, done.stderr) == (130, "Interrupted\n")

@@ -34,7 +34,7 @@ TOLD_SECONDS = 1.0
 
 
 class Society(MultiEnvironment):
-    """A subclass with a method of its own, and a keyword."""
+    """A subclass with one more method, and a keyword."""
 
     def __init__(self, *args: Any, motto: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -106,8 +106,8 @@ async def test_calls_of_agents_travel_unopened() -> None:
 
 
 async def test_a_subclass_of_the_users() -> None:
-    told = spec(menv_cls=f"{__name__}:Society", env_kwargs={"motto": "novelty"}, mgr_cls=None)
-    async with hosting(told) as host, host.client() as client:
+    society = spec(menv_cls=f"{__name__}:Society", env_kwargs={"motto": "novelty"}, mgr_cls=None)
+    async with hosting(society) as host, host.client() as client:
         await client("spawn_n", "tests.support.agents:Echo", 3)
         assert await client("call", "count") == ("novelty", 3)
         with pytest.raises(BadArguments, match="no manager"):
@@ -120,8 +120,8 @@ async def test_without_slaves_at_first() -> None:
         await client("spawn_slaves", [ANY_PORT], "creamas_sc:Environment", "creamas_sc:EnvManager")
         await client("spawn", "tests.support.agents:Counter")
         assert await client("trigger_all") == [1]
-        receipt = await client("stop_slaves")
-        assert receipt.graceful
+        report = await client("stop_slaves")
+        assert report.graceful
         assert (await client("progress"))["slaves"] == 0
         with pytest.raises(BadValue, match="slave_kwargs has 0 items"):
             await client("spawn_slaves", [ANY_PORT], Environment, "creamas_sc:EnvManager", [])
@@ -183,10 +183,10 @@ async def test_a_polling_client_is_answered_at_once_during_steps() -> None:
             await client("next_events", (await client("next_events"))[0])
             began_at = (await client("progress"))["step"]
             async with host.client() as other:
-                told = await other("progress")
-            assert told["step"] - began_at < QUICK_STEPS
-        assert told["state"] == "stepping"
-        assert told["acts_per_second"] > 0
+                progress = await other("progress")
+            assert progress["step"] - began_at < QUICK_STEPS
+        assert progress["state"] == "stepping"
+        assert progress["acts_per_second"] > 0
         # Turns at the step lock are fair.
         before = (await client("progress"))["step"]
         for _ in range(5):
@@ -205,9 +205,9 @@ async def test_agents_that_fail_stop_the_steps() -> None:
             await client("trigger_all")
         assert caught.value.results == [1]
         await client("start_steps", 2)
-        told = await client("wait_steps")
-        assert (told["state"], told["step"]) == ("failed", 1)
-        assert "raised in act" in told["error"]
+        progress = await client("wait_steps")
+        assert (progress["state"], progress["step"]) == ("failed", 1)
+        assert "raised in act" in progress["error"]
         await client("resume")
         assert (await client("wait_steps"))["step"] == 2
 
@@ -248,16 +248,16 @@ async def test_a_lost_slave_is_reported_and_the_others_go_on() -> None:
         os.kill(pid, signal.SIGKILL)
         with trio.fail_after(TOLD_SECONDS):
             details = await _event(client, number, "slave_lost")
-        told = await client("wait_steps")
-        assert (told["state"], told["step"], told["error"]) == ("idle", 1000, "")
-        assert (told["slaves"], told["agents"]) == (1, 2)
+        progress = await client("wait_steps")
+        assert (progress["state"], progress["step"], progress["error"]) == ("idle", 1000, "")
+        assert (progress["slaves"], progress["agents"]) == (1, 2)
         assert details["address"] == first
         assert (details["pid"], details["exit_code"], details["signal"]) == (pid, None, 9)
         assert f"(pid {pid}) was killed by SIGKILL" in details["cause"]
         with pytest.raises(SlaveLost):
             await pid_of(client, first)
-        receipt = await client("close")
-        assert [slave.ended_by for slave in receipt] == ["gone", "request"]
+        report = await client("close")
+        assert [slave.ended_by for slave in report] == ["gone", "request"]
 
 
 async def _event(client: Client, since: int, name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The end of a host, whoever asks for it and whatever is under way: told, whole, in bounds."""
+"""The end of a host, from any side and during any work: reported, complete, within its bounds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HOST_MARGIN_SECONDS = 3.0
 
 
 class Saver(MultiEnvironment):
-    """Saves as it is told."""
+    """Saves in the way that ``how`` says."""
 
     def __init__(self, *args: Any, how: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -85,19 +85,19 @@ async def _expect_end(client: Client, *call: Any) -> None:
         await client(*call)
 
 
-async def test_the_client_that_closes_gets_its_receipt(tmp_path: Path) -> None:
+async def test_the_client_that_closes_gets_its_report(tmp_path: Path) -> None:
     async with hosting(saver()) as host, host.client() as client, host.client() as other:
         addrs = await client("get_addrs")
         began = time.monotonic()
-        receipt = await client("close", str(tmp_path))
+        report = await client("close", str(tmp_path))
         assert time.monotonic() - began < CLOSE_SECONDS
-        assert type(receipt) is StopReport
-        assert [slave.address for slave in receipt] == addrs
-        assert receipt.graceful
-        assert receipt.saved == {"folder": str(tmp_path)}
+        assert type(report) is StopReport
+        assert [slave.address for slave in report] == addrs
+        assert report.graceful
+        assert report.saved == {"folder": str(tmp_path)}
         assert (tmp_path / "saved").exists()
         await host.ended.wait()
-        assert host.outcome == receipt
+        assert host.outcome == report
         await other.connection.closed.wait()
 
 
@@ -126,9 +126,9 @@ async def test_a_close_in_the_middle_of_steps() -> None:
             while not await client("get_in_step"):
                 await trio.lowlevel.checkpoint()
             began = time.monotonic()
-            receipt = await client("close")
+            report = await client("close")
         assert time.monotonic() - began < CLOSE_SECONDS
-        assert receipt.graceful
+        assert report.graceful
         await host.ended.wait()
 
 
@@ -158,25 +158,25 @@ async def test_a_close_while_slaves_are_starting() -> None:
             nursery.start_soon(start)
             await trio.testing.wait_all_tasks_blocked(0.005)
             with trio.fail_after(3):
-                receipt = await client("close")
-        assert len(receipt) == 2
+                report = await client("close")
+        assert len(report) == 2
         await host.ended.wait()
 
 
 async def test_two_closes_and_a_request_at_once() -> None:
     async with hosting(saver()) as host, host.client() as client, host.client() as other:
-        receipts: list[StopReport] = []
+        reports: list[StopReport] = []
 
         async def close(who: Client) -> None:
-            receipts.append(await who("close"))
+            reports.append(await who("close"))
 
         async with trio.open_nursery() as nursery:
             for who in (client, other, client):
                 nursery.start_soon(close, who)
             host.control.ask_stop()
         await host.ended.wait()
-        assert len(receipts) == 3
-        assert receipts[0] == receipts[1] == receipts[2] == host.outcome
+        assert len(reports) == 3
+        assert reports[0] == reports[1] == reports[2] == host.outcome
 
 
 async def test_a_close_goes_on_without_the_client_who_asked() -> None:
@@ -245,9 +245,9 @@ async def test_slaves_that_do_not_answer_are_killed_at_close() -> None:
         assert [slave.graceful for slave in host.outcome] == [False, True]
 
 
-async def test_a_call_that_will_not_be_cancelled_does_not_keep_the_receipt() -> None:
-    told = spec(menv_cls=f"{__name__}:Stubborn")
-    async with hosting(told) as host, host.client() as client, host.client() as other:
+async def test_a_call_that_will_not_be_cancelled_does_not_keep_the_report() -> None:
+    order = spec(menv_cls=f"{__name__}:Stubborn")
+    async with hosting(order) as host, host.client() as client, host.client() as other:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_expect_end, other, "is_ready")
             await trio.testing.wait_all_tasks_blocked(0.02)

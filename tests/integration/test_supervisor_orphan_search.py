@@ -1,4 +1,4 @@
-"""Keeper and zygote killed at one blow: the next start ends what was forked away, nobody else."""
+"""Keeper and zygote killed together: the next start ends what was forked away, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -21,10 +20,12 @@ from creamas_sc import Environment, MultiEnvironment
 from creamas_sc.mp import EnvManager
 from creamas_sc.runtime.paths import daemon_socket, runtime_folder
 from supervisor.cli.main import main
-from supervisor.daemon.process import READY, Settings, start
-from tests.support import daemons, trees
-from tests.support.daemons import BOUND_SECONDS, NAME
-from tests.support.trees import borne_by, kill_at_one_blow, running_script
+from supervisor.daemon.process import Settings, start
+from tests.support import daemon_clients, daemons, processes, trees
+from tests.support.daemon_clients import ask
+from tests.support.daemons import BOUND_SECONDS, NAME, READY
+from tests.support.processes import kill_together, record_of
+from tests.support.trees import script_with_actors
 
 GONE_SECONDS = 2.0
 
@@ -36,22 +37,22 @@ def records() -> set[Path]:
 @contextmanager
 def left_over(*entries: str) -> Iterator[tuple[dict[int, int], str]]:
     """Pidfds of what a dead tree has left, and its record; nothing is left after the block."""
-    with running_script(*entries) as pids:
-        record = borne_by(pids["keeper"])
-        left = trees.open_pidfds(pids["forked"])
-        actors = trees.open_pidfds(pids[entry] for entry in entries)
+    with script_with_actors(*entries) as pids:
+        record = record_of(pids["keeper"])
+        left = processes.open_pidfds(pids["forked"])
+        actors = processes.open_pidfds(pids[entry] for entry in entries)
         try:
-            kill_at_one_blow(pids["keeper"], pids["zygote"])
-            assert trees.wait_gone(actors, GONE_SECONDS) == []
+            kill_together(pids["keeper"], pids["zygote"])
+            assert processes.wait_gone(actors, GONE_SECONDS) == []
             for pid in left:
                 os.kill(pid, 0)  # it lives
             yield left, record
         finally:
-            _end(bearers(record))
+            _end(inheritors(record))
 
 
-def bearers(record: str) -> list[int]:
-    """Pids of the living processes that bear a record."""
+def inheritors(record: str) -> list[int]:
+    """Pids of the living processes that have inherited a record."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -65,11 +66,11 @@ def bearers(record: str) -> list[int]:
 
 
 def _end(pids: Iterable[int]) -> None:
-    """Kill who lives, and reap all orphans of actors: they are this process's children."""
+    """Kill the living, and reap all orphans of actors: they are this process's children."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    for pid in trees.children(os.getpid()):
+    for pid in processes.children(os.getpid()):
         name = Path(f"/proc/{pid}/comm").read_text()
         if name.startswith(("actor-", "slave-", "host ")):
             os.waitpid(pid, 0)
@@ -77,7 +78,7 @@ def _end(pids: Iterable[int]) -> None:
 
 @contextmanager
 def sleeper(**environ: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is nobody's business, but for its environment."""
+    """A process that belongs to no tree, but may have a tree's environment."""
     command = [sys.executable, "-c", "import signal; print(flush=True); signal.pause()"]
     with subprocess.Popen(
         command, env={**os.environ, **environ}, stdout=subprocess.PIPE
@@ -104,7 +105,7 @@ def test_the_next_start_ends_the_orphans() -> None:
     with left_over("fork_away", "fork_away_and_loop") as (left, record):
         assert len(left) == 2
         start_and_end()
-        assert trees.wait_gone(left, GONE_SECONDS) == []
+        assert processes.wait_gone(left, GONE_SECONDS) == []
         assert records() == set(), record
 
 
@@ -116,12 +117,16 @@ def test_two_starts_at_once_end_the_orphans_once() -> None:
         for each in starts:
             each.join(BOUND_SECONDS)
             assert not each.is_alive()
-        assert trees.wait_gone(left, GONE_SECONDS) == []
+        assert processes.wait_gone(left, GONE_SECONDS) == []
         assert records() == set()
 
 
 def test_other_trees_and_processes_are_left_alone() -> None:
-    with running_script("fork_away") as living, sleeper() as before, left_over("fork_away") as dead:
+    with (
+        script_with_actors("fork_away") as living,
+        sleeper() as before,
+        left_over("fork_away") as dead,
+    ):
         left, record = dead
         folder = runtime_folder()
         with (
@@ -130,26 +135,26 @@ def test_other_trees_and_processes_are_left_alone() -> None:
             sleeper(CREAMAS_TREE=str(folder / "never.tree")) as unknown,
             sleeper(CREAMAS_TREE=f"{record}x") as longer,
             sleeper(OTHER_CREAMAS_TREE=record) as other_variable,
-            sleeper(CREAMAS_TREE=borne_by(living["keeper"])) as of_a_living_tree,
+            sleeper(CREAMAS_TREE=record_of(living["keeper"])) as of_a_living_tree,
         ):
             start_and_end()
-            assert trees.wait_gone(left, GONE_SECONDS) == []
+            assert processes.wait_gone(left, GONE_SECONDS) == []
             spared = (before, same_name, nothing, unknown, longer, other_variable, of_a_living_tree)
             assert [each.poll() for each in spared] == [None] * len(spared)
             for pid in (living["fork_away"], *living["forked"]):
                 os.kill(pid, 0)
-            assert records() == {Path(borne_by(living["keeper"]))}
+            assert records() == {Path(record_of(living["keeper"]))}
 
 
 def test_a_descendant_with_a_tree_of_its_own_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     with left_over("fork_away") as (left, record):
         # A script that an agent started: it bears the record of the agent's tree.
         monkeypatch.setenv("CREAMAS_TREE", record)
-        with running_script("obey") as nested:
+        with script_with_actors("obey") as nested:
             monkeypatch.delenv("CREAMAS_TREE")
-            assert borne_by(nested["script"]) == record
-            assert borne_by(nested["obey"]) == borne_by(nested["keeper"]) != record
-            assert trees.wait_gone(left, GONE_SECONDS) == []  # its own start has ended the rest
+            assert record_of(nested["script"]) == record
+            assert record_of(nested["obey"]) == record_of(nested["keeper"]) != record
+            assert processes.wait_gone(left, GONE_SECONDS) == []  # its own start has ended the rest
             start_and_end()
             for role in ("script", "obey"):
                 os.kill(nested[role], 0)
@@ -161,7 +166,7 @@ def test_a_tree_whose_record_was_removed_ends_as_ever(capfd: pytest.CaptureFixtu
     async def main() -> subprocess.Popen[bytes]:
         async with trees.open_supervisor() as supervisor:
             await supervisor.start(trees.order("a", "obey"))
-            Path(borne_by(supervisor.keeper.pid)).unlink()
+            Path(record_of(supervisor.keeper.pid)).unlink()
         return supervisor.keeper
 
     assert trio.run(main).returncode == 0
@@ -184,26 +189,26 @@ def test_without_a_private_folder_slaves_run_and_it_is_said(
     (tmp_path / "creamas").mkdir(mode=0o755)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     trio.run(_one_slave)
-    (told,) = (each for each in caplog.records if each.levelname == "WARNING")
-    assert "processes that slaves detach may outlive the simulation" in told.getMessage()
-    assert "must be a folder that you own, with mode 0700" in told.getMessage()
+    (logged,) = (each for each in caplog.records if each.levelname == "WARNING")
+    assert "processes that slaves detach may outlive the simulation" in logged.getMessage()
+    assert "must be a folder that you own, with mode 0700" in logged.getMessage()
     assert os.listdir(tmp_path / "creamas") == []
 
 
-async def test_what_an_actor_starts_belongs_to_its_tree_whoever_ordered_the_actor() -> None:
+async def test_what_an_actor_starts_belongs_to_its_tree() -> None:
     async with trees.open_supervisor() as supervisor:
         order = trees.order("a", "tell_place")
         order["environ"]["CREAMAS_TREE"] = "another.tree"  # of a client that is an actor itself
-        (told,) = await supervisor.start(order)
-        environ = json.loads(told["info"])["environ"]
-        assert environ["CREAMAS_TREE"] == borne_by(supervisor.keeper.pid)
+        (logged,) = await supervisor.start(order)
+        environ = json.loads(logged["info"])["environ"]
+        assert environ["CREAMAS_TREE"] == record_of(supervisor.keeper.pid)
         await supervisor.stop()
 
 
 def test_the_start_of_a_multienvironment_ends_the_orphans() -> None:
     with left_over("fork_away") as (left, _):
         trio.run(_one_slave)
-        assert trees.wait_gone(left, GONE_SECONDS) == []
+        assert processes.wait_gone(left, GONE_SECONDS) == []
         assert records() == set()
 
 
@@ -218,27 +223,26 @@ async def _one_slave() -> None:
 
 @pytest.fixture
 def killed(tmp_path: Path) -> Iterator[dict[int, int]]:
-    """A daemon whose whole tree was killed at one blow; pidfds of what its slave forked away."""
-    process, read = daemons.spawn(tmp_path)
+    """A daemon whose whole tree was killed at once; pidfds of what its slave forked away."""
+    daemon, read = daemons.spawn(tmp_path)
     assert daemons.report(read) == READY
-    daemon = daemons.Daemon(process, daemon_socket(NAME), tmp_path)
     record = ""
     try:
-        order = daemons.order(slaves=1, runs="fork_away")
+        order = daemon_clients.order(slaves=1, runs="fork_away")
         trio.run(ask, daemon.socket, "create", "one", order, {})
         pids = daemon.family
-        record = borne_by(pids["keeper"])
-        family = trees.open_pidfds(pids.values())
-        kill_at_one_blow(*(pids[role] for role in ("run", "keeper", "zygote", "supervisor")))
-        process.wait(GONE_SECONDS)
-        assert trees.wait_gone(family, GONE_SECONDS) == []
-        left = trees.open_pidfds(bearers(record))
+        record = record_of(pids["keeper"])
+        family = processes.open_pidfds(pids.values())
+        kill_together(*(pids[role] for role in ("run", "keeper", "zygote", "supervisor")))
+        daemon.process.wait(GONE_SECONDS)
+        assert processes.wait_gone(family, GONE_SECONDS) == []
+        left = processes.open_pidfds(inheritors(record))
         assert len(left) == 1
         yield left
     finally:
-        process.kill()
-        process.wait()
-        _end(bearers(record) if record else [])
+        daemon.process.kill()
+        daemon.process.wait()
+        _end(inheritors(record) if record else [])
 
 
 def test_after_a_daemon_was_killed_whole_the_next_starts_at_once(
@@ -249,9 +253,9 @@ def test_after_a_daemon_was_killed_whole_the_next_starts_at_once(
     assert main(["status", "--daemon", NAME]) == 3
     assert "start it with `creamas-supervisor start --daemon" in capfd.readouterr().err
     with daemons.running(tmp_path) as daemon:
-        assert trees.wait_gone(killed, GONE_SECONDS) == []
+        assert processes.wait_gone(killed, GONE_SECONDS) == []
         assert trio.run(ask, path, "ls") == []
-        assert records() == {Path(borne_by(daemon.family["keeper"]))}
+        assert records() == {Path(record_of(daemon.family["keeper"]))}
     assert list(runtime_folder().glob(f"{NAME}.*")) == []
     assert records() == set()
 
@@ -261,7 +265,7 @@ def test_another_daemon_clears_what_a_killed_one_has_left(
 ) -> None:
     assert {"test.sock", "test.lock"} <= set(os.listdir(runtime_folder()))
     path = start(Settings("other", tmp_path))
-    assert trees.wait_gone(killed, GONE_SECONDS) == []
+    assert processes.wait_gone(killed, GONE_SECONDS) == []
     assert list(runtime_folder().glob(f"{NAME}.*")) == []
     pid = trio.run(ask, path, "status")["pid"]
     trio.run(ask, path, "stop")
@@ -283,10 +287,3 @@ def test_a_living_daemon_and_what_is_no_daemons_are_left_alone(tmp_path: Path) -
         trio.run(ask, path, "stop")
         os.waitpid(pid, 0)
     foreign.unlink()
-
-
-async def ask(path: Path, method: str, *args: Any) -> Any:
-    """One call by a client of its own."""
-    with trio.fail_after(BOUND_SECONDS):
-        async with daemons.connected(path) as client:
-            return await client.call(method, *args)

@@ -13,31 +13,23 @@ import trio
 
 from creamas_sc.errors import CallRefused, CreamasError, StartError
 from creamas_sc.supervisor_client.messages import ActorOrder
-from tests.support.trees import (
-    BOUND_SECONDS,
-    ROOT,
-    borne_by,
-    children,
-    family,
-    open_pidfds,
-    open_supervisor,
-    order,
-    wait_gone,
-)
+from tests.support.processes import children, family, open_pidfds, record_of, wait_gone
+from tests.support.programs import ROOT
+from tests.support.trees import BOUND_SECONDS, open_supervisor, order
 
 
 async def test_an_ordinary_stop_needs_no_signal() -> None:
     async with open_supervisor() as supervisor:
-        told = await supervisor.start(*(order(s, "obey", s.encode()) for s in "abcd"))
-        assert [t["slot"] for t in told] == list("abcd")
-        assert [t["info"] for t in told] == [b"a ready", b"b ready", b"c ready", b"d ready"]
-        left = open_pidfds(t["pid"] for t in told)
-        receipts = await supervisor.stop(list("abcd"))
+        started = await supervisor.start(*(order(s, "obey", s.encode()) for s in "abcd"))
+        assert [t["slot"] for t in started] == list("abcd")
+        assert [t["info"] for t in started] == [b"a ready", b"b ready", b"c ready", b"d ready"]
+        left = open_pidfds(t["pid"] for t in started)
+        results = await supervisor.stop(list("abcd"))
         assert wait_gone(left, 0) == []
-        for receipt, start in zip(receipts, told, strict=True):
-            seconds = receipt.pop("seconds")
+        for result, start in zip(results, started, strict=True):
+            seconds = result.pop("seconds")
             assert 0 < seconds < 1
-            assert receipt == {
+            assert result == {
                 "slot": start["slot"],
                 "pid": start["pid"],
                 "exit_code": 0,
@@ -55,16 +47,16 @@ async def test_an_ordinary_stop_needs_no_signal() -> None:
 async def test_many_actors_stop_gracefully_at_once() -> None:
     async with open_supervisor() as supervisor:
         await supervisor.start(*(order(str(n), "obey") for n in range(40)))
-        receipts = await supervisor.stop(grace=BOUND_SECONDS)
-        ends = {(r["exit_code"], r["graceful"], r["ended_by"]) for r in receipts}
+        results = await supervisor.stop(grace=BOUND_SECONDS)
+        ends = {(r["exit_code"], r["graceful"], r["ended_by"]) for r in results}
         assert ends == {(0, True, "request")}
 
 
 async def test_output_that_cannot_be_flushed_does_not_delay_the_end() -> None:
     async with open_supervisor() as supervisor:
         await supervisor.start(order("a", "replace_stdout"))
-        (receipt,) = await supervisor.stop(grace=BOUND_SECONDS)
-        assert (receipt["exit_code"], receipt["ended_by"]) == (1, "request")
+        (result,) = await supervisor.stop(grace=BOUND_SECONDS)
+        assert (result["exit_code"], result["ended_by"]) == (1, "request")
 
 
 async def test_the_end_of_the_connection_ends_the_whole_tree() -> None:
@@ -78,40 +70,36 @@ async def test_the_end_of_the_connection_ends_the_whole_tree() -> None:
         assert supervisor.keeper.wait(1.0) == 0
 
 
-@pytest.mark.parametrize(
-    ("entry", "ended_by", "how"),
-    [
-        ("ignore_request", "cancel", (0, None)),
-        ("shield", "term", (None, signal.SIGTERM)),
-        ("loop", "term", (None, signal.SIGTERM)),
-        ("hold_gil", "term", (None, signal.SIGTERM)),
-        ("ignore_sigterm", "kill", (None, signal.SIGKILL)),
-    ],
-)
-async def test_each_stage_of_a_stop(
-    entry: str, ended_by: str, how: tuple[int | None, int | None]
-) -> None:
+# A tree takes longer to start than all of these stops.
+STAGES = {
+    "ignore_request": ("cancel", 0, None),
+    "shield": ("term", None, signal.SIGTERM),
+    "loop": ("term", None, signal.SIGTERM),
+    "hold_gil": ("term", None, signal.SIGTERM),
+    "ignore_sigterm": ("kill", None, signal.SIGKILL),
+}
+
+
+async def test_each_stage_of_a_stop() -> None:
     async with open_supervisor() as supervisor:
-        await supervisor.start(order("a", entry))
-        (receipt,) = await supervisor.stop(grace=0.1)
-        assert (receipt["ended_by"], receipt["graceful"], receipt["payload"]) == (
-            ended_by,
-            False,
-            None,
-        )
-        assert (receipt["exit_code"], receipt["signal"]) == how
-        spent = {"cancel": 0.1, "term": 0.1 + 0.3, "kill": 0.1 + 0.3 + 0.2}[ended_by]
-        assert spent <= receipt["seconds"] < spent + 0.25
+        for entry, (ended_by, exit_code, number) in STAGES.items():
+            await supervisor.start(order("a", entry))
+            (result,) = await supervisor.stop(grace=0.1)
+            how = result["ended_by"], result["exit_code"], result["signal"]
+            assert how == (ended_by, exit_code, number), entry
+            assert (result["graceful"], result["payload"]) == (False, None), entry
+            spent = {"cancel": 0.1, "term": 0.1 + 0.3, "kill": 0.1 + 0.3 + 0.2}[ended_by]
+            assert spent <= result["seconds"] < spent + 0.25, entry
 
 
 async def test_stops_go_in_parallel_and_a_stopped_process_ends_too() -> None:
     async with open_supervisor() as supervisor:
-        told = await supervisor.start(*(order(s, "obey") for s in "abcd"))
-        for actor in told[:3]:
+        started = await supervisor.start(*(order(s, "obey") for s in "abcd"))
+        for actor in started[:3]:
             os.kill(actor["pid"], signal.SIGSTOP)
-        receipts = await supervisor.stop(grace=0.2)
-        assert [r["ended_by"] for r in receipts] == ["kill", "kill", "kill", "request"]
-        assert max(r["seconds"] for r in receipts) < 0.2 + 0.3 + 0.2 + 0.2
+        results = await supervisor.stop(grace=0.2)
+        assert [r["ended_by"] for r in results] == ["kill", "kill", "kill", "request"]
+        assert max(r["seconds"] for r in results) < 0.2 + 0.3 + 0.2 + 0.2
 
 
 async def test_an_actor_has_its_own_place_and_nothing_of_the_zygotes(tmp_path: Path) -> None:
@@ -124,11 +112,11 @@ async def test_an_actor_has_its_own_place_and_nothing_of_the_zygotes(tmp_path: P
             "environ": {"ONLY": "this"},
             "path": [str(ROOT), str(tmp_path)],
         }
-        ((told),) = await supervisor.start(asked)
-        place = json.loads(told["info"])
-        assert place["pid"] == told["pid"]
+        (started,) = await supervisor.start(asked)
+        place = json.loads(started["info"])
+        assert place["pid"] == started["pid"]
         assert place["cwd"] == str(tmp_path)
-        tree = borne_by(supervisor.keeper.pid)
+        tree = record_of(supervisor.keeper.pid)
         assert place["environ"] == {"ONLY": "this", "CREAMAS_TREE": tree}
         assert place["path"][:2] == [str(ROOT), str(tmp_path)]
         assert not any("tractor" in entry or "supervisor" in entry for entry in place["path"])
@@ -141,102 +129,107 @@ async def test_an_actor_has_its_own_place_and_nothing_of_the_zygotes(tmp_path: P
 
 async def test_a_lost_actor_is_reported_at_once() -> None:
     async with open_supervisor() as supervisor:
-        told = await supervisor.start(order("a", "obey"), order("b", "obey"))
+        started = await supervisor.start(order("a", "obey"), order("b", "obey"))
         began = trio.current_time()
-        os.kill(told[0]["pid"], signal.SIGKILL)
+        os.kill(started[0]["pid"], signal.SIGKILL)
         event = await supervisor.wait_exited()
         assert trio.current_time() - began < 0.5
         assert (event["slot"], event["signal"], event["exit_code"]) == ("a", signal.SIGKILL, None)
         assert not event["expected"]
-        receipts = await supervisor.stop()
-        assert [(r["slot"], r["ended_by"]) for r in receipts] == [("a", "gone"), ("b", "request")]
-        assert receipts[0]["signal"] == signal.SIGKILL
+        results = await supervisor.stop()
+        assert [(r["slot"], r["ended_by"]) for r in results] == [("a", "gone"), ("b", "request")]
+        assert results[0]["signal"] == signal.SIGKILL
 
 
-@pytest.mark.parametrize(
-    ("entry", "how"), [("cut_frame", signal.SIGKILL), ("send_garbage", signal.SIGTERM)]
-)
-async def test_a_broken_message_ends_its_sender_alone(entry: str, how: int) -> None:
+async def test_a_broken_message_ends_its_sender_alone() -> None:
     async with open_supervisor() as supervisor:
-        await supervisor.start(order("a", "obey"))
-        # A start that is answered may yet meet the end of what it started.
-        with suppress(StartError):
-            await supervisor.start(order("b", entry))
-            event = await supervisor.wait_exited()
-            assert (event["slot"], event["signal"], event["expected"]) == ("b", how, False)
-        (receipt,) = await supervisor.stop(["a"])
-        assert receipt["graceful"]
+        for entry, number in (("cut_frame", signal.SIGKILL), ("send_garbage", signal.SIGTERM)):
+            await supervisor.start(order("a", "obey"))
+            # What a start has started may have ended before the start is answered.
+            with suppress(StartError):
+                await supervisor.start(order(entry, entry))
+                event = await supervisor.wait_exited()
+                assert (event["slot"], event["signal"], event["expected"]) == (
+                    entry,
+                    number,
+                    False,
+                )
+            (result,) = await supervisor.stop(["a"])
+            assert result["graceful"]
+            assert (await supervisor.wait_exited())["slot"] == "a"
 
 
 async def test_an_actors_end_is_reported_while_the_zygote_is_stopped() -> None:
     async with open_supervisor() as supervisor:
-        (told,) = await supervisor.start(order("a", "obey"))
+        (started,) = await supervisor.start(order("a", "obey"))
         zygote = family(supervisor.keeper.pid)["zygote"]
         os.kill(zygote, signal.SIGSTOP)
-        os.kill(told["pid"], signal.SIGKILL)
+        os.kill(started["pid"], signal.SIGKILL)
         event = await supervisor.wait_exited()
         assert event["signal"] == signal.SIGKILL
         os.kill(zygote, signal.SIGCONT)
 
 
-@pytest.mark.parametrize(
-    ("entry", "spec", "error"),
-    [
-        ("fail_later", b"", "RuntimeError: broke"),
-        ("fail_later", b"undecodable", r"RuntimeError: no file \udcff"),
-        ("return_text", b"", "TypeError: "),
-    ],
-)
-async def test_an_entry_that_fails_later_is_reported(entry: str, spec: bytes, error: str) -> None:
+FAILS_LATER = [
+    ("fail_later", b"", "RuntimeError: broke"),
+    ("fail_later", b"undecodable", r"RuntimeError: no file \udcff"),
+    ("return_text", b"", "TypeError: "),
+]
+
+
+async def test_an_entry_that_fails_later_is_reported() -> None:
     async with open_supervisor() as supervisor:
-        event = None
-        try:
-            await supervisor.start(order("a", entry, spec))
-        except StartError as refused:  # it failed before the start was answered
-            assert error in str(refused)  # noqa: PT017
-        else:
-            event = await supervisor.wait_exited()
-            assert event["error"].startswith(error)
-            assert (event["exit_code"], event["expected"]) == (1, False)
-            assert "Traceback" in event["traceback"]
+        for entry, spec, error in FAILS_LATER:
+            try:
+                await supervisor.start(order(error, entry, spec))
+            except StartError as refused:  # it failed before the start was answered
+                assert error in str(refused)  # noqa: PT017
+            else:
+                event = await supervisor.wait_exited()
+                assert event["slot"] == error
+                assert event["error"].startswith(error)
+                assert (event["exit_code"], event["expected"]) == (1, False)
+                assert "Traceback" in event["traceback"]
 
 
 async def test_an_entry_that_fails_while_stopping_is_in_the_report() -> None:
     async with open_supervisor() as supervisor:
         await supervisor.start(order("a", "fail_later", b"on stop"))
-        (receipt,) = await supervisor.stop()
-        assert receipt["error"] == "RuntimeError: broke"
-        assert (receipt["graceful"], receipt["ended_by"], receipt["exit_code"]) == (
+        (result,) = await supervisor.stop()
+        assert result["error"] == "RuntimeError: broke"
+        assert (result["graceful"], result["ended_by"], result["exit_code"]) == (
             False,
             "request",
             1,
         )
 
 
-@pytest.mark.parametrize(
-    ("entry", "spec", "reason"),
-    [
-        ("fail_to_start", b"value", "ValueError: said why"),
-        ("fail_to_start", b"exit", "SystemExit: said why"),
-        ("fail_to_start", b"interrupt", "KeyboardInterrupt: said why"),
-        ("no_such_entry", b"", "has no 'no_such_entry'"),
-        ("die_starting", b"", "was killed by SIGKILL while starting"),
-    ],
-)
-async def test_one_failed_actor_fails_the_whole_start(entry: str, spec: bytes, reason: str) -> None:
+FAILED_STARTS = [
+    ("fail_to_start", b"value", "ValueError: said why"),
+    ("fail_to_start", b"exit", "SystemExit: said why"),
+    ("fail_to_start", b"interrupt", "KeyboardInterrupt: said why"),
+    ("no_such_entry", b"", "has no 'no_such_entry'"),
+    ("die_starting", b"", "was killed by SIGKILL while starting"),
+]
+
+
+async def test_one_failed_actor_fails_the_whole_start() -> None:
     async with open_supervisor() as supervisor:
-        with pytest.raises(StartError, match=reason) as refused:
-            await supervisor.start(order("a", "obey"), order("b", entry, spec))
-        assert "actor-b (pid " in str(refused.value)
-        assert set(family(supervisor.keeper.pid)) == {"keeper", "zygote", "supervisor"}
-        assert await supervisor.start(order("a", "obey"), order("b", "obey"))
-        assert supervisor.exited == []
+        for entry, spec, reason in FAILED_STARTS:
+            with pytest.raises(StartError, match=reason) as refused:
+                await supervisor.start(order("a", "obey"), order("b", entry, spec))
+            assert "actor-b (pid " in str(refused.value)
+            assert set(family(supervisor.keeper.pid)) == {"keeper", "zygote", "supervisor"}
+            assert await supervisor.start(order("a", "obey"), order("b", "obey"))
+            assert supervisor.exited == []
+            assert len(await supervisor.stop()) == 2
+            assert {(await supervisor.wait_exited())["slot"] for _ in "ab"} == {"a", "b"}
 
 
 async def test_a_start_has_a_deadline_and_names_who_was_late() -> None:
     async with open_supervisor() as supervisor:
-        with pytest.raises(StartError, match=r"not ready within 0.2 s: actor-b \(pid \d+\)$"):
-            await supervisor.start(order("a", "obey"), order("b", "never_ready"), timeout=0.2)
+        with pytest.raises(StartError, match=r"not ready within 0.5 s: actor-b \(pid \d+\)$"):
+            await supervisor.start(order("a", "obey"), order("b", "never_ready"), timeout=0.5)
         assert len(children(family(supervisor.keeper.pid)["zygote"])) == 1
 
 
@@ -278,8 +271,8 @@ async def test_bad_requests_are_refused_and_lose_nothing() -> None:
         with pytest.raises(CreamasError, match="argument"):
             await supervisor.call("stop", 1, 2, 3, 4, 5)
         assert await supervisor.start() == []
-        (receipt,) = await supervisor.stop()
-        assert receipt["graceful"]
+        (result,) = await supervisor.stop()
+        assert result["graceful"]
         assert await supervisor.stop() == []
 
 
@@ -298,8 +291,8 @@ async def test_starts_and_kills_leak_no_descriptor() -> None:
     async with open_supervisor(seconds=60) as supervisor:
 
         async def once() -> None:
-            (told,) = await supervisor.start(order("a", "obey"))
-            os.kill(told["pid"], signal.SIGKILL)
+            (started,) = await supervisor.start(order("a", "obey"))
+            os.kill(started["pid"], signal.SIGKILL)
             await supervisor.wait_exited()
 
         for _ in range(5):

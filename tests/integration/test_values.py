@@ -48,7 +48,7 @@ def same(one: Any, other: Any) -> bool:
         return same(list(one), list(other)) and same(list(one.values()), list(other.values()))
     if isinstance(one, np.ndarray):
         alike = one.dtype == other.dtype and one.shape == other.shape
-        fortran = other.flags.fnc  # a slice without order of its own arrives in C order
+        fortran = other.flags.fnc  # a slice that is not contiguous arrives in C order
         return alike and one.flags.fnc == fortran and bool(np.array_equal(one, other))
     if isinstance(one, float):
         return math.copysign(1, one) == math.copysign(1, other) and (

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import struct
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -17,6 +18,7 @@ from creamas_sc.wire.codec import Codec, Payload, Serializer
 from creamas_sc.wire.columns import FEW
 from creamas_sc.wire.frames import FrameReader, Kind, encode_frame
 from creamas_sc.wire.packing import LARGE_BYTES
+from tests.support.properties import holds_for
 
 
 class Picture:
@@ -198,7 +200,7 @@ kinds = st.recursive(
 few = kinds.flatmap(lambda kind: st.lists(kind, min_size=1, max_size=3))
 many = few.map(lambda items: (items * FEW)[: FEW + len(items)])
 maps = many.map(lambda items: dict(enumerate(items)))
-quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+holds = partial(holds_for, few=50, many=300)
 
 
 def over_the_wire(payload: Payload) -> Payload:
@@ -207,22 +209,19 @@ def over_the_wire(payload: Payload) -> Payload:
     return Payload(frame.body, frame.parts)
 
 
-@quick
-@given(values | calls)
+@holds(values | calls)
 def test_a_value_arrives_equal_and_of_the_same_type(value: Any) -> None:
     assert same(CODEC.decode(over_the_wire(CODEC.encode(value))), value)
 
 
-@quick
-@given(many | maps)
+@holds(many | maps)
 def test_many_values_arrive_equal_and_of_the_same_types(value: Any) -> None:
     call = ((value, 1), {"k": value})
-    for told in (value, call):
-        assert same(CODEC.decode(over_the_wire(CODEC.encode(told))), told)
+    for sent in (value, call):
+        assert same(CODEC.decode(over_the_wire(CODEC.encode(sent))), sent)
 
 
-@quick
-@given(values)
+@holds(values)
 def test_the_receiver_owns_what_it_gets(value: Any) -> None:
     got = CODEC.decode(over_the_wire(CODEC.encode([value])))[0]
     if type(got) is np.ndarray:
@@ -230,8 +229,7 @@ def test_the_receiver_owns_what_it_gets(value: Any) -> None:
         assert got.flags.aligned
 
 
-@quick
-@given(
+@holds(
     values | many | maps,
     st.lists(st.tuples(st.integers(0), st.integers(0, 255)), min_size=1, max_size=4),
 )
@@ -243,16 +241,14 @@ def test_damaged_bytes_are_refused_or_a_value(value: Any, damage: list[tuple[int
     decode(Payload(bytes(body), [bytearray(part) for part in payload.parts]))
 
 
-@quick
-@given(values | many | maps, st.integers(0), st.integers(0, 3))
+@holds(values | many | maps, st.integers(0), st.integers(0, 3))
 def test_cut_bytes_are_refused(value: Any, end: int, parts: int) -> None:
     payload = CODEC.encode(value)
     assert not decode(Payload(payload.body[: end % len(payload.body)], payload.parts))
     decode(Payload(payload.body, payload.parts[:parts]))
 
 
-@quick
-@given(st.binary(max_size=60), st.lists(st.binary(max_size=16), max_size=2))
+@holds(st.binary(max_size=60), st.lists(st.binary(max_size=16), max_size=2))
 @example(b"\xdd\x7f\xff\xff\xff", [])
 def test_noise_is_refused_or_a_value(body: bytes, parts: list[bytes]) -> None:
     decode(Payload(body, parts))
@@ -267,8 +263,7 @@ def decode(payload: Payload) -> bool:
     return True
 
 
-@quick
-@given(values, st.integers(0, 5))
+@holds(values, st.integers(0, 5))
 def test_a_refusal_names_the_culprit(value: Any, depth: int) -> None:
     wrapped: Any = [value, object()]
     for _ in range(depth):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from creamas_sc.errors import ProtocolError
 from creamas_sc.wire.frames import Frame, FrameReader, Kind, encode_frame
+from tests.support.properties import holds_for
 
 pieces = st.one_of(st.binary(max_size=20), st.integers(0, 40_000).map(bytes))
 frames = st.builds(
@@ -19,6 +20,8 @@ frames = st.builds(
     pieces,
     st.lists(pieces, max_size=4),
 )
+
+holds = partial(holds_for, few=75, many=400)
 
 
 def wire(frame: Frame) -> bytes:
@@ -39,16 +42,14 @@ def read(data: bytes, cuts: list[int]) -> tuple[list[Frame], bool]:
     return found, False
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.lists(frames, max_size=5), st.lists(st.integers(0, 2**20), max_size=12))
+@holds(st.lists(frames, max_size=5), st.lists(st.integers(0, 2**20), max_size=12))
 def test_any_chunking_gives_the_same_frames(sent: list[Frame], cuts: list[int]) -> None:
     found, broken = read(b"".join(map(wire, sent)), cuts)
     assert not broken
     assert found == sent
 
 
-@settings(max_examples=200, deadline=None)
-@given(
+@holds(
     st.lists(frames, max_size=3),
     st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 255)), min_size=1, max_size=4),
     st.lists(st.integers(0, 2**20), max_size=8),
@@ -62,14 +63,12 @@ def test_any_chunking_of_a_damaged_stream_ends_alike(
     assert read(bytes(data), cuts) == read(bytes(data), [])
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=200))
+@holds(st.binary(max_size=200))
 def test_noise_is_refused_or_waited_upon(data: bytes) -> None:
     assert read(data, []) == read(data, list(range(len(data))))
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.lists(frames, max_size=5))
+@holds(st.lists(frames, max_size=5))
 def test_who_reads_what_is_missing_reads_each_frame_alone(sent: list[Frame]) -> None:
     data = b"".join(map(wire, sent))
     reader = FrameReader()

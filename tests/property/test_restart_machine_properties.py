@@ -1,10 +1,16 @@
-"""The restart policies, driven with random events: what must hold whatever happens."""
+"""The restart policies, driven with random events: what must hold after any of them."""
 
 from __future__ import annotations
 
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from creamas_sc.restarts.machine import (
     LONGEST_PAUSE_SECONDS,
@@ -14,6 +20,7 @@ from creamas_sc.restarts.machine import (
     StartSlave,
 )
 from creamas_sc.restarts.policy import Mode, RestartPolicy
+from tests.support.properties import bounded, few_or_many
 
 SLOTS = ("slave-0", "slave-1", "slave-2")
 
@@ -120,5 +127,6 @@ class World(RuleBasedStateMachine):
         assert len(self.ends) <= 1
 
 
-TestWorld = World.TestCase
-TestWorld.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+@few_or_many(100, 600)
+def test_the_policies_hold_in_any_world(examples: int) -> None:
+    run_state_machine_as_test(World, settings=bounded(examples, stateful_step_count=40))

@@ -82,7 +82,7 @@ class Counter(CreativeAgent):
 
 
 class Raises(CreativeAgent):
-    """Raises what it is told to, where it is told to."""
+    """Raises a chosen error in a chosen place."""
 
     def __init__(self, environment: Environment, kind: str, where: str) -> None:
         super().__init__(environment)
@@ -258,7 +258,7 @@ class Host(MultiEnvManager):
 
 
 class Manager(EnvManager):
-    """A slave's manager with a method of its own."""
+    """A slave's manager with one more method."""
 
     @expose
     def pid(self) -> int:

@@ -32,8 +32,8 @@ def progress(state: str = "idle", step: int = 0, of: int | None = None, **more: 
 
 def summary(**more: Any) -> Any:
     """What `ls` shows of a simulation."""
-    told = {"name": NAME, "state": "running", "pid": 7, "since": 0.0, "cause": ""}
-    return {**told, "host": progress(), **more}
+    fields = {"name": NAME, "state": "running", "pid": 7, "since": 0.0, "cause": ""}
+    return {**fields, "host": progress(), **more}
 
 
 class FakeSimulation:
@@ -88,7 +88,7 @@ class FakeClient:
         self.killed_why = ""
         self.error: BaseException | None = None
         self.ended = ""
-        self.receipt = StopReport([SlaveReceipt(ADDRS[0], 8, 0, None, 0.5, True, "request")])
+        self.report = StopReport([SlaveReceipt(ADDRS[0], 8, 0, None, 0.5, True, "request")])
         self.stopped: list[dict[str, Any]] = []
         self.disconnected = 0
 
@@ -131,7 +131,7 @@ class FakeClient:
     def close(self, name: str, folder: str | None = None, timeout: float = 1.0) -> StopReport:
         self._find(name)
         self.created["closed"] = (folder, timeout)
-        return self.receipt
+        return self.report
 
     def kill(self, name: str, why: str = "") -> list[Any]:
         if self.error is not None:

@@ -173,7 +173,7 @@ class Named:
     def clear(self) -> None:
         """Close those that are left."""
         with connect_sync(timeout=BOUND_SECONDS) as client:
-            for left in {told["name"] for told in client.ls()} & set(self._given):
+            for left in {summary["name"] for summary in client.ls()} & set(self._given):
                 client.close(left)
 
 

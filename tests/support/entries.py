@@ -72,7 +72,7 @@ async def fail_to_start(spec: bytes, control: Control) -> bytes:
 
 
 class Unflushable(io.StringIO):
-    """What cannot be flushed, for a reason of its own."""
+    """A stream that cannot be flushed."""
 
     def flush(self) -> None:
         raise RuntimeError("no flush")
@@ -155,7 +155,7 @@ async def ignore_sigterm(spec: bytes, control: Control) -> bytes:
 
 
 async def fork_away(spec: bytes, control: Control) -> bytes:
-    """Double-fork a child into a session of its own; ``info`` is its pid."""
+    """Double-fork a child into a new session; ``info`` is its pid."""
     await control.ready(_double_fork())
     return await control.wait_stop()
 
@@ -203,7 +203,7 @@ async def cut_frame(spec: bytes, control: Control) -> bytes:
 
 
 async def send_garbage(spec: bytes, control: Control) -> bytes:
-    """Send what is no message, over and over, and live on."""
+    """Send bytes that are not a message, again and again, without ending."""
     await control.ready()
     os.write(_supervisor_fd(), ((4).to_bytes(4, "little") + b"\xc1\xc1\xc1\xc1") * 10)
     return await control.wait_stop()
@@ -253,7 +253,7 @@ async def reach_for_host(spec: bytes, control: Control) -> bytes:
     hand = trio.socket.from_stdlib_socket(socket.socket(fileno=control.descriptors[0]))
     first = await fd_passing.receive(hand)
     assert first is not None
-    line = SupervisorConnection(first.sock, lambda told: None)
+    line = SupervisorConnection(first.sock, lambda event: None)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(line.run)
         await line.start([actor_order("host", "host", f"{__name__}:obey", b"")])
@@ -296,10 +296,10 @@ class Host:
                 nursery.start_soon(line.run)
                 nursery.start_soon(self._take_clients, hand, nursery)
                 orders = [self._order(f"slave-{i}") for i in range(self.slaves)]
-                told = await line.call("start", orders, self.timeout)
-                await self.control.ready(json.dumps([each["pid"] for each in told]).encode())
+                event = await line.call("start", orders, self.timeout)
+                await self.control.ready(json.dumps([each["pid"] for each in event]).encode())
                 payload = await self.control.wait_stop()
-                await line.stop([each["slot"] for each in told], 1.0, b"")
+                await line.stop([each["slot"] for each in event], 1.0, b"")
                 nursery.cancel_scope.cancel()
         return b"closed with " + payload
 
@@ -307,9 +307,9 @@ class Host:
         entry = f"{__name__}:{self.runs}"
         return actor_order(slot, slot, entry, b"")
 
-    def _note_exit(self, told: Mapping[str, Any]) -> None:
-        if not told["expected"]:
-            self.lost.append(told["slot"])
+    def _note_exit(self, event: Mapping[str, Any]) -> None:
+        if not event["expected"]:
+            self.lost.append(event["slot"])
 
     async def _take_clients(self, hand: trio.socket.SocketType, nursery: trio.Nursery) -> None:
         while (handed := await fd_passing.receive(hand)) is not None:

@@ -173,7 +173,7 @@ class FakeDaemon:
         return sum(asked == method for peer in self.peers for _, asked, _ in peer.requests)
 
     def stop_listening(self) -> None:
-        """Let nobody else in; those within stay."""
+        """Accept no more connections; open ones stay."""
         if self.sock.fileno() >= 0:
             self.sock.shutdown(socket.SHUT_RDWR)
             self.sock.close()

@@ -34,7 +34,7 @@ _ids = itertools.count(1)
 
 def spec(**changes: Any) -> HostSpec:
     """A simulation of two slaves with nothing in them."""
-    told: dict[str, Any] = {
+    default: dict[str, Any] = {
         "name": NAME,
         "menv_cls": "creamas_sc.mp:MultiEnvironment",
         "addr": ANY_PORT,
@@ -47,11 +47,11 @@ def spec(**changes: Any) -> HostSpec:
         "slave_mgr_cls": "tests.support.agents:Manager",
         "slave_kwargs": None,
     }
-    return HostSpec(**{**told, **changes})
+    return HostSpec(**{**default, **changes})
 
 
 class FakeControl:
-    """What a supervisor gives to an entry."""
+    """The control that a supervisor gives to an entry."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptors: tuple[int, ...] = (descriptor,)
@@ -118,7 +118,7 @@ class ManagedSimulation:
         control: What it was started with.
         line: The supervisor's end of the host's line; its calls, such as ``describe``, go there.
         supervisor: Owns the slaves.
-        ended: Set when the host's entry is over; then there is an ``outcome`` or an ``error``.
+        ended: Set when the host's entry has ended; then there is an ``outcome`` or an ``error``.
     """
 
     control: FakeControl
@@ -135,19 +135,19 @@ class ManagedSimulation:
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._handovers = trio.socket.from_stdlib_socket(self._ours)
 
-    async def start(self, told: HostSpec) -> None:
+    async def start(self, order: HostSpec) -> None:
         """Start the supervisor, then the host; does not wait until it is ready."""
         self.supervisor = SharedSupervisor(self._tell_exit)
         await self._nursery.start(self.supervisor.run)
         self.line = Connection(await self._hand("control"), self._serve, name="the host")
         self._nursery.start_soon(self.line.run)
         self.control = FakeControl(self._theirs.detach())
-        self._nursery.start_soon(self._live, told)
+        self._nursery.start_soon(self._live, order)
 
-    async def _live(self, told: HostSpec) -> None:
+    async def _live(self, order: HostSpec) -> None:
         try:
             with self.scope:
-                self.outcome = unpack(await host_main.main(told.encode(), self.control))
+                self.outcome = unpack(await host_main.main(order.encode(), self.control))
         except BaseException as error:  # as a supervisor's actors do
             if split_cancellation(error)[1] is None:
                 raise
@@ -161,8 +161,8 @@ class ManagedSimulation:
             for event in (self.control.is_ready, self.ended):
                 nursery.start_soon(_cancel_after, event, nursery.cancel_scope)
 
-    def _tell_exit(self, told: ActorExit) -> None:
-        self.line.post("exited", self.codec.encode(told))
+    def _tell_exit(self, event: ActorExit) -> None:
+        self.line.post("exited", self.codec.encode(event))
 
     def _serve(self, request: Request) -> Awaitable[Payload]:
         return self._answer(request)
@@ -180,8 +180,9 @@ class ManagedSimulation:
     async def describe(self) -> dict[str, Any]:
         """What the supervisor asks."""
         payload = self.codec.encode(((), {}))
-        told: dict[str, Any] = self.codec.decode(await self.line.call(None, "describe", payload))
-        return told
+        answer = await self.line.call(None, "describe", payload)
+        description: dict[str, Any] = self.codec.decode(answer)
+        return description
 
     async def hand_client(self, backlog: bytes = b"") -> socket.socket:
         """Hand over a client; its own end."""
@@ -230,9 +231,9 @@ async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
 
 @asynccontextmanager
 async def hosting(
-    told: HostSpec | None = None, *, wait: bool = True
+    order: HostSpec | None = None, *, wait: bool = True
 ) -> AsyncIterator[ManagedSimulation]:
-    """A host of ``told``; the block is bounded.
+    """A host of ``order``; the block is bounded.
 
     Args:
         wait: Until it is ready; what its start raised is raised here.
@@ -240,7 +241,7 @@ async def hosting(
     with trio.fail_after(BOUND_SECONDS), _as_a_guest():
         async with trio.open_nursery() as nursery:
             hosted = ManagedSimulation(nursery)
-            await hosted.start(told or spec())
+            await hosted.start(order or spec())
             try:
                 if wait:
                     await hosted.ready()

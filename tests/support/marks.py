@@ -13,5 +13,5 @@ __all__ = ["slow_but"]
 def slow_but(quick: Collection[tuple[Any, ...]], cases: Iterable[tuple[Any, ...]]) -> list[Any]:
     """All cases as parameters, those that are not in ``quick`` marked slow."""
     cases = list(cases)
-    assert set(quick) <= set(cases), "a quick case that is no case"
+    assert set(quick) <= set(cases), "a quick case that is not a case"
     return [pytest.param(*case, marks=() if case in quick else pytest.mark.slow) for case in cases]

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+
+from tests.support.programs import run
 
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 BOUND_SECONDS = 20
@@ -21,7 +22,7 @@ def own_version() -> str:
 
 
 def find_uv() -> str | None:
-    """Where uv is: `uv run` tells its own path, which is not always on PATH."""
+    """Where uv is: `uv run` passes on its own path, which is not always on PATH."""
     return os.environ.get("UV") or shutil.which("uv")
 
 
@@ -49,10 +50,8 @@ def _is(python: str, version: str) -> bool:
 
 
 def _output(command: list[str]) -> str:
-    told = subprocess.run(
-        command, capture_output=True, text=True, timeout=BOUND_SECONDS, check=False
-    )
-    return told.stdout.strip() if told.returncode == 0 else ""
+    done = run(*command, env=dict(os.environ), seconds=BOUND_SECONDS)
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 if __name__ == "__main__":

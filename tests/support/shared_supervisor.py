@@ -1,10 +1,10 @@
-"""A supervisor that tests share: most tests need slaves, few need a process tree of their own.
+"""A supervisor that tests share: most tests need slaves, few need a separate process tree.
 
 Starting a tree (keeper, zygote, supervisor) costs about four times as much as the two slaves that a
 test starts in it. So each pytest worker keeps one tree in a background thread, and each
 `MultiEnvironment` of a test gets a `SharedSupervisor`, which has its own slots in that tree. Slaves
 may be killed, stopped or restarted as usual. A test that kills, stops or counts the keeper, zygote
-or supervisor must start a tree of its own.
+or supervisor must start another tree.
 
     test (its own trio loop)                     background thread
     MultiEnvironment -> SharedSupervisor  --->   PrivateSupervisor -> keeper -> zygote ...
@@ -32,7 +32,7 @@ from creamas_sc.supervisor_client.connection import (
     supervisor_factory,
 )
 from creamas_sc.supervisor_client.messages import ActorExit, ActorOrder, StartedActor, StopResult
-from tests.support import trees
+from tests.support import processes
 
 __all__ = ["SharedSupervisor", "own_children", "sharing_supervisor", "uses_shared_supervisor"]
 
@@ -72,10 +72,10 @@ class _Tree:
         assert self.supervisor._keeper is not None
         return self.supervisor._keeper.pid
 
-    def _note_exit(self, told: ActorExit) -> None:
-        prefix, _, slot = told["slot"].partition("/")
+    def _note_exit(self, event: ActorExit) -> None:
+        prefix, _, slot = event["slot"].partition("/")
         if prefix in self.on_exit:
-            self.on_exit[prefix]({**told, "slot": slot})
+            self.on_exit[prefix]({**event, "slot": slot})
 
     async def call(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         """Await ``function(*args)`` in the tree's thread; cancellation is passed on."""
@@ -122,7 +122,7 @@ class SharedSupervisor:
     async def run(self, *, task_status: TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
         """Pass on the ends of slaves until `aclose` or cancellation; then end what is left."""
         token = trio.lowlevel.current_trio_token()
-        self._shared.on_exit[self._prefix] = lambda told: token.run_sync_soon(self._on_exit, told)
+        self._shared.on_exit[self._prefix] = lambda event: token.run_sync_soon(self._on_exit, event)
         task_status.started()
         try:
             await self._closing.wait()
@@ -162,16 +162,16 @@ class SharedSupervisor:
             await self._gone.wait()
 
     @staticmethod
-    def _strip(told: list[Any]) -> list[Any]:
-        return [{**each, "slot": each["slot"].partition("/")[2]} for each in told]
+    def _strip(event: list[Any]) -> list[Any]:
+        return [{**each, "slot": each["slot"].partition("/")[2]} for each in event]
 
 
 @contextmanager
 def sharing_supervisor(runtime_folder: Path) -> Iterator[None]:
-    """Keep a tree for the block, in a thread with a loop of its own.
+    """Keep a tree for the block, in a thread with its own loop.
 
     Args:
-        runtime_folder: Where the tree is recorded; not where tests look for records of theirs.
+        runtime_folder: Where the tree is recorded; tests look for their own trees elsewhere.
     """
     tree = _Tree()
     with pytest.MonkeyPatch.context() as patch:
@@ -200,4 +200,4 @@ def own_children() -> list[int]:
     """Pids of this process's children, without the keeper of the shared tree."""
     tree = SharedSupervisor._tree
     shared = None if tree is None else tree.keeper_pid
-    return [pid for pid in trees.children(os.getpid()) if pid != shared]
+    return [pid for pid in processes.children(os.getpid()) if pid != shared]

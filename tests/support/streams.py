@@ -81,7 +81,7 @@ Pair = Callable[[], tuple[ByteStream, ByteStream]]
 
 
 def memory_pair() -> tuple[ByteStream, ByteStream]:
-    """Takes whatever is written at once."""
+    """Takes all that is written at once."""
     one, other = trio.testing.memory_stream_pair()
     return Piped(one), Piped(other)
 

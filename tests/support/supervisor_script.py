@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import trio
 
-from tests.support import trees
+from tests.support import processes, trees
 
 
 def fork_heir() -> int:
@@ -33,11 +33,11 @@ async def main(entries: list[str]) -> None:
     fork = "--fork" in entries
     entries = [entry for entry in entries if entry != "--fork"]
     async with trees.open_supervisor(seconds=60) as supervisor:
-        told = await supervisor.start(*(trees.order(entry, entry) for entry in entries))
-        pids = trees.family(supervisor.keeper.pid)
+        started = await supervisor.start(*(trees.order(entry, entry) for entry in entries))
+        pids = processes.family(supervisor.keeper.pid)
         roles = {name: pids[name] for name in ("keeper", "zygote", "supervisor")}
-        actors = {actor["slot"]: actor["pid"] for actor in told}
-        forked = [int(actor["info"]) for actor in told if actor["info"].isdigit()]
+        actors = {actor["slot"]: actor["pid"] for actor in started}
+        forked = [int(actor["info"]) for actor in started if actor["info"].isdigit()]
         heir = {"heir": fork_heir()} if fork else {}
         others = {"script": os.getpid(), "forked": forked}
         print(json.dumps({**heir, **roles, **actors, **others}), flush=True)

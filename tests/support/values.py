@@ -9,7 +9,7 @@ from creamas_sc.serializers import register
 
 
 class Sketch(Artifact):
-    """An artifact with an attribute of its own."""
+    """An artifact with one more attribute."""
 
     def __init__(self, creator: Any, obj: Any, style: str) -> None:
         super().__init__(creator, obj, domain=list)
@@ -30,7 +30,7 @@ class Point:
 
 
 class Stranger:
-    """A class that nobody registered: it cannot travel."""
+    """A class that is not registered: it cannot travel."""
 
 
 register(Point, lambda point: [point.x, point.y], lambda xy: Point(*xy))

@@ -288,7 +288,7 @@ def test_what_others_may_not_call(agent: CreativeAgent, name: str) -> None:
 
 def test_an_agent_logs_nothing_by_default(agent: CreativeAgent) -> None:
     assert agent.logger is None
-    agent._log(10, "nobody hears this")
+    agent._log(10, "there is no handler for this")
 
 
 def test_a_log_folder_makes_a_logger(env: Any, tmp_path: Path, caplog: Any) -> None:

@@ -172,10 +172,10 @@ async def test_a_timeout_keeps_what_came_in_time(
 
 
 async def test_the_peers_are_told_how_long_they_have(autojump_clock: MockClock) -> None:
-    told = []
+    remaining = []
 
     def serve(request: Request) -> Payload:
-        told.append(request.remaining)
+        remaining.append(request.remaining)
         return Payload(b"\xc0")
 
     async with joined(serve) as (link, _):
@@ -185,7 +185,7 @@ async def test_the_peers_are_told_how_long_they_have(autojump_clock: MockClock) 
                     await trio.sleep(1)
                     await calls.start(link, None, "any", Payload(b""))
                     await calls.wait()
-    assert told == pytest.approx([49, 6, 6])
+    assert remaining == pytest.approx([49, 6, 6])
 
 
 def test_errors_of_the_same_moment_are_noted_on_the_first() -> None:

@@ -79,9 +79,9 @@ async def test_a_callee_acknowledges_that_the_time_ran_out(autojump_clock: MockC
         began = trio.current_time()
         (frame,) = await read_frames(bare, 1)
         assert trio.current_time() - began == pytest.approx(3)
-        told = errors.from_wire(CODEC.decode(Payload(frame.body)))
-        assert isinstance(told, DeadlineExceeded)
-        assert (frame.call_id, told.acknowledged, told.may_have_run) == (5, True, True)
+        error = errors.from_wire(CODEC.decode(Payload(frame.body)))
+        assert isinstance(error, DeadlineExceeded)
+        assert (frame.call_id, error.acknowledged, error.may_have_run) == (5, True, True)
 
 
 async def test_a_timeout_that_the_callee_shields_from(autojump_clock: MockClock) -> None:
@@ -106,10 +106,10 @@ async def test_who_further_on_has_not_confirmed_is_told(autojump_clock: MockCloc
             body = CODEC.encode((method, 20)).body
             await bare.send(b"".join(encode_frame(Kind.REQUEST, call_id, meta, body)))
             (frame,) = await read_frames(bare, 1)
-            told = errors.from_wire(CODEC.decode(Payload(frame.body)))
-            assert isinstance(told, DeadlineExceeded)
-            assert told.acknowledged == (method == "sleep")
-            assert told.addresses == ([] if told.acknowledged else ["far"])
+            error = errors.from_wire(CODEC.decode(Payload(frame.body)))
+            assert isinstance(error, DeadlineExceeded)
+            assert error.acknowledged == (method == "sleep")
+            assert error.addresses == ([] if error.acknowledged else ["far"])
 
 
 async def test_a_confirmation_that_somebody_further_on_did_not_give(

@@ -66,15 +66,15 @@ def test_what_no_other_process_could_find() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("no_such_module:Thing", "'no_such_module' of 'no_such_module:Thing' does not import: Mod"),
         ("json:Nothing", "module 'json' has no 'Nothing'"),
         ("json:decoder.Nothing.More", "module 'json' has no 'Nothing'"),
     ],
 )
-def test_the_message_says_which_part_fails(name: str, told: str) -> None:
-    with pytest.raises(LoadError, match=told):
+def test_the_message_says_which_part_fails(name: str, message: str) -> None:
+    with pytest.raises(LoadError, match=message):
         load_class(name)
 
 
@@ -193,9 +193,9 @@ def test_the_script_of_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     main.__file__, main.__package__ = str(file), "pkg"
     monkeypatch.setitem(sys.modules, "__main__", main)
     monkeypatch.setattr(sys, "argv", ["main.py", "x"])
-    told = MainScript.of_this_process()
-    assert told == MainScript(str(file), "pkg", ("main.py", "x"))
-    assert MainScript(*told) == told
+    message = MainScript.of_this_process()
+    assert message == MainScript(str(file), "pkg", ("main.py", "x"))
+    assert MainScript(*message) == message
 
 
 @pytest.mark.parametrize("file", [None, "<stdin>", "/no/such/file.py"])

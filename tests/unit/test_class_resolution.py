@@ -46,10 +46,10 @@ def maker() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("told", "python"), [("3.11.7", (3, 11)), ("3.14.0rc1", (3, 14)), ((3, 12), (3, 12))]
+    ("given", "python"), [("3.11.7", (3, 11)), ("3.14.0rc1", (3, 14)), ((3, 12), (3, 12))]
 )
-def test_versions(told: Any, python: tuple[int, int]) -> None:
-    assert version(told) == python
+def test_versions(given: Any, python: tuple[int, int]) -> None:
+    assert version(given) == python
 
 
 def test_before_there_is_a_simulation() -> None:
@@ -86,10 +86,10 @@ def test_arguments_of_operations() -> None:
     assert remote.arguments(spawn, (InModule, 1), {"x": 2}) == ((name, 1), {"x": 2})
     assert remote.arguments(spawn, (), {"agent_cls": name, "addr": "a"}) == ((name,), {"addr": "a"})
     for cls in (InModule, name):
-        (addr, told), _ = remote.arguments(get_agents, (False, cls), {})
-        assert (addr, told) == (False, ClassName(name))
+        (addr, given), _ = remote.arguments(get_agents, (False, cls), {})
+        assert (addr, given) == (False, ClassName(name))
         codec = ScriptCodec(_NoCaller())
-        assert codec.decode(codec.encode(told)) is InModule
+        assert codec.decode(codec.encode(given)) is InModule
     assert remote.arguments(get_agents, (), {}) == ((), {})
     for operation, args in ((spawn, (InScript,)), (get_agents, (True, InScript))):
         with pytest.raises(LoadError, match="was created by"):

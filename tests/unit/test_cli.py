@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -34,6 +33,7 @@ from supervisor.cli.app import VERBS, build
 from supervisor.cli.exits import explain
 from supervisor.cli.main import main
 from tests.support.cli_fakes import ADDRS, NAME, FakeClient, lost, progress, summary
+from tests.support.programs import run_code
 
 NAMES = [verb.__name__ for verbs in VERBS.values() for verb in verbs]
 Run = Callable[..., tuple[int, str, str]]
@@ -57,8 +57,8 @@ def run(client: FakeClient, capsys: pytest.CaptureFixture[str]) -> Run:
 
     def command(*words: str) -> tuple[int, str, str]:
         code = main(list(words))
-        told = capsys.readouterr()
-        return code, told.out, told.err
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
 
     return command
 
@@ -185,17 +185,12 @@ def test_a_group_of_errors_tells_the_first() -> None:
 @pytest.mark.parametrize(("missing", "verb"), [("cyclopts", "ls"), ("trio", "start")])
 def test_without_a_package_it_says_what_to_install(missing: str, verb: str) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; from supervisor.cli.main import main; "
-    told = subprocess.run(
-        [sys.executable, "-c", f"{code} sys.exit(main([{verb!r}]))"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (told.returncode, told.stdout) == (1, "")
+    done = run_code(f"{code} sys.exit(main([{verb!r}]))")
+    assert (done.returncode, done.stdout) == (1, "")
     line = f"creamas-supervisor: this needs {missing}, which this Python lacks: "
-    assert told.stderr.startswith(line)
-    assert told.stderr.endswith("[supervisor]'\n")
-    assert told.stderr.count("\n") == 1
+    assert done.stderr.startswith(line)
+    assert done.stderr.endswith("[supervisor]'\n")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_fault_of_our_own_is_not_hidden(run: Run, client: FakeClient) -> None:
@@ -409,41 +404,41 @@ def test_a_file_in_place_of_a_module(
 # ---- closing
 
 
-def receipt(ended_by: str, *errors: str) -> StopReport:
+def report_of(ended_by: str, *errors: str) -> StopReport:
     graceful = ended_by == "request"
     one = SlaveReceipt(ADDRS[0], 8, None, None, 0.5, graceful, ended_by, tuple(errors))
     return StopReport([one])
 
 
 @pytest.mark.parametrize(
-    ("told", "code"),
+    ("report", "code"),
     [
-        (receipt("request"), 0),
-        (receipt("gone"), 0),
-        (receipt("cancel"), 0),
-        (receipt("term"), 1),
-        (receipt("kill"), 1),
-        (receipt("request", "OSError: disk full\n..."), 1),
+        (report_of("request"), 0),
+        (report_of("gone"), 0),
+        (report_of("cancel"), 0),
+        (report_of("term"), 1),
+        (report_of("kill"), 1),
+        (report_of("request", "OSError: disk full\n..."), 1),
         (StopReport([], errors=["OSError: disk full"]), 1),
     ],
 )
 def test_close_tells_how_slaves_ended(
-    run: Run, client: FakeClient, told: StopReport, code: int
+    run: Run, client: FakeClient, report: StopReport, code: int
 ) -> None:
-    client.receipt = told
+    client.report = report
     got, out, err = run("close", NAME, "--folder", "results", "--timeout", "3")
     assert got == code
     assert out.endswith("novelty was closed\n")
     assert err.count("\n") == code
     assert client.created["closed"] == (str(Path("results").absolute()), 3.0)
-    assert json.loads(run("close", NAME, "--json")[1])["graceful"] is told.graceful
+    assert json.loads(run("close", NAME, "--json")[1])["graceful"] is report.graceful
 
 
 def test_stop_tells_who_had_to_be_killed(run: Run, client: FakeClient) -> None:
     client.stopped = [
-        {"name": "a", "report": receipt("kill")},
-        {"name": "b", "report": receipt("request", "OSError: disk full\n...")},
-        {"name": "c", "report": receipt("request")},
+        {"name": "a", "report": report_of("kill")},
+        {"name": "b", "report": report_of("request", "OSError: disk full\n...")},
+        {"name": "c", "report": report_of("request")},
     ]
     code, out, err = run("stop")
     assert code == 1
@@ -454,8 +449,8 @@ def test_stop_tells_who_had_to_be_killed(run: Run, client: FakeClient) -> None:
     first, second = err.splitlines()
     assert f"{ADDRS[0]} did not end in time" in first
     assert second.endswith("closing raised: OSError: disk full")
-    told = json.loads(run("stop", "--json")[1])
-    assert [each["slaves"][0]["ended_by"] for each in told] == ["kill", "request", "request"]
+    stopped = json.loads(run("stop", "--json")[1])
+    assert [each["slaves"][0]["ended_by"] for each in stopped] == ["kill", "request", "request"]
     client.stopped = client.stopped[2:]
     assert run("stop")[0] == 0
 
@@ -531,8 +526,8 @@ def test_steps_that_fail_are_1(run: Run, client: FakeClient) -> None:
     for words in (["step", NAME, "--wait"], ["wait", NAME], ["attach", NAME, "--until-done"]):
         code, _, err = run(*words)
         assert code == 1
-        told = "the steps of novelty failed: ValueError in a: no colour"
-        assert err == f"creamas-supervisor: {told}; creamas-supervisor logs novelty has more\n"
+        expected = "the steps of novelty failed: ValueError in a: no colour"
+        assert err == f"creamas-supervisor: {expected}; creamas-supervisor logs novelty has more\n"
 
 
 @pytest.mark.parametrize(
@@ -543,8 +538,8 @@ def test_steps_that_are_not_all_taken_are_1(run: Run, client: FakeClient, words:
     answers["progress"] = [progress("paused", 2, 3)]
     answers["next_events"] = [(0, [])]
     code, _, err = run(*words)
-    told = "the steps of novelty are not done: paused at step 2 of 3"
-    assert (code, err) == (1, f"creamas-supervisor: {told}\n")
+    expected = "the steps of novelty are not done: paused at step 2 of 3"
+    assert (code, err) == (1, f"creamas-supervisor: {expected}\n")
 
 
 def test_a_close_in_the_middle_of_the_steps_is_1(run: Run, client: FakeClient) -> None:
@@ -622,10 +617,10 @@ def test_a_signal_detaches(run: Run, client: FakeClient, number: int, code: int)
         signal.raise_signal(number)
 
     client.sim.next_events = next_events
-    told = "creamas-supervisor: detached; the simulation goes on\n"
+    expected = "creamas-supervisor: detached; the simulation goes on\n"
     for verb in ("attach", "step"):
         words = [verb, NAME, *(["--wait"] if verb == "step" else [])]
-        assert run(*words) == (code, "", told)
+        assert run(*words) == (code, "", expected)
     assert client.sim.detached
 
 

@@ -56,7 +56,7 @@ def test_plain_lines_come_at_most_once_a_second(capsys: pytest.CaptureFixture[st
         plain.update(progress("stepping", 3, 9))
         clock.now += 0.1
         plain.update(progress("paused", 4, 9))
-        assert len(shown()) == 2  # a change of state is told at once
+        assert len(shown()) == 2  # a change of state is shown at once
         plain.update(progress("paused", 4, 9, artifacts=7))
         assert shown() == []
     assert "7 artifacts" in shown()[0]  # and the last word in any case
@@ -72,7 +72,7 @@ def test_json_of_steps_that_failed_to_end_is_left_out(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(
-    ("told", "line"),
+    ("details", "line"),
     [
         (progress(), "sim: idle, 24 agents, 2 slaves, 1 artifact, 1 client"),
         (
@@ -85,15 +85,15 @@ def test_json_of_steps_that_failed_to_end_is_left_out(capsys: pytest.CaptureFixt
         ),
     ],
 )
-def test_a_line_of_progress(told: Any, line: str) -> None:
-    assert progress_line("sim", told) == line
+def test_a_line_of_progress(details: Any, line: str) -> None:
+    assert progress_line("sim", details) == line
 
 
 def test_the_picture_has_a_bar_where_there_is_an_end() -> None:
-    def drawn(told: Any) -> str:
+    def drawn(details: Any) -> str:
         file = io.StringIO()
         console = Console(file=file, width=120, force_terminal=True, color_system=None)
-        console.print(picture("sim", told))
+        console.print(picture("sim", details))
         return file.getvalue()
 
     whole = drawn(progress("stepping", 5, 10))
@@ -108,9 +108,9 @@ def test_other_events_are_told_as_they_are() -> None:
 
 
 def test_restarts_are_shown() -> None:
-    told = {"address": "tcp://a:1/0", "pid": 8, "number": 2, "agents": 1, "connections": 0}
-    told |= {"host_manager": True, "checkpoint": False, "failures": ("its checkpoint: odd",)}
-    assert event_line("slave_restarted", told) == (
+    details = {"address": "tcp://a:1/0", "pid": 8, "number": 2, "agents": 1, "connections": 0}
+    details |= {"host_manager": True, "checkpoint": False, "failures": ("its checkpoint: odd",)}
+    assert event_line("slave_restarted", details) == (
         "restarted a slave: tcp://a:1/0 (pid 8), restart 2, 1 agent, 0 connections, host manager; "
         "NOT restored: its checkpoint: odd"
     )

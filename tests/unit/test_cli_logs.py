@@ -1,4 +1,4 @@
-"""The verb logs, on files of the test's own."""
+"""The verb `logs`, on files that the tests write."""
 
 from __future__ import annotations
 
@@ -159,8 +159,8 @@ def test_the_last_lines(
     path = tmp_path / "a.log"
     path.write_text("\n".join(lines) + end)
     with path.open("rb") as file:
-        told = logs._Tail(file, number).read(whole=True)
-    assert told == lines[max(0, 5 - number) :]
+        tail = logs._Tail(file, number).read(whole=True)
+    assert tail == lines[max(0, 5 - number) :]
 
 
 def test_an_empty_file_has_no_lines(tmp_path: Path) -> None:

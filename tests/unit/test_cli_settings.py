@@ -34,20 +34,20 @@ def test_defaults(file: Path) -> None:
 
 
 def test_the_file(file: Path) -> None:
-    told = load(file, 'daemon = "lab"\nlog_folder = "/logs"\nclose_timeout = 60\n')
-    assert told == Settings(daemon="lab", log_folder=Path("/logs"), close_timeout=60.0)
-    assert told.logs() == Path("/logs")
+    loaded = load(file, 'daemon = "lab"\nlog_folder = "/logs"\nclose_timeout = 60\n')
+    assert loaded == Settings(daemon="lab", log_folder=Path("/logs"), close_timeout=60.0)
+    assert loaded.logs() == Path("/logs")
 
 
 def test_the_environment_comes_before_the_file(file: Path) -> None:
-    told = load(
+    loaded = load(
         file,
         'daemon = "lab"\nclose_timeout = 60\nstart_timeout = 1',
         CREAMAS_DAEMON="other",
         CREAMAS_CLOSE_TIMEOUT="2.5",
         CREAMAS_START_TIMEOUT="",
     )
-    assert told == Settings(daemon="other", close_timeout=2.5, start_timeout=1.0)
+    assert loaded == Settings(daemon="other", close_timeout=2.5, start_timeout=1.0)
 
 
 def test_flags_come_first(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,9 +75,9 @@ def test_flags_come_first(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_bad_file_is_named_with_the_key(file: Path, text: str, key: str) -> None:
-    told = refusal(file, text)
-    assert str(file) in told
-    assert key in told
+    loaded = refusal(file, text)
+    assert str(file) in loaded
+    assert key in loaded
 
 
 @pytest.mark.parametrize("text", ["daemon", "= 1", "daemon = \xff"])
@@ -89,9 +89,9 @@ def test_a_file_that_is_no_toml(file: Path, text: str) -> None:
 
 def test_a_bad_variable_is_named(file: Path) -> None:
     for key in ("CLOSE_TIMEOUT", "DAEMON"):
-        told = refusal(file, "", **{f"CREAMAS_{key}": "not this"})
-        assert f"[{key.lower()}]" in told
-        assert "the CREAMAS_ variables" in told
+        loaded = refusal(file, "", **{f"CREAMAS_{key}": "not this"})
+        assert f"[{key.lower()}]" in loaded
+        assert "the CREAMAS_ variables" in loaded
 
 
 def test_the_file_need_not_be_there_unless_it_was_named(

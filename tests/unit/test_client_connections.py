@@ -294,12 +294,12 @@ async def test_a_daemon_that_is_stopped(kind: str, daemon: FakeDaemon) -> None:
 
     daemon.methods["stop"] = stop
     async with connected(kind) as client:
-        told, forced, odd = await client.stop()
-        assert told == {"name": "sim", "pid": 7, "ended_by": "request", "report": SAVED}
-        assert told["report"].saved == "all"
+        asked, forced, odd = await client.stop()
+        assert asked == {"name": "sim", "pid": 7, "ended_by": "request", "report": SAVED}
+        assert asked["report"].saved == "all"
         (host,) = forced["report"]
         assert (host.address, host.signal, host.ended_by) == ("forced", 9, "kill")
-        assert [receipt.pid for receipt in odd["report"]] == [9]
+        assert [report.pid for report in odd["report"]] == [9]
         assert "the report of 'odd' cannot be read here" in odd["report"].errors[0]
         if kind == "sync":
             assert client.plain._channel.lost
@@ -326,7 +326,7 @@ async def test_errors_that_the_host_tells_are_not_a_lost_host(
 
 
 @each_client
-async def test_after_the_farewell(kind: str, daemon: FakeDaemon) -> None:
+async def test_after_the_disconnection(kind: str, daemon: FakeDaemon) -> None:
     async with connected(kind) as client:
         async with client.attach("sim") as simulation:
             assert await simulation.trigger_all(1, a=2) == [(1,), {"a": 2}]
@@ -358,7 +358,7 @@ def test_a_blocking_client_must_not_suspend() -> None:
 
 @each_client
 async def test_events(kind: str, daemon: FakeDaemon) -> None:
-    """They are asked for as they are used up; what was lost is told."""
+    """They are asked for as they are used up; what was lost is reported."""
     kept: dict[int | None, Any] = {
         None: (10, []),
         10: (12, [(11, "steps", {}), (12, "steps", {})]),
@@ -529,7 +529,7 @@ async def test_a_create_that_is_refused_is_not_taken_back(kind: str, daemon: Fak
 def _note_tokens(
     daemon: FakeDaemon, creating: threading.Event, answer: threading.Event
 ) -> dict[str, str]:
-    """Let creates begin, and answer when told to; what they and those who take back are given."""
+    """Let creates begin, and answer on request; yields what they and the clean-up are given."""
     tokens = {}
 
     def create(*args: Any) -> dict[str, Any]:

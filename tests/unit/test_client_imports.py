@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.programs import run_code, run_script
+
 
 def run(code: str) -> str:
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert told.returncode == 0, told.stderr
-    return told.stdout
+    done = run_code(code)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_without_trio() -> None:
@@ -24,8 +24,8 @@ from creamas_sc.reports import StopReport, SlaveReceipt
 from creamas_sc.supervisor_client.spec import pack, unpack
 for name in client.__all__:
     assert getattr(client, name)
-receipt = unpack(pack(StopReport([], saved=Artifact("maker", [1, 2]))))
-assert receipt.saved == Artifact("maker", [1, 2])
+report = unpack(pack(StopReport([], saved=Artifact("maker", [1, 2]))))
+assert report.saved == Artifact("maker", [1, 2])
 """)
 
 
@@ -40,9 +40,9 @@ try:
 except ImportError as error:
     print(error)
 """)
-    command = [sys.executable, str(script)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
-    assert "trio" in told.stdout
+    done = run_script(script)
+    assert done.returncode == 0
+    assert "trio" in done.stdout
 
 
 @pytest.mark.parametrize(

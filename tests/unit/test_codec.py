@@ -6,8 +6,6 @@ import collections
 import datetime as dt
 import enum
 import math
-import os
-import subprocess
 import sys
 import threading
 import zoneinfo
@@ -25,6 +23,7 @@ from creamas_sc.wire.codec import Codec, Payload, Serializer
 from creamas_sc.wire.frames import MAX_PARTS
 from creamas_sc.wire.numpy_values import LARGE_ARRAY_BYTES
 from creamas_sc.wire.packing import LARGE_BYTES, MAX_DEPTH
+from tests.support.programs import run_code
 
 LARGE = b"x" * LARGE_BYTES
 
@@ -51,7 +50,7 @@ class Picture:
 
 
 class Framed(Picture):
-    """A subclass, which travels without a word of its own."""
+    """A subclass, which travels without more methods."""
 
 
 class Shy(Picture):
@@ -93,7 +92,7 @@ class Level(enum.IntEnum):
 
 Pair = collections.namedtuple("Pair", "a b")
 
-POINTS = Serializer(Point, "point", lambda p: (p.x, p.y), lambda told: Point(*told))
+POINTS = Serializer(Point, "point", lambda p: (p.x, p.y), lambda data: Point(*data))
 
 
 def arrived(payload: Payload) -> Payload:
@@ -134,8 +133,8 @@ def test_numpy_and_zoneinfo_are_not_imported_unless_needed() -> None:
         "assert codec.decode(codec.encode(((1, (2,)), {}))) == ((1, (2,)), {})\n"
         "assert not {'numpy', 'zoneinfo', 'trio', 'anyio'} & set(sys.modules)\n"
     )
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environ, timeout=60)
+    done = run_code(code)
+    assert done.returncode == 0, done.stderr
 
 
 # ---- what is carried
@@ -300,7 +299,7 @@ DTYPES: list[Any] = [
 @pytest.mark.parametrize("dtype", [np.dtype(each) for each in DTYPES], ids=str)
 def test_arrays(dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
     size = math.prod(shape) * dtype.itemsize
-    content = bytes(n % 3 for n in range(size)) if dtype.kind not in "?U" else bytes(size)
+    content = (bytes(range(3)) * (size // 3 + 1))[:size] if dtype.kind not in "?U" else bytes(size)
     array: Any = np.ndarray(shape, dtype, content)
     for value in (array, np.asfortranarray(array), array.T, array[::2] if shape else array):
         got = carried([value])[0]
@@ -548,6 +547,6 @@ def test_decoding_tells_what_is_missing() -> None:
         Codec().decode(payload)
     with pytest.raises(DecodeError, match=r"'no_such_module' of .* does not import"):
         Codec().decode(Payload(packed_ext(15, ["no_such_module:Cls", {}])))
-    broken = Serializer(Point, "point", POINTS.encode, lambda told: Point(told[0], told["y"]))
+    broken = Serializer(Point, "point", POINTS.encode, lambda data: Point(data[0], data["y"]))
     with pytest.raises(DecodeError, match="serializer 'point' failed to decode: TypeError"):
         Codec([broken]).decode(payload)

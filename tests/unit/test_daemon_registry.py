@@ -90,8 +90,8 @@ async def test_one_that_breaks_inside_the_supervisor_leaves_the_others(
 @pytest.mark.usefixtures("failing")
 async def test_nothing_is_created_once_all_are_closed() -> None:
     async with a_registry() as there:
-        told: list[Any] = await there.close_all()
-        assert told == []
+        closed: list[Any] = await there.close_all()
+        assert closed == []
         with pytest.raises(CallRefused, match="the daemon is stopping"):
             await there.create("late", ORDER, {})
 

@@ -62,7 +62,7 @@ class Noting(Environment):
 
 
 class Nests(CreativeAgent):
-    """Waits in a nursery of its own, one task of which may fail as it is cancelled."""
+    """Waits in a nursery, one task of which may fail as it is cancelled."""
 
     @expose
     async def act(self, *, fail: bool = False) -> None:

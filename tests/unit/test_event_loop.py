@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -25,6 +23,7 @@ from creamas_sc.runtime.event_loop import (
     sync_or_coro,
 )
 from creamas_sc.util import run
+from tests.support.programs import run_code
 
 BOUND_SECONDS = 10
 
@@ -44,8 +43,8 @@ class Work:
     async def fail(self, kind: type[BaseException]) -> None:
         await trio.lowlevel.checkpoint()
         if kind is ExceptionGroup:
-            raise ExceptionGroup("told on the loop", [ValueError()])
-        raise kind("told on the loop")
+            raise ExceptionGroup("raised on the loop", [ValueError()])
+        raise kind("raised on the loop")
 
     async def sleep(self) -> None:
         self.begun.set()
@@ -91,7 +90,7 @@ def test_a_call_runs_on_the_loop(call: Caller) -> None:
     "kind", [ValueError, KeyError, SystemExit, KeyboardInterrupt, ExceptionGroup]
 )
 def test_an_error_reaches_the_caller(call: Caller, kind: type[BaseException]) -> None:
-    with pytest.raises(kind, match="told on the loop"):
+    with pytest.raises(kind, match="raised on the loop"):
         call(background_loop(), Work().fail, kind)
     assert call(background_loop(), Work().where)  # the loop goes on
 
@@ -211,7 +210,7 @@ def test_methods_on_the_loop_and_their_two_forms() -> None:
 
 def test_run() -> None:
     assert run(Work().where()) == background_loop().run_sync(Work().where())
-    with pytest.raises(ValueError, match="told on the loop"):
+    with pytest.raises(ValueError, match="raised on the loop"):
         run(Work().fail(ValueError))
 
 
@@ -277,7 +276,7 @@ def test_the_background_thread_starts_and_stops(nested: bool) -> None:
     assert "closed during this call" in str(errors[0])
     with pytest.raises(RuntimeError, match="the event loop has ended"):
         loop.run_sync(work.where())
-    stop()  # once more is no error
+    stop()  # a second call is not an error
 
 
 def test_a_closer_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -382,4 +381,5 @@ assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 background_loop()
 assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+    done = run_code(code)
+    assert done.returncode == 0, done.stderr

@@ -21,7 +21,7 @@ def sent(end: Handshake) -> list[Frame]:
 
 
 def exchange(client: Handshake, server: Handshake) -> int:
-    """Carry frames until nobody has any; the number of them."""
+    """Carry frames until neither side has any; returns their number."""
     count = 0
     while True:
         moved = [(server, frame) for frame in sent(client)]
@@ -117,10 +117,10 @@ def test_what_is_told_in_clear_cannot_be_altered(field: int) -> None:
     [hello] = sent(client)
     server.receive(hello)
     [answer] = sent(server)
-    told = msgpack.unpackb(answer.body)
-    told[field] = told[field] + (1 if isinstance(told[field], int) else "x")
+    message = msgpack.unpackb(answer.body)
+    message[field] = message[field] + (1 if isinstance(message[field], int) else "x")
     with pytest.raises(HandshakeError):
-        client.receive(answer._replace(body=msgpack.packb(told)))
+        client.receive(answer._replace(body=msgpack.packb(message)))
     assert not client.complete
 
 

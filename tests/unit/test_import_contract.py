@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.programs import ROOT, run_code
 
 
 def test_the_layers_hold() -> None:
-    # In a process of its own: it reconfigures logging.
+    # In another process: it reconfigures logging.
     lint = "import sys; from importlinter import cli; sys.exit(cli.lint_imports(no_cache=True))"
-    done = subprocess.run([sys.executable, "-c", lint], cwd=ROOT, capture_output=True, text=True)
+    done = run_code(lint)
     assert done.returncode == 0, done.stdout
 
 
@@ -39,7 +36,4 @@ def test_tractor_is_imported_by_the_seam_only() -> None:
 def test_a_script_imports_neither_tractor_nor_numpy(module: str) -> None:
     heavy = {"tractor", "numpy", "networkx"}
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
+    assert run_code(code).stdout == "[]\n"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+
+from tests.support.programs import run_code
 
 
 @pytest.mark.parametrize(
@@ -14,7 +13,7 @@ import pytest
 )
 def test_without_trio(wanted: str) -> None:
     code = f"import sys; sys.modules['trio'] = None; {wanted}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_code(code)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith("ImportError: environments need trio, which this Python lacks: ")
@@ -25,10 +24,10 @@ def test_without_trio_artifacts_and_serializers_are_there() -> None:
     code = (
         "import sys; sys.modules['trio'] = None; from creamas_sc import Artifact, MsgPack, expose"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert run_code(code).returncode == 0
 
 
 def test_another_missing_module_is_named() -> None:
     code = "import sys; sys.modules['msgpack'] = None; import creamas_sc.mp"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_code(code)
     assert "ModuleNotFoundError: import of msgpack" in done.stderr

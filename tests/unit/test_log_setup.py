@@ -18,6 +18,7 @@ import structlog
 import trio
 
 from creamas_sc.runtime.log_setup import bound, close_log, open_log
+from tests.support.programs import run_code
 
 log = logging.getLogger("tests.process_log")
 
@@ -38,13 +39,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 def run_actor(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run ``code`` as an actor that has opened its log."""
     opened = "from creamas_sc.runtime.log_setup import *; open_actor_log(slave=2)\n"
-    return subprocess.run(
-        [sys.executable, "-c", opened + code],
-        env={**os.environ, **environ},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_code(opened + code, variables=environ)
 
 
 def test_lines_carry_the_ids_and_what_was_said(tmp_path: Path) -> None:
@@ -121,17 +116,17 @@ def test_binding_needs_no_log() -> None:
 
 def test_an_actor_prints_into_its_log(tmp_path: Path) -> None:
     path = tmp_path / "novelty.log"
-    told = run_actor(
+    done = run_actor(
         "import logging, os, sys\n"
-        "print('printed', 'é\\udcff'); print('told', file=sys.stderr); os.system('echo child')\n"
+        "print('printed', 'é\\udcff'); print('warned', file=sys.stderr); os.system('echo child')\n"
         "logging.getLogger('x').info('logged')\n"
         "raise SystemExit('the last')",
         CREAMAS_LOG_FILE=str(path),
         CREAMAS_SIMULATION="novelty",
     )
-    assert (told.stdout, told.stderr) == ("", "")
+    assert (done.stdout, done.stderr) == ("", "")
     *raw, logged, last = path.read_text().splitlines()
-    assert raw == ["printed é\\udcff", "told", "child"]
+    assert raw == ["printed é\\udcff", "warned", "child"]
     assert last == "the last"
     line = json.loads(logged)
     assert (line["simulation"], line["slave"], line["event"]) == ("novelty", 2, "logged")
@@ -144,21 +139,21 @@ def test_without_a_file_an_actor_stays_as_it_is() -> None:
 
 
 def test_a_full_disk_breaks_nothing() -> None:
-    told = run_actor(
+    done = run_actor(
         "import logging, os, sys\n"
         "print('lost'); sys.stdout.write('no line'); logging.getLogger('x').info('lost too')\n"
         "sys.stdout.flush(); sys.exit(3)",
         CREAMAS_LOG_FILE="/dev/full",
     )
-    assert (told.returncode, told.stdout, told.stderr) == (3, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
 
 
 def test_a_file_that_cannot_be_opened_is_one_line() -> None:
-    told = run_actor("print('here')", CREAMAS_LOG_FILE="/dev/null/novelty.log")
-    assert told.returncode == 0
-    assert told.stdout == "here\n"
-    assert told.stderr.startswith("cannot log into /dev/null/novelty.log: ")
-    assert told.stderr.count("\n") == 1
+    done = run_actor("print('here')", CREAMAS_LOG_FILE="/dev/null/novelty.log")
+    assert done.returncode == 0
+    assert done.stdout == "here\n"
+    assert done.stderr.startswith("cannot log into /dev/null/novelty.log: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_console_is_json_when_it_is_no_terminal() -> None:

@@ -40,15 +40,15 @@ async def cancelled_in_a_nursery() -> BaseException:
 async def test_the_only_error_comes_as_it_is() -> None:
     error = ValueError()
     error.__context__ = context = KeyError()
-    with pytest.raises(ValueError) as told:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
         async with open_unwrapping_nursery() as nursery:
             nursery.start_soon(fail, error)
-    assert told.value is error
+    assert caught.value is error
     assert error.__context__ is context
-    with pytest.raises(ValueError) as told:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
         async with open_unwrapping_nursery():
             raise error
-    assert told.value is error
+    assert caught.value is error
 
 
 async def test_several_errors_come_as_a_group() -> None:
@@ -68,7 +68,7 @@ async def test_an_error_holds_nothing_back() -> None:
     async def fail_anew() -> None:
         raise Failure
 
-    async def meet() -> weakref.ref[BaseException]:
+    async def catch_it() -> weakref.ref[BaseException]:
         try:
             async with open_unwrapping_nursery() as nursery:
                 nursery.start_soon(fail_anew)
@@ -78,9 +78,9 @@ async def test_an_error_holds_nothing_back() -> None:
 
     gc.disable()
     try:
-        told = await meet()
+        caught = await catch_it()
         await trio.lowlevel.checkpoint()
-        assert told() is None
+        assert caught() is None
     finally:
         gc.enable()
 

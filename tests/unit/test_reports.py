@@ -1,4 +1,4 @@
-"""Receipts travel: equal, and of the same types."""
+"""Reports travel: equal, and of the same types."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ SLAVES = [
 ]
 
 
-def test_a_receipt_arrives_as_it_was() -> None:
-    receipt = StopReport(SLAVES, saved={"n": (1, 2)}, errors=["OSError: the disk is full"])
+def test_a_report_arrives_as_it_was() -> None:
+    report = StopReport(SLAVES, saved={"n": (1, 2)}, errors=["OSError: the disk is full"])
     codec = Codec()
-    for report in (
-        unpack(pack(receipt)),
-        codec.decode(codec.encode(receipt)),
-        codec.decode(codec.encode([receipt]))[0],
+    for got in (
+        unpack(pack(report)),
+        codec.decode(codec.encode(report)),
+        codec.decode(codec.encode([report]))[0],
     ):
-        assert type(report) is StopReport
-        assert report == receipt == SLAVES
-        assert [type(slave) for slave in report] == [SlaveReceipt, SlaveReceipt]
-        assert type(report[1].errors) is tuple
-        assert report.saved == {"n": (1, 2)}
-        assert report.errors == ("OSError: the disk is full",)
-        assert not report.graceful
+        assert type(got) is StopReport
+        assert got == report == SLAVES
+        assert [type(slave) for slave in got] == [SlaveReceipt, SlaveReceipt]
+        assert type(got[1].errors) is tuple
+        assert got.saved == {"n": (1, 2)}
+        assert got.errors == ("OSError: the disk is full",)
+        assert not got.graceful
 
 
 def test_an_empty_one() -> None:
-    report = unpack(pack(StopReport()))
-    assert (type(report), list(report), report.saved, report.errors) == (StopReport, [], None, ())
-    assert report.graceful
+    got = unpack(pack(StopReport()))
+    assert (type(got), list(got), got.saved, got.errors) == (StopReport, [], None, ())
+    assert got.graceful

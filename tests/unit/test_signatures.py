@@ -70,7 +70,7 @@ spawn_containers(addrs, env_cls=Environment, env_params=None, mgr_cls=EnvManager
 async start(addr, env_cls, mgr_cls, *env_args, **env_kwargs)
 """
 
-# Parameters of ours that the page has not, on purpose: by keyword only, and not needed.
+# Parameters that the page lacks, on purpose: keyword-only and optional.
 ADDED: dict[str, dict[str, Any]] = {
     "MultiEnvironment": {"seed": None, "restart": "temporary"},
     "MultiEnvironment.get_artifacts": {"since": 0, "limit": None},

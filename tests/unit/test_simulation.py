@@ -73,7 +73,7 @@ class Poet(CreativeAgent):
 
 
 class Studio(Environment):
-    """An environment that nobody can reach."""
+    """An environment that cannot be reached."""
 
     made: list[Studio] = []  # noqa: RUF012
     closed = False

@@ -44,7 +44,7 @@ def test_every_public_name_is_mirrored_or_local() -> None:
 @pytest.mark.parametrize("name", names_of(Kind.METHOD) + names_of(Kind.TWO_FORMS))
 def test_signatures(name: str) -> None:
     operation = OPERATIONS[name]
-    # MultiEnvironment hands `connect` on, whatever its arguments.
+    # MultiEnvironment hands `connect` on with any arguments.
     owner = Environment if name == "connect" else MultiEnvironment
     theirs = bare(inspect.signature(getattr(owner, operation.attribute)))
     theirs.pop("self")

@@ -209,7 +209,9 @@ async def test_what_has_two_forms_is_asked_for_the_async_one(
         await client("get_agents")
 
 
-async def test_whatever_the_users_code_raises_is_told(host: Hosting, autojump_clock: Clock) -> None:
+async def test_any_error_in_the_users_code_is_reported(
+    host: Hosting, autojump_clock: Clock
+) -> None:
     client = host.client()
     for method, args, name in (
         ("get_slave_managers", (), "SystemExit"),
@@ -400,10 +402,10 @@ async def test_a_client_has_so_many_calls(
 
 async def test_close_answers_all_who_asked(host: Hosting, autojump_clock: Clock) -> None:
     clients = [host.client() for _ in range(3)]
-    receipts: list[Any] = []
+    reports: list[Any] = []
 
     async def close(client: Client, method: str) -> None:
-        receipts.append(await client(method))
+        reports.append(await client(method))
 
     async with trio.open_nursery() as nursery:
         await clients[0]("start_steps")
@@ -418,7 +420,7 @@ async def test_close_answers_all_who_asked(host: Hosting, autojump_clock: Clock)
         await host.simulation.shutdown.wait_answered()
         await host.server.aclose()
         nursery.cancel_scope.cancel()
-    assert receipts == [[], []]
+    assert reports == [[], []]
     with pytest.raises(CallRefused, match="is closing"):
         await host.client()("attach", NAME, {})
 

@@ -27,7 +27,7 @@ def users_code(error: BaseException) -> None:
 
 
 def at_our_own(expression: str) -> None:
-    """Evaluate at a error_boundary, as if from a module of ours: this one's frames are a user's."""
+    """Evaluate within an error boundary as the product does; this module's frames are a user's."""
     scope = {
         "__name__": "creamas_sc.somewhere",
         "error_boundary": error_boundary,

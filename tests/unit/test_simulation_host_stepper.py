@@ -180,7 +180,7 @@ async def test_agents_that_fail_stop_the_steps(autojump_clock: trio.testing.Mock
         (ExceptionGroup("some", [ValueError(), KeyError()]), f"ExceptionGroup in {ADDRESS}: some"),
     ],
 )
-async def test_whatever_a_step_raises_stops_the_steps_and_nothing_else(
+async def test_any_error_in_a_step_stops_the_steps_and_nothing_else(
     error: BaseException, text: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     steps = Steps(error)
@@ -189,7 +189,7 @@ async def test_whatever_a_step_raises_stops_the_steps_and_nothing_else(
         await own.wait(None)
         assert own.progress()["state"] == "failed"
         assert text in own.progress()["error"]
-        assert own.progress()["step"] == 0  # who has acted in it is not known
+        assert own.progress()["step"] == 0  # which agents have acted in it is not known
         own.resume()
         await own.wait(None)
         assert own.state is State.IDLE

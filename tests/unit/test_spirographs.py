@@ -1,12 +1,12 @@
-"""The pure parts of the spirographs example: curves, memory, who asks whom, and the report."""
+"""The pure parts of the spirographs example: curves, memory, which agents ask which, the report."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("PIL", reason="the extra 'examples' is not installed")
@@ -18,6 +18,9 @@ from examples.spirographs import curves, report
 from examples.spirographs.curves import Gears
 from examples.spirographs.memory import Memory
 from examples.spirographs.society import Plan, Step, peers_of
+from tests.support.properties import holds_for
+
+holds = partial(holds_for, few=40, many=200)
 
 gears = st.integers(*curves.RINGS).flatmap(
     lambda ring: st.builds(
@@ -30,7 +33,7 @@ gears = st.integers(*curves.RINGS).flatmap(
 )
 
 
-@given(gears)
+@holds(gears)
 def test_a_curve_closes_and_reaches_the_unit_circle(gears: Gears) -> None:
     xy = curves.curve(gears)
     radius = np.hypot(*xy.T)
@@ -38,7 +41,7 @@ def test_a_curve_closes_and_reaches_the_unit_circle(gears: Gears) -> None:
     assert radius.max() == pytest.approx(1.0, abs=0.01)
 
 
-@given(gears)
+@holds(gears)
 def test_a_picture_has_ink_and_bare_paper(gears: Gears) -> None:
     image = curves.picture(gears)
     assert image.shape == (curves.SIDE, curves.SIDE)
@@ -54,7 +57,7 @@ def test_a_four_petal_curve_looks_the_same_after_a_quarter_turn() -> None:
     assert np.allclose(turned, xy[quarter:], atol=0.02)
 
 
-@given(gears, st.integers(0, 2**32 - 1))
+@holds(gears, st.integers(0, 2**32 - 1))
 def test_mutated_gears_still_fit_together(gears: Gears, seed: int) -> None:
     mutant = curves.mutate(gears, np.random.default_rng(seed), spread=2.0)
     assert curves.RINGS[0] <= mutant.ring <= curves.RINGS[1]

@@ -19,7 +19,7 @@ from tests.support.trees import order
 
 
 class OwnError(StartError):
-    """A user's, on top of ours."""
+    """A user's subclass of our error."""
 
 
 class FakeStream:

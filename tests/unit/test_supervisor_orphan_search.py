@@ -20,7 +20,7 @@ DEAD = Record("dead.tree", False, HERE, OWNER, KEEPER)
 LIVING = Record("living.tree", True, HERE, Mark(30, 2000), Mark(40, 2005))
 LEFT = Bearer(Mark(50, 1010), "dead.tree")
 
-# ---- who is left over
+# ---- which processes are left over
 
 
 def test_what_bears_a_dead_trees_record_is_left_over() -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +14,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from supervisor.tree.zygote_client import Process, ZygoteClient, open_zygote
+from tests.support.programs import run_code
 
 MANY = 50
 
@@ -138,7 +138,6 @@ def test_freed_memory_is_kept() -> None:
     """What came and went once does so again without a page fault for each of its pages."""
     faults = []
     for how in ("leave", "keep"):
-        command = [sys.executable, "-c", CHURN, how]
-        faults.append(int(subprocess.run(command, check=True, capture_output=True).stdout))
+        faults.append(int(run_code(CHURN, how).stdout))
     left, kept = faults
     assert kept < 1000 < left

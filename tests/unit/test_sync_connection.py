@@ -239,7 +239,7 @@ def test_ctrl_c_while_bytes_are_on_their_way(pair: Pair, place: str) -> None:
 
 
 class _Interrupts:
-    """A socket at which a signal comes when a system call is done and nobody has seen it yet."""
+    """A socket at which a signal comes when a system call has returned and its result is unused."""
 
     def __init__(self, sock: socket.socket, place: str) -> None:
         self._sock, self._place = sock, place
@@ -291,7 +291,7 @@ def test_a_peer_that_breaks_the_protocol(
     assert not connection.alive
 
 
-def test_a_farewell_from_another_thread(pair: Pair) -> None:
+def test_a_close_from_another_thread(pair: Pair) -> None:
     connection, peer = pair
 
     def leave() -> None:
@@ -329,7 +329,7 @@ def serve_handshake(far: socket.socket, identity: Identity) -> threading.Thread:
                 for frame in reader.receive_data(data):
                     handshake.receive(frame)
             except HandshakeError:
-                pass  # which the client is told
+                pass  # the client gets an error
             for piece in handshake.data_to_send():
                 far.sendall(piece)
 
@@ -349,15 +349,15 @@ def test_a_handshake(bare: tuple[BlockingConnection, socket.socket]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("simulation", "key", "told"),
+    ("simulation", "key", "message"),
     [("sim", b"q" * 32, "wrong key"), ("other", b"k" * 32, "of simulation 'other'")],
 )
 def test_a_peer_that_is_none_of_ours(
-    bare: tuple[BlockingConnection, socket.socket], simulation: str, key: bytes, told: str
+    bare: tuple[BlockingConnection, socket.socket], simulation: str, key: bytes, message: str
 ) -> None:
     connection, far = bare
     thread = serve_handshake(far, Identity(simulation, key, "supervisor", "there", 2))
-    with pytest.raises(HandshakeError, match=told):
+    with pytest.raises(HandshakeError, match=message):
         shake(connection)
     assert not connection.alive
     thread.join()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import json
 import operator
 import re
-import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,14 @@ import pytest
 import trio
 
 from supervisor.actors.tractor_adapter import compat
-from tests.support.trees import ROOT
+from tests.support.programs import Program, run_code
 
 IMPORTS = "import sys\nfrom supervisor.actors import tractor_adapter\n"
 
 
 def in_another_python(code: str, *options: str) -> str:
     """What ``code``, run after the adapter's imports, prints; of an error the last line."""
-    done = subprocess.run(
-        [sys.executable, *options, "-c", f"{IMPORTS}{code}"],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        cwd=ROOT,
-    )
+    done = run_code(f"{IMPORTS}{code}", options=options)
     return (done.stdout + done.stderr).strip().rpartition("\n")[2]
 
 
@@ -106,33 +101,68 @@ def test_an_installation_that_carries_no_tractor_says_what_to_do(
 
 # ---- what tractor cannot do without; once it can, the stand-in is to go
 
-# Imports tractor afresh, with the stand-ins but one.
-AFRESH = """
+# Runs each line of its input as code in a new fork, which inherits the adapter's imports.
+FORKS = f"""
+import json, os, traceback
+{IMPORTS}
+for line in sys.stdin:
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(write, 1)
+        os.dup2(write, 2)
+        try:
+            exec(json.loads(line), {{"sys": sys}})
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        os._exit(0)
+    os.close(write)
+    with open(read) as file:
+        print(json.dumps(file.read()), flush=True)
+    os.waitpid(pid, 0)
+"""
+# Imports tractor again, with the stand-ins but one.
+AGAIN = """
 for name in [name for name in sys.modules if name.partition(".")[0] == "tractor"]:
     del sys.modules[name]
 from supervisor.actors.tractor_adapter import compat
 {without}
 tractor = compat.import_tractor()
 """
+Again = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def again(_surroundings: None) -> Iterator[Again]:
+    """Import tractor again and run code; returns the last line that this prints."""
+    with Program([sys.executable, "-c", FORKS]) as program:
+
+        def run(*, without: str = "", code: str = "") -> str:
+            program.say(json.dumps(AGAIN.format(without=without) + code))
+            output = str(json.loads(program.read_until("")))
+            return output.strip().rpartition("\n")[2]
+
+        yield run
 
 
 @pytest.mark.parametrize("module", ["async_generator", "trio_typing", "colorlog", "pdbpp"])
-def test_tractor_needs_the_module(module: str) -> None:
+def test_tractor_needs_the_module(module: str, again: Again) -> None:
     assert find_spec(module) is None, "it is not to be installed"
-    output = in_another_python(AFRESH.format(without=f"del compat.MODULES[{module!r}]"))
+    output = again(without=f"del compat.MODULES[{module!r}]")
     assert re.match(
         rf"(ModuleNotFoundError: .*'{module}'|AssertionError: {module} is not ins)", output
     )
 
 
-def test_tractor_would_import_asyncio() -> None:
+def test_tractor_would_import_asyncio(again: Again) -> None:
     without = "del compat.MODULES['tractor.to_asyncio']"
-    output = in_another_python(AFRESH.format(without=without) + "print('asyncio' in sys.modules)")
+    output = again(without=without, code="print('asyncio' in sys.modules)")
     assert output == "True"
 
 
-def test_tractor_needs_multi_error() -> None:
-    output = in_another_python(AFRESH.format(without="del compat.TRIO_NAMES['MultiError']"))
+def test_tractor_needs_multi_error(again: Again) -> None:
+    output = again(without="del compat.TRIO_NAMES['MultiError']")
     assert output.startswith("ImportError: cannot import name 'MultiError' from 'trio'")
 
 
@@ -153,8 +183,8 @@ trio.run(main)
     ("without", "raised"),
     [("", "ClosedResourceError"), ("del compat.TRIO_NAMES['open_nursery']", "ExceptionGroup")],
 )
-def test_tractor_needs_nurseries_that_do_not_wrap(without: str, raised: str) -> None:
-    assert in_another_python(AFRESH.format(without=without) + ONE_ERROR) == raised
+def test_tractor_needs_nurseries_that_do_not_wrap(without: str, raised: str, again: Again) -> None:
+    assert again(without=without, code=ONE_ERROR) == raised
 
 
 CANCELLED = """
@@ -164,16 +194,14 @@ print(*(getattr(tractor, name).is_multi_cancelled(error) for name in compat.PATC
 """
 
 
-def test_tractor_recognizes_cancellation() -> None:
-    assert in_another_python(AFRESH.format(without="") + CANCELLED) == "True True True True True"
+def test_tractor_recognizes_cancellation(again: Again) -> None:
+    assert again(code=CANCELLED) == "True True True True True"
 
 
 @pytest.mark.parametrize("module", compat.PATCHED)
-def test_tractor_alone_cannot_recognize_cancellation(module: str) -> None:
+def test_tractor_alone_cannot_recognize_cancellation(module: str, again: Again) -> None:
     without = f"compat.PATCHED = [m for m in compat.PATCHED if m != {module!r}]"
-    output = in_another_python(
-        AFRESH.format(without=without) + CANCELLED.replace("compat.PATCHED", f"[{module!r}]")
-    )
+    output = again(without=without, code=CANCELLED.replace("compat.PATCHED", f"[{module!r}]"))
     assert output.startswith(
         "AttributeError: type object 'BaseExceptionGroup' has no attribute 'fil"
     )

@@ -344,16 +344,16 @@ async def test_errors_of_one_moment_are_noted_on_the_first() -> None:
 
     with pytest.raises(ValueError, match=r"one|two") as caught:
         await at_once(fail, ["one", "two", "neither"])
-    told = {str(caught.value), *caught.value.__notes__}
-    assert told in ({"one", "and ValueError: two"}, {"two", "and ValueError: one"})
+    raised = {str(caught.value), *caught.value.__notes__}
+    assert raised in ({"one", "and ValueError: two"}, {"two", "and ValueError: one"})
 
 
 async def test_the_errors_of_agents_are_no_several_errors() -> None:
-    told = agent_errors("failed", {"tcp://h:1/1": ValueError("its own")}, [])
+    raised = agent_errors("failed", {"tcp://h:1/1": ValueError("its own")}, [])
 
     async def fail(_: int) -> None:
-        raise told
+        raise raised
 
     with pytest.raises(AgentErrors) as caught:
         await at_once(fail, [1])
-    assert caught.value is told
+    assert caught.value is raised

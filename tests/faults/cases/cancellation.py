@@ -57,7 +57,7 @@ def cancelled(case: str, number: int, folder: Path) -> Figures:
     if case.startswith("embedded"):
         return trio.run(_cancel_then_run, case, chosen, _Embedded())
     with daemon(NAME, folder) as running:
-        with connect_sync(NAME) as client:  # what is opened once is no leak
+        with connect_sync(NAME) as client:  # what is opened once is not a leak
             client.create("first", slave_addrs=SLAVES)
             client.close("first")
         return trio.run(_cancel_then_run, case, chosen, _InDaemon(running))
@@ -96,7 +96,7 @@ async def _run(point: CancelPoint, form: _Embedded) -> CancelPoint:
 
 
 class _Embedded:
-    """A simulation of this process's own."""
+    """A simulation in this process."""
 
     def __init__(self) -> None:
         self._mark = secrets.token_hex(8)
@@ -145,7 +145,7 @@ class _InDaemon(_Embedded):
         self._daemon = running
         self._held = running.settled()
         self._members = running.program.members()
-        self._ours = False  # whether `create` has returned: then there is a simulation of ours
+        self._ours = False  # whether `create` has returned: then this simulation exists
 
     async def program(self, point: CancelPoint) -> None:
         """From its creation to its close, by a client."""

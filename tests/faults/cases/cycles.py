@@ -12,8 +12,8 @@ from creamas_sc import Environment, MultiEnvironment
 from creamas_sc.mp import EnvManager
 from tests.faults.registry import Figures, row
 from tests.support.agents import Echo
+from tests.support.processes import family
 from tests.support.shared_supervisor import own_children
-from tests.support.trees import family
 
 CYCLE_SECONDS = 5.0
 GROWTH_KIB = 1024
@@ -54,8 +54,8 @@ async def _cycle(menv: MultiEnvironment) -> None:
         await menv.spawn_slaves([("localhost", 0)] * 2, Environment, EnvManager)
         await menv.spawn(Echo)
         await menv.trigger_all()
-        receipt = await menv.stop_slaves()
-        assert receipt.graceful
+        report = await menv.stop_slaves()
+        assert report.graceful
 
 
 def _held(menv: MultiEnvironment) -> tuple[dict[str, int], dict[str, int]]:

@@ -13,9 +13,9 @@ from itertools import product
 from pathlib import Path
 
 from tests.faults.daemon import daemon_killed
-from tests.faults.programs import Program, script
+from tests.faults.programs import MarkedProgram, script
 from tests.faults.registry import Figures, row
-from tests.support.trees import kill_at_one_blow
+from tests.support.processes import kill_together
 
 LEFT_SECONDS = 2.0
 OWNERS = ("script", "supervisor", "daemon")
@@ -76,7 +76,7 @@ def owner_killed(case: str, number: int, folder: Path) -> Figures:
             program.process.kill()
         elif not _killed_if_there(program, "creamas-superv"):
             return {}
-        # A script whose supervisor is gone is told so, and may go on.
+        # A script whose supervisor is gone gets an error, and may go on.
         seconds = program.wait_none(LEFT_SECONDS, but={program.process.pid})
         with script(folder, SCRIPT, when) as following:
             following.read_until(when)
@@ -85,7 +85,7 @@ def owner_killed(case: str, number: int, folder: Path) -> Figures:
         return {"seconds": seconds}
 
 
-def _killed_if_there(program: Program, name: str) -> bool:
+def _killed_if_there(program: MarkedProgram, name: str) -> bool:
     """Kill the process of that name, unless it has ended in order just now."""
     try:
         program.kill(name)
@@ -106,7 +106,7 @@ STOPPED_THEN_KILLED = tuple(
 
 @row(
     11,
-    "keeper, zygote, supervisor: one killed; one stopped and another killed; two at one blow",
+    "keeper, zygote, supervisor: one killed; one stopped and another killed; two together",
     "0 actors left after 2 s; a forked-away process is at worst swept by the next start",
     cases=(*(f"{role} killed" for role in ROLES), *STOPPED_THEN_KILLED, "keeper+zygote killed"),
     rounds=50 * 13,
@@ -128,7 +128,7 @@ def inner_process_killed(case: str, number: int, folder: Path) -> Figures:
             program.wait_none(LEFT_SECONDS - seconds, but={program.process.pid})
             return {"seconds": seconds}
         lost = len(_forked(program))
-        assert lost > 0, "nothing was lost: that was no one blow"
+        assert lost > 0, "nothing was lost: they were not killed together"
         with script(folder, SCRIPT, "idle") as following:
             following.read_until("idle")
             swept = program.wait_none(LEFT_SECONDS, but={program.process.pid})
@@ -137,22 +137,22 @@ def inner_process_killed(case: str, number: int, folder: Path) -> Figures:
 
 def _strike(how: str, pids: list[int]) -> None:
     if len(pids) > 1:
-        return kill_at_one_blow(*pids)
+        return kill_together(*pids)
     os.kill(pids[0], signal.SIGSTOP if how == "stopped" else signal.SIGKILL)
 
 
-def _pid(program: Program, role: str) -> int:
+def _pid(program: MarkedProgram, role: str) -> int:
     if role == "script":
         return program.process.pid
     (pid,) = (pid for pid, name in program.members().items() if name == f"creamas-{role}")
     return pid
 
 
-def _actors(program: Program) -> dict[int, str]:
+def _actors(program: MarkedProgram) -> dict[int, str]:
     return {pid: name for pid, name in program.members().items() if name.startswith("slave")}
 
 
-def _forked(program: Program) -> list[int]:
+def _forked(program: MarkedProgram) -> list[int]:
     members = program.members()
     return [
         pid

@@ -44,11 +44,11 @@ BATCH = 24
 LAST = 2**31
 STUCK_SECONDS = 20.0
 BOUND_SECONDS = 120.0
-# A daemon's and a slave's patience with those who have not proved themselves, and a margin.
+# How long a daemon and a slave wait for a peer's proof of identity, and a margin.
 CUT_SECONDS = 5.0 + 2.0
-# Of the client that means well, at least: the worst hundredth is to be more than one of them.
+# Calls of the good client, at least: its slowest hundredth must be more than one call.
 CALLS, FEW_CALLS = 300, 100
-# A target that lets nobody else in does not answer.
+# A target that accepts no more connections does not answer.
 OPEN_SECONDS = 0.1
 REFUSED = ("are open", "Too many open files", "no descriptor is left")
 
@@ -101,7 +101,7 @@ def _send(monitor: Monitor, target: Target, chance: random.Random, whole: bool) 
         await _converse(target, [], FOUR_GIB + bytes(1 << 20))
         return {"total frames": sent[0], "total bombs": sent[1], "total 4 GiB headers": 1}
 
-    trio.run(send, FEW_FRAMES, FEW_BOMBS)  # what is made once is no leak
+    trio.run(send, FEW_FRAMES, FEW_BOMBS)  # what is made once is not a leak
     monitor.during("garbage", partial(send, frames, some))
     monitor.during("half-open", partial(_half_open, monitor, target, whole))
 
@@ -204,14 +204,14 @@ async def _close(streams: list[ConnectedStream]) -> None:
 
 
 def _take_descriptors(monitor: Monitor, targets: list[Target], folder: Path, whole: bool) -> None:
-    """As many as there can be, at each target, by those who do not go again until they are told."""
-    for target in targets:  # what is made once is no leak
+    """Open as many connections as possible at each target, and keep them while the client calls."""
+    for target in targets:  # what is made once is not a leak
         trio.run(_take_all, target)
     for target, name in zip(targets, TARGETS, strict=True):
         count = CALLS if whole else FEW_CALLS
         monitor.during(name, partial(_take_all, target, partial(monitor.called, count)))
-        told = "".join(file.read_text() for file in (folder / LOGS).rglob("*.log"))
-        assert any(reason in told for reason in REFUSED), name
+        logs = "".join(file.read_text() for file in (folder / LOGS).rglob("*.log"))
+        assert any(reason in logs for reason in REFUSED), name
 
 
 async def _take_all(target: Target, called: Wait = trio.lowlevel.checkpoint) -> Figures:

@@ -37,7 +37,7 @@ class Holder(Echo):
 @row(
     4,
     "a random slave killed every 2 s for 10 minutes under restart='permanent'",
-    f"each seen <= {SEEN_SECONDS:g} s; restarts told = kills; siblings' results right",
+    f"each seen <= {SEEN_SECONDS:g} s; restarts reported = kills; siblings' results right",
     cases=("4 kills, one after the other", "300 kills, 2 s apart"),
     rounds=2,
     short=1,

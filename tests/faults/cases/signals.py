@@ -91,13 +91,15 @@ def signalled(case: str, number: int, folder: Path) -> Figures:
         code = one.wait(SECOND_SECONDS if times == "twice" else LIMITS[moment])
         seconds = time.monotonic() - began
         one.program.wait_none(LIMITS["busy"])
-        told = one.told()
-    assert code in _codes(who, how, times), f"exit code {code}: {told}"
+        errors = one.complaints()
+    assert code in _codes(who, how, times), f"exit code {code}: {errors}"
     if who.startswith("client"):  # it ends as any Python script does
-        last = told.splitlines()[-1:]
-        assert times == "twice" or last == (["KeyboardInterrupt"] if name == "SIGINT" else []), told
+        last = errors.splitlines()[-1:]
+        assert times == "twice" or last == (["KeyboardInterrupt"] if name == "SIGINT" else []), (
+            errors
+        )
     else:
-        assert told.count("\n") <= (times == "twice" or not who.startswith("daemon")), told
+        assert errors.count("\n") <= (times == "twice" or not who.startswith("daemon")), errors
     return {f"{who.partition('/')[0]}, {times}, {moment}, seconds": seconds}
 
 

@@ -85,7 +85,7 @@ print("closed", flush=True)
 
 @row(
     5,
-    "slaves that leave double-forked children in sessions of their own, 4 or 100 at once",
+    "slaves that leave double-forked children in new sessions, 4 or 100 at once",
     "0 left",
     cases=tuple(f"{n} slaves, {end}" for n, end in product((4, 100), ENDS)),
     rounds=6,

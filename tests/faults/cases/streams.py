@@ -14,7 +14,7 @@ import msgpack
 import pytest
 import trio
 import trio.testing
-from anyio.abc import ByteStream, TaskStatus
+from anyio.abc import ByteStream
 from trio.testing import MockClock
 
 from creamas_sc.errors import ConnectionLost, DeadlineExceeded, HandshakeError, to_wire
@@ -47,7 +47,7 @@ FRAMES = {
 }
 
 
-class Heard:
+class Received:
     """What came through at the connection's end."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Heard:
         self.requests.append(request.method)
         return request.payload
 
-    def hear(self, name: str, payload: Payload) -> None:
+    def note_event(self, name: str, payload: Payload) -> None:
         self.events.append(name)
 
     async def call(self, connection: Connection, **kwargs: Any) -> None:
@@ -80,31 +80,31 @@ async def _cut(name: str) -> int:
     """A frame of that name cut after each byte; returns after how many."""
     frame = FRAMES[name]
     for end in range(len(frame) + 1):
-        heard = Heard()
-        async with wired(heard.serve, on_event=heard.hear) as (bare, connection):
+        received = Received()
+        async with wired(received.serve, on_event=received.note_event) as (bare, connection):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(heard.call, connection)
+                nursery.start_soon(received.call, connection)
                 await trio.testing.wait_all_tasks_blocked()
                 await bare.send(frame[:end])
                 await bare.aclose()
                 await connection.closed.wait()
-        heard.expect(name, end == len(frame))
+        received.expect(name, end == len(frame))
     return len(frame) + 1
 
 
 async def _split(name: str) -> int:
     """It comes in single bytes; returns how many."""
-    heard = Heard()
-    async with wired(heard.serve, on_event=heard.hear) as (bare, connection):
+    received = Received()
+    async with wired(received.serve, on_event=received.note_event) as (bare, connection):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(heard.call, connection)
+            nursery.start_soon(received.call, connection)
             await trio.testing.wait_all_tasks_blocked()
             for byte in FRAMES[name]:
                 await bare.send(bytes([byte]))
                 await trio.testing.wait_all_tasks_blocked()
             assert connection.alive == (name != "hello")
             await bare.aclose()
-    heard.expect(name, True)
+    received.expect(name, True)
     return len(FRAMES[name])
 
 
@@ -112,19 +112,20 @@ async def _stalled(name: str) -> int:
     """It stalls after each byte: the call meets its own deadline, and a close does not wait."""
     frame = FRAMES[name]
     for end in range(len(frame)):
-        heard = Heard()
-        async with wired(heard.serve, on_event=heard.hear) as (bare, connection):
+        received = Received()
+        async with wired(received.serve, on_event=received.note_event) as (bare, connection):
             await bare.send(frame[:end])
             began = trio.current_time()
-            await heard.call(connection, timeout=2)
+            await received.call(connection, timeout=2)
             assert trio.current_time() - began < 3
             assert connection.alive
             await connection.aclose()
-        assert (heard.outcomes, heard.requests, heard.events) == ([DeadlineExceeded], [], [])
+        assert received.outcomes == [DeadlineExceeded]
+        assert (received.requests, received.events) == ([], [])
     return len(frame)
 
 
-# ---- while the ends get to know each other
+# ---- during the handshake
 
 IDENTITY = Identity("s", b"k" * 32, "environment", "tcp://localhost:1/", 1)
 
@@ -139,17 +140,8 @@ class Accepting:
     async def accept(self) -> ByteStream:
         return await self.receive.receive()
 
-    async def aclose(self) -> None:
-        self.receive.close()
 
-    async def __aenter__(self) -> Accepting:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.aclose()
-
-
-class _AsTheyAre:
+class _Unadopted:
     """In place of `ConnectedStream`: what is accepted is in memory, and has no socket to adopt."""
 
     @staticmethod
@@ -164,14 +156,10 @@ def _endpoint(links: list[Connection]) -> Endpoint:
     return Endpoint(serve, CODEC, lambda *_: None, lambda link, _: links.append(link))
 
 
-async def _listening(
-    endpoint: Endpoint, listener: Any, *, task_status: TaskStatus[Any] = trio.TASK_STATUS_IGNORED
+async def _shake_hands(
+    stream: ByteStream, handshake: Handshake, send: Callable[[bytes], Any]
 ) -> None:
-    await endpoint.run(listener, IDENTITY, task_status=task_status)
-
-
-async def _speak(stream: ByteStream, handshake: Handshake, send: Callable[[bytes], Any]) -> None:
-    """Our part of a handshake; whatever it has to say goes through ``send``."""
+    """Our part of a handshake; all that it sends goes through ``send``."""
     reader = FrameReader()
     while True:
         for data in handshake.data_to_send():
@@ -203,11 +191,11 @@ class Fault:
             raise anyio.ClosedResourceError
 
 
-async def _spoken(stream: ByteStream, handshake: Handshake, fault: Fault) -> bool:
+async def _shaken_hands(stream: ByteStream, handshake: Handshake, fault: Fault) -> bool:
     """Whether the handshake came to its end."""
     try:
         with trio.move_on_after(2 * HANDSHAKE_SECONDS):
-            await _speak(stream, handshake, fault.send)
+            await _shake_hands(stream, handshake, fault.send)
             return True
     except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError,
             HandshakeError):  # fmt: skip
@@ -216,17 +204,17 @@ async def _spoken(stream: ByteStream, handshake: Handshake, fault: Fault) -> boo
 
 
 async def _dial(limit: int, single: bool = False, stall: bool = False) -> tuple[bool, int]:
-    """Greet an endpoint, with a fault; whether it took us in, and how much we had said."""
+    """Greet an endpoint with a fault; whether it accepted, and how many bytes were sent."""
     links: list[Connection] = []
     endpoint, listener = _endpoint(links), Accepting()
     ours, theirs = memory_pair()
     fault = Fault(ours, limit, single, stall)
     with trio.fail_after(BOUND_SECONDS), pytest.MonkeyPatch.context() as patched:
-        patched.setattr(endpoint_module, "ConnectedStream", _AsTheyAre)
+        patched.setattr(endpoint_module, "ConnectedStream", _Unadopted)
         async with trio.open_nursery() as nursery:
-            await nursery.start(_listening, endpoint, listener)
+            await nursery.start(endpoint.run, listener, IDENTITY)
             await listener.send.send(theirs)
-            spoken = await _spoken(ours, Handshake(IDENTITY, client=True), fault)
+            spoken = await _shaken_hands(ours, Handshake(IDENTITY, client=True), fault)
             if spoken:
                 await ours.send(FRAMES["request"])
                 (frame,) = FrameReader().receive_data(await ours.receive())
@@ -264,7 +252,7 @@ def _logged() -> Iterator[list[logging.LogRecord]]:
 
 
 async def _accepted() -> int:
-    """Who is accepted splits, cuts or stalls its greeting."""
+    """The accepted side splits, cuts or stalls its greeting."""
     spoken, size = await _dial(10**6)
     assert spoken
     assert await _dial(10**6, single=True) == (True, size)
@@ -272,17 +260,17 @@ async def _accepted() -> int:
         with _logged() as records:
             assert await _dial(limit, stall=stall) == (False, limit)
         (record,) = records
-        told, _, why = record.getMessage().partition(": ")
-        assert told == "refused a connection"
+        answer, _, why = record.getMessage().partition(": ")
+        assert answer == "refused a connection"
         assert why
-        # One that is gone, as a killed script's peers are, is no news.
+        # A peer that is gone, as after a script was killed, is not logged.
         assert record.levelno == (logging.WARNING if stall else logging.INFO)
         assert record.exc_info is None
     return 2 + 2 * size
 
 
 async def _answer(limit: int, single: bool = False, stall: bool = False) -> tuple[Any, int]:
-    """Answer an endpoint that connects, with a fault; what it got from us, and how much we said."""
+    """Answer an endpoint with a fault; what it got, and how many bytes were sent."""
     ours, theirs = memory_pair()
     fault = Fault(ours, limit, single, stall)
     endpoint, listener = _endpoint([]), Accepting()
@@ -302,22 +290,22 @@ async def _answer(limit: int, single: bool = False, stall: bool = False) -> tupl
         patched.setattr(endpoint_module, "_connect", connect)
         patched.setattr(endpoint_module, "ANSWER_SECONDS", HANDSHAKE_SECONDS)
         async with trio.open_nursery() as nursery:
-            await nursery.start(_listening, endpoint, listener)
+            await nursery.start(endpoint.run, listener, IDENTITY)
             async with trio.open_nursery() as answering:
                 answering.start_soon(dial)
-                if await _spoken(ours, Handshake(IDENTITY, client=False), fault):
+                if await _shaken_hands(ours, Handshake(IDENTITY, client=False), fault):
                     with trio.move_on_after(5), suppress(anyio.ClosedResourceError):
                         await fault.send(FRAMES["reply"])
             await ours.aclose()
             await endpoint.aclose()
-    (told,) = outcome
-    return told, fault.sent
+    (answer,) = outcome
+    return answer, fault.sent
 
 
 async def _connected_to() -> int:
-    """Who is connected to splits, cuts or stalls its greeting and its answer."""
-    told, size = await _answer(10**6)
-    assert told == "answer"
+    """The listening side splits, cuts or stalls its greeting and its answer."""
+    answer, size = await _answer(10**6)
+    assert answer == "answer"
     assert await _answer(10**6, single=True) == ("answer", size)
     hello = size - len(FRAMES["reply"])
     for limit in range(size):
@@ -329,7 +317,7 @@ async def _connected_to() -> int:
 
 
 FAULTS = {"cut": _cut, "split": _split, "stalled": _stalled}
-GREETINGS = {"who is accepted": _accepted, "who is connected to": _connected_to}
+GREETINGS = {"the accepted side": _accepted, "the listening side": _connected_to}
 
 
 @row(
@@ -342,7 +330,7 @@ GREETINGS = {"who is accepted": _accepted, "who is connected to": _connected_to}
     quick=len(FRAMES) * len(FAULTS) + len(GREETINGS),  # in memory
 )
 def faulty_streams(case: str, number: int, folder: Path) -> Figures:
-    """All places of one kind of frame, in one way; over streams in memory, by a clock of its own.
+    """All places of one kind of frame, in one way; over streams in memory, with a fake clock.
 
     A hang is seen at once: with all tasks blocked, that clock jumps to the bound.
     """

@@ -64,11 +64,11 @@ async def _bounded(kind: str, where: str) -> None:
             else:
                 await _in_environment(menv, kind, where)
             await menv.trigger_act(well.addr)
-            receipt = await menv.close(as_coro=True)
-            told = [error for slave in receipt for error in slave.errors]
-            assert len(told) == (where in ("close", "save_info")), told
-            assert all(slave.graceful for slave in receipt)
-            _check_named(kind, told)
+            report = await menv.close(as_coro=True)
+            failures = [error for slave in report for error in slave.errors]
+            assert len(failures) == (where in ("close", "save_info")), failures
+            assert all(slave.graceful for slave in report)
+            _check_named(kind, failures)
 
 
 async def _in_agent(menv: MultiEnvironment, kind: str, where: str) -> None:
