@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from creamas_sc.errors import CreamasError, StartError
 from creamas_sc.runtime.class_loading import in_slave
+from creamas_sc.runtime.descriptors import open_standard_descriptors
 from creamas_sc.runtime.installation import how_to_install, missing_packages
 from creamas_sc.runtime.paths import runtime_folder
 
@@ -146,6 +147,7 @@ def _forget_prestarted() -> None:
 def _start(inherited: Sequence[int], preload: Sequence[str]) -> Launched:
     package = _supervisor_package()
     record = _new_record()
+    open_standard_descriptors()
     ours, theirs = socket.socketpair()
     tree_ended, held_by_tree = socket.socketpair()
     with theirs, held_by_tree:
@@ -154,6 +156,8 @@ def _start(inherited: Sequence[int], preload: Sequence[str]) -> Launched:
                 [sys.executable, "-P", str(package / "__main__.py"), str(theirs.fileno()),
                  str(os.getpid()), *PRELOADED, *preload],
                 stdin=subprocess.DEVNULL,
+                stdout=_for_child(1),
+                stderr=_for_child(2),
                 pass_fds=[theirs.fileno(), held_by_tree.fileno(), *inherited],
                 env={**os.environ, "CREAMAS_TREE": record},
             )  # fmt: skip
@@ -208,6 +212,14 @@ def _surroundings() -> Any:
         [_identify(fd) for fd in (1, 2)],
         sys.executable,
     )
+
+
+def _for_child(fd: int) -> int | None:
+    """What `Popen` takes for standard output or error: a file of the user's that got ``fd`` is not.
+
+    Files that Python opens are not inheritable, whatever number they get.
+    """
+    return None if os.get_inheritable(fd) else subprocess.DEVNULL
 
 
 def _identify(fd: int) -> tuple[int, int] | None:

@@ -59,9 +59,11 @@ def _sigterm_raises() -> Iterator[None]:
 
 
 def _run(words: list[str]) -> int:
+    from creamas_sc.runtime.descriptors import open_standard_descriptors
     from supervisor.cli.exits import Exit
     from supervisor.cli.output import set_up
 
+    open_standard_descriptors()
     set_up()
     try:
         return _command(words)

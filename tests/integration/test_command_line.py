@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import shlex
 import signal
 import socket
 import sys
@@ -418,3 +419,10 @@ def test_exit_codes_with_a_daemon_of_another_key(
     code, _, err = run("ls")
     assert (code, err.count("\n")) == (77, 1)
     assert "0700" in err
+
+
+def test_a_daemon_starts_with_standard_descriptors_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREAMAS_DAEMON", "closed")
+    for words in ("start", "create one --slaves 1", "stop"):
+        line = f"exec {shlex.join(COMMAND)} {words} <&- >&- 2>&-"
+        assert subprocess.run(line, shell=True, timeout=BOUND_SECONDS, check=False).returncode == 0
