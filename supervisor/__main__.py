@@ -10,8 +10,12 @@ import sys
 
 def _start(argv: list[str]) -> int:
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    if root not in sys.path:
-        sys.path.insert(0, root)
+    known = root in sys.path
+    sys.path.insert(0, root)
+    import supervisor  # noqa: F401 - before a user's module with this name is found
+
+    if known:
+        del sys.path[0]
     if argv[:1] == ["daemon"]:
         from supervisor.daemon import process
 

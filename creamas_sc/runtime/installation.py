@@ -8,12 +8,16 @@ from pathlib import Path
 
 # The folder, beside the packages, in which a built creamas-sc carries tractor.
 CARRIED = "creamas_sc_carried"
+# The package of the supervisor, beside this one: a user's module may have its name.
+SUPERVISOR = Path(__file__).parents[2] / "supervisor"
 
 
 def missing_packages() -> list[str]:
     """Return the names of the packages that slaves need and this Python lacks."""
-    needed = ("trio", "tricycle", "msgspec", CARRIED, "supervisor")
+    needed = ("trio", "tricycle", "msgspec", CARRIED)
     missing = [name for name in needed if find_spec(name) is None]
+    if not (SUPERVISOR / "__main__.py").is_file():
+        missing.append("supervisor")
     return ["tractor" if name == CARRIED else name for name in missing]
 
 

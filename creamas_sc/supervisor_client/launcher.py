@@ -17,14 +17,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from creamas_sc.errors import CreamasError, StartError
 from creamas_sc.runtime.class_loading import in_slave
 from creamas_sc.runtime.descriptors import open_standard_descriptors
-from creamas_sc.runtime.installation import how_to_install, missing_packages
+from creamas_sc.runtime.installation import SUPERVISOR, how_to_install, missing_packages
 from creamas_sc.runtime.paths import runtime_folder
 
 log = logging.getLogger(__name__)
@@ -145,7 +144,7 @@ def _forget_prestarted() -> None:
 
 
 def _start(inherited: Sequence[int], preload: Sequence[str]) -> Launched:
-    package = _supervisor_package()
+    _check_installation()
     record = _new_record()
     open_standard_descriptors()
     ours, theirs = socket.socketpair()
@@ -153,7 +152,7 @@ def _start(inherited: Sequence[int], preload: Sequence[str]) -> Launched:
     with theirs, held_by_tree:
         try:
             keeper = subprocess.Popen(
-                [sys.executable, "-P", str(package / "__main__.py"), str(theirs.fileno()),
+                [sys.executable, "-P", str(SUPERVISOR / "__main__.py"), str(theirs.fileno()),
                  str(os.getpid()), *PRELOADED, *preload],
                 stdin=subprocess.DEVNULL,
                 stdout=_for_child(1),
@@ -178,11 +177,11 @@ def _new_record() -> str:
     return str(folder / f"{os.urandom(16).hex()}.tree")
 
 
-def _supervisor_package() -> Path:
-    """The folder of the package to start.
+def _check_installation() -> None:
+    """Check that there can be a supervisor here.
 
     Raises:
-        StartError: It cannot run here.
+        StartError: There cannot.
     """
     if sys.platform != "linux":
         raise StartError(f"slaves need Linux; this system is {sys.platform}")
@@ -191,13 +190,6 @@ def _supervisor_package() -> Path:
         raise StartError(
             f"slaves need {', '.join(missing)}, which this Python lacks: {how_to_install()}"
         )
-    spec = find_spec("supervisor.tree.keeper")
-    if spec is None or spec.origin is None:
-        raise StartError(
-            "the installed package 'supervisor' is not part of creamas-sc but the process manager "
-            "of that name: use an environment without it"
-        )
-    return Path(spec.origin).parents[1]
 
 
 def _surroundings() -> Any:

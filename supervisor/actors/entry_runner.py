@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.machinery import PathFinder
 from typing import Any, NamedTuple, Protocol
 
 import trio
@@ -125,3 +126,16 @@ def _apply(order: ProcessOrder) -> None:
     os.chdir(os_text(order["cwd"]))
     first = [os_text(folder) for folder in order["path"]]
     sys.path[:] = [*first, *(folder for folder in _clean_path if folder not in first)]
+    _make_way("supervisor")
+
+
+def _make_way(package: str) -> None:
+    """Have a user's module that has the name of a package of this process be found by it.
+
+    What was imported of the package stays in use where it was imported.
+    """
+    spec = PathFinder.find_spec(package)
+    if spec is None or spec.origin == sys.modules[package].__file__:
+        return
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        del sys.modules[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 from pathlib import Path
@@ -64,3 +65,38 @@ def test_a_file_that_got_the_number_of_standard_output_is_not_printed_into(scrip
     ended = scripts.run(script)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert (script.parent / "mine").read_text() == "[3]"
+
+
+@pytest.mark.parametrize("name", ["supervisor.py", "supervisor/__init__.py"])
+def test_a_module_beside_the_script_may_have_the_name_of_the_supervisors_package(
+    name: str, script: Path
+) -> None:
+    module = script.parent / name
+    module.parent.mkdir(exist_ok=True)
+    module.write_text(SOCIETY.replace("sum(", "__name__ or sum("))
+    script.write_text("from supervisor import results\nprint(results())")
+    ended = scripts.run(script)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines()[-1] == "['supervisor']"
+
+
+def test_a_script_may_have_the_name_of_the_supervisors_package(script: Path) -> None:
+    script = script.with_name("supervisor.py")
+    script.write_text(f"{SOCIETY}print(results())")
+    ended = scripts.run(script)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines()[-1] == "[3]"
+
+
+def test_a_module_on_pythonpath_may_have_the_name_of_the_supervisors_package(
+    script: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = script.parent / "modules"
+    folder.mkdir()
+    (folder / "supervisor.py").write_text("")
+    path = os.pathsep.join([str(folder), str(scripts.ROOT)])
+    monkeypatch.setattr(scripts, "environ", lambda: {**os.environ, "PYTHONPATH": path})
+    script.write_text(f"{SOCIETY}import supervisor\nprint(supervisor.__file__, results())")
+    ended = scripts.run(script)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines()[-1] == f"{folder}/supervisor.py [3]"

@@ -77,8 +77,10 @@ def test_without_pip_it_is_uvs_command(
     assert command[3:] == ["pip", "install", "--python", sys.executable, EXTRA]
 
 
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert installation.missing_packages() == []
     monkeypatch.setitem(sys.modules, installation.CARRIED, None)
     monkeypatch.setitem(sys.modules, "tricycle", None)
     assert installation.missing_packages() == ["tricycle", "tractor"]
+    monkeypatch.setattr(installation, "SUPERVISOR", tmp_path)
+    assert installation.missing_packages() == ["tricycle", "tractor", "supervisor"]
