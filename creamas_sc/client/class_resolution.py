@@ -10,7 +10,7 @@ from typing import Any
 
 from creamas_sc.errors import LoadError
 from creamas_sc.rpc.exposed import Caller, Proxy
-from creamas_sc.runtime.class_loading import MAIN, MainScript, portable_name
+from creamas_sc.runtime.class_loading import MAIN, SCRIPT_MODULES, MainScript, portable_name
 from creamas_sc.runtime.validation import check_mappings, check_places
 from creamas_sc.serializers import follow, get_serializers, to_serializers
 from creamas_sc.simulation_api import Operation
@@ -146,7 +146,7 @@ class ScriptCodec(Codec):
         return encode_type(encoder, value)
 
     def _check(self, cls: type) -> None:
-        if cls.__module__ == MAIN and self.remote is not None:
+        if cls.__module__ in SCRIPT_MODULES and self.remote is not None:
             self.remote.name(cls)
 
 

@@ -28,6 +28,9 @@ from creamas_sc.errors import LoadError
 
 MAIN = "__main__"
 SCRIPT_MODULE = "__creamas_script__"
+# The module of a script's classes: in its own process, in one that multiprocessing has started
+# (method "spawn" or "forkserver"), and in a slave.
+SCRIPT_MODULES = (MAIN, "__mp_main__", SCRIPT_MODULE)
 
 
 class _LoadEnded(BaseException):
@@ -146,7 +149,7 @@ def _one_line(error: BaseException) -> str:
 
 def class_name(cls: type | FunctionType) -> str:
     """Return ``pkg.mod:Qual.Name`` for a class or a function."""
-    module = MAIN if cls.__module__ == SCRIPT_MODULE else cls.__module__
+    module = MAIN if cls.__module__ in SCRIPT_MODULES else cls.__module__
     return f"{module}:{cls.__qualname__}"
 
 

@@ -85,6 +85,7 @@ def run(settings: Settings, announce: Callable[[Path], None]) -> int:
         CreamasError: The runtime folder or the name cannot be used.
     """
     path = daemon_socket(settings.name)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would cost the tree's exit code
     with locked(path) as lock:
         clear_socket(path)
         clear_dead(path.parent)

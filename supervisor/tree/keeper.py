@@ -101,13 +101,16 @@ def _record(path: str, owner_pid: int) -> str:
 
 
 def detach() -> None:
-    """Start a session, adopt orphans, and release the terminal."""
+    """Start a session, adopt orphans, release the terminal, and learn of children's ends."""
     try:
         os.setsid()
     except PermissionError:  # this process leads a group already
         pass
     for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(ignored, signal.SIG_IGN)
+    # What the script ignores or blocks is inherited.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD, signal.SIGTERM})
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.close(null)

@@ -100,3 +100,34 @@ def test_a_module_on_pythonpath_may_have_the_name_of_the_supervisors_package(
     ended = scripts.run(script)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.splitlines()[-1] == f"{folder}/supervisor.py [3]"
+
+
+def test_a_script_that_ignores_the_end_of_its_children(
+    script: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(script.parent / "run"))
+    script.write_text(
+        f"{SOCIETY}if __name__ == '__main__':\n"
+        "    import signal\n"
+        "    signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "    print(results())\n"
+    )
+    ended = scripts.run(script)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines()[-1] == "[3]"
+    assert list(script.parent.glob("run/creamas/*.tree")) == []
+
+
+def test_a_pool_of_multiprocessing_may_start_its_processes_anew(script: Path) -> None:
+    script.write_text(
+        f"{SOCIETY}if __name__ == '__main__':\n"
+        "    import multiprocessing, multiprocessing.resource_tracker as tracker\n"
+        "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+        "        print(pool.apply(results))\n"
+        "        pool.close()\n"
+        "        pool.join()\n"
+        "    tracker._resource_tracker._stop()  # else nobody would reap it\n"
+    )
+    ended = scripts.run(script)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines()[-1] == "[3]"

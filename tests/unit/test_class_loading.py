@@ -47,6 +47,11 @@ def test_the_form_of_a_name() -> None:
     assert load_class(f"{__name__}:Outer") is Outer
 
 
+@pytest.mark.parametrize("module", ["__main__", "__mp_main__", SCRIPT_MODULE])
+def test_a_class_of_the_script_has_one_name_in_all_processes(module: str) -> None:
+    assert class_name(type("Mine", (), {"__module__": module})) == "__main__:Mine"
+
+
 @pytest.mark.parametrize("name", ["", "module", ":Name", "module:", "creamas_sc.Environment"])
 def test_what_is_no_name(name: str) -> None:
     for use in (portable_name, load_object, load_class):
