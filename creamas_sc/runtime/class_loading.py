@@ -4,10 +4,10 @@ A class is named ``pkg.mod:Qual.Name``. A class of the script itself is ``__main
 it, a slave loads the script again:
 
 - under another module name, so that ``if __name__ == "__main__"`` is false;
-- in a separate thread, because a script without such a guard may call trio.run or asyncio.run,
-  which must not find the slave's loop running;
+- in the main thread, where it may set signal handlers, and as if no event loop were running there:
+  a script without such a guard may call trio.run or asyncio.run;
 - until the script's first call into creamas_sc: everything with which a script starts something
-  calls `end_script_load`, which raises `_LoadEnded` in the loading thread. So a script without a
+  calls `end_script_load`, which raises `_LoadEnded`. So a script without a
   guard does not start a simulation inside the simulation, and what it defines above that call is
   found. The line of that call is kept for the error about names that are not.
 """
@@ -15,11 +15,15 @@ it, a slave loads the script again:
 from __future__ import annotations
 
 import functools
-import importlib
 import os
+import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import Context
+from importlib import import_module
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
@@ -103,17 +107,42 @@ def end_script_load() -> None:
     raise _LoadEnded
 
 
-def _execute(source: MainScript, module: ModuleType, failures: list[BaseException]) -> None:
+@contextmanager
+def _loop_hidden() -> Iterator[None]:
+    """Have the block find no event loop of trio's running in this thread."""
+    # A private name: trio has no other way to run code outside a loop in the loop's own thread.
+    context = vars(import_module("trio._core._run").GLOBAL_RUN_CONTEXT)
+    library = import_module("sniffio").thread_local
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = dict(context), library.name, signal.set_wakeup_fd(-1) if in_main_thread else -1
+    context.clear()
+    library.name = None
+    try:
+        yield
+    finally:
+        context.update(before[0])
+        library.name = before[1]
+        if in_main_thread:
+            signal.set_wakeup_fd(before[2], warn_on_full_buffer=False)
+
+
+def _execute(source: MainScript, module: ModuleType) -> None:
+    """Load the script.
+
+    Raises:
+        BaseException: What it raised.
+    """
     _Script.loading_thread = threading.get_ident()
     sys.argv[:] = source.argv
     try:
         with open(source.file, "rb") as file:
             code = compile(file.read(), source.file, "exec", dont_inherit=True)
-        exec(code, module.__dict__)
-    except BaseException as error:
+        with _loop_hidden():
+            exec(code, module.__dict__)
+    except BaseException:
         # An event loop may have wrapped or replaced _LoadEnded: the load ended as intended.
         if not _Script.ended_at:
-            failures.append(error)
+            raise
     finally:
         _Script.loading_thread = None
 
@@ -127,15 +156,10 @@ def _script_module() -> ModuleType:
         module.__file__ = _Script.source.file
         module.__package__ = _Script.source.package
         sys.modules[SCRIPT_MODULE] = module
-        failures: list[BaseException] = []
-        thread = threading.Thread(
-            target=_execute, args=(_Script.source, module, failures), daemon=True
-        )
-        thread.start()
-        thread.join()
-        if failures:
+        try:
+            Context().run(_execute, _Script.source, module)
+        except BaseException as error:  # a script may raise anything, SystemExit included
             del sys.modules[SCRIPT_MODULE]
-            error = failures[0]
             raise LoadError(
                 f"loading the script {_Script.source.file} failed: {_one_line(error)}"
             ) from error
@@ -199,7 +223,7 @@ def load_object(name: str) -> Any:
     """
     module_name, qualname = _split(name)
     try:
-        module = _script_module() if module_name == MAIN else importlib.import_module(module_name)
+        module = _script_module() if module_name == MAIN else import_module(module_name)
     except LoadError:
         raise
     except BaseException as error:  # a module may raise anything, SystemExit included

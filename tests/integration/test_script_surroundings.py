@@ -118,15 +118,16 @@ def test_a_script_that_ignores_the_end_of_its_children(
     assert list(script.parent.glob("run/creamas/*.tree")) == []
 
 
-def test_a_pool_of_multiprocessing_may_start_its_processes_anew(script: Path) -> None:
+def test_a_process_of_multiprocessing_that_imports_the_script_again(script: Path) -> None:
     script.write_text(
-        f"{SOCIETY}if __name__ == '__main__':\n"
+        f"{SOCIETY}def show():\n"
+        "    print(results())\n"
+        "if __name__ == '__main__':\n"
         "    import multiprocessing, multiprocessing.resource_tracker as tracker\n"
-        "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
-        "        print(pool.apply(results))\n"
-        "        pool.close()\n"
-        "        pool.join()\n"
-        "    tracker._resource_tracker._stop()  # else nobody would reap it\n"
+        "    process = multiprocessing.get_context('spawn').Process(target=show)\n"
+        "    process.start()\n"
+        "    process.join()\n"
+        "    tracker._resource_tracker._stop()  # else nobody reaps it\n"
     )
     ended = scripts.run(script)
     assert (ended.returncode, ended.stderr) == (0, "")

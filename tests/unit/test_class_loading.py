@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import sniffio
+import trio
 
 from creamas_sc.errors import LoadError
 from creamas_sc.runtime import class_loading, event_loop
@@ -174,21 +177,42 @@ def test_a_script_that_fails_to_load(script: Any, error: str) -> None:
     assert load_class("__main__:Mine")
 
 
+@pytest.mark.parametrize(
+    "start", ["trio.run(main)", "asyncio.run(main())", "anyio.run(main, backend='trio')"]
+)
 async def test_an_unguarded_script_may_run_a_loop(
-    script: Any, monkeypatch: pytest.MonkeyPatch
+    start: str, script: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_loop, "_background", None)  # as in a slave
     monkeypatch.setattr(event_loop, "_signals_handled", False)
     script(
-        "import trio\nfrom creamas_sc.runtime.event_loop import background_loop\n"
+        "import anyio, asyncio, trio\n"
+        "from creamas_sc.runtime.event_loop import background_loop\n"
         "class Mine: pass\n"
         "async def main():\n"
-        "    async with trio.open_nursery() as nursery:\n"
+        "    async with anyio.create_task_group() as tasks:\n"
         "        background_loop()\n"
-        "trio.run(main)\n"
+        f"{start}\n"
         "1 / 0\n"
     )
+    task = trio.lowlevel.current_task()
+    wakeup_fd = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
     assert load_class("__main__:Mine")
+    assert trio.lowlevel.current_task() is task
+    assert sniffio.current_async_library() == "trio"
+    assert signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False) == wakeup_fd
+    await trio.lowlevel.checkpoint()
+
+
+async def test_a_script_may_handle_signals(script: Any) -> None:
+    before = signal.getsignal(signal.SIGUSR1)
+    script("import signal\nsignal.signal(signal.SIGUSR1, signal.SIG_IGN)\nclass Mine: pass\n")
+    try:
+        assert load_class("__main__:Mine")
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_the_script_of_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
