@@ -60,12 +60,14 @@ def run(task: Any = None, loop: Any = None) -> Any:
             "needs no run()"
         )
     # Imported here: the client is installed without trio.
+    from creamas_sc.runtime.class_loading import end_script_load
     from creamas_sc.runtime.event_loop import background_loop, loop_of_thread
 
     if task is None:
         task = anyio.sleep_forever()
     coroutine = task if inspect.iscoroutine(task) else _result_of(task)
     try:
+        end_script_load()
         loop = loop_of_thread() or background_loop()
     except BaseException:  # the second load of a script ends here
         coroutine.close()

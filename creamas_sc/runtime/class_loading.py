@@ -133,6 +133,7 @@ def _execute(source: MainScript, module: ModuleType) -> None:
         BaseException: What it raised.
     """
     _Script.loading_thread = threading.get_ident()
+    pid = os.getpid()
     sys.argv[:] = source.argv
     try:
         with open(source.file, "rb") as file:
@@ -145,6 +146,8 @@ def _execute(source: MainScript, module: ModuleType) -> None:
             raise
     finally:
         _Script.loading_thread = None
+        if os.getpid() != pid:  # a process that the script has forked: it must not go on as a slave
+            os._exit(0)
 
 
 def _script_module() -> ModuleType:

@@ -99,6 +99,18 @@ def prestart() -> None:
     os.register_at_fork(after_in_child=_forget_prestarted)
 
 
+def supervisor_command() -> list[str]:
+    """Return the command that starts the supervisor's package, with this Python's own options.
+
+    Slaves are forked from what it starts, so ``-O``, ``-W``, ``-X dev`` and the like reach them.
+    """
+    # A private name, which multiprocessing relies on too.
+    options: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    if "-S" in options:
+        options.remove("-S")  # what slaves need may be in site-packages
+    return [sys.executable, *options, "-P", str(SUPERVISOR / "__main__.py")]
+
+
 def launch(inherited: Sequence[int] = (), preload: Sequence[str] = ()) -> Launched:
     """Start a keeper, or take over the one that `prestart` started.
 
@@ -152,8 +164,8 @@ def _start(inherited: Sequence[int], preload: Sequence[str]) -> Launched:
     with theirs, held_by_tree:
         try:
             keeper = subprocess.Popen(
-                [sys.executable, "-P", str(SUPERVISOR / "__main__.py"), str(theirs.fileno()),
-                 str(os.getpid()), *PRELOADED, *preload],
+                [*supervisor_command(), str(theirs.fileno()), str(os.getpid()), *PRELOADED,
+                 *preload],
                 stdin=subprocess.DEVNULL,
                 stdout=_for_child(1),
                 stderr=_for_child(2),

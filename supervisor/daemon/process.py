@@ -18,7 +18,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from creamas_sc.runtime.log_setup import close_log, open_log
 from creamas_sc.runtime.nurseries import open_unwrapping_nursery
 from creamas_sc.runtime.paths import daemon_socket
 from creamas_sc.supervisor_client.connection import PrivateSupervisor
-from creamas_sc.supervisor_client.launcher import PRELOADED_FOR_HOSTS
+from creamas_sc.supervisor_client.launcher import PRELOADED_FOR_HOSTS, supervisor_command
 from creamas_sc.supervisor_client.messages import DaemonSettings
 from supervisor import timeouts
 from supervisor.daemon.lock import clear_dead, clear_socket, locked
@@ -230,11 +229,10 @@ def _spawn(settings: Settings, report: int) -> subprocess.Popen[bytes]:
         log_fd = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise _no_log(settings, error) from error
-    script = Path(__file__).parents[1] / "__main__.py"
     arguments = [settings.name, str(settings.log_folder.absolute()), str(report)]
     with open(log_fd, "ab", buffering=0):
         return subprocess.Popen(
-            [sys.executable, "-P", str(script), "daemon", *arguments],
+            [*supervisor_command(), "daemon", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log_fd,
             stderr=log_fd,

@@ -132,3 +132,33 @@ def test_a_process_of_multiprocessing_that_imports_the_script_again(script: Path
     ended = scripts.run(script)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.splitlines()[-1] == "[3]"
+
+
+FLAGS = """
+def flags():
+    kept = {
+        name: getattr(sys.flags, name)
+        for name in ("optimize", "bytes_warning", "dont_write_bytecode", "dev_mode", "utf8_mode")
+    }
+    return kept, sys.warnoptions, sys._xoptions
+
+"""
+
+
+@pytest.mark.parametrize(
+    "options", ["-O -B -b -W error::UserWarning", "-OO -bb -X utf8=1 -X tracemalloc", "-X dev"]
+)
+def test_options_of_the_scripts_python_reach_its_slaves(options: str, script: Path) -> None:
+    society = SOCIETY.replace("return sum(", "return flags() or sum(")
+    script.write_text(f"{FLAGS}{society}print([flags()] == results(), flags())")
+    python, *_ = scripts.command(script)
+    ended = subprocess.run(
+        [python, *options.split(), str(script)],
+        env=scripts.environ(),
+        capture_output=True,
+        text=True,
+        timeout=scripts.BOUND_SECONDS,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines()[-1].startswith("True ")

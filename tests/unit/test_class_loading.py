@@ -215,6 +215,25 @@ async def test_a_script_may_handle_signals(script: Any) -> None:
         signal.signal(signal.SIGUSR1, before)
 
 
+@pytest.mark.parametrize("end", ["sys.exit(0)", "1 / 0", "pass"])
+def test_a_process_that_the_script_forks_ends_with_the_load(end: str, script: Any) -> None:
+    script(
+        "import os, sys\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        f"    {end}\n"
+        "else:\n"
+        "    class Mine: ended = os.waitpid(pid, 0) == (pid, 0)\n"
+    )
+    assert load_class("__main__:Mine").ended  # type: ignore[attr-defined]
+
+
+async def test_what_runs_a_coroutine_ends_the_load(script: Any) -> None:
+    script("from creamas_sc import run\nclass Mine: pass\nasync def main(): pass\nrun(main())\n")
+    async with event_loop.adopt_running_loop():  # as in a slave
+        assert load_class("__main__:Mine")
+
+
 def test_the_script_of_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "main.py"
     file.touch()

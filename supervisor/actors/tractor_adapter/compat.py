@@ -12,6 +12,7 @@ import contextlib
 import importlib.util
 import logging
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from importlib.machinery import PathFinder
 from types import ModuleType
@@ -104,6 +105,8 @@ def import_tractor() -> ModuleType:
             split_cancellation(error)[1] is None
         )
     logging.getLogger("tractor").setLevel(QUIET)
+    # It formats each message for its silent log, which Python's option -b warns of.
+    warnings.filterwarnings("ignore", category=BytesWarning, module=r"tractor\.")
     return module
 
 
