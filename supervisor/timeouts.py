@@ -17,6 +17,7 @@ STOP_SECONDS = GRACE_SECONDS + CANCEL_SECONDS + TERM_SECONDS  # all stages but t
 
 START_SECONDS = 30.0  # until all are ready, if the caller names no deadline
 FORK_SECONDS = 5.0  # the zygote's answer; it is slow only if it is stopped
+WAKE_SECONDS = 0.2  # past it, and again and again, a stopped zygote is woken
 MAX_STARTING = 16  # processes of one start between their fork and their handshake
 
 # ---- learning of an actor's end

@@ -19,6 +19,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _STATE_ZOMBIE = b"Z"
+_STATE_STOPPED = b"T"
 # Of /proc/PID/stat, counted from the state on.
 _STAT_PARENT = 1
 _STAT_START = 19
@@ -81,6 +82,14 @@ def has_ended(pidfd: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def wake(pid: int) -> bool:
+    """Have a process go on if a signal has stopped it; whether it was stopped."""
+    if _stat(pid)[:1] != [_STATE_STOPPED]:
+        return False
+    os.kill(pid, signal.SIGCONT)
+    return True
 
 
 def zombie_status(pid: int) -> int | None:

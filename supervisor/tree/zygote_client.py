@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -25,8 +26,16 @@ from typing import Any
 import trio
 
 from creamas_sc.rpc.fd_passing import receive_descriptors, send_descriptors
-from supervisor.timeouts import FORK_SECONDS, KILL_SECONDS, REAPED_SECONDS, STATUS_SECONDS
+from supervisor.timeouts import (
+    FORK_SECONDS,
+    KILL_SECONDS,
+    REAPED_SECONDS,
+    STATUS_SECONDS,
+    WAKE_SECONDS,
+)
 from supervisor.tree import linux
+
+log = logging.getLogger(__name__)
 
 _MESSAGE_BYTES = 1 << 14
 
@@ -123,11 +132,12 @@ class ZygoteClient:
 
         Raises:
             OSError: The system refused another process.
-            TimeoutError: The zygote did not answer; it is stopped.
+            TimeoutError: The zygote did not answer, although it was woken.
         """
         fds, serial = [fd, *process.inherit], next(self._serials)
         order = {"serial": serial, "name": process.name, "uid": uid, "fds": len(fds)}
         sent = False
+        self._nursery.start_soon(self._keep_awake, process.answered)
         try:
             with trio.fail_after(FORK_SECONDS):
                 async with self._sending:
@@ -153,6 +163,15 @@ class ZygoteClient:
             raise
         if process.refusal is not None:
             raise OSError(errno.EAGAIN, f"no process for {process.name}: {process.refusal}")
+
+    async def _keep_awake(self, answered: trio.Event) -> None:
+        """Wake the zygote, which is this process's parent, while an answer of it is awaited."""
+        with trio.move_on_after(FORK_SECONDS):
+            while not answered.is_set():
+                with trio.move_on_after(WAKE_SECONDS):
+                    await answered.wait()
+                if not answered.is_set() and linux.wake(os.getppid()):
+                    log.warning("the zygote, which forks all processes, was stopped: it was woken")
 
     async def read(self) -> None:
         """Take the zygote's messages until it is gone."""

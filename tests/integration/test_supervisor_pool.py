@@ -170,6 +170,16 @@ async def test_an_actors_end_is_reported_while_the_zygote_is_stopped() -> None:
         os.kill(zygote, signal.SIGCONT)
 
 
+async def test_a_start_wakes_a_zygote_that_is_stopped(capfd: pytest.CaptureFixture[str]) -> None:
+    async with open_supervisor() as supervisor:
+        await supervisor.start(order("a", "obey"))
+        os.kill(family(supervisor.keeper.pid)["zygote"], signal.SIGSTOP)
+        await supervisor.start(order("b", "obey"), order("c", "obey"))
+    assert (
+        "the zygote, which forks all processes, was stopped: it was woken" in capfd.readouterr().err
+    )
+
+
 FAILS_LATER = [
     ("fail_later", b"", "RuntimeError: broke"),
     ("fail_later", b"undecodable", r"RuntimeError: no file \udcff"),
