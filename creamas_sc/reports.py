@@ -35,6 +35,8 @@ class Restart(_Carried):
         agents, connections: How many were restored.
         host_manager, checkpoint: Whether it was restored.
         failures: What could not be restored, and why.
+        changed_files: Files of the user's code that were changed since the simulation began: the
+            slave has loaded the versions from before.
     """
 
     address: str
@@ -51,14 +53,17 @@ class Restart(_Carried):
     host_manager: bool = False
     checkpoint: bool = False
     failures: tuple[str, ...] = ()
+    changed_files: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = [f"{self.agents} agents", f"{self.connections} connections"]
         parts += ["host manager"] * self.host_manager + ["checkpoint"] * self.checkpoint
         failed = "".join(f"; NOT restored: {failure}" for failure in self.failures)
+        changed = "; it runs the code that the simulation began with, without the later changes of "
+        code = changed + ", ".join(self.changed_files) if self.changed_files else ""
         return (
             f"{self.cause}; it was started again (pid {self.pid}), restart {self.number}, "
-            f"with {', '.join(parts)}{failed}"
+            f"with {', '.join(parts)}{code}{failed}"
         )
 
 

@@ -30,6 +30,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import copy
+from functools import cached_property
 from typing import Any
 
 import trio
@@ -52,7 +53,9 @@ from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.addresses import base_url, split_address
 from creamas_sc.rpc.auth import Membership
 from creamas_sc.rpc.node import Node
+from creamas_sc.rpc.socket_folder import simulation_folder
 from creamas_sc.runtime.class_loading import portable_name
+from creamas_sc.runtime.code_versions import CodeVersions
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.event_loop import LoopHandle
 from creamas_sc.runtime.validation import check_kind, check_mappings, check_places
@@ -126,6 +129,11 @@ class SlavePool:
         self.observer = observer
         self.policy = policy or self.policy
 
+    @cached_property
+    def versions(self) -> CodeVersions | None:
+        """The user's code that all of them load; None for environments outside a simulation."""
+        return None if self._member is None else CodeVersions(simulation_folder(self._member[0]))
+
     @property
     def addrs(self) -> list[str]:
         """Addresses of the managers."""
@@ -185,7 +193,8 @@ class SlavePool:
                 index=index,
             )
             name = f"slave-{index} {base_url(*addr)}"
-            orders.append(actor_order(f"slave-{index}", name, SLAVE_ENTRY, spec.encode()))
+            data = spec.encode(self.versions)
+            orders.append(actor_order(f"slave-{index}", name, SLAVE_ENTRY, data))
         self._started += len(addrs)
         return orders
 
@@ -215,6 +224,8 @@ class SlavePool:
                 self.driver = RestartDriver(self.policy, self)
                 await loop.nursery.start(self.driver.run)
             assert self.supervisor is not None
+            if self.versions is not None:
+                self.versions.keep_loaded()
             for order, answer in zip(orders, await self.supervisor.start(orders), strict=True):
                 slave = Slave(answer["slot"], unpack(answer["info"]), answer["pid"], order)
                 if self._node is not None and self.policy.restarts_slaves:
@@ -326,8 +337,11 @@ class SlavePool:
         if slave is not None and slave.journal is not None:
             slave.journal.note_host_manager(host)
 
-    async def restart_slave(self, slave: Slave) -> None:
+    async def restart_slave(self, slave: Slave) -> tuple[str, ...]:
         """Start a process for a slave that is gone, at the same address.
+
+        Returns:
+            The files that were changed; it has loaded the versions with which the simulation began.
 
         Raises:
             StartError: It did not come up; nothing of it is left.
@@ -346,6 +360,7 @@ class SlavePool:
             self._node.forget([slave.base_url])
         slave.mark_restarted(answer["pid"])
         self._take_early_exit(slave)
+        return () if self.versions is None else tuple(self.versions.changed_files())
 
     async def discard_restart(self, slave: Slave) -> None:
         """Stop the process of a restart that is not wanted, or did not succeed."""

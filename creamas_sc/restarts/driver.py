@@ -48,8 +48,12 @@ RETURN_SECONDS = 30.0
 class SlaveOwner(Protocol):
     """What the driver needs of the owner of the slaves, a `creamas_sc.mp.slave_pool.SlavePool`."""
 
-    async def restart_slave(self, slave: Slave) -> None:
-        """Start a process for a slave that is gone, at the same address; all or nothing."""
+    async def restart_slave(self, slave: Slave) -> tuple[str, ...]:
+        """Start a process for a slave that is gone, at the same address; all or nothing.
+
+        Returns:
+            The files that were changed; it has loaded the versions with which the simulation began.
+        """
 
     async def discard_restart(self, slave: Slave) -> None:
         """Stop the process of a restart that is not wanted, or did not succeed."""
@@ -166,7 +170,7 @@ class RestartDriver:
         gone: trio.Event | None = None  # of the new process
         try:
             with trio.fail_after(RESTART_SECONDS):
-                await self._owner.restart_slave(slave)
+                changed_files = await self._owner.restart_slave(slave)
                 gone = slave.gone
                 self.watch(slave)
                 assert slave.journal is not None
@@ -198,6 +202,7 @@ class RestartDriver:
             number=number,
             incarnation=slave.incarnation,
             seconds=trio.current_time() - self._lost_at[slave.slot],
+            changed_files=changed_files,
             **vars(restored),
         )
         log.warning("%s", restart)

@@ -28,6 +28,15 @@ from creamas_sc.runtime.paths import SOCKET_PATH_BYTES, runtime_folder
 BACKLOG = 1024
 
 
+def simulation_folder(simulation: str) -> Path:
+    """The folder of the simulation with that id.
+
+    Raises:
+        CreamasError: The user's runtime folder is not usable.
+    """
+    return runtime_folder() / "environments" / simulation
+
+
 class SocketFolder:
     """The folder of one simulation's sockets, kept from removal until it is closed.
 
@@ -36,8 +45,8 @@ class SocketFolder:
     """
 
     def __init__(self, simulation: str) -> None:
-        self._parent = runtime_folder() / "environments"
-        self._path = self._parent / simulation
+        self._path = simulation_folder(simulation)
+        self._parent = self._path.parent
         self._mine: dict[Path, int] = {}
         self._open()
 

@@ -29,6 +29,7 @@ from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from creamas_sc.errors import LoadError
+from creamas_sc.runtime.code_versions import change_note, keep_version, open_version
 
 MAIN = "__main__"
 SCRIPT_MODULE = "__creamas_script__"
@@ -136,10 +137,14 @@ def _execute(source: MainScript, module: ModuleType) -> None:
     pid = os.getpid()
     sys.argv[:] = source.argv
     try:
-        with open(source.file, "rb") as file:
-            code = compile(file.read(), source.file, "exec", dont_inherit=True)
-        with _loop_hidden():
-            exec(code, module.__dict__)
+        version = open_version(source.file)
+        code = compile(version.source, source.file, "exec", dont_inherit=True)
+        try:
+            with _loop_hidden():
+                exec(code, module.__dict__)
+        finally:
+            if _Script.ended_at or sys.exc_info()[0] is None:
+                keep_version(version)
     except BaseException:
         # An event loop may have wrapped or replaced _LoadEnded: the load ended as intended.
         if not _Script.ended_at:
@@ -240,9 +245,11 @@ def load_object(name: str) -> Any:
                 raise LoadError(
                     f"{name!r}: the script has no {part!r} above {_Script.ended_at}, its first "
                     "call into creamas_sc: define the class above that call, or in a module that "
-                    "the script imports"
+                    f"the script imports{change_note(module)}"
                 )
-            raise LoadError(f"{name!r}: module {module_name!r} has no {part!r}")
+            raise LoadError(
+                f"{name!r}: module {module_name!r} has no {part!r}{change_note(module)}"
+            )
         found = getattr(found, part)
     return found
 

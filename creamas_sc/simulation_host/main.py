@@ -24,6 +24,7 @@ from creamas_sc.mp.slave_main import Control, name_process, seed_process
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.rpc.fd_passing import CONTROL, receive
 from creamas_sc.runtime.class_loading import class_name, load_class
+from creamas_sc.runtime.code_versions import load_from
 from creamas_sc.runtime.descriptors import allow_descriptors
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.runtime.log_setup import open_actor_log
@@ -79,6 +80,9 @@ async def main(spec: bytes, control: Control) -> bytes:
                 async with adopt_running_loop(), open_unwrapping_nursery() as tasks:
                     menv = _make(order, connection)
                     await menv.env.open()
+                    if menv._slaves.versions is not None:
+                        load_from(menv._slaves.versions)
+                        menv._slaves.versions.keep_loaded()
                     simulation = HostedSimulation(menv, order.name, tasks, _policy(order))
                     if order.slave_addrs:
                         await menv.spawn_slaves(

@@ -1,8 +1,8 @@
 """What a process gets when it starts, as bytes: a supervisor passes a spec on unopened.
 
-An encoded spec has three parts: which script to load, the fields, and changes of fields. The script
-comes first, as decoding the fields may need its classes. The changes are for a restart, which
-gives a slave another address without opening the rest (`changed`).
+An encoded spec has four parts: which script to load, the folder of the code's versions, the fields,
+and changes of fields. Script and versions come first, as decoding the fields may load classes. The
+changes are for a restart, which gives a slave another address without opening the rest (`changed`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from creamas_sc.runtime.class_loading import MainScript, adopt_script, load_object, portable_name
+from creamas_sc.runtime.code_versions import CodeVersions, load_from
 from creamas_sc.serializers import get_serializers, to_serializers
 from creamas_sc.supervisor_client.messages import ActorOrder, ProcessOrder, os_bytes
 from creamas_sc.wire.codec import Codec, Payload
@@ -47,8 +49,11 @@ class _Spec:
     # Fields with keyword arguments of an environment, whose ``extra_serializers`` go by name.
     _kwargs_fields: ClassVar[tuple[str, ...]]
 
-    def encode(self) -> bytes:
+    def encode(self, versions: CodeVersions | None = None) -> bytes:
         """Encode it for the supervisor.
+
+        Args:
+            versions: What the process loads of the user's code; the files as they are by default.
 
         Raises:
             EncodeError: An argument cannot travel.
@@ -56,13 +61,16 @@ class _Spec:
         """
         fields = self._converted(vars(self), portable_name)
         script = MainScript.of_this_process()
-        return pack((None if script is None else tuple(script), pack(fields, self._root), {}))
+        folder = None if versions is None else str(versions.folder)
+        return pack((script and tuple(script), folder, pack(fields, self._root), {}))
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """The reverse of `encode`; from here on the script is ``__main__`` of this process."""
-        script, inner, changes = unpack(data)
+        script, folder, inner, changes = unpack(data)
         adopt_script(None if script is None else MainScript(*script))
+        if folder is not None:
+            load_from(CodeVersions(Path(folder)))
         return cls(**cls._converted({**unpack(inner), **changes}, load_object))
 
     @classmethod
@@ -138,8 +146,8 @@ class HostSpec(_Spec):
 
 def changed(spec: bytes, **changes: Any) -> bytes:
     """An encoded spec with other values of some fields; the rest is not opened."""
-    script, inner, before = unpack(spec)
-    return pack((script, inner, {**before, **changes}))
+    script, folder, inner, before = unpack(spec)
+    return pack((script, folder, inner, {**before, **changes}))
 
 
 def named_makers(kwargs: Mapping[str, Any]) -> dict[str, Any]:

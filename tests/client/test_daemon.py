@@ -63,6 +63,38 @@ def test_seed(daemon: object, named: Named) -> None:
             assert simulation.get_seed() == 3
 
 
+VERSIONED = """
+from creamas_sc import CreativeAgent, expose
+class Painter(CreativeAgent):
+    @expose
+    def version(self):
+        return 1
+"""
+
+
+def test_code_edited_during_a_simulation_is_not_loaded(
+    daemon: object, named: Named, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, file = named(), tmp_path / "versioned.py"
+    monkeypatch.setenv("PYTHONPATH", f"{os.environ['PYTHONPATH']}{os.pathsep}{tmp_path}")
+    file.write_text(VERSIONED)
+    with connect_sync(timeout=BOUND_SECONDS) as client:
+        client.create(name, slave_addrs=TWO)
+        with client.attach(name) as simulation:
+            first, second = simulation.get_addrs()
+            before, _ = simulation.spawn("versioned:Painter", addr=first)
+            file.write_text(VERSIONED.replace("1", "2") + "class New: pass")
+            after, _ = simulation.spawn("versioned:Painter", addr=second)
+            assert [before.version(), after.version()] == [1, 1]
+            with pytest.raises(LoadError, match=r"versioned\.py was changed: this simulation runs"):
+                simulation.spawn("versioned:New")
+        client.close(name)
+        client.create(name, slave_addrs=TWO)
+        with client.attach(name) as simulation:
+            now, _ = simulation.spawn("versioned:Painter")
+            assert now.version() == 2
+
+
 @each_client
 async def test_status(kind: str, named: Named) -> None:
     async with connected(kind) as client:

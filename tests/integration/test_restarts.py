@@ -19,7 +19,7 @@ from creamas_sc.errors import NoSlaves, SlaveLost
 from creamas_sc.mp import Restart, RestartPolicy
 from creamas_sc.restarts import driver, slave
 from creamas_sc.util import run
-from tests.support import agents, processes
+from tests.support import agents, processes, programs
 from tests.support.shared_supervisor import own_children, uses_shared_supervisor
 
 pytestmark = pytest.mark.usefixtures("shared_supervisor")
@@ -456,3 +456,55 @@ async def test_other_slaves_keep_answering_during_a_restart() -> None:
             done.set()
         assert asked > 10
         assert {restart.address for restart in menv.restarts} == {first}
+
+
+CHANGED = """
+import os, signal, time
+from pathlib import Path
+from creamas_sc import CreativeAgent, Environment, MultiEnvironment, expose, run
+from creamas_sc.mp import EnvManager
+import painters
+
+class Mine(painters.Painter):
+    @expose
+    def versions(self):
+        return 1, painters.VERSION
+
+def edit(path):
+    path.write_text(path.read_text().replace("1", "2"))
+    os.utime(path, (time.time() + 2, time.time() + 2))
+
+with MultiEnvironment(("localhost", 0), Environment, restart="permanent") as menv:
+    run(menv.spawn_slaves([("localhost", 0)] * 2, Environment, EnvManager))
+    early, _ = run(menv.spawn(Mine, addr=menv.addrs[0]))
+    edit(Path(__file__)), edit(Path(painters.__file__))
+    late, _ = run(menv.spawn(Mine, addr=menv.addrs[1]))
+    print(*run(early.versions()), *run(late.versions()))
+    try:
+        run(early.die())
+    except ConnectionError:
+        pass
+    print(*run(early.versions()))
+    (restart,) = menv.restarts
+    print(*(Path(file).name for file in restart.changed_files))
+    print(str(restart).rpartition("without the later changes of ")[2])
+"""
+PAINTERS = """
+import os, signal
+from creamas_sc import CreativeAgent, expose
+VERSION = 1
+class Painter(CreativeAgent):
+    @expose
+    def die(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_code_edited_during_a_run_is_not_loaded(tmp_path: Path) -> None:
+    script, painters = tmp_path / "script.py", tmp_path / "painters.py"
+    script.write_text(CHANGED)
+    painters.write_text(PAINTERS)
+    ended = programs.run_script(script)
+    assert (ended.returncode, ended.stdout.splitlines()) == (
+        0, ["1 1 1 1", "1 1", "painters.py script.py", f"{painters}, {script}"],
+    ), ended.stderr  # fmt: skip

@@ -1,0 +1,234 @@
+"""One version of the user's code in all processes of a simulation, however long it runs.
+
+A simulation's processes load a module at different times: a slave when the first agent of a class
+is spawned, a restarted slave when it starts again. Its file may have been edited meanwhile. So the
+first process that loads a file keeps a copy of it in the simulation's folder, and the others load
+the copy::
+
+    <runtime folder>/environments/<simulation>/<SHA-256 of the file's path>
+
+A file that does not load is not kept: it may be corrected and loaded again. Python's own modules
+and installed packages are loaded as always.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from creamas_sc.errors import LoadError
+
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+_STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
+_PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
+_OURS = (_PACKAGES + "creamas_sc" + os.sep, _PACKAGES + "supervisor" + os.sep)
+_NAME_LENGTH = len(hashlib.sha256().hexdigest())
+
+log = logging.getLogger(__name__)
+
+
+class Version(NamedTuple):
+    """What a source file was at some time; ``mtime_ns`` as `os.stat` has it."""
+
+    path: str
+    source: bytes
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: str) -> Version:
+        """What the file at ``path`` is now.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        with open(path, "rb") as file:
+            mtime_ns = os.fstat(file.fileno()).st_mtime_ns
+            return cls(path, file.read(), mtime_ns)
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the file is another one now, or gone."""
+        try:
+            status = os.stat(self.path)
+            if (status.st_mtime_ns, status.st_size) == (self.mtime_ns, len(self.source)):
+                return False
+            return Version.of(self.path).source != self.source
+        except OSError:
+            return True
+
+
+class CodeVersions:
+    """The copies of one simulation's files, in its folder, which its master keeps open."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find(self, path: str) -> Version | None:
+        """The version of the file at ``path`` that is kept; None if it was not loaded yet."""
+        return self._read(self._place(path))
+
+    def _place(self, path: str) -> Path:
+        return self.folder / hashlib.sha256(os.fsencode(os.path.abspath(path))).hexdigest()
+
+    def _read(self, place: Path) -> Version | None:
+        try:
+            kept = Version.of(str(place))
+        except FileNotFoundError:
+            return None
+        path, _, source = kept.source.partition(b"\0")
+        return Version(os.fsdecode(path), source, kept.mtime_ns)
+
+    def keep(self, version: Version) -> None:
+        """Keep the version of a file with which it was loaded.
+
+        Raises:
+            LoadError: Another process has loaded another version at the same time.
+        """
+        place = self._place(version.path)
+        draft = f"{place}.{os.getpid()}.{threading.get_ident()}"
+        path = os.path.abspath(version.path)
+        try:
+            with open(draft, "xb") as file:
+                file.write(os.fsencode(path) + b"\0" + version.source)
+            os.utime(draft, ns=(version.mtime_ns, version.mtime_ns))
+            os.link(draft, place)
+        except FileNotFoundError:
+            log.debug("the simulation of %s has ended: %s is not kept", self.folder, path)
+        except FileExistsError:
+            kept = self.find(path)
+            if kept is not None and kept.source != version.source:
+                raise LoadError(
+                    f"{path} was changed while the simulation was loading it: load it again"
+                ) from None
+        finally:
+            Path(draft).unlink(missing_ok=True)
+
+    def keep_loaded(self) -> None:
+        """Keep the files of all modules of this process that were not kept yet."""
+        for path in _loaded_files():
+            if not self._place(path).exists():
+                try:
+                    self.keep(Version.of(path))
+                except OSError as error:  # slaves cannot load it either, and say so
+                    log.debug("%s cannot be kept: %s", path, error)
+
+    def changed_files(self) -> list[str]:
+        """Paths of the files that are not any more what the simulation has loaded."""
+        if not self.folder.is_dir():
+            return []
+        places = [each for each in self.folder.iterdir() if len(each.name) == _NAME_LENGTH]
+        versions = [self._read(place) for place in places]
+        return sorted(each.path for each in versions if each is not None and each.is_changed)
+
+
+def _loaded_files() -> Iterator[str]:
+    for name, module in list(sys.modules.items()):
+        try:
+            # A lazy module would be loaded by getattr.
+            file = object.__getattribute__(module, "__dict__").get("__file__")
+        except AttributeError:
+            continue
+        if isinstance(file, str) and (file.endswith(".py") or name == "__main__"):
+            path = os.path.abspath(file)
+            if _is_users(path) and os.path.isfile(path):
+                yield path
+
+
+def _is_users(path: str) -> bool:
+    """Whether the file at ``path`` is the user's code, not installed with Python or a package."""
+    return not path.startswith((_STANDARD_LIBRARY, *_OURS)) and not _INSTALLED & set(
+        path.split(os.sep)
+    )
+
+
+class _Loading:
+    """What this process loads; None and no finder unless `load_from` was called."""
+
+    versions: CodeVersions | None = None
+
+
+def load_from(versions: CodeVersions) -> None:
+    """Load the user's modules from ``versions`` in this process from now on."""
+    if _Loading.versions is None:
+        sys.meta_path.insert(0, _Finder)
+    _Loading.versions = versions
+
+
+def open_version(path: str) -> Version:
+    """The version of the file at ``path`` that this process is to load.
+
+    Raises:
+        OSError: There is none, and the file cannot be read.
+    """
+    kept = None if _Loading.versions is None else _Loading.versions.find(path)
+    if kept is not None and kept.is_changed:
+        log.warning("%s was changed: %s", path, STAYS)
+    return kept or Version.of(path)
+
+
+def keep_version(version: Version) -> None:
+    """Keep the version that this process has loaded.
+
+    Raises:
+        LoadError: Another process has loaded another version at the same time.
+    """
+    if _Loading.versions is not None:
+        _Loading.versions.keep(version)
+
+
+def change_note(module: ModuleType) -> str:
+    """A clause for an error about what ``module`` lacks, if its file was changed; else ""."""
+    path = getattr(module, "__file__", None)
+    kept = _Loading.versions.find(path) if path and _Loading.versions is not None else None
+    return f"; {path} was changed: {STAYS}" if kept is not None and kept.is_changed else ""
+
+
+STAYS = (
+    "this simulation runs the version that it began with; to run the new one, create a new "
+    "simulation"
+)
+
+
+class _Loader(SourceFileLoader):
+    """Loads one module from the version of its file that is kept, or keeps that of now."""
+
+    _version: Version
+
+    def path_stats(self, path: Any) -> Any:
+        """Read the version; these are what a compiled file must match."""
+        self._version = open_version(self.path)
+        return {"mtime": self._version.mtime_ns // 10**9, "size": len(self._version.source)}
+
+    def get_data(self, path: Any) -> bytes:
+        """The source of the version, or a compiled file."""
+        return self._version.source if path == self.path else super().get_data(path)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the module, and keep its version if that succeeds."""
+        super().exec_module(module)
+        keep_version(self._version)
+
+
+class _Finder:
+    """Finds modules as the other finders do; the user's get a `_Loader`."""
+
+    @classmethod
+    def find_spec(cls, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """What the first of the other finders finds."""
+        for finder in sys.meta_path:
+            find = None if finder is cls else getattr(finder, "find_spec", None)
+            spec: ModuleSpec | None = None if find is None else find(name, path, target)
+            if spec is not None:
+                loader = spec.loader
+                if type(loader) is SourceFileLoader and _is_users(os.path.abspath(loader.path)):
+                    spec.loader = _Loader(loader.name, loader.path)
+                return spec
+        return None

@@ -1,0 +1,128 @@
+"""All processes of a simulation load the version of a file that the first of them has loaded."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from creamas_sc.errors import LoadError
+from creamas_sc.runtime import code_versions
+from creamas_sc.runtime.class_loading import load_object
+from creamas_sc.runtime.code_versions import CodeVersions, Version, load_from
+
+NAME = "module_of_versions"
+LATER = 10**9
+
+
+class Code:
+    """A user's module, and a simulation that loads it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.versions = CodeVersions(folder / "simulation")
+        self.versions.folder.mkdir()
+        self.file = folder / f"{NAME}.py"
+
+    def write(self, text: str) -> None:
+        """Write it, at a time of its own, however coarse the clock."""
+        before = self.file.stat().st_mtime_ns if self.file.exists() else 10**18
+        self.file.write_text(text)
+        os.utime(self.file, ns=(before + LATER, before + LATER))
+
+    def load(self) -> Any:
+        """Import it as a process would that has not imported it yet."""
+        sys.modules.pop(NAME, None)
+        importlib.invalidate_caches()
+        return importlib.import_module(NAME)
+
+
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Code]:
+    """In a process that loads modules as a slave does."""
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    monkeypatch.setattr(code_versions._Loading, "versions", None)
+    monkeypatch.syspath_prepend(tmp_path)
+    made = Code(tmp_path)
+    load_from(made.versions)
+    yield made
+    sys.modules.pop(NAME, None)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_changed_file_is_not_loaded(
+    code: Code, compiled: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", not compiled)
+    code.write("version = 1")
+    assert code.load().version == 1
+    code.write("version = 2")
+    with caplog.at_level(logging.WARNING):
+        assert code.load().version == 1
+    assert f"{code.file} was changed: this simulation runs the version" in caplog.text
+    assert code.versions.changed_files() == [str(code.file)]
+    with pytest.raises(LoadError, match=r"no 'new'; .*\.py was changed: this simulation runs"):
+        load_object(f"{NAME}:new")
+    code.file.unlink()
+    assert code.versions.changed_files() == [str(code.file)]
+
+
+def test_an_unchanged_file_is_loaded_in_silence(
+    code: Code, caplog: pytest.LogCaptureFixture
+) -> None:
+    code.write("version = 1")
+    code.load()
+    code.write("version = 1")  # touched
+    with caplog.at_level(logging.WARNING):
+        assert code.load().version == 1
+    assert not caplog.records
+    assert code.versions.changed_files() == []
+    with pytest.raises(LoadError, match=r"has no 'new'$"):
+        load_object(f"{NAME}:new")
+
+
+def test_a_file_that_failed_may_be_corrected(code: Code) -> None:
+    for wrong in ("1 / 0", "def"):
+        code.write(wrong)
+        with pytest.raises((ZeroDivisionError, SyntaxError)):
+            code.load()
+    code.write("version = 3")
+    assert code.load().version == 3
+
+
+def test_a_master_keeps_what_it_has_loaded(code: Code) -> None:
+    sys.meta_path.remove(code_versions._Finder)
+    code.write("version = 1")
+    code.load()
+    code.versions.keep_loaded()
+    code.write("version = 2")
+    code.versions.keep_loaded()
+    kept = code.versions.find(str(code.file))
+    assert kept is not None
+    assert (kept.path, kept.source) == (str(code.file), b"version = 1")
+    for installed in (pytest.__file__, logging.__file__, code_versions.__file__):
+        assert code.versions.find(installed) is None
+
+
+def test_two_processes_that_load_two_versions_at_once(code: Code) -> None:
+    code.write("version = 1")
+    first = Version.of(str(code.file))
+    code.write("version = 2")
+    code.versions.keep(Version.of(str(code.file)))
+    with pytest.raises(LoadError, match=r"\.py was changed while the simulation was loading it"):
+        code.versions.keep(first)
+    assert [each.name for each in code.versions.folder.iterdir()] == [
+        code.versions._place(str(code.file)).name
+    ]
+
+
+def test_a_simulation_that_has_ended(code: Code) -> None:
+    code.versions.folder.rmdir()
+    code.write("version = 1")
+    assert code.load().version == 1
+    assert code.versions.changed_files() == []
