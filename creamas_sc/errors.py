@@ -21,9 +21,10 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
+
+from creamas_sc.foreign import shorten, summary_of, text_of, traceback_of
 
 __all__ = [
     "AgentError",
@@ -223,6 +224,10 @@ class LoadError(CallRefused, ImportError):
     """A class cannot be found by its name; the message says which part fails."""
 
 
+# Of the messages and tracebacks of all agents that fail in one step, in characters; past it, they
+# are cut to `SHORT_LENGTH` and left out.
+GROUP_LENGTH = 8 << 20
+SHORT_LENGTH = 200
 _NOT_FOR_TRIO = ("trio got unex", "trio.run rec")  # how trio's errors about asyncio begin
 
 
@@ -232,8 +237,9 @@ class AgentError(CreamasError):
     Attributes:
         address: The agent's address.
         type_name: Qualified name of the exception's type.
-        message: ``str()`` of the exception.
-        traceback_text: The traceback as Python prints it, from the agent's own process.
+        message: ``str()`` of the exception, without its middle if it is long.
+        traceback_text: The traceback as Python prints it, from the agent's own process; shortened
+            in the same way, and left out if very many agents failed.
     """
 
     fields = ("address", "type_name", "message", "traceback_text")
@@ -258,16 +264,17 @@ class AgentError(CreamasError):
         name = kind.__qualname__
         if kind.__module__ != "builtins":
             name = f"{kind.__module__}.{name}"
-        try:
-            message = str(cause)
-        except Exception:  # the __str__ of a user's class failed; Python prints the same
-            message = "<exception str() failed>"
+        message = text_of(cause)
         # The commonest mistake in a port: asyncio in an agent.
         no_loop = isinstance(cause, RuntimeError) and "no running event loop" in message
         if no_loop or (isinstance(cause, TypeError) and message.startswith(_NOT_FOR_TRIO)):
             message += " (agents run under trio: use anyio or trio here, not asyncio)"
-        text = "".join(traceback.format_exception(error))
-        described = cls(address=address, type_name=name, message=message, traceback_text=text)
+        described = cls(
+            address=address,
+            type_name=shorten(name),
+            message=message,
+            traceback_text=traceback_of(error),
+        )
         described.__cause__ = error
         return described
 
@@ -346,12 +353,16 @@ def step_error(
 
 
 def _by_agent(failures: Mapping[str, BaseException]) -> dict[str, AgentError]:
-    return {
-        address: error
-        if isinstance(error, AgentError) and error.address == address
-        else AgentError.from_exception(address, error)
-        for address, error in failures.items()
-    }
+    described, left = {}, GROUP_LENGTH
+    for address, error in failures.items():
+        if not (isinstance(error, AgentError) and error.address == address):
+            error = AgentError.from_exception(address, error)
+        left -= len(error.message) + len(error.traceback_text)
+        if left < 0:
+            text = shorten(error.message, SHORT_LENGTH)
+            error = AgentError(address=address, type_name=error.type_name, message=text)
+        described[address] = error
+    return described
 
 
 def enumerate_first(names: Sequence[str]) -> str:
@@ -371,13 +382,14 @@ def to_wire(error: BaseException) -> dict[str, Any]:
     error = unwrapped(error)
     described: dict[str, Any]
     if isinstance(error, AgentErrors):
-        described = {"code": "AgentErrors", "message": error.message, "fields": {}}
+        described = {"code": "AgentErrors", "message": shorten(error.message), "fields": {}}
     elif isinstance(error, CreamasError) and type(error) in WIRE_CODES.values():
         fields = {name: getattr(error, name) for name in error.fields}
-        described = {"code": type(error).__name__, "message": str(error), "fields": fields}
+        # An AgentError's text is made of its fields.
+        text = "" if isinstance(error, AgentError) else text_of(error)
+        described = {"code": type(error).__name__, "message": text, "fields": fields}
     else:
-        text = "".join(traceback.format_exception_only(error)).strip()
-        described = {"code": "CreamasError", "message": text, "fields": {}}
+        described = {"code": "CreamasError", "message": summary_of(error), "fields": {}}
     if isinstance(error, (AgentErrors, StepOverran)):
         described["failures"] = [to_wire(e) for e in error.failures.values()]
         described["results"] = error.results

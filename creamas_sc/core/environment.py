@@ -18,6 +18,7 @@ from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.randomness import RandomSource, Spawned
 from creamas_sc.core.step_loop import Unfinished, run_acts
 from creamas_sc.errors import ConnectionLost, agent_errors, step_error
+from creamas_sc.foreign import is_ctrl_c
 from creamas_sc.logging import ObjectLogger
 from creamas_sc.rpc.addresses import base_url, bind, split_address
 from creamas_sc.rpc.auth import membership, user_membership
@@ -28,7 +29,6 @@ from creamas_sc.runtime.event_loop import (
     LoopHandle,
     background_loop,
     current_loop,
-    is_ctrl_c,
     on_loop,
     sync_or_coro,
 )

@@ -47,8 +47,8 @@ from typing import Any, NamedTuple
 
 import trio
 
+from creamas_sc.foreign import is_ctrl_c
 from creamas_sc.runtime.coroutines import watch
-from creamas_sc.runtime.event_loop import is_ctrl_c
 from creamas_sc.runtime.nurseries import cancellation_in, open_unwrapping_nursery
 from creamas_sc.runtime.timeouts import YIELD_SECONDS
 

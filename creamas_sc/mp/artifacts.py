@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from creamas_sc.core.artifact import Artifact
-from creamas_sc.runtime.event_loop import is_ctrl_c
+from creamas_sc.foreign import is_ctrl_c
 
 if TYPE_CHECKING:
     from creamas_sc.mp.multienvironment import MultiEnvironment

@@ -48,6 +48,7 @@ from creamas_sc.errors import (
     HandshakeError,
     ProtocolError,
 )
+from creamas_sc.foreign import is_ctrl_c
 from creamas_sc.rpc.calls import Outbound, ServedCall, served_call
 from creamas_sc.rpc.loops import ANYIO_LOOP, Loop
 from creamas_sc.rpc.write_queue import WriteQueue
@@ -285,7 +286,9 @@ class Connection(Outbound):
             return
         try:
             self._on_event(name, Payload(frame.body, frame.parts))
-        except Exception:  # it has no caller to tell, and the calls must go on
+        except BaseException as error:  # it has no caller to tell, and the calls must go on
+            if is_ctrl_c(error):
+                raise
             log.exception("handling the event %r of %s failed", name, self.name)
 
     # ---- serving
@@ -308,7 +311,9 @@ class Connection(Outbound):
             protocol.reply(frame.call_id, answer)
         except PeerFloods:
             raise
-        except Exception as error:
+        except BaseException as error:  # user code may raise anything, SystemExit included
+            if is_ctrl_c(error):
+                raise
             protocol.fail(frame.call_id, error)
         return None
 

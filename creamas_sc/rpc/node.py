@@ -42,16 +42,17 @@ from creamas_sc.errors import (
     step_error,
     unwrapped,
 )
+from creamas_sc.foreign import is_ctrl_c
 from creamas_sc.rpc.addresses import is_number, locate
 from creamas_sc.rpc.connection import Answer, Connection, Request
 from creamas_sc.rpc.endpoint import Endpoint
 from creamas_sc.rpc.exposed import Proxy, bad_arguments, exposed_method, is_awaitable, start_call
 from creamas_sc.runtime.class_loading import class_name
-from creamas_sc.runtime.event_loop import LoopHandle, is_ctrl_c
+from creamas_sc.runtime.event_loop import LoopHandle
 from creamas_sc.runtime.nurseries import cancellation_in
 from creamas_sc.runtime.timeouts import CONNECT_SECONDS, YIELD_SECONDS
 from creamas_sc.serializers import follow
-from creamas_sc.wire.codec import Codec, Payload, Serializer
+from creamas_sc.wire.codec import MAX_VALUE_BYTES, Codec, Payload, Serializer, payload_size
 from creamas_sc.wire.handshake import Identity
 from creamas_sc.wire.packing import is_call
 
@@ -60,6 +61,8 @@ ARTIFACT_EVENT = "artifact"
 STEP_METHODS = frozenset({"trigger_all", "trigger_all_within"})
 # Proxies remembered, so that connecting again to a known agent costs no round trip.
 MAX_KNOWN_PROXIES = 100_000
+# Of the results of a step in which agents fail; the rest is for the failures.
+MAX_RESULTS_BYTES = MAX_VALUE_BYTES // 4 * 3
 
 
 _NOTHING = Payload(b"")
@@ -303,11 +306,12 @@ class Node:
         args, kwargs = call
         try:
             value = method(*args, **kwargs)
+            waits = type(value) is CoroutineType or is_awaitable(value)
         except AgentErrors:
             raise
         except BaseException as error:
             raise _reported(agent.addr, bad_arguments(method, error) or error) from error
-        if type(value) is CoroutineType or is_awaitable(value):
+        if waits:
             return self._finish(agent, name, value)
         try:
             return self.codec.encode(value, root=f"the reply of {name}")
@@ -343,16 +347,22 @@ class Node:
     def _encodable(
         self, failures: Mapping[str, AgentError], results: list[Any], late: Sequence[str] = ()
     ) -> AgentErrors | StepOverran:
-        """A step's failures, with those added whose results cannot travel."""
-        failures, kept = dict(failures), []
+        """A step's failures, with those added whose results cannot travel, or not together."""
+        failures, kept, left = dict(failures), [], MAX_RESULTS_BYTES
         without = {*failures, *late}
         acted = [a.addr for a in self._agents[1:] if a.addr not in without]
         for address, result in zip(acted, results, strict=False):
             try:
-                self.codec.encode(result, root="the result of act")
+                size = payload_size(self.codec.encode(result, root="the result of act"))
+                if size > left:
+                    raise EncodeError(
+                        f"the result of act, {size:,} bytes: there is room for {left:,} besides "
+                        "the other agents' results; publish artifacts, or return less"
+                    )
             except EncodeError as error:
                 failures[address] = AgentError.from_exception(address, error)
             else:
+                left -= size
                 kept.append(result)
         return step_error(failures, kept, late)
 

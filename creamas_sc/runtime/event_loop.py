@@ -44,7 +44,6 @@ import concurrent.futures
 import inspect
 import logging
 import os
-import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
@@ -221,20 +220,6 @@ def _scheduler() -> Callable[[Callable[[], object]], object]:
     import asyncio
 
     return asyncio.get_running_loop().call_soon_threadsafe
-
-
-def is_ctrl_c(error: BaseException) -> bool:
-    """Return whether ``error`` is a real Ctrl-C, not a KeyboardInterrupt that user code raised.
-
-    Only a script's main thread gets a real one; slaves ignore the signal.
-    """
-    if isinstance(error, BaseExceptionGroup):  # from a nursery in user code
-        return any(map(is_ctrl_c, error.exceptions))
-    return (
-        isinstance(error, KeyboardInterrupt)
-        and threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
-    )
 
 
 # ---- methods in two forms

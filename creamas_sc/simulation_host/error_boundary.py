@@ -17,12 +17,11 @@ from creamas_sc.errors import (
     enumerate_first,
     unwrapped,
 )
+from creamas_sc.foreign import shorten, text_of
 from creamas_sc.runtime.nurseries import cancellation_in
 
 # Frames of these packages do not make an error the user's.
 _NOT_THE_USERS = frozenset({"anyio", "creamas_sc", "outcome", "trio", *sys.stdlib_module_names})
-# Of an error's text, in progress and events.
-MAX_TEXT_LENGTH = 2000
 
 
 @contextmanager
@@ -52,9 +51,9 @@ def error_boundary(address: str, *, within_user_code: bool = False) -> Iterator[
             raise error  # noqa: B904 - as it is
         if not within_user_code and not _passed_through_user_code(raised):
             if isinstance(raised, ValueError):
-                raise BadValue(str(raised)) from raised
+                raise BadValue(text_of(raised)) from raised
             if isinstance(raised, TypeError):
-                raise BadArguments(str(raised)) from raised
+                raise BadArguments(text_of(raised)) from raised
         raise AgentError.from_exception(address, raised) from raised
 
 
@@ -70,7 +69,7 @@ def error_text(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
         text = f"{error.message}; {enumerate_first([error_text(e) for e in error.exceptions])}"
     elif isinstance(error, CreamasError):
-        text = str(error)
+        text = text_of(error)
     else:
-        text = f"{type(error).__name__}: {error}"
-    return text[:MAX_TEXT_LENGTH]
+        text = f"{type(error).__name__}: {text_of(error)}"
+    return shorten(text)

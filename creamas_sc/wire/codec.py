@@ -18,18 +18,22 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from creamas_sc.errors import DecodeError, EncodeError, LoadError
+from creamas_sc.foreign import is_ctrl_c, summary_of
 from creamas_sc.runtime.class_loading import load_class
 from creamas_sc.runtime.gc_control import gc_paused
 from creamas_sc.wire import extensions
 from creamas_sc.wire.columns import Columns, References
 from creamas_sc.wire.encode_errors import explained, name_of
-from creamas_sc.wire.frames import Buffer
+from creamas_sc.wire.frames import MAX_FRAME_BYTES, Buffer
 from creamas_sc.wire.packing import COLUMNS, Decoder, EncodeHandler, Encoder, ext, is_call
 
 # A packer never shrinks: after a value larger than this, in bytes, it is not used again.
 _KEPT_BYTES: Final = 2**20
 # From this size on, in bytes, a value may hold thousands of lists and dicts.
 _LARGE_BODY: Final = 2**15
+# What a frame has besides: the table of its parts and its meta.
+MAX_VALUE_BYTES: Final = MAX_FRAME_BYTES - 2**17
+"""The largest value, encoded, in bytes."""
 _SCALARS: Final = frozenset({type(None), bool, int, float, str})
 _ADVICE: Final = (
     "register a serializer for it, or give its class the methods _wire_state_ and _from_wire_state_"
@@ -118,6 +122,7 @@ class Codec:
 
         Raises:
             EncodeError: Some piece of the value cannot be carried; which one, and where it sits.
+                Or the value is larger than `MAX_VALUE_BYTES`.
         """
         try:
             encoder = self._encoders.pop()
@@ -125,7 +130,9 @@ class Codec:
             encoder = self._new_encoder()
         try:
             body = _pack_top(encoder, value)
-        except Exception as error:
+        except BaseException as error:  # user code may raise anything, SystemExit included
+            if is_ctrl_c(error):
+                raise
             encoder = self._new_encoder("surrogatepass")
             body = self._pack_again(encoder, value, root, error)
         parts: Sequence[Buffer] = ()
@@ -133,7 +140,12 @@ class Codec:
             parts, encoder.parts = encoder.parts, []
         if len(body) < _KEPT_BYTES:
             self._encoders.append(encoder)
-        return Payload(body, parts)
+        payload = Payload(body, parts)
+        if (parts or len(body) > _KEPT_BYTES) and payload_size(payload) > MAX_VALUE_BYTES:
+            text = f"{root}: {payload_size(payload):,} bytes are over the limit of one message, "
+            text = f"{payload_size(payload):,} bytes are over the limit of {MAX_VALUE_BYTES:,}"
+            raise EncodeError(f"{root}: {text}", type_name=name_of(type(value)), path=root)
+        return payload
 
     def decode(self, payload: Payload) -> Any:
         """The value that was encoded; arrays in it may be built upon the payload's parts.
@@ -156,8 +168,11 @@ class Codec:
             raise
         except LoadError as error:
             raise DecodeError(str(error)) from error
-        except Exception as error:
-            raise DecodeError(f"not an encoded value: {error!r:.300}") from error
+        except BaseException as error:  # user code may raise anything, SystemExit included
+            if is_ctrl_c(error):
+                raise
+            text = f"not an encoded value: {summary_of(error):.300}"
+            raise DecodeError(text) from error
         decoder.parts = ()
         self._decoders.append(decoder)
         if type(value) is not list:
@@ -176,19 +191,25 @@ class Codec:
     def _new_encoder(self, unicode_errors: str | None = None) -> Encoder:
         return Encoder(self._encode_handlers, self._find_handler, self._columns, unicode_errors)
 
-    def _pack_again(self, encoder: Encoder, value: Any, root: str, error: Exception) -> bytes:
+    def _pack_again(self, encoder: Encoder, value: Any, root: str, error: BaseException) -> bytes:
         """Pack strings with lone surrogates, as undecodable file names have; else explain."""
         if isinstance(error, UnicodeEncodeError):
             try:
                 return _pack_top(encoder, value)
-            except Exception as other:
+            except BaseException as other:
                 error = other
-        raise explained(value, root, error, self._failure_of) from error
+        try:
+            refusal = explained(value, root, error, self._failure_of)
+        except BaseException as other:  # the value's class does not even bear questions
+            if is_ctrl_c(other):
+                raise
+            refusal = EncodeError(f"{root}: cannot be carried: {summary_of(error)}", path=root)
+        raise refusal from error
 
-    def _failure_of(self, value: Any) -> Exception | None:
+    def _failure_of(self, value: Any) -> BaseException | None:
         try:
             _pack_top(self._new_encoder("surrogatepass"), value)
-        except Exception as error:
+        except BaseException as error:
             return error
         return None
 
@@ -239,8 +260,11 @@ class Codec:
         serializer = self._serializers[name]
         try:
             return serializer.decode(state)
-        except Exception as error:
-            raise DecodeError(f"serializer {name!r} failed to decode: {error!r}") from error
+        except BaseException as error:
+            if is_ctrl_c(error):
+                raise
+            text = f"serializer {name!r} failed to decode: {summary_of(error)}"
+            raise DecodeError(text) from error
 
     def _decode_object(self, decoder: Decoder, data: bytes) -> Any:
         name, state = decoder.unpack_list(data, 2)
@@ -252,8 +276,10 @@ class Codec:
             self._classes[name] = cls
         try:
             return cls._from_wire_state_(state)
-        except Exception as error:
-            raise DecodeError(f"{name}._from_wire_state_ failed: {error!r}") from error
+        except BaseException as error:
+            if is_ctrl_c(error):
+                raise
+            raise DecodeError(f"{name}._from_wire_state_ failed: {summary_of(error)}") from error
 
 
 def _pack_top(encoder: Encoder, value: Any) -> bytes:

@@ -9,14 +9,15 @@ from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 from creamas_sc.errors import EncodeError, LoadError
+from creamas_sc.foreign import summary_of, text_of
 from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.wire.packing import TooDeep, is_call
 
 _MAX_STEPS: Final = 50
-_Try: TypeAlias = Callable[[Any], Exception | None]
+_Try: TypeAlias = Callable[[Any], BaseException | None]
 
 
-def explained(value: Any, root: str, error: Exception, failure_of: _Try) -> EncodeError:
+def explained(value: Any, root: str, error: BaseException, failure_of: _Try) -> EncodeError:
     """The error for a value that could not be encoded: which piece of it, where, and why.
 
     Args:
@@ -36,9 +37,9 @@ def explained(value: Any, root: str, error: Exception, failure_of: _Try) -> Enco
             path, culprit = "kwargs", value[1]
     path, culprit = _find_culprit(culprit, path, failure_of)
     error = failure_of(culprit) or error
-    name = getattr(error, "type_name", "") or name_of(type(culprit))
+    name = (isinstance(error, EncodeError) and error.type_name) or name_of(type(culprit))
     ours = isinstance(error, (EncodeError, LoadError))
-    reason = str(error) if ours else f"{type(error).__name__}: {error}"
+    reason = text_of(error) if ours else summary_of(error)
     return EncodeError(f"{path}: cannot carry {name}: {reason}", type_name=name, path=path)
 
 

@@ -256,14 +256,14 @@ class WireProtocol:
         if self.alive:
             self._output.put(encode_frame(Kind.REPLY, number, b"", answer.body, answer.parts))
 
-    def fail(self, number: int, error: Exception) -> None:
+    def fail(self, number: int, error: BaseException) -> None:
         """Answer a call with an error."""
         if not self.alive:
             return
         if not isinstance(unwrapped(error), (CreamasError, AgentErrors)):
             log.error("a call failed inside creamas_sc", exc_info=error)
         try:
-            answer = self.codec.encode(to_wire(error))
+            answer = self.codec.encode(to_wire(error), "the error of a call")
             if not self._output.drained:
                 self.limits.check_answer("a call that failed", answer, self.name)
         except EncodeError as refused:

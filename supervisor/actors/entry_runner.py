@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.machinery import PathFinder
@@ -18,11 +17,11 @@ from typing import Any, NamedTuple, Protocol
 
 import trio
 
-from creamas_sc.errors import unwrapped
+from creamas_sc.errors import CreamasError, unwrapped
+from creamas_sc.foreign import summary_of, text_of, traceback_of
 from creamas_sc.runtime.class_loading import load_object
 from creamas_sc.runtime.nurseries import split_cancellation
 from creamas_sc.supervisor_client.messages import ProcessOrder, os_text
-from supervisor.error_texts import TRACEBACK_LENGTH, describe, shorten
 from supervisor.tree import orphans
 
 # In the zygote, before it forks: later tractor appends folders to it.
@@ -110,9 +109,17 @@ async def run_entry(
         if cancelled is not None:
             raise cancelled from None
         failure = unwrapped(failure)
-        lines = "".join(traceback.format_exception(failure))
-        return Outcome(None, describe(failure), shorten(lines, TRACEBACK_LENGTH))
+        return Outcome(None, _described(failure), traceback_of(failure))
     return Outcome(payload)
+
+
+def _described(error: BaseException) -> str:
+    """What ended the process, as Python prints it; only the text of an error of `creamas_sc`.
+
+    Those say what is wrong, and one becomes part of the next on the way from a slave to a client.
+    """
+    ours = type(error).__module__ == CreamasError.__module__
+    return (ours and text_of(error)) or summary_of(error)
 
 
 def _apply(order: ProcessOrder) -> None:

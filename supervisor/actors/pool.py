@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterable, Sequence
 import trio
 
 from creamas_sc.errors import CreamasError, StartError, enumerate_first
+from creamas_sc.foreign import shorten
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.nurseries import first_of
 from creamas_sc.supervisor_client import messages
 from supervisor.actors.escalation import StopStage
 from supervisor.actors.tractor_adapter import Actor, DiedEarly, Simulation
-from supervisor.error_texts import shorten
 from supervisor.timeouts import GRACE_SECONDS, MAX_STARTING, START_SECONDS
 
 log = logging.getLogger(__name__)

@@ -25,6 +25,7 @@ from typing import Any
 import trio
 
 from creamas_sc.errors import CallRefused, ConnectionLost, CreamasError, HostLost, StartError
+from creamas_sc.foreign import shorten
 from creamas_sc.rpc import fd_passing
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.log_setup import FILE_VARIABLE, SIMULATION_VARIABLE
@@ -33,7 +34,6 @@ from creamas_sc.wire.frames import FrameReader
 from supervisor import timeouts
 from supervisor.actors.pool import ActorPool
 from supervisor.actors.tractor_adapter import open_simulation
-from supervisor.error_texts import shorten
 from supervisor.rpc_server import Method, MethodServer
 
 log = logging.getLogger(__name__)

@@ -26,6 +26,7 @@ from typing import Any
 import trio
 
 from creamas_sc.errors import ConnectionLost, CreamasError, StartError
+from creamas_sc.foreign import shorten
 from creamas_sc.runtime.log_setup import close_log, open_log
 from creamas_sc.runtime.nurseries import open_unwrapping_nursery
 from creamas_sc.runtime.paths import daemon_socket
@@ -34,7 +35,6 @@ from creamas_sc.supervisor_client.launcher import PRELOADED_FOR_HOSTS, superviso
 from creamas_sc.supervisor_client.messages import DaemonSettings
 from supervisor import timeouts
 from supervisor.daemon.lock import clear_dead, clear_socket, locked
-from supervisor.error_texts import shorten
 from supervisor.tree import linux
 
 log = logging.getLogger(__name__)

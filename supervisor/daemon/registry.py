@@ -16,13 +16,13 @@ from typing import Any
 import trio
 
 from creamas_sc.errors import BadValue, CallRefused, StartError, UnknownSimulation, unwrapped
+from creamas_sc.foreign import shorten
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.log_setup import bound
 from creamas_sc.runtime.paths import check_name
 from creamas_sc.supervisor_client import messages
 from creamas_sc.wire.codec import Codec
 from supervisor.daemon.managed_simulation import ManagedSimulation
-from supervisor.error_texts import shorten
 from supervisor.rpc_server import start_apart
 from supervisor.timeouts import EXIT_KNOWN_SECONDS, GRACE_SECONDS
 
