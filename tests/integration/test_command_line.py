@@ -21,6 +21,7 @@ from creamas_sc.runtime.paths import daemon_socket
 from supervisor.cli.main import main
 from tests.support.fake_daemon import FakeDaemon
 from tests.support.programs import ROOT, Program
+from tests.support.programs import run as run_program
 
 BOUND_SECONDS = 15.0
 COMMAND = [sys.executable, "-m", "supervisor.cli"]
@@ -425,4 +426,4 @@ def test_a_daemon_starts_with_standard_descriptors_closed(monkeypatch: pytest.Mo
     monkeypatch.setenv("CREAMAS_DAEMON", "closed")
     for words in ("start", "create one --slaves 1", "stop"):
         line = f"exec {shlex.join(COMMAND)} {words} <&- >&- 2>&-"
-        assert subprocess.run(line, shell=True, timeout=BOUND_SECONDS, check=False).returncode == 0
+        assert run_program("sh", "-c", line, seconds=BOUND_SECONDS).returncode == 0

@@ -76,16 +76,15 @@ def test_after_a_kill_nothing_is_left_and_the_next_starts_at_once(
 def test_its_loss_is_seen_where_the_end_of_children_is_ignored(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # inherited
     try:
-        process, read = daemons.spawn(tmp_path)
+        daemon, read = daemons.spawn(tmp_path)
     finally:
         signal.signal(signal.SIGCHLD, before)
     try:
-        assert "socket" in daemons.report(read)
-        daemon = daemons.Daemon(process, daemon_socket(NAME), tmp_path)
+        assert daemons.report(read) == READY
         os.kill(daemon.family["supervisor"], signal.SIGKILL)
-        assert process.wait(GONE_SECONDS) == 1
+        assert daemon.process.wait(GONE_SECONDS) == 1
     finally:
-        daemons.end(process)
+        daemons.end(daemon)
 
 
 def test_a_start_names_the_file_or_process_in_its_way(tmp_path: Path) -> None:

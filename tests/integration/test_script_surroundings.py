@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import scripts
+from tests.support import programs
 
 SOCIETY = """
 import os, sys
@@ -41,13 +41,13 @@ def script(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&-", "<&- >&- 2>&-"])
 def test_closed_standard_descriptors(closed: str, script: Path) -> None:
     script.write_text(f"{SOCIETY}Path('results').write_text(str(results()))")
-    command = f"exec {shlex.join(scripts.command(script))} {closed}"
+    command = f"exec {shlex.join(programs.script_command(script))} {closed}"
     ended = subprocess.run(
         command,
         shell=True,
         cwd=script.parent,
-        env=scripts.environ(),
-        timeout=scripts.BOUND_SECONDS,
+        env=programs.environ(),
+        timeout=programs.BOUND_SECONDS,
         capture_output=True,
         check=False,
     )
@@ -62,7 +62,7 @@ def test_a_file_that_got_the_number_of_standard_output_is_not_printed_into(scrip
         "    assert os.open('mine', os.O_CREAT | os.O_WRONLY) == 1\n"
         "    os.write(1, str(results()).encode())\n"
     )
-    ended = scripts.run(script)
+    ended = programs.run_script(script)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert (script.parent / "mine").read_text() == "[3]"
 
@@ -75,7 +75,7 @@ def test_a_module_beside_the_script_may_have_the_name_of_the_supervisors_package
     module.parent.mkdir(exist_ok=True)
     module.write_text(SOCIETY.replace("sum(", "__name__ or sum("))
     script.write_text("from supervisor import results\nprint(results())")
-    ended = scripts.run(script)
+    ended = programs.run_script(script)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.splitlines()[-1] == "['supervisor']"
 
@@ -83,7 +83,7 @@ def test_a_module_beside_the_script_may_have_the_name_of_the_supervisors_package
 def test_a_script_may_have_the_name_of_the_supervisors_package(script: Path) -> None:
     script = script.with_name("supervisor.py")
     script.write_text(f"{SOCIETY}print(results())")
-    ended = scripts.run(script)
+    ended = programs.run_script(script)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.splitlines()[-1] == "[3]"
 
@@ -94,10 +94,10 @@ def test_a_module_on_pythonpath_may_have_the_name_of_the_supervisors_package(
     folder = script.parent / "modules"
     folder.mkdir()
     (folder / "supervisor.py").write_text("")
-    path = os.pathsep.join([str(folder), str(scripts.ROOT)])
-    monkeypatch.setattr(scripts, "environ", lambda: {**os.environ, "PYTHONPATH": path})
+    path = os.pathsep.join([str(folder), str(programs.ROOT)])
+    monkeypatch.setattr(programs, "environ", lambda: {**os.environ, "PYTHONPATH": path})
     script.write_text(f"{SOCIETY}import supervisor\nprint(supervisor.__file__, results())")
-    ended = scripts.run(script)
+    ended = programs.run_script(script)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.splitlines()[-1] == f"{folder}/supervisor.py [3]"
 
@@ -112,7 +112,7 @@ def test_a_script_that_ignores_the_end_of_its_children(
         "    signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
         "    print(results())\n"
     )
-    ended = scripts.run(script)
+    ended = programs.run_script(script)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.splitlines()[-1] == "[3]"
     assert list(script.parent.glob("run/creamas/*.tree")) == []
@@ -129,7 +129,7 @@ def test_a_process_of_multiprocessing_that_imports_the_script_again(script: Path
         "    process.join()\n"
         "    tracker._resource_tracker._stop()  # else nobody reaps it\n"
     )
-    ended = scripts.run(script)
+    ended = programs.run_script(script)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.splitlines()[-1] == "[3]"
 
@@ -151,13 +151,13 @@ def flags():
 def test_options_of_the_scripts_python_reach_its_slaves(options: str, script: Path) -> None:
     society = SOCIETY.replace("return sum(", "return flags() or sum(")
     script.write_text(f"{FLAGS}{society}print([flags()] == results(), flags())")
-    python, *_ = scripts.command(script)
+    python, *_ = programs.script_command(script)
     ended = subprocess.run(
         [python, *options.split(), str(script)],
-        env=scripts.environ(),
+        env=programs.environ(),
         capture_output=True,
         text=True,
-        timeout=scripts.BOUND_SECONDS,
+        timeout=programs.BOUND_SECONDS,
         check=False,
     )
     assert (ended.returncode, ended.stderr) == (0, "")
