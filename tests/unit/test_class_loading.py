@@ -184,7 +184,6 @@ async def test_an_unguarded_script_may_run_a_loop(
     start: str, script: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_loop, "_background", None)  # as in a slave
-    monkeypatch.setattr(event_loop, "_signals_handled", False)
     script(
         "import anyio, asyncio, trio\n"
         "from creamas_sc.runtime.event_loop import background_loop\n"
