@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 
 STANDARD = (0, 1, 2)
+# Each process of a simulation needs some for each slave, a host for each client, and agents open
+# files of their own.
+WANTED = 4096
 
 
-def allow_descriptors(most: int) -> int:
+def allow_descriptors(most: int = WANTED) -> int:
     """Allow this process ``most`` descriptors, or as many as it may have; returns how many."""
     import resource  # here, as clients on other systems import this module
 

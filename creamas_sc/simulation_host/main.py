@@ -25,7 +25,6 @@ from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.rpc.fd_passing import CONTROL, receive
 from creamas_sc.runtime.class_loading import class_name, load_class
 from creamas_sc.runtime.code_versions import load_from
-from creamas_sc.runtime.descriptors import allow_descriptors
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.runtime.log_setup import open_actor_log
 from creamas_sc.runtime.nurseries import open_unwrapping_nursery
@@ -42,8 +41,6 @@ log = logging.getLogger(__name__)
 # Once everything is closed: for the last answers, and for the user's tasks that do not end.
 ANSWER_SECONDS = 1.0
 EXIT_SECONDS = 2
-# Descriptors for as many clients as may be attached, and for the rest.
-DESCRIPTORS = 4096
 # Slaves have indexes from 0 on; random generators depend on it.
 HOST_INDEX = -1
 
@@ -62,7 +59,6 @@ async def main(spec: bytes, control: Control) -> bytes:
     name_process(f"creamas: {order.name} (host)")
     open_actor_log(role="host")
     seed_process(True if order.seed is None else order.seed, HOST_INDEX)
-    allow_descriptors(DESCRIPTORS)
     simulation: HostedSimulation | None = None
 
     def describe() -> dict[str, Any]:

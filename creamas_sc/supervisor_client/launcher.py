@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from creamas_sc.errors import CreamasError, StartError
 from creamas_sc.runtime.class_loading import in_slave
-from creamas_sc.runtime.descriptors import open_standard_descriptors
+from creamas_sc.runtime.descriptors import allow_descriptors, open_standard_descriptors
 from creamas_sc.runtime.installation import SUPERVISOR, how_to_install, missing_packages
 from creamas_sc.runtime.paths import runtime_folder
 
@@ -159,6 +159,7 @@ def _start(inherited: Sequence[int], preload: Sequence[str]) -> Launched:
     _check_installation()
     record = _new_record()
     open_standard_descriptors()
+    allow_descriptors()  # inherited by all processes
     ours, theirs = socket.socketpair()
     tree_ended, held_by_tree = socket.socketpair()
     with theirs, held_by_tree:

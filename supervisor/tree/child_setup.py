@@ -5,11 +5,11 @@ from __future__ import annotations
 import atexit
 import gc
 import os
-import resource
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import NoReturn
 
 from supervisor.tree import linux
@@ -46,13 +46,14 @@ def set_up(zygote_pid: int, keep: Iterable[int], name: str) -> None:
 
 
 def close_all_but(keep: Iterable[int]) -> None:
-    """Close every descriptor that is not in ``keep``."""
-    start = 0
-    for fd in sorted(keep):
-        if fd > start:  # CPython's closerange(0, 0) closes everything
-            os.closerange(start, fd)
-        start = fd + 1
-    os.closerange(start, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    """Close every descriptor that is not in ``keep``.
+
+    Those that are open are looked up: to try all that may be takes seconds where the limit is high
+    and the kernel has no call for a range.
+    """
+    for fd in {int(name) for name in os.listdir("/proc/self/fd")}.difference(keep):
+        with suppress(OSError):  # the listing's own
+            os.close(fd)
 
 
 def run_and_exit(body: Callable[[], int]) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shlex
 import subprocess
 from pathlib import Path
@@ -53,6 +54,32 @@ def test_closed_standard_descriptors(closed: str, script: Path) -> None:
     )
     assert (ended.returncode, ended.stderr) == (0, b"")
     assert (script.parent / "results").read_text() == "[3]"
+
+
+def test_a_low_soft_limit_of_descriptors(script: Path) -> None:
+    society = SOCIETY.replace('[("localhost", 0)]', "SLAVES")
+    society = society.replace(
+        "return sum(", "return resource.getrlimit(resource.RLIMIT_NOFILE) or ("
+    )
+    script.write_text(
+        f"import resource\nSLAVES = [('localhost', 0)] * 16\n{society}"
+        "limit = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "print(limit, results())\n"
+    )
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    command = f"ulimit -Sn 40; exec {shlex.join(programs.script_command(script))}"
+    ended = subprocess.run(
+        command,
+        shell=True,
+        env=programs.environ(),
+        timeout=programs.BOUND_SECONDS,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    raised = min(hard, 4096) if hard != resource.RLIM_INFINITY else 4096
+    assert ended.stdout.splitlines()[-1] == f"(40, {hard}) [({raised}, {hard})]"
 
 
 def test_a_file_that_got_the_number_of_standard_output_is_not_printed_into(script: Path) -> None:
