@@ -36,8 +36,9 @@ log = logging.getLogger(__name__)
 
 # From the connection's end to the keeper's: all stop stages of the supervisor, and some more.
 END_SECONDS = 3.0
-# From SIGKILL of the keeper to the end of its tree.
-KILL_SECONDS = 1.0
+# From SIGKILL of the keeper to the end of its tree: as a rule some milliseconds, but the zygote
+# takes up to five seconds to kill what the kernel is slow to end.
+KILL_SECONDS = 6.0
 # What the supervisor gives actors to become ready.
 START_SECONDS = 30.0
 
