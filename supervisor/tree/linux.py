@@ -22,6 +22,7 @@ _STATE_ZOMBIE = b"Z"
 _STATE_STOPPED = b"T"
 # Of /proc/PID/stat, counted from the state on.
 _STAT_PARENT = 1
+_STAT_TERMINAL = 4
 _STAT_START = 19
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -102,6 +103,18 @@ def start_time(pid: int) -> int | None:
     """When it started, in clock ticks since boot: with it a pid is unique; None if it is gone."""
     fields = _stat(pid)
     return int(fields[_STAT_START]) if fields else None
+
+
+def parent(pid: int) -> int:
+    """Pid of its parent; 0 if it has none, or is gone."""
+    fields = _stat(pid)
+    return int(fields[_STAT_PARENT]) if fields else 0
+
+
+def has_terminal(pid: int) -> bool:
+    """Whether it has a controlling terminal."""
+    fields = _stat(pid)
+    return bool(fields) and fields[_STAT_TERMINAL] != b"0"
 
 
 def _stat(pid: int) -> list[bytes]:

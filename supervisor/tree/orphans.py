@@ -16,8 +16,10 @@ on; a new record appears whole and locked, so no sweep takes it for that of a de
 
 A process is ended only if all of this holds: it is this user's; its environment names a record that
 no process holds locked and whose keeper is gone; pids mean the same as when that was written; it
-started after that keeper; and it does not own a living tree itself, as a daemon or script does that
-an agent has started. A name or a pid alone never suffices.
+started after that keeper; it does not own a living tree itself, as a daemon or script does that an
+agent has started; and neither it nor its parents or descendants have a controlling terminal, where
+a person may work by now, as in a terminal multiplexer that an agent has started. A name or a pid
+alone never suffices.
 
 Standard library only: the keeper runs on this.
 """
@@ -67,10 +69,17 @@ class Record(NamedTuple):
 
 
 class Bearer(NamedTuple):
-    """A process of this user whose environment names a record."""
+    """A process of this user whose environment names a record.
+
+    Attributes:
+        parent: Pid of its parent.
+        terminal: Whether it has a controlling terminal.
+    """
 
     mark: Mark
     record: str
+    parent: int = 0
+    terminal: bool = False
 
 
 # ---- records
@@ -132,10 +141,21 @@ def victims(
     dead = {record.name: record for record in known if not record.held and record.place == place}
     owners = {record.owner for record in known if record.held}
     living = {bearer.mark for bearer in seen}
+    parents = {bearer.mark.pid: bearer.parent for bearer in seen}
+
+    def root(bearer: Bearer) -> int:
+        pid = bearer.mark.pid
+        while parents[pid] in parents:
+            pid = parents[pid]
+        return pid
+
+    at_terminals = {root(bearer) for bearer in seen if bearer.terminal}
     found = []
     for bearer in seen:
         record = dead.get(bearer.record)
         if record is None or record.keeper in living or bearer.mark in owners:
+            continue
+        if root(bearer) in at_terminals:
             continue
         if bearer.mark.start >= record.keeper.start:
             found.append(bearer)
@@ -238,7 +258,8 @@ def _look_at(pid: int) -> Bearer | None:
     start = linux.start_time(pid)
     if not borne or start is None:
         return None
-    return Bearer(Mark(pid, start), os.path.basename(os.fsdecode(borne[0][len(wanted) :])))
+    name = os.path.basename(os.fsdecode(borne[0][len(wanted) :]))
+    return Bearer(Mark(pid, start), name, linux.parent(pid), linux.has_terminal(pid))
 
 
 def _kill(bearer: Bearer) -> int | None:
@@ -249,7 +270,9 @@ def _kill(bearer: Bearer) -> int | None:
         return None
     try:
         # Only now is it certain that the pid is still that process's.
-        if _look_at(bearer.mark.pid) == bearer and linux.kill_pidfd(pidfd, signal.SIGKILL):
+        there = _look_at(bearer.mark.pid)
+        same = there is not None and (there.mark, there.record) == (bearer.mark, bearer.record)
+        if same and linux.kill_pidfd(pidfd, signal.SIGKILL):
             return pidfd
     except PermissionError:  # it has become another user's
         pass

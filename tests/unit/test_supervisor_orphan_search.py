@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +21,7 @@ KEEPER = Mark(20, 1005)
 DEAD = Record("dead.tree", False, HERE, OWNER, KEEPER)
 LIVING = Record("living.tree", True, HERE, Mark(30, 2000), Mark(40, 2005))
 LEFT = Bearer(Mark(50, 1010), "dead.tree")
+SHELL = Bearer(Mark(51, 1020), "dead.tree", LEFT.mark.pid, terminal=True)
 
 # ---- which processes are left over
 
@@ -44,6 +47,13 @@ def test_what_bears_a_dead_trees_record_is_left_over() -> None:
         pytest.param(
             [DEAD, LIVING], HERE, [Bearer(LIVING.owner, "dead.tree")], id="owns a living tree"
         ),
+        pytest.param([DEAD], HERE, [LEFT._replace(terminal=True)], id="has a terminal"),
+        pytest.param(
+            [DEAD],
+            HERE,
+            [LEFT, SHELL, SHELL._replace(mark=Mark(52, 1030), parent=51, terminal=False)],
+            id="serves a terminal or was started at it",
+        ),
         pytest.param([], HERE, [LEFT], id="no record"),
     ],
 )
@@ -57,6 +67,37 @@ def test_a_later_process_with_an_owners_or_keepers_pid_protects_nothing() -> Non
     heir = Bearer(Mark(LIVING.owner.pid, 3000), "dead.tree")
     keepers = Bearer(Mark(KEEPER.pid, 3000), "dead.tree")
     assert victims([DEAD, LIVING], HERE, [heir, keepers]) == [heir, keepers]
+
+
+def test_a_terminal_protects_those_around_it_only() -> None:
+    other = Bearer(Mark(53, 1010), "dead.tree", parent=1)
+    assert victims([DEAD], HERE, [other, LEFT, SHELL]) == [other]
+
+
+AT_TERMINAL = """
+import fcntl, os, signal, sys, termios
+os.setsid()
+if "terminal" in sys.argv:
+    ends = os.openpty()
+    fcntl.ioctl(ends[1], termios.TIOCSCTTY, 0)
+print(flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("where", ["terminal", "nowhere"])
+def test_a_process_at_a_terminal_is_known(where: str) -> None:
+    command = [sys.executable, "-c", AT_TERMINAL, where]
+    environ = {orphans.VARIABLE: "/some/folder/dead.tree"}
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            bearer = orphans._look_at(process.pid)
+            assert bearer is not None
+            assert bearer[1:] == ("dead.tree", os.getpid(), where == "terminal")
+        finally:
+            process.kill()
 
 
 # ---- which records are over
