@@ -20,6 +20,8 @@ FORK_SECONDS = 5.0  # the zygote's answer; it is slow only if it is stopped
 WAKE_SECONDS = 0.2  # past it, and again and again, a stopped zygote is woken
 MAX_STARTING = 16  # processes of one start between their fork and their handshake
 
+REAP_SECONDS = 5.0  # between two looks of an actor at what it has adopted
+
 # ---- learning of an actor's end
 
 STATUS_SECONDS = 0.025  # from its pidfd to the zygote's report; a stopped zygote has none

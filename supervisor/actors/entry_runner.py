@@ -22,7 +22,8 @@ from creamas_sc.foreign import summary_of, text_of, traceback_of
 from creamas_sc.runtime.class_loading import load_object
 from creamas_sc.runtime.nurseries import split_cancellation
 from creamas_sc.supervisor_client.messages import ProcessOrder, os_text
-from supervisor.tree import orphans
+from supervisor.timeouts import REAP_SECONDS
+from supervisor.tree import adoption, orphans
 
 # In the zygote, before it forks: later tractor appends folders to it.
 _clean_path = list(sys.path)
@@ -94,6 +95,7 @@ async def run_entry(
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(control.listen)
+            nursery.start_soon(_reap_adopted)
             _apply(order)
             entry = load_object(order["entry"])
             if not inspect.iscoroutinefunction(entry):
@@ -120,6 +122,14 @@ def _described(error: BaseException) -> str:
     """
     ours = type(error).__module__ == CreamasError.__module__
     return (ours and text_of(error)) or summary_of(error)
+
+
+async def _reap_adopted() -> None:
+    """Reap again and again; SIGCHLD, which would say when, belongs to the user's code."""
+    candidates: set[int] = set()
+    while True:
+        await trio.sleep(REAP_SECONDS)
+        candidates = adoption.reap(candidates)
 
 
 def _apply(order: ProcessOrder) -> None:

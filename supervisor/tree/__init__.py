@@ -4,6 +4,7 @@
     zygote         forks the supervisor and the actors, reaps them; here is the theory of it all
     zygote_client  the supervisor's side of the zygote: `Process`
     child_setup    the first and last acts of a forked process
+    adoption       what an actor has adopted
     orphans        what a dead tree has left, found by its record
     linux          death signals, adoption of orphans, pidfds, /proc
 

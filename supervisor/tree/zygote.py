@@ -50,7 +50,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from supervisor.timeouts import SWEEP_WAIT_SECONDS, ZYGOTE_WAIT_SECONDS
-from supervisor.tree import child_setup, linux
+from supervisor.tree import adoption, child_setup, linux
 
 _MESSAGE_BYTES = 1 << 14
 # Of one request to fork: the actor's connection, and what it inherits.
@@ -226,6 +226,7 @@ class _Zygote:
         def act() -> int:
             child_setup.set_up(zygote_pid, fds, request["name"])
             linux.become_subreaper()  # what it forks away stays findable
+            adoption.note_children()
             return self._run_actor(request["name"], request["uid"], fds[0], fds[1:])
 
         signal.pthread_sigmask(signal.SIG_BLOCK, child_setup.ZYGOTE_SIGNALS)
