@@ -233,7 +233,8 @@ class ManagerCalls:
         if offering:
             await at_once(SlaveJournal.take_checkpoint, offering)
         if silent and limit.kill:
-            await self._slaves.stop_silent(silent)
+            why = "it did not answer when a step's time was up"
+            await self._slaves.end_as_lost(silent, why)
         if failures or late or silent:
             raise step_error(failures, results, late, [slave.address for slave in silent])
         return results

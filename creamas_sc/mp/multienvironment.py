@@ -30,7 +30,6 @@ from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.auth import Membership
 from creamas_sc.rpc.exposed import Proxy
-from creamas_sc.rpc.node import BaseTimeout
 from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.event_loop import LoopHandle, adopt_running_loop, on_loop, sync_or_coro
@@ -319,7 +318,8 @@ class MultiEnvironment:
         """Make the agent at ``addr`` act and return what its ``act`` returns."""
         self._open_slaves("trigger_act")
         async with self._step_lock:
-            agent = await self._env.connect(addr, timeout=BaseTimeout.connect)
+            # One attempt: other steps wait.
+            agent = await self._env.connect(addr)
             return await agent.act()
 
     @on_loop

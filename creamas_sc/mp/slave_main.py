@@ -8,15 +8,16 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Protocol
 
-import trio
-
 from creamas_sc.core.randomness import RandomSource
-from creamas_sc.errors import AgentErrors
+from creamas_sc.errors import AgentErrors, CreamasError
 from creamas_sc.rpc.auth import Membership, membership
 from creamas_sc.runtime.class_loading import load_class
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.runtime.log_setup import open_actor_log
+from creamas_sc.runtime.nurseries import first_of, open_unwrapping_nursery
 from creamas_sc.supervisor_client.spec import SlaveSpec, pack, unpack
+
+_ENDED = "an agent has closed its environment, or cancelled the tasks in which it runs"
 
 
 class Control(Protocol):
@@ -55,24 +56,32 @@ async def main(spec: bytes, control: Control) -> bytes:
             env._random = RandomSource(order.set_seed, 1 + order.index, order.incarnation)
         await env.open(mgr_cls)
         await control.ready(pack(env.base_url))
-        folder = await _wait_stop(control, env.manager)
+        folder = await _wait_stop(control, env)
         try:
             await env.close(folder=folder or env.log_folder, as_coro=True)
         except AgentErrors as errors:
             failures = [f"{e}\n{e.traceback_text}" for e in errors.failures.values()]
-    return pack(failures)
+        return pack(failures)
+    raise CreamasError(_ENDED)  # the block was cancelled from within
 
 
-async def _wait_stop(control: Control, manager: Any) -> str | None:
-    """Wait for the supervisor's request or the manager's `stop`; returns the request's folder."""
+async def _wait_stop(control: Control, env: Any) -> str | None:
+    """Wait for the supervisor's request or the manager's `stop`; returns the request's folder.
+
+    Raises:
+        CreamasError: The environment has ended before that.
+    """
     folder: str | None = None
-    async with trio.open_nursery() as nursery:
+    stop, ended = env.manager.stop_received, env.network.endpoint.ended
+    async with open_unwrapping_nursery() as nursery:
 
-        async def wait_manager() -> None:
-            await manager.stop_received.wait()
+        async def wait_environment() -> None:
+            await first_of(stop, ended)
+            if not stop.is_set():
+                raise CreamasError(_ENDED)
             nursery.cancel_scope.cancel()
 
-        nursery.start_soon(wait_manager)
+        nursery.start_soon(wait_environment)
         folder = unpack(await control.wait_stop() or pack(None))
         nursery.cancel_scope.cancel()
     return folder

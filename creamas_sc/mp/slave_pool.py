@@ -6,7 +6,7 @@ policy out.
 
 ::
 
-    MultiEnvironment -- start, stop, stop_silent --> SlavePool -- start, stop --> supervisor
+    MultiEnvironment -- start, stop, end_as_lost --> SlavePool -- start, stop --> supervisor
           ^                                            |   ^                          |
           | Observer                 watch, note_loss  |   |                          |
           +--------------------------------------------+   +----- exit reports -------+
@@ -276,7 +276,7 @@ class SlavePool:
             if (slave.slot, slave.pid) == (exit_["slot"], exit_["pid"]):
                 slave.exit = exit_
                 slave.gone.set()
-                if slave.silent or not exit_["expected"]:
+                if slave.ended_as or not exit_["expected"]:
                     log.warning("%s", slave.describe_end())
                     self.observer.slave_lost(slave)
                     self.driver.note_loss(slave)
@@ -296,11 +296,10 @@ class SlavePool:
         It is a `SlaveLost` that says how the process ended if the connection was to a slave, and
         the policy's cause once the policy has ended the simulation.
         """
-        slave = self._find(address)
-        if slave is not None and await slave.wait_for_exit_report():
-            gone: Slave | None = slave
-        else:  # a slave that is already back: what it was before
-            gone = None if slave is None else slave.before
+        slave = gone = self._find(address)
+        if slave is not None and not await slave.wait_for_exit_report():
+            if not await self._end_deserted(slave):  # is it back? what it was before
+                gone = slave.before
         if self.end_cause is not None:
             return copy(self.end_cause)
         if gone is None:
@@ -309,16 +308,30 @@ class SlavePool:
         lost.may_have_run = error.may_have_run
         return lost
 
-    async def stop_silent(self, slaves: Sequence[Slave]) -> None:
-        """Stop slaves that do not answer, with the consequences of a loss."""
+    async def _end_deserted(self, slave: Slave) -> bool:
+        """End a slave whose environment is gone although its process is not; whether it is so."""
+        port = split_address(slave.address)[1]
+        if self._closing or self._node is None or self._node.endpoint.listens(port):
+            return False
+        with trio.CancelScope(shield=True):
+            await self.end_as_lost([slave], "its environment had ended and its process had not")
+        return await slave.wait_for_exit_report()
+
+    async def end_as_lost(self, slaves: Sequence[Slave], why: str) -> None:
+        """End slaves whose processes run, with the consequences of a loss."""
+        slaves = [slave for slave in slaves if not slave.ended_as]
         for slave in slaves:
-            slave.silent = slave.reported = True
+            slave.ended_as, slave.reported = why, True
         await self._stop_processes([slave.slot for slave in slaves])
         for slave in slaves:
-            if slave.silent:  # else: it is back already
+            if slave.ended_as:  # else: it is back already
                 slave.stoppable = False
 
     # ---- restarting
+
+    def holds(self, address: str) -> bool:
+        """Whether the agent at ``address`` is in one of the slaves, or was in one that is lost."""
+        return self._find(address) is not None
 
     async def wait_for(self, address: str) -> None:
         """Wait until the slave of the agent at ``address`` is back, if it is to come back.

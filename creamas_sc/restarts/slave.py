@@ -32,7 +32,7 @@ class Slave:
         agents: How many agents were spawned into it.
         gone: Set when its process has ended; ``exit`` then says how.
         reported: A caller got its loss as an error; from then on the others go on without it.
-        silent: It is being ended because it did not answer in a step's time.
+        ended_as: Why it is being ended as lost, although its process runs: "it did not answer ...".
         incarnation: How often it was restarted; ``before`` is what it was before the last restart.
         stoppable: The supervisor can stop it and report its end: False once that was done, and
             while a restart is under way.
@@ -47,7 +47,7 @@ class Slave:
     gone: trio.Event = field(default_factory=trio.Event)
     exit: ExitStatus = field(default_factory=lambda: UNKNOWN_EXIT)
     reported: bool = False
-    silent: bool = False
+    ended_as: str = ""
     incarnation: int = 0
     before: Slave | None = None
     stoppable: bool = True
@@ -63,19 +63,19 @@ class Slave:
         self.before.before = None
         self.pid, self.incarnation = pid, self.incarnation + 1
         self.gone, self.exit = trio.Event(), UNKNOWN_EXIT
-        self.reported, self.silent, self.stoppable = False, False, True
+        self.reported, self.ended_as, self.stoppable = False, "", True
 
     @property
     def exited_normally(self) -> bool:
         """Whether it ended by itself, without failing."""
-        return self.exit["exit_code"] == 0 and not self.exit["error"] and not self.silent
+        return self.exit["exit_code"] == 0 and not self.exit["error"] and not self.ended_as
 
     def describe_end(self) -> str:
         """How it ended, in words."""
         how = describe_exit(self.exit["exit_code"], self.exit["signal"])
         why = f": {self.exit['error']}" if self.exit["error"] else ""
-        if self.silent:
-            why = ", as it did not answer when a step's time was up"
+        if self.ended_as:
+            why = f", as {self.ended_as}"
         return f"the slave {self.base_url} (pid {self.pid}) {how}{why}"
 
     def loss(self, cause: str = "") -> SlaveLost:

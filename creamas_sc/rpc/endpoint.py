@@ -58,6 +58,9 @@ class Endpoint:
         codec: Carries their errors.
         on_event: Called with each event: connection, name, payload.
         on_link: Called with each connection once its peer is known, before anything is read.
+
+    Attributes:
+        ended: Set when `run` is over.
     """
 
     def __init__(
@@ -79,7 +82,7 @@ class Endpoint:
         self._refusals = RefusalLog(log)
         self._folder: SocketFolder | None = None
         self._tasks: trio.Nursery | None = None
-        self._ended = trio.Event()
+        self.ended = trio.Event()
 
     async def run(
         self,
@@ -119,7 +122,7 @@ class Endpoint:
         self._tasks = None
         self._links.clear()
         self._refusals.close()
-        self._ended.set()
+        self.ended.set()
 
     async def aclose(self) -> None:
         """Write out what is queued, close everything and wait until it is closed."""
@@ -133,7 +136,18 @@ class Endpoint:
             if self._tasks is not None:
                 self._tasks.cancel_scope.cancel()
                 if served_call.get() is None:
-                    await self._ended.wait()
+                    await self.ended.wait()
+
+    def listens(self, port: int) -> bool:
+        """Whether an environment of this machine listens; a closed endpoint cannot tell: True."""
+        try:
+            if self._folder is not None and not self.ended.is_set():
+                self._folder.connect(port).close()
+        except BlockingIOError:  # many wait to be accepted
+            return True
+        except OSError:
+            return False
+        return True
 
     def drop(self, url: str) -> None:
         """End the connection to a peer that is gone, if it has not noticed yet."""

@@ -73,6 +73,9 @@ ArtifactSink = Callable[[str, Any], None]
 class Slaves(Protocol):
     """What a master knows of the slaves that its node calls."""
 
+    def holds(self, address: str) -> bool:
+        """Whether the agent at ``address`` is in one of the slaves, or was in one that is lost."""
+
     async def wait_for(self, address: str) -> None:
         """Wait until the slave of the agent at ``address`` is back, if it is being restarted."""
 
@@ -168,8 +171,9 @@ class Node:
         if address.startswith(self.base_url):
             name = class_name(type(self.agent(number)))
         else:
-            if self._slaves is not None:
+            if self._slaves is not None and self._slaves.holds(address):
                 await self._slaves.wait_for(address)
+                timeout = 0  # a slave listens for as long as it lives
             try:
                 link = await self.endpoint.connection(url, timeout=timeout)
                 name = self.codec.decode(await link.call(number, "", _NOTHING))

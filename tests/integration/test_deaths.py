@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -21,15 +22,17 @@ import trio
 import trio.testing
 
 from creamas_sc import CreativeAgent, Environment, MultiEnvironment
-from creamas_sc.errors import AgentError, SlaveLost
+from creamas_sc.errors import AgentError, ConnectionLost, SlaveLost
 from tests.support import processes
-from tests.support.agents import Busy, Counter, CutsFrame, Echo, Forker, Killer, Sleeper
+from tests.support.agents import Busy, Counter, CutsFrame, Deserter, Echo, Forker, Killer, Sleeper
 from tests.support.marks import slow_but
 from tests.support.programs import Program, running_script
 from tests.support.shared_supervisor import own_children
 
 LEFT_SECONDS = 2.0
 REPORTED_SECONDS = 1.0
+# Where the process has to be ended, by signals if need be.
+LOST_SECONDS = 3.0
 
 SCRIPT = """
 import sys
@@ -125,6 +128,47 @@ async def test_a_slave_that_dies_between_steps_is_reported_at_the_next(
         await menv.trigger_all()
     assert (caught.value.address, caught.value.signal) == (dead, signal.SIGKILL)
     assert len(await menv.trigger_all()) == 1
+
+
+@pytest.mark.parametrize("how", ["task", "loop", "all", "close", "exec"])
+async def test_a_slave_whose_environment_has_ended_is_lost(
+    menv: MultiEnvironment, how: str
+) -> None:
+    _, neighbour = await menv.spawn(Counter, addr=menv.addrs[0])
+    await menv.spawn(Counter, addr=menv.addrs[1])
+    await menv.spawn(Deserter, how, addr=menv.addrs[0])
+    left = processes.open_pidfds([menv._slaves.members[0].pid])
+    with trio.fail_after(LOST_SECONDS), pytest.raises(SlaveLost) as caught:
+        await menv.trigger_all()
+    assert f"(pid {caught.value.pid})" in str(caught.value)
+    assert processes.wait_gone(left, 0) == []
+    assert await menv.trigger_all() == [2]
+    # Nothing is waited for that does not come.
+    with trio.fail_after(REPORTED_SECONDS):
+        for call in (menv.trigger_act, partial(menv.connect, timeout=None)):
+            with pytest.raises(SlaveLost):
+                await call(neighbour)
+        assert await menv.trigger_all() == [3]
+
+
+async def test_an_address_where_nothing_listens_holds_no_step_back(
+    menv: MultiEnvironment,
+) -> None:
+    await menv.spawn(Counter)
+    errors: list[ConnectionLost] = []
+
+    async def act() -> None:
+        with pytest.raises(ConnectionLost) as caught:
+            await menv.trigger_act("tcp://localhost:1/1")
+        errors.append(caught.value)
+
+    with trio.fail_after(REPORTED_SECONDS):
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(act)
+            await trio.testing.wait_all_tasks_blocked()
+            assert await menv.trigger_all() == [1]
+    assert len(errors) == 4
 
 
 @pytest.mark.parametrize("busy", ["python", "c", "stopped"])

@@ -130,6 +130,19 @@ async def test_the_policy_decides_which_ends_lead_to_a_restart(
             assert (restart.signal, restart.exit_code) == (number, None if number else int(how))
 
 
+@pytest.mark.parametrize("how", ["loop", "all", "exec"])
+async def test_a_slave_whose_environment_has_ended_is_restarted(how: str) -> None:
+    async with society("transient") as menv:
+        first, second = menv.addrs
+        counter, _ = await menv.spawn(agents.Counter, addr=first)
+        deserter = await menv.spawn(agents.Deserter, how, addr=second)
+        with pytest.raises(SlaveLost):
+            await menv.trigger_act(deserter[1])
+        assert await menv.get_agents(as_coro=True) == [counter.addr, deserter[1]]
+        (restart,) = menv.restarts
+        assert "environment" in restart.cause
+
+
 async def test_a_restarted_slave_has_new_and_repeatable_random_numbers() -> None:
     async def drawn() -> list[list[float]]:
         async with society("permanent", seed=7) as menv:

@@ -152,6 +152,31 @@ class Killer(CreativeAgent):
         os.kill(os.getpid(), getattr(signal, self.how))
 
 
+class Deserter(CreativeAgent):
+    """Ends its environment, and not its process."""
+
+    def __init__(self, environment: Environment, how: str) -> None:
+        super().__init__(environment)
+        self.how = how
+
+    @expose
+    async def act(self) -> None:
+        if self.how == "exec":
+            os.execv(sys.executable, [sys.executable, "-c", "import signal; signal.pause()"])
+        if self.how == "close":
+            await self.env.close(as_coro=True)
+        if self.how == "loop":
+            self.env.get_loop().nursery.cancel_scope.cancel()
+        if self.how in ("task", "all"):
+            task: Any = trio.lowlevel.current_task()
+            while task.parent_nursery is not None:
+                task.parent_nursery.cancel_scope.cancel()
+                if self.how == "task":
+                    break
+                task = task.parent_nursery.parent_task
+        await trio.sleep_forever()
+
+
 class CutsFrame(CreativeAgent):
     """Kills its process when half of a frame to the master is out."""
 
