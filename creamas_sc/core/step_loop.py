@@ -36,7 +36,9 @@ through.
 from __future__ import annotations
 
 import math
+import os
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from inspect import isawaitable
@@ -44,6 +46,7 @@ from itertools import islice
 from operator import length_hint
 from types import CoroutineType
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import trio
 
@@ -118,6 +121,20 @@ class _Step:
         self.results: list[Any] = []
         self.failures: dict[int, BaseException] = {}
         self.ready = self.batch = 1
+        _steps.add(self)
+
+
+# Those under way. In a forked child that goes on with one, no further agent acts: in the parent
+# each does, and if each of them forked too, the processes would double with every act.
+_steps: WeakSet[_Step] = WeakSet()
+
+
+def _leave_steps() -> None:
+    for step in list(_steps):
+        deque(step.left, maxlen=0)
+
+
+os.register_at_fork(after_in_child=_leave_steps)
 
 
 class _Worker:

@@ -30,11 +30,13 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import anyio
 import anyio.lowlevel
@@ -144,6 +146,7 @@ class Connection(Outbound):
         codec = codec or Codec()
         protocol = WireProtocol(out, codec, name, reader, backlog, max_calls, max_unread_bytes)
         super().__init__(protocol, out, loop)
+        _connections.add(self)
         self.closed = anyio.Event()
         self._stream = stream
         self._receive_into = getattr(stream, "receive_into", None)
@@ -197,6 +200,11 @@ class Connection(Outbound):
     def _end(self) -> None:
         self.protocol.end()
         self.out.end()
+
+    def leave(self) -> None:
+        """Send and handle nothing more, here in a forked child: the parent does."""
+        self.protocol.alive = False
+        self.out.leave()
 
     # ---- reading
 
@@ -352,6 +360,19 @@ class Connection(Outbound):
             turn.rested = False
             if request.remaining is not None:
                 turn.scope.deadline = math.inf
+
+
+# Those of this process, from whose sockets a forked child must stay away.
+_connections: WeakSet[Connection] = WeakSet()
+
+
+def _leave_connections() -> None:
+    for connection in list(_connections):
+        connection.leave()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_leave_connections)
 
 
 async def perform_handshake(stream: ByteStream, handshake: Handshake) -> None:

@@ -101,6 +101,14 @@ class WriteQueue:
         self.drained = True
         self._drained_event.set()
 
+    def leave(self) -> None:
+        """Write nothing of what is queued, here in a forked child: that is for the parent."""
+        self._buffers.clear()
+        self._urgent = False
+        raw, self._raw = self._raw, None
+        if raw is not None:
+            raw.close()
+
     # ---- writing
 
     def put(self, buffers: Sequence[Any], *, lazily: bool = False) -> None:

@@ -31,7 +31,9 @@ another loop it goes through `LoopHandle.call`, from plain code through `LoopHan
   `LoopHandle.closers` is closed, all of it at once and shielded; then the remaining tasks are
   cancelled; then the thread is joined, for at most EXIT_SECONDS.
 - **Forks.** A forked child has the record of the thread but not the thread: the record is dropped,
-  and a handle that was made in the parent refuses calls.
+  and a handle that was made in the parent refuses calls. A child that was forked by code on a loop,
+  an agent's say, may compute, or run another program; if it goes back into the loop, it would be a
+  second copy of the parent, on the same sockets: it ends as soon as the task suspends.
 
 anyio's `BlockingPortal` does not fit: a cancelled future of it is done before the task has ended,
 so it is impossible to wait for that end, and a SystemExit in one call stops the whole portal.
@@ -341,11 +343,25 @@ def _start_thread() -> tuple[LoopHandle, Callable[[], None]]:
     return loop, stop
 
 
-def _forget_background() -> None:
+class _EndsChild(trio.abc.Instrument):
+    """Ends a forked child that goes back into its parent's loop."""
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        log.error(
+            "the forked process %d returned into its parent's event loop and was ended: have it "
+            "call os._exit() when its work is done",
+            os.getpid(),
+        )
+        os._exit(1)
+
+
+def _leave_loops() -> None:
     global _background
+    if loop_of_thread() is not None:
+        trio.lowlevel.add_instrument(_EndsChild())
     if _background is not None:
         _live.discard(_background)
         _background = None
 
 
-os.register_at_fork(after_in_child=_forget_background)
+os.register_at_fork(after_in_child=_leave_loops)

@@ -3,7 +3,8 @@
 Python turns Ctrl-C into KeyboardInterrupt, which trio, asyncio and ``with`` blocks carry to the
 main program; uncaught there, it would print a traceback through all of them. SIGTERM ends a
 process without any clean-up: here the first SIGTERM acts as a Ctrl-C, and a second one as usual. An
-uncaught error of creamas_sc is printed with the user's own lines only.
+uncaught error of creamas_sc is printed with the user's own lines only. A process that the script
+forks owns nothing of this: there SIGTERM does what it does in any Python process.
 
 Installed where a script starts to own something that must be closed: by the background loop, and
 by ``async with MultiEnvironment``. Clients and imports install nothing.
@@ -15,6 +16,7 @@ import os
 import signal
 import sys
 import threading
+from functools import cache
 from importlib.util import find_spec
 from traceback import StackSummary, TracebackException, walk_tb
 from types import FrameType, TracebackType
@@ -24,6 +26,8 @@ from creamas_sc.errors import AgentErrors, CreamasError, unwrapped
 
 _LIBRARIES = ("creamas_sc", "trio", "anyio", "asyncio", "concurrent")
 _terminated = False
+# The signal mask of a thread that forks, as it was before.
+_before = threading.local()
 
 
 def install_signal_handling() -> None:
@@ -38,6 +42,7 @@ def install_signal_handling() -> None:
         return
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and not _terminated:
         signal.signal(signal.SIGTERM, _terminate)
+        _leave_in_children()
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = _report_uncaught
 
@@ -48,6 +53,26 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # The current handler of Ctrl-C, Python's own or the running loop's, does the rest.
     signal.raise_signal(signal.SIGINT)
+
+
+@cache
+def _leave_in_children() -> None:
+    os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)
+
+
+def _before_fork() -> None:
+    # Else a SIGTERM that the child gets before it has left the handler would be lost there.
+    _before.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _in_parent() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _before.mask)
+
+
+def _in_child() -> None:
+    if signal.getsignal(signal.SIGTERM) is _terminate:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, _before.mask)
 
 
 def _report_uncaught(

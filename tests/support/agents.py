@@ -14,6 +14,7 @@ import trio
 from creamas_sc import Artifact, CreativeAgent, Environment, expose
 from creamas_sc.mp import EnvManager, MultiEnvManager
 from creamas_sc.wire.frames import Kind, encode_frame
+from tests.support.forks import exit_code_of
 from tests.support.values import Stranger
 
 
@@ -221,6 +222,47 @@ class Forker(CreativeAgent):
         with child:
             assert child.stdout is not None
             return int(child.stdout.readline())
+
+
+class Twins(Counter):
+    """Forks in the middle of its act and its calls, and has the child return as well."""
+
+    @expose
+    async def act(self, *args: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        pid = os.fork()
+        await super().act(*args)
+        return self.count, pid and exit_code_of(pid)
+
+    @expose
+    def evaluate(self, artifact: Artifact) -> Any:
+        pid = os.fork()
+        self.count += 1
+        return self.count, pid and exit_code_of(pid)
+
+
+class Parallel(CreativeAgent):
+    """Computes in processes of its own, started in every way that agents have."""
+
+    @expose
+    def act(self) -> list[Any]:  # type: ignore[override]
+        import multiprocessing  # which other agents need not wait for
+        from concurrent.futures import ProcessPoolExecutor
+
+        forking = multiprocessing.get_context("fork")
+        child = forking.Process(target=sys.exit, args=(4,))
+        child.start()
+        child.join()
+        with forking.Pool(1) as pool:
+            mapped = pool.map(abs, [-1])
+        with ProcessPoolExecutor(1, forking) as executor:
+            submitted = executor.submit(abs, -2).result()
+        program = [sys.executable, "-S", "-c", "print(3)"]
+        ran = subprocess.run(program, capture_output=True, check=True, preexec_fn=lambda: None)
+        pid = os.fork()
+        if pid == 0:
+            os._exit(5)
+        return [child.exitcode, *mapped, submitted, ran.stdout, exit_code_of(pid)]
 
 
 class Variables(CreativeAgent):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -22,8 +23,10 @@ from creamas_sc.rpc import write_queue
 from creamas_sc.rpc.connection import Connection, Request
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.rpc.write_queue import BATCH
+from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.wire.codec import Payload
 from creamas_sc.wire.frames import Kind, encode_frame
+from tests.support.forks import exit_code_of
 from tests.support.streams import (
     BOUND_SECONDS,
     CODEC,
@@ -159,6 +162,31 @@ async def test_what_is_answered_leaves_before_the_scheduler_goes_round() -> None
         await Connection(ConnectedStream(other), lambda request: serve[request.method]()).run()
     assert len(left) == 1
     assert b"an answer" in left[0]
+
+
+async def test_a_forked_child_serves_and_answers_nothing() -> None:
+    served, mark = os.pipe()
+    children = []
+
+    def serve(request: Request) -> Payload:
+        os.write(mark, request.method.encode())
+        if request.method == "B":
+            children.append(os.fork())
+        return Payload(b"an answer")
+
+    bare, other = socket.socketpair()
+    for call_id, method in enumerate("ABC", start=1):
+        meta = msgpack.packb((None, method, None))
+        bare.send(b"".join(encode_frame(Kind.REQUEST, call_id, meta)))
+    with bare:
+        async with adopt_running_loop():
+            with trio.move_on_after(0.2):
+                await Connection(ConnectedStream(other), serve).run()
+        assert exit_code_of(children[0]) == 1
+        os.close(mark)
+        with open(served, "rb") as marks:
+            assert marks.read() == b"ABC"
+        assert bare.recv(1 << 16).count(b"an answer") == 3
 
 
 async def test_a_served_call_calls_back_a_peer_that_is_gone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -23,6 +24,7 @@ from creamas_sc.runtime.event_loop import (
     sync_or_coro,
 )
 from creamas_sc.util import run
+from tests.support.forks import exit_code_of
 from tests.support.programs import run_code
 
 BOUND_SECONDS = 10
@@ -322,6 +324,18 @@ async def test_adopted_loop_ends_its_tasks_when_the_block_raises() -> None:
     with pytest.raises(ValueError, match="in the block"):
         await block()
     assert work.cancelled
+
+
+@pytest.mark.parametrize("returns", [True, False])
+async def test_a_forked_child_does_not_return_into_the_loop(returns: bool) -> None:
+    async with adopt_running_loop():
+        pid = os.fork()
+        if pid == 0:
+            if returns:
+                await trio.lowlevel.checkpoint()
+            os._exit(3)
+        await trio.lowlevel.checkpoint()
+        assert exit_code_of(pid) == (1 if returns else 3)
 
 
 async def test_adopted_loops_nest() -> None:

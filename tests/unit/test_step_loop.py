@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from trio.testing import MockClock
 
 from creamas_sc.core import step_loop
 from creamas_sc.core.step_loop import run_acts
+from tests.support.forks import exit_code_of
 
 
 class Spawned(trio.abc.Instrument):
@@ -88,6 +90,22 @@ async def test_acts_begin_in_order_and_suspended_ones_run_concurrently(
     await run_acts(range(50), act)
     assert trio.current_time() - began == pytest.approx(10)
     assert begun == list(range(50))
+
+
+async def test_in_a_forked_child_no_further_agent_acts() -> None:
+    acted: list[int] = []
+    children: list[int] = []
+
+    async def act(agent: int) -> None:
+        acted.append(agent)
+        if agent == 1:
+            children.append(os.fork())
+
+    await run_acts(range(4), act)
+    if children == [0]:
+        os._exit(len(acted))
+    assert exit_code_of(children[0]) == 2
+    assert acted == [0, 1, 2, 3]
 
 
 async def test_acts_may_wait_for_each_other() -> None:
