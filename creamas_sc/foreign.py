@@ -15,7 +15,9 @@ TEXT_LENGTH = 2000
 TRACEBACK_LENGTH = 20_000
 
 # The control characters, and those that reorder what is around them or separate lines.
-_CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_CONTROLS = "\x7f-\x9f\u2028-\u202e\u2066-\u2069"
+_NOT_IN_LINES = re.compile(f"[\0-\x08\n-\x1f{_CONTROLS}]")
+_NOT_IN_JSON = re.compile(f"[{_CONTROLS}]")
 
 
 def is_ctrl_c(error: BaseException) -> bool:
@@ -77,5 +79,10 @@ def shorten(text: str, length: int = TEXT_LENGTH) -> str:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` as one line in which control characters are escaped, as ``repr`` does."""
-    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
+    """Return ``text`` as one line: control characters other than tabs are escaped."""
+    return _NOT_IN_LINES.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def printable_json(document: str) -> str:
+    """Return the same JSON document without the control characters that JSON leaves as they are."""
+    return _NOT_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", document)

@@ -21,6 +21,7 @@ import trio
 
 from creamas_sc.core.environment import Environment
 from creamas_sc.errors import AgentError, SlaveLost
+from creamas_sc.foreign import printable
 from creamas_sc.mp.observer import Observer
 from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.reports import StopReport
@@ -56,7 +57,7 @@ class Closer(Observer):
         self._env.get_loop().nursery.start_soon(self._close_for, cause)
 
     async def _close_for(self, cause: SlaveLost) -> None:
-        log.error("%s: closing: %s", self._menv, cause)
+        log.error("%s: closing: %s", self._menv, printable(str(cause)))
         try:
             await self.close(None)
         except Exception:  # there is no caller to raise it to

@@ -44,6 +44,7 @@ from creamas_sc.errors import (
     SlaveLost,
     StartError,
 )
+from creamas_sc.foreign import printable
 from creamas_sc.mp.observer import Observer
 from creamas_sc.reports import Restart, SlaveReceipt
 from creamas_sc.restarts.driver import RestartDriver
@@ -277,7 +278,7 @@ class SlavePool:
                 slave.exit = exit_
                 slave.gone.set()
                 if slave.ended_as or not exit_["expected"]:
-                    log.warning("%s", slave.describe_end())
+                    log.warning("%s", printable(slave.describe_end()))
                     self.observer.slave_lost(slave)
                     self.driver.note_loss(slave)
                 return
@@ -417,7 +418,7 @@ class SlavePool:
             if not report.graceful or report.errors:
                 self._log(f"Could not stop {report.address} in order: {report}")
             for error in report.errors:  # what was not saved must not be overlooked
-                log.error("%s", error.partition("\n")[0])
+                log.error("%s", printable(error.partition("\n")[0]))
         return reports
 
     async def aclose(self) -> None:

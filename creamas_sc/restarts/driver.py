@@ -32,6 +32,7 @@ import trio
 from anyio.abc import TaskStatus
 
 from creamas_sc.errors import ConnectionLost, CreamasError, SlaveLost
+from creamas_sc.foreign import printable
 from creamas_sc.reports import Restart
 from creamas_sc.restarts.machine import Action, EndSimulation, RestartMachine, StartSlave
 from creamas_sc.restarts.policy import RestartPolicy
@@ -185,7 +186,7 @@ class RestartDriver:
             slow = isinstance(error, trio.TooSlowError)
             why = f"it was not back within {RESTART_SECONDS:g} s" if slow else str(error)
             text = f"{cause}, and was not started again: {why}"
-            log.warning("%s", text)
+            log.warning("%s", printable(text))
             # Once it was up, its end may have been reported meanwhile, and counts once.
             lost = self._machine.start_failed if gone is None else self._machine.slave_lost
             self._follow(slave, lost(slave.slot, text, trio.current_time()))
@@ -205,6 +206,6 @@ class RestartDriver:
             changed_files=changed_files,
             **vars(restored),
         )
-        log.warning("%s", restart)
+        log.warning("%s", printable(str(restart)))
         self._owner.note_restart(restart)
         self._release(slave.slot)

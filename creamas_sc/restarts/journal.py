@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from creamas_sc.errors import AgentErrors, ConnectionLost, CreamasError, NotExposed
+from creamas_sc.foreign import printable
 from creamas_sc.rpc.node import Node
 from creamas_sc.wire.codec import Payload
 
@@ -104,7 +105,7 @@ class SlaveJournal:
         except ConnectionLost:
             raise
         except CreamasError as error:
-            log.error("a checkpoint failed: %s", error)
+            log.error("a checkpoint failed: %s", printable(str(error)))
             self._checkpoint, self._no_checkpoint = None, f"its last one failed: {error}"
         else:
             self.offers_checkpoint = answer.body != codec.encode(None).body

@@ -50,7 +50,7 @@ from creamas_sc.errors import (
     HandshakeError,
     ProtocolError,
 )
-from creamas_sc.foreign import is_ctrl_c
+from creamas_sc.foreign import is_ctrl_c, printable
 from creamas_sc.rpc.calls import Outbound, ServedCall, served_call
 from creamas_sc.rpc.loops import ANYIO_LOOP, Loop
 from creamas_sc.rpc.write_queue import WriteQueue
@@ -257,7 +257,7 @@ class Connection(Outbound):
         except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             pass
         except (ProtocolError, DecodeError) as error:
-            log.warning("closing the connection to %s: %s", self.name, error)
+            log.warning("closing the connection to %s: %s", printable(self.name), error)
         self._end()
         assert self._tasks is not None
         self._tasks.cancel_scope.cancel()

@@ -24,6 +24,7 @@ from contextlib import suppress
 from functools import partial
 
 from creamas_sc.errors import ConnectionLost, DeadlineExceeded, HandshakeError, ProtocolError
+from creamas_sc.foreign import printable
 from creamas_sc.runtime.timeouts import ACKNOWLEDGE_SECONDS
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import (
@@ -268,7 +269,7 @@ class BlockingConnection:
             try:
                 self.protocol.receive_data(data or b"")
             except ProtocolError as error:
-                log.warning("closing the connection to %s: %s", self.name, error)
+                log.warning("closing the connection to %s: %s", printable(self.name), error)
                 self.close()
                 raise
             is_done = done()

@@ -3,6 +3,9 @@
 Each line has the ids of the process (``simulation``, ``slave``, ``pid``) and of its current work
 (``request``). A line is one write to a file opened for appending, so that several processes can
 share a file without mixing their lines. If a write fails, only its line is lost.
+
+Texts may come from anyone: they are cut to `VALUE_LENGTH`, and no control character of theirs
+reaches a terminal.
 """
 
 from __future__ import annotations
@@ -16,10 +19,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from creamas_sc.foreign import printable, printable_json, shorten, traceback_of
+
 FILE_VARIABLE = "CREAMAS_LOG_FILE"
 SIMULATION_VARIABLE = "CREAMAS_SIMULATION"
 
 STDOUT, STDERR = 1, 2
+VALUE_LENGTH = 100_000  # characters
 FIRST_KEYS = ("timestamp", "level", "event", "logger")
 
 Event = MutableMapping[str, Any]
@@ -153,26 +159,41 @@ def _formatter(ids: Event, *, readable: bool) -> logging.Formatter:
 
     def add_ids(_logger: Any, _method: str, event: Event) -> Event:
         first = {key: event[key] for key in FIRST_KEYS if key in event}
-        return {**first, **known, **event}
+        event = {**first, **known, **event}
+        return {k: shorten(v, VALUE_LENGTH) if type(v) is str else v for k, v in event.items()}
 
     last: list[Callable[..., Any]]
     if readable:
-        from structlog.dev import ConsoleRenderer, plain_traceback
+        from structlog.dev import ConsoleRenderer
 
         colors = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         last = [
-            ConsoleRenderer(
-                colors=colors, exception_formatter=plain_traceback, sort_keys=False, pad_event_to=0
-            )
+            lambda _logger, _method, event: {key: _lines(value) for key, value in event.items()},
+            ConsoleRenderer(colors=colors, sort_keys=False, pad_event_to=0),
         ]
     else:
-        from structlog.processors import JSONRenderer, format_exc_info
+        from structlog.processors import JSONRenderer
 
-        last = [format_exc_info, JSONRenderer(default=repr, ensure_ascii=False)]
+        render = JSONRenderer(default=repr, ensure_ascii=False)
+        last = [lambda *args: printable_json(str(render(*args)))]
     return ProcessorFormatter(
         foreign_pre_chain=_first_processors(),
-        processors=[ProcessorFormatter.remove_processors_meta, add_ids, *last],
+        processors=[ProcessorFormatter.remove_processors_meta, _describe_exception, add_ids, *last],
     )
+
+
+def _describe_exception(_logger: Any, _method: str, event: Event) -> Event:
+    raised = event.pop("exc_info", None)
+    if raised:
+        error = raised if isinstance(raised, BaseException) else sys.exc_info()[1]
+        error = raised[1] if isinstance(raised, tuple) else error
+        event["exception"] = "" if error is None else traceback_of(error).rstrip()
+    return event
+
+
+def _lines(value: Any) -> Any:
+    """A text for a terminal: its second line and the following ones are indented."""
+    return "\n    ".join(map(printable, value.splitlines())) if type(value) is str else value
 
 
 def _first_processors() -> list[Callable[..., Any]]:

@@ -28,6 +28,7 @@ from typing import Final
 import msgpack
 
 from creamas_sc.errors import HandshakeError
+from creamas_sc.foreign import printable
 from creamas_sc.wire.frames import HELLO_FRAME_BYTES, Frame, Kind, encode_frame
 from creamas_sc.wire.sealing import RecordKeys
 
@@ -128,7 +129,8 @@ class Handshake:
         if len(frame.body) + len(frame.meta) > HELLO_FRAME_BYTES:
             self._refuse(f"a hello has at most {HELLO_FRAME_BYTES} bytes")
         if frame.meta == _REFUSED:
-            raise HandshakeError(f"the peer refused: {frame.body[:500].decode(errors='replace')}")
+            reason = printable(frame.body[:500].decode(errors="replace"))
+            raise HandshakeError(f"the peer refused: {reason}")
         try:
             self._steps.send(frame)
             self._over = False
@@ -185,6 +187,7 @@ class Handshake:
         self._outgoing.append(b"".join(encode_frame(Kind.HELLO, 0, meta, body)))
 
     def _refuse(self, reason: str) -> None:
+        reason = printable(reason)  # it may name what a stranger calls itself
         self._send(meta=_REFUSED, body=reason.encode(errors="replace")[:500])
         raise HandshakeError(reason)
 

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from supervisor.cli.output import clock, count, out_json
+from creamas_sc.foreign import printable
+from supervisor.cli.output import clock, count, out, out_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -57,7 +58,7 @@ class Result(Display):
         if self.for_programs:
             out_json({"name": self._name, **self._latest}, indent=2)
         else:
-            print(progress_line(self._name, self._latest))
+            out(progress_line(self._name, self._latest))
 
     def update(self, progress: Progress) -> None:
         self._latest = dict(progress)
@@ -97,12 +98,12 @@ class Plain(Display):
             self._print()
 
     def event(self, name: str, details: Progress) -> None:
-        print(f"{self._name}: {event_line(name, details)}")
+        out(f"{self._name}: {event_line(name, details)}")
 
     def _print(self) -> None:
         if self._latest != self._printed:
             self._printed, self._printed_at = self._latest, self._now()
-            print(self._latest)
+            out(self._latest)
 
 
 class Live(Display):
@@ -126,7 +127,8 @@ class Live(Display):
         self._live.update(picture(self._name, progress), refresh=True)
 
     def event(self, name: str, details: Progress) -> None:
-        self._live.console.print(event_line(name, details), style="yellow", markup=False)
+        line = printable(event_line(name, details))
+        self._live.console.print(line, style="yellow", markup=False)
 
 
 def picture(name: str, progress: Progress) -> RenderableType:
@@ -149,7 +151,8 @@ def picture(name: str, progress: Progress) -> RenderableType:
         grid.add_column(no_wrap=True, ratio=1 if isinstance(cell, ProgressBar) else None)
     grid.add_row(*cells)
     below = Text("  ".join([*_contents(progress), "(Ctrl-C detaches)"]), "dim")
-    return Group(grid, below, *([Text(progress["error"], "red")] if progress["error"] else ()))
+    error = printable(progress["error"])
+    return Group(grid, below, *([Text(error, "red")] if error else ()))
 
 
 def progress_line(name: str, progress: Progress) -> str:

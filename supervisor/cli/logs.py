@@ -17,7 +17,7 @@ from cyclopts import Parameter
 from creamas_sc.errors import CreamasError, UnknownSimulation
 from supervisor.cli.daemon_connection import checked_name, chosen_daemon, connected
 from supervisor.cli.exits import Exit, Failure
-from supervisor.cli.output import colored, out_json
+from supervisor.cli.output import colored, out, out_json
 from supervisor.cli.params import Daemon, at_least
 
 BLOCK_BYTES = 1 << 16
@@ -145,7 +145,7 @@ def _parsed(line: str) -> dict[str, Any]:
 
 def _show(name: str | None, entry: dict[str, Any]) -> None:
     if "printed" in entry:
-        print(entry["printed"])
+        out(entry["printed"])
         return
     level = str(entry.get("level", ""))
     values = [
@@ -156,8 +156,8 @@ def _show(name: str | None, entry: dict[str, Any]) -> None:
     when = str(entry.get("timestamp"))
     with suppress(ValueError):
         when = f"{datetime.fromisoformat(when).astimezone():%Y-%m-%d %H:%M:%S}"
-    line = " ".join([when, level, str(entry["event"]), *values])
-    color = LEVEL_COLORS.get(level)
-    print(f"\x1b[{color}m{line}\x1b[0m" if color and colored(sys.stdout) else line)
-    for more in str(entry.get("exception", "")).splitlines():
-        print(f"    {more}")
+    first, *rest = str(entry["event"]).splitlines() or [""]
+    color = LEVEL_COLORS.get(level, "") if colored(sys.stdout) else ""
+    out(" ".join([when, level, first, *values]), color)
+    for more in (*rest, *str(entry.get("exception", "")).splitlines()):
+        out(f"    {more}")

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
+from creamas_sc.foreign import printable, printable_json
 from supervisor.cli.exits import Exit
 
 if TYPE_CHECKING:
@@ -24,11 +25,17 @@ def set_up() -> None:
         sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
 
 
+def out(line: str, color: str = "") -> None:
+    """Print a line of data, whose texts may come from anyone; ``color`` as terminals number it."""
+    line = printable(line)
+    print(f"\x1b[{color}m{line}\x1b[0m" if color else line)
+
+
 def note(line: str) -> None:
     """Print a message, which is not data, on standard error."""
     if sys.stderr is not None:
         with suppress(OSError):
-            print(f"creamas-supervisor: {line}", file=sys.stderr)
+            print(f"creamas-supervisor: {printable(line)}", file=sys.stderr)
 
 
 def emit(value: Any, as_json: bool, readable: Callable[[], Iterable[str]]) -> None:
@@ -37,12 +44,13 @@ def emit(value: Any, as_json: bool, readable: Callable[[], Iterable[str]]) -> No
         out_json(value, indent=2)
     else:
         for line in readable():
-            print(line)
+            out(line)
 
 
 def out_json(value: Any, indent: int | None = None) -> None:
     """Print a value as JSON."""
-    print(json.dumps(value, indent=indent, default=_plain, ensure_ascii=False))
+    document = json.dumps(value, indent=indent, default=_plain, ensure_ascii=False)
+    print(printable_json(document))
 
 
 def _plain(value: Any) -> Any:
@@ -65,7 +73,7 @@ def pairs(values: Mapping[str, object]) -> list[str]:
 
 
 def _cell(value: object) -> str:
-    return "-" if value is None or value == "" else str(value)
+    return "-" if value is None or value == "" else printable(str(value))
 
 
 def moment(epoch: float | None) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.cli import logs
+from supervisor.cli import logs, output
 from supervisor.cli.main import main
 from tests.support.cli_fakes import NAME, FakeClient, lost
 
@@ -73,7 +73,7 @@ def test_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_colours_only_on_a_terminal(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
-    monkeypatch.setattr(logs, "print", shown.append, raising=False)
+    monkeypatch.setattr(output, "print", shown.append, raising=False)
     monkeypatch.setattr("supervisor.cli.logs.colored", lambda stream: True)
     assert main(["logs", NAME]) == 0
     assert shown[0].startswith("\x1b[33m")
@@ -131,7 +131,7 @@ def test_follow_shows_what_comes(
 
     comes = [more("one\n"), end]
     file.write_text("zero\n")
-    monkeypatch.setattr(logs, "print", show, raising=False)
+    monkeypatch.setattr(output, "print", show, raising=False)
     assert main(["logs", NAME, "-f"]) == 0
     assert shown == ["zero", "one", "two", "no end"]
 

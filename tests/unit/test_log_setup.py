@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pty
+import re
 import stat
 import subprocess
 import sys
@@ -17,7 +18,8 @@ import pytest
 import structlog
 import trio
 
-from creamas_sc.runtime.log_setup import bound, close_log, open_log
+from creamas_sc.foreign import TRACEBACK_LENGTH
+from creamas_sc.runtime.log_setup import VALUE_LENGTH, bound, close_log, open_log
 from tests.support.programs import run_code
 
 log = logging.getLogger("tests.process_log")
@@ -77,6 +79,24 @@ def test_an_exception_is_text_in_its_line(tmp_path: Path) -> None:
         log.exception("an act failed")
     (line,) = lines_of(path)
     assert line["exception"].endswith("ValueError: no such colour")
+
+
+HOSTILE = "\x1b[2J \x9b2J\r\nINFO all is well\u2028"
+
+
+def test_texts_of_others_are_bounded_and_exact(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    open_log(str(path))
+    try:
+        raise ValueError("x" * 1_000_000)
+    except ValueError:
+        log.exception("%s", "y" * 1_000_000)
+    log.warning("%s", HOSTILE)
+    long, hostile = lines_of(path)
+    assert len(long["event"]) < VALUE_LENGTH + 100
+    assert len(long["exception"]) < TRACEBACK_LENGTH + 100
+    assert hostile["event"] == HOSTILE
+    assert not re.search("[\x7f-\x9f\u2028]", path.read_text())
 
 
 def test_loggers_of_structlog_write_the_same_lines(tmp_path: Path) -> None:
@@ -166,7 +186,9 @@ def test_the_console_is_json_when_it_is_no_terminal() -> None:
 def test_the_console_is_readable_on_a_terminal(no_color: str, colored: bool) -> None:
     code = (
         "from creamas_sc.runtime.log_setup import *; open_log(None, console=True, pid=7)\n"
-        "import logging; logging.warning('careful')"
+        "import logging; logging.warning('careful')\n"
+        f"try: raise ValueError({HOSTILE!r})\n"
+        f"except ValueError: logging.exception({HOSTILE!r}, extra=dict(who={HOSTILE!r}))"
     )
     ours, theirs = pty.openpty()
     try:
@@ -184,3 +206,7 @@ def test_the_console_is_readable_on_a_terminal(no_color: str, colored: bool) -> 
     assert "pid" in shown
     assert "{" not in shown
     assert ("\x1b[" in shown) is colored
+    assert shown.count(r"\x1b[2J \x9b2J") == 2
+    assert "\x1b[2J" not in shown
+    assert "\x9b" not in shown
+    assert shown.count("INFO all is well") == shown.count("\r\n    INFO all is well") == 2
