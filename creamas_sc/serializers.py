@@ -1,16 +1,18 @@
 """How objects of users' classes are sent: by a pair of functions and a name, never by pickle.
 
-Plain values, numpy arrays and artifacts (subclasses included) need no serializer.
+Plain values, numpy arrays, artifacts (subclasses included), dataclasses, Enums, NamedTuples and
+functions of modules need no serializer.
 """
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from creamas_sc.runtime.class_loading import class_name
-from creamas_sc.wire.codec import Serializer
+from creamas_sc.runtime.class_loading import class_name, in_slave
+from creamas_sc.wire.codec import Codec, Serializer
 
 __all__ = [
     "MsgPack",
@@ -28,6 +30,8 @@ T = TypeVar("T")
 Triple = tuple[type, Callable[[Any], Any], Callable[[Any], Any]]
 
 _PICKLERS = frozenset({"_pickle", "pickle", "dill", "cloudpickle", "marshal", "joblib"})
+# Whose types the codec knows; see `Codec`.
+_LIBRARIES = frozenset({"builtins", "datetime", "decimal", "numpy", "uuid", "zoneinfo"})
 _registry: dict[str, Serializer] = {}
 _followers: list[weakref.WeakMethod[Callable[[Serializer], object]]] = []
 
@@ -103,6 +107,9 @@ def get_serializers() -> list[Callable[[], tuple[Any, ...]]]:
 def to_serializers(extra: Iterable[Any] = ()) -> list[Serializer]:
     """Return the registered serializers, updated with ``extra``.
 
+    Those that creamas needed and this codec does not are left out, with one warning: for types of
+    Python and numpy, and pickle's functions for any class whose objects can be sent without.
+
     Args:
         extra: Callables without arguments that return ``(cls, encode, decode)``, optionally with
             a name.
@@ -111,6 +118,7 @@ def to_serializers(extra: Iterable[Any] = ()) -> list[Serializer]:
         TypeError, ValueError: One does not return what `register` takes.
     """
     found = {serializer.cls: serializer for serializer in _registry.values()}
+    ignored: list[str] = []
     for make in extra:
         if make in _AS_THEY_ARE:
             continue
@@ -119,9 +127,27 @@ def to_serializers(extra: Iterable[Any] = ()) -> list[Serializer]:
             raise TypeError(
                 f"extra_serializers takes callables that return (cls, encode, decode), not {make!r}"
             )
+        if _is_needless(*triple[:3], known=triple[0] in found):
+            ignored.append(triple[0].__name__)
+            continue
         serializer = _checked(*triple)
         found[serializer.cls] = serializer
+    if ignored and not in_slave():
+        text = f"extra_serializers for {', '.join(ignored)} are ignored: these travel without"
+        warnings.warn(text, stacklevel=3)
     return list(found.values())
+
+
+def _is_needless(cls: Any, encode: Any, decode: Any, *, known: bool) -> bool:
+    """Whether objects of the class travel as they are, and the functions would do no better.
+
+    Args:
+        known: Whether a serializer for the class is registered.
+    """
+    library = getattr(cls, "__module__", "").partition(".")[0] in _LIBRARIES
+    if not isinstance(cls, type):
+        return library and callable(cls)  # creamas has a serializer for the function numpy.array
+    return (library or _pickles(encode, decode)) and (known or Codec().carries(cls))
 
 
 def artifact_serializer() -> Triple:
@@ -156,11 +182,25 @@ def _checked(cls: Any, encode: Any, decode: Any, name: Any = None) -> Serializer
         )
     if name is not None and not (isinstance(name, str) and name):
         raise TypeError(f"the name of {class_name(cls)} on the wire must be a str, not {name!r}")
+    if cls is object:
+        raise ValueError("there is no serializer for all objects at once: register their classes")
     if cls.__module__ == "builtins":
         raise ValueError(f"{cls.__name__} is a builtin: it is sent without a serializer, or never")
-    if {getattr(encode, "__module__", ""), getattr(decode, "__module__", "")} & _PICKLERS:
-        raise ValueError(
-            f"{class_name(cls)} cannot be pickled, since unpickling runs any code it is sent: give "
-            "functions to and from plain values (a subclass of Artifact needs no serializer)"
-        )
+    if _pickles(encode, decode):
+        raise ValueError(_NO_PICKLE.format(class_name(cls), cls.__name__))
     return Serializer(cls=cls, name=name or class_name(cls), encode=encode, decode=decode)
+
+
+def _pickles(*functions: Any) -> bool:
+    return not _PICKLERS.isdisjoint(getattr(function, "__module__", "") for function in functions)
+
+
+_NO_PICKLE = """\
+objects of {0} cannot be pickled, since unpickling runs any code it is sent.
+A subclass of Artifact needs no serializer, and neither does a dataclass. For another class give
+functions to and from plain values, at the top level of its module or of your agents'; for example:
+
+    from creamas_sc.serializers import register
+
+    register({1}, lambda thing: vars(thing), lambda state: {1}(**state))
+"""

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 from creamas_sc.errors import LoadError
@@ -16,7 +17,7 @@ from creamas_sc.serializers import follow, get_serializers, to_serializers
 from creamas_sc.simulation_api import Operation
 from creamas_sc.supervisor_client.spec import named_makers
 from creamas_sc.wire.codec import Codec
-from creamas_sc.wire.extensions import TYPE, encode_type
+from creamas_sc.wire.extensions import TYPE, encode_function, encode_type
 from creamas_sc.wire.packing import EncodeHandler, Encoder, ext
 
 # Parameters of operations that are classes.
@@ -132,6 +133,7 @@ class ScriptCodec(Codec):
     def __init__(self, caller: Caller) -> None:
         super().__init__(to_serializers(get_serializers()), references=_Agents(caller))
         self._encode_handlers[type] = self._encode_class
+        self._encode_handlers[FunctionType] = self._encode_function
         self._encode_handlers[ClassName] = lambda _, cls: ext(TYPE, cls.name.encode())
         follow(self.add)
 
@@ -145,7 +147,11 @@ class ScriptCodec(Codec):
         self._check(value)
         return encode_type(encoder, value)
 
-    def _check(self, cls: type) -> None:
+    def _encode_function(self, encoder: Encoder, value: FunctionType) -> Any:
+        self._check(value)
+        return encode_function(encoder, value)
+
+    def _check(self, cls: type | FunctionType) -> None:
         if cls.__module__ in SCRIPT_MODULES and self.remote is not None:
             self.remote.name(cls)
 

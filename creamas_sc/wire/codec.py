@@ -1,10 +1,11 @@
 """Values to bytes and back: equal values of the same types, or a refusal.
 
 Carried are None, bool, int of any size, float, str, bytes, list, tuple, set, frozenset, dict,
-complex, the ``datetime`` types (tzinfo: None, ``timezone``, ``ZoneInfo``), Decimal, UUID, classes,
-numpy's arrays and scalars; objects whose class has a `Serializer`, or the pair of methods
+complex, the ``datetime`` types (tzinfo: None, ``timezone``, ``ZoneInfo``), Decimal, UUID, classes
+and functions of modules, numpy's arrays and scalars; members of Enums, NamedTuples and objects of
+dataclasses (see `named_values`); objects whose class has a `Serializer`, or the pair of methods
 ``_wire_state_(self) -> dict`` and ``_from_wire_state_(cls, state)``; and, by reference, what
-`References` knows. A subclass of a built-in type is refused, not reduced to its base.
+`References` knows. Any other subclass of a built-in type is refused, not reduced to its base.
 
 What cannot be kept: msgpack turns a ``bytearray`` or ``memoryview`` within a list or dict into
 bytes (elsewhere they are refused); objects that a value holds twice arrive as two.
@@ -21,7 +22,7 @@ from creamas_sc.errors import DecodeError, EncodeError, LoadError
 from creamas_sc.foreign import is_ctrl_c, summary_of
 from creamas_sc.runtime.class_loading import load_class
 from creamas_sc.runtime.gc_control import gc_paused
-from creamas_sc.wire import extensions
+from creamas_sc.wire import extensions, named_values
 from creamas_sc.wire.columns import Columns, References
 from creamas_sc.wire.encode_errors import explained, name_of
 from creamas_sc.wire.frames import MAX_FRAME_BYTES, Buffer
@@ -36,7 +37,8 @@ MAX_VALUE_BYTES: Final = MAX_FRAME_BYTES - 2**17
 """The largest value, encoded, in bytes."""
 _SCALARS: Final = frozenset({type(None), bool, int, float, str})
 _ADVICE: Final = (
-    "register a serializer for it, or give its class the methods _wire_state_ and _from_wire_state_"
+    "make its class a dataclass, or register a serializer: creamas_sc.serializers.register(cls, "
+    "encode, decode)"
 )
 
 
@@ -88,6 +90,7 @@ class Codec:
         self._encode_handlers = dict(extensions.ENCODERS)
         self._decode_handlers = {
             **extensions.DECODERS,
+            **named_values.DECODERS,
             extensions.ARRAY: lambda *packed: _numpy_values().decode_array(*packed),
             extensions.SCALAR: lambda *packed: _numpy_values().decode_scalar(*packed),
             extensions.SERIALIZED: self._decode_serialized,
@@ -186,6 +189,15 @@ class Codec:
             return value[0]
         raise DecodeError("not an encoded value: a list of no known form")
 
+    def carries(self, cls: type) -> bool:
+        """Whether it has a way to encode objects of exactly this class."""
+        if cls in _PLAIN_TYPES or cls in self._encode_handlers:
+            return True
+        try:
+            return self._handler_of(cls) is not None
+        except LoadError:
+            return False
+
     # ---- encoding
 
     def _new_encoder(self, unicode_errors: str | None = None) -> Encoder:
@@ -227,6 +239,9 @@ class Codec:
             return extensions.encode_type
         if hasattr(cls, "_wire_state_") and hasattr(cls, "_from_wire_state_"):
             return _object_encoder(cls)
+        by_name = named_values.encoder_of(cls)
+        if by_name is not None:
+            return by_name
         # The values exist only once their modules are imported.
         for (module, name), handler in extensions.LATE_ENCODERS.items():
             if cls is getattr(sys.modules.get(module), name, None):

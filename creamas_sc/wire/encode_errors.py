@@ -6,6 +6,7 @@ import datetime
 import reprlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from typing import Any, Final, TypeAlias
 
 from creamas_sc.errors import EncodeError, LoadError
@@ -77,3 +78,7 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
         with suppress(Exception):  # that it fails, or returns no dict, is the failure itself
             for name, item in value._wire_state_().items():
                 yield f".{name}", item
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            if hasattr(value, field.name):
+                yield f".{field.name}", getattr(value, field.name)

@@ -10,20 +10,23 @@ import functools
 import struct
 from collections.abc import Callable
 from importlib import import_module
+from types import FunctionType
 from typing import Any, Final
 
 from creamas_sc.errors import EncodeError, LoadError
-from creamas_sc.runtime.class_loading import load_class, portable_name
+from creamas_sc.runtime.class_loading import load_class, load_object, portable_name
 from creamas_sc.wire.packing import BYTES_PART, DecodeHandler, Decoder, EncodeHandler, Encoder, ext
 
 TUPLE, INT, SET, FROZENSET, COMPLEX = range(5)
 DATETIME, DATE, TIME, TIMEDELTA, TIMEZONE, ZONE_INFO = range(5, 11)
 DECIMAL, UUID_, TYPE, SERIALIZED, OBJECT, REFERENCE = range(11, 17)
 ARRAY, SCALAR = range(17, 19)  # 19 and 20 are in `packing`
+ENUM, NAMED_TUPLE, DATACLASS, FUNCTION = range(21, 25)
 
 # Their values' hashes are made of those of numbers, so who sends them can choose them.
 HASHED: Final = frozenset(
     {TUPLE, INT, FROZENSET, COMPLEX, DATETIME, TIMEDELTA, TIMEZONE, DECIMAL, UUID_}
+    | {ENUM, NAMED_TUPLE, DATACLASS}
 )
 _EMPTY_TUPLE: Final = ext(TUPLE, b"")
 _COMPLEX: Final = struct.Struct("!dd")
@@ -67,21 +70,27 @@ def _encode_zone_info(encoder: Encoder, value: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=1024)
-def travel_name(cls: type) -> str:
-    """The name under which other processes find ``cls``.
+def travel_name(found: type | FunctionType) -> str:
+    """The name under which other processes find a class or function.
 
     Raises:
         LoadError: They would not find it, or something else.
     """
-    name = portable_name(cls)
-    if load_class(name) is not cls:
-        raise LoadError(f"{name!r} names another class")
+    name = portable_name(found)
+    if load_object(name) is not found:
+        what = "class" if isinstance(found, type) else "function"
+        raise LoadError(f"{name!r} names another {what}")
     return name
 
 
 def encode_type(encoder: Encoder, value: type) -> Any:
     """Pack a class by its name."""
     return ext(TYPE, travel_name(value).encode())
+
+
+def encode_function(encoder: Encoder, value: FunctionType) -> Any:
+    """Pack a function of a module by its name."""
+    return ext(FUNCTION, travel_name(value).encode())
 
 
 ENCODERS: Final[dict[type, EncodeHandler]] = {
@@ -102,6 +111,7 @@ ENCODERS: Final[dict[type, EncodeHandler]] = {
     # The arguments that made it: a name that was not given is computed, and must not become one.
     datetime.timezone: _packing(TIMEZONE, lambda value: list(value.__getinitargs__())),
     type: encode_type,
+    FunctionType: encode_function,
 }
 # By module and name, as few values need these modules, and every process would pay.
 LATE_ENCODERS: Final[dict[tuple[str, str], EncodeHandler]] = {

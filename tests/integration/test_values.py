@@ -14,7 +14,7 @@ import pytest
 from creamas_sc import Artifact, MultiEnvironment
 from creamas_sc.errors import AgentError, EncodeError
 from tests.support.agents import Echo
-from tests.support.values import Point, Sketch, Stranger
+from tests.support.values import Mood, Place, Point, Route, Sketch, Stranger, shorten
 
 PLAIN: list[Any] = [
     None, True, False, 0, -1, 2**63, 2**64, -(2**200), 1.5, -0.0, math.inf, -math.inf, math.nan,
@@ -34,6 +34,8 @@ ARRAYS: list[Any] = [
 OBJECTS: list[Any] = [
     Point(1, 2.5), Artifact("me", [1, (2,)], domain=list), Sketch("me", {"a": Point(0, 1)}, "bold"),
     {"nested": [(Point(1, 1), {Artifact("you", 3)}, np.arange(3))]},
+    Mood.BAD, Place(1, (Mood.GOOD,)), Route((Place(1), Place(2, (Mood.BAD,))), 0.5), shorten,
+    {Mood.GOOD: [Route(()), Place(3)]},
 ]  # fmt: skip
 VALUES = [*PLAIN, *ARRAYS, *OBJECTS]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, NamedTuple
 
 from creamas_sc import Artifact
 from creamas_sc.serializers import register
@@ -27,6 +29,29 @@ class Point:
 
     def __hash__(self) -> int:
         return hash((self.x, self.y))
+
+
+class Mood(Enum):
+    GOOD = 1
+    BAD = "bad"
+
+
+class Place(NamedTuple):
+    x: int
+    moods: tuple[Mood, ...] = ()
+
+
+@dataclass(frozen=True)
+class Route:
+    """A class that travels by its name and fields."""
+
+    places: tuple[Place, ...]
+    length: float = 0
+
+
+def shorten(route: Route) -> Route:
+    """A function that travels by its name."""
+    return replace(route, places=route.places[1:])
 
 
 class Stranger:

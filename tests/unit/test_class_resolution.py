@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,17 @@ class InScript(Artifact):
     """Stands for a class of the script."""
 
 
-InScript.__module__ = "__main__"
+@dataclass
+class Record:
+    """Stands for a dataclass of the script."""
+
+
+def function() -> None:
+    """Stands for a function of the script."""
+
+
+for each in (InScript, Record, function):
+    each.__module__ = "__main__"
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +119,7 @@ class _NoCaller:
 def test_values_of_the_script() -> None:
     codec = ScriptCodec(_NoCaller())
     codec.remote = RemoteClasses("default", OURS, "sim", "/elsewhere.py")
-    for value in (InScript("me", 1), InScript):
+    for value in (InScript("me", 1), InScript, Record(), function):
         with pytest.raises(EncodeError, match=r"^args\[0\]\['x'\]: .* was created by /elsewhere"):
             codec.encode((({"x": value},), {}))
     codec.encode((({"x": InModule},), {}))

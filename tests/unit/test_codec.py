@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import datetime as dt
 import enum
+import functools
 import math
+import re
 import sys
 import threading
 import zoneinfo
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgpack
@@ -26,6 +29,7 @@ from creamas_sc.wire.packing import LARGE_BYTES, MAX_DEPTH
 from tests.support.programs import run_code
 
 LARGE = b"x" * LARGE_BYTES
+T = TypeVar("T")
 
 
 class Point:
@@ -91,6 +95,89 @@ class Level(enum.IntEnum):
 
 
 Pair = collections.namedtuple("Pair", "a b")
+
+
+class Mood(enum.Enum):
+    GOOD = ("any", "value")
+    FINE = GOOD
+    BAD = 3.5
+
+
+class Right(enum.Flag):
+    READ = enum.auto()
+    WRITE = enum.auto()
+
+
+class Mode(enum.StrEnum):
+    FAST = "fast"
+
+
+class Place(NamedTuple):
+    name: str
+    at: tuple[int, int] = (0, 0)
+
+
+class LongPlace(Place):
+    """May have attributes besides its fields."""
+
+
+@dataclasses.dataclass
+class Vector(Generic[T]):
+    x: float
+    y: T
+    norm: float = dataclasses.field(init=False, default=-1)
+    made: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        Vector.made += 1
+        self.norm = self.x + 1
+        self.twice = self.x * 2
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    ends: tuple[Any, ...] = ()
+    mood: Mood = Mood.GOOD
+
+
+@dataclasses.dataclass
+class Seeded:
+    seed: dataclasses.InitVar[int]
+    number: int = 0
+
+    def __post_init__(self, seed: int) -> None:
+        self.number = seed
+
+
+@dataclasses.dataclass
+class Picky:
+    x: int
+
+    def __post_init__(self) -> None:
+        if self.x < 0:
+            raise ValueError("x must not be negative")
+
+
+class Longer(Vector[int]):
+    """No dataclass itself, so its objects may be more than their fields."""
+
+
+@dataclasses.dataclass
+class Words(dict[str, int]):
+    """A dataclass with contents besides its fields."""
+
+    language: str = "en"
+
+
+def function() -> int:
+    raise AssertionError("it is not called")
+
+
+async def coroutine_function() -> None:
+    pass
+
+
+function_by_another_name = functools.wraps(function)(lambda: 1)
 
 POINTS = Serializer(Point, "point", lambda p: (p.x, p.y), lambda data: Point(*data))
 
@@ -214,6 +301,123 @@ def test_objects_by_their_own_methods() -> None:
     assert got.state["a"] == (1,)
     assert type(got.state["picture"]) is Picture
     assert got.state["picture"].state == {"b": {2}}
+
+
+NAMED: list[Any] = [
+    Mood.GOOD, Mood.FINE, Mood.BAD, Level.LOW, Mode.FAST, Right.READ, Right.READ | Right.WRITE,
+    Right(0), Pair(1, (2, [3])), Place("here"), LongPlace("there", (1, 2)), Vector(1, "y"),
+    Vector(1, Line(ends=(Place("a"), {Place("b")}))), Line(mood=Mood.BAD), Seeded(3),
+    {Line(ends=(1,)): Mode.FAST, Mode.FAST: Pair(1, 2), Level.LOW: [Vector(2, LARGE)] * 20},
+    function, coroutine_function, Picture.__init__,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", NAMED, ids=lambda v: getattr(v, "__name__", repr(v)[:40]))
+def test_by_name_and_without_registration(value: Any) -> None:
+    got = carried(value)
+    assert type(got) is type(value)
+    assert repr(got) == repr(value)
+    assert got == value
+    if not isinstance(value, dict):
+        assert carried({"k": [(value,)]}) == {"k": [(value,)]}
+    if isinstance(value, enum.Enum):
+        assert got is value
+
+
+def test_a_dataclass_arrives_as_it_was_left() -> None:
+    vector = Vector(1, 2)
+    vector.norm, vector.twice = 17, 18
+    made = Vector.made
+    got = carried(vector)
+    assert (got.norm, got.twice) == (17, 2), "a field, and what __post_init__ makes of the fields"
+    assert Vector.made == made + 1
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (Longer(1, 2), "make its class a dataclass"),
+        (Words(), "make its class a dataclass"),
+        (function_by_another_name, "names another function"),
+        (function.__get__(1), "cannot carry method"),
+        (len, "cannot carry builtin_function_or_method"),
+    ],
+)
+def test_what_is_more_than_its_name_and_fields_is_refused(value: Any, reason: str) -> None:
+    assert reason in str(refused([value]))
+
+
+def test_a_named_tuple_with_more_than_its_fields_is_refused() -> None:
+    place = LongPlace("there")
+    place.since = 1900  # type: ignore[attr-defined]
+    assert "more than its fields" in str(refused([place]))
+
+
+def test_what_has_no_name_for_others_is_refused() -> None:
+    @dataclasses.dataclass
+    class Here:
+        x: int = 0
+
+    local = enum.Enum("local", "A")
+    inner: Any = collections.namedtuple("inner", "a")
+    for value in (Here(), inner(1), local.A, lambda: 1):
+        text = str(refused([value]))
+        assert "inside a function" in text or "has no '" in text
+
+
+class Bomb(threading.Thread):
+    """Must never be made of what comes."""
+
+    def __init__(self, *args: Any) -> None:
+        raise AssertionError("it was called")
+
+    __post_init__ = __new__ = __init__  # type: ignore[assignment]
+    _fields = ("a",)
+
+
+NAME = __name__
+MORE_THAN_FIELDS = {"x": 1, "y": 2, "norm": 3, "evil": 4}
+
+
+@pytest.mark.parametrize(
+    ("code", "content", "reason"),
+    [
+        (21, [f"{NAME}:Bomb", "a"], "is no Enum"),
+        (21, [f"{NAME}:Mood", "mro"], "with a member 'mro'"),
+        (21, [f"{NAME}:Mood", 1], "with a member 1"),
+        (21, [f"{NAME}:Right", 99], "ValueError"),
+        (21, [f"{NAME}:function", "a"], "is not a class"),
+        (22, [f"{NAME}:Bomb", 1], "is no NamedTuple with 1 fields"),
+        (22, ["builtins:tuple", 1], "is no NamedTuple with 1 fields"),
+        (22, [f"{NAME}:Place", "a"], "is no NamedTuple with 1 fields"),
+        (22, [f"{NAME}:Place", "a", (), 1], "is no NamedTuple with 3 fields"),
+        (22, [], "not an encoded value"),
+        (23, [f"{NAME}:Bomb", {}], "is no dataclass"),
+        (23, ["subprocess:Popen", {"args": "id"}], "is no dataclass"),
+        (23, [f"{NAME}:Words", {"language": ""}], "is no dataclass"),
+        (23, [f"{NAME}:Vector", MORE_THAN_FIELDS], "has other fields"),
+        (23, [f"{NAME}:Vector", {"x": 1}], "has other fields"),
+        (23, [f"{NAME}:Vector", [1, 2, 3]], "has other fields"),
+        (23, [f"{NAME}:Picky", {"x": -1}], "Picky.__post_init__ failed: ValueError"),
+        (23, ["no_such_module:Cls", {}], "does not import"),
+        (24, b"os:system", "is no function but of type builtin"),
+        (24, f"{NAME}:Bomb".encode(), "is no function but of type type"),
+        (24, b"\xff", "not an encoded value"),
+    ],
+)
+def test_names_that_lead_elsewhere(code: int, content: Any, reason: str) -> None:
+    packed = raw_ext(code, content) if type(content) is bytes else packed_ext(code, content)
+    with pytest.raises(DecodeError, match=re.escape(reason)):
+        Codec().decode(Payload(packed))
+
+
+def test_which_classes_are_carried() -> None:
+    codec = Codec([POINTS])
+    carries = [int, tuple, type, Point, Picture, Mood, Place, Vector, np.ndarray, np.float32, UUID]
+    assert [cls for cls in carries if not codec.carries(cls)] == []
+    local = type("Local", (), {"_wire_state_": 1, "_from_wire_state_": 1, "__qualname__": "a.b"})
+    refuses = [object, bytearray, Longer, Words, Bomb, local, range]
+    assert [cls for cls in refuses if codec.carries(cls)] == []
 
 
 def test_references() -> None:
@@ -372,8 +576,9 @@ def test_numpy_values_where_numpy_is_missing(monkeypatch: pytest.MonkeyPatch) ->
         (((), {"k": ({Point(1)},)}), "kwargs['k'][0]{...}", f"{__name__}.Point"),
         (((Picture(a=[Point(1)]),), {}), "args[0].a[0]", f"{__name__}.Point"),
         (([range(3)],), "args[0][0]", "range"),
-        (Level.LOW, "args", f"{__name__}.Level"),
-        ([Pair(1, 2)], "args[0]", f"{__name__}.Pair"),
+        ([Pair(1, Point(2))], "args[0][1]", f"{__name__}.Point"),
+        ([Vector(1, Point(2))], "args[0].y", f"{__name__}.Point"),
+        ([lambda: 1], "args[0]", "function"),
         ([collections.OrderedDict()], "args[0]", "collections.OrderedDict"),
         ([len], "args[0]", "builtin_function_or_method"),
         (((bytearray(1),), {}), "args[0]", "bytearray"),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pickle
-from typing import Any
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -24,6 +27,19 @@ class Other:
 
 class Image(Artifact):
     pass
+
+
+class Pair(NamedTuple):
+    x: int
+
+
+class Colour(Enum):
+    RED = 1
+
+
+@dataclass
+class Plain:
+    x: int = 0
 
 
 def encode(point: Any) -> list[int]:
@@ -91,15 +107,60 @@ def test_a_name_belongs_to_one_class() -> None:
         ((int, encode, decode), ValueError, "int is a builtin"),
         ((Point, pickle.dumps, pickle.loads), ValueError, "cannot be pickled"),
         ((Point, encode, pickle.loads), ValueError, "cannot be pickled"),
-        ((Image, pickle.dumps, pickle.loads), ValueError, "a subclass of Artifact needs no"),
+        ((object, pickle.dumps, pickle.loads), ValueError, "no serializer for all objects at once"),
     ],
 )
 def test_what_cannot_be_registered(arguments: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         register(*arguments)
-    with pytest.raises(error, match=message):
-        to_serializers([lambda: arguments])
+    if arguments[0] is not int:
+        with pytest.raises(error, match=message):
+            to_serializers([lambda: arguments])
     assert to_serializers() == []
+
+
+def test_pickle_cannot_be_registered_for_what_travels_without() -> None:
+    with pytest.raises(ValueError, match="A subclass of Artifact needs no serializer"):
+        register(Image, pickle.dumps, pickle.loads)
+
+
+def test_the_error_names_the_way_out() -> None:
+    with pytest.raises(ValueError, match="Point cannot be pickled") as caught:
+        to_serializers([lambda: (Point, pickle.dumps, pickle.loads)])
+    *lines, call = [line.strip() for line in str(caught.value).splitlines() if line[:4] == "    "]
+    exec("\n".join(lines), namespace := dict(globals()))
+    eval(call, namespace)
+    (found,) = to_serializers()
+    assert found.decode(found.encode(Point(1, 2))).y == 2
+
+
+def pickled(*classes: Any) -> list[Any]:
+    """Makers as programs for creamas have them."""
+    return [partial(tuple, (cls, pickle.dumps, pickle.loads)) for cls in classes]
+
+
+def test_what_creamas_needed_is_ignored_with_one_warning() -> None:
+    numpy = pytest.importorskip("numpy")
+    needless = pickled(
+        numpy.ndarray, numpy.array, type, tuple, Image, Pair, Colour, Plain, type(encode)
+    )
+    needless.append(lambda: (set, list, set))
+    with pytest.warns(UserWarning, match="are ignored") as warned:
+        assert to_serializers([*needless, triple]) == to_serializers([triple])
+    assert [str(warning.message) for warning in warned] == [
+        "extra_serializers for ndarray, array, type, tuple, Image, Pair, Colour, Plain, function, "
+        "set are ignored: these travel without"
+    ]
+
+
+def test_pickle_is_ignored_for_what_is_registered() -> None:
+    register(Point, encode, decode)
+    with pytest.warns(UserWarning, match="for Point are ignored"):
+        assert to_serializers(pickled(Point)) == to_serializers()
+
+
+def test_functions_for_a_dataclass_are_used() -> None:
+    assert [s.cls for s in to_serializers([lambda: (Plain, vars, lambda state: Plain(**state))])]
 
 
 def test_extra_serializers_come_in_place_of_and_beside_registered_ones() -> None:
