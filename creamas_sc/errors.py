@@ -22,7 +22,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeAlias
 
 from creamas_sc.foreign import shorten, summary_of, text_of, traceback_of
 
@@ -49,6 +49,10 @@ __all__ = [
     "UnknownAgent",
     "UnknownSimulation",
 ]
+
+
+# What the agents that did not fail returned: in order, or by address.
+Results: TypeAlias = Sequence[Any] | Mapping[str, Any]
 
 
 class CreamasError(Exception):
@@ -295,19 +299,22 @@ class AgentErrors(ExceptionGroup[AgentError]):
 
     Attributes:
         failures: Address of each failed agent -> its ``AgentError``.
-        results: What the other agents returned, in slave and then spawn order.
+        results: What the other agents returned, in slave and then spawn order; of ``gather``, a
+            dict of address -> value.
     """
 
+    results: Any
+
     def __new__(
-        cls, message: str, failures: Mapping[str, AgentError], results: Sequence[Any] = ()
+        cls, message: str, failures: Mapping[str, AgentError], results: Results = ()
     ) -> AgentErrors:
         return super().__new__(cls, message, list(failures.values()))
 
     def __init__(
-        self, message: str, failures: Mapping[str, AgentError], results: Sequence[Any] = ()
+        self, message: str, failures: Mapping[str, AgentError], results: Results = ()
     ) -> None:
         self.failures = dict(failures)
-        self.results = list(results)
+        self.results = dict(results) if isinstance(results, Mapping) else list(results)
 
     def derive(self, excs: Sequence[AgentError], /) -> AgentErrors:  # type: ignore[override]
         """Make a part of the group, for ``split`` and ``except*``."""
@@ -322,9 +329,7 @@ def first_error(errors: Sequence[Exception]) -> Exception:
     return first
 
 
-def agent_errors(
-    what: str, failures: Mapping[str, BaseException], results: Sequence[Any]
-) -> AgentErrors:
+def agent_errors(what: str, failures: Mapping[str, BaseException], results: Results) -> AgentErrors:
     """Return the error for agents that ``what``, "failed to act" say, with the others' results."""
     errors = _by_agent(failures)
     message = f"{len(errors)} of the agents {what}: {enumerate_first(list(errors))}"

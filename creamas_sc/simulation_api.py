@@ -186,6 +186,12 @@ class SimulationAPI:
         """Return the agents of all slaves, in slave and then spawn order, except managers."""
 
     @_operation(Kind.METHOD)
+    def gather(
+        self, method: str, /, *args: Any, addrs: Iterable[str] | None = None, **kwargs: Any
+    ) -> Any:
+        """Call one exposed method of all agents, or of those at ``addrs``; address -> value."""
+
+    @_operation(Kind.METHOD)
     def trigger_act(self, addr: str) -> Any:
         """Let the agent at ``addr`` act and return what its ``act`` returns."""
 

@@ -15,6 +15,7 @@ import trio
 
 from creamas_sc.core.agent import Agent, CreativeAgent
 from creamas_sc.core.artifact import Artifact
+from creamas_sc.core.gathering import call_each
 from creamas_sc.core.randomness import RandomSource, Spawned
 from creamas_sc.core.step_loop import Unfinished, run_acts
 from creamas_sc.errors import ConnectionLost, agent_errors, step_error
@@ -333,6 +334,30 @@ class Environment:
             kept = [result for i, result in enumerate(results) if i not in failed]
             raise step_error(failures, kept, late)
         return results
+
+    @on_loop
+    async def gather(
+        self, method: str, /, *args: Any, addrs: Iterable[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Call one exposed method of every agent but the manager, concurrently.
+
+        Args:
+            method: Its name.
+            addrs: Addresses of the agents to call instead of all.
+            *args, **kwargs: Passed to each.
+
+        Returns:
+            Address -> what the method returned, in the order of ``addrs`` or of creation.
+
+        Raises:
+            NotExposed, UnknownAgent: One lacks the method, or does not exist; none was called.
+            AgentErrors: Some raised; the group names them and holds the others' results.
+        """
+        if addrs is None:
+            agents = self.get_agents(addr=False)
+        else:
+            agents = [self.get_agent(addr) for addr in dict.fromkeys(addrs)]
+        return await call_each(agents, method, args, kwargs)
 
     def is_ready(self) -> bool:
         """Return whether the environment is ready; override it if becoming ready takes time."""

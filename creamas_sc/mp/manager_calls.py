@@ -7,7 +7,7 @@ as silent, with all its agents; and silent slaves are stopped if the limit asks 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -20,6 +20,7 @@ from creamas_sc.errors import (
     ConnectionLost,
     DeadlineExceeded,
     StepOverran,
+    agent_errors,
     step_error,
 )
 from creamas_sc.mp.managers import SPAWN_INDEX
@@ -102,6 +103,45 @@ class ManagerCalls:
             return made  # type: ignore[no-any-return]
 
         return list(chain.from_iterable(await at_once(create, slaves)))
+
+    async def gather(
+        self,
+        slaves: Sequence[Slave],
+        addrs: Iterable[str] | None,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Call a method of the agents at ``addrs``, or of all; its name is the first of ``args``.
+
+        Raises:
+            AgentErrors: Some failed.
+        """
+        if addrs is None:
+            answers = await self.call_all(slaves, "gather", args, kwargs, kept=(AgentErrors,))
+        else:
+            addrs = list(dict.fromkeys(addrs))
+            parts: dict[Slave, list[str]] = {}
+            for addr in addrs:
+                parts.setdefault(self._slaves.at(get_manager(addr)), []).append(addr)
+
+            async def call(slave: Slave) -> Any:
+                try:
+                    chosen = {**kwargs, "addrs": parts[slave]}
+                    return await self._node.call_agent(slave.address, "gather", args, chosen)
+                except AgentErrors as errors:
+                    return errors
+
+            answers = await at_once(call, list(parts))
+        values: dict[str, Any] = {}
+        failures: dict[str, AgentError] = {}
+        for answer in answers:
+            if isinstance(answer, AgentErrors):
+                failures.update(answer.failures)
+                answer = answer.results
+            values.update(answer)
+        if failures:
+            raise agent_errors(f"failed in {args[0]}", failures, values)
+        return values if addrs is None else {addr: values[addr] for addr in addrs}
 
     async def call_all(
         self,

@@ -232,6 +232,16 @@ class EnvManager(Manager):
             step_limit.reset(token)
 
     @expose
+    async def gather(
+        self, method: str, /, *args: Any, addrs: list[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Call one method of every agent of the environment; see `Environment.gather`."""
+        try:
+            return await self.env.gather(method, *args, addrs=addrs, **kwargs)
+        except CallRefused as refusal:
+            raise refusal.by(self.addr) from refusal.__cause__
+
+    @expose
     def close(self, folder: str | None = None) -> Any:
         """Called before the environment closes; override in a subclass."""
 
@@ -306,6 +316,13 @@ class MultiEnvManager(Manager):
         if self.menv.in_step:
             raise CreamasError("a step is under way; call trigger_all when it is done")
         return await self.menv.trigger_all(*args, **kwargs)
+
+    @expose
+    async def gather(
+        self, method: str, /, *args: Any, addrs: list[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Call one method of every agent of all slaves; see `MultiEnvironment.gather`."""
+        return await self.menv.gather(method, *args, addrs=addrs, **kwargs)
 
     @expose
     async def is_ready(self) -> bool:

@@ -311,6 +311,32 @@ class MultiEnvironment:
         """
         return sync_or_coro(self, self._gather("get_agents", addr, agent_cls), as_coro)
 
+    @on_loop
+    async def gather(
+        self, method: str, /, *args: Any, addrs: Iterable[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Call one exposed method of all agents, concurrently, in one message to each slave.
+
+        Args:
+            method: Its name.
+            addrs: Addresses of the agents to call instead of all.
+            *args, **kwargs: Passed to each.
+
+        Returns:
+            Address -> what the method returned, in the order of ``addrs``, or in slave and then
+            spawn order.
+
+        Raises:
+            NotExposed, UnknownAgent: One lacks the method, or does not exist.
+            ValueError: An address is in none of the slaves.
+            AgentErrors: Some raised: ``failures`` maps address to error, and ``results`` the other
+                agents' addresses to what they returned.
+            SlaveLost: A slave died.
+            NoSlaves: There are none.
+        """
+        slaves = self._open_slaves("gather")
+        return await self._managers.gather(slaves, addrs, (method, *args), kwargs)
+
     # ---- acting
 
     @on_loop

@@ -36,9 +36,11 @@ from creamas_sc.errors import (
     CallRefused,
     ConnectionLost,
     EncodeError,
+    Results,
     SlaveLost,
     StepOverran,
     UnknownAgent,
+    agent_errors,
     step_error,
     unwrapped,
 )
@@ -57,8 +59,8 @@ from creamas_sc.wire.handshake import Identity
 from creamas_sc.wire.packing import is_call
 
 ARTIFACT_EVENT = "artifact"
-# A manager's methods whose reply is a list of what its agents returned.
-STEP_METHODS = frozenset({"trigger_all", "trigger_all_within"})
+# A manager's methods whose reply is what its agents returned: a list, or a dict by address.
+STEP_METHODS = frozenset({"trigger_all", "trigger_all_within", "gather"})
 # Proxies remembered, so that connecting again to a known agent costs no round trip.
 MAX_KNOWN_PROXIES = 100_000
 # Of the results of a step in which agents fail; the rest is for the failures.
@@ -344,31 +346,40 @@ class Node:
     def _cannot_travel(
         self, agent: Any, method: str, value: Any, error: EncodeError
     ) -> AgentError | AgentErrors | StepOverran:
-        if method in STEP_METHODS and isinstance(value, list):
+        if method in STEP_METHODS and isinstance(value, (list, dict)):
             return self._encodable({}, value)
         return AgentError.from_exception(agent.addr, error)
 
     def _encodable(
-        self, failures: Mapping[str, AgentError], results: list[Any], late: Sequence[str] = ()
+        self, failures: Mapping[str, AgentError], results: Results, late: Sequence[str] = ()
     ) -> AgentErrors | StepOverran:
-        """A step's failures, with those added whose results cannot travel, or not together."""
-        failures, kept, left = dict(failures), [], MAX_RESULTS_BYTES
-        without = {*failures, *late}
-        acted = [a.addr for a in self._agents[1:] if a.addr not in without]
-        for address, result in zip(acted, results, strict=False):
+        """Agents' failures, with those added whose results cannot travel, or not together."""
+        failures, left = dict(failures), MAX_RESULTS_BYTES
+        kept: dict[str, Any] = {}
+        root = "the result"
+        if isinstance(results, Mapping):
+            by_address = results
+        else:
+            root = "the result of act"
+            without = {*failures, *late}
+            acted = [a.addr for a in self._agents[1:] if a.addr not in without]
+            by_address = dict(zip(acted, results, strict=False))
+        for address, result in by_address.items():
             try:
-                size = payload_size(self.codec.encode(result, root="the result of act"))
+                size = payload_size(self.codec.encode(result, root=root))
                 if size > left:
                     raise EncodeError(
-                        f"the result of act, {size:,} bytes: there is room for {left:,} besides "
-                        "the other agents' results; publish artifacts, or return less"
+                        f"{root}, {size:,} bytes: there is room for {left:,} besides the other "
+                        "agents' results; publish artifacts, or return less"
                     )
             except EncodeError as error:
                 failures[address] = AgentError.from_exception(address, error)
             else:
                 left -= size
-                kept.append(result)
-        return step_error(failures, kept, late)
+                kept[address] = result
+        if isinstance(results, Mapping):
+            return agent_errors("failed", failures, kept)
+        return step_error(failures, list(kept.values()), late)
 
     # ---- artifacts travel to the master
 

@@ -36,6 +36,8 @@ _LARGE_BODY: Final = 2**15
 MAX_VALUE_BYTES: Final = MAX_FRAME_BYTES - 2**17
 """The largest value, encoded, in bytes."""
 _SCALARS: Final = frozenset({type(None), bool, int, float, str})
+# What msgpack packs without our help.
+_PACKED: Final = _SCALARS | {bytes, list, dict}
 _ADVICE: Final = (
     "make its class a dataclass, or register a serializer: creamas_sc.serializers.register(cls, "
     "encode, decode)"
@@ -191,7 +193,7 @@ class Codec:
 
     def carries(self, cls: type) -> bool:
         """Whether it has a way to encode objects of exactly this class."""
-        if cls in _PLAIN_TYPES or cls in self._encode_handlers:
+        if cls in _PACKED or cls in self._encode_handlers:
             return True
         try:
             return self._handler_of(cls) is not None

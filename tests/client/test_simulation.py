@@ -72,6 +72,15 @@ async def test_agents(kind: str, named: Named) -> None:
         assert await sim.connect(addr) == painter
         assert await sim.trigger_act(addr) == ((), {})
         assert await sim.trigger_all(1, b=(2,)) == [((1,), {"b": (2,)})] * 3
+        some = [addr, addrs[0]]
+        assert await sim.gather("echo", 1, b=2) == dict.fromkeys([*addrs, addr], ((1,), {"b": 2}))
+        assert list(await sim.gather("echo", addrs=some)) == some
+        with pytest.raises(AgentErrors, match="2 of the agents failed in fail") as caught:
+            await sim.gather("fail", "no", addrs=some)
+        assert list(caught.value.failures) == some
+        assert caught.value.results == {}
+        with pytest.raises(NotExposed):
+            await sim.gather("secret")
         # Through a proxy, also as a value.
         assert await painter.itself() == painter
         assert await painter.ask(pair[0][0], 5) == ((5,), {})

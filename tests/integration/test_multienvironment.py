@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from creamas_sc import Artifact, CreativeAgent, Environment, MultiEnvironment, Proxy
-from creamas_sc.errors import AgentError, AgentErrors, NoSlaves, StartError
+from creamas_sc.errors import AgentError, AgentErrors, NoSlaves, NotExposed, StartError
 from creamas_sc.rpc.addresses import split_address
 from tests.support import agents
 from tests.support.agents import Counter, Echo, Raises
@@ -44,6 +44,36 @@ async def test_get_agents_by_class_and_as_proxies(menv: MultiEnvironment) -> Non
     await menv.spawn(Counter)
     echoes = await menv.get_agents(addr=False, agent_cls=Echo, as_coro=True)
     assert [await echo.evaluate(1) for echo in echoes] == [1]
+
+
+async def test_gather_calls_all_agents_or_those_of_a_list(menv: MultiEnvironment) -> None:
+    assert await menv.gather("evaluate", 1) == {}
+    for _ in range(4):
+        await menv.spawn(Echo)
+    addrs = await menv.get_agents(as_coro=True)
+    assert list((await menv.gather("evaluate", (1,))).items()) == [(a, (1,)) for a in addrs]
+    some = [addrs[3], addrs[0]]
+    assert list((await menv.gather("evaluate", 2, addrs=some)).items()) == [(a, 2) for a in some]
+    host = await menv.connect(menv.manager.addr)
+    assert await host.gather("evaluate", artifact=3, addrs=some) == dict.fromkeys(some, 3)
+    assert len(set((await menv.gather("pid")).values())) == 2
+
+
+async def test_gather_says_who_failed(menv: MultiEnvironment) -> None:
+    await menv.spawn_n(Echo, 2, addr=menv.addrs[0])
+    await menv.spawn_n(Counter, 1, addr=menv.addrs[1])
+    one, two, counter = await menv.get_agents(as_coro=True)
+    with pytest.raises(NotExposed, match=r"Counter of .* has no exposed method 'pid'"):
+        await menv.gather("pid")
+    for addrs in ([one, two], [two, one]):
+        with pytest.raises(AgentErrors, match="2 of the agents failed in fail") as caught:
+            await menv.gather("fail", "no", addrs=addrs)
+        assert sorted(caught.value.failures) == sorted(addrs)
+    with pytest.raises(AgentErrors, match="1 of the agents failed in perhaps") as caught:
+        await menv.gather("perhaps", one)
+    assert caught.value.results == {two: one, counter: one}
+    with pytest.raises(ValueError, match="is not a slave's manager"):
+        await menv.gather("pid", addrs=[one, menv.manager.addr])
 
 
 async def test_artifacts_of_a_step_are_there_when_it_returns(menv: MultiEnvironment) -> None:

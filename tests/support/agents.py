@@ -46,6 +46,12 @@ class Echo(CreativeAgent):
     def fail(self, text: str) -> None:
         raise ValueError(text)
 
+    @expose
+    def perhaps(self, failing: str) -> str:
+        if self.addr == failing:
+            raise ValueError(failing)
+        return failing
+
     def secret(self) -> None:
         """Not for others."""
 
@@ -74,6 +80,10 @@ class Counter(CreativeAgent):
     def __init__(self, environment: Environment, start: int = 0) -> None:
         super().__init__(environment)
         self.count = start
+
+    @expose
+    def perhaps(self, failing: str) -> str:
+        return failing
 
     @expose
     async def act(self, *args: Any) -> int:

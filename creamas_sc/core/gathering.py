@@ -1,0 +1,38 @@
+"""One call of many agents of an environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from creamas_sc.core.agent import Agent
+from creamas_sc.core.step_loop import UNLIMITED, run_acts, step_limit
+from creamas_sc.errors import CallRefused, agent_errors
+from creamas_sc.rpc.exposed import exposed_method, start_call
+
+
+async def call_each(
+    agents: Sequence[Agent], method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Call an exposed method of all ``agents``, concurrently; address -> value, in their order.
+
+    Raises:
+        NotExposed: One lacks the method; none was called.
+        BadArguments: The arguments do not fit it.
+        AgentErrors: Some raised.
+    """
+    methods = [exposed_method(agent, method) for agent in agents]
+    token = step_limit.set(UNLIMITED)  # of a step that this may be part of
+    try:
+        results, failed = await run_acts(methods, lambda call: start_call(call, args, kwargs))
+    finally:
+        step_limit.reset(token)
+    values = {agent.addr: result for agent, result in zip(agents, results, strict=True)}
+    if not failed:
+        return values
+    failures = {agents[position].addr: error for position, error in sorted(failed.items())}
+    for addr, error in failures.items():
+        if isinstance(error, CallRefused) and error.address == addr:
+            raise error
+        del values[addr]
+    raise agent_errors(f"failed in {method}", failures, values)
