@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import anyio
 
@@ -29,50 +29,72 @@ __all__ = [
 T = TypeVar("T")
 
 
-def run(task: Any = None, loop: Any = None) -> Any:
+@runtime_checkable
+class _OfAsyncio(Protocol):
+    """A task or future of asyncio, which is not imported to find out."""
+
+    def get_loop(self) -> Any: ...
+
+
+def run(task: Any = None, loop: Any = None, *, until: Any = None) -> Any:
     """Run a coroutine on the background loop and block until it is done.
 
     Works in a plain script, in a notebook cell and under any running loop, except a loop on which
     environments live.
 
     Args:
-        task: The coroutine, or another awaitable for trio. None runs until Ctrl-C.
-        loop: Must be None; it is a parameter only because creamas has it.
+        task: The coroutine, or another awaitable. None runs until Ctrl-C.
+        loop: An asyncio loop, not running, on which to run the task instead; for tasks and futures
+            of asyncio it is their own.
+        until: The same as ``task``; aiomas calls it so.
 
     Returns:
         What the coroutine returns.
 
     Raises:
-        TypeError: ``task`` cannot be awaited, or a loop was given.
+        TypeError: ``task`` cannot be awaited, or ``loop`` is no loop.
         RuntimeError: Called on a loop on which environments live, which it would block: await the
             task there.
     """
-    if loop is not None:
-        if inspect.iscoroutine(task):
-            task.close()  # avoid a "never awaited" warning as well
-        raise TypeError(
-            "creamas_sc runs its own event loop: call run(task) without loop, or await the task in "
-            "your loop"
-        )
+    if until is not None:
+        if task is not None:
+            raise TypeError("run() takes task or until, which mean the same, not both")
+        task = until
     if task is not None and not inspect.isawaitable(task):
         raise TypeError(
             f"run() needs a coroutine, not {task!r}: maybe it was returned by a sync method, which "
             "needs no run()"
         )
+    if loop is None and isinstance(task, _OfAsyncio):
+        loop = task.get_loop()
+    coroutine = task
+    if loop is None and not inspect.iscoroutine(task):
+        coroutine = anyio.sleep_forever() if task is None else _result_of(task)
+    try:
+        return _run_blocking(coroutine, loop)
+    finally:
+        if inspect.iscoroutine(coroutine) and _never_began(coroutine):
+            coroutine.close()  # avoid a "never awaited" warning as well
+
+
+def _never_began(coroutine: Any) -> bool:
+    return inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
+
+
+def _run_blocking(coroutine: Any, asyncio_loop: Any) -> Any:
     # Imported here: the client is installed without trio.
     from creamas_sc.runtime.class_loading import end_script_load
     from creamas_sc.runtime.event_loop import background_loop, loop_of_thread
 
-    if task is None:
-        task = anyio.sleep_forever()
-    coroutine = task if inspect.iscoroutine(task) else _result_of(task)
-    try:
-        end_script_load()
-        loop = loop_of_thread() or background_loop()
-    except BaseException:  # the second load of a script ends here
-        coroutine.close()
-        raise
-    return loop.run_sync(coroutine)
+    end_script_load()
+    home = loop_of_thread()
+    if asyncio_loop is None or home is not None:
+        return (home or background_loop()).run_sync(coroutine)
+    if not hasattr(asyncio_loop, "run_until_complete"):
+        raise TypeError(f"loop must be an asyncio event loop or None, not {asyncio_loop!r}")
+    if coroutine is None:
+        return asyncio_loop.run_forever()
+    return asyncio_loop.run_until_complete(coroutine)
 
 
 def run_or_coro(task: Any, as_coro: bool, loop: Any = None) -> Any:
@@ -80,17 +102,17 @@ def run_or_coro(task: Any, as_coro: bool, loop: Any = None) -> Any:
     return task if as_coro else run(task, loop)
 
 
-async def create_tasks(
+def create_tasks(
     task_coro: Callable[..., Awaitable[Any]],
     addrs: Iterable[str],
     *args: Any,
     flatten: bool = True,
     **kwargs: Any,
-) -> list[Any]:
-    """Await ``task_coro(addr, *args, **kwargs)`` for all addresses concurrently.
+) -> Coroutine[Any, Any, list[Any]]:
+    """Return a coroutine that awaits ``task_coro(addr, *args, **kwargs)`` for all addresses.
 
-    Nothing starts before the returned coroutine is awaited. For example, in a subclass of
-    MultiEnvironment::
+    They run concurrently; nothing starts before the coroutine is awaited. For example, in a
+    subclass of MultiEnvironment::
 
         async def count_artifacts(self):
             async def count(addr):
@@ -112,13 +134,18 @@ async def create_tasks(
         Exception: One task failed: its exception, and the others were cancelled.
         ExceptionGroup: Several failed before they could be cancelled.
     """
-    results = await gather(lambda addr: task_coro(addr, *args, **kwargs), [*addrs])
-    return _flattened(results) if flatten else results
+    return _gathered(lambda addr: task_coro(addr, *args, **kwargs), [*addrs], flatten)
 
 
 async def wait_tasks(tasks: Iterable[Awaitable[Any]], flatten: bool = True) -> list[Any]:
     """Await all ``tasks`` concurrently; results and errors are those of `create_tasks`."""
-    results = await gather(_result_of, [*tasks])
+    return await _gathered(_result_of, [*tasks], flatten)
+
+
+async def _gathered(
+    work: Callable[[Any], Awaitable[Any]], items: Sequence[Any], flatten: bool
+) -> list[Any]:
+    results = await gather(work, items)
     return _flattened(results) if flatten else results
 
 

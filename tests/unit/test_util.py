@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import anyio
@@ -93,9 +94,49 @@ def test_run_needs_something_to_await(task: Any) -> None:
         util.run(task)
 
 
-def test_run_takes_no_loop() -> None:
-    with pytest.raises(TypeError, match="without loop"):
-        util.run(double("1"), loop=object())
+def test_run_takes_what_aiomas_calls_until() -> None:
+    assert util.run(until=double("1")) == 2
+    with pytest.raises(TypeError, match="task or until, which mean the same, not both"):
+        util.run(3, until=4)
+
+
+@pytest.fixture
+def asyncio_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+def test_run_uses_the_asyncio_loop_that_it_is_given(
+    asyncio_loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def where() -> Any:
+        await asyncio.sleep(0)
+        return asyncio.get_running_loop()
+
+    assert util.run(where(), asyncio_loop) is asyncio_loop
+    assert util.run(until=where(), loop=asyncio_loop) is asyncio_loop
+    assert util.run_or_coro(where(), False, asyncio_loop) is asyncio_loop
+    task = asyncio_loop.create_task(where())
+    assert util.run(task) is asyncio_loop, "a task's own loop"
+    asyncio_loop.call_soon(asyncio_loop.stop)
+    assert util.run(None, asyncio_loop) is None
+
+
+def test_run_refuses_what_is_no_loop(asyncio_loop: asyncio.AbstractEventLoop) -> None:
+    with pytest.raises(TypeError, match="loop must be an asyncio event loop or None, not 3"):
+        util.run(double("1"), loop=3)
+    asyncio_loop.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        util.run(double("1"), asyncio_loop)  # "never awaited" is a warning, and warnings are errors
+
+
+async def test_run_on_an_asyncio_loop_does_not_block_a_home_loop(
+    asyncio_loop: asyncio.AbstractEventLoop,
+) -> None:
+    async with adopt_running_loop():
+        with pytest.raises(RuntimeError, match="await the async form"):
+            util.run(double("1"), asyncio_loop)
 
 
 def test_run_without_a_task_runs_until_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,6 +201,16 @@ async def test_results_are_flattened(results: list[Any], flat: list[Any]) -> Non
     addrs = [str(i) for i in range(len(results))]
     assert await util.create_tasks(task, addrs) == flat
     assert await util.create_tasks(task, addrs, flatten=False) == results
+
+
+def test_create_tasks_is_a_plain_function_that_keeps_its_addresses() -> None:
+    assert not inspect.iscoroutinefunction(util.create_tasks)
+    addrs = ["1", "2"]
+    tasks = util.create_tasks(double, addrs)
+    addrs.clear()
+    assert util.run(tasks) == [2, 4]
+    with pytest.raises(TypeError, match="iterable"):
+        util.run(util.create_tasks(double, 3))  # type: ignore[arg-type]
 
 
 def test_nothing_starts_before_the_await() -> None:
