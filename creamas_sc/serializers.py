@@ -134,7 +134,7 @@ def to_serializers(extra: Iterable[Any] = ()) -> list[Serializer]:
         found[serializer.cls] = serializer
     if ignored and not in_slave():
         text = f"extra_serializers for {', '.join(ignored)} are ignored: these travel without"
-        warnings.warn(text, stacklevel=3)
+        warnings.warn(text, stacklevel=4)
     return list(found.values())
 
 

@@ -103,6 +103,10 @@ class SimulationAPI:
     def get_seed(self) -> Any:
         """Return the seed of the simulation; None for fresh entropy."""
 
+    @_operation(Kind.SETTER, "seed")
+    def set_seed(self, seed: int | None) -> Any:
+        """Set the seed of the simulation, before its slaves are started."""
+
     @_operation(Kind.GETTER, "addrs")
     def get_addrs(self) -> Any:
         """Return the addresses of the slaves' managers, in the order of the slaves."""

@@ -153,11 +153,15 @@ class CreativeAgent(Agent):
         """The agent's own random generator: numpy's where numpy is installed, else Python's.
 
         In a seeded simulation it depends only on the seed and the order of spawning, not on the
-        slave where the agent lives.
+        slave where the agent lives. Another generator may be set in its place.
         """
         if self._rng is None:
             self._rng = self.env._make_rng(self)
         return self._rng
+
+    @rng.setter
+    def rng(self, rng: Any) -> None:
+        self._rng = rng
 
     @property
     def A(self) -> list[Artifact]:

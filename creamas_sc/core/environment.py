@@ -15,13 +15,15 @@ import trio
 
 from creamas_sc.core.agent import Agent, CreativeAgent
 from creamas_sc.core.artifact import Artifact
+from creamas_sc.core.construction import make_environment, place_of, serializers_of
 from creamas_sc.core.gathering import call_each
-from creamas_sc.core.randomness import RandomSource, Spawned
+from creamas_sc.core.randomness import RandomSource, Spawned, check_seed
 from creamas_sc.core.step_loop import Unfinished, run_acts
 from creamas_sc.errors import ConnectionLost, agent_errors, step_error
 from creamas_sc.foreign import is_ctrl_c
 from creamas_sc.logging import ObjectLogger
-from creamas_sc.rpc.addresses import base_url, bind, split_address
+from creamas_sc.rpc.addresses import base_url as url_of
+from creamas_sc.rpc.addresses import bind, split_address
 from creamas_sc.rpc.auth import membership, user_membership
 from creamas_sc.rpc.exposed import Proxy
 from creamas_sc.rpc.node import Node
@@ -36,7 +38,6 @@ from creamas_sc.runtime.event_loop import (
 from creamas_sc.runtime.gc_control import gc_paused
 from creamas_sc.runtime.nurseries import cancellation_in
 from creamas_sc.runtime.validation import check_folder, check_int, check_kind, check_seconds
-from creamas_sc.serializers import check_codec, get_serializers, to_serializers
 
 __all__ = ["Environment"]
 
@@ -49,6 +50,9 @@ class Environment:
 
     Args:
         addr: ``(host, port)`` to listen on; port 0 is any free one.
+        clock, connect_kwargs, base_url: As creamas passes them to a subclass, for it to pass on:
+            kept as an attribute; a dict with ``codec`` and ``extra_serializers``; ``addr`` as a
+            URL.
         codec: `creamas_sc.MsgPack` or None, which mean the same.
         extra_serializers: Callables that return ``(class, encode, decode)``; None for those
             registered with `creamas_sc.serializers.register`.
@@ -75,20 +79,22 @@ class Environment:
 
     def __init__(
         self,
-        addr: tuple[str, int],
+        addr: tuple[str, int] | str | None = None,
+        clock: Any = None,
+        connect_kwargs: Mapping[str, Any] | None = None,
         *,
+        base_url: str | None = None,
         codec: Any = None,
         extra_serializers: Iterable[Callable[[], tuple[Any, ...]]] | None = None,
         name: str | None = None,
         log_folder: str | None = None,
     ) -> None:
         end_script_load()
-        check_codec(codec)
-        self._host, self._port = addr
+        self._host, self._port = place = place_of(addr, base_url)
+        serializers = serializers_of(codec, extra_serializers, connect_kwargs)
         self._agents: list[Agent] = []
-        triples = get_serializers() if extra_serializers is None else extra_serializers
-        url = base_url(self._host, self._port)
-        self.network = Node(self._agents, Agent, url, to_serializers(triples))
+        self.network = Node(self._agents, Agent, url_of(*place), serializers)
+        self.clock = clock
         self._name = name
         self._member = membership.get()
         self._opening = trio.Lock()
@@ -108,7 +114,7 @@ class Environment:
         Raises:
             StartError: The address is not available.
         """
-        env = cls(addr, *args, **kwargs)
+        env = make_environment(cls, addr, args, kwargs)
         return sync_or_coro(env, env.open(), as_coro)
 
     @on_loop
@@ -134,7 +140,7 @@ class Environment:
                 raise ConnectionLost("this environment is closed", may_have_run=False)
             self._port = port.number
             self.network.loop = self.get_loop()
-            self.network.base_url = base_url(self._host, self._port)
+            self.network.base_url = url_of(self._host, self._port)
             for agent in self._agents:
                 agent._addr = None
             try:
@@ -185,8 +191,15 @@ class Environment:
 
     @property
     def seed(self) -> int | None:
-        """Seed of the agents' random generators; None for fresh entropy."""
+        """Seed of the agents' random generators; None for fresh entropy.
+
+        Those that were used already do not change with it.
+        """
         return self._random.seed
+
+    @seed.setter
+    def seed(self, seed: int | None) -> None:
+        self._random = self._random._replace(seed=check_seed(seed))
 
     @property
     def logger(self) -> ObjectLogger | None:

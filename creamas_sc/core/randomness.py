@@ -9,6 +9,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 
+def check_seed(seed: Any) -> int | None:
+    """Return ``seed``; raise a ValueError unless it is an int of at least 0, or None."""
+    if seed is not None and (type(seed) is not int or seed < 0):
+        raise ValueError(f"seed must be an int of at least 0, or None, not {seed!r}")
+    return seed
+
+
 class Spawned(NamedTuple):
     """Agents of one environment that were spawned by one call.
 

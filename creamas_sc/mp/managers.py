@@ -11,8 +11,8 @@ import trio
 
 from creamas_sc.core.agent import Agent, makes_agents
 from creamas_sc.core.artifact import Artifact
+from creamas_sc.core.construction import make_environment
 from creamas_sc.core.environment import Environment
-from creamas_sc.core.randomness import RandomSource
 from creamas_sc.core.step_loop import StepLimit, step_limit
 from creamas_sc.errors import CallRefused, ConnectionLost, CreamasError, LoadError
 from creamas_sc.rpc.auth import Membership
@@ -344,10 +344,10 @@ def make_master(
     mgr_cls: type | None,
 ) -> Environment:
     """Make the master environment of ``menv``, and its manager if there is to be one."""
-    if seed is not None and (type(seed) is not int or seed < 0):
-        raise ValueError(f"seed must be an int of at least 0, or None, not {seed!r}")
-    env = env_cls(addr, **env_kwargs)
-    env._member, env._random = member, RandomSource(seed)
+    env = make_environment(env_cls, addr, (), env_kwargs)
+    env._member = member
+    if seed is not None:
+        env.seed = seed
     if mgr_cls is not None:
         env.manager = mgr_cls(env)
         env.manager.menv = menv

@@ -23,7 +23,7 @@ from creamas_sc.mp.artifacts import ArtifactInbox, select_artifacts
 from creamas_sc.mp.closer import Closer
 from creamas_sc.mp.manager_calls import ManagerCalls
 from creamas_sc.mp.managers import make_master
-from creamas_sc.mp.observer import Counts, Observer, Overview
+from creamas_sc.mp.observer import Observer, Overview
 from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.reports import Restart, StopReport
 from creamas_sc.restarts.policy import RestartPolicy
@@ -125,8 +125,13 @@ class MultiEnvironment:
 
     @property
     def seed(self) -> int | None:
-        """The seed that the constructor got; None for fresh entropy."""
+        """The seed of the simulation, None for fresh entropy; it can be set before the slaves."""
         return self._env.seed
+
+    @seed.setter
+    def seed(self, seed: int | None) -> None:
+        self._slaves.set_seed(seed)
+        self._env.seed = seed
 
     @property
     def logger(self) -> Any:
@@ -490,15 +495,7 @@ class MultiEnvironment:
 
     def overview(self) -> Overview:
         """What is in the multi-environment now."""
-        running = [slave for slave in self._slaves.members if not slave.gone.is_set()]
-        counts: Counts = {
-            "age": self._age,
-            "agents": sum(slave.agents for slave in running),
-            "slaves": len(running),
-            "artifacts": len(self._artifacts),
-            "restarts": len(self._slaves.restarts),
-        }
-        return Overview(counts, self._slaves.addrs, str(self._slaves.policy))
+        return Overview.of(self._age, len(self._artifacts), self._slaves)
 
     # ---- the end
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, Self, TypedDict
 
 from creamas_sc.errors import SlaveLost
 from creamas_sc.reports import Restart
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.runtime.timeouts import GRACE_SECONDS
+
+if TYPE_CHECKING:
+    from creamas_sc.mp.slave_pool import SlavePool
 
 
 class Observer:
@@ -48,3 +51,16 @@ class Overview(NamedTuple):
     counts: Counts
     addrs: list[str]
     policy: str
+
+    @classmethod
+    def of(cls, age: int, artifacts: int, slaves: SlavePool) -> Self:
+        """What is in a multi-environment of that age, with so many artifacts."""
+        running = [slave for slave in slaves.members if not slave.gone.is_set()]
+        counts: Counts = {
+            "age": age,
+            "agents": sum(slave.agents for slave in running),
+            "slaves": len(running),
+            "artifacts": artifacts,
+            "restarts": len(slaves.restarts),
+        }
+        return cls(counts, slaves.addrs, str(slaves.policy))

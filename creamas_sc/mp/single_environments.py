@@ -10,8 +10,8 @@ from typing import Any, Self
 import anyio
 import trio
 
+from creamas_sc.core.construction import make_environment
 from creamas_sc.core.environment import Environment
-from creamas_sc.core.randomness import RandomSource
 from creamas_sc.mp.managers import EnvManager, Manager
 from creamas_sc.mp.slave_main import name_process, seed_process
 from creamas_sc.mp.slave_pool import SlavePool
@@ -58,8 +58,9 @@ async def _serve(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> None:
-    env = env_cls(addr, *args, **kwargs)
-    env._random = RandomSource(seed)
+    env = make_environment(env_cls, addr, args, kwargs)
+    if seed is not None:
+        env.seed = seed
     try:
         await env.open(mgr_cls)
         await env.get_loop().call(env.manager.stop_received.wait)

@@ -8,6 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Protocol
 
+from creamas_sc.core.construction import make_environment
 from creamas_sc.core.randomness import RandomSource
 from creamas_sc.errors import AgentErrors, CreamasError
 from creamas_sc.rpc.auth import Membership, membership
@@ -44,16 +45,18 @@ async def main(spec: bytes, control: Control) -> bytes:
     """
     order = SlaveSpec.decode(spec)
     open_actor_log(slave=order.index)
-    env_cls, mgr_cls = load_class(order.env_cls), load_class(order.mgr_cls)
+    env_cls: Any = load_class(order.env_cls)
+    mgr_cls = load_class(order.mgr_cls)
     name_process(f"creamas: {env_cls.__name__}({order.addr[0]}:{order.addr[1]})")
     seed_process(order.set_seed, order.index, order.incarnation)
     if order.member is not None:
         membership.set(Membership(*order.member))
     failures: list[str] = []
     async with adopt_running_loop():
-        env = env_cls(order.addr, *order.args, **order.kwargs)
-        if order.set_seed is not True:
-            env._random = RandomSource(order.set_seed, 1 + order.index, order.incarnation)
+        env = make_environment(env_cls, order.addr, order.args, order.kwargs)
+        # Without a seed of the simulation, the one that the environment's class has set.
+        seed = env.seed if isinstance(order.set_seed, bool) else order.set_seed
+        env._random = RandomSource(seed, 1 + order.index, order.incarnation)
         await env.open(mgr_cls)
         await control.ready(pack(env.base_url))
         folder = await _wait_stop(control, env)

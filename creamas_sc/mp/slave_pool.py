@@ -36,6 +36,7 @@ from typing import Any
 import trio
 from anyio.abc import TaskStatus
 
+from creamas_sc.core.randomness import check_seed
 from creamas_sc.errors import (
     BadValue,
     ConnectionLost,
@@ -145,6 +146,12 @@ class SlavePool:
         """All slaves but those whose loss was reported and that do not come back."""
         coming = self.driver.coming
         return [s for s in self._slaves if not s.reported or s.slot in coming]
+
+    def set_seed(self, seed: int | None) -> None:
+        """Change the seed of slaves that will be started."""
+        if self._started:
+            raise CreamasError("the slaves have their seed: set seed before spawn_slaves")
+        self._seed = check_seed(seed)
 
     def at(self, address: str) -> Slave:
         """The slave whose manager is at ``address``.

@@ -45,6 +45,8 @@ async def test_properties(kind: str, named: Named) -> None:
     async with studio(kind, named) as sim:
         assert await sim.get_name() == sim.name
         assert await sim.get_seed() is None
+        with pytest.raises(CreamasError, match="set seed before spawn_slaves"):
+            await sim.set_seed(3)
         assert await sim.get_addrs() == await sim.get_slave_managers()
         assert await sim.get_age() == 0
         assert await sim.set_age(7) is None

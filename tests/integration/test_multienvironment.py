@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from creamas_sc import Artifact, CreativeAgent, Environment, MultiEnvironment, Proxy
+from creamas_sc import Artifact, CreativeAgent, Environment, MsgPack, MultiEnvironment, Proxy
+from creamas_sc.core.randomness import RandomSource, Spawned
 from creamas_sc.errors import AgentError, AgentErrors, NoSlaves, NotExposed, StartError
 from creamas_sc.rpc.addresses import split_address
 from tests.support import agents
@@ -44,6 +45,18 @@ async def test_get_agents_by_class_and_as_proxies(menv: MultiEnvironment) -> Non
     await menv.spawn(Counter)
     echoes = await menv.get_agents(addr=False, agent_cls=Echo, as_coro=True)
     assert [await echo.evaluate(1) for echo in echoes] == [1]
+
+
+async def test_slaves_of_a_class_for_creamas(menv: MultiEnvironment) -> None:
+    await menv.spawn_slaves(
+        [("localhost", 0)], agents.ForCreamas, agents.Manager, [{"codec": MsgPack, "size": 4}]
+    )
+    addr = menv.addrs[2]
+    assert await (await menv.connect(addr)).is_ready()
+    await menv.spawn(Echo, addr=addr)
+    (draws,) = (await menv.gather("draw", 2)).values()
+    rng = RandomSource(5, environment=3).generator(1, [Spawned(1, 0, 1)])
+    assert draws == [float(rng.random()) for _ in range(2)]
 
 
 async def test_gather_calls_all_agents_or_those_of_a_list(menv: MultiEnvironment) -> None:

@@ -74,6 +74,18 @@ class Echo(CreativeAgent):
         await asyncio.sleep(0)
 
 
+class ForCreamas(Environment):
+    """Has the parameters that creamas' environments have, and sets its own seed."""
+
+    def __init__(self, base_url: str, clock: Any, connect_kwargs: Any, size: int = 3) -> None:
+        super().__init__(base_url, clock, connect_kwargs)
+        self.size = size
+        self.seed = 5
+
+    def is_ready(self) -> bool:
+        return self.size == 4
+
+
 class Counter(CreativeAgent):
     """Counts its acts, and publishes each count."""
 
