@@ -21,6 +21,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self, TypeAlias
 
@@ -232,7 +233,29 @@ class LoadError(CallRefused, ImportError):
 # are cut to `SHORT_LENGTH` and left out.
 GROUP_LENGTH = 8 << 20
 SHORT_LENGTH = 200
-_NOT_FOR_TRIO = ("trio got unex", "trio.run rec")  # how trio's errors about asyncio begin
+# Why no guest loop runs asyncio in agents: there is no current task, in trio-asyncio's mixed mode,
+# for asyncio.timeout, wait_for and TaskGroup, on which aiohttp and asyncio's streams are built. And
+# a task that asyncio starts would outlive the scopes and deadlines of the act that started it.
+_NOT_ASYNCIO = (
+    "use anyio or trio here, not asyncio, or give asyncio a thread: "
+    "await trio.to_thread.run_sync(asyncio.run, coroutine)"
+)
+# How errors begin that trio and asyncio raise where the one meets the other.
+_MEETINGS = ("trio got unex", "trio.run rec", "no running event", "There is no current event")
+
+
+def misses_asyncio(error: BaseException) -> bool:
+    """Whether ``error`` was raised because asyncio was used where its loop does not run."""
+    if not isinstance(error, (RuntimeError, TypeError, AttributeError)):
+        return False
+    if text_of(error).startswith(_MEETINGS):
+        return True
+    # Most of asyncio fails on the loop's absence somewhere in its own code.
+    modules = [
+        str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    in_a_loop = "asyncio.base_events" in modules or "asyncio.runners" in modules
+    return bool(modules) and modules[-1].startswith("asyncio.") and not in_a_loop
 
 
 class AgentError(CreamasError):
@@ -269,10 +292,8 @@ class AgentError(CreamasError):
         if kind.__module__ != "builtins":
             name = f"{kind.__module__}.{name}"
         message = text_of(cause)
-        # The commonest mistake in a port: asyncio in an agent.
-        no_loop = isinstance(cause, RuntimeError) and "no running event loop" in message
-        if no_loop or (isinstance(cause, TypeError) and message.startswith(_NOT_FOR_TRIO)):
-            message += " (agents run under trio: use anyio or trio here, not asyncio)"
+        if misses_asyncio(cause):
+            message += f" (agents run under trio: {_NOT_ASYNCIO})"
         described = cls(
             address=address,
             type_name=shorten(name),

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import anyio
 
+from creamas_sc.errors import misses_asyncio
 from creamas_sc.rpc.addresses import base_url, split_address
 from creamas_sc.rpc.exposed import expose
 from creamas_sc.runtime.coroutines import gather
@@ -89,7 +90,12 @@ def _run_blocking(coroutine: Any, asyncio_loop: Any) -> Any:
     end_script_load()
     home = loop_of_thread()
     if asyncio_loop is None or home is not None:
-        return (home or background_loop()).run_sync(coroutine)
+        try:
+            return (home or background_loop()).run_sync(coroutine)
+        except Exception as error:
+            if misses_asyncio(error):
+                error.add_note("run() uses trio; asyncio needs run(task, asyncio.new_event_loop())")
+            raise
     if not hasattr(asyncio_loop, "run_until_complete"):
         raise TypeError(f"loop must be an asyncio event loop or None, not {asyncio_loop!r}")
     if coroutine is None:
