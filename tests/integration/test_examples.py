@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from PIL import Image
 from tests.support.programs import ROOT, Program, run
 
 SPIROGRAPHS = [sys.executable, "-m", "examples.spirographs"]
+PORTED = ROOT / "examples" / "porting"
 BOUND_SECONDS = 60
 
 
@@ -28,6 +30,35 @@ def test_the_quickstart_publishes_numbers() -> None:
     for line in published:
         form = r"tcp://localhost:555[67]/\d published \d+, which tcp://localhost:555[67]/\d likes"
         assert re.fullmatch(form, line)
+
+
+def test_the_port_of_a_broadcast() -> None:
+    done = _run(sys.executable, str(PORTED / "broadcast.py"))
+    *steps, last = done.stdout.splitlines()
+    likings = [re.fullmatch(r"step \d: 1000 listeners like it (0\.\d+)", step) for step in steps]
+    values = [float(liking[1]) for liking in likings if liking]
+    assert len(values) == 5
+    assert values == sorted(values)
+    assert re.fullmatch(r"the tastes of 1000 listeners differ by 0\.\d+", last)
+    assert done.stderr == ""
+
+
+def test_the_port_of_a_sweep() -> None:
+    ports = map(str, random.sample(range(20_000, 30_000), 3))  # the system gives out higher ones
+    done = _run(sys.executable, str(PORTED / "sweep.py"), *ports)
+    camps = [int(line.rpartition(": ")[2]) for line in done.stdout.splitlines()]
+    assert len(camps) == 4
+    assert camps[0] > camps[-1]
+    assert done.stderr == ""
+
+
+def test_the_port_of_a_vote() -> None:
+    done = _run(sys.executable, str(PORTED / "voting.py"))
+    *steps, last = done.stdout.splitlines()
+    assert last == "6 poems were published"
+    for number, line in enumerate(steps, 1):
+        assert re.fullmatch(rf"step {number}: 12 votes for poet \d+'s \(\d, \d, \d\)", line)
+    assert done.stderr == ""
 
 
 def test_the_readmes_simulation_runs(tmp_path: Path) -> None:
