@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from creamas_sc.logging import ObjectLogger, log_after, log_before
     from creamas_sc.mp import EnvManager, MultiEnvironment, MultiEnvManager
     from creamas_sc.rpc.exposed import Proxy, expose
+    from creamas_sc.runtime.asyncio_thread import run_asyncio
     from creamas_sc.serializers import MsgPack
     from creamas_sc.supervisor_client.launcher import prestart
     from creamas_sc.util import run
@@ -34,6 +35,7 @@ __all__ = [
     "log_before",
     "prestart",
     "run",
+    "run_asyncio",
 ]
 
 
@@ -46,6 +48,7 @@ __getattr__ = lazy_attributes(
         "mp": ("EnvManager", "MultiEnvManager", "MultiEnvironment"),
         "supervisor_client.launcher": ("prestart",),
         "rpc.exposed": ("Proxy", "expose"),
+        "runtime.asyncio_thread": ("run_asyncio",),
         "serializers": ("MsgPack",),
         "util": ("run",),
     },

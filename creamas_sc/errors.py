@@ -238,7 +238,7 @@ SHORT_LENGTH = 200
 # a task that asyncio starts would outlive the scopes and deadlines of the act that started it.
 _NOT_ASYNCIO = (
     "use anyio or trio here, not asyncio, or give asyncio a thread: "
-    "await trio.to_thread.run_sync(asyncio.run, coroutine)"
+    "await creamas_sc.run_asyncio(function, ...)"
 )
 # How errors begin that trio and asyncio raise where the one meets the other.
 _MEETINGS = ("trio got unex", "trio.run rec", "no running event", "There is no current event")

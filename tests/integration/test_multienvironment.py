@@ -47,6 +47,17 @@ async def test_get_agents_by_class_and_as_proxies(menv: MultiEnvironment) -> Non
     assert [await echo.evaluate(1) for echo in echoes] == [1]
 
 
+async def test_agents_use_asyncio_in_a_thread(menv: MultiEnvironment) -> None:
+    agents = [await menv.spawn(Echo) for _ in range(2)]
+    for asker, _ in agents:
+        for _, asked in agents:
+            assert await asker.ask_under_asyncio(asked, 0) == [1, 2]
+    with trio.move_on_after(0.2) as scope:
+        await agents[0][0].ask_under_asyncio(agents[1][1], 10)
+    assert scope.cancelled_caught
+    assert await agents[0][0].evaluate(1) == 1
+
+
 async def test_slaves_of_a_class_for_creamas(menv: MultiEnvironment) -> None:
     await menv.spawn_slaves(
         [("localhost", 0)], agents.ForCreamas, agents.Manager, [{"codec": MsgPack, "size": 4}]

@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from creamas_sc import Artifact, CreativeAgent, Environment, expose
+from creamas_sc import Artifact, CreativeAgent, Environment, expose, run_asyncio
 from creamas_sc.mp import EnvManager, MultiEnvManager
 from creamas_sc.wire.frames import Kind, encode_frame
 from tests.support.forks import exit_code_of
@@ -72,6 +72,18 @@ class Echo(CreativeAgent):
         import asyncio
 
         await asyncio.sleep(0)
+
+    @expose
+    async def ask_under_asyncio(self, addr: str, seconds: float) -> Any:
+        import asyncio
+
+        async def ask() -> Any:
+            other = await self.connect(addr)
+            async with asyncio.timeout(20):
+                await asyncio.sleep(seconds)
+                return await asyncio.gather(other.evaluate(1), other.evaluate(2))
+
+        return await run_asyncio(ask)
 
 
 class ForCreamas(Environment):

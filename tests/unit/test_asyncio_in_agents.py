@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
+import os
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import anyio.to_thread
 import pytest
+import sniffio
 import trio
 
-from creamas_sc import run
+from creamas_sc import run, run_asyncio
 from creamas_sc.errors import AgentError, misses_asyncio
+from creamas_sc.runtime import asyncio_thread
 
 Case = Callable[[], Coroutine[Any, Any, Any]]
 EXPLAINED = (
     "(agents run under trio: use anyio or trio here, not asyncio, or give asyncio a thread: "
-    "await trio.to_thread.run_sync(asyncio.run, coroutine))"
+    "await creamas_sc.run_asyncio(function, ...))"
 )
 CASES: dict[str, Case] = {}
 
@@ -192,10 +198,6 @@ async def test_a_thread_without_a_loop_is_explained_too() -> None:
     assert misses_asyncio(caught.value)
 
 
-async def test_the_way_out_works() -> None:
-    assert await trio.to_thread.run_sync(asyncio.run, child()) == "done"
-
-
 async def test_other_errors_are_not_blamed_on_asyncio() -> None:
     async def late() -> None:
         async with asyncio.timeout(0):
@@ -224,3 +226,132 @@ def test_run_says_how_to_have_asyncio() -> None:
         "run() uses trio; asyncio needs run(task, asyncio.new_event_loop())"
     ]
     assert run(child(), LOOP) == "done"
+
+
+# ---- run_asyncio
+
+
+@pytest.fixture(autouse=True, scope="module")
+def started() -> None:
+    """The thread and its loop stay as long as the process does."""
+    trio.run(run_asyncio, child)
+
+
+async def test_asyncio_works_in_its_thread() -> None:
+    async def everything(number: int) -> Any:
+        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+            task = group.create_task(child())
+        await asyncio.wait_for(asyncio.sleep(0), 1)
+        gathered = await asyncio.gather(child(), asyncio.to_thread(int))
+        return number, task.result(), gathered, sniffio.current_async_library()
+
+    expected = "done", ["done", 0], "asyncio"
+    assert await run_asyncio(everything, 3) == (3, *expected)
+    loop = await run_asyncio(running_loop)
+    assert await run_asyncio(running_loop) is loop, "all calls share one"
+    assert sniffio.current_async_library() == "trio"
+    assert await anyio.to_thread.run_sync(trio.run, run_asyncio, running_loop) is loop
+
+
+async def running_loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
+async def test_many_calls_are_under_way_at_once() -> None:
+    everybody = asyncio.Event()
+    waiting = 0
+
+    async def meet() -> None:
+        nonlocal waiting
+        waiting += 1
+        if waiting == 100:
+            everybody.set()
+        await everybody.wait()
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            for _ in range(100):
+                nursery.start_soon(run_asyncio, meet)
+
+
+async def test_a_cancelled_call_has_ended() -> None:
+    ended = []
+
+    async def endless() -> None:
+        try:
+            await asyncio.gather(asyncio.sleep(60), asyncio.sleep(60))
+        finally:
+            await asyncio.sleep(0.01)
+            ended.append(len(asyncio.all_tasks()))
+
+    with trio.move_on_after(0.05) as scope:
+        await run_asyncio(endless)
+    assert scope.cancelled_caught
+    assert ended == [1], "it itself, and no task that it has awaited"
+
+
+async def test_a_call_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asyncio_thread, "INTERRUPT_SECONDS", 0.01)
+    stubborn_ended = threading.Event()
+
+    async def stubborn() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(0.1)
+        stubborn_ended.set()
+
+    with trio.move_on_after(0.05) as scope:
+        await run_asyncio(stubborn)
+    assert scope.cancelled_caught
+    assert not stubborn_ended.is_set()
+    assert await trio.to_thread.run_sync(stubborn_ended.wait, 5)
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), SystemExit(3), TimeoutError()])
+async def test_errors_are_the_callers(error: BaseException) -> None:
+    async def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        await run_asyncio(fail)
+    assert caught.value is error
+    assert await run_asyncio(child) == "done", "the loop goes on"
+
+
+async def test_what_is_no_asyncio_function() -> None:
+    with pytest.raises(TypeError, match="await"):
+        await run_asyncio(int)  # type: ignore[arg-type]
+
+    async def cancels_itself() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(1)
+
+    with pytest.raises(RuntimeError, match="was cancelled under asyncio"):
+        await run_asyncio(cancels_itself)
+
+
+async def test_a_task_that_exits_or_stops_the_loop_ends_no_other_call() -> None:
+    async def leave() -> None:
+        raise SystemExit
+
+    async def careless() -> str:
+        task = asyncio.create_task(leave())
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0.01)
+        assert isinstance(task.exception(), SystemExit)
+        return "went on"
+
+    assert await run_asyncio(careless) == "went on"
+
+
+def test_a_forked_child_has_a_loop_of_its_own() -> None:
+    trio.run(run_asyncio, child)
+    child_pid = os.fork()
+    if not child_pid:
+        try:
+            os._exit(0 if trio.run(run_asyncio, child) == "done" else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child_pid, 0)[1]) == 0
