@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from creamas_sc.runtime.class_loading import class_name, in_slave
+from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.wire.codec import Codec, Serializer
 
 __all__ = [
@@ -132,7 +132,7 @@ def to_serializers(extra: Iterable[Any] = ()) -> list[Serializer]:
             continue
         serializer = _checked(*triple)
         found[serializer.cls] = serializer
-    if ignored and not in_slave():
+    if ignored:
         text = f"extra_serializers for {', '.join(ignored)} are ignored: these travel without"
         warnings.warn(text, stacklevel=4)
     return list(found.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import warnings
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -49,6 +50,8 @@ async def main(spec: bytes, control: Control) -> bytes:
     mgr_cls = load_class(order.mgr_cls)
     name_process(f"creamas: {env_cls.__name__}({order.addr[0]}:{order.addr[1]})")
     seed_process(order.set_seed, order.index, order.incarnation)
+    # The script has seen this, or would see it from each slave.
+    warnings.filterwarnings("ignore", "extra_serializers for .* are ignored")
     if order.member is not None:
         membership.set(Membership(*order.member))
     failures: list[str] = []

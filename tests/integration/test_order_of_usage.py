@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import run_script
+from tests.support.programs import run_code, run_script
 
 HEAD = """
 from creamas_sc import Artifact, CreativeAgent, Environment, MsgPack, expose
@@ -105,6 +105,26 @@ def guarded(body: str) -> str:
         f"    {line}\n" if line and "CELL" not in line else f"{line}\n"
         for line in body.splitlines()
     )
+
+
+NEEDLESS = """
+from creamas_sc import Environment, run
+from creamas_sc.mp import EnvManager, MultiEnvironment
+from tests.support.values import pickled_tuples
+
+KWARGS = {"extra_serializers": [pickled_tuples]}
+with MultiEnvironment(("localhost", 0), Environment, **KWARGS) as menv:
+    run(menv.spawn_slaves([("localhost", 0)] * 2, Environment, EnvManager, [KWARGS] * 2))
+    print("done")
+"""
+
+
+def test_creamas_serializers_are_warned_of_once(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(NEEDLESS)
+    for result in (run_script(script), run_code(NEEDLESS)):
+        assert (result.returncode, result.stdout) == (0, "done\n")
+        assert result.stderr.count("for tuple are ignored: these travel without") == 1
 
 
 @pytest.mark.parametrize("form", FORMS)

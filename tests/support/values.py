@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, NamedTuple
@@ -52,6 +53,11 @@ class Route:
 def shorten(route: Route) -> Route:
     """A function that travels by its name."""
     return replace(route, places=route.places[1:])
+
+
+def pickled_tuples() -> tuple[Any, ...]:
+    """A serializer as programs for creamas have it, for what travels without."""
+    return tuple, pickle.dumps, pickle.loads
 
 
 class Stranger:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from creamas_sc import CreativeAgent, Environment, MsgPack
 from creamas_sc.core.construction import make_environment, place_of
 from creamas_sc.errors import CreamasError
 from creamas_sc.mp import MultiEnvironment
+from tests.support.values import pickled_tuples
 
 PLACE = ("localhost", 5555)
 URL = "tcp://localhost:5555/"
@@ -23,10 +23,6 @@ class Point:
 
 def points() -> tuple[Any, ...]:
     return Point, vars, lambda state: Point(**state)
-
-
-def pickled_tuples() -> tuple[Any, ...]:
-    return tuple, pickle.dumps, pickle.loads
 
 
 class Grid(Environment):
