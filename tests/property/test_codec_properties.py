@@ -19,6 +19,7 @@ from creamas_sc.wire.columns import FEW
 from creamas_sc.wire.frames import FrameReader, Kind, encode_frame
 from creamas_sc.wire.packing import LARGE_BYTES
 from tests.support.properties import holds_for
+from tests.support.values import Mood, Place, Route, shorten
 
 
 class Picture:
@@ -129,7 +130,9 @@ plain = st.one_of(
     st.timedeltas(),
     st.decimals(allow_nan=False),
     st.uuids(),
-    st.sampled_from([int, dt.datetime, Picture]),
+    st.sampled_from([int, dt.datetime, Picture, shorten, Mood.GOOD, Mood.BAD]),
+    st.builds(Place, st.integers(), st.lists(st.sampled_from(Mood), max_size=2).map(tuple)),
+    st.builds(Route, st.lists(st.builds(Place, st.integers()), max_size=2).map(tuple)),
 )
 nested_hashable = st.recursive(
     short(plain),
