@@ -430,11 +430,13 @@ def from_wire(described: Mapping[str, Any]) -> BaseException:
     """
     try:
         code, message, fields = described["code"], described["message"], described["fields"]
+        if type(message) is not str:
+            raise TypeError(f"a message of type {type(message).__name__}")
         if code == "AgentError":
             return AgentError(**fields)
         if code in ("AgentErrors", "StepOverran"):
-            errors = [from_wire(failure) for failure in described["failures"]]
-            failures = {e.address: e for e in errors if isinstance(e, AgentError)}
+            errors = [AgentError(**failure["fields"]) for failure in described["failures"]]
+            failures = {error.address: error for error in errors}
             if code == "AgentErrors":
                 return AgentErrors(message, failures, described["results"])
             fields = {**fields, "failures": failures, "results": described["results"]}

@@ -10,10 +10,12 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 from creamas_sc.core.construction import make_environment
+from creamas_sc.core.environment import Environment
 from creamas_sc.core.randomness import RandomSource
 from creamas_sc.errors import AgentErrors, CreamasError
+from creamas_sc.mp.managers import Manager
 from creamas_sc.rpc.auth import Membership, membership
-from creamas_sc.runtime.class_loading import load_class
+from creamas_sc.runtime.class_loading import load_subclass
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.runtime.log_setup import open_actor_log
 from creamas_sc.runtime.nurseries import first_of, open_unwrapping_nursery
@@ -46,8 +48,8 @@ async def main(spec: bytes, control: Control) -> bytes:
     """
     order = SlaveSpec.decode(spec)
     open_actor_log(slave=order.index)
-    env_cls: Any = load_class(order.env_cls)
-    mgr_cls = load_class(order.mgr_cls)
+    env_cls = load_subclass("env_cls", order.env_cls, Environment)
+    mgr_cls = load_subclass("mgr_cls", order.mgr_cls, Manager)
     name_process(f"creamas: {env_cls.__name__}({order.addr[0]}:{order.addr[1]})")
     seed_process(order.set_seed, order.index, order.incarnation)
     # The script has seen this, or would see it from each slave.

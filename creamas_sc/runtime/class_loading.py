@@ -15,6 +15,7 @@ it, a slave loads the script again:
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import signal
 import sys
@@ -240,7 +241,13 @@ def load_object(name: str) -> Any:
         ) from error
     found: Any = module
     for part in qualname.split("."):
-        if not hasattr(found, part):
+        # Within a class only what it has itself: the name may come from elsewhere, and neither a
+        # property nor a metaclass's code is to run.
+        if found is module:
+            has, found = hasattr(module, part), getattr(module, part, None)
+        else:
+            has, found = _member(found, part)
+        if not has:
             if module_name == MAIN and _Script.ended_at:
                 raise LoadError(
                     f"{name!r}: the script has no {part!r} above {_Script.ended_at}, its first "
@@ -250,8 +257,15 @@ def load_object(name: str) -> Any:
             raise LoadError(
                 f"{name!r}: module {module_name!r} has no {part!r}{change_note(module)}"
             )
-        found = getattr(found, part)
     return found
+
+
+def _member(found: Any, name: str) -> tuple[bool, Any]:
+    """Whether ``found`` is a class with a class or function of that name, and which."""
+    static = inspect.getattr_static(found, name, None) if isinstance(found, type) else None
+    if isinstance(static, staticmethod):
+        static = static.__func__
+    return isinstance(static, (type, FunctionType)), static
 
 
 def load_class(name: str) -> type:
@@ -260,3 +274,18 @@ def load_class(name: str) -> type:
     if not isinstance(found, type):
         raise LoadError(f"{name!r} is not a class but of type {type(found).__name__}")
     return found
+
+
+def load_subclass(parameter: str, name: str, base: type) -> Any:
+    """Return the class with the name ``name``, which must be ``base`` or a subclass of it.
+
+    Args:
+        parameter: What asks for it, for the error.
+
+    Raises:
+        LoadError: It is not, or as `load_object`.
+    """
+    cls = load_class(name)
+    if not issubclass(cls, base):
+        raise LoadError(f"{parameter}: {class_name(cls)} is not a subclass of {base.__name__}")
+    return cls

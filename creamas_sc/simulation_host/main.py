@@ -17,13 +17,13 @@ from typing import Any
 import trio
 
 from creamas_sc.core.environment import Environment
-from creamas_sc.errors import CreamasError, LoadError, StartError
+from creamas_sc.errors import CreamasError, StartError
 from creamas_sc.mp import MultiEnvironment
 from creamas_sc.mp.managers import Manager
 from creamas_sc.mp.slave_main import Control, name_process, seed_process
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.rpc.fd_passing import CONTROL, receive
-from creamas_sc.runtime.class_loading import class_name, load_class
+from creamas_sc.runtime.class_loading import load_subclass
 from creamas_sc.runtime.code_versions import load_from
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.runtime.log_setup import open_actor_log
@@ -127,9 +127,9 @@ def _policy(order: HostSpec) -> RestartPolicy | None:
 
 def _make(order: HostSpec, connection: HostConnection) -> MultiEnvironment:
     """Make the user's multi-environment, whose slaves this host's supervisor will start."""
-    menv_cls = _load("menv_cls", order.menv_cls, MultiEnvironment)
-    env_cls = _load("env_cls", order.env_cls, Environment)
-    mgr_cls = None if order.mgr_cls is None else _load("mgr_cls", order.mgr_cls, Manager)
+    menv_cls = load_subclass("menv_cls", order.menv_cls, MultiEnvironment)
+    env_cls = load_subclass("env_cls", order.env_cls, Environment)
+    mgr_cls = None if order.mgr_cls is None else load_subclass("mgr_cls", order.mgr_cls, Manager)
     kwargs = {"name": order.name, **order.env_kwargs}
     if order.seed is not None:
         kwargs["seed"] = order.seed
@@ -138,13 +138,6 @@ def _make(order: HostSpec, connection: HostConnection) -> MultiEnvironment:
         return menv_cls(order.addr, env_cls, mgr_cls, **kwargs)  # type: ignore[no-any-return]
     finally:
         supervisor_factory.reset(token)
-
-
-def _load(parameter: str, name: str, base: type) -> Any:
-    cls = load_class(name)
-    if not issubclass(cls, base):
-        raise LoadError(f"{parameter}: {class_name(cls)} is not a subclass of {base.__name__}")
-    return cls
 
 
 async def _close_on_stop_request(control: Control, simulation: HostedSimulation) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from inspect import getattr_static
 from typing import Any, Final, NamedTuple
 
 from creamas_sc.errors import DecodeError, EncodeError, LoadError
@@ -285,10 +286,11 @@ class Codec:
 
     def _decode_object(self, decoder: Decoder, data: bytes) -> Any:
         name, state = decoder.unpack_list(data, 2)
-        cls = self._classes.get(name)
+        cls: Any = self._classes.get(name)
         if cls is None:
             cls = load_class(name)
-            if not hasattr(cls, "_from_wire_state_"):
+            # Not what a metaclass makes up.
+            if getattr_static(cls, "_from_wire_state_", None) is None:
                 raise DecodeError(f"objects of class {name!r} do not travel")
             self._classes[name] = cls
         try:

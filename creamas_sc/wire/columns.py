@@ -172,7 +172,7 @@ class Columns:
                         collisions.add(key)
                 pairs = zip(keys, values, strict=True)
                 return [dict(islice(pairs, length)) for length in lengths]
-            case [5, list(texts), list(which)]:
+            case [5, list(texts), list(which)] if {str}.issuperset(map(type, texts)):
                 if _is_too_long(texts, which):
                     raise DecodeError("columns of more text than a frame may hold")
                 return [texts[index] for index in which]

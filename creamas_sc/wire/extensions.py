@@ -25,7 +25,7 @@ ENUM, NAMED_TUPLE, DATACLASS, FUNCTION = range(21, 25)
 
 # Their values' hashes are made of those of numbers, so who sends them can choose them.
 HASHED: Final = frozenset(
-    {TUPLE, INT, FROZENSET, COMPLEX, DATETIME, TIMEDELTA, TIMEZONE, DECIMAL, UUID_}
+    {TUPLE, INT, FROZENSET, COMPLEX, DATETIME, TIMEDELTA, TIMEZONE, DECIMAL, UUID_, SCALAR}
     | {ENUM, NAMED_TUPLE, DATACLASS}
 )
 _EMPTY_TUPLE: Final = ext(TUPLE, b"")

@@ -15,6 +15,8 @@ from creamas_sc.wire.packing import Decoder, EncodeHandler, Encoder, ext
 
 # From this size on an array travels out of band: it would be copied at each level of what holds it.
 LARGE_ARRAY_BYTES = 16 * 2**10
+MAX_DIMENSIONS = 64  # numpy's own limit
+MAX_SIZELESS_ITEMS = 1 << 24
 
 
 def encoder_of(cls: type) -> EncodeHandler | None:
@@ -48,6 +50,13 @@ def decode_array(decoder: Decoder, data: bytes) -> np.ndarray[Any, Any]:
     """The array, writable; one that came as a part is built upon the part, without a copy."""
     described, order, shape, content = decoder.unpack_list(data, 4)
     dtype = _dtype(described)
+    # The product of many large numbers would take for ever, and a copy of many items of no size.
+    if (
+        len(shape) > MAX_DIMENSIONS
+        or not all(type(n) is int and 0 <= n < 1 << 63 for n in shape)
+        or (dtype.itemsize == 0 and math.prod(shape) > MAX_SIZELESS_ITEMS)
+    ):
+        raise DecodeError("an array of no possible shape")
     in_part = type(content) is int
     buffer = decoder.part(content) if in_part else content
     if math.prod(shape) * dtype.itemsize != len(buffer):
@@ -74,6 +83,8 @@ def decode_scalar(decoder: Decoder, data: bytes) -> Any:
     """The scalar, of the type that was encoded."""
     described, content = decoder.unpack_list(data, 2)
     if described is None:
+        if type(content) not in (str, bytes):  # of a number, numpy makes so many zeros
+            raise DecodeError("a text is no text")
         return np.str_(content) if type(content) is str else np.bytes_(content)
     dtype = _dtype(described)
     if dtype.itemsize != len(content):

@@ -191,6 +191,9 @@ class Decoder:
         self._options: dict[str, Any] = {
             "ext_hook": self._hook,
             "strict_map_key": False,
+            # msgpack's own extension, which nothing here sends: as floats, since the hashes of its
+            # Timestamp objects can be calculated.
+            "timestamp": 1,
             "unicode_errors": "surrogatepass",
         }
         self._unpackers: list[Any] = []

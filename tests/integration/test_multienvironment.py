@@ -272,6 +272,25 @@ async def test_before_there_are_slaves() -> None:
                 await call
 
 
+@pytest.mark.parametrize(
+    ("env_cls", "mgr_cls", "told"),
+    [
+        (
+            "subprocess:Popen",
+            "creamas_sc.mp:EnvManager",
+            "env_cls: subprocess:Popen .* Environment",
+        ),
+        ("creamas_sc:Environment", "builtins:list", "mgr_cls: builtins:list .* of Manager"),
+    ],
+)
+async def test_slaves_call_environments_and_managers_only(
+    env_cls: str, mgr_cls: str, told: str
+) -> None:
+    async with MultiEnvironment(("localhost", 0), Environment) as menv:
+        with trio.fail_after(30), pytest.raises(StartError, match=told):
+            await menv.spawn_slaves([("localhost", 0)], env_cls, mgr_cls)
+
+
 async def test_a_taken_port_fails_the_call_and_leaves_nothing(menv: MultiEnvironment) -> None:
     taken = split_address(menv.addrs[0])[1]
     addrs = menv.addrs

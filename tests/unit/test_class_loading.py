@@ -39,6 +39,33 @@ def function() -> None:
 # ---- names
 
 
+class Surprising(type):
+    @property
+    def surprise(cls) -> type:
+        raise SystemExit("a name ran this")
+
+
+class Careless(metaclass=Surprising):
+    class Inner:
+        """Found by name."""
+
+    @staticmethod
+    def make() -> None:
+        """Found by name."""
+
+    @property
+    def own(self) -> type:
+        raise SystemExit("a name ran this")
+
+
+careless = Careless()
+
+
+def test_what_a_class_has_itself() -> None:
+    assert load_object(f"{__name__}:Careless.Inner") is Careless.Inner
+    assert load_object(f"{__name__}:Careless.make") is Careless.make
+
+
 @pytest.mark.parametrize("thing", [Outer, Outer.Inner, function, dict, Path])
 def test_a_name_leads_back(thing: Any) -> None:
     assert load_object(portable_name(thing)) is thing
@@ -79,6 +106,8 @@ def test_what_no_other_process_could_find() -> None:
         ("no_such_module:Thing", "'no_such_module' of 'no_such_module:Thing' does not import: Mod"),
         ("json:Nothing", "module 'json' has no 'Nothing'"),
         ("json:decoder.Nothing.More", "module 'json' has no 'Nothing'"),
+        (f"{__name__}:Careless.surprise", "has no 'surprise'"),
+        (f"{__name__}:careless.own", "has no 'own'"),
     ],
 )
 def test_the_message_says_which_part_fails(name: str, message: str) -> None:

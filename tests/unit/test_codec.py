@@ -21,7 +21,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from creamas_sc.errors import DecodeError, EncodeError
+from creamas_sc.errors import DecodeError, EncodeError, from_wire
 from creamas_sc.wire.codec import Codec, Payload, Serializer
 from creamas_sc.wire.frames import MAX_PARTS
 from creamas_sc.wire.numpy_values import LARGE_ARRAY_BYTES
@@ -693,6 +693,18 @@ def test_values_that_hold_themselves_are_refused() -> None:
 # ---- decoding
 
 
+class PretendsAll(type):
+    def __getattr__(cls, name: str) -> Any:
+        return lambda *args: calls.append(name)
+
+
+class Pretender(metaclass=PretendsAll):
+    """A class that has every attribute, of its metaclass's making."""
+
+
+calls: list[str] = []
+
+
 def raw_ext(code: int, data: bytes) -> bytes:
     packed: bytes = msgpack.packb(msgpack.ExtType(code, data))
     return packed
@@ -735,6 +747,13 @@ def deep_tuples(levels: int) -> bytes:
         packed_ext(17, ["<f8", "C", [2**63, 0], b""]), packed_ext(17, ["<f8", "C", None, b""]),
         packed_ext(17, [[["a", "|O", 0, None]], "C", [1], bytes(8)]),
         packed_ext(18, ["|O", bytes(8)]), packed_ext(18, ["<f8", bytes(7)]), packed_ext(18, [1, 1]),
+        # A few bytes that would take minutes, or all memory.
+        packed_ext(18, [None, 5]), packed_ext(18, [None, [1 << 40]]),
+        packed_ext(17, ["V0", "C", [1 << 25], b""]),
+        packed_ext(17, ["i4", "C", [1 << 62] * 65, b""]),
+        packed_ext(17, [[[], 0, False], "C", [1 << 13, 1 << 12], b""]),
+        packed_ext(17, ["i4", "C", [b"", 1], b""]), packed_ext(20, [5, [[1]], [0] * 9]),
+        packed_ext(15, [f"{__name__}:Pretender", {}]),
         raw_ext(19, b"\0\0"), raw_ext(19, b"\xff" * 99),
     ],
     ids=lambda body: body[:12].hex(),
@@ -744,6 +763,24 @@ def test_bytes_that_are_no_value(body: bytes) -> None:
     with pytest.raises(DecodeError):
         codec.decode(Payload(body))
     assert carried((1, (2,)), codec) == (1, (2,))
+    assert not calls
+
+
+def test_an_error_within_errors_is_no_description() -> None:
+    group: dict[str, Any] = {
+        "code": "AgentErrors",
+        "message": "",
+        "fields": {},
+        "failures": [],
+        "results": [],
+    }
+    for _ in range(20):  # each level would double what the message escapes
+        group = {**group, "failures": [group]}
+    with pytest.raises(DecodeError) as caught:
+        from_wire(group)
+    assert len(str(caught.value)) < 200
+    with pytest.raises(DecodeError, match="a message of type int"):
+        from_wire({"code": "StartError", "message": 10**5000, "fields": {}})
 
 
 def test_decoding_tells_what_is_missing() -> None:

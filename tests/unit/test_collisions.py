@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from decimal import Decimal
 from typing import Any
 
+import msgpack
+import numpy as np
 import pytest
 
 from creamas_sc.errors import DecodeError
-from creamas_sc.wire.codec import Codec
+from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.collisions import MOST
 
 # Hashes of numbers are their rests by this.
@@ -24,8 +27,9 @@ COUNT = 3 * MOST
         [{"deep": {(n * MODULUS, 1): n}} for n in range(COUNT)],
         {Decimal(n * MODULUS): None for n in range(COUNT)},
         {(n % 16 * MODULUS, n // 16 * MODULUS): 0 for n in range(COUNT)},
+        {np.complex128(complex(-sys.hash_info.imag * n, n)): 0 for n in range(COUNT)},
     ],
-    ids=["ints", "set", "tuples in several", "decimals", "tuples in columns"],
+    ids=["ints", "set", "tuples in several", "decimals", "tuples in columns", "numpy"],
 )
 def test_keys_of_one_hash_are_refused(value: Any) -> None:
     payload = Codec().encode(value)
@@ -54,3 +58,8 @@ def test_each_message_is_counted_alone() -> None:
     )
     for _ in range(10):
         codec.decode(few)
+
+
+def test_the_hashes_of_times_of_msgpacks_own_are_not_to_be_calculated() -> None:
+    body = msgpack.packb({msgpack.Timestamp(n, n): None for n in range(3)})
+    assert set(map(type, Codec().decode(Payload(body)))) == {float}
