@@ -40,14 +40,22 @@ def runtime_folder() -> Path:
             f"the folder {folder} cannot be created: {error.strerror}; set XDG_RUNTIME_DIR to a "
             "folder that you own"
         ) from error
-    status = folder.lstat()
-    private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
-    if not private or status.st_uid != os.getuid():
-        raise CreamasError(
-            f"{folder} must be a folder that you own, with mode 0700: fix its permissions or "
-            "remove it"
-        )
+    if advice := _mend(folder):
+        raise CreamasError(f"{folder} must be a folder that you own, with mode 0700: {advice}")
     return folder
+
+
+def _mend(folder: Path) -> str:
+    """What to do about a folder that is not private; "" if it is."""
+    status = folder.lstat()
+    if status.st_uid != os.getuid():  # in a sticky folder it cannot be removed
+        return (
+            f"it belongs to the user {status.st_uid}; use another one for all your programs with "
+            "'export XDG_RUNTIME_DIR=$HOME/.creamas', say, before they start"
+        )
+    if not stat.S_ISDIR(status.st_mode):
+        return "it is none; remove it"
+    return f"type 'chmod 700 {folder}'" if status.st_mode & 0o077 else ""
 
 
 def _make_private(folder: Path) -> None:

@@ -72,15 +72,17 @@ def test_what_is_missing_above_the_folder_is_private_too(
 @pytest.mark.parametrize("opened", [0o701, 0o710, 0o777])
 def test_a_folder_that_others_may_enter_is_refused(base: Path, opened: int) -> None:
     runtime_folder().chmod(opened)
-    with pytest.raises(CreamasError, match="mode 0700"):
+    with pytest.raises(CreamasError, match=f"mode 0700: type 'chmod 700 {base / 'creamas'}'$"):
         runtime_folder()
 
 
 def test_a_folder_of_somebody_else_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime_folder()
     somebody = os.getuid() + 1
+    owner = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: somebody)
-    with pytest.raises(CreamasError, match="folder that you own"):
+    told = rf"folder that you own, .*: it belongs to the user {owner}; .* 'export XDG_RUNTIME_DIR="
+    with pytest.raises(CreamasError, match=told):
         user_membership()
 
 
@@ -93,7 +95,7 @@ def test_what_is_no_folder_is_refused(base: Path, kind: str) -> None:
         if kind == "link":
             (base / "elsewhere").mkdir(0o700)
         place.symlink_to(base / "elsewhere")
-    with pytest.raises(CreamasError, match="folder that you own"):
+    with pytest.raises(CreamasError, match=r"folder that you own, .*: it is none; remove it"):
         runtime_folder()
 
 
