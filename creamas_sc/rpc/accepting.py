@@ -14,7 +14,8 @@ from creamas_sc.errors import CreamasError
 
 log = logging.getLogger(__name__)
 
-# Refusals for the same reason are logged one by one no more often than this.
+# So many reasons of refusals are logged in such a time, each once: who connects can choose them.
+MOST_REASONS = 8
 REPEAT_SECONDS = 60.0
 # How long it may take until a socket that was removed is put back.
 LOOK_SECONDS = 5.0
@@ -95,30 +96,35 @@ async def _put_back(listen: Callable[[], trio.SocketListener]) -> trio.SocketLis
 
 
 class RefusalLog:
-    """Logs refused connections: each reason once in a while, with the number of the like since.
+    """Logs refused connections: in a minute a few reasons, each once, and how many more there were.
 
     So nobody fills the log by connecting again and again.
     """
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
-        self._reason = ""
-        self._level = logging.INFO
+        self._reasons: set[str] = set()
         self._since = 0.0
         self._more = 0
+        self._last = logging.INFO, ""
 
     def add(self, level: int, reason: str) -> None:
-        """Log that a connection was refused, now or with the next one that differs."""
+        """Log that a connection was refused, or count it."""
         now = time.monotonic()
-        if reason == self._reason and now < self._since + REPEAT_SECONDS:
+        if now >= self._since + REPEAT_SECONDS:
+            self.close()
+            self._since = now
+        if reason in self._reasons or len(self._reasons) >= MOST_REASONS:
             self._more += 1
+            self._last = level, reason
             return
-        self.close()
-        self._level, self._reason, self._since = level, reason, now
+        self._reasons.add(reason)
         self._log.log(level, "refused a connection: %s", reason)
 
     def close(self) -> None:
-        """Log how many there were of the last reason."""
+        """Log how many there were that were not logged."""
         if self._more:
-            self._log.log(self._level, "refused %d more like it: %s", self._more, self._reason)
+            level, reason = self._last
+            self._log.log(level, "refused %d more connections; the last: %s", self._more, reason)
         self._more = 0
+        self._reasons.clear()

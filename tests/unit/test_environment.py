@@ -34,6 +34,7 @@ from creamas_sc.errors import (
 )
 from creamas_sc.mp import EnvManager
 from creamas_sc.rpc import accepting, addresses, endpoint, node
+from creamas_sc.rpc.accepting import MOST_REASONS
 from creamas_sc.rpc.addresses import split_address
 from creamas_sc.rpc.connection import Connection, Request
 from creamas_sc.rpc.sealed_stream import SealedStream
@@ -710,7 +711,20 @@ async def test_who_refuses_often_logs_seldom(caplog: pytest.LogCaptureFixture) -
                         pass
     refused = [line for line in caplog.messages if "refused" in line]
     assert len(refused) == 2
-    assert refused[1].startswith("refused 19 more like it: ")
+    assert refused[1].startswith("refused 19 more connections; the last: ")
+
+
+async def test_who_refuses_for_many_reasons_logs_seldom(caplog: pytest.LogCaptureFixture) -> None:
+    async with environments() as env:
+        for kind in range(40):
+            async with stranger_at(env.base_url) as stranger:
+                await stranger.send_all(bytes([0, 0, 0, 9, 100 + kind]) * 10)
+                with contextlib.suppress(trio.BrokenResourceError):
+                    while await stranger.receive_some():
+                        pass
+    refused = [line for line in caplog.messages if "refused" in line]
+    assert len(set(refused)) == len(refused) == MOST_REASONS + 1
+    assert refused[-1].startswith(f"refused {40 - MOST_REASONS} more connections; the last: ")
 
 
 async def test_strangers_on_the_network_take_few_descriptors(
