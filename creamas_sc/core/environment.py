@@ -72,6 +72,7 @@ class Environment:
     _loop: LoopHandle | None = None
     _opened = False
     _closed = False
+    _restarted = False
     _age = 0
     _logger: ObjectLogger | None = None
     _log_folder: str | None = None
@@ -134,7 +135,7 @@ class Environment:
                 return self
             if self._closed:
                 raise ConnectionLost("this environment is closed", may_have_run=False)
-            port = await bind(self._host, self._port)
+            port = await bind(self._host, self._port, self._restarted)
             if self._closed:  # meanwhile
                 port.close()
                 raise ConnectionLost("this environment is closed", may_have_run=False)

@@ -62,6 +62,7 @@ async def main(spec: bytes, control: Control) -> bytes:
         # Without a seed of the simulation, the one that the environment's class has set.
         seed = env.seed if isinstance(order.set_seed, bool) else order.set_seed
         env._random = RandomSource(seed, 1 + order.index, order.incarnation)
+        env._restarted = order.incarnation > 0
         await env.open(mgr_cls)
         await control.ready(pack(env.base_url))
         folder = await _wait_stop(control, env)

@@ -74,30 +74,32 @@ def is_loopback(host: str) -> bool:
 
 
 class Port(NamedTuple):
-    """A bound port of this machine.
+    """A port of this machine.
 
     Attributes:
-        sock: Keeps the port from everybody else.
+        number: From 1 to 65535.
+        sock: Keeps the port from everybody else; None if somebody else has it.
         listener: Accepts peers of other machines; None if the host is a loopback address.
     """
 
-    sock: socket.socket
+    number: int
+    sock: socket.socket | None
     listener: trio.SocketListener | None
-
-    @property
-    def number(self) -> int:
-        number: int = self.sock.getsockname()[1]
-        return number
 
     def close(self) -> None:
         """Give the port back."""
         if self.listener is not None:
             self.listener.socket.close()
-        self.sock.close()
+        if self.sock is not None:
+            self.sock.close()
 
 
-async def bind(host: str, port: int) -> Port:
+async def bind(host: str, port: int, restarted: bool = False) -> Port:
     """Have ``port`` of ``host`` (0 for any free one), and listen there unless it is loopback.
+
+    Args:
+        restarted: A process that ended had this port. Somebody else may have got it meanwhile,
+            another user on purpose; that matters only where peers connect over it.
 
     Raises:
         StartError: The address cannot be had; the message says which and why.
@@ -111,6 +113,8 @@ async def bind(host: str, port: int) -> Port:
         return _bind(socket.socket(family, socket.SOCK_STREAM), place)
     except (OSError, OverflowError) as error:
         taken = getattr(error, "errno", None) == errno.EADDRINUSE
+        if taken and restarted and is_loopback(host):
+            return Port(port, None, None)
         why = "the port is taken" if taken else str(error)
         raise StartError(f"cannot listen on {host}:{port}: {why}") from None
 
@@ -122,11 +126,12 @@ def _bind(sock: socket.socket, place: tuple[str, int]) -> Port:
         if is_loopback(place[0]):
             # Without SO_REUSEADDR: with it two processes could have a port that neither listens at.
             sock.bind(place)
-            return Port(sock, None)
+            return Port(sock.getsockname()[1], sock, None)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(place)
         sock.listen(_BACKLOG)
-        return Port(sock, trio.SocketListener(trio.socket.from_stdlib_socket(sock.dup())))
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock.dup()))
+        return Port(sock.getsockname()[1], sock, listener)
     except BaseException:
         sock.close()
         raise

@@ -4,7 +4,8 @@
 
 Environments on one machine connect over these sockets only: another user cannot reach them, nor put
 one of its own in a dead environment's place. A port is of one environment at a time (see
-`rpc.addresses`), so a socket that is there already was left by a process that was killed.
+`rpc.addresses`), so a socket that is there already and does not answer was left by a process that
+was killed.
 
 A process that has the folder open holds a shared lock on it. So who gets the exclusive lock knows
 that nobody is there: the last one to leave removes the folder, and a simulation that starts removes
@@ -13,6 +14,7 @@ those that were left when all processes were killed at once.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -80,6 +82,8 @@ class SocketFolder:
         path = self._path / str(port)
         if not os.fstat(self._fd).st_nlink:
             self._put_back()
+        if path.exists() and _answers(path):
+            raise StartError(f"cannot listen at {path}: another environment does")
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with _short(path) as place:
@@ -153,6 +157,13 @@ def _remove_unless_open(path: Path) -> None:
         pass
     finally:
         os.close(folder)
+
+
+def _answers(path: Path) -> bool:
+    """Whether a process listens at a socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock, _short(path) as place:
+        sock.setblocking(False)
+        return sock.connect_ex(place) in (0, errno.EAGAIN)
 
 
 @contextmanager

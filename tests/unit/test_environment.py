@@ -187,9 +187,9 @@ async def test_agents_made_before_it_listens_get_the_port() -> None:
 async def test_opening_at_once_listens_once(monkeypatch: pytest.MonkeyPatch) -> None:
     bound = []
 
-    async def bind(host: str, port: int) -> Any:
+    async def bind(*place: Any) -> Any:
         await trio.testing.wait_all_tasks_blocked()
-        bound.append(await addresses.bind(host, port))
+        bound.append(await addresses.bind(*place))
         return bound[-1]
 
     monkeypatch.setattr(environment, "bind", bind)
@@ -815,14 +815,32 @@ async def test_a_nursery_hides_no_agents_errors() -> None:
     assert list(caught.value.failures) == [agent.addr]
 
 
+@pytest.mark.parametrize("host", ["localhost", "0.0.0.0"])
+async def test_another_user_can_keep_a_port_from_a_restart_on_the_network_only(host: str) -> None:
+    async with environments() as here:
+        with socket.socket() as other:
+            other.bind((addresses.numeric(host), 0))
+            other.listen()
+            env = Environment((host, other.getsockname()[1]))
+            local = host == "localhost"
+            for env._restarted in (False, True):
+                if local and env._restarted:
+                    await env.open()
+                    assert (await here.connect(Echo(env).addr)).class_name.endswith("Echo")
+                else:
+                    with pytest.raises(StartError, match="the port is taken"):
+                        await env.open()
+            await env.close(as_coro=True)
+
+
 async def test_a_close_while_the_address_is_looked_up_leaves_nothing_listening(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found, ports = trio.Event(), []
 
-    async def look_up_slowly(host: str, port: int) -> addresses.Port:
+    async def look_up_slowly(*place: Any) -> addresses.Port:
         await found.wait()
-        ports.append(await addresses.bind(host, port))
+        ports.append(await addresses.bind(*place))
         return ports[0]
 
     monkeypatch.setattr(environment, "bind", look_up_slowly)

@@ -88,9 +88,17 @@ async def test_what_a_killed_process_left_is_replaced(place: Path) -> None:
         await listener.aclose()
 
 
+async def test_a_socket_that_answers_is_not_replaced(place: Path) -> None:
+    with listening("one"), closing(SocketFolder("one")) as folder:
+        with pytest.raises(StartError, match=f"cannot listen at .*/{PORT}: another environment"):
+            folder.listen(PORT)
+        folder.connect(PORT).close()
+
+
 async def test_who_leaves_removes_nobody_elses(place: Path) -> None:
     with closing(SocketFolder("one")) as first, closing(SocketFolder("one")) as second:
         old = first.listen(PORT)
+        (place / "one" / str(PORT)).unlink()
         new = second.listen(PORT)
         first.close()
         second.connect(PORT).close()
