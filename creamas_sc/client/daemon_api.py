@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import stat
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +36,7 @@ ENVIRONMENT = "creamas_sc.core.environment:Environment"
 # For the encoded arguments of a call; the rest of the frame is for its header.
 MAX_BYTES = MAX_CONTROL_FRAME_BYTES - (1 << 16)
 
+log = logging.getLogger(__name__)
 _CODEC = Codec()
 
 
@@ -290,7 +293,12 @@ def _search_path() -> list[str]:
     """Return where the simulation's processes look for modules before their own Python's path."""
     script = MainScript.of_this_process()
     folders = [] if script is None or script.package else [os.path.dirname(script.file)]
-    folders.append(os.getcwd())
+    here = os.getcwd()
+    if not os.stat(here).st_mode & stat.S_IWOTH:
+        folders.append(here)
+    elif here not in folders:
+        # Who puts a numpy.py there would have it run by this user.
+        log.warning("%s is not searched for modules, since every user may write to it", here)
     folders += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     return list(dict.fromkeys(map(os.path.abspath, folders)))
 

@@ -129,7 +129,10 @@ def test_values_of_the_script() -> None:
 
 
 def test_where_modules_are_looked_for(
-    tmp_path: Path, script: MainScript, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    script: MainScript,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     here, other = tmp_path / "here", tmp_path / "other"
     here.mkdir()
@@ -140,3 +143,6 @@ def test_where_modules_are_looked_for(
     module = MainScript(script.file, "package", ())
     monkeypatch.setattr(MainScript, "of_this_process", classmethod(lambda cls: module))
     assert daemon_api._search_path() == [str(here)]
+    here.chmod(0o1777)
+    assert daemon_api._search_path() == []
+    assert f"{here} is not searched for modules, since every user may write" in caplog.text
