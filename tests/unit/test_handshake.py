@@ -164,6 +164,19 @@ def test_a_refusal_is_cut_to_a_bound() -> None:
     assert len(str(heard.value)) < 600
 
 
+def test_what_strangers_say_is_one_line_without_control_characters() -> None:
+    rude = replace(MASTER, simulation="x", role="\x1b[2J", address="a\r\nWARNING\u202e\x9b31m")
+    for client, server in ((rude, SLAVE), (SLAVE, rude)):
+        ends = Handshake(client, client=True), Handshake(server, client=False)
+        for text in refusal(*ends):
+            assert r"\x1b[2J a\r\nWARNING\u202e\x9b31m" in text
+            assert text.isprintable()
+    refused = Frame(Kind.HELLO, 0, b"refused", b"\x1b]0;title\x07")
+    with pytest.raises(HandshakeError) as caught:
+        Handshake(MASTER, client=True).receive(refused)
+    assert str(caught.value) == r"the peer refused: \x1b]0;title\x07"
+
+
 def test_a_weak_key_or_a_long_name_is_an_error_at_once() -> None:
     with pytest.raises(ValueError, match="16 bytes"):
         Handshake(replace(MASTER, key=b"short"), client=True)
