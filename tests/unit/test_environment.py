@@ -855,4 +855,5 @@ async def test_a_close_while_the_address_is_looked_up_leaves_nothing_listening(
         await trio.testing.wait_all_tasks_blocked()
         await env.close(as_coro=True)
         found.set()
+    assert ports[0].sock is not None
     assert ports[0].sock.fileno() < 0
