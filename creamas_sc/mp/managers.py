@@ -308,13 +308,7 @@ class MultiEnvManager(Manager):
 
     @expose
     async def trigger_all(self, *args: Any, **kwargs: Any) -> list[Any]:
-        """Make every agent of all slaves act once; see `MultiEnvironment.trigger_all`.
-
-        Raises:
-            CreamasError: A step is under way: a call from one of its agents would wait for itself.
-        """
-        if self.menv.in_step:
-            raise CreamasError("a step is under way; call trigger_all when it is done")
+        """Make every agent of all slaves act once; see `MultiEnvironment.trigger_all`."""
         return await self.menv.trigger_all(*args, **kwargs)
 
     @expose

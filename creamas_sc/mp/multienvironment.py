@@ -17,14 +17,15 @@ import trio
 
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.environment import Environment
-from creamas_sc.core.step_loop import UNLIMITED, StepLimit, step_limit
-from creamas_sc.errors import BadValue, DeadlineExceeded, NoSlaves
+from creamas_sc.core.step_loop import StepLimit, step_limit
+from creamas_sc.errors import BadValue, NoSlaves
 from creamas_sc.mp.artifacts import ArtifactInbox, select_artifacts
 from creamas_sc.mp.closer import Closer
 from creamas_sc.mp.manager_calls import ManagerCalls
 from creamas_sc.mp.managers import make_master
 from creamas_sc.mp.observer import Observer, Overview
 from creamas_sc.mp.slave_pool import SlavePool
+from creamas_sc.mp.step_lock import StepLock
 from creamas_sc.reports import Restart, StopReport
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.restarts.slave import Slave
@@ -96,7 +97,7 @@ class MultiEnvironment:
         self._managers = ManagerCalls(self._env.network, self._slaves)
         self._closer = Closer(self, self._env, self._slaves)
         self._env.network.become_master(self._slaves, self._inbox.take)
-        self._step_lock, self._exits = trio.Lock(), AsyncExitStack()
+        self._step_lock, self._exits = StepLock(), AsyncExitStack()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name})"
@@ -349,8 +350,7 @@ class MultiEnvironment:
         """Make the agent at ``addr`` act and return what its ``act`` returns."""
         self._open_slaves("trigger_act")
         async with self._step_lock:
-            # One attempt: other steps wait.
-            agent = await self._env.connect(addr)
+            agent = await self._env.connect(addr)  # in one attempt: other steps wait
             return await agent.act()
 
     @on_loop
@@ -371,26 +371,15 @@ class MultiEnvironment:
             SlaveLost: A slave died; its agents may have acted, and those of the others too. This is
                 raised once: from the next call on, the other slaves go on without it.
             NoSlaves: There are none; was `spawn_slaves` awaited?
+            CreamasError: An agent's call asks for this step while another one is under way.
         """
         slaves = self._open_slaves("trigger_all")
-        limit = step_limit.get()
-        if limit is UNLIMITED and not self._step_lock.locked():
-            self._step_lock.acquire_nowait()
-        else:
-            with trio.move_on_at(limit.deadline) as scope:
-                await self._step_lock.acquire()
-            if scope.cancelled_caught:
-                raise DeadlineExceeded(
-                    "the step's time was up before it was its turn",
-                    acknowledged=True,
-                    may_have_run=False,
-                )
-        self._inbox.of_step = {}
-        try:
-            return await self._managers.take_step(slaves, limit, args, kwargs)
-        finally:
-            self._step_lock.release()
-            self._inbox.end_step([slave.base_url for slave in slaves])
+        async with self._step_lock:
+            self._inbox.of_step = {}
+            try:
+                return await self._managers.take_step(slaves, step_limit.get(), args, kwargs)
+            finally:
+                self._inbox.end_step([slave.base_url for slave in slaves])
 
     @on_loop
     async def trigger_all_within(

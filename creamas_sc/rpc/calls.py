@@ -42,10 +42,12 @@ class ServedCall:
     """A call of a peer that is being served.
 
     Attributes:
+        of_agent: Whether it waits here for an agent's method, called from another environment.
         unconfirmed: The peers further on that were asked to cancel their part of the work, and did
             not confirm that in time.
     """
 
+    of_agent = False
     unconfirmed: tuple[str, ...] = ()
 
 

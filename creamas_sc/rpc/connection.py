@@ -340,6 +340,7 @@ class Connection(Outbound):
     ) -> None:
         """Await the answer to a call of the peer, within its deadline, and send it."""
         protocol, served = self.protocol, ServedCall()
+        served.of_agent = type(request.target) is int  # clients name an address, or nothing
         turn.call = call_id, request, served
         protocol.in_flight[call_id] = turn.scope.cancel
         if request.remaining is not None:
@@ -354,6 +355,7 @@ class Connection(Outbound):
             protocol.fail(call_id, error)
         finally:
             served_call.set(None)
+            served.of_agent = False  # for tasks that were started in it and go on
             protocol.in_flight.pop(call_id, None)
         if not turn.over:
             turn.call = None

@@ -11,11 +11,18 @@ import pytest
 import trio
 import trio.testing
 
-from creamas_sc import Artifact, Environment, MultiEnvironment, expose
-from creamas_sc.errors import AgentErrors, ConnectionLost, LoadError, SlaveLost, StartError
+from creamas_sc import Artifact, Environment, MultiEnvironment, Simulation, expose
+from creamas_sc.errors import (
+    AgentError,
+    AgentErrors,
+    ConnectionLost,
+    LoadError,
+    SlaveLost,
+    StartError,
+)
 from tests.support import agents
 from tests.support.agents import Counter, Echo, Manager
-from tests.support.shared_supervisor import own_children
+from tests.support.shared_supervisor import own_children, uses_shared_supervisor
 
 ANY_PORT = ("localhost", 0)
 
@@ -31,10 +38,37 @@ class Closer(Echo):
 class Stepper(Echo):
     """Asks for a step within its act."""
 
+    way = "trigger_all"
+
+    @expose
+    def choose(self, way: str) -> None:
+        self.way = way
+
     @expose
     async def act(self, *args: Any) -> None:
         host = await self.connect(self.env.manager.host_manager())
-        await host.trigger_all()
+        await getattr(host, self.way)()
+
+
+class Host(agents.Host):
+    """Takes steps in ways of its own."""
+
+    @expose
+    async def step_one(self) -> Any:
+        return await self.menv.trigger_act(self.menv.addrs[0][:-1] + "1")
+
+    @expose
+    async def step_within(self) -> Any:
+        return await self.menv.trigger_all_within(60)
+
+    @expose
+    async def step_simulation(self) -> Any:
+        return await Simulation(self.menv).astep()
+
+    @expose
+    async def step_in_a_task(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.menv.trigger_all)
 
 
 class Parent(Echo):
@@ -145,12 +179,24 @@ async def test_an_agent_that_closes_its_own_environment(menv: MultiEnvironment) 
     assert report[1].graceful
 
 
-async def test_a_step_from_within_a_step_is_refused(menv: MultiEnvironment) -> None:
-    await menv.set_host_managers()
-    await menv.spawn(Stepper)
-    with trio.fail_after(5), pytest.raises(AgentErrors) as caught:
-        await menv.trigger_all()
-    assert "a step is under way" in str(caught.value.exceptions[0])
+@pytest.mark.parametrize(
+    "way", ["trigger_all", "step_one", "step_within", "step_simulation", "step_in_a_task"]
+)
+@pytest.mark.usefixtures("shared_supervisor")
+async def test_a_step_from_within_a_step_is_refused(way: str) -> None:
+    with uses_shared_supervisor():
+        menv = MultiEnvironment(ANY_PORT, Environment, Host)
+    with trio.fail_after(30):
+        async with menv:
+            await menv.spawn_slaves([ANY_PORT], Environment, Manager)
+            await menv.set_host_managers()
+            stepper, addr = await menv.spawn(Stepper)
+            await stepper.choose(way)
+            with pytest.raises(AgentErrors) as caught, trio.fail_after(5):
+                await menv.trigger_all()
+            assert "a step is under way" in str(caught.value.exceptions[0])
+            with pytest.raises(AgentError, match="a step is under way"), trio.fail_after(5):
+                await menv.trigger_act(addr)
 
 
 @pytest.mark.parametrize("seed", [7])

@@ -1,0 +1,53 @@
+"""The lock of a multi-environment's steps: one at a time, in the order of the requests."""
+
+from __future__ import annotations
+
+import trio
+
+from creamas_sc.core.step_loop import UNLIMITED, step_limit
+from creamas_sc.errors import CreamasError, DeadlineExceeded
+from creamas_sc.rpc.calls import served_call
+
+
+class StepLock:
+    """A lock for which no agent of the step under way waits: that step would never end.
+
+    An agent's act reaches the master through calls of its manager. So while a step is under way,
+    whatever such a call leads to is refused a step, whichever agent it comes from.
+    """
+
+    def __init__(self) -> None:
+        self._lock = trio.Lock()
+
+    def locked(self) -> bool:
+        """Whether a step is under way."""
+        return self._lock.locked()
+
+    async def __aenter__(self) -> None:
+        """Wait for the turn of a step, within the `step_limit`.
+
+        Raises:
+            CreamasError: The step is asked for by an agent's call, and another one is under way.
+            DeadlineExceeded: The step's time was up before.
+        """
+        limit = step_limit.get()
+        if not self._lock.locked():
+            if limit is UNLIMITED:
+                self._lock.acquire_nowait()
+                return
+        elif (call := served_call.get()) is not None and call.of_agent:
+            raise CreamasError(
+                "a step is under way, and an agent's call cannot take another: the step would wait "
+                "for its own agent; take the step when this one is done"
+            )
+        with trio.move_on_at(limit.deadline) as scope:
+            await self._lock.acquire()
+        if scope.cancelled_caught:
+            raise DeadlineExceeded(
+                "the step's time was up before it was its turn",
+                acknowledged=True,
+                may_have_run=False,
+            )
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._lock.release()
