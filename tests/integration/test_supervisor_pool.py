@@ -187,6 +187,14 @@ FAILS_LATER = [
 ]
 
 
+@pytest.mark.slow
+async def test_programs_that_an_actor_abandoned_are_reaped() -> None:
+    async with open_supervisor(seconds=30) as supervisor:
+        (told,) = await supervisor.start(order("a", "abandon"))
+        while children(told["pid"]):  # noqa: ASYNC110 - no event tells of it
+            await trio.sleep(0.1)
+
+
 async def test_an_entry_that_fails_later_is_reported() -> None:
     async with open_supervisor() as supervisor:
         for entry, spec, error in FAILS_LATER:
