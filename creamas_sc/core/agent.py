@@ -314,7 +314,7 @@ class CreativeAgent(Agent):
 
     @expose
     async def act(self, *args: Any, **kwargs: Any) -> Any:
-        """Take the agent's turn in a step. Override it.
+        """Take the agent's turn in a step. Override it, as an async or a plain method.
 
         Returns:
             What ``trigger_act`` and ``trigger_all`` return; ``(args, kwargs)`` unless overridden.

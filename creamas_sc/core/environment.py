@@ -322,7 +322,8 @@ class Environment:
                 raise TypeError("trigger_act needs addr or agent")
             agent = self.get_agent(addr)
         self._log(logging.DEBUG, "Triggering agent in %s", agent.addr)
-        return await agent.act(*args, **kwargs)
+        value = agent.act(*args, **kwargs)
+        return await value if isawaitable(value) else value
 
     @on_loop
     async def trigger_all(self, *args: Any, **kwargs: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from copy import copy
 from dataclasses import dataclass, field
 
@@ -85,8 +86,12 @@ class Slave:
             cause: The error's text; how the slave ended by default.
         """
         self.reported = True
+        if not cause:
+            cause = self.describe_end()
+            if self.exit["signal"] == signal.SIGKILL and not self.ended_as:
+                cause += " (by the kernel, if nobody else: has the machine run out of memory?)"
         return SlaveLost(
-            cause or self.describe_end(),
+            cause,
             address=self.address,
             pid=self.pid,
             exit_code=self.exit["exit_code"],

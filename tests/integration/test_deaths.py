@@ -105,6 +105,7 @@ async def test_a_slave_that_dies_in_a_step(menv: MultiEnvironment, how: str) -> 
     assert lost.pid
     assert lost.may_have_run
     assert how in str(lost) or "status 3" in str(lost)
+    assert ("run out of memory?" in str(lost)) == (how == "SIGKILL")
     # It is reported once; the others go on.
     survivor = menv.addrs[0]
     await menv.spawn(Counter, addr=survivor)

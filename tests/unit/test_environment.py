@@ -18,7 +18,7 @@ import trio
 import trio.testing
 from anyio.abc import SocketAttribute
 
-from creamas_sc import Artifact, CreativeAgent, Environment, Proxy, expose, run
+from creamas_sc import Artifact, CreativeAgent, Environment, Proxy, Simulation, expose, run
 from creamas_sc.core import environment
 from creamas_sc.errors import (
     AgentError,
@@ -287,6 +287,18 @@ async def test_trigger_all_tells_who_failed_and_keeps_the_rest(kind: str) -> Non
         assert failure.message == "raised in act"
         assert "Traceback" in failure.traceback_text
         assert caught.value.results == [1, 6]
+
+
+def test_an_act_may_be_a_plain_method(env: Environment) -> None:
+    class Plain(CreativeAgent):
+        @expose
+        def act(self, *args: Any, **kwargs: Any) -> Any:
+            return args
+
+    agent = Plain(env)
+    assert run(env.trigger_act(1, agent=agent)) == (1,)
+    assert run(env.trigger_all(2)) == [(2,)]
+    assert Simulation(env).step() == [()]
 
 
 async def test_an_overridden_trigger_act_is_used() -> None:
