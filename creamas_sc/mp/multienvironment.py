@@ -188,6 +188,9 @@ class MultiEnvironment:
     ) -> None:
         """Start slaves; returns when each has bound its address. All come up, or none.
 
+        Unless ``OMP_NUM_THREADS`` is set, it is set in the slaves to a fair share of the cores:
+        else numpy's linear algebra would use as many threads as there are cores in each of them.
+
         Args:
             slave_addrs: ``(host, port)`` of each; port 0 is any free one, and `addrs` tells which.
             slave_env_cls: Class of their environments, or its name ``pkg.mod:Cls``.

@@ -27,6 +27,7 @@ without that slave, unless it comes back.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import copy
@@ -72,6 +73,8 @@ from creamas_sc.supervisor_client.spec import (
     unpack,
 )
 
+# How many threads OpenMP computes with, and what asks it or this variable: OpenBLAS, MKL, PyTorch.
+THREADS = "OMP_NUM_THREADS"
 # Beyond a stop's grace: the supervisor's further stop stages, and its answer.
 STOP_SECONDS = 2.0
 
@@ -186,8 +189,10 @@ class SlavePool:
             raise ValueError(
                 f"slave_kwargs has {len(each)} items for {len(addrs)} slave_addrs: give one each"
             )
-        if sum(not slave.gone.is_set() for slave in self._slaves) + len(addrs) > MAX_SLAVES:
+        running = sum(not slave.gone.is_set() for slave in self._slaves)
+        if running + len(addrs) > MAX_SLAVES:
             raise BadValue(f"cannot start {len(addrs)} slaves: a simulation can have {MAX_SLAVES}")
+        threads = _share_of_cores(running + len(addrs))
         orders = []
         for index, (addr, env_kwargs) in enumerate(zip(addrs, each, strict=True), self._started):
             spec = SlaveSpec(
@@ -202,7 +207,9 @@ class SlavePool:
             )
             name = f"slave-{index} {base_url(*addr)}"
             data = spec.encode(self.versions)
-            orders.append(actor_order(f"slave-{index}", name, SLAVE_ENTRY, data))
+            order = actor_order(f"slave-{index}", name, SLAVE_ENTRY, data)
+            order["environ"].setdefault(THREADS, threads)
+            orders.append(order)
         self._started += len(addrs)
         return orders
 
@@ -455,3 +462,12 @@ class SlavePool:
         """Tell the user's logger, if there is one."""
         if self._logger is not None:
             self._logger.log(logging.WARNING, warning)
+
+
+def _share_of_cores(slaves: int) -> str:
+    """How many threads each of ``slaves`` may compute with, if the user has not set that."""
+    cores = len(os.sched_getaffinity(0))
+    share = max(1, cores // max(1, slaves))
+    if THREADS not in os.environ:
+        log.info("each of %d slaves gets %s=%d, of %d cores", slaves, THREADS, share, cores)
+    return str(share)

@@ -244,6 +244,29 @@ async def test_environment_variables_need_not_be_utf8(monkeypatch: pytest.Monkey
         assert await echo.variable("CREAMAS_ODD") == b"\xff\xfe"
 
 
+@pytest.mark.usefixtures("shared_supervisor")
+@pytest.mark.parametrize("users", [None, "7"])
+async def test_slaves_share_the_cores_unless_the_user_decides(
+    users: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if users is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", users)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(9))
+    with uses_shared_supervisor():
+        menv = MultiEnvironment(ANY_PORT, Environment)
+    async with menv:
+        await menv.spawn_slaves([ANY_PORT] * 2, Environment, Manager)
+        echo, _ = await menv.spawn(agents.Variables)
+        assert await echo.variable("OMP_NUM_THREADS") == (users or "4").encode()
+        await menv.spawn_slaves([ANY_PORT], Environment, Manager)
+        echo, _ = await menv.spawn(agents.Variables, addr=menv.addrs[2])
+        assert await echo.variable("OMP_NUM_THREADS") == (users or "3").encode()
+    expected = "each of 2 slaves gets OMP_NUM_THREADS=4, of 9 cores"
+    assert (expected in caplog.messages) == (users is None)
+
+
 def test_closing_again_when_the_loop_is_over() -> None:
     async def main() -> MultiEnvironment:
         async with MultiEnvironment(ANY_PORT, Environment) as menv:
