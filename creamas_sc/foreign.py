@@ -78,6 +78,14 @@ def shorten(text: str, length: int = TEXT_LENGTH) -> str:
     return str.encode(text, errors="backslashreplace").decode()
 
 
+def shown(value: object) -> str:
+    """Return the ``repr`` of a value that is wrong, for an error; shortened."""
+    try:
+        return f"{value!r:.100}"
+    except Exception:  # a number of more digits than Python prints, or a user's class
+        return f"a value of type {type(value).__name__}, which cannot be printed"
+
+
 def printable(text: str) -> str:
     """Return ``text`` as one line: control characters other than tabs are escaped."""
     return _NOT_IN_LINES.sub(lambda found: repr(found[0])[1:-1], text)

@@ -15,13 +15,17 @@ from typing import Any, Final
 
 import trio
 
-from creamas_sc.errors import BadArguments, CallRefused
+from creamas_sc.errors import BadArguments, CallRefused, DecodeError
 from creamas_sc.rpc.connection import Connection, Request
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.log_setup import bound
 from creamas_sc.wire import extensions
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Frame, FrameReader
+from creamas_sc.wire.packing import Decoder
+
+# Python prints no number of more than 4,300 digits; seeds have 32 bytes at most.
+MAX_INT_BYTES: Final = 64
 
 Method = Callable[..., Awaitable[Any]]
 
@@ -42,12 +46,22 @@ def start_apart(nursery: trio.Nursery, function: Callable[..., Awaitable[Any]], 
 
 
 class PlainCodec(Codec):
-    """Refuses values for which this process would have to import numpy or a user's module."""
+    """Refuses values for which this process would have to import numpy or a user's module.
+
+    And numbers of `MAX_INT_BYTES`, which Python could not print.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         for number in _FOREIGN:
             del self._decode_handlers[number]
+        self._decode_handlers[extensions.INT] = _decode_int
+
+
+def _decode_int(decoder: Decoder, data: bytes) -> Any:
+    if len(data) > MAX_INT_BYTES:
+        raise DecodeError(f"a number of {len(data)} bytes is over the limit of {MAX_INT_BYTES}")
+    return extensions.DECODERS[extensions.INT](decoder, data)
 
 
 # One for all connections: it takes fifty kilobytes.

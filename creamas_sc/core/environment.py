@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from inspect import isawaitable
 from typing import Any, Self
@@ -37,6 +37,7 @@ from creamas_sc.runtime.event_loop import (
 )
 from creamas_sc.runtime.gc_control import gc_paused
 from creamas_sc.runtime.nurseries import cancellation_in
+from creamas_sc.runtime.timeouts import YIELD_SECONDS
 from creamas_sc.runtime.validation import check_folder, check_int, check_kind, check_seconds
 
 __all__ = ["Environment"]
@@ -98,7 +99,7 @@ class Environment:
         self.clock = clock
         self._name = name
         self._member = membership.get()
-        self._opening = trio.Lock()
+        self._opening, self._making = trio.Lock(), trio.Lock()
         self._artifacts: list[Artifact] = []
         self._spawns: list[Spawned] = []
         if log_folder is not None:
@@ -225,22 +226,43 @@ class Environment:
         self._agents.append(agent)
         return len(self._agents) - 1
 
-    @contextmanager
-    def _spawning(self, n: int, index: int | None) -> Iterator[None]:
-        """Remove the agents created in the block if it raises.
+    async def _make_agents(self, make: Callable[[], Any], n: int, index: int | None) -> list[Any]:
+        """Call ``make`` as often as there are to be agents: all are made, or none.
+
+        Other tasks may run every `YIELD_SECONDS`, so that this can be cancelled. Only if one of
+        them makes an agent by itself meanwhile do those made here stay after an error: to remove
+        them would change its address.
 
         Args:
             n: How many there will be.
             index: The first one's number in the order of spawning in the simulation, if known.
         """
-        count = len(self._agents)
+        if self._making.locked():
+            await self._making.acquire()
+        else:
+            self._making.acquire_nowait()
+        agents, count, alone = self._agents, len(self._agents), True
         if index is not None:
             self._spawns.append(Spawned(count, index, n))
+        made: list[Any] = []
+        yield_at = time.perf_counter() + YIELD_SECONDS
         try:
-            yield
+            while len(made) < n:
+                made.append(make())
+                if time.perf_counter() > yield_at:
+                    before = len(agents)
+                    try:
+                        await trio.lowlevel.checkpoint()
+                    finally:
+                        alone = alone and len(agents) == before
+                    yield_at = time.perf_counter() + YIELD_SECONDS
         except BaseException:
-            del self._agents[count:]
+            if alone:
+                del agents[count:]
             raise
+        finally:
+            self._making.release()
+        return made
 
     def get_agents(
         self, addr: bool = True, agent_cls: type | None = None, include_manager: bool = False

@@ -8,11 +8,17 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from creamas_sc.foreign import shown
+
+# A number of them can be printed, and numpy draws 128 of them for a seed of its own.
+SEED_BITS = 256
+
 
 def check_seed(seed: Any) -> int | None:
-    """Return ``seed``; raise a ValueError unless it is an int of at least 0, or None."""
-    if seed is not None and (type(seed) is not int or seed < 0):
-        raise ValueError(f"seed must be an int of at least 0, or None, not {seed!r}")
+    """Return ``seed``; raise a ValueError unless it is an int of at most `SEED_BITS`, or None."""
+    if seed is not None and (type(seed) is not int or seed < 0 or seed.bit_length() > SEED_BITS):
+        limits = f"an int of at least 0 and at most {SEED_BITS} bits"
+        raise ValueError(f"seed must be {limits}, or None, not {shown(seed)}")
     return seed
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from creamas_sc.core.artifact import Artifact
-from creamas_sc.foreign import is_ctrl_c
+from creamas_sc.foreign import is_ctrl_c, shown
 
 if TYPE_CHECKING:
     from creamas_sc.mp.multienvironment import MultiEnvironment
@@ -53,6 +53,6 @@ def select_artifacts(
     """See `MultiEnvironment.get_artifacts`."""
     for name, value in (("since", since), ("limit", 0 if limit is None else limit)):
         if type(value) is not int or value < 0:
-            raise ValueError(f"{name} must be an int of at least 0, not {value!r}")
+            raise ValueError(f"{name} must be an int of at least 0, not {shown(value)}")
     found = [a for a in artifacts if agent_name is None or a.creator == agent_name]
     return found[since : None if limit is None else since + limit]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from inspect import isawaitable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from creamas_sc.core.construction import make_environment
 from creamas_sc.core.environment import Environment
 from creamas_sc.core.step_loop import StepLimit, step_limit
 from creamas_sc.errors import CallRefused, ConnectionLost, CreamasError, LoadError
+from creamas_sc.foreign import shown
 from creamas_sc.rpc.auth import Membership
 from creamas_sc.rpc.exposed import expose, start_call
 from creamas_sc.rpc.node import BaseTimeout
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 # The keyword by which `MultiEnvironment` passes the position of a spawn in the order over all
 # slaves, on which the agents' random generators depend.
 SPAWN_INDEX = "_spawn_index"
+# Agents that one call may make; they take about a gigabyte.
+MAX_SPAWNED = 1_000_000
 
 
 class Manager(Agent):
@@ -65,8 +69,8 @@ class Manager(Agent):
         try:
             factory = _agent_factory(agent_cls)
             arguments = (self.env, *args)
-            with self.env._spawning(n, index):
-                made = [start_call(factory, arguments, kwargs) for _ in range(n)]
+            make = partial(start_call, factory, arguments, kwargs)
+            made = await self.env._make_agents(make, n, index)
         except CallRefused as refusal:
             raise refusal.by(self.addr) from refusal.__cause__
         if not isinstance(factory, type):
@@ -99,6 +103,12 @@ class Manager(Agent):
     def stop(self) -> None:
         """End the environment, and its process if it has its own."""
         self.env.get_loop().call_soon(self.stop_received.set)
+
+
+def check_number(n: Any) -> None:
+    """Raise a ValueError unless ``n`` agents can be made in one call."""
+    if type(n) is not int or not 0 <= n <= MAX_SPAWNED:
+        raise ValueError(f"n must be an int from 0 to {MAX_SPAWNED:,}, not {shown(n)}")
 
 
 def _agent_factory(agent_cls: str | type | Callable[..., Any]) -> Callable[..., Any]:
@@ -211,6 +221,7 @@ class EnvManager(Manager):
         self, agent_cls: str | type, n: int, *args: Any, **kwargs: Any
     ) -> list[tuple[Agent, str]]:
         """Make ``n`` agents with the same arguments, all or none; see `spawn`."""
+        check_number(n)
         return await self._spawn(agent_cls, n, args, kwargs)
 
     @expose

@@ -22,7 +22,7 @@ from creamas_sc.errors import BadValue, NoSlaves
 from creamas_sc.mp.artifacts import ArtifactInbox, select_artifacts
 from creamas_sc.mp.closer import Closer
 from creamas_sc.mp.manager_calls import ManagerCalls
-from creamas_sc.mp.managers import make_master
+from creamas_sc.mp.managers import check_number, make_master
 from creamas_sc.mp.observer import Observer, Overview
 from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.mp.step_lock import StepLock
@@ -298,13 +298,12 @@ class MultiEnvironment:
     async def spawn_n(
         self, agent_cls: str | type, n: int, *args: Any, addr: str | None = None, **kwargs: Any
     ) -> list[tuple[Proxy, str]]:
-        """Make ``n`` agents with the same arguments in one slave; see `spawn`.
+        """Make ``n`` agents, a million at most, with the same arguments in one slave; see `spawn`.
 
         Returns:
             Proxy and address of each, in order.
         """
-        if type(n) is not int or n < 0:
-            raise ValueError(f"n must be an int of at least 0, not {n!r}")
+        check_number(n)
         self._open_slaves("spawn_n")
         return await self._managers.spawn("spawn_n", n, addr, (agent_cls, n, *args), kwargs)  # type: ignore[no-any-return]
 

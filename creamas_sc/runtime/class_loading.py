@@ -30,6 +30,7 @@ from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from creamas_sc.errors import LoadError
+from creamas_sc.foreign import shown
 from creamas_sc.runtime.code_versions import change_note, keep_version, open_version
 
 MAIN = "__main__"
@@ -208,7 +209,7 @@ def portable_name(cls: Any) -> str:
             )
         cls = cls_name
     else:
-        raise LoadError(f"expected a class or 'package.module:Class', got {cls!r}")
+        raise LoadError(f"expected a class or 'package.module:Class', got {shown(cls)}")
     if module == MAIN and not in_slave() and MainScript.of_this_process() is None:
         raise LoadError(
             f"{name} is defined in a notebook, in -c or on standard input, which slaves "

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from creamas_sc.errors import BadValue, CreamasError
+from creamas_sc.foreign import shown
 
 DEFAULT_DAEMON = "default"
 # The longest path of a unix socket: sun_path without its closing zero.
@@ -77,7 +78,7 @@ def check_name(name: object, what: str) -> str:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise BadValue(
-            f"{name!r:.100} is not a name for a {what}: use up to 64 letters, digits, '.', '_' and "
+            f"{shown(name)} is not a name for a {what}: use up to 64 letters, digits, '.', '_' and "
             "'-', with a letter or digit first"
         )
     return name

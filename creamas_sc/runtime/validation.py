@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
 from creamas_sc.errors import BadValue
+from creamas_sc.foreign import shown
 
 T = TypeVar("T")
+
+MAX_INT = 2**53
+"""Counts and ages go up to here: floats, and JSON's readers, know every int up to it."""
+MAX_SECONDS = 1e9
 
 
 def check_kind(name: str, value: Any, kind: type) -> None:
@@ -20,9 +26,11 @@ def check_kind(name: str, value: Any, kind: type) -> None:
 
 
 def check_int(name: str, value: Any) -> None:
-    """Raise a TypeError unless ``value`` is an int, or an integer of numpy's."""
+    """Raise an error unless ``value`` is an int, or an integer of numpy's, up to `MAX_INT`."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an int, not {_described(value)}")
+    if not -MAX_INT <= int(value) <= MAX_INT:
+        raise BadValue(f"{name} must be at most {MAX_INT:,}, not {shown(value)}")
 
 
 def check_folder(value: Any) -> None:
@@ -32,7 +40,10 @@ def check_folder(value: Any) -> None:
 
 
 def check_seconds(timeout: Any, name: str = "timeout", *, endless: bool = True) -> None:
-    """Raise a BadValue unless ``timeout`` is a number of at least 0, or None if ``endless``."""
+    """Raise a BadValue unless ``timeout`` is a number of at least 0, or None if ``endless``.
+
+    Infinity is allowed; finite numbers go up to `MAX_SECONDS`.
+    """
     if timeout is None and endless:
         return
     number: Any = timeout  # the type Real has no comparison
@@ -40,6 +51,8 @@ def check_seconds(timeout: Any, name: str = "timeout", *, endless: bool = True) 
         kind = "a number of seconds, at least 0"
         kind = f"{kind}, or None" if endless else kind
         raise BadValue(f"{name} must be {kind}, not {_described(timeout)}")
+    if MAX_SECONDS < number != math.inf:
+        raise BadValue(f"{name} must be at most {MAX_SECONDS:g} s, not {_described(timeout)}")
 
 
 def check_place(value: Any, name: str = "addr") -> tuple[str, int]:
@@ -49,7 +62,7 @@ def check_place(value: Any, name: str = "addr") -> tuple[str, int]:
     except (TypeError, ValueError):
         host = port = None
     if not isinstance(host, str) or type(port) is not int or not 0 <= port < 1 << 16:
-        raise BadValue(f"{name}: {value!r} is not an address: expected (host, port)")
+        raise BadValue(f"{name}: {shown(value)} is not an address: expected (host, port)")
     return host, port
 
 
@@ -77,4 +90,4 @@ def _check_each(value: Any, name: str, kind: str, check: Callable[[Any, str], T]
 
 
 def _described(value: Any) -> str:
-    return "None" if value is None else f"{value!r:.100} ({type(value).__name__})"
+    return "None" if value is None else f"{shown(value)} ({type(value).__name__})"

@@ -20,6 +20,7 @@ from creamas_sc.errors import (
     NotExposed,
     SlaveLost,
 )
+from creamas_sc.foreign import shown
 from creamas_sc.mp import MultiEnvironment, RestartPolicy
 from creamas_sc.mp.observer import Observer
 from creamas_sc.reports import Restart
@@ -77,7 +78,7 @@ class Events:
             return self._last, []
         if type(since) is not int or not 0 <= since <= self._last:
             raise BadValue(
-                f"since must be the number of an event, from 0 to {self._last}, not {since!r}"
+                f"since must be the number of an event, from 0 to {self._last}, not {shown(since)}"
             )
         check_seconds(timeout)
         with trio.move_on_after(float("inf") if timeout is None else timeout):

@@ -17,6 +17,7 @@ from typing import Any
 import trio
 
 from creamas_sc.core.environment import Environment
+from creamas_sc.core.randomness import check_seed
 from creamas_sc.errors import CreamasError, StartError
 from creamas_sc.mp import MultiEnvironment
 from creamas_sc.mp.managers import Manager
@@ -58,6 +59,7 @@ async def main(spec: bytes, control: Control) -> bytes:
     order = HostSpec.decode(spec)
     name_process(f"creamas: {order.name} (host)")
     open_actor_log(role="host")
+    check_seed(order.seed)
     seed_process(True if order.seed is None else order.seed, HOST_INDEX)
     simulation: HostedSimulation | None = None
 

@@ -25,7 +25,8 @@ from typing import Any, NamedTuple, Protocol
 import trio
 
 from creamas_sc.errors import AgentErrors, BadValue, CreamasError, DeadlineExceeded, SlaveLost
-from creamas_sc.runtime.validation import check_seconds
+from creamas_sc.foreign import shown
+from creamas_sc.runtime.validation import MAX_INT, check_seconds
 from creamas_sc.simulation_host.error_boundary import error_boundary, error_text
 
 log = logging.getLogger(__name__)
@@ -142,8 +143,10 @@ class Stepper:
             CreamasError: Steps are being taken already.
             BadValue: ``n`` is not an int above zero.
         """
-        if n is not None and (type(n) is not int or n < 1):
-            raise BadValue(f"n must be an int above 0, or None for no end, not {n!r}")
+        if n is not None and (type(n) is not int or not 0 < n <= MAX_INT):
+            raise BadValue(
+                f"n must be an int above 0, up to {MAX_INT:,}, or None for no end, not {shown(n)}"
+            )
         if self.state is State.STEPPING:
             raise CreamasError(
                 "the simulation is taking steps already: pause it, or wait for its steps"

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
-import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
+from creamas_sc.runtime.validation import MAX_INT, MAX_SECONDS
 from supervisor.cli.exits import Exit, Failure
 
 HIGHEST_PORT = 65535
+_NUMBER = re.compile("[0-9]{1,9}")
 
 
-def at_least(least: int) -> Parameter:
-    """Accept finite numbers from ``least`` up."""
+def at_least(least: int, most: float = MAX_INT) -> Parameter:
+    """Accept numbers from ``least`` to ``most``."""
 
     def check(_kind: Any, value: float | None) -> None:
-        if value is not None and not least <= value < math.inf:
+        if value is not None and not value >= least:
             raise ValueError(f"must be a number of at least {least}")
+        if value is not None and value > most:
+            raise ValueError(f"must be a number of at most {most:,.0f}")
 
     return Parameter(validator=check)
 
@@ -32,7 +36,7 @@ Daemon = Annotated[
     Parameter(metavar="NAME", help="The daemon's name. Default: CREAMAS_DAEMON, else 'default'."),
 ]
 Json = Annotated[bool, Parameter(help="Print JSON, for programs.")]
-Seconds = Annotated[float | None, Parameter(metavar="SECONDS"), at_least(0)]
+Seconds = Annotated[float | None, Parameter(metavar="SECONDS"), at_least(0, MAX_SECONDS)]
 Class = Annotated[str | None, Parameter(metavar="CLASS")]
 JsonObject = Annotated[str | None, Parameter(metavar="JSON")]
 
@@ -40,7 +44,7 @@ JsonObject = Annotated[str | None, Parameter(metavar="JSON")]
 def address(text: str, option: str) -> tuple[str, int]:
     """Parse ``HOST:PORT``; port 0 is any free one."""
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit():
+    if not colon or not host or not _NUMBER.fullmatch(port):
         raise _bad(option, text, "HOST:PORT, say localhost:5556, or localhost:0 for any free port")
     if int(port) > HIGHEST_PORT:
         raise _bad(option, text, f"a port up to {HIGHEST_PORT}")
@@ -95,7 +99,13 @@ class AgentBatch(NamedTuple):
 def agent_batch(text: str, classes: Classes) -> AgentBatch:
     """Parse ``CLASS=COUNT``."""
     cls, equals, number = text.rpartition("=")
-    if not equals or not number.isascii() or not number.isdigit() or int(number) == 0:
+    if (
+        not equals
+        or not number.isascii()
+        or not number.isdigit()
+        or len(number) > 9
+        or int(number) == 0
+    ):
         raise _bad("--agents", text, "a class and a number, say painters:Painter=24")
     return AgentBatch(classes.name(cls, "--agents"), int(number))
 

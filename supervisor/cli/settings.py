@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Dict
 
 from creamas_sc.runtime.paths import DEFAULT_DAEMON, check_name
+from creamas_sc.runtime.validation import MAX_SECONDS
 from supervisor.cli.exits import Exit, Failure
 from supervisor.cli.params import at_least
 
@@ -24,7 +25,7 @@ close_timeout, answer_timeout. Flags come first, then environment variables
 
     {file}"""
 
-_Seconds = Annotated[float, at_least(0)]
+_Seconds = Annotated[float, at_least(0, MAX_SECONDS)]
 
 
 def _check_daemon(_kind: Any, name: str) -> None:

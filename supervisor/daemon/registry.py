@@ -16,7 +16,7 @@ from typing import Any
 import trio
 
 from creamas_sc.errors import BadValue, CallRefused, StartError, UnknownSimulation, unwrapped
-from creamas_sc.foreign import shorten
+from creamas_sc.foreign import shorten, shown
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.log_setup import bound
 from creamas_sc.runtime.paths import check_name
@@ -255,5 +255,5 @@ def check_end(grace: object, payload: object) -> float:
 def _checked_seconds(what: str, value: object) -> float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not 0 <= value < 1e9:  # type: ignore[operator]
-        raise BadValue(f"{what} must be a number of seconds, 0 or more, not {value!r}")
+        raise BadValue(f"{what} must be a number of seconds, 0 or more, not {shown(value)}")
     return float(value)  # type: ignore[arg-type]

@@ -627,3 +627,12 @@ def test_a_signal_detaches(run: Run, client: FakeClient, number: int, code: int)
 def test_a_lost_connection_alone_is_69(run: Run, client: FakeClient) -> None:
     client.sim.answers["next_events"] = [ConnectionLost("the daemon is gone")]
     assert run("attach", NAME)[0] == 69
+
+
+@pytest.mark.parametrize("words", [["step", NAME], ["logs", "-n"], ["wait", NAME, "--timeout"]])
+@pytest.mark.parametrize("digits", [20, 400, 5000])
+def test_a_number_of_many_digits_is_wrong_usage(run: Run, words: list[str], digits: int) -> None:
+    code, out, err = run(*words, "9" * digits)
+    assert (code, out) == (2, "")
+    assert "sys.set_int_max_str_digits" not in err
+    assert len(err.splitlines()) == 1

@@ -162,12 +162,23 @@ def test_addresses(text: str, value: tuple[str, int]) -> None:
     assert address(text, "--addr") == value
 
 
+DIGITS = "1" * 5000
+
+
 @pytest.mark.parametrize(
     ("read", "texts"),
     [
-        (lambda text: address(text, "--addr"), ["", "a", "a:", ":1", "a:x", "a:99999"]),
+        (
+            lambda text: address(text, "--addr"),
+            ["", "a", "a:", ":1", "a:x", "a:99999"],
+        ),
         (lambda text: json_object(text, "--env-kwargs"), ["", "[]", "1", "{"]),
-        (lambda text: agent_batch(text, Classes()), ["", "a", "a:b", "a:b=", "a:b=-1", "b=1"]),
+        (
+            lambda text: agent_batch(text, Classes()),
+            ["", "a", "a:b", "a:b=", "a:b=-1", "b=1"],
+        ),
+        (lambda text: address(text, "--slave"), [f"a:{DIGITS}"]),
+        (lambda text: agent_batch(text, Classes()), [f"a:b={DIGITS}"]),
         (lambda text: Classes().name(text, "--env-cls"), ["a", ":a", "a:", "/:a"]),
     ],
 )

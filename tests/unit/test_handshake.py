@@ -209,16 +209,3 @@ def test_who_was_not_called_gets_no_proof() -> None:
     for text in refusal(client, server):
         assert f"{SLAVE.address} answered, which was not called" in text
     assert not server.complete
-
-
-def test_what_a_stranger_calls_itself_controls_no_terminal() -> None:
-    name = "\x1b[2J\r\nINFO \x9b"
-    stranger = replace(MASTER, simulation="other", role=name, address=name)
-    said, heard = refusal(Handshake(stranger, client=True), Handshake(SLAVE, client=False))
-    for text in (said, heard):
-        assert r"\x1b[2J\r\nINFO \x9b" in text
-        assert text.isprintable()
-    refused = Frame(Kind.HELLO, 0, b"refused", name.encode())
-    with pytest.raises(HandshakeError) as caught:
-        Handshake(MASTER, client=True).receive(refused)
-    assert str(caught.value) == r"the peer refused: \x1b[2J\r\nINFO \x9b"

@@ -230,7 +230,7 @@ async def test_what_is_refused(autojump_clock: trio.testing.MockClock) -> None:
     async with stepper(Steps()) as (own, _):
         with pytest.raises(CreamasError, match="start some first"):
             own.resume()
-        for n in (0, -1, 1.5, True, "3"):
+        for n in (0, -1, 1.5, True, "3", 2**53 + 1, 10**400, 10**5000):
             with pytest.raises(BadValue, match="n must be an int above 0"):
                 own.start(n, (), {})  # type: ignore[arg-type]
         assert own.state is State.IDLE

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from creamas_sc import CreativeAgent, Environment, EnvManager, agent_factory
 from creamas_sc.errors import LoadError
 from creamas_sc.runtime.event_loop import adopt_running_loop
+from creamas_sc.runtime.timeouts import YIELD_SECONDS
 
 
 class Made(CreativeAgent):
@@ -83,3 +88,90 @@ async def test_nothing_else_is_called(name: str, what: str, tmp_path: Path) -> N
 async def test_a_factory_that_makes_no_agent() -> None:
     with pytest.raises(LoadError, match="must return an agent, not 3"):
         await spawn(makes_none)
+
+
+class Slow(Made):
+    """Takes a while to make, without waiting."""
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        time.sleep(0.01)
+
+
+@asynccontextmanager
+async def managed() -> AsyncIterator[Environment]:
+    with trio.fail_after(30):
+        async with adopt_running_loop():
+            env = Environment(("localhost", 0))
+            await env.open(EnvManager)
+            try:
+                yield env
+            finally:
+                await env.close(as_coro=True)
+
+
+@pytest.mark.parametrize("n", [1, 10_000])
+async def test_a_spawn_whose_time_is_up_leaves_no_agents(n: int) -> None:
+    async with managed() as env:
+        Made(env)
+        before = env.get_agents()
+        with trio.move_on_after(0.001 if n == 1 else 0.1) as scope:
+            await env.manager.spawn_n(Slow if n > 1 else VerySlow, n)
+        assert scope.cancelled_caught
+        assert env.get_agents() == before
+        assert len(await env.manager.spawn_n(Made, 3)) == 3
+        assert len(env.get_agents()) == 4
+
+
+class VerySlow(Made):
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        time.sleep(2 * YIELD_SECONDS)
+
+
+async def test_others_run_during_a_long_spawn_and_can_cancel_it() -> None:
+    async with managed() as env:
+        scope = trio.CancelScope()
+        async with trio.open_nursery() as nursery:
+
+            async def spawn_many() -> None:
+                with scope:
+                    await env.manager.spawn_n(Slow, 10_000)
+
+            nursery.start_soon(spawn_many)
+            while len(env.get_agents()) < 10:
+                await trio.lowlevel.checkpoint()
+            nursery.start_soon(env.manager.spawn_n, Made, 2)  # waits for its turn
+            await a_few_rounds()
+            scope.cancel()
+        assert [type(agent) for agent in env.get_agents(addr=False)] == [Made, Made]
+
+
+async def a_few_rounds() -> None:
+    for _ in range(3):
+        await trio.lowlevel.checkpoint()
+
+
+async def test_an_agent_that_another_task_makes_meanwhile_keeps_its_address() -> None:
+    async with managed() as env:
+        scope = trio.CancelScope()
+        async with trio.open_nursery() as nursery:
+
+            async def spawn_many() -> None:
+                with scope:
+                    await env.manager.spawn_n(Slow, 10_000)
+
+            nursery.start_soon(spawn_many)
+            while len(env.get_agents()) < 10:
+                await trio.lowlevel.checkpoint()
+            own = Made(env, "own")
+            scope.cancel()
+        assert env.get_agent(own.addr) is own
+
+
+@pytest.mark.parametrize("n", [-1, 10**7, 10**5000], ids=["-1", "10**7", "10**5000"])
+async def test_no_number_of_agents(n: int) -> None:
+    async with managed() as env:
+        with pytest.raises(ValueError, match="n must be an int from 0 to 1,000,000"):
+            await env.manager.spawn_n(Made, n)
+        assert env.get_agents() == []

@@ -153,3 +153,13 @@ async def test_a_task_that_is_started_apart_has_nothing_of_the_call() -> None:
     finally:
         served_call.reset(token)
     assert set(seen) == {None, served}
+
+
+async def test_numbers_that_cannot_be_printed_are_refused() -> None:
+    async with joined() as client:
+        for number in (10**5000, [10**5000], {"a": (10**5000,)}):
+            payload = CODEC.encode(((number,), {}))
+            with pytest.raises(BadArguments, match="2077 bytes is over the limit of 64"):
+                await client.call(None, "add", payload)
+        answer = await client.call(None, "add", CODEC.encode(((2**256,), {})))
+        assert CODEC.decode(answer) == 2**256 + 1

@@ -11,8 +11,20 @@ from typing import Any
 import pytest
 
 from creamas_sc import Artifact, Environment, MultiEnvironment
+from creamas_sc.core.randomness import check_seed
+from creamas_sc.errors import LoadError
+from creamas_sc.foreign import shown
 from creamas_sc.mp import MultiEnvManager
-from creamas_sc.runtime.validation import check_folder, check_int, check_place, check_seconds
+from creamas_sc.runtime.class_loading import portable_name
+from creamas_sc.runtime.paths import check_name
+from creamas_sc.runtime.validation import (
+    MAX_INT,
+    MAX_SECONDS,
+    check_folder,
+    check_int,
+    check_place,
+    check_seconds,
+)
 from creamas_sc.util import get_manager, run, sort_addrs
 
 ADDRESS = "tcp://localhost:1/0"
@@ -31,6 +43,31 @@ def test_numbers_of_numpy() -> None:
     np = pytest.importorskip("numpy")
     check_seconds(np.float32(1))
     check_int("age", np.int64(3))
+
+
+@pytest.mark.parametrize("number", [2**64, 10**400, 10**5000], ids=["2**64", "400", "5000"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_numbers_have_limits(number: int, sign: int) -> None:
+    number *= sign
+    for check in (
+        lambda: check_int("age", number),
+        lambda: check_seconds(number),
+        lambda: check_seed(number if abs(number) >= 2**256 else -1),
+        lambda: check_place(("localhost", number)),
+        lambda: check_name(number, "simulation"),
+        lambda: portable_name(number),
+    ):
+        with pytest.raises((ValueError, LoadError)) as caught:
+            check()
+        assert "sys.set_int_max_str_digits" not in str(caught.value)
+        assert len(str(caught.value)) < 300
+
+
+def test_the_largest_numbers() -> None:
+    check_int("age", MAX_INT)
+    check_seconds(MAX_SECONDS)
+    check_seed(2**256 - 1)
+    assert shown(10**5000) == "a value of type int, which cannot be printed"
 
 
 Wrong = Callable[[Any], Any]
@@ -64,6 +101,17 @@ WRONG: dict[str, tuple[Wrong, type[Exception], str]] = {
     "add_artifact": (lambda m: m.add_artifact(5), TypeError, "artifact must be an Artifact"),
     "env.add_artifact": (lambda m: m.env.add_artifact(5), TypeError, "artifact must be"),
     "age": (lambda m: setattr(m, "age", "x"), TypeError, "age must be an int"),
+    "age, large": (lambda m: setattr(m, "age", 10**5000), ValueError, "age must be at most"),
+    "spawn_n": (
+        lambda m: run(m.spawn_n("a:A", 10**9)),
+        ValueError,
+        "n must be an int from 0 to 1,000,000",
+    ),
+    "trigger_all_within": (
+        lambda m: run(m.trigger_all_within(10**400)),
+        ValueError,
+        "seconds must be at most",
+    ),
     "env.age": (lambda m: setattr(m.env, "age", True), TypeError, "age must be an int"),
     "close": (lambda m: m.close(folder=5), TypeError, "folder must be a path or None"),
     "env.close": (lambda m: m.env.close(folder=5), TypeError, "folder must be a path or None"),
