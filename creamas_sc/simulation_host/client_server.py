@@ -39,6 +39,12 @@ MAX_CLIENTS = 1024
 # Of one client: calls in flight, and bytes of answers that it has not read yet.
 MAX_CALLS = 1000
 MAX_UNREAD_BYTES = 256 << 20
+# What a client can do whose answer is too large for a message.
+_LESS_AT_ONCE = {
+    "get_artifacts": "ask for some at a time, with since and limit",
+    "trigger_all": "all agents have acted; publish artifacts, or return less from act",
+    "trigger_all_within": "agents have acted; publish artifacts, or return less from act",
+}
 # How long a refused client may take to call, and to receive the reason.
 REFUSE_SECONDS = 1.0
 # Calls to agents of one client: see `ConcurrencyLimit`.
@@ -217,9 +223,12 @@ class ClientSession:
 
     def _encode(self, value: Any, method: str) -> Payload:
         """Encode a result; if that fails, it is an error of the code that made the result."""
+        root = f"the reply of {method}"
         try:
-            return self._simulation.node.codec.encode(value, root=f"the reply of {method}")
+            return self._simulation.node.codec.encode(value, root=root)
         except EncodeError as error:
+            if method in _LESS_AT_ONCE and error.path == root:  # not a piece of it, but its size
+                raise EncodeError(f"{error}: {_LESS_AT_ONCE[method]}", path=root) from error
             raise AgentError.from_exception(self._simulation.address, error) from error
 
     async def _relay(self, target: str, request: Request) -> Payload:

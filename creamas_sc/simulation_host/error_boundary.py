@@ -47,7 +47,7 @@ def error_boundary(address: str, *, within_user_code: bool = False) -> Iterator[
         error = unwrapped(raised)
         if isinstance(error, CallRefused) and within_user_code:
             raise AgentError.from_exception(address, error) from error
-        if isinstance(error, (CreamasError, AgentErrors, GeneratorExit)):
+        if isinstance(error, (CreamasError, AgentErrors)):
             raise error  # noqa: B904 - as it is
         if not within_user_code and not _passed_through_user_code(raised):
             if isinstance(raised, ValueError):

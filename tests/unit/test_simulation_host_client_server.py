@@ -23,6 +23,7 @@ from creamas_sc.errors import (
     ConnectionLost,
     CreamasError,
     DeadlineExceeded,
+    EncodeError,
     NoSlaves,
     NotExposed,
     UnknownAgent,
@@ -34,6 +35,7 @@ from creamas_sc.simulation_api import OPERATIONS, Kind
 from creamas_sc.simulation_host import client_server as server_module
 from creamas_sc.simulation_host.client_server import ClientServer
 from creamas_sc.simulation_host.hosted_simulation import HostedSimulation
+from creamas_sc.wire import codec
 from creamas_sc.wire.codec import Codec
 from creamas_sc.wire.frames import Kind as FrameKind
 from creamas_sc.wire.frames import encode_frame
@@ -86,6 +88,15 @@ class Society(MultiEnvironment):
     @expose
     def stranger(self) -> Any:
         return [Stranger()]
+
+    @expose
+    def leaves(self) -> NoReturn:
+        raise GeneratorExit
+
+    @expose
+    async def leaves_later(self) -> NoReturn:
+        await trio.sleep(1)
+        raise GeneratorExit
 
     @expose
     def misuse(self) -> None:
@@ -429,3 +440,27 @@ def test_every_operation_is_there() -> None:
     for operation in OPERATIONS.values():
         owner = HostedSimulation if operation.kind is Kind.HOST else MultiEnvironment
         assert hasattr(owner, operation.attribute), operation
+
+
+async def test_artifacts_that_are_too_many_for_a_message_come_in_pages(
+    host: Hosting, monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock
+) -> None:
+    monkeypatch.setattr(codec, "MAX_VALUE_BYTES", 1 << 20)
+    client = host.client()
+    artifacts = [Artifact("me", bytes(300_000 + n)) for n in range(4)]
+    for artifact in artifacts:
+        await client("add_artifact", artifact)
+    with pytest.raises(EncodeError, match=r"get_artifacts: 1,200.*since and limit"):
+        await client("get_artifacts")
+    pages = [await client("get_artifacts", since=n, limit=2) for n in (0, 2)]
+    assert pages == [artifacts[:2], artifacts[2:]]
+
+
+@pytest.mark.parametrize("method", ["leaves", "leaves_later"])
+async def test_a_users_generator_exit_ends_nothing(
+    host: Hosting, method: str, autojump_clock: Clock
+) -> None:
+    client = host.client()
+    with pytest.raises(AgentError, match="GeneratorExit"):
+        await client("call", method)
+    assert (await client("progress"))["clients"] == 1
