@@ -41,9 +41,9 @@ def encoder_of(cls: Any) -> EncodeHandler | None:
     return None
 
 
-def _is_named_tuple(cls: type) -> bool:
-    fields = getattr(cls, "_fields", None)
-    return issubclass(cls, tuple) and type(fields) is tuple and hasattr(cls, "_make")
+def _is_named_tuple(cls: Any) -> bool:
+    # Of other classes nothing is asked: a metaclass may run any code.
+    return issubclass(cls, tuple) and type(getattr(cls, "_fields", None)) is tuple
 
 
 def _is_plain_dataclass(cls: Any) -> bool:

@@ -697,6 +697,11 @@ class PretendsAll(type):
     def __getattr__(cls, name: str) -> Any:
         return lambda *args: calls.append(name)
 
+    @property
+    def _fields(cls) -> tuple[str, ...]:
+        calls.append("_fields")
+        return ("x",)
+
 
 class Pretender(metaclass=PretendsAll):
     """A class that has every attribute, of its metaclass's making."""
@@ -754,6 +759,9 @@ def deep_tuples(levels: int) -> bytes:
         packed_ext(17, [[[], 0, False], "C", [1 << 13, 1 << 12], b""]),
         packed_ext(17, ["i4", "C", [b"", 1], b""]), packed_ext(20, [5, [[1]], [0] * 9]),
         packed_ext(15, [f"{__name__}:Pretender", {}]),
+        packed_ext(21, [f"{__name__}:Pretender", "x"]),
+        packed_ext(22, [f"{__name__}:Pretender", 1]),
+        packed_ext(23, [f"{__name__}:Pretender", {"x": 1}]),
         raw_ext(19, b"\0\0"), raw_ext(19, b"\xff" * 99),
     ],
     ids=lambda body: body[:12].hex(),
