@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from pathlib import Path
 
@@ -30,6 +31,8 @@ def unreachable(daemon: str, path: Path, error: OSError) -> CreamasError:
             f"the daemon {daemon!r} is not running (nothing listens at {path}): start it with "
             f"`creamas-supervisor start{named}`"
         )
+        if not os.environ.get("XDG_RUNTIME_DIR"):
+            text += ", or set XDG_RUNTIME_DIR, which is not set, as it was where it was started"
     return ConnectionLost(text, address=str(path), may_have_run=False)
 
 

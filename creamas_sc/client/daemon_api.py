@@ -26,6 +26,7 @@ from creamas_sc.runtime.validation import (
     check_place,
     check_places,
 )
+from creamas_sc.supervisor_client.messages import os_text
 from creamas_sc.supervisor_client.spec import HOST_ENTRY, HostSpec, pack, process_order, unpack
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import MAX_CONTROL_FRAME_BYTES
@@ -227,7 +228,7 @@ class DaemonAPI:
         Raises:
             UnknownSimulation: There is no simulation of that name.
         """
-        return self._request(Request("inspect", (name,)))
+        return self._request(Request("inspect", (name,), _details))
 
     def status(self) -> Any:
         """Return the status of the daemon itself.
@@ -301,6 +302,16 @@ def _search_path() -> list[str]:
         log.warning("%s is not searched for modules, since every user may write to it", here)
     folders += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     return list(dict.fromkeys(map(os.path.abspath, folders)))
+
+
+def _details(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Read paths and variables, which travel as bytes."""
+    return {
+        **answer,
+        "cwd": os_text(answer["cwd"]),
+        "path": [os_text(folder) for folder in answer["path"]],
+        "environ": {os_text(key): os_text(value) for key, value in answer["environ"].items()},
+    }
 
 
 def _created(answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,14 +11,13 @@ from contextlib import closing
 import trio
 
 from creamas_sc.errors import CreamasError
+from creamas_sc.runtime.timeouts import LOOK_SECONDS
 
 log = logging.getLogger(__name__)
 
 # So many reasons of refusals are logged in such a time, each once: who connects can choose them.
 MOST_REASONS = 8
 REPEAT_SECONDS = 60.0
-# How long it may take until a socket that was removed is put back.
-LOOK_SECONDS = 5.0
 PAUSE_SECONDS = 0.1  # out of descriptors: the kernel keeps peers waiting
 _SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
@@ -108,8 +107,12 @@ class RefusalLog:
         self._more = 0
         self._last = logging.INFO, ""
 
-    def add(self, level: int, reason: str) -> None:
-        """Log that a connection was refused, or count it."""
+    def add(self, level: int, reason: str, who: str = "") -> None:
+        """Log that a connection was refused, or count it.
+
+        Args:
+            who: Its other end, which may differ where the reason is the same.
+        """
         now = time.monotonic()
         if now >= self._since + REPEAT_SECONDS:
             self.close()
@@ -119,7 +122,7 @@ class RefusalLog:
             self._last = level, reason
             return
         self._reasons.add(reason)
-        self._log.log(level, "refused a connection: %s", reason)
+        self._log.log(level, "refused a connection%s: %s", who and f" of {who}", reason)
 
     def close(self) -> None:
         """Log how many there were that were not logged."""

@@ -27,13 +27,7 @@ def runtime_folder() -> Path:
     Raises:
         CreamasError: It cannot be created, is accessible to others or belongs to another user.
     """
-    base = os.environ.get("XDG_RUNTIME_DIR", "")
-    if os.path.isabs(base):
-        folder = Path(base) / "creamas"
-    else:
-        import tempfile  # slow to import, and seldom needed
-
-        folder = Path(tempfile.gettempdir()) / f"creamas-{os.getuid()}"
+    folder = runtime_path()
     try:
         _make_private(folder)
     except OSError as error:
@@ -57,6 +51,16 @@ def _mend(folder: Path) -> str:
     if not stat.S_ISDIR(status.st_mode):
         return "it is none; remove it"
     return f"type 'chmod 700 {folder}'" if status.st_mode & 0o077 else ""
+
+
+def runtime_path() -> Path:
+    """Return the path of `runtime_folder`, which need not exist."""
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    if os.path.isabs(base):
+        return Path(base) / "creamas"
+    import tempfile  # slow to import, and seldom needed
+
+    return Path(tempfile.gettempdir()) / f"creamas-{os.getuid()}"
 
 
 def _make_private(folder: Path) -> None:

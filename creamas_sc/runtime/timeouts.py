@@ -20,3 +20,5 @@ OPEN_SECONDS = 5.0
 BUSY_RETRY_SECONDS = 0.02
 # How often a loop of calls or acts that never suspend yields to the scheduler.
 YIELD_SECONDS = 0.01
+# How long it may take until a socket that was removed is put back.
+LOOK_SECONDS = 5.0

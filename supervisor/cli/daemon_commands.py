@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -9,14 +11,21 @@ from pathlib import Path
 from creamas_sc.errors import ConnectionLost, CreamasError, DeadlineExceeded
 from creamas_sc.runtime.paths import daemon_socket
 from supervisor.cli import output
-from supervisor.cli.daemon_connection import chosen_daemon, connected, extra_time, start_deadline
+from supervisor.cli.daemon_connection import (
+    POLL_SECONDS,
+    chosen_daemon,
+    connected,
+    extra_time,
+    start_deadline,
+)
 from supervisor.cli.exits import Exit, Failure, explain
 from supervisor.cli.params import Daemon, Json, Seconds
 from supervisor.daemon.lock import is_held, listens
+from supervisor.daemon.records import Record, running_here
+from supervisor.timeouts import CLOSE_SECONDS
 
 # For the daemon to exit after its answer to `stop`, when everything is closed.
 EXIT_SECONDS = 10.0
-POLL_SECONDS = 0.02
 
 
 def run(*, daemon: Daemon = None, json: Json = False) -> int:
@@ -83,17 +92,38 @@ def stop(*, daemon: Daemon = None, timeout: Seconds = None, json: Json = False) 
     """
     settings, name = chosen_daemon(daemon)
     grace = settings.close_timeout if timeout is None else timeout
-    with connected(daemon) as (client, _), extra_time(client, grace):
-        ends = [(end["name"], end["report"]) for end in client.stop(timeout=grace)]
+    try:
+        with connected(daemon) as (client, _), extra_time(client, grace):
+            path = client.socket
+            ends = [(end["name"], end["report"]) for end in client.stop(timeout=grace)]
+    except (ConnectionLost, Failure) as error:
+        record = running_here(settings.logs(), name)
+        if record is None or listens(record.socket):
+            raise
+        output.note(f"{error}; sending SIGTERM to pid {record.pid}")
+        return _stop_by_signal(record, json)
     codes = [output.judge(report) for _, report in ends]
     give_up_at = time.monotonic() + EXIT_SECONDS
-    while (held := is_held(daemon_socket(name))) and time.monotonic() < give_up_at:
+    while (held := is_held(path)) and time.monotonic() < give_up_at:
         time.sleep(POLL_SECONDS)
     data = [output.report_data(*end) for end in ends]
     output.emit(data, json, lambda: [line for end in ends for line in output.report_lines(*end)])
     if held:
         raise Failure(f"the daemon {name!r} has not ended after {EXIT_SECONDS:g} s")
     return max(codes, default=Exit.DONE)
+
+
+def _stop_by_signal(record: Record, json: bool) -> int:
+    """End a daemon at which nobody can call: it closes its simulations as after `stop`."""
+    give_up_at = time.monotonic() + CLOSE_SECONDS + EXIT_SECONDS
+    if record.runs:
+        os.kill(record.pid, signal.SIGTERM)
+    while record.runs:
+        if time.monotonic() > give_up_at:
+            raise Failure(f"the daemon {record.name!r} (pid {record.pid}) has not ended")
+        time.sleep(POLL_SECONDS)
+    output.emit([], json, list)
+    return Exit.DONE
 
 
 def status(*, daemon: Daemon = None, json: Json = False) -> int:
@@ -106,12 +136,12 @@ def status(*, daemon: Daemon = None, json: Json = False) -> int:
 
         creamas-supervisor status || creamas-supervisor start
     """
-    _, name = chosen_daemon(daemon)
+    settings, name = chosen_daemon(daemon)
     try:
         with connected(daemon) as (client, _):
             found = client.status()
     except (CreamasError, Failure) as error:
-        code = _explain_absence(name, error)
+        code = _explain_absence(name, error, running_here(settings.logs(), name))
         if json:
             state = "not running" if code is Exit.NOT_RUNNING else "unknown"
             output.out_json({"name": name, "state": state}, indent=2)
@@ -122,14 +152,14 @@ def status(*, daemon: Daemon = None, json: Json = False) -> int:
     return Exit.DONE
 
 
-def _explain_absence(name: str, error: Exception) -> Exit:
+def _explain_absence(name: str, error: Exception, record: Record | None) -> Exit:
     """Say why a daemon does not answer."""
     why = explain(error)[1]
-    lost = isinstance(error, ConnectionLost)
+    lost = isinstance(error, ConnectionLost) and record is None
     if lost and not listens(daemon_socket(name)) and not is_held(daemon_socket(name)):
         output.note(why)  # with how to start it
         return Exit.NOT_RUNNING
-    silent = isinstance(error, (ConnectionLost, DeadlineExceeded))
+    silent = record is not None or isinstance(error, (ConnectionLost, DeadlineExceeded))
     known = "is running but does not answer" if silent else "may be running"
     output.note(f"the daemon {name!r} {known}: {why}")
     return Exit.UNKNOWN

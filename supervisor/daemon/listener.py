@@ -12,66 +12,65 @@ behind it. Each step has a bound, and a connection counts against the limit unti
 from __future__ import annotations
 
 import logging
-import os
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 
 import anyio
 import trio
 
-from creamas_sc.errors import BadArguments, CreamasError, ProtocolError, StartError, to_wire
-from creamas_sc.rpc.accepting import accept
-from creamas_sc.rpc.auth import user_membership
+from creamas_sc.errors import BadArguments, CreamasError, ProtocolError, to_wire
+from creamas_sc.rpc.accepting import RefusalLog, accept, keep_listening
+from creamas_sc.rpc.auth import DAEMON_SIMULATION, Membership, user_membership
 from creamas_sc.rpc.connection import perform_handshake
 from creamas_sc.rpc.fd_passing import MAX_BACKLOG_BYTES
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.log_setup import bound
 from creamas_sc.runtime.peer_user import peer_pid, stranger
+from creamas_sc.supervisor_client.messages import os_bytes
 from creamas_sc.wire.codec import Payload
 from creamas_sc.wire.frames import MAX_CONTROL_FRAME_BYTES, Frame, FrameReader, Kind, encode_frame
-from creamas_sc.wire.handshake import Handshake, Identity
+from creamas_sc.wire.handshake import Handshake
 from creamas_sc.wire.protocol import request_header
 from supervisor import timeouts
 from supervisor.daemon.managed_simulation import ManagedSimulation
+from supervisor.daemon.place import DaemonPlace
 from supervisor.rpc_server import CODEC, Method, MethodServer
 
 log = logging.getLogger(__name__)
 
-# What clients and daemons call the simulation that their handshake is about.
-SIMULATION = "creamas-supervisor"
 MAX_CONNECTIONS = 1024
-# As many may wait to be accepted: beyond, a client on trio would not see that it is not connected.
-BACKLOG = 1024
 _READ_BYTES = 1 << 18
 # How a connection may fail before it is served or handed over.
 _GONE = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 
 class Listener:
-    """Listens at ``path`` for processes of this user.
+    """Listens at a daemon's place for processes of this user, and keeps it in place.
 
     Args:
         methods: What clients may call.
         find: The simulation of a name; raises what the client is to get.
+        on_replaced: Called when another daemon runs in the place.
         max_connections: How many may be open here; those that were handed over do not count.
     """
 
     def __init__(
         self,
-        path: Path,
+        place: DaemonPlace,
         methods: Mapping[str, Method],
         find: Callable[[object], ManagedSimulation],
+        on_replaced: Callable[[], object],
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
-        self._path = path
+        self._place = place
         self._methods = methods
         self._find = find
+        self._on_replaced = on_replaced
         self._max_connections = max_connections
-        key = user_membership().key
-        self._identity = Identity(SIMULATION, key, "supervisor", str(path), os.getpid())
-        self._listener = trio.SocketListener(_listen(path))
+        self._listener = place.listen()
+        self._listening = trio.CancelScope()
+        self._refusals = RefusalLog(log)
         self._servers: set[MethodServer] = set()
         self._clients: trio.Nursery | None = None
 
@@ -84,17 +83,36 @@ class Listener:
         """Let clients in until `shut`, and serve them until `aclose`."""
         try:
             async with trio.open_nursery() as self._clients:
-                while (accepted := await accept(self._listener)) is not None:
-                    sock = socket.socket(fileno=accepted.socket.detach())
-                    self._admit(sock, self._clients)
+                with self._listening:
+                    await keep_listening(
+                        self._listener, self._let_in, self._place.in_place, self._put_back
+                    )
         finally:
             self.shut()
+            self._refusals.close()
+
+    async def _let_in(self, listener: trio.SocketListener) -> None:
+        assert self._clients is not None
+        while (accepted := await accept(listener)) is not None:
+            self._admit(socket.socket(fileno=accepted.socket.detach()), self._clients)
+
+    def _put_back(self) -> trio.SocketListener:
+        try:
+            self._listener = self._place.put_back()
+        except CreamasError:
+            if self._place.replaced:
+                self._on_replaced()
+            raise
+        return self._listener
 
     def shut(self) -> None:
         """Let no more clients in; those that are served stay."""
-        if self._listener.socket.fileno() >= 0:
-            self._listener.socket.close()
-            self._path.unlink(missing_ok=True)
+        self._listening.cancel()
+        self._listener.socket.close()
+        try:
+            self._place.remove_socket()
+        except OSError as error:
+            log.warning("cannot remove %s: %s", self._place.path, error.strerror)
 
     async def aclose(self) -> None:
         """Write out what is queued for clients, within a bound, and end all connections."""
@@ -109,13 +127,16 @@ class Listener:
     def _admit(self, sock: socket.socket, clients: trio.Nursery) -> None:
         pid = peer_pid(sock)
         if (who := stranger(sock)) is not None:
-            log.warning("refused a connection of %s", who)
+            self._refuse("it is of another user", who)
             sock.close()
         elif len(clients.child_tasks) >= self._max_connections:
-            log.warning("refused a connection of pid %d: %d are open", pid, self._max_connections)
+            self._refuse(f"{self._max_connections} are open", f"pid {pid}")
             sock.close()
         else:
             clients.start_soon(self._handle, sock, f"pid {pid}")
+
+    def _refuse(self, why: str, who: str) -> None:
+        self._refusals.add(logging.WARNING, why, who)
 
     async def _handle(self, sock: socket.socket, note: str) -> None:
         """Authenticate one client, read its first request, and serve it or hand it over."""
@@ -136,15 +157,19 @@ class Listener:
         except anyio.EndOfStream:
             log.debug("%s went away", note)
         except (CreamasError, *_GONE) as error:
-            why = str(error) or type(error).__name__
-            log.warning("refused a connection of %s: %s", note, why)
+            self._refuse(str(error) or type(error).__name__, note)
+        except Exception:  # of this connection alone: the daemon and all others go on
+            log.exception("serving %s failed", note)
         finally:
             with trio.CancelScope(shield=True):
                 await anyio.aclose_forcefully(stream)
 
     async def _first_request(self, stream: ConnectedStream, reader: FrameReader) -> Frame:
         """The first request after the handshake."""
-        handshake = Handshake(self._identity, client=False)
+        # The key is read each time: a cleaner of temporary files may have removed it, and the
+        # next client makes another one.
+        member = Membership(DAEMON_SIMULATION, user_membership().key, "supervisor")
+        handshake = Handshake(member.identity(os_bytes(str(self._place.path))), client=False)
         awaited = "proof"
         try:
             with trio.fail_after(timeouts.HANDSHAKE_SECONDS):
@@ -175,25 +200,6 @@ class Listener:
             failure = encode_frame(Kind.FAILURE, first.call_id, b"", payload.body, payload.parts)
             with trio.move_on_after(timeouts.REFUSAL_SECONDS), suppress(*_GONE):
                 await stream.send(b"".join(failure))
-
-
-def _listen(path: Path) -> trio.socket.SocketType:
-    """Open a listener at ``path``, where no file may be, for this user alone.
-
-    Raises:
-        StartError: It cannot be opened.
-    """
-    sock = socket.socket(socket.AF_UNIX)
-    before = os.umask(0o177)
-    try:
-        sock.bind(os.fspath(path))
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise StartError(f"cannot listen at {path}: {error.strerror or error}") from error
-    finally:
-        os.umask(before)
-    return trio.socket.from_stdlib_socket(sock)
 
 
 async def _next_frame(stream: ConnectedStream, reader: FrameReader) -> Frame:

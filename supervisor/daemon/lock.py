@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from creamas_sc.errors import StartError
+from creamas_sc.runtime.peer_user import peer_pid
 from supervisor.timeouts import LOCK_PAUSE_SECONDS, LOCK_SECONDS
 
 
@@ -38,36 +39,52 @@ def locked(path: Path) -> Iterator[int]:
         StartError: There is a daemon of that name.
     """
     give_up_at = time.monotonic() + LOCK_SECONDS
-    while (fd := _take(path)) is None:
+    while (fd := take(path)) is None:
         runs = listens(path)
         if runs or time.monotonic() > give_up_at:
             try:
-                holder = _lock_of(path).read_text(errors="replace").strip()
+                holder = lock_path(path).read_text(errors="replace").strip()
             except FileNotFoundError:  # it has ended
                 holder = ""
             how = "runs already" if runs else "is starting or ending"
             raise StartError(f"daemon {path.stem!r} {how} (pid {holder or 'unknown'})")
         time.sleep(LOCK_PAUSE_SECONDS)  # a lock has no wait with a bound
     try:
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        write_holder(fd, os.getpid())
         yield fd
     finally:
         os.close(fd)
         _clear(path)
 
 
-def _lock_of(path: Path) -> Path:
+def lock_path(path: Path) -> Path:
+    """The lock beside the socket ``path``."""
     return path.with_suffix(".lock")
 
 
-def _take(path: Path) -> int | None:
+def write_holder(fd: int, pid: int) -> None:
+    """Write into a lock who holds it, for messages; a full disk does no harm."""
+    with suppress(OSError):
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, b"%d\n" % pid, 0)
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file is at ``path``; None if there is none, or if that cannot be known."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def take(path: Path) -> int | None:
     """Take the lock; returns a descriptor that holds it, None while another process does.
 
     Raises:
         StartError: The lock file cannot be opened.
     """
-    lock = _lock_of(path)
+    lock = lock_path(path)
     try:
         fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -88,7 +105,7 @@ def _take(path: Path) -> int | None:
 def is_held(path: Path) -> bool:
     """Whether any process of the daemon at ``path`` is left: all of them hold its lock."""
     try:
-        with _lock_of(path).open("rb") as lock:
+        with lock_path(path).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -99,13 +116,18 @@ def is_held(path: Path) -> bool:
 
 def listens(path: Path) -> bool:
     """Whether any process accepts connections at the socket ``path``."""
+    return listener_pid(path) is not None
+
+
+def listener_pid(path: Path) -> int | None:
+    """The process that accepts connections at the socket ``path``; 0 if it is not known."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.setblocking(False)
         try:
             sock.connect(os.fspath(path))
         except OSError as error:
-            return error.errno == errno.EAGAIN  # its queue is full
-    return True
+            return 0 if error.errno == errno.EAGAIN else None  # its queue is full
+        return peer_pid(sock)
 
 
 def clear_socket(path: Path) -> None:
@@ -120,8 +142,9 @@ def clear_socket(path: Path) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise StartError(f"{path} is in the way and is not a socket: remove it")
-    if listens(path):
-        raise StartError(f"another process is listening on {path}: stop it first")
+    if (pid := listener_pid(path)) is not None:
+        named = f" (pid {pid})" if pid else ""
+        raise StartError(f"another process{named} is listening on {path}: stop it first")
     path.unlink()
 
 
@@ -134,11 +157,11 @@ def clear_dead(folder: Path) -> None:
 def _clear(path: Path) -> None:
     """Remove socket and lock, unless a process holds the lock or uses the socket."""
     with suppress(StartError):  # a start of that name will raise it
-        fd = _take(path)
+        fd = take(path)
         if fd is None:
             return
-        try:
-            clear_socket(path)
-        finally:
-            _lock_of(path).unlink(missing_ok=True)  # last: then the name is free
-            os.close(fd)
+        with os.fdopen(fd), suppress(OSError):  # of a folder that cannot be written now
+            try:
+                clear_socket(path)
+            finally:
+                lock_path(path).unlink(missing_ok=True)  # last: then the name is free

@@ -30,11 +30,13 @@ from creamas_sc.foreign import shorten
 from creamas_sc.runtime.log_setup import close_log, open_log
 from creamas_sc.runtime.nurseries import open_unwrapping_nursery
 from creamas_sc.runtime.paths import daemon_socket
+from creamas_sc.runtime.timeouts import LOOK_SECONDS
 from creamas_sc.supervisor_client.connection import PrivateSupervisor
 from creamas_sc.supervisor_client.launcher import PRELOADED_FOR_HOSTS, supervisor_command
 from creamas_sc.supervisor_client.messages import DaemonSettings
 from supervisor import timeouts
-from supervisor.daemon.lock import clear_dead, clear_socket, locked
+from supervisor.daemon.lock import clear_dead, clear_socket, is_held, locked
+from supervisor.daemon.records import recorded, running_here
 from supervisor.tree import linux
 
 log = logging.getLogger(__name__)
@@ -84,15 +86,30 @@ def run(settings: Settings, announce: Callable[[Path], None]) -> int:
         CreamasError: The runtime folder or the name cannot be used.
     """
     path = daemon_socket(settings.name)
+    _check_not_running(settings, path)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would cost the tree's exit code
     with locked(path) as lock:
         clear_socket(path)
         clear_dead(path.parent)
-        try:
-            return trio.run(_Owner(settings, path, lock).run, announce)
-        finally:
-            path.unlink(missing_ok=True)  # where the supervisor could not
-            close_log()
+        with recorded(settings.log_folder.absolute(), settings.name):
+            try:
+                return trio.run(_Owner(settings, path, lock).run, announce)
+            finally:
+                close_log()
+
+
+def _check_not_running(settings: Settings, path: Path) -> None:
+    """Check that there is no daemon whose lock was removed while it runs.
+
+    Raises:
+        StartError: There is one.
+    """
+    other = running_here(settings.log_folder.absolute(), settings.name)
+    if other is not None and not is_held(path):
+        raise StartError(
+            f"daemon {settings.name!r} runs already (pid {other.pid}), but its files in "
+            f"{path.parent} were removed: it puts them back within {LOOK_SECONDS:g} s"
+        )
 
 
 def _no_log(settings: Settings, error: OSError) -> StartError:

@@ -224,9 +224,15 @@ def _checked_order(order: object) -> messages.ProcessOrder:
     for key, cls in _ORDER.items():
         if not isinstance(order.get(key), cls):
             raise BadValue(f"the order of the host: {key!r} must be {cls.__name__}")
-    texts = [*order["path"], *order["environ"], *order["environ"].values()]
-    if not all(isinstance(text, str) for text in texts):
-        raise BadValue("the order of the host: path and environ must contain only strings")
+    texts = [order["cwd"], *order["path"], *order["environ"], *order["environ"].values()]
+    try:
+        for text in texts:
+            text.encode("latin-1")
+    except (AttributeError, UnicodeEncodeError):
+        raise BadValue(
+            "the order of the host: cwd, path and environ must contain only strings, with a "
+            "character for each byte"
+        ) from None
     return {key: order[key] for key in _ORDER}  # type: ignore[return-value]
 
 

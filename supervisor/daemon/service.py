@@ -19,6 +19,7 @@ from creamas_sc.runtime.installation import installed_version
 from creamas_sc.runtime.log_setup import open_log
 from creamas_sc.supervisor_client import messages
 from supervisor.daemon.listener import MAX_CONNECTIONS, Listener
+from supervisor.daemon.place import DaemonPlace
 from supervisor.daemon.registry import Registry, check_end
 from supervisor.rpc_server import Method, start_apart
 from supervisor.timeouts import GRACE_SECONDS
@@ -58,8 +59,8 @@ class DaemonService:
         # However many connect, simulations must find descriptors for their processes.
         connections = min(MAX_CONNECTIONS, allow_descriptors(WANTED_DESCRIPTORS) // 2)
         by_name = {method.__name__: method for method in methods}
-        path = Path(settings["socket"])
-        self._listener = Listener(path, by_name, registry.find, connections)
+        place = DaemonPlace(Path(settings["socket"]), settings["pid"])
+        self._listener = Listener(place, by_name, registry.find, self._end_replaced, connections)
 
     @classmethod
     def open(
@@ -101,10 +102,7 @@ class DaemonService:
             As of `Registry.close`, one for each simulation.
         """
         check_end(grace, payload)
-        if not self._stopping:
-            self._stopping = True
-            self._listener.shut()
-            start_apart(self._nursery, self._stop, grace, payload)
+        self._begin_stop(grace, payload)
         self._callers += 1
         try:
             await self._stopped.wait()
@@ -112,6 +110,17 @@ class DaemonService:
             self._callers -= 1
             self._end_when_answered()
         return self._results
+
+    def _end_replaced(self) -> None:
+        """End in order: no client will find this daemon again."""
+        log.error("another daemon of the name %s has taken its place", self._settings["name"])
+        self._begin_stop(GRACE_SECONDS, b"")
+
+    def _begin_stop(self, grace: float, payload: bytes) -> None:
+        if not self._stopping:
+            self._stopping = True
+            self._listener.shut()
+            start_apart(self._nursery, self._stop, grace, payload)
 
     async def _stop(self, grace: float, payload: bytes) -> None:
         log.info("daemon %s stops", self._settings["name"])

@@ -37,17 +37,19 @@ async def test_the_life_of_a_simulation(kind: str, named: Named) -> None:
 
 @each_client
 async def test_a_host_gets_its_creators_environment_and_folder(
-    kind: str, named: Named, monkeypatch: pytest.MonkeyPatch
+    kind: str, named: Named, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     name = named()
     monkeypatch.setenv("STYLE", "cubist \udcff")
+    (tmp_path / "é \udcff").mkdir()
+    monkeypatch.chdir(tmp_path / "é \udcff")
     async with connected(kind) as client:
         await client.create(name, menv_cls=f"{SOCIETY}:Studio", restart="all")
         about = await client.inspect(name)
         assert about["cwd"] == os.getcwd()
         assert os.getcwd() in about["path"]
         assert not any("site-packages" in folder for folder in about["path"][1:])
-        assert about["environ"]["STYLE"].encode("latin-1") == b"cubist \xff"
+        assert about["environ"]["STYLE"] == "cubist \udcff"
         assert about["about"]["menv_cls"] == f"{SOCIETY}:Studio"
         assert about["about"]["restart"] == "all"
         assert [process["slot"] for process in about["processes"]] == ["host"]

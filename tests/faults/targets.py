@@ -16,12 +16,11 @@ import trio
 
 from creamas_sc.client import SyncClient
 from creamas_sc.rpc.addresses import split_address
-from creamas_sc.rpc.auth import user_membership
+from creamas_sc.rpc.auth import DAEMON_SIMULATION, user_membership
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.paths import daemon_socket
 from creamas_sc.wire.frames import FrameReader, Kind, encode_frame
 from creamas_sc.wire.handshake import Handshake, Identity
-from supervisor.daemon.listener import SIMULATION
 from tests.faults.hostile_bytes import request
 from tests.support.daemon_clients import shake_hands
 from tests.support.streams import connect_to
@@ -93,8 +92,8 @@ class Target:
 def find_targets(daemon: str, client: SyncClient, simulation: str) -> dict[str, Target]:
     """Find all targets; the simulation has an `Insider` and an `Echo` in its first slave."""
     daemon_end = partial(_unix, daemon_socket(daemon))
-    ours = Identity(SIMULATION, user_membership().key, "client", "x", os.getpid())
-    stranger = Identity(SIMULATION, secrets.token_bytes(KEY_BYTES), "client", "x", 1)
+    ours = Identity(DAEMON_SIMULATION, user_membership().key, "client", "x", os.getpid())
+    stranger = Identity(DAEMON_SIMULATION, secrets.token_bytes(KEY_BYTES), "client", "x", 1)
     with client.attach(simulation) as attached:
         (insider,) = attached.get_agents(agent_cls="tests.faults.agents:Insider")
         echo, *_ = attached.get_agents(agent_cls="tests.support.agents:Echo")

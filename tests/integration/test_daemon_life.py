@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import trio
 
 from creamas_sc.errors import BadValue, CallRefused, ConnectionLost, CreamasError, StartError
 from creamas_sc.runtime.paths import daemon_socket, runtime_folder
+from supervisor.cli.main import main
 from supervisor.daemon.process import Settings, start
 from tests.support import daemon_clients, daemons, processes
 from tests.support.daemon_clients import ask, connected, until
@@ -99,7 +101,9 @@ def test_a_start_names_the_file_or_process_in_its_way(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path))
         other.listen()
-        with pytest.raises(StartError, match=r"another process is listening on .*test\.sock"):
+        with pytest.raises(
+            StartError, match=r"another process \(pid \d+\) is listening on .*test\.sock"
+        ):
             start(settings(tmp_path))
     with running(tmp_path):  # its socket is stale now
         pass
@@ -107,6 +111,27 @@ def test_a_start_names_the_file_or_process_in_its_way(tmp_path: Path) -> None:
 
 
 # ---- where it is
+
+
+def test_one_whose_folder_vanishes_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "runtime"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("CREAMAS_LOG_FOLDER", str(tmp_path))
+    with running(tmp_path) as daemon:
+        trio.run(ask, daemon.socket, "create", "one", daemon_clients.order(slaves=1), {})
+        shutil.rmtree(folder)
+        with pytest.raises(StartError, match=rf"runs already \(pid {daemon.process.pid}\), but"):
+            start(settings(tmp_path))
+        assert main(["status", "--daemon", NAME]) == 0  # waits until the socket is back
+        with pytest.raises(StartError, match=rf"runs already \(pid {daemon.process.pid}\)$"):
+            start(settings(tmp_path))
+        assert [each["name"] for each in trio.run(ask, daemon.socket, "ls")] == ["one"]
+        trio.run(ask, daemon.socket, "stop")
+        assert daemon.process.wait(GONE_SECONDS) == 0
+    assert list((folder / "creamas").glob("test.*")) == []
 
 
 def test_a_folder_that_others_can_read_is_refused(tmp_path: Path) -> None:

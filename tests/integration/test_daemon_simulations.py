@@ -138,6 +138,7 @@ async def test_an_unknown_simulation_is_named_and_the_known_are_listed(client: C
         ({"environ": None}, "order of the host: 'environ' must be dict"),
         ({"environ": {"A": 1}}, "must contain only strings"),
         ({"path": [b"/"]}, "must contain only strings"),
+        ({"cwd": "/\u0100"}, "a character for each byte"),
     ],
 )
 async def test_a_bad_order_is_refused(client: Client, change: dict[str, object], text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 
 from creamas_sc.errors import ConnectionLost, UnknownSimulation
@@ -91,6 +92,7 @@ class FakeClient:
         self.report = StopReport([SlaveReceipt(ADDRS[0], 8, 0, None, 0.5, True, "request")])
         self.stopped: list[dict[str, Any]] = []
         self.disconnected = 0
+        self.socket = Path("/no/daemon.sock")
 
     def _find(self, name: str) -> None:
         if self.error is not None:

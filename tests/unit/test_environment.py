@@ -33,13 +33,14 @@ from creamas_sc.errors import (
     agent_errors,
 )
 from creamas_sc.mp import EnvManager
-from creamas_sc.rpc import accepting, addresses, endpoint, node
+from creamas_sc.rpc import addresses, endpoint, node
 from creamas_sc.rpc.accepting import MOST_REASONS
 from creamas_sc.rpc.addresses import split_address
 from creamas_sc.rpc.connection import Connection, Request
 from creamas_sc.rpc.sealed_stream import SealedStream
 from creamas_sc.rpc.socket_folder import SocketFolder
 from creamas_sc.runtime.event_loop import adopt_running_loop
+from creamas_sc.runtime.timeouts import LOOK_SECONDS
 from creamas_sc.wire.codec import Payload
 from creamas_sc.wire.frames import Kind, encode_frame
 from creamas_sc.wire.sealing import RecordWriter
@@ -689,11 +690,11 @@ async def test_a_socket_that_was_removed_is_put_back(
     async with environments(2) as (here, there):
         shutil.rmtree(tmp_path / "mine")
         (tmp_path / "mine").touch()  # in its way
-        await trio.sleep(accepting.LOOK_SECONDS + 1)
+        await trio.sleep(LOOK_SECONDS + 1)
         with pytest.raises(ConnectionLost, match="nothing listens"):
             await here.connect(Echo(there).addr)
         (tmp_path / "mine").unlink()
-        await trio.sleep(accepting.LOOK_SECONDS + 1)
+        await trio.sleep(LOOK_SECONDS + 1)
         assert await (await here.connect(Echo(there).addr)).evaluate(1) == 1
     assert not list((tmp_path / "mine" / "creamas" / "environments").iterdir())
 
