@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ import trio
 
 from creamas_sc.errors import StartError
 from creamas_sc.runtime.paths import SOCKET_PATH_BYTES, runtime_folder
+
+log = logging.getLogger(__name__)
 
 BACKLOG = 1024
 
@@ -129,8 +132,11 @@ class SocketFolder:
     def close(self) -> None:
         """Remove this process's sockets, and the folder if no other process has it open."""
         for path in self._mine:
-            if self.in_place(int(path.name)):
-                path.unlink(missing_ok=True)
+            try:
+                if self.in_place(int(path.name)):
+                    path.unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("cannot remove %s: %s", path, error.strerror)
         os.close(self._fd)
         _remove_unless_open(self._path)
 

@@ -107,6 +107,8 @@ class Listener:
 
     def shut(self) -> None:
         """Let no more clients in; those that are served stay."""
+        if self._listening.cancel_called:
+            return
         self._listening.cancel()
         self._listener.socket.close()
         try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -15,9 +17,10 @@ from creamas_sc.errors import ConnectionLost, StartError, UnknownSimulation
 from creamas_sc.rpc import accepting
 from creamas_sc.runtime.paths import daemon_socket
 from supervisor.daemon.listener import Listener
-from supervisor.daemon.lock import is_held, locked, take
+from supervisor.daemon.lock import is_held, listens, locked, take
 from supervisor.daemon.managed_simulation import ManagedSimulation
 from supervisor.daemon.place import DaemonPlace
+from supervisor.daemon.records import recorded
 from tests.support.daemon_clients import connected
 
 BOUND_SECONDS = 10
@@ -124,19 +127,37 @@ async def test_one_whose_place_is_taken_ends_and_leaves_the_other_alone() -> Non
         assert other.fileno() >= 0
 
 
+def nothing_can_be_removed(*_: object, **__: object) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
 async def test_a_shut_that_cannot_remove_the_socket_goes_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(30, "Read-only file system")
-
     path = daemon_socket(NAME)
     async with listening() as (listener, _):
         await until_served(path)
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "unlink", refuse)
-            listener.shut()
-    assert "Read-only file system" in caplog.text
+            patch.setattr(Path, "unlink", nothing_can_be_removed)
+            for _ in range(2):
+                listener.shut()
+        assert not listens(path)
+    assert caplog.text.count(f"cannot remove {path}: Read-only file system") == 1
+    assert not path.exists()
+
+
+def test_a_daemon_that_cannot_remove_its_files_ends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = daemon_socket(NAME)
+    with monkeypatch.context() as patch:
+        with locked(path), recorded(tmp_path, NAME), socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(os.fspath(path))
+            patch.setattr(Path, "unlink", nothing_can_be_removed)
+    assert not is_held(path)
+    with locked(path):  # by the next one
+        assert path.exists()
+    assert not path.exists()
 
 
 # ---- one client's fault is its own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -161,3 +162,19 @@ def test_a_folder_that_cannot_be_put_back(place: Path) -> None:
         match = f"cannot make the folder {place / 'one'}: File exists"
         with pytest.raises(StartError, match=match):
             folder.listen(PORT)
+
+
+async def test_a_folder_that_cannot_be_written_does_not_keep_its_user_from_closing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    descriptors = set(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch, listening():
+        for function in ("unlink", "rmdir"):
+            patch.setattr(os, function, refuse)
+        patch.setattr(Path, "unlink", refuse)
+    assert set(os.listdir("/proc/self/fd")) == descriptors
+    assert f"/environments/one/{PORT}: Read-only file system" in caplog.text
+    remove_abandoned_folders()
