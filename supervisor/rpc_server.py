@@ -76,6 +76,7 @@ class MethodServer:
         methods: What can be called. Arguments that do not fit are refused by their signatures.
         name: The peer, in messages.
         reader, backlog: What was read from the stream before.
+        max_unread_bytes: How much may wait for a peer that does not read.
     """
 
     def __init__(
@@ -85,12 +86,19 @@ class MethodServer:
         name: str,
         reader: FrameReader,
         backlog: Sequence[Frame] = (),
+        max_unread_bytes: int | None = None,
     ) -> None:
         self.name = name
         self._methods = methods
         self._numbers = itertools.count(1)
         self.connection = Connection(
-            stream, self._dispatch, codec=CODEC, reader=reader, backlog=backlog, name=name
+            stream,
+            self._dispatch,
+            codec=CODEC,
+            reader=reader,
+            backlog=backlog,
+            name=name,
+            max_unread_bytes=max_unread_bytes,
         )
 
     async def call(self, method: str, *args: Any, timeout: float) -> Any:

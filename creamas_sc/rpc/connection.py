@@ -335,6 +335,11 @@ class Connection(Outbound):
         answer = handler(request)
         return answer if isinstance(answer, Payload) else await answer
 
+    def _reply(self, call_id: int, method: str, payload: Payload) -> None:
+        if not self.out.drained:
+            self.protocol.limits.check_answer(method, payload, self.name)
+        self.protocol.reply(call_id, payload)
+
     async def _finish(
         self, turn: _Turn, call_id: int, request: Request, answer: Awaitable[Payload]
     ) -> None:
@@ -347,10 +352,8 @@ class Connection(Outbound):
             turn.scope.deadline = anyio.current_time() + request.remaining
         served_call.set(served)
         try:
-            payload = await answer
-            if not self.out.drained:
-                protocol.limits.check_answer(request.method, payload, self.name)
-            protocol.reply(call_id, payload)
+            # Not kept in this frame, which the traceback of a wait that ran out may hold for long.
+            self._reply(call_id, request.method, await answer)
         except Exception as error:
             protocol.fail(call_id, error)
         finally:

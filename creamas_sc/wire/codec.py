@@ -146,6 +146,8 @@ class Codec:
             parts, encoder.parts = encoder.parts, []
         if len(body) < _KEPT_BYTES:
             self._encoders.append(encoder)
+        else:
+            encoder.release()
         payload = Payload(body, parts)
         if (parts or len(body) > _KEPT_BYTES) and payload_size(payload) > MAX_VALUE_BYTES:
             text = f"{root}: {payload_size(payload):,} bytes are over the limit of one message, "

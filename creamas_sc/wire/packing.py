@@ -86,6 +86,10 @@ class Encoder:
         self._packs: list[Callable[[Any], bytes]] = []
         self._depth = 0
 
+    def release(self) -> None:
+        """Give up the buffers, which the cycle with ``_hook`` would keep until it is collected."""
+        self._packs.clear()
+
     def _hook(self, value: Any) -> Any:
         kind = type(value)
         handler = self._handlers.get(kind) or self._find_handler(kind)

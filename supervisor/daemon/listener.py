@@ -40,6 +40,8 @@ from supervisor.rpc_server import CODEC, Method, MethodServer
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 1024
+# Of one client: answers that it has not read yet, and as much again of calls.
+MAX_UNREAD_BYTES = 64 << 20
 _READ_BYTES = 1 << 18
 # How a connection may fail before it is served or handed over.
 _GONE = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError)
@@ -150,7 +152,9 @@ class Listener:
             if target is None and method == "attach":
                 await self._hand_over(stream, sock.fileno(), first, note)
                 return
-            server = MethodServer(stream, self._methods, f"client {note}", reader, [first])
+            server = MethodServer(
+                stream, self._methods, f"client {note}", reader, [first], MAX_UNREAD_BYTES
+            )
             self._servers.add(server)
             try:
                 await server.connection.run()

@@ -228,6 +228,10 @@ class ManagedSimulation:
             "expected": self.expected,
         }
 
+    def forget_order(self) -> None:
+        """Give up what may be large; garbage of a simulation is seldom collected."""
+        self._order = {**self._order, "environ": {}, "path": []}
+
     async def _ask_host(self, method: str, seconds: float) -> Any:
         """The host's answer; None if it does not come in time.
 

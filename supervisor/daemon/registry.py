@@ -28,7 +28,11 @@ from supervisor.timeouts import EXIT_KNOWN_SECONDS, GRACE_SECONDS
 
 log = logging.getLogger(__name__)
 
+# Records of simulations that have ended: how many are kept, and how many bytes.
 KEPT_RECORDS = 100
+KEPT_BYTES = 16 << 20
+# A larger record is kept without its environment variables, import path and results.
+MAX_RECORD_BYTES = 1 << 20
 MAX_ABOUT_BYTES = 1 << 16
 _ORDER = {"entry": str, "spec": bytes, "environ": dict, "cwd": str, "path": list}
 
@@ -118,8 +122,16 @@ class Registry:
             log.exception("simulation %s broke inside the supervisor", simulation.name)
             simulation.cause = shorten(f"an error inside the supervisor: {unwrapped(error)!r}")
         finally:
-            self._records.append(await simulation.details())
+            self._keep(await simulation.details())
+            simulation.forget_order()
             del self._living[simulation.name]
+
+    def _keep(self, record: messages.HostDetails) -> None:
+        if _size(record) > MAX_RECORD_BYTES:
+            record = {**record, "environ": {}, "path": [], "stop_results": []}
+        self._records.append(record)
+        while sum(map(_size, self._records)) > KEPT_BYTES:
+            self._records.popleft()
 
     # ---- asking
 
@@ -211,6 +223,13 @@ class Registry:
 
 def _summary(record: messages.HostDetails) -> messages.HostSummary:
     return {key: record[key] for key in messages.HostSummary.__annotations__}  # type: ignore[literal-required, return-value]
+
+
+def _size(record: messages.HostDetails) -> int:
+    """About how many bytes a record takes: its parts that may be large."""
+    texts = [*record["path"], *record["environ"], *record["environ"].values()]
+    payloads = [result["payload"] or b"" for result in record["stop_results"]]
+    return sum(map(len, texts)) + sum(map(len, payloads))
 
 
 def _checked_order(order: object) -> messages.ProcessOrder:

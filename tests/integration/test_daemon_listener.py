@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import secrets
+import signal
 import stat
 import struct
 import sys
@@ -36,6 +37,7 @@ from tests.support.daemon_clients import (
     Client,
     connect_socket,
     connected,
+    order,
     shake_hands,
     user_identity,
 )
@@ -410,3 +412,29 @@ async def test_a_client_that_does_not_read_slows_nobody_down(
             await stream.send(asked)
         with trio.fail_after(2):
             await client.call("ls")
+
+
+async def test_what_waits_for_one_client_is_bounded(daemon: Daemon, client: Client) -> None:
+    def resident_bytes() -> int:
+        return (
+            int(Path(f"/proc/{supervisor}/statm").read_text().split()[1]) * resource.getpagesize()
+        )
+
+    supervisor = daemon.family["supervisor"]
+    large = order()
+    large["environ"] |= {f"LARGE{number}": "x" * (1 << 20) for number in range(16)}
+    host = (await client.call("create", "large", large, {}))["pid"]
+    os.kill(host, signal.SIGSTOP)  # all calls wait for it, and have their answers at once
+    try:
+        before = most = resident_bytes()
+        async with opened(daemon, 1) as (stream,):
+            await shake_hands(stream)
+            asked = [request("inspect", "large", call_id=number) for number in range(1, 31)]
+            await stream.send(b"".join(asked))
+            with trio.move_on_after(3):
+                while True:
+                    await client.call("status")
+                    most = max(most, resident_bytes())
+            assert most - before < 200 << 20
+    finally:
+        await client.call("kill", "large")

@@ -7,6 +7,7 @@ import dataclasses
 import datetime as dt
 import enum
 import functools
+import gc
 import math
 import re
 import sys
@@ -800,3 +801,19 @@ def test_decoding_tells_what_is_missing() -> None:
     broken = Serializer(Point, "point", POINTS.encode, lambda data: Point(data[0], data["y"]))
     with pytest.raises(DecodeError, match="serializer 'point' failed to decode: TypeError"):
         Codec([broken]).decode(payload)
+
+
+def test_what_a_large_value_took_is_given_up_at_once() -> None:
+    """Buffers of the size of messages are not left to the garbage collector."""
+
+    def packers() -> int:
+        return sum(type(each) is msgpack.Packer for each in gc.get_objects())
+
+    codec = Codec()
+    large = ["x" * (1 << 21)]
+    codec.encode(large)
+    gc.collect()
+    before = packers()
+    for _ in range(3):
+        codec.encode(large)
+    assert packers() == before

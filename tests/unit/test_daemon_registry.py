@@ -62,6 +62,31 @@ async def test_the_last_hundred_that_ended_are_kept() -> None:
         assert status["cause"] == "how it ended is no longer known"
 
 
+@pytest.mark.usefixtures("failing")
+async def test_what_is_kept_of_those_that_ended_is_bounded_in_bytes() -> None:
+    largest = registry.MAX_RECORD_BYTES
+    async with a_registry() as there:
+
+        async def fail(name: str, order: ProcessOrder) -> None:
+            with pytest.raises(StartError, match=f"{name} did not start"):
+                await there.create(name, order, {})
+
+        for number in range(3):
+            await fail(f"huge{number}", {**ORDER, "environ": {"A": "x" * largest}})
+            await fail(f"long{number}", {**ORDER, "path": ["x" * largest, "y"]})
+        assert len(await there.ls(all=True)) == 6
+        for name in ("huge0", "long0"):
+            kept = await there.inspect(name)
+            assert (kept["environ"], kept["path"]) == ({}, [])
+            assert kept["cause"] == f"{name} did not start"
+        fit = registry.KEPT_BYTES // largest
+        for number in range(fit + 1):
+            await fail(f"s{number}", {**ORDER, "environ": {"A": "x" * (largest - 1)}})
+        names = [each["name"] for each in await there.ls(all=True)]
+        assert names == [f"s{number}" for number in range(1, fit + 1)]
+        assert len((await there.inspect(f"s{fit}"))["environ"]["A"]) == largest - 1
+
+
 async def test_one_that_breaks_inside_the_supervisor_leaves_the_others(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
