@@ -232,6 +232,15 @@ class ManagedSimulation:
         """Give up what may be large; garbage of a simulation is seldom collected."""
         self._order = {**self._order, "environ": {}, "path": []}
 
+    async def is_ending(self) -> bool:
+        """Whether it is about to end; a host that was killed a moment ago is known to be, too."""
+        if self.state is State.RUNNING and not self.host_gone.is_set():
+            if await self._ask_host("ping", timeouts.DESCRIBE_SECONDS):
+                return self.state is not State.RUNNING or self.host_gone.is_set()
+            with trio.move_on_after(timeouts.EXIT_KNOWN_SECONDS):
+                await self.host_gone.wait()
+        return self.state in (State.CLOSING, State.ENDED) or self.host_gone.is_set()
+
     async def _ask_host(self, method: str, seconds: float) -> Any:
         """The host's answer; None if it does not come in time.
 

@@ -24,7 +24,7 @@ from creamas_sc.supervisor_client import messages
 from creamas_sc.wire.codec import Codec
 from supervisor.daemon.managed_simulation import ManagedSimulation
 from supervisor.rpc_server import start_apart
-from supervisor.timeouts import EXIT_KNOWN_SECONDS, GRACE_SECONDS
+from supervisor.timeouts import EXIT_KNOWN_SECONDS, GRACE_SECONDS, START_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +81,9 @@ class Registry:
         order = _checked_order(order)
         _check_about(about)
         seconds = None if timeout is None else _checked_seconds("timeout", timeout)
+        await self._wait_for_name(name, START_SECONDS if seconds is None else seconds)
         if self._closing:
             raise CallRefused("the daemon is stopping")
-        if name in self._living:
-            state = self._living[name].state.value
-            raise BadValue(
-                f"there is a simulation {name!r} already, {state}: close it first "
-                f"(creamas-supervisor close {name}), or use another name"
-            )
         log_file = str(self._log_folder / f"{name}.log")
         simulation = ManagedSimulation(name, order, about, log_file, token)
         self._living[name] = simulation
@@ -103,6 +98,21 @@ class Registry:
         if simulation.ended.is_set():
             raise StartError(simulation.cause)
         return {"name": name, "pid": simulation.pid, "info": simulation.info}
+
+    async def _wait_for_name(self, name: str, seconds: float) -> None:
+        """Wait while a simulation of that name is ending.
+
+        Raises:
+            BadValue: There is one that is not, or that has not ended in time.
+        """
+        with trio.move_on_after(seconds):
+            while (there := self._living.get(name)) is not None and await there.is_ending():
+                await there.ended.wait()
+        if (there := self._living.get(name)) is not None:
+            raise BadValue(
+                f"there is a simulation {name!r} already, {there.state.value}: close it first "
+                f"(creamas-supervisor close {name}), or use another name"
+            )
 
     async def undo_create(self, name: str, token: str) -> None:
         """End a simulation that was created with this ``token``, or is being created.

@@ -122,6 +122,30 @@ async def test_a_name_that_is_taken_is_refused(client: Client) -> None:
     await client.create("one")
 
 
+async def test_a_name_is_free_as_soon_as_its_simulation_ends(
+    daemon: Daemon, client: Client
+) -> None:
+    """Of a host that was killed a moment ago, and of one that is being closed or killed."""
+    pid = (await client.create("one"))["pid"]
+    for _ in range(5):
+        os.kill(pid, signal.SIGKILL)
+        pid = (await client.create("one"))["pid"]
+    for way in ("kill", "close", "kill"):
+        async with connected(daemon.socket) as other, trio.open_nursery() as nursery:
+            nursery.start_soon(other.call, way, "one")
+            await until(client, "one", "closing")
+            await client.create("one")
+    for _ in range(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.call, "kill", "one")
+            nursery.start_soon(client.create, "one")
+    pid = (await client.call("inspect", "one"))["pid"]
+    os.kill(pid, signal.SIGSTOP)  # it does not answer, but has not ended
+    with pytest.raises(BadValue, match="a simulation 'one' already, running: close it first"):
+        await client.create("one")
+    await client.call("kill", "one")
+
+
 async def test_an_unknown_simulation_is_named_and_the_known_are_listed(client: Client) -> None:
     with pytest.raises(UnknownSimulation, match="no simulation 'x': there is none; `create`"):
         await client.call("close", "x")
