@@ -100,8 +100,9 @@ class RefusalLog:
     So nobody fills the log by connecting again and again.
     """
 
-    def __init__(self, log: logging.Logger) -> None:
+    def __init__(self, log: logging.Logger, most_reasons: int = MOST_REASONS) -> None:
         self._log = log
+        self._most_reasons = most_reasons
         self._reasons: set[str] = set()
         self._since = 0.0
         self._more = 0
@@ -117,7 +118,7 @@ class RefusalLog:
         if now >= self._since + REPEAT_SECONDS:
             self.close()
             self._since = now
-        if reason in self._reasons or len(self._reasons) >= MOST_REASONS:
+        if reason in self._reasons or len(self._reasons) >= self._most_reasons:
             self._more += 1
             self._last = level, reason
             return

@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 1024
 # Of one client: answers that it has not read yet, and as much again of calls.
 MAX_UNREAD_BYTES = 64 << 20
+# Of refusals, logged in a minute: who connects is of this user, and may have many programs.
+MOST_REASONS = 100
 _READ_BYTES = 1 << 18
 # How a connection may fail before it is served or handed over.
 _GONE = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError)
@@ -72,7 +74,7 @@ class Listener:
         self._max_connections = max_connections
         self._listener = place.listen()
         self._listening = trio.CancelScope()
-        self._refusals = RefusalLog(log)
+        self._refusals = RefusalLog(log, MOST_REASONS)
         self._servers: set[MethodServer] = set()
         self._clients: trio.Nursery | None = None
 

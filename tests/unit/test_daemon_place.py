@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -182,3 +182,19 @@ async def test_an_unforeseen_error_ends_one_connection_alone(
         assert await client.call("hello") == "hello"
         await until_served(path)
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_refusals_of_one_kind_are_logged_once_with_their_number(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = daemon_socket(NAME)
+    async with listening():
+        for _ in range(20):
+            async with await trio.open_unix_socket(path) as stream:
+                with suppress(trio.BrokenResourceError):
+                    await stream.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                    await stream.receive_some(1)
+    refused = [line for line in caplog.messages if "refused" in line]
+    assert len(refused) == 2
+    assert refused[0].startswith(f"refused a connection of pid {os.getpid()}: ")
+    assert refused[1].startswith("refused 19 more connections; the last: ")
