@@ -27,7 +27,6 @@ without that slave, unless it comes back.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import copy
@@ -48,12 +47,13 @@ from creamas_sc.errors import (
 )
 from creamas_sc.foreign import printable
 from creamas_sc.mp.observer import Observer
+from creamas_sc.mp.slave_orders import slave_orders
 from creamas_sc.reports import Restart, SlaveReceipt
 from creamas_sc.restarts.driver import RestartDriver
 from creamas_sc.restarts.journal import SlaveJournal
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.restarts.slave import Slave
-from creamas_sc.rpc.addresses import base_url, split_address
+from creamas_sc.rpc.addresses import split_address
 from creamas_sc.rpc.auth import Membership
 from creamas_sc.rpc.node import Node
 from creamas_sc.rpc.socket_folder import simulation_folder
@@ -64,17 +64,8 @@ from creamas_sc.runtime.event_loop import LoopHandle
 from creamas_sc.runtime.validation import check_kind, check_mappings, check_places
 from creamas_sc.supervisor_client.connection import Supervisor, supervisor_factory
 from creamas_sc.supervisor_client.messages import MAX_SLAVES, ActorExit, ActorOrder, StopResult
-from creamas_sc.supervisor_client.spec import (
-    SLAVE_ENTRY,
-    SlaveSpec,
-    actor_order,
-    changed,
-    pack,
-    unpack,
-)
+from creamas_sc.supervisor_client.spec import SlaveSpec, changed, pack, unpack
 
-# How many threads OpenMP computes with, and what asks it or this variable: OpenBLAS, MKL, PyTorch.
-THREADS = "OMP_NUM_THREADS"
 # Beyond a stop's grace: the supervisor's further stop stages, and its answer.
 STOP_SECONDS = 2.0
 
@@ -192,10 +183,8 @@ class SlavePool:
         running = sum(not slave.gone.is_set() for slave in self._slaves)
         if running + len(addrs) > MAX_SLAVES:
             raise BadValue(f"cannot start {len(addrs)} slaves: a simulation can have {MAX_SLAVES}")
-        threads = _share_of_cores(running + len(addrs))
-        orders = []
-        for index, (addr, env_kwargs) in enumerate(zip(addrs, each, strict=True), self._started):
-            spec = SlaveSpec(
+        specs = [
+            SlaveSpec(
                 addr=addr,
                 env_cls=portable_name(env_cls),
                 mgr_cls=portable_name(mgr_cls),
@@ -205,11 +194,9 @@ class SlavePool:
                 set_seed=True if self._seed is None else self._seed,
                 index=index,
             )
-            name = f"slave-{index} {base_url(*addr)}"
-            data = spec.encode(self.versions)
-            order = actor_order(f"slave-{index}", name, SLAVE_ENTRY, data)
-            order["environ"].setdefault(THREADS, threads)
-            orders.append(order)
+            for index, (addr, env_kwargs) in enumerate(zip(addrs, each, strict=True), self._started)
+        ]
+        orders = slave_orders(specs, self.versions, running + len(addrs))
         self._started += len(addrs)
         return orders
 
@@ -462,12 +449,3 @@ class SlavePool:
         """Tell the user's logger, if there is one."""
         if self._logger is not None:
             self._logger.log(logging.WARNING, warning)
-
-
-def _share_of_cores(slaves: int) -> str:
-    """How many threads each of ``slaves`` may compute with, if the user has not set that."""
-    cores = len(os.sched_getaffinity(0))
-    share = max(1, cores // max(1, slaves))
-    if THREADS not in os.environ:
-        log.info("each of %d slaves gets %s=%d, of %d cores", slaves, THREADS, share, cores)
-    return str(share)
