@@ -108,7 +108,7 @@ class Manager(Agent):
 def check_number(n: Any) -> None:
     """Raise a ValueError unless ``n`` agents can be made in one call."""
     if type(n) is not int or not 0 <= n <= MAX_SPAWNED:
-        raise ValueError(f"n must be an int from 0 to {MAX_SPAWNED:,}, not {shown(n)}")
+        raise ValueError(f"n must be an int of at least 0, at most {MAX_SPAWNED:,}, not {shown(n)}")
 
 
 def _agent_factory(agent_cls: str | type | Callable[..., Any]) -> Callable[..., Any]:

@@ -105,7 +105,7 @@ WRONG: dict[str, tuple[Wrong, type[Exception], str]] = {
     "spawn_n": (
         lambda m: run(m.spawn_n("a:A", 10**9)),
         ValueError,
-        "n must be an int from 0 to 1,000,000",
+        "at least 0, at most 1,000,000",
     ),
     "trigger_all_within": (
         lambda m: run(m.trigger_all_within(10**400)),
