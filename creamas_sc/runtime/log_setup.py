@@ -2,7 +2,8 @@
 
 Each line has the ids of the process (``simulation``, ``slave``, ``pid``) and of its current work
 (``request``). A line is one write to a file opened for appending, so that several processes can
-share a file without mixing their lines. If a write fails, only its line is lost.
+share a file without mixing their lines. If a write fails, only its line is lost. Files have a
+limited size: see `creamas_sc.runtime.log_files`.
 
 Texts may come from anyone: they are cut to `VALUE_LENGTH`, and no control character of theirs
 reaches a terminal.
@@ -14,17 +15,21 @@ import io
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from creamas_sc.foreign import printable, printable_json, shorten, traceback_of
+from creamas_sc.runtime.log_files import keep_to_limit, open_log_file
 
 FILE_VARIABLE = "CREAMAS_LOG_FILE"
 SIMULATION_VARIABLE = "CREAMAS_SIMULATION"
 
 STDOUT, STDERR = 1, 2
+# How much, or how long, a process writes until it looks whether its log is full or was moved on.
+CHECK_BYTES = 4096
+CHECK_SECONDS = 0.1
 VALUE_LENGTH = 100_000  # characters
 FIRST_KEYS = ("timestamp", "level", "event", "logger")
 
@@ -44,7 +49,8 @@ def open_log(file: str | None, *, console: bool = False, **ids: Any) -> None:
     """
     handlers = []
     if file is not None:
-        handlers.append(_LineHandler(_open(file), _formatter(ids, readable=False)))
+        formatter = _formatter(ids, readable=False)
+        handlers.append(_LineHandler(open_log_file(file), formatter, file))
     if console:
         formatter = _formatter(ids, readable=os.isatty(STDERR))
         handlers.append(_LineHandler(os.dup(STDERR), formatter))
@@ -83,11 +89,11 @@ def open_actor_log(**ids: Any) -> None:
         return
     try:
         open_log(file, simulation=os.environ.get(SIMULATION_VARIABLE), pid=os.getpid(), **ids)
-        descriptor = _open(file)
+        descriptor = open_log_file(file)
     except OSError as error:
         print(f"cannot log into {file}: {error}", file=sys.stderr)
         return
-    _print_into(descriptor)
+    _print_into(descriptor, file)
 
 
 @contextmanager
@@ -102,9 +108,24 @@ def bound(**ids: Any) -> Iterator[None]:
 
 
 class _LossyFile(io.FileIO):
-    """A file, or standard output or error, that drops what it cannot write."""
+    """A file, or standard output or error, that drops what it cannot write.
+
+    Attributes:
+        log: Path of the log that it writes, kept to its limit; empty if it is none.
+    """
+
+    log = ""
+    _unchecked = 0
+    _checked_at = 0.0
 
     def write(self, data: Any) -> int:
+        if self.log:
+            self._unchecked += memoryview(data).nbytes
+            now = time.monotonic()
+            if self._unchecked > CHECK_BYTES or now > self._checked_at + CHECK_SECONDS:
+                self._unchecked, self._checked_at = 0, now
+                with suppress(OSError, ValueError):  # it goes on with the file that it has
+                    keep_to_limit(self.fileno(), self.log)
         try:
             return super().write(data)
         except (OSError, ValueError):  # the disk is full, the terminal gone, or the file closed
@@ -114,9 +135,10 @@ class _LossyFile(io.FileIO):
 class _LineHandler(logging.Handler):
     """Appends lines to a descriptor, which it owns; each with one write."""
 
-    def __init__(self, descriptor: int, formatter: logging.Formatter) -> None:
+    def __init__(self, descriptor: int, formatter: logging.Formatter, log: str = "") -> None:
         super().__init__()
         self._file = _LossyFile(descriptor, "w")
+        self._file.log = log
         self.setFormatter(formatter)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -134,20 +156,18 @@ class _LineHandler(logging.Handler):
         super().close()
 
 
-def _open(file: str) -> int:
-    Path(file).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
-def _print_into(descriptor: int) -> None:
+def _print_into(descriptor: int, log: str) -> None:
     """Make ``descriptor`` this process's standard output and error."""
     for number, name in ((STDOUT, "stdout"), (STDERR, "stderr")):
         with suppress(AttributeError, OSError, ValueError):  # there was none, or it is closed
             getattr(sys, name).flush()
         os.dup2(descriptor, number)
-        raw = io.BufferedWriter(_LossyFile(number, "w", closefd=False))
+        file = _LossyFile(number, "w", closefd=False)
+        file.log = log
         # Flushed at the end of each line, so that lines of several processes are not mixed.
-        text = io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True)
+        text = io.TextIOWrapper(
+            io.BufferedWriter(file), "utf-8", "backslashreplace", line_buffering=True
+        )
         setattr(sys, name, text)
     os.close(descriptor)
 

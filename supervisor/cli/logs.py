@@ -6,7 +6,7 @@ import json as jsonlib
 import os
 import select
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Annotated, Any, BinaryIO
 from cyclopts import Parameter
 
 from creamas_sc.errors import CreamasError, UnknownSimulation
+from creamas_sc.runtime.log_files import log_files
 from supervisor.cli.daemon_connection import checked_name, chosen_daemon, connected
 from supervisor.cli.exits import Exit, Failure
 from supervisor.cli.output import colored, out, out_json
@@ -39,7 +40,9 @@ def logs(
 ) -> int:
     """Show the log of a simulation, or of the daemon.
 
-    Everything that agents print is in the log of their simulation.
+    Everything that agents print is in the log of their simulation. Of each
+    log the last 128 MiB are kept, and 160 MiB at most; where older lines
+    were removed, a line says how much.
 
     For example:
 
@@ -60,8 +63,10 @@ def logs(
     except FileNotFoundError:
         what = "the daemon" if name is None else f"the simulation {name!r}"
         raise Failure(f"{what} has no log: the file {path} does not exist") from None
-    with opened as file, _watched(pid if follow else None) as process:
-        tail = _Tail(file, lines)
+    with (
+        closing(_Tail(opened, lines)) as tail,
+        _watched(pid if follow else None) as process,
+    ):
         if json and not follow:
             out_json([_parsed(line) for line in tail.read(whole=True)], indent=2)
             return Exit.DONE
@@ -110,28 +115,85 @@ def _watched(pid: int | None) -> BinaryIO:
 
 
 class _Tail:
-    """The last lines of a file, and the lines that are appended later."""
+    """The last lines of a log, and the lines that are appended later.
+
+    Args:
+        file: The newest of the log's files; closed with the tail.
+    """
 
     def __init__(self, file: BinaryIO, lines: int) -> None:
+        self._path = Path(file.name)
         self._file = file
-        start = end = file.seek(0, os.SEEK_END)
-        block = BLOCK_BYTES
-        parts = [b""]
-        while start > 0 and lines and len(parts) <= lines + 1:
-            start, block = max(0, end - block), 2 * block
-            file.seek(start)
-            parts = file.read(end - start).split(b"\n")
-        # After a last line end, the last part is empty and not a line.
-        self._incomplete = b"\n".join(parts[-lines - (not parts[-1]) :])
+        self._before: BinaryIO | None = None  # into which processes may go on writing for a while
+        last = _last_lines(file, lines)
+        for path in reversed(log_files(self._path)):
+            missing = lines - last.count(b"\n") - (not last.endswith(b"\n") and bool(last))
+            if missing <= 0:
+                break
+            with path.open("rb") as older:
+                if not _same(older, self._file):
+                    last = _last_lines(older, missing) + last
+        self._incomplete = last
 
     def read(self, *, whole: bool) -> list[str]:
         """Return the new lines; with ``whole`` also a last one without a line end."""
         if os.fstat(self._file.fileno()).st_size < self._file.tell():
             self._file.seek(0)  # the file was truncated
-        *lines, self._incomplete = (self._incomplete + self._file.read()).split(b"\n")
+        late = b"" if self._before is None else self._before.read()
+        data = late + self._incomplete + self._file.read()
+        while (newer := self._open_newer()) is not None:
+            data += self._file.read()  # until it was moved
+            if self._before is not None:
+                self._before.close()
+            self._before, self._file = self._file, newer
+            data += newer.read()
+        *lines, self._incomplete = data.split(b"\n")
         if whole and self._incomplete:
             lines, self._incomplete = [*lines, self._incomplete], b""
         return [line.decode(errors="replace") for line in lines]
+
+    def _open_newer(self) -> BinaryIO | None:
+        """Open the file that follows the one being read; None if that is the newest."""
+        newer: BinaryIO | None = None
+        for path in reversed(log_files(self._path)):
+            try:
+                file = path.open("rb")
+            except FileNotFoundError:  # it was just moved
+                continue
+            if _same(file, self._file):
+                file.close()
+                break
+            if newer is not None:
+                newer.close()
+            newer = file
+        else:
+            # It was removed, or is just being moved and will be found again.
+            if newer is not None and os.fstat(self._file.fileno()).st_nlink:
+                newer.close()
+                return None
+        return newer
+
+    def close(self) -> None:
+        self._file.close()
+        if self._before is not None:
+            self._before.close()
+
+
+def _same(one: BinaryIO, other: BinaryIO) -> bool:
+    return os.path.sameopenfile(one.fileno(), other.fileno())
+
+
+def _last_lines(file: BinaryIO, lines: int) -> bytes:
+    """The last lines of a file, with their ends, and its end as the place to read on from."""
+    start = end = file.seek(0, os.SEEK_END)
+    block = BLOCK_BYTES
+    parts = [b""]
+    while start > 0 and lines and len(parts) <= lines + 1:
+        start, block = max(0, end - block), 2 * block
+        file.seek(start)
+        parts = file.read(end - start).split(b"\n")
+    # After a last line end, the last part is empty and not a line.
+    return b"\n".join(parts[-lines - (not parts[-1]) :])
 
 
 def _parsed(line: str) -> dict[str, Any]:
