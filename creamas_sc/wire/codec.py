@@ -150,7 +150,6 @@ class Codec:
             encoder.release()
         payload = Payload(body, parts)
         if (parts or len(body) > _KEPT_BYTES) and payload_size(payload) > MAX_VALUE_BYTES:
-            text = f"{root}: {payload_size(payload):,} bytes are over the limit of one message, "
             text = f"{payload_size(payload):,} bytes are over the limit of {MAX_VALUE_BYTES:,}"
             raise EncodeError(f"{root}: {text}", type_name=name_of(type(value)), path=root)
         return payload
