@@ -59,7 +59,9 @@ def reap(candidates: set[int]) -> set[int]:
     if _own is None:
         return set()
     pid = os.getpid()
-    _own.intersection_update([each for each in _own if linux.parent(each) == pid])
+    for each in list(_own):  # other threads may start processes meanwhile
+        if linux.parent(each) != pid:
+            _own.discard(each)
     ended = {each for each in linux.children() if linux.zombie_status(each) is not None} - _own
     for each in ended & candidates:
         with suppress(ChildProcessError):  # somebody has waited for it after all

@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+from supervisor.tree import adoption, linux
+
 ACTOR = """
 import os, pty, signal, subprocess
 from supervisor.tree import adoption, linux
@@ -43,3 +47,19 @@ def test_an_actor_reaps_what_it_adopted_and_nothing_else() -> None:
     told = subprocess.run([sys.executable, "-c", ACTOR], check=True, capture_output=True, text=True)
     assert told.stderr == ""
     assert told.stdout.splitlines() == ["8", "8 3", "5", "[0, 1]", "[3, 4, 5]", "set()"]
+
+
+def test_a_child_that_another_thread_starts_meanwhile_is_noted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = {-1}
+
+    def parent(pid: int) -> int:
+        own.add(-2)
+        return 0
+
+    monkeypatch.setattr(adoption, "_own", own)
+    monkeypatch.setattr(linux, "parent", parent)
+    monkeypatch.setattr(linux, "children", list)
+    adoption.reap(set())
+    assert own == {-2}
