@@ -75,7 +75,8 @@ async def run_asyncio(function: Callable[..., Awaitable[T]], *args: Any) -> T:
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
     while True:
-        with suppress(SystemExit):  # of a task that a call has started; the loop goes on
+        # Of a task that a call has started; the loop goes on.
+        with suppress(SystemExit, KeyboardInterrupt):
             loop.run_forever()
 
 

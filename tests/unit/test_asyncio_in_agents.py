@@ -332,18 +332,22 @@ async def test_what_is_no_asyncio_function() -> None:
         await run_asyncio(cancels_itself)
 
 
-async def test_a_task_that_exits_or_stops_the_loop_ends_no_other_call() -> None:
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+async def test_a_task_that_exits_or_stops_the_loop_ends_no_other_call(
+    kind: type[BaseException],
+) -> None:
     async def leave() -> None:
-        raise SystemExit
+        raise kind
 
     async def careless() -> str:
         task = asyncio.create_task(leave())
         asyncio.get_running_loop().stop()
         await asyncio.sleep(0.01)
-        assert isinstance(task.exception(), SystemExit)
+        assert isinstance(task.exception(), kind)
         return "went on"
 
-    assert await run_asyncio(careless) == "went on"
+    with trio.fail_after(10):
+        assert await run_asyncio(careless) == "went on"
 
 
 def test_a_forked_child_has_a_loop_of_its_own() -> None:
