@@ -20,7 +20,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import trio
@@ -59,7 +59,10 @@ class SocketFolder:
         while True:
             self._parent.mkdir(mode=0o700, exist_ok=True)
             self._path.mkdir(mode=0o700, exist_ok=True)
-            self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
+            except FileNotFoundError:  # it was removed before it could be locked
+                continue
             fcntl.flock(self._fd, fcntl.LOCK_SH)
             if os.fstat(self._fd).st_nlink:
                 return

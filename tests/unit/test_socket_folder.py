@@ -164,6 +164,22 @@ def test_a_folder_that_cannot_be_put_back(place: Path) -> None:
             folder.listen(PORT)
 
 
+async def test_a_folder_that_is_removed_as_it_is_made_is_made_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_open, removed = os.open, []
+
+    def late(path: str | Path, *args: int, **kwargs: int) -> int:
+        if not removed and Path(path) == place / "one":
+            removed.append(path)
+            os.rmdir(path)
+        return is_open(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", late)
+    with listening():
+        assert removed
+
+
 async def test_a_folder_that_cannot_be_written_does_not_keep_its_user_from_closing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
