@@ -31,10 +31,10 @@ class Collisions:
         """
         try:
             key = hash(value)
-        except TypeError:
-            return
-        first = self._first.setdefault(key, value)
-        if first is value or first == value:
+            first = self._first.setdefault(key, value)
+            if first is value or first == value:
+                return
+        except Exception:  # of a user's class; in a dict it would be the same
             return
         count = self._more.get(key, 0) + 1
         if count >= MOST:

@@ -19,6 +19,7 @@ from types import FunctionType
 from typing import Any, Final
 
 from creamas_sc.errors import DecodeError, EncodeError
+from creamas_sc.foreign import summary_of
 from creamas_sc.runtime.class_loading import load_class, load_object
 from creamas_sc.wire.extensions import DATACLASS, ENUM, FUNCTION, NAMED_TUPLE, travel_name
 from creamas_sc.wire.packing import DecodeHandler, Decoder, EncodeHandler, Encoder, ext
@@ -118,7 +119,7 @@ def _decode_fields(decoder: Decoder, data: bytes) -> Any:
         try:
             made.__post_init__()
         except Exception as error:
-            raise DecodeError(f"{name}.__post_init__ failed: {error!r}") from error
+            raise DecodeError(f"{name}.__post_init__ failed: {summary_of(error)}") from error
         _set_fields(made, fields)  # it may have changed them again
     return made
 

@@ -224,8 +224,6 @@ class Decoder:
     def unpack(self, data: Buffer) -> Any:
         """Unpack ``data``; handlers call this for what their extension holds."""
         depth = self._depth
-        if not depth:
-            self._extensions, self._collisions = 0, None
         if depth == len(self._unpackers):
             if depth > MAX_DEPTH:
                 raise DecodeError(f"more than {MAX_DEPTH} tuples or objects within each other")
@@ -239,6 +237,8 @@ class Decoder:
         if unpacker.tell() != end:
             raise DecodeError("bytes after the end of a value")
         self._depth = depth
+        if not depth:  # the values are not kept any longer
+            self._extensions, self._collisions = 0, None
         return value
 
     def unpack_list(self, data: bytes, length: int | None = None) -> list[Any]:

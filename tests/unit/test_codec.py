@@ -12,6 +12,7 @@ import math
 import re
 import sys
 import threading
+import weakref
 import zoneinfo
 from collections.abc import Callable
 from decimal import Decimal
@@ -157,6 +158,38 @@ class Picky:
     def __post_init__(self) -> None:
         if self.x < 0:
             raise ValueError("x must not be negative")
+
+
+@dataclasses.dataclass
+class Verbose:
+    x: int
+
+    def __post_init__(self) -> None:
+        raise ValueError("long " * 10_000)
+
+
+@dataclasses.dataclass(eq=False)
+class Owner:
+    x: int
+
+
+@dataclasses.dataclass(eq=False)
+class Unhashable:
+    x: int
+
+    def __hash__(self) -> int:
+        raise AttributeError("not yet")
+
+
+@dataclasses.dataclass(eq=False)
+class Incomparable:
+    x: int
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("ambiguous")
 
 
 class Longer(Vector[int]):
@@ -332,6 +365,30 @@ def test_a_dataclass_arrives_as_it_was_left() -> None:
     got = carried(vector)
     assert (got.norm, got.twice) == (17, 2), "a field, and what __post_init__ makes of the fields"
     assert Vector.made == made + 1
+
+
+def test_what_was_decoded_is_not_kept() -> None:
+    codec = Codec()
+    value = [Owner(n) for n in range(200)]
+    got = codec.decode(codec.encode(value))
+    last = weakref.ref(got[-1])
+    del got
+    assert last() is None
+
+
+def test_many_objects_that_can_be_no_keys() -> None:
+    value = [Unhashable(n) for n in range(200)]
+    assert [each.x for each in carried(value)] == list(range(200))
+    alike = [Incomparable(n) for n in range(200)]
+    assert [each.x for each in carried(alike)] == list(range(200))
+
+
+def test_the_error_of_a_post_init_is_short() -> None:
+    content = msgpack.packb([f"{NAME}:Verbose", {"x": 1}])
+    payload = Payload(msgpack.packb(msgpack.ExtType(23, content)))
+    with pytest.raises(DecodeError, match=r"Verbose\.__post_init__ failed") as failed:
+        Codec().decode(payload)
+    assert len(str(failed.value)) < 5000
 
 
 @pytest.mark.parametrize(
