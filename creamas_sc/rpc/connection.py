@@ -146,7 +146,6 @@ class Connection(Outbound):
         codec = codec or Codec()
         protocol = WireProtocol(out, codec, name, reader, backlog, max_calls, max_unread_bytes)
         super().__init__(protocol, out, loop)
-        _connections.add(self)
         self.closed = anyio.Event()
         self._stream = stream
         self._receive_into = getattr(stream, "receive_into", None)
@@ -163,6 +162,7 @@ class Connection(Outbound):
         Raises nothing but cancellation: calls in flight get `ConnectionLost`, the peer's calls are
         cancelled.
         """
+        _running.add(self)
         try:
             with self._scope:
                 async with anyio.create_task_group() as tasks:
@@ -368,11 +368,11 @@ class Connection(Outbound):
 
 
 # Those of this process, from whose sockets a forked child must stay away.
-_connections: WeakSet[Connection] = WeakSet()
+_running: WeakSet[Connection] = WeakSet()
 
 
 def _leave_connections() -> None:
-    for connection in list(_connections):
+    for connection in list(_running):
         connection.leave()
 
 
