@@ -16,10 +16,9 @@ import trio
 from creamas_sc.core.agent import Agent, CreativeAgent
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.construction import make_environment, place_of, serializers_of
-from creamas_sc.core.gathering import call_each
+from creamas_sc.core.gathering import act_each, call_each
 from creamas_sc.core.randomness import RandomSource, Spawned, check_seed
-from creamas_sc.core.step_loop import Unfinished, run_acts
-from creamas_sc.errors import ConnectionLost, agent_errors, step_error
+from creamas_sc.errors import ConnectionLost, agent_errors
 from creamas_sc.foreign import is_ctrl_c
 from creamas_sc.logging import ObjectLogger
 from creamas_sc.rpc.addresses import base_url as url_of
@@ -363,14 +362,7 @@ class Environment:
             act = lambda agent: self.trigger_act(*args, agent=agent, **kwargs)  # noqa: E731
         elif args or kwargs:
             act = lambda agent: agent.act(*args, **kwargs)  # noqa: E731
-        results, failed = await run_acts(agents, act)
-        if failed:
-            by_address = {agents[i].addr: error for i, error in sorted(failed.items())}
-            late = [addr for addr, error in by_address.items() if isinstance(error, Unfinished)]
-            failures = {a: e for a, e in by_address.items() if not isinstance(e, Unfinished)}
-            kept = [result for i, result in enumerate(results) if i not in failed]
-            raise step_error(failures, kept, late)
-        return results
+        return await act_each(agents, act)
 
     @on_loop
     async def gather(

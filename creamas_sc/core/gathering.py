@@ -1,14 +1,34 @@
-"""One call of many agents of an environment."""
+"""One act, or another call, of many agents of an environment."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from creamas_sc.core.agent import Agent
-from creamas_sc.core.step_loop import UNLIMITED, run_acts, step_limit
-from creamas_sc.errors import CallRefused, agent_errors
+from creamas_sc.core.step_loop import UNLIMITED, Unfinished, run_acts, step_limit
+from creamas_sc.errors import CallRefused, agent_errors, step_error
 from creamas_sc.rpc.exposed import exposed_method, start_call
+
+
+async def act_each(agents: Sequence[Agent], act: Callable[[Any], Any] | None) -> list[Any]:
+    """Make all ``agents`` act, concurrently; what each returned, in their order.
+
+    Args:
+        act: Called with each; None calls its ``act`` without arguments.
+
+    Raises:
+        AgentErrors: Some raised.
+        StepOverran: The `step_limit` cut some off.
+    """
+    results, failed = await run_acts(agents, act)
+    if failed:
+        by_address = {agents[i].addr: error for i, error in sorted(failed.items())}
+        late = [addr for addr, error in by_address.items() if isinstance(error, Unfinished)]
+        failures = {a: e for a, e in by_address.items() if not isinstance(e, Unfinished)}
+        kept = [result for i, result in enumerate(results) if i not in failed]
+        raise step_error(failures, kept, late)
+    return results
 
 
 async def call_each(
