@@ -73,14 +73,22 @@ def _encode_member(class_name: str, encoder: Encoder, member: Enum) -> Any:
 
 def _decode_member(decoder: Decoder, data: bytes) -> Enum:
     name, content = decoder.unpack_list(data, 2)
-    cls: Any = load_class(name)
-    if issubclass(cls, Flag) and type(content) is int:
+    cls = _enum(name)
+    if type(content) is int and issubclass(cls, Flag):
         flags: Flag = cls(content)
         return flags
-    if not issubclass(cls, Enum) or type(content) is not str or content not in cls.__members__:
-        raise DecodeError(f"{name!r} is no Enum with a member {content!r:.100}")
-    member: Enum = cls.__members__[content]
+    member: Enum | None = cls.__members__.get(content) if type(content) is str else None
+    if member is None:
+        raise DecodeError(f"the Enum {name!r} has no member {content!r:.100}")
     return member
+
+
+@functools.lru_cache(maxsize=1024)  # a look at a name takes as long as all the rest
+def _enum(name: str) -> Any:
+    cls = load_class(name)
+    if not issubclass(cls, Enum):
+        raise DecodeError(f"{name!r} is no Enum")
+    return cls
 
 
 # ---- NamedTuples
@@ -94,10 +102,18 @@ def _encode_named_tuple(class_name: str, encoder: Encoder, value: Any) -> Any:
 
 def _decode_named_tuple(decoder: Decoder, data: bytes) -> Any:
     name, *items = decoder.unpack_list(data)
-    cls: Any = load_class(name)
-    if not _is_named_tuple(cls) or len(items) != len(cls._fields):
-        raise DecodeError(f"{name!r} is no NamedTuple with {len(items)} fields")
+    cls = _named_tuple(name)
+    if len(items) != len(cls._fields):
+        raise DecodeError(f"the NamedTuple {name!r} has not {len(items)} fields")
     return tuple.__new__(cls, items)
+
+
+@functools.lru_cache(maxsize=1024)
+def _named_tuple(name: str) -> Any:
+    cls = load_class(name)
+    if not _is_named_tuple(cls):
+        raise DecodeError(f"{name!r} is no NamedTuple")
+    return cls
 
 
 # ---- dataclasses
