@@ -122,11 +122,9 @@ def _agent_factory(agent_cls: str | type | Callable[..., Any]) -> Callable[..., 
     # The name may come from elsewhere: nothing is called that was not meant to be.
     if isinstance(factory, FunctionType) and makes_agents(factory):
         return factory
-    what = (
-        "a function without @agent_factory"
-        if isinstance(factory, FunctionType)
-        else (f"a {type(factory).__name__}")
-    )
+    what = f"a {type(factory).__name__}"
+    if isinstance(factory, FunctionType):
+        what += " without @agent_factory"
     raise LoadError(f"{agent_cls!r} is not an agent class, but {what}")
 
 

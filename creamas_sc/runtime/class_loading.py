@@ -7,9 +7,9 @@ it, a slave loads the script again:
 - in the main thread, where it may set signal handlers, and as if no event loop were running there:
   a script without such a guard may call trio.run or asyncio.run;
 - until the script's first call into creamas_sc: everything with which a script starts something
-  calls `end_script_load`, which raises `_LoadEnded`. So a script without a
-  guard does not start a simulation inside the simulation, and what it defines above that call is
-  found. The line of that call is kept for the error about names that are not.
+  calls `end_script_load`, which raises `_LoadEnded`. So a script without a guard does not start a
+  simulation inside the simulation, and what it defines above that call is found. The line of that
+  call is kept for the error about names that are not.
 """
 
 from __future__ import annotations
