@@ -144,7 +144,7 @@ def _is_needless(cls: Any, encode: Any, decode: Any, *, known: bool) -> bool:
     Args:
         known: Whether a serializer for the class is registered.
     """
-    library = getattr(cls, "__module__", "").partition(".")[0] in _LIBRARIES
+    library = str(getattr(cls, "__module__", "")).partition(".")[0] in _LIBRARIES
     if not isinstance(cls, type):
         return library and callable(cls)  # creamas has a serializer for the function numpy.array
     return (library or _pickles(encode, decode)) and (known or Codec().carries(cls))

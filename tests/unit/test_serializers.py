@@ -101,6 +101,7 @@ def test_a_name_belongs_to_one_class() -> None:
     ("arguments", "error", "message"),
     [
         ((3, encode, decode), TypeError, "needs a class, not 3"),
+        (([].append, encode, decode), TypeError, "needs a class, not <built-in method"),
         ((Point, None, decode), TypeError, "an encode and a decode function"),
         ((Point, encode, "x"), TypeError, "an encode and a decode function"),
         ((Point, encode, decode, ""), TypeError, "must be a str, not ''"),
