@@ -167,7 +167,8 @@ def test_a_folder_that_cannot_be_put_back(place: Path) -> None:
 async def test_a_folder_that_is_removed_as_it_is_made_is_made_again(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    is_open, removed = os.open, []
+    is_open = os.open
+    removed: list[str | Path] = []
 
     def late(path: str | Path, *args: int, **kwargs: int) -> int:
         if not removed and Path(path) == place / "one":
