@@ -89,7 +89,10 @@ def wake(pid: int) -> bool:
     """Have a process go on if a signal has stopped it; whether it was stopped."""
     if _stat(pid)[:1] != [_STATE_STOPPED]:
         return False
-    os.kill(pid, signal.SIGCONT)
+    try:
+        os.kill(pid, signal.SIGCONT)
+    except ProcessLookupError:  # it has ended meanwhile
+        return False
     return True
 
 

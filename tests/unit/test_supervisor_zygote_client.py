@@ -13,6 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from supervisor.tree import linux
 from supervisor.tree.zygote_client import Process, ZygoteClient, open_zygote
 from tests.support.programs import run_code
 
@@ -141,3 +142,10 @@ def test_freed_memory_is_kept() -> None:
         faults.append(int(run_code(CHURN, how).stdout))
     left, kept = faults
     assert kept < 1000 < left
+
+
+def test_a_stopped_process_that_ends_before_it_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    monkeypatch.setattr(linux, "_stat", lambda pid: [b"T"])
+    assert not linux.wake(process.pid)
