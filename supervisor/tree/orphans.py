@@ -145,7 +145,9 @@ def victims(
 
     def root(bearer: Bearer) -> int:
         pid = bearer.mark.pid
-        while parents[pid] in parents:
+        for _ in parents:  # looked at one by one, they may seem to be each other's parents
+            if parents[pid] not in parents:
+                break
             pid = parents[pid]
         return pid
 

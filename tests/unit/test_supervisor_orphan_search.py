@@ -69,6 +69,11 @@ def test_a_later_process_with_an_owners_or_keepers_pid_protects_nothing() -> Non
     assert victims([DEAD, LIVING], HERE, [heir, keepers]) == [heir, keepers]
 
 
+def test_pids_that_were_used_again_during_the_search_do_not_delay_it() -> None:
+    pair = [LEFT._replace(parent=53), Bearer(Mark(53, 1010), "dead.tree", parent=LEFT.mark.pid)]
+    assert victims([DEAD], HERE, pair) == pair
+
+
 def test_a_terminal_protects_those_around_it_only() -> None:
     other = Bearer(Mark(53, 1010), "dead.tree", parent=1)
     assert victims([DEAD], HERE, [other, LEFT, SHELL]) == [other]
