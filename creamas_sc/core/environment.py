@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -17,7 +16,8 @@ from creamas_sc.core.agent import Agent, CreativeAgent
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.construction import make_environment, place_of, serializers_of
 from creamas_sc.core.gathering import act_each, call_each
-from creamas_sc.core.randomness import RandomSource, Spawned, check_seed
+from creamas_sc.core.randomness import RandomSource, check_seed
+from creamas_sc.core.spawning import Spawning
 from creamas_sc.errors import ConnectionLost, agent_errors
 from creamas_sc.foreign import is_ctrl_c
 from creamas_sc.logging import ObjectLogger
@@ -36,7 +36,6 @@ from creamas_sc.runtime.event_loop import (
 )
 from creamas_sc.runtime.gc_control import gc_paused
 from creamas_sc.runtime.nurseries import cancellation_in
-from creamas_sc.runtime.timeouts import YIELD_SECONDS
 from creamas_sc.runtime.validation import check_folder, check_int, check_kind, check_seconds
 
 __all__ = ["Environment"]
@@ -98,9 +97,9 @@ class Environment:
         self.clock = clock
         self._name = name
         self._member = membership.get()
-        self._opening, self._making = trio.Lock(), trio.Lock()
+        self._opening = trio.Lock()
         self._artifacts: list[Artifact] = []
-        self._spawns: list[Spawned] = []
+        self._spawning = Spawning(self._agents)
         if log_folder is not None:
             self.log_folder = log_folder
 
@@ -224,44 +223,6 @@ class Environment:
         """Give a new agent its number."""
         self._agents.append(agent)
         return len(self._agents) - 1
-
-    async def _make_agents(self, make: Callable[[], Any], n: int, index: int | None) -> list[Any]:
-        """Call ``make`` as often as there are to be agents: all are made, or none.
-
-        Other tasks may run every `YIELD_SECONDS`, so that this can be cancelled. Only if one of
-        them makes an agent by itself meanwhile do those made here stay after an error: to remove
-        them would change its address.
-
-        Args:
-            n: How many there will be.
-            index: The first one's number in the order of spawning in the simulation, if known.
-        """
-        if self._making.locked():
-            await self._making.acquire()
-        else:
-            self._making.acquire_nowait()
-        agents, count, alone = self._agents, len(self._agents), True
-        if index is not None:
-            self._spawns.append(Spawned(count, index, n))
-        made: list[Any] = []
-        yield_at = time.perf_counter() + YIELD_SECONDS
-        try:
-            while len(made) < n:
-                made.append(make())
-                if time.perf_counter() > yield_at:
-                    before = len(agents)
-                    try:
-                        await trio.lowlevel.checkpoint()
-                    finally:
-                        alone = alone and len(agents) == before
-                    yield_at = time.perf_counter() + YIELD_SECONDS
-        except BaseException:
-            if alone:
-                del agents[count:]
-            raise
-        finally:
-            self._making.release()
-        return made
 
     def get_agents(
         self, addr: bool = True, agent_cls: type | None = None, include_manager: bool = False
@@ -470,7 +431,7 @@ class Environment:
 
     def _make_rng(self, agent: Agent) -> Any:
         """Make an agent's random generator; see `RandomSource.generator`."""
-        return self._random.generator(agent._number, self._spawns)
+        return self._random.generator(agent._number, self._spawning.calls)
 
     # ---- the end
 

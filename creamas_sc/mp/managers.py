@@ -70,7 +70,7 @@ class Manager(Agent):
             factory = _agent_factory(agent_cls)
             arguments = (self.env, *args)
             make = partial(start_call, factory, arguments, kwargs)
-            made = await self.env._make_agents(make, n, index)
+            made = await self.env._spawning.make(make, n, index)
         except CallRefused as refusal:
             raise refusal.by(self.addr) from refusal.__cause__
         if not isinstance(factory, type):
