@@ -131,7 +131,7 @@ class MultiEnvironment:
 
     @seed.setter
     def seed(self, seed: int | None) -> None:
-        self._slaves.set_seed(seed)
+        self._slaves.ordering.set_seed(seed)
         self._env.seed = seed
 
     @property

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
 
+from creamas_sc.core.randomness import check_seed
+from creamas_sc.errors import BadValue, CreamasError
 from creamas_sc.rpc.addresses import base_url
+from creamas_sc.rpc.auth import Membership
+from creamas_sc.rpc.socket_folder import simulation_folder
+from creamas_sc.runtime.class_loading import portable_name
 from creamas_sc.runtime.code_versions import CodeVersions
-from creamas_sc.supervisor_client.messages import ActorOrder
+from creamas_sc.runtime.validation import check_mappings, check_places
+from creamas_sc.supervisor_client.messages import MAX_SLAVES, ActorOrder
 from creamas_sc.supervisor_client.spec import SLAVE_ENTRY, SlaveSpec, actor_order
 
 log = logging.getLogger(__name__)
@@ -17,23 +25,71 @@ log = logging.getLogger(__name__)
 THREADS = "OMP_NUM_THREADS"
 
 
-def slave_orders(
-    specs: Sequence[SlaveSpec], versions: CodeVersions | None, slaves: int
-) -> list[ActorOrder]:
-    """The orders for slaves that share the cores with the others, ``slaves`` in all.
+class SlaveOrders:
+    """Makes the orders, for each slave with the next index.
 
-    Raises:
-        EncodeError, LoadError: As `SlaveSpec.encode`.
+    Args:
+        member, seed: As of `SlavePool`.
     """
-    orders = []
-    threads = _share_of_cores(slaves)
-    for spec in specs:
-        slot = f"slave-{spec.index}"
-        name = f"{slot} {base_url(*spec.addr)}"
-        order = actor_order(slot, name, SLAVE_ENTRY, spec.encode(versions))
-        order["environ"].setdefault(THREADS, threads)
-        orders.append(order)
-    return orders
+
+    def __init__(self, member: Membership | None, seed: int | None) -> None:
+        self._member = None if member is None else (member.simulation, member.key, "slave")
+        self._seed = seed
+        self._made = 0
+
+    @cached_property
+    def versions(self) -> CodeVersions | None:
+        """The user's code that all of them load; None for environments outside a simulation."""
+        return None if self._member is None else CodeVersions(simulation_folder(self._member[0]))
+
+    def set_seed(self, seed: int | None) -> None:
+        """Change the seed of slaves that will be started."""
+        if self._made:
+            raise CreamasError("the slaves have their seed: set seed before spawn_slaves")
+        self._seed = check_seed(seed)
+
+    def make(
+        self,
+        running: int,
+        addrs: Sequence[tuple[str, int]],
+        env_cls: type | str,
+        mgr_cls: type | str,
+        kwargs: Sequence[Mapping[str, Any]] | None,
+        args: tuple[Any, ...] = (),
+    ) -> list[ActorOrder]:
+        """What to order for slaves at ``addrs``; errors as `spawn_slaves`.
+
+        Args:
+            running: How many there are already, with which they share the cores.
+        """
+        addrs = check_places(addrs)
+        each = [{} for _ in addrs] if kwargs is None else check_mappings(kwargs)
+        if len(each) != len(addrs):
+            raise ValueError(
+                f"slave_kwargs has {len(each)} items for {len(addrs)} slave_addrs: give one each"
+            )
+        if running + len(addrs) > MAX_SLAVES:
+            raise BadValue(f"cannot start {len(addrs)} slaves: a simulation can have {MAX_SLAVES}")
+        orders = []
+        threads = _share_of_cores(running + len(addrs))
+        for index, (addr, env_kwargs) in enumerate(zip(addrs, each, strict=True), self._made):
+            spec = SlaveSpec(
+                addr=addr,
+                env_cls=portable_name(env_cls),
+                mgr_cls=portable_name(mgr_cls),
+                args=args,
+                kwargs=env_kwargs,
+                member=self._member,
+                set_seed=True if self._seed is None else self._seed,
+                index=index,
+            )
+            slot = f"slave-{index}"
+            name = f"{slot} {base_url(*addr)}"
+            order = actor_order(slot, name, SLAVE_ENTRY, spec.encode(self.versions))
+            order["environ"].setdefault(THREADS, threads)
+            orders.append(order)
+        self._made += len(addrs)
+        return orders
 
 
 def _share_of_cores(slaves: int) -> str:

@@ -30,15 +30,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import copy
-from functools import cached_property
 from typing import Any
 
 import trio
 from anyio.abc import TaskStatus
 
-from creamas_sc.core.randomness import check_seed
 from creamas_sc.errors import (
-    BadValue,
     ConnectionLost,
     CreamasError,
     HandshakeError,
@@ -47,7 +44,7 @@ from creamas_sc.errors import (
 )
 from creamas_sc.foreign import printable
 from creamas_sc.mp.observer import Observer
-from creamas_sc.mp.slave_orders import slave_orders
+from creamas_sc.mp.slave_orders import SlaveOrders
 from creamas_sc.reports import Restart, SlaveReceipt
 from creamas_sc.restarts.driver import RestartDriver
 from creamas_sc.restarts.journal import SlaveJournal
@@ -56,15 +53,12 @@ from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.addresses import split_address
 from creamas_sc.rpc.auth import Membership
 from creamas_sc.rpc.node import Node
-from creamas_sc.rpc.socket_folder import simulation_folder
-from creamas_sc.runtime.class_loading import portable_name
-from creamas_sc.runtime.code_versions import CodeVersions
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.event_loop import LoopHandle
-from creamas_sc.runtime.validation import check_kind, check_mappings, check_places
+from creamas_sc.runtime.validation import check_kind
 from creamas_sc.supervisor_client.connection import Supervisor, supervisor_factory
-from creamas_sc.supervisor_client.messages import MAX_SLAVES, ActorExit, ActorOrder, StopResult
-from creamas_sc.supervisor_client.spec import SlaveSpec, changed, pack, unpack
+from creamas_sc.supervisor_client.messages import ActorExit, ActorOrder, StopResult
+from creamas_sc.supervisor_client.spec import changed, pack, unpack
 
 # Beyond a stop's grace: the supervisor's further stop stages, and its answer.
 STOP_SECONDS = 2.0
@@ -84,6 +78,7 @@ class SlavePool:
         logger: The user's; has ``log(level, message)``.
 
     Attributes:
+        ordering: Makes the orders, and says which code they load.
         supervisor: Runs from the first start until `aclose`.
         restarts: Every restart so far.
         driver: Carries the policy out; runs from a start of slaves to their stop.
@@ -93,7 +88,6 @@ class SlavePool:
 
     end_cause: SlaveLost | None = None
     _closing = False
-    _started = 0
 
     def __init__(
         self,
@@ -109,8 +103,7 @@ class SlavePool:
         self.driver = RestartDriver(self.policy, self)
         self.restarts: list[Restart] = []
         self._make_supervisor = supervisor_factory.get()
-        self._member = None if member is None else (member.simulation, member.key, "slave")
-        self._seed = seed
+        self.ordering = SlaveOrders(member, seed)
         self._node = node
         self._logger = logger
         self._slaves: list[Slave] = []
@@ -125,11 +118,6 @@ class SlavePool:
         self.observer = observer
         self.policy = policy or self.policy
 
-    @cached_property
-    def versions(self) -> CodeVersions | None:
-        """The user's code that all of them load; None for environments outside a simulation."""
-        return None if self._member is None else CodeVersions(simulation_folder(self._member[0]))
-
     @property
     def addrs(self) -> list[str]:
         """Addresses of the managers."""
@@ -140,12 +128,6 @@ class SlavePool:
         """All slaves but those whose loss was reported and that do not come back."""
         coming = self.driver.coming
         return [s for s in self._slaves if not s.reported or s.slot in coming]
-
-    def set_seed(self, seed: int | None) -> None:
-        """Change the seed of slaves that will be started."""
-        if self._started:
-            raise CreamasError("the slaves have their seed: set seed before spawn_slaves")
-        self._seed = check_seed(seed)
 
     def at(self, address: str) -> Slave:
         """The slave whose manager is at ``address``.
@@ -174,31 +156,8 @@ class SlavePool:
         args: tuple[Any, ...] = (),
     ) -> list[ActorOrder]:
         """What to order from the supervisor for slaves at ``addrs``; errors as `spawn_slaves`."""
-        addrs = check_places(addrs)
-        each = [{} for _ in addrs] if kwargs is None else check_mappings(kwargs)
-        if len(each) != len(addrs):
-            raise ValueError(
-                f"slave_kwargs has {len(each)} items for {len(addrs)} slave_addrs: give one each"
-            )
         running = sum(not slave.gone.is_set() for slave in self._slaves)
-        if running + len(addrs) > MAX_SLAVES:
-            raise BadValue(f"cannot start {len(addrs)} slaves: a simulation can have {MAX_SLAVES}")
-        specs = [
-            SlaveSpec(
-                addr=addr,
-                env_cls=portable_name(env_cls),
-                mgr_cls=portable_name(mgr_cls),
-                args=args,
-                kwargs=env_kwargs,
-                member=self._member,
-                set_seed=True if self._seed is None else self._seed,
-                index=index,
-            )
-            for index, (addr, env_kwargs) in enumerate(zip(addrs, each, strict=True), self._started)
-        ]
-        orders = slave_orders(specs, self.versions, running + len(addrs))
-        self._started += len(addrs)
-        return orders
+        return self.ordering.make(running, addrs, env_cls, mgr_cls, kwargs, args)
 
     async def start(self, loop: LoopHandle, orders: Sequence[ActorOrder]) -> list[Slave]:
         """Start slaves, all or none, and the supervisor with the first ones.
@@ -226,8 +185,8 @@ class SlavePool:
                 self.driver = RestartDriver(self.policy, self)
                 await loop.nursery.start(self.driver.run)
             assert self.supervisor is not None
-            if self.versions is not None:
-                self.versions.keep_loaded()
+            if self.ordering.versions is not None:
+                self.ordering.versions.keep_loaded()
             for order, answer in zip(orders, await self.supervisor.start(orders), strict=True):
                 slave = Slave(answer["slot"], unpack(answer["info"]), answer["pid"], order)
                 if self._node is not None and self.policy.restarts_slaves:
@@ -375,7 +334,8 @@ class SlavePool:
             self._node.forget([slave.base_url])
         slave.mark_restarted(answer["pid"])
         self._take_early_exit(slave)
-        return () if self.versions is None else tuple(self.versions.changed_files())
+        versions = self.ordering.versions
+        return () if versions is None else tuple(versions.changed_files())
 
     async def discard_restart(self, slave: Slave) -> None:
         """Stop the process of a restart that is not wanted, or did not succeed."""

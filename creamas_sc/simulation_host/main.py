@@ -78,9 +78,9 @@ async def main(spec: bytes, control: Control) -> bytes:
                 async with adopt_running_loop(), open_unwrapping_nursery() as tasks:
                     menv = _make(order, connection)
                     await menv.env.open()
-                    if menv._slaves.versions is not None:
-                        load_from(menv._slaves.versions)
-                        menv._slaves.versions.keep_loaded()
+                    if (versions := menv._slaves.ordering.versions) is not None:
+                        load_from(versions)
+                        versions.keep_loaded()
                     simulation = HostedSimulation(menv, order.name, tasks, _policy(order))
                     if order.slave_addrs:
                         await menv.spawn_slaves(
