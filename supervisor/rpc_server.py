@@ -19,7 +19,7 @@ from creamas_sc.errors import BadArguments, CallRefused, DecodeError
 from creamas_sc.rpc.connection import Connection, Request
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.log_setup import bound
-from creamas_sc.wire import extensions
+from creamas_sc.wire import extensions, named_values
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import Frame, FrameReader
 from creamas_sc.wire.packing import Decoder
@@ -37,6 +37,7 @@ _FOREIGN = (
     extensions.SCALAR,
     extensions.SERIALIZED,
     extensions.TYPE,
+    *named_values.DECODERS,
 )
 
 

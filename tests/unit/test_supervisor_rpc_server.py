@@ -24,6 +24,7 @@ from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.wire.codec import Codec
 from creamas_sc.wire.frames import FrameReader
 from supervisor.rpc_server import Method, MethodServer, PlainCodec, start_apart
+from tests.support import values
 
 BOUND_SECONDS = 5
 CODEC = Codec()
@@ -123,7 +124,13 @@ async def test_a_caller_that_goes_cancels_its_call() -> None:
         assert await call(connection, "add", 1) == 2
 
 
-@pytest.mark.parametrize("value", [int, np.ones(3), np.float64(1), [{"a": (dict,)}]])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(int, np.ones(3), np.float64(1), [{"a": (dict,)}]),
+        *(next(iter(values.Mood)), values.Place(1), values.Route(()), values.shorten),
+    ],
+)
 def test_a_plain_codec_imports_nothing_for_a_value(value: object) -> None:
     with pytest.raises(DecodeError, match="unknown extension"):
         PlainCodec().decode(CODEC.encode(value))
