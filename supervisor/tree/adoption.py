@@ -58,12 +58,22 @@ def reap(candidates: set[int]) -> set[int]:
     """
     if _own is None:
         return set()
-    pid = os.getpid()
     for each in list(_own):  # other threads may start processes meanwhile
-        if linux.parent(each) != pid:
+        if _ended(each) is None:
             _own.discard(each)
-    ended = {each for each in linux.children() if linux.zombie_status(each) is not None} - _own
+    try:
+        ended = {each for each in linux.children() if _ended(each)} - _own
+    except OSError:  # no descriptor is left to look with
+        return candidates
     for each in ended & candidates:
         with suppress(ChildProcessError):  # somebody has waited for it after all
             os.waitpid(each, os.WNOHANG)
     return ended - candidates
+
+
+def _ended(pid: int) -> bool | None:
+    """Whether a child has ended and is not reaped yet; None if it is no child of this process."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return None

@@ -17,6 +17,7 @@ import pytest
 import trio
 
 from creamas_sc import Environment, MultiEnvironment
+from creamas_sc.errors import CreamasError
 from creamas_sc.mp import EnvManager
 from creamas_sc.runtime.paths import daemon_socket, runtime_folder
 from supervisor.cli.main import main
@@ -183,16 +184,17 @@ def test_without_a_record_slaves_run_and_it_is_said(
     assert said.count("\n") == 1
 
 
-def test_without_a_private_folder_slaves_run_and_it_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_without_a_private_folder_no_slave_runs_and_the_error_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "creamas").mkdir(mode=0o755)
+    folder = tmp_path / "creamas"
+    folder.mkdir(mode=0o755)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with pytest.raises(CreamasError, match=f"mode 0700: type 'chmod 700 {folder}'"):
+        trio.run(_one_slave)
+    assert os.listdir(folder) == []
+    folder.chmod(0o700)
     trio.run(_one_slave)
-    (logged,) = (each for each in caplog.records if each.levelname == "WARNING")
-    assert "processes that slaves detach may outlive the simulation" in logged.getMessage()
-    assert "must be a folder that you own, with mode 0700" in logged.getMessage()
-    assert os.listdir(tmp_path / "creamas") == []
 
 
 async def test_what_an_actor_starts_belongs_to_its_tree() -> None:

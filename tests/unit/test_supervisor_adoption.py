@@ -44,9 +44,11 @@ print(adoption._own)
 
 
 def test_an_actor_reaps_what_it_adopted_and_nothing_else() -> None:
-    told = subprocess.run([sys.executable, "-c", ACTOR], check=True, capture_output=True, text=True)
-    assert told.stderr == ""
-    assert told.stdout.splitlines() == ["8", "8 3", "5", "[0, 1]", "[3, 4, 5]", "set()"]
+    ended = subprocess.run(
+        [sys.executable, "-c", ACTOR], check=True, capture_output=True, text=True
+    )
+    assert ended.stderr == ""
+    assert ended.stdout.splitlines() == ["8", "8 3", "5", "[0, 1]", "[3, 4, 5]", "set()"]
 
 
 def test_a_child_that_another_thread_starts_meanwhile_is_noted(
@@ -54,12 +56,24 @@ def test_a_child_that_another_thread_starts_meanwhile_is_noted(
 ) -> None:
     own = {-1}
 
-    def parent(pid: int) -> int:
+    def ended(pid: int) -> None:
         own.add(-2)
-        return 0
 
     monkeypatch.setattr(adoption, "_own", own)
-    monkeypatch.setattr(linux, "parent", parent)
+    monkeypatch.setattr(adoption, "_ended", ended)
     monkeypatch.setattr(linux, "children", list)
     adoption.reap(set())
     assert own == {-2}
+
+
+def test_without_a_descriptor_to_look_with_nothing_is_reaped_or_forgotten() -> None:
+    code = ACTOR.partition("own = {")[0] + (
+        "import resource\n"
+        "own = subprocess.Popen(['true'])\n"
+        "adoption.reap(set())\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
+        "print(adoption.reap({1}), adoption._own == {own.pid})\n"
+        "print(own.wait())\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == ("{1} True\n0\n", "")

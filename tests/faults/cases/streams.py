@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import msgpack
@@ -19,6 +20,7 @@ from trio.testing import MockClock
 
 from creamas_sc.errors import ConnectionLost, DeadlineExceeded, HandshakeError, to_wire
 from creamas_sc.rpc import endpoint as endpoint_module
+from creamas_sc.rpc.addresses import Port
 from creamas_sc.rpc.connection import Connection, Request
 from creamas_sc.rpc.endpoint import Endpoint
 from creamas_sc.runtime.timeouts import HANDSHAKE_SECONDS
@@ -128,6 +130,7 @@ async def _stalled(name: str) -> int:
 # ---- during the handshake
 
 IDENTITY = Identity("s", b"k" * 32, "environment", "tcp://localhost:1/", 1)
+CALLED = replace(IDENTITY, address="tcp://localhost:2/")
 
 
 class Accepting:
@@ -136,6 +139,7 @@ class Accepting:
     def __init__(self) -> None:
         self.send, self.receive = trio.open_memory_channel[ByteStream](10)
         self.socket = self.receive  # what an endpoint closes at its end
+        self.port = Port(1, None, cast("trio.SocketListener", self))
 
     async def accept(self) -> ByteStream:
         return await self.receive.receive()
@@ -212,7 +216,7 @@ async def _dial(limit: int, single: bool = False, stall: bool = False) -> tuple[
     with trio.fail_after(BOUND_SECONDS), pytest.MonkeyPatch.context() as patched:
         patched.setattr(endpoint_module, "ConnectedStream", _Unadopted)
         async with trio.open_nursery() as nursery:
-            await nursery.start(endpoint.run, listener, IDENTITY)
+            await nursery.start(endpoint.run, listener.port, IDENTITY)
             await listener.send.send(theirs)
             spoken = await _shaken_hands(ours, Handshake(IDENTITY, client=True), fault)
             if spoken:
@@ -276,7 +280,7 @@ async def _answer(limit: int, single: bool = False, stall: bool = False) -> tupl
     endpoint, listener = _endpoint([]), Accepting()
     outcome: list[Any] = []
 
-    async def connect(*args: Any) -> ByteStream:
+    async def connect(*_: Any) -> ByteStream:
         return theirs
 
     async def dial() -> None:
@@ -287,13 +291,13 @@ async def _answer(limit: int, single: bool = False, stall: bool = False) -> tupl
             outcome.append(type(error))
 
     with trio.fail_after(BOUND_SECONDS), pytest.MonkeyPatch.context() as patched:
-        patched.setattr(endpoint_module, "_connect", connect)
+        patched.setattr(Endpoint, "_connect", connect)
         patched.setattr(endpoint_module, "ANSWER_SECONDS", HANDSHAKE_SECONDS)
         async with trio.open_nursery() as nursery:
-            await nursery.start(endpoint.run, listener, IDENTITY)
+            await nursery.start(endpoint.run, listener.port, IDENTITY)
             async with trio.open_nursery() as answering:
                 answering.start_soon(dial)
-                if await _shaken_hands(ours, Handshake(IDENTITY, client=False), fault):
+                if await _shaken_hands(ours, Handshake(CALLED, client=False), fault):
                     with trio.move_on_after(5), suppress(anyio.ClosedResourceError):
                         await fault.send(FRAMES["reply"])
             await ours.aclose()
