@@ -176,11 +176,27 @@ class WriteQueue:
                     continue
                 self._writing = True
                 while not self._write_now():
-                    first = self._buffers.pop(0)
-                    await self._stream.send(first)
-                    self.size -= len(first)
+                    chunk = self._next_chunk()
+                    await self._stream.send(chunk)
+                    self.size -= len(chunk)
                 self._writing = False
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             self._on_failure()
         finally:
             self._writing = False
+
+    def _next_chunk(self) -> Any:
+        """Take from the queue what goes into one write: a large buffer, or small ones joined.
+
+        A stream that is not a plain socket, such as any of asyncio's, is written to by this alone.
+        """
+        buffers = self._buffers
+        size = count = 0
+        for buffer in buffers:
+            size += len(buffer)
+            if size > JOIN_BYTES and count:
+                break
+            count += 1
+        chunk = buffers[0] if count == 1 else b"".join(buffers[:count])
+        del buffers[:count]
+        return chunk

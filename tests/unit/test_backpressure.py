@@ -18,7 +18,7 @@ from creamas_sc.errors import (
 )
 from creamas_sc.rpc.connection import Connection, Request
 from creamas_sc.rpc.socket_stream import TRIO_LOOP, ConnectedStream
-from creamas_sc.rpc.write_queue import HIGH_WATER_BYTES, WriteQueue
+from creamas_sc.rpc.write_queue import HIGH_WATER_BYTES, JOIN_BYTES, WriteQueue
 from creamas_sc.wire import limits
 from creamas_sc.wire.codec import Payload
 from creamas_sc.wire.frames import Kind, encode_frame
@@ -235,3 +235,31 @@ async def test_a_flush_writes_what_was_queued_lazily_while_the_queue_was_held() 
             nursery.cancel_scope.cancel()
         assert theirs.recv(10) == b"event"
         await stream.aclose()
+
+
+class _NoSocket:
+    """A stream that is not a plain socket, as those of asyncio; keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def extra(self, _: object, default: object) -> object:
+        return default
+
+    async def send(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        self.sent.append(bytes(data))
+
+
+async def test_small_buffers_leave_together_on_a_stream_that_is_not_a_socket() -> None:
+    stream: Any = _NoSocket()
+    out = WriteQueue(stream, TRIO_LOOP, lambda: None)
+    small = [b"%d;" % i for i in range(1000)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(out.run)
+        for buffer in [*small, b"L" * JOIN_BYTES, b"last"]:
+            out.put([buffer])
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert stream.sent == [b"".join(small), b"L" * JOIN_BYTES, b"last"]
+    assert out.size == 0
