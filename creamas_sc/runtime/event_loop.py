@@ -282,7 +282,6 @@ _around: ContextVar[LoopHandle | None] = ContextVar("loop", default=None)
 _live: set[LoopHandle] = set()
 _background: LoopHandle | None = None
 _background_lock = threading.Lock()
-_signals_handled = False
 
 
 def current_loop() -> LoopHandle | None:
@@ -323,10 +322,10 @@ class adopt_running_loop:
 
 def background_loop() -> LoopHandle:
     """Return the loop of this process's background thread, which the first call starts."""
-    global _background, _signals_handled
-    if not _signals_handled:  # which it never is in a slave, where a script may be loading
-        end_script_load()
-        _signals_handled = install_signal_handling()  # only the main thread can
+    global _background
+    end_script_load()
+    # Each time: only the main thread can, and a handler of the user's may have come and gone.
+    install_signal_handling()
     if _background is None:
         with _background_lock:
             if _background is None:
@@ -358,8 +357,7 @@ def _start_thread() -> tuple[LoopHandle, Callable[[], None]]:
 
 
 def _forget_background() -> None:
-    global _background, _signals_handled
-    _signals_handled = False
+    global _background
     if _background is not None:
         _live.discard(_background)
         _background = None

@@ -26,24 +26,20 @@ _LIBRARIES = ("creamas_sc", "trio", "anyio", "asyncio", "concurrent")
 _terminated = False
 
 
-def install_signal_handling() -> bool:
+def install_signal_handling() -> None:
     """Install the SIGTERM handler and the excepthook, unless the user or a notebook has set one.
 
     Does nothing outside the main thread, nor in a process that ignores Ctrl-C: a slave, say, which
-    is ended by others.
-
-    Returns:
-        Whether the signals are handled now, by the user's handlers or these.
+    is ended by others. After a first SIGTERM the next one stays as usual.
     """
     if threading.current_thread() is not threading.main_thread():
-        return False
+        return
     if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
-        return False
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        return
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and not _terminated:
         signal.signal(signal.SIGTERM, _terminate)
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = _report_uncaught
-    return True
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

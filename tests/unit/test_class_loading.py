@@ -173,7 +173,6 @@ async def test_an_unguarded_script_may_run_a_loop(
     script: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_loop, "_background", None)  # as in a slave
-    monkeypatch.setattr(event_loop, "_signals_handled", False)
     script(
         "import trio\nfrom creamas_sc.runtime.event_loop import background_loop\n"
         "class Mine: pass\n"

@@ -383,3 +383,21 @@ assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
 """
     done = run_code(code)
     assert done.returncode == 0, done.stderr
+
+
+def test_sigterm_is_handled_after_a_handler_of_the_users_until_it_has_come_once() -> None:
+    code = """
+import signal
+from creamas_sc.runtime.event_loop import background_loop
+signal.signal(signal.SIGTERM, lambda *_: None)
+background_loop()
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+background_loop()
+try:
+    signal.raise_signal(signal.SIGTERM)
+except KeyboardInterrupt:
+    background_loop()
+assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+"""
+    done = run_code(code)
+    assert done.returncode == 0, done.stderr
