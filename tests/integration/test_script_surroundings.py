@@ -39,7 +39,18 @@ def script(tmp_path: Path) -> Path:
     return tmp_path / "script.py"
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&-", "<&- >&- 2>&-"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "closed",
+    [
+        pytest.param(">&-", marks=SLOW),
+        pytest.param("2>&-", marks=SLOW),
+        pytest.param("<&- >&-", marks=SLOW),
+        "<&- >&- 2>&-",
+    ],
+)
 def test_closed_standard_descriptors(closed: str, script: Path) -> None:
     script.write_text(f"{SOCIETY}Path('results').write_text(str(results()))")
     command = f"exec {shlex.join(programs.script_command(script))} {closed}"
@@ -173,7 +184,12 @@ def flags():
 
 
 @pytest.mark.parametrize(
-    "options", ["-O -B -b -W error::UserWarning", "-OO -bb -X utf8=1 -X tracemalloc", "-X dev"]
+    "options",
+    [
+        "-O -B -b -W error::UserWarning",
+        pytest.param("-OO -bb -X utf8=1 -X tracemalloc", marks=SLOW),
+        pytest.param("-X dev", marks=SLOW),
+    ],
 )
 def test_options_of_the_scripts_python_reach_its_slaves(options: str, script: Path) -> None:
     society = SOCIETY.replace("return sum(", "return flags() or sum(")

@@ -109,6 +109,7 @@ def test_an_error_that_cannot_be_printed(error: Exception) -> None:
     codec.Codec().encode(to_wire(error))
 
 
+@pytest.mark.slow
 def test_many_long_errors_are_bounded_together() -> None:
     error = raised(ValueError("x" * MIB))
     failures = {f"tcp://localhost:1/{n}": error for n in range(GROUP_LENGTH // TEXT_LENGTH)}
