@@ -95,3 +95,27 @@ class Insider(CreativeAgent):
         member = self.env._member
         assert member is not None
         return member.simulation, member.key
+
+
+class Costly(CreativeAgent):
+    """Raises and returns what takes long to write, to send or to show."""
+
+    @expose
+    def raise_text(self, length: int) -> None:
+        raise ValueError("x" * length)
+
+    @expose
+    def raise_int(self, digits: int) -> None:
+        raise ValueError(10**digits)
+
+    @expose
+    def give_bytes(self, size: int) -> bytes:
+        return bytes(size)
+
+    @expose
+    def give_text(self, length: int) -> list[str]:
+        return ["x" * length]
+
+    @expose
+    def take(self, value: Any) -> Any:
+        return value

@@ -2,6 +2,7 @@
 
 from tests.faults.cases import (
     cancellation,
+    costs,
     cycles,
     deadlines,
     deaths,
@@ -18,6 +19,7 @@ from tests.faults.cases import (
 
 __all__ = [
     "cancellation",
+    "costs",
     "cycles",
     "deadlines",
     "deaths",
