@@ -422,6 +422,7 @@ def test_exit_codes_with_a_daemon_of_another_key(
     assert "0700" in err
 
 
+@pytest.mark.slow
 def test_a_daemon_starts_with_standard_descriptors_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CREAMAS_DAEMON", "closed")
     for words in ("start", "create one --slaves 1", "stop"):

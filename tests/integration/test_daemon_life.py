@@ -113,6 +113,7 @@ def test_a_start_names_the_file_or_process_in_its_way(tmp_path: Path) -> None:
 # ---- where it is
 
 
+@pytest.mark.slow
 def test_one_whose_folder_vanishes_is_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

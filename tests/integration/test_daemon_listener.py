@@ -214,6 +214,7 @@ async def test_a_bad_first_request_is_refused_with_one_log_line(
     await check_new_lines(daemon, before, f"refused a connection of pid {os.getpid()}: ")
 
 
+@pytest.mark.slow
 async def test_half_open_connections_are_cut_and_others_notice_nothing(
     daemon: Daemon, client: Client
 ) -> None:
@@ -262,6 +263,7 @@ async def test_connections_have_a_number(daemon: Daemon, client: Client) -> None
                     continue
 
 
+@pytest.mark.slow
 async def test_mutated_frames_change_nothing(daemon: Daemon, client: Client) -> None:
     chance = random.Random(7)
     frames = [request("ls"), request("inspect", "good", call_id=2), *GREETINGS.values()]

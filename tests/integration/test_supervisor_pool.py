@@ -305,6 +305,7 @@ async def test_sigterm_to_the_supervisor_ends_all_in_order() -> None:
         assert wait_gone(left, 2.0) == []
 
 
+@pytest.mark.slow
 async def test_starts_and_kills_leak_no_descriptor() -> None:
     async with open_supervisor(seconds=60) as supervisor:
 

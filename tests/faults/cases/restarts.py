@@ -41,6 +41,7 @@ class Holder(Echo):
     cases=("4 kills, one after the other", "300 kills, 2 s apart"),
     rounds=2,
     short=1,
+    quick=0,
 )
 def kills(case: str, number: int, folder: Path) -> Figures:
     """So many kills, each with a call in flight there and calls to all others."""
