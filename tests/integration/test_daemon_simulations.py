@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from creamas_sc.errors import (
     BadArguments,
@@ -138,7 +139,8 @@ async def test_a_name_is_free_as_soon_as_its_simulation_ends(
     for _ in range(5):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.call, "kill", "one")
-            nursery.start_soon(client.create, "one")
+            await trio.testing.wait_all_tasks_blocked()  # it is sent first
+            await client.create("one")
     pid = (await client.call("inspect", "one"))["pid"]
     os.kill(pid, signal.SIGSTOP)  # it does not answer, but has not ended
     with pytest.raises(BadValue, match="a simulation 'one' already, running: close it first"):
