@@ -213,6 +213,8 @@ class Codec:
             try:
                 return _pack_top(encoder, value)
             except BaseException as other:
+                if is_ctrl_c(other):
+                    raise
                 error = other
         try:
             refusal = explained(value, root, error, self._failure_of)
@@ -226,6 +228,8 @@ class Codec:
         try:
             _pack_top(self._new_encoder("surrogatepass"), value)
         except BaseException as error:
+            if is_ctrl_c(error):
+                raise
             return error
         return None
 

@@ -90,9 +90,9 @@ def watch(
             raise
         code = closed(sim.name, display.for_programs)
         return Exit.FAILED if until_done and _unfinished(progress) else code
-    except (KeyboardInterrupt, Terminated) as error:
+    except KeyboardInterrupt as error:
         note("detached; the simulation goes on")
-        return Exit.INTERRUPTED if isinstance(error, KeyboardInterrupt) else Exit.TERMINATED
+        return Exit.TERMINATED if isinstance(error, Terminated) else Exit.INTERRUPTED
     if progress["state"] == "failed":
         cause = " ".join(progress["error"].split())
         more = f"creamas-supervisor logs {sim.name} has more"

@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 
-class Terminated(BaseException):
-    """A SIGTERM was received."""
+class Terminated(KeyboardInterrupt):
+    """A SIGTERM was received. Like a Ctrl-C it passes through all that handles errors of users."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,10 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _sigterm_raises():
             return _run(sys.argv[1:] if argv is None else list(argv))
-    except KeyboardInterrupt:
-        word, number = "interrupted", signal.SIGINT
     except Terminated:
         word, number = "terminated", signal.SIGTERM
+    except KeyboardInterrupt:
+        word, number = "interrupted", signal.SIGINT
     if sys.stderr is not None:
         with suppress(OSError):
             print(f"creamas-supervisor: {word}", file=sys.stderr)

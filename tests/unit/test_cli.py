@@ -29,6 +29,7 @@ from creamas_sc.errors import (
 )
 from creamas_sc.reports import SlaveReceipt, StopReport
 from creamas_sc.restarts.policy import RestartPolicy
+from creamas_sc.wire.codec import Codec
 from supervisor.cli.app import VERBS, build
 from supervisor.cli.exits import explain
 from supervisor.cli.main import main
@@ -209,6 +210,40 @@ def test_a_signal_ends_it_in_one_line(
     assert (got, out, err.count("\n")) == (code, "", 1)
     assert signal.getsignal(signal.SIGTERM) is before
     assert client.disconnected == 1
+
+
+class SlowToEncode:
+    """A signal comes while it is encoded: at once, or on the search for what failed."""
+
+    def __init__(self, number: int, failures: int) -> None:
+        self.number = number
+        self.failures = failures
+
+    def _wire_state_(self) -> dict[str, object]:
+        if not self.failures:
+            signal.raise_signal(self.number)
+        self.failures -= 1
+        raise ValueError
+
+    @classmethod
+    def _from_wire_state_(cls, state: dict[str, object]) -> SlowToEncode:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_a_request_is_encoded(
+    run: Run,
+    client: FakeClient,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    code: int,
+    failures: int,
+) -> None:
+    value = SlowToEncode(number, failures)
+    monkeypatch.setattr(client, "ls", lambda all: Codec().encode(value))
+    got, _, _ = run("ls")
+    assert got == code
 
 
 def test_ctrl_c_in_the_middle_of_the_imports(
