@@ -56,6 +56,8 @@ class Agent:
 
     # Cached; an environment that learns its port resets it.
     _addr: str | None = None
+    _order: int | tuple[int, ...] | None = None
+    _made = 0
 
     def __init__(self, environment: Environment) -> None:
         register = getattr(environment, "_register", None)
@@ -73,6 +75,17 @@ class Agent:
         if self._addr is None:
             self._addr = f"{self._env.base_url}{self._number}"
         return self._addr
+
+    @property
+    def number(self) -> int | tuple[int, ...]:
+        """The agent's place in the order of spawning in the simulation, from 0 on.
+
+        It depends on no slave, port or address. Of an agent that another one made in a step, a
+        tuple: ``(17, 0)`` is the first one that agent 17 made.
+        """
+        if self._order is None:
+            self._order = self._env._order_of(self)
+        return self._order
 
     @property
     def env(self) -> Environment:

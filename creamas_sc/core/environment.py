@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -25,7 +26,9 @@ from creamas_sc.rpc.addresses import base_url as url_of
 from creamas_sc.rpc.addresses import bind, split_address
 from creamas_sc.rpc.auth import membership, user_membership
 from creamas_sc.rpc.exposed import Proxy
+from creamas_sc.rpc.exchange import Plan, step_plan
 from creamas_sc.rpc.node import Node
+from creamas_sc.rpc.rounds import sort_key
 from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.event_loop import (
     LoopHandle,
@@ -76,6 +79,8 @@ class Environment:
     _logger: ObjectLogger | None = None
     _log_folder: str | None = None
     _random = RandomSource()
+    # How steps go that no multi-environment takes; None if calls go at once.
+    _plan: Plan | None = None
 
     def __init__(
         self,
@@ -220,9 +225,18 @@ class Environment:
     # ---- agents
 
     def _register(self, agent: Agent) -> int:
-        """Give a new agent its number."""
+        """Give a new agent its number in this environment."""
         self._agents.append(agent)
+        rounds = self.network.rounds
+        maker = None if rounds is None else rounds.agent
+        if maker is not None:
+            agent._order = (*sort_key(maker.number), maker._made)
+            maker._made += 1
         return len(self._agents) - 1
+
+    def _order_of(self, agent: Agent) -> int | tuple[int, ...]:
+        """An agent's `number`; see `RandomSource.order`."""
+        return self._random.order(agent._number, self._spawning.calls)
 
     def get_agents(
         self, addr: bool = True, agent_cls: type | None = None, include_manager: bool = False
@@ -323,7 +337,8 @@ class Environment:
             act = lambda agent: self.trigger_act(*args, agent=agent, **kwargs)  # noqa: E731
         elif args or kwargs:
             act = lambda agent: agent.act(*args, **kwargs)  # noqa: E731
-        return await act_each(agents, act)
+        with self.network.in_rounds(step_plan.get() or self._plan) as rounds:
+            return await act_each(agents, act, rounds)
 
     @on_loop
     async def gather(
@@ -431,7 +446,9 @@ class Environment:
 
     def _make_rng(self, agent: Agent) -> Any:
         """Make an agent's random generator; see `RandomSource.generator`."""
-        return self._random.generator(agent._number, self._spawning.calls)
+        order = agent._order
+        made = order if type(order) is tuple and order[0] != sys.maxsize else None
+        return self._random.generator(agent._number, self._spawning.calls, made)
 
     # ---- the end
 

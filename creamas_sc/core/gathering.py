@@ -9,19 +9,23 @@ from creamas_sc.core.agent import Agent
 from creamas_sc.core.step_loop import UNLIMITED, Unfinished, run_acts, step_limit
 from creamas_sc.errors import CallRefused, agent_errors, step_error
 from creamas_sc.rpc.exposed import exposed_method, start_call
+from creamas_sc.rpc.rounds import Rounds
 
 
-async def act_each(agents: Sequence[Agent], act: Callable[[Any], Any] | None) -> list[Any]:
+async def act_each(
+    agents: Sequence[Agent], act: Callable[[Any], Any] | None, rounds: Rounds | None = None
+) -> list[Any]:
     """Make all ``agents`` act, concurrently; what each returned, in their order.
 
     Args:
         act: Called with each; None calls its ``act`` without arguments.
+        rounds: As of `run_acts`.
 
     Raises:
         AgentErrors: Some raised.
         StepOverran: The `step_limit` cut some off.
     """
-    results, failed = await run_acts(agents, act)
+    results, failed = await run_acts(agents, act, rounds)
     if failed:
         by_address = {agents[i].addr: error for i, error in sorted(failed.items())}
         late = [addr for addr, error in by_address.items() if isinstance(error, Unfinished)]

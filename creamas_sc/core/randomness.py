@@ -12,6 +12,8 @@ from creamas_sc.foreign import shown
 
 # A number of them can be printed, and numpy draws 128 of them for a seed of its own.
 SEED_BITS = 256
+# Begins the key of an agent that another one made.
+_MADE = 2**31
 
 
 def check_seed(seed: Any) -> int | None:
@@ -49,23 +51,40 @@ class RandomSource(NamedTuple):
     environment: int = 0
     incarnation: int = 0
 
-    def generator(self, number: int, spawns: Sequence[Spawned]) -> Any:
-        """Make an agent's random generator: numpy's where numpy is installed, else Python's.
+    def order(self, number: int, spawns: Sequence[Spawned]) -> int | tuple[int, ...]:
+        """Return an agent's place in the order of spawning in the simulation.
 
-        It depends on the seed and on the order of spawning in the simulation; for an agent that
-        another agent created, on the environment and the order there. So it does not depend on the
-        slave in which a spawned agent lives.
+        It does not depend on the slave in which the agent lives, unless it was spawned by none of
+        the calls: such agents come after all others, by environment and the order there.
 
         Args:
             number: The agent's number in its environment.
             spawns: In ascending order.
         """
-        key: tuple[int, ...] = (self.environment, number)
         at = bisect.bisect_right(spawns, (number, sys.maxsize, 0)) - 1
         if at >= 0:
             first, index, n = spawns[at]
-            if number - first < n:  # else it was created by another agent
-                key = (index + number - first,)
+            if number - first < n:
+                return index + number - first
+        return (sys.maxsize, self.environment, number) if self.environment else number
+
+    def generator(
+        self, number: int, spawns: Sequence[Spawned], made: tuple[int, ...] | None = None
+    ) -> Any:
+        """Make an agent's random generator: numpy's where numpy is installed, else Python's.
+
+        It depends on the seed and the agent's place in the order of spawning.
+
+        Args:
+            number, spawns: As of `order`.
+            made: The agent's `number`, if another one made it in a step.
+        """
+        key: tuple[int, ...] = (self.environment, number)
+        order = made or self.order(number, spawns)
+        if made:
+            key = (_MADE, *made)
+        elif spawns and type(order) is int:
+            key = (order,)
         if self.incarnation:  # in a restarted process; longer than any key of a first one
             key = (*key, 0, 0, self.incarnation)
         try:

@@ -41,6 +41,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from functools import partial
 from inspect import isawaitable
 from itertools import islice
 from operator import length_hint
@@ -51,6 +52,7 @@ from weakref import WeakSet
 import trio
 
 from creamas_sc.foreign import is_ctrl_c
+from creamas_sc.rpc.rounds import Activity, Rounds
 from creamas_sc.runtime.coroutines import watch
 from creamas_sc.runtime.nurseries import cancellation_in, open_unwrapping_nursery
 from creamas_sc.runtime.timeouts import YIELD_SECONDS
@@ -82,9 +84,14 @@ class Unfinished(Exception):
 
 
 async def run_acts(
-    agents: Sequence[Any], act: Callable[[Any], Any] | None = None
+    agents: Sequence[Any],
+    act: Callable[[Any], Any] | None = None,
+    rounds: Rounds | None = None,
 ) -> tuple[list[Any], dict[int, BaseException]]:
     """Await ``act(agent)``, by default ``agent.act()``, for all agents, concurrently.
+
+    Args:
+        rounds: Where their calls go, and drive them; None for calls that go at once.
 
     Returns:
         The results in the agents' order (None for one that failed), and position -> exception of
@@ -94,7 +101,10 @@ async def run_acts(
     async with open_unwrapping_nursery() as nursery:
         nursery.cancel_scope.deadline = step_limit.get().deadline
         step = _Step(agents, act, nursery)
-        await _Worker(step).run()
+        if rounds is None:
+            await _Worker(step).run()
+        else:
+            await rounds.run(partial(_next_acts, step), nursery)
     if nursery.cancel_scope.cancelled_caught:
         for _ in step.left:
             step.failures[len(step.results)] = Unfinished()
@@ -106,7 +116,8 @@ class _Step:
     """What the workers of one step share.
 
     Attributes:
-        left: Iterator over the agents that have not begun.
+        agents: All of them.
+        left: Iterator over those that have not begun.
         results: Of all agents that have begun, in order; None where there is none yet.
         ready: Workers that were started and have not begun.
         batch: How many workers were started the last time.
@@ -115,7 +126,8 @@ class _Step:
     def __init__(
         self, agents: Sequence[Any], act: Callable[[Any], Any] | None, nursery: trio.Nursery
     ) -> None:
-        self.left = iter(tuple(agents))  # a tuple's iterator knows how many are left
+        self.agents = tuple(agents)
+        self.left = iter(self.agents)  # a tuple's iterator knows how many are left
         self.act = act
         self.nursery = nursery
         self.results: list[Any] = []
@@ -159,9 +171,10 @@ class _Worker:
         # The step may have been cancelled since the last worker handed over.
         await trio.lowlevel.checkpoint_if_cancelled()
         self.first = len(step.results)
-        await watch(self._act_in_turn(), self._hand_over)
+        await watch(self.act_in_turn(), self._hand_over)
 
-    async def _act_in_turn(self) -> None:
+    async def act_in_turn(self) -> None:
+        """Let agent after agent act."""
         step = self.step
         left, act, results = step.left, step.act, step.results
         append = results.append
@@ -199,12 +212,39 @@ class _Worker:
         """Start the next worker or workers; called before this one suspends."""
         step = self.step
         in_first_act = len(step.results) == self.first
-        if self.acting:
-            self.suspended_at = len(step.results)
-            step.results.append(None)
+        self.suspend()
         if not step.ready:
             step.batch = min(2 * step.batch, MAX_WORKERS_AT_ONCE) if in_first_act else 1
             step.ready = min(step.batch, length_hint(step.left))
             for _ in range(step.ready):
                 step.nursery.start_soon(_Worker(step).run)
         return False  # once is enough
+
+    def suspend(self) -> None:
+        """Reserve the place of the act that is about to suspend."""
+        if self.acting and self.suspended_at is None:
+            self.suspended_at = len(self.step.results)
+            self.step.results.append(None)
+
+
+class _Acts(Activity):
+    """Acts, one after another, until one waits: from then on, that one alone."""
+
+    __slots__ = ("_worker",)
+
+    def __init__(self, worker: _Worker) -> None:
+        super().__init__(worker.act_in_turn())
+        self._worker = worker
+
+    @property
+    def agent(self) -> Any:
+        worker = self._worker
+        at = len(worker.step.results) if worker.suspended_at is None else worker.suspended_at
+        return worker.step.agents[at]
+
+    def suspended(self) -> None:
+        self._worker.suspend()
+
+
+def _next_acts(step: _Step) -> Activity | None:
+    return _Acts(_Worker(step)) if length_hint(step.left) else None

@@ -49,12 +49,15 @@ class ManagerCalls:
     Args:
         node: The master environment's.
         slaves: Knows which slaves are being restarted, and explains losses to the node.
+        in_rounds: Whether calls that agents make in a step go in rounds.
     """
 
-    def __init__(self, node: Node, slaves: SlavePool) -> None:
+    def __init__(self, node: Node, slaves: SlavePool, in_rounds: bool) -> None:
+        self.in_rounds = in_rounds
         self._node = node
         self._slaves = slaves
         self._spawned = 0
+        self._step = 0
 
     async def wait_ready(self, slave: Slave, check_ready: bool) -> None:
         """Wait until a slave can be reached and, if asked, its manager says that it is ready."""
@@ -240,20 +243,21 @@ class ManagerCalls:
             AgentErrors: None were, but some failed.
             SlaveLost: A slave died.
         """
-        if limit is UNLIMITED:
-            answers = await self.call_all(
-                slaves, "trigger_all", args, kwargs, kept=(AgentErrors, StepOverran)
-            )
-        else:
+        method, kept = "trigger_all", (AgentErrors, StepOverran)
+        left = limit_seconds = None
+        if limit is not UNLIMITED:
             left = max(limit.deadline - trio.current_time(), 0.0)
-            answers = await self.call_all(
-                slaves,
-                "trigger_all_within",
-                (left, *args),
-                kwargs,
-                kept=(AgentErrors, StepOverran, DeadlineExceeded),
-                limit_seconds=left + SILENT_SECONDS,
-            )
+            limit_seconds = left + SILENT_SECONDS
+            method, kept = "trigger_all_within", (AgentErrors, StepOverran, DeadlineExceeded)
+        if self.in_rounds:
+            self._step += 1
+            method = "trigger_all_in_rounds"
+            args = (self._step, [slave.base_url for slave in slaves], left, *args)
+        elif left is not None:
+            args = (left, *args)
+        answers = await self.call_all(
+            slaves, method, args, kwargs, kept=kept, limit_seconds=limit_seconds
+        )
         results: list[Any] = []
         failures: dict[str, AgentError] = {}
         late: list[str] = []

@@ -18,6 +18,7 @@ from creamas_sc.core.step_loop import StepLimit, step_limit
 from creamas_sc.errors import CallRefused, ConnectionLost, CreamasError, LoadError
 from creamas_sc.foreign import shown
 from creamas_sc.rpc.auth import Membership
+from creamas_sc.rpc.exchange import Plan, step_plan
 from creamas_sc.rpc.exposed import expose, start_call
 from creamas_sc.rpc.node import BaseTimeout
 from creamas_sc.runtime.class_loading import class_name, load_object
@@ -239,6 +240,25 @@ class EnvManager(Manager):
             return await self.trigger_all(*args, **kwargs)
         finally:
             step_limit.reset(token)
+
+    @expose
+    async def trigger_all_in_rounds(
+        self, step: int, peers: list[str], seconds: float | None, *args: Any, **kwargs: Any
+    ) -> list[Any]:
+        """As `trigger_all`, or `trigger_all_within`; the agents' calls go in rounds.
+
+        Args:
+            step: Number of the step, higher than those before.
+            peers: Base URLs of all environments that take part.
+            seconds: As of `trigger_all_within`; None for no limit.
+        """
+        token = step_plan.set(Plan(step, peers))
+        try:
+            if seconds is None:
+                return await self.trigger_all(*args, **kwargs)
+            return await self.trigger_all_within(seconds, *args, **kwargs)
+        finally:
+            step_plan.reset(token)
 
     @expose
     async def gather(

@@ -84,9 +84,12 @@ class MultiEnvironment:
         *,
         seed: int | None = None,
         restart: str | RestartPolicy = "temporary",
+        calls: str = "free",
         **env_kwargs: Any,
     ) -> None:
         end_script_load()
+        if calls not in ("rounds", "free"):
+            raise BadValue(f'calls must be "rounds" or "free", not {calls!r}')
         policy, member = RestartPolicy.of(restart), Membership.new()
         self._env = make_master(self, member, seed, addr, env_cls, env_kwargs, mgr_cls)
         self._name = name if isinstance(name, str) else f"{addr[0]}:{addr[1]}"
@@ -94,7 +97,7 @@ class MultiEnvironment:
         self._artifacts: list[Artifact] = []
         self._inbox = ArtifactInbox(self)
         self._slaves = SlavePool(member, seed, self._env.network, policy, logger)
-        self._managers = ManagerCalls(self._env.network, self._slaves)
+        self._managers = ManagerCalls(self._env.network, self._slaves, calls == "rounds")
         self._closer = Closer(self, self._env, self._slaves)
         self._env.network.become_master(self._slaves, self._inbox.take)
         self._step_lock, self._exits = StepLock(), AsyncExitStack()

@@ -58,6 +58,7 @@ class Endpoint:
         codec: Carries their errors.
         on_event: Called with each event: connection, name, payload.
         on_link: Called with each connection once its peer is known, before anything is read.
+        on_end: Called when a connection has ended.
 
     Attributes:
         ended: Set when `run` is over.
@@ -69,11 +70,13 @@ class Endpoint:
         codec: Codec,
         on_event: Callable[[Connection, str, Payload], None],
         on_link: Callable[[Connection, Identity], None],
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._serve = serve
         self._codec = codec
         self._on_event = on_event
         self._on_link = on_link
+        self._on_end = on_end
         self._identity: Identity
         self._links: dict[str, Connection] = {}
         self._opening: dict[str, anyio.Lock] = {}
@@ -222,6 +225,7 @@ class Endpoint:
         finally:
             for url in [url for url, each in self._links.items() if each is link]:
                 del self._links[url]
+            self._on_end()
 
     # ---- outgoing
 

@@ -23,7 +23,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import contextmanager
 from types import CoroutineType
 from typing import Any, Protocol
 
@@ -48,7 +57,9 @@ from creamas_sc.foreign import is_ctrl_c
 from creamas_sc.rpc.addresses import is_number, locate
 from creamas_sc.rpc.connection import Answer, Connection, Request
 from creamas_sc.rpc.endpoint import Endpoint
+from creamas_sc.rpc.exchange import ROUND_EVENT, Exchange, Frames, Plan
 from creamas_sc.rpc.exposed import Proxy, bad_arguments, exposed_method, is_awaitable, start_call
+from creamas_sc.rpc.rounds import Rounds
 from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.runtime.event_loop import LoopHandle
 from creamas_sc.runtime.nurseries import cancellation_in
@@ -60,7 +71,9 @@ from creamas_sc.wire.packing import is_call
 
 ARTIFACT_EVENT = "artifact"
 # A manager's methods whose reply is what its agents returned: a list, or a dict by address.
-STEP_METHODS = frozenset({"trigger_all", "trigger_all_within", "gather"})
+STEP_METHODS = frozenset(
+    {"trigger_all", "trigger_all_within", "trigger_all_in_rounds", "gather"}
+)
 # Proxies remembered, so that connecting again to a known agent costs no round trip.
 MAX_KNOWN_PROXIES = 100_000
 # Of the results of a step in which agents fail; the rest is for the failures.
@@ -96,6 +109,8 @@ class Node:
 
     Attributes:
         endpoint: Its listeners and connections.
+        frames: What has arrived for steps that go in rounds.
+        rounds: The step that goes in rounds now, if any.
     """
 
     def __init__(
@@ -115,7 +130,11 @@ class Node:
         self._artifact_sink: ArtifactSink | None = None
         self._agents = agents
         self._check_local = os.environ.get("CREAMAS_CHECK_LOCAL") == "1"
-        self.endpoint = Endpoint(self._answer, self.codec, self._on_event, self._on_link)
+        self.frames = frames = Frames()
+        self.endpoint = Endpoint(
+            self._answer, self.codec, self._on_event, self._on_link, frames.note_end
+        )
+        self.rounds: Rounds | None = None
         self._known: dict[str, Proxy] = {}
         self._peers: dict[str, Identity] = {}
         self._upstream: Connection | None = None
@@ -138,6 +157,20 @@ class Node:
             self.endpoint.drop(url)
         gone = tuple(base_urls)
         self._known = {a: proxy for a, proxy in self._known.items() if not a.startswith(gone)}
+
+    @contextmanager
+    def in_rounds(self, plan: Plan | None) -> Iterator[Rounds | None]:
+        """Have agents' calls go in rounds in the block, where there is a plan and no other step."""
+        if plan is None or self.rounds is not None:
+            yield None
+            return
+        exchange = Exchange(self, plan)
+        rounds = self.rounds = Rounds(self, exchange)
+        try:
+            yield rounds
+        finally:
+            self.rounds = None
+            exchange.leave(rounds.over)
 
     # ---- references: agents and proxies as values
 
@@ -195,6 +228,8 @@ class Node:
         """
         if not self.loop.is_current():
             return self.loop.call(self.call_agent, address, method, args, kwargs)
+        if self.rounds is not None and self.rounds.takes(address):
+            return self.rounds.call(address, method, args, kwargs)  # type: ignore[return-value]
         if address.startswith(self.base_url):
             return self._call_here(address, method, args, kwargs)
         return self._call_there(address, method, args, kwargs)
@@ -242,8 +277,7 @@ class Node:
     ) -> Any:
         number = address[len(self.base_url) :]
         agent = self.agent(int(number) if is_number(number) else locate(address)[1])
-        if self._check_local:
-            args, kwargs = self._through_codec((args, kwargs), "args")
+        args, kwargs = self.as_received(args, kwargs)
         if time.perf_counter() > self._yield_at:
             # An act of many short calls stays cancellable, and lets others act.
             await trio.lowlevel.checkpoint()
@@ -274,6 +308,12 @@ class Node:
         answer = self._answer(request._replace(target=locate(address)[1]))
         return answer if isinstance(answer, Payload) else await answer
 
+    def as_received(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments of a call within this environment, as the called agent gets them."""
+        return self._through_codec((args, kwargs), "args") if self._check_local else (args, kwargs)
+
     def _through_codec(self, value: Any, root: str) -> Any:
         return self.codec.decode(self.codec.encode(value, root=root))
 
@@ -299,6 +339,10 @@ class Node:
         if isinstance(number, int) and 0 <= number < len(self._agents):
             return self._agents[number]
         raise UnknownAgent(f"there is no agent {self.base_url}{number}")
+
+    def reported(self, number: int, error: BaseException) -> BaseException:
+        """What the caller of the agent of that number gets for an error of its code."""
+        return _reported(f"{self.base_url}{number}", error)
 
     def _answer(self, request: Request) -> Answer:
         """Answer a call: at once, unless its method is a coroutine function."""
@@ -400,7 +444,9 @@ class Node:
 
     def _on_event(self, link: Connection, name: str, payload: Payload) -> None:
         # The connection logs what this raises, such as an unknown class, and lives on.
-        if name == ARTIFACT_EVENT and self._artifact_sink is not None:
+        if name.startswith(ROUND_EVENT):
+            self.frames.take(link.name, name, payload)
+        elif name == ARTIFACT_EVENT and self._artifact_sink is not None:
             self._artifact_sink(link.name, self.codec.decode(payload))
 
 

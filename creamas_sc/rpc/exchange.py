@@ -1,0 +1,434 @@
+"""What the environments of a step send each other between two rounds: calls and answers, at once.
+
+Each environment sends each other one a frame, and has ended the round when it has everybody's. A
+frame is one or more events of their connection. The name says ``step:content:more``: which step,
+whether it brings calls or answers, and whether another event of the same frame follows. The payload
+is a list of columns::
+
+    open        how many activities are under way, None where the environment leaves the step
+    abandoned   numbers of calls that their callers have given up
+    unread      positions and errors of events of the last frame that could not be decoded
+    orders, numbers, targets, methods, args, kwargs      of calls
+    numbers, values                                      of answers
+    numbers, errors                                      of calls that failed
+
+What cannot be encoded or decoded, or is too large in all, is sent again call by call, so that it
+fails for its caller alone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from contextvars import ContextVar
+from copy import copy
+from itertools import repeat
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from creamas_sc.errors import (
+    ConnectionLost,
+    DecodeError,
+    EncodeError,
+    HandshakeError,
+    from_wire,
+    to_wire,
+)
+from creamas_sc.rpc.addresses import is_number
+from creamas_sc.rpc.rounds import Call, ServedCall, sort_key
+from creamas_sc.rpc.socket_stream import TrioWaiter
+from creamas_sc.wire.codec import Payload
+
+if TYPE_CHECKING:
+    from creamas_sc.rpc.node import Node
+
+# Of the events of rounds; what follows is the step's number.
+ROUND_EVENT = "round"
+
+Failed: TypeAlias = tuple[int, BaseException]
+_by_number = attrgetter("order", "number")
+
+
+class Plan(NamedTuple):
+    """How a step goes in rounds.
+
+    Attributes:
+        step: Its number; those of later steps are higher.
+        peers: The base URLs of the environments that take part, this one's included.
+    """
+
+    step: int = 0
+    peers: Sequence[str] = ()
+
+
+# Of the step that the running task takes, if its calls go in rounds.
+step_plan: ContextVar[Plan | None] = ContextVar("step_plan", default=None)
+
+
+class Piece(NamedTuple):
+    """Calls, answers and failures that go in one event."""
+
+    calls: Sequence[Call] = ()
+    answers: Sequence[tuple[int, Any]] = ()
+    failures: Sequence[Failed] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.calls or self.answers or self.failures)
+
+    def halves(self) -> list[Piece]:
+        """Two pieces with half of it each; none if it is a single call, answer or failure."""
+        if len(self.calls) + len(self.answers) + len(self.failures) < 2:
+            return []
+        cuts = [[each[: len(each) // 2], each[len(each) // 2 :]] for each in self]
+        if len(self.calls) < 2 and len(self.answers) < 2 and len(self.failures) < 2:
+            return [Piece(self.calls), Piece((), self.answers, self.failures)]
+        return [Piece(*(cut[half] for cut in cuts)) for half in (0, 1)]
+
+
+class Frames:
+    """The events of rounds that have arrived at an environment, by peer, before they are read."""
+
+    def __init__(self) -> None:
+        self.step = 0
+        self.changed = TrioWaiter()
+        self._by_url: dict[str, deque[tuple[int, bool, bool, Payload]]] = defaultdict(deque)
+
+    def take(self, url: str, name: str, payload: Payload) -> None:
+        """An event has arrived; those of steps that are over are dropped."""
+        step, content, more = map(int, name.split(":")[1:])
+        if step >= self.step:
+            self._by_url[url].append((step, bool(content), bool(more), payload))
+            self.changed.set()
+
+    def note_end(self) -> None:
+        """A connection has ended."""
+        self.changed.set()
+
+    def begin(self, step: int) -> None:
+        """A step begins: what came for earlier ones is dropped."""
+        self.step = step
+        for url, events in list(self._by_url.items()):
+            while events and events[0][0] < step:
+                events.popleft()
+            if not events:
+                del self._by_url[url]
+
+    def next(self, url: str) -> tuple[bool, Payload, bool] | None:
+        """The next event of a peer: whether more follow, the payload, and whether it has calls."""
+        events = self._by_url.get(url)
+        if not events or events[0][0] != self.step:
+            return None
+        _, content, more, payload = events.popleft()
+        return more, payload, content
+
+    def bring_content(self, step: int) -> bool:
+        """Whether calls or answers have arrived."""
+        return any(
+            events and events[0][0] == step and events[0][1] for events in self._by_url.values()
+        )
+
+
+class Exchange:
+    """Of one environment with the others of a step.
+
+    Attributes:
+        received: After `exchange`: calls to serve and calls that are answered, in order.
+        cancelled: After `exchange`: served calls, as URL and number, that were given up.
+    """
+
+    def __init__(self, node: Node, plan: Plan) -> None:
+        self.received: list[Call | ServedCall] = []
+        self.cancelled: list[tuple[str | None, int]] = []
+        self._node = node
+        self._plan = plan
+        self._here = node.base_url
+        self._peers: dict[str, Any] = dict.fromkeys(u for u in plan.peers if u != self._here)
+        # By URL: made in this round.
+        self._calls: dict[str, list[Call]] = defaultdict(list)
+        self._answers: dict[str | None, list[tuple[int, Any]]] = defaultdict(list)
+        self._failures: dict[str | None, list[Failed]] = defaultdict(list)
+        self._abandoned: dict[str, list[int]] = defaultdict(list)
+        self._unread: dict[str, list[tuple[int, str]]] = defaultdict(list)
+        self._sent: dict[str, list[Piece]] = {}
+        self._singly: dict[str, list[Piece]] = defaultdict(list)
+        # This environment's calls that are not answered.
+        self._pending: dict[int, Call] = {}
+        self._answered: list[Call] = []
+        self._last_number = 0
+        # Whether a peer was lost: others may have seen more of it, and go on longer.
+        self._irregular = False
+
+    @property
+    def changed(self) -> TrioWaiter:
+        """Set when an event of a peer arrives, or a peer is lost; a new one can be put there."""
+        return self._node.frames.changed
+
+    @changed.setter
+    def changed(self, waiter: TrioWaiter) -> None:
+        self._node.frames.changed = waiter
+
+    async def begin(self) -> None:
+        """Connect to the peers; who cannot be reached is left out."""
+        self._node.frames.begin(self._plan.step)
+        endpoint = self._node.endpoint
+        for url in list(self._peers):
+            try:
+                link = endpoint.link(url) or await endpoint.connection(url)
+            except (ConnectionLost, HandshakeError):
+                del self._peers[url]
+            else:
+                self._peers[url] = link
+
+    def leave(self, over: bool) -> None:
+        """Tell the peers that this environment does not go on, unless they know: it is over."""
+        if over and not self._irregular:
+            return
+        body = self._node.codec.encode([None, *([()] * 12)])
+        for url in self._peers:
+            self._post(url, body)
+
+    # ---- what is made in a round
+
+    def reaches(self, address: str) -> bool:
+        """Whether the agent at ``address`` is in an environment of the step."""
+        url = address[: address.rfind("/") + 1]
+        return url == self._here or url in self._peers
+
+    def add_call(self, call: Call) -> None:
+        """Have a call sent at the end of the round."""
+        self._last_number += 1
+        call.number = self._last_number
+        self._pending[call.number] = call
+        address = call.address
+        self._calls[address[: address.rfind("/") + 1]].append(call)
+
+    def abandon(self, call: Call) -> None:
+        """The caller does not wait for the answer any more."""
+        if self._pending.pop(call.number, None) is None:
+            return
+        url = call.address[: call.address.rfind("/") + 1]
+        if call in self._calls[url]:
+            self._calls[url].remove(call)
+        else:
+            self._abandoned[url].append(call.number)
+
+    def add_answer(self, served: ServedCall, value: Any) -> None:
+        """Answer a call at the end of the round."""
+        self._answers[served.url].append((served.number, value))
+
+    def add_failure(self, served: ServedCall, error: BaseException) -> None:
+        """Answer a call with an error at the end of the round."""
+        self._failures[served.url].append((served.number, error))
+
+    def has_content(self) -> bool:
+        """Whether there is anything to exchange, as far as is known here."""
+        return self._has_made() or self._node.frames.bring_content(self._plan.step)
+
+    def _has_made(self) -> bool:
+        made: tuple[dict[Any, Any], ...] = (
+            self._calls, self._answers, self._failures, self._abandoned, self._singly, self._unread
+        )  # fmt: skip
+        return bool(self._answered) or any(any(each.values()) for each in made)
+
+    # ---- the exchange
+
+    async def exchange(self, open_: int) -> bool:
+        """Send what was made, and receive what the peers have made; whether the step is over.
+
+        That is decided by what everybody has sent, so that all see it in the same round.
+
+        Args:
+            open_: How many activities are under way.
+        """
+        content = self._has_made()
+        over = not open_ and not content
+        local = self._calls.pop(self._here, ())
+        calls = [self._local(call) for call in local]
+        self.cancelled = [(None, number) for number in self._abandoned.pop(self._here, ())]
+        self._settle(self._answers.pop(None, ()), self._failures.pop(None, ()))
+        for url in self._peers:
+            self._send(url, open_, content)
+        for url in list(self._peers):
+            while (event := self._node.frames.next(url)) is None:
+                if not self._node.endpoint.link(url):
+                    await self._lose(url)
+                    break
+                await self._wait()
+            else:
+                over = await self._read(url, event, calls) and over
+        answered, self._answered = self._answered, []
+        self.received = [*_sorted(calls), *_sorted(answered)]
+        return over
+
+    async def _wait(self) -> None:
+        self.changed = TrioWaiter()
+        await self.changed.wait()
+
+    def _local(self, call: Call) -> ServedCall:
+        """A call of an agent of this environment."""
+        args, kwargs = self._node.as_received(call.args, call.kwargs)
+        address = call.address
+        target = address[len(self._here) :]
+        return ServedCall(call.order, call.number, None, number_of(target), call.method, args, kwargs)
+
+    def _settle(
+        self, answers: Sequence[tuple[int, Any]], failures: Sequence[tuple[int, BaseException]]
+    ) -> None:
+        """Take answers to this environment's calls."""
+        for number, value in answers:
+            call = self._pending.pop(number, None)
+            if call is not None:
+                call.value = value
+                self._answered.append(call)
+        for number, error in failures:
+            self._fail(number, error)
+
+    def _fail(self, number: int, error: BaseException) -> None:
+        call = self._pending.pop(number, None)
+        if call is not None:
+            call.error = error
+            self._answered.append(call)
+
+    async def _lose(self, url: str, error: ConnectionLost | None = None) -> None:
+        """A peer is gone, or goes on without this step: its unanswered calls fail."""
+        self._irregular = True
+        del self._peers[url]
+        for made in (self._calls, self._answers, self._failures, self._abandoned, self._singly):
+            made.pop(url, None)  # type: ignore[attr-defined]
+        lost = [call for call in self._pending.values() if call.address.startswith(url)]
+        if lost:
+            error = error or ConnectionLost(f"the connection to {url} was lost", address=url)
+            explained = await self._node.explain(lost[0].address, error)
+            for call in lost:
+                self._fail(call.number, copy(explained))
+
+    # ---- frames
+
+    def _send(self, url: str, open_: int, content: bool) -> None:
+        """Send a peer its frame of the round."""
+        unread = self._unread.pop(url, ())
+        abandoned = self._abandoned.pop(url, ())
+        whole = Piece(
+            self._calls.pop(url, ()), self._answers.pop(url, ()), self._failures.pop(url, ())
+        )
+        pieces: list[tuple[Piece, Payload]] = []
+        for piece in [whole, *self._singly.pop(url, ())]:
+            self._encode(piece, [open_, abandoned, unread], pieces)
+            abandoned = unread = ()
+        self._sent[url] = [piece for piece, _ in pieces]
+        for position, (_, payload) in enumerate(pieces, 1):
+            self._post(url, payload, content, position < len(pieces))
+
+    def _post(self, url: str, payload: Payload, content: bool = False, more: bool = False) -> None:
+        link = self._node.endpoint.link(url)
+        if link is not None:
+            name = f"{ROUND_EVENT}:{self._plan.step}:{content:d}:{more:d}"
+            link.post(name, payload)
+
+    def _encode(
+        self, piece: Piece, head: list[Any], encoded: list[tuple[Piece, Payload]]
+    ) -> None:
+        """Encode a piece, or if it cannot be, its parts; single calls and answers fail then."""
+        try:
+            encoded.append((piece, self._node.codec.encode([*head, *_columns(piece)], "a call")))
+            return
+        except EncodeError as error:
+            refused = error
+        halves = piece.halves()
+        for half in halves:
+            self._encode(half, head, encoded)
+            head = [head[0], (), ()]
+        if halves:
+            return
+        for call in piece.calls:
+            self._fail(call.number, refused)
+        replaced = Piece(failures=[(number, refused) for number, *_ in piece.answers])
+        if not replaced:
+            refused = EncodeError("the error of a call cannot be sent")
+            replaced = Piece(failures=[(number, refused) for number, _ in piece.failures])
+        self._encode(replaced, head, encoded)
+
+    async def _read(self, url: str, event: tuple[bool, Payload, bool], calls: list[Any]) -> bool:
+        """Read a peer's frame; whether nothing is under way there."""
+        codec, position, over = self._node.codec, 0, True
+        while True:
+            more, payload, content = event
+            over = over and not content
+            try:
+                frame = codec.decode(payload)
+            except DecodeError as error:
+                self._unread[url].append((position, str(error)))
+                over = False
+            else:
+                if frame[0] is None:
+                    gone = ConnectionLost(f"the step was cut short at {url}", address=url)
+                    await self._lose(url, gone)
+                    return True
+                over = over and not frame[0]
+                self._take(url, frame, calls)
+            if not more:
+                return over
+            position += 1
+            while (following := self._node.frames.next(url)) is None:
+                if not self._node.endpoint.link(url):
+                    await self._lose(url)
+                    return True
+                await self._wait()
+            event = following
+
+    def _take(self, url: str, frame: list[Any], calls: list[Any]) -> None:
+        _, abandoned, unread, orders, numbers, targets, methods, args, kwargs = frame[:9]
+        answered, values, failed, errors = frame[9:]
+        self.cancelled += [(url, number) for number in abandoned]
+        for position, text in unread:
+            self._send_again(url, self._sent[url][position], text)
+        for order, number, target, method, arg, kwarg in zip(
+            orders, numbers, targets, methods, args, kwargs or repeat(None), strict=False
+        ):
+            served = ServedCall(order, number, url, target, method, arg, kwarg or {})
+            calls.append(served)
+        self._settle(
+            list(zip(answered, values, strict=True)),
+            [(n, from_wire(error)) for n, error in zip(failed, errors, strict=True)],
+        )
+
+    def _send_again(self, url: str, piece: Piece, text: str) -> None:
+        """A piece could not be decoded by the peer: send its parts, or let its only one fail."""
+        if halves := piece.halves():
+            self._singly[url] += halves
+            return
+        error = DecodeError(text)
+        for call in piece.calls:
+            self._fail(call.number, error)
+        self._failures[url] += [(number, error) for number, _ in (*piece.answers, *piece.failures)]
+
+
+def number_of(text: str) -> int:
+    """An agent's number, at the end of its address; -1 if it is none."""
+    return int(text) if is_number(text) else -1
+
+
+def _columns(piece: Piece) -> list[Any]:
+    calls, answers, failures = piece
+    kwargs = [call.kwargs for call in calls]
+    return [
+        [call.order for call in calls],
+        [call.number for call in calls],
+        [number_of(call.address[call.address.rfind("/") + 1 :]) for call in calls],
+        [call.method for call in calls],
+        [list(call.args) for call in calls],
+        kwargs if any(kwargs) else None,
+        [number for number, _ in answers],
+        [value for _, value in answers],
+        [number for number, _ in failures],
+        [to_wire(error) for _, error in failures],
+    ]
+
+
+def _sorted(calls: list[Any]) -> list[Any]:
+    if len(calls) > 1:
+        try:
+            calls.sort(key=_by_number)
+        except TypeError:  # some callers were made by other agents
+            calls.sort(key=lambda call: (sort_key(call.order), call.number))
+    return calls

@@ -1,0 +1,566 @@
+"""Calls of agents in rounds: what they lead to depends on nobody's timing.
+
+In a step that goes in rounds, every agent runs as far as it can; then all calls that were made are
+exchanged at once, are served in an order that the agents' numbers decide, and everybody runs on:
+
+    acts, in spawn order  --->  +----------------------------------------------+
+                                | run what is ready, until each *activity* (an |
+                                | act, or a method that serves a call) has     | <--+
+                                | ended or waits for answers                   |    |
+                                +----------------------------------------------+    |
+                                        | nothing is left to run                    |
+                                        v                                           |
+                       one frame to each other environment of the step, and         |
+                       one from each: calls, answers, how much is under way         |
+                                        |                                           |
+                                        +--> ready: calls in the order (caller, its count),
+                                        |           then answers in the same order -+
+                                        v
+                        nothing is under way or was sent anywhere: the step is over
+
+**Activities are driven by hand.** The await of a call yields the `Call` itself, which is no trap of
+trio's. An activity that is driven here is then *parked*: ten thousand agents that wait for answers
+are ten thousand entries of a dict, not tasks. Where its code waits for anything else, or has
+entered a cancel scope or a nursery, it *keeps* the task in which that happened, as trio demands;
+the driver goes on in a new task, and such an activity's calls wait there.
+
+**One thing at a time for each agent.** An activity that keeps a task is *busy* until it ends or all
+its tasks wait for answers; so long the agent's other calls and answers are put off, and the round
+stays open. So a sleep, a thread or a web service holds the round open, many of them side by side.
+
+**Nothing hangs.** Where a busy activity waits for what only a call of this round may bring, such as
+an event, and nothing has run for `HOLD_SECONDS`, the round ends without it. The step's result may
+then depend on timing: `Rounds.held_up` names the agents.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextvars import Context, ContextVar, copy_context
+from types import coroutine
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import trio
+
+from creamas_sc.errors import DeadlineExceeded, UnknownAgent
+from creamas_sc.foreign import is_ctrl_c
+from creamas_sc.rpc.exposed import exposed_method, is_awaitable, start_call
+from creamas_sc.rpc.socket_stream import TRIO_LOOP, TrioWaiter, effective_deadline
+from creamas_sc.runtime.nurseries import cancellation_in
+from creamas_sc.runtime.timeouts import YIELD_SECONDS
+
+if TYPE_CHECKING:
+    from creamas_sc.rpc.exchange import Exchange
+    from creamas_sc.rpc.node import Node
+
+# How long nothing may run before a round ends without the activities that wait.
+HOLD_SECONDS = 0.05
+# How often to look whether tasks that an activity has started have ended.
+LOOK_SECONDS = 0.001
+
+# An agent's place in the order of spawning; of an agent that another one made, a path from there.
+Order: TypeAlias = "int | tuple[int, ...]"
+
+_activity: ContextVar[Activity | None] = ContextVar("activity", default=None)
+_CHECKPOINT = TRIO_LOOP.checkpoint
+
+
+def sort_key(order: Order) -> tuple[int, ...]:
+    """Makes orders comparable: agents, each before those that it made."""
+    return order if type(order) is tuple else (order,)  # type: ignore[return-value]
+
+
+class Activity:
+    """An act, or a method that serves a call, which may make calls in its turn.
+
+    Args:
+        work: Its coroutine.
+        served: The call that it serves.
+
+    Attributes:
+        waiting: How many of its tasks wait for answers, while it keeps a task.
+        over: Whether it has ended.
+        scope: Cancels it, while it keeps a task.
+    """
+
+    __slots__ = ("context", "inner", "over", "scope", "served", "task", "waiting", "work")
+
+    def __init__(self, work: Coroutine[Any, Any, None], served: ServedCall | None = None) -> None:
+        self.work = work
+        self.served = served
+        self.waiting = 0
+        self.over = False
+        self.scope: trio.CancelScope | None = None
+        self.task: trio.lowlevel.Task | None = None
+        self.inner = 0
+        self.context: Context = copy_context()
+        self.context.run(_activity.set, self)
+
+    @property
+    def agent(self) -> Any:
+        """Whose code it is."""
+        assert self.served is not None
+        return self.served.agent
+
+    def suspended(self) -> None:
+        """Called when it has suspended, each time."""
+
+    def is_quiet(self) -> bool:
+        """Whether, keeping a task, it waits for answers and for nothing else."""
+        assert self.task is not None
+        return self.waiting > 0 and _all_wait(self.task, self.inner)
+
+    def sleeps(self, until: float) -> bool:
+        """Whether, keeping a task, it waits for a time before ``until``, at the longest."""
+        assert self.task is not None
+        return _sleeps(self.task, self.inner, until)
+
+
+def _all_wait(task: trio.lowlevel.Task, inner: int = 0) -> bool:
+    """Whether a task and those that it has started all wait for answers, some for one another."""
+    waits = task.custom_sleep_data is _WAITS
+    for nursery in task.child_nurseries[inner:]:
+        if not all(map(_all_wait, nursery.child_tasks)):
+            return False
+        waits = waits or nursery._parent_waiting_in_nested_child
+    return waits
+
+
+def _sleeps(task: trio.lowlevel.Task, inner: int, until: float) -> bool:
+    if effective_deadline(task) < until:
+        return True
+    children = (each for nursery in task.child_nurseries[inner:] for each in nursery.child_tasks)
+    return any(_sleeps(child, 0, until) for child in children)
+
+
+# What a task that waits for an answer is marked with; trio removes it when the task goes on.
+_WAITS = object()
+
+
+class Call:
+    """A call that an activity makes.
+
+    Attributes:
+        order, number: Its caller's order, and its own number among this environment's calls.
+        waiter: Set with the answer where a task waits for it; None for a parked activity.
+    """
+
+    __slots__ = ("activity", "address", "args", "error", "kwargs", "method", "number", "order",
+                 "value", "waiter")  # fmt: skip
+
+    number: int
+    order: Order
+
+    def __init__(
+        self, address: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self.address = address
+        self.method = method
+        self.args = args
+        self.kwargs = kwargs
+        self.activity: Activity
+        self.waiter: TrioWaiter | None = None
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+
+class ServedCall:
+    """A call that arrived, from another environment or this one.
+
+    Attributes:
+        order, number: As of `Call`.
+        url: The caller's environment; None for this one.
+        target: The called agent's number in this environment.
+    """
+
+    __slots__ = ("agent", "args", "kwargs", "method", "number", "order", "target", "url")
+
+    over = False
+
+    def __init__(
+        self,
+        order: Order,
+        number: int,
+        url: str | None,
+        target: int,
+        method: str,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+    ) -> None:
+        self.order = order
+        self.number = number
+        self.url = url
+        self.target = target
+        self.method = method
+        self.args = args
+        self.kwargs = kwargs
+        self.agent: Any = None
+
+
+class Rounds:
+    """One step of one environment, in rounds with the others of the step.
+
+    Args:
+        node: The environment's.
+        exchange: With the other environments.
+
+    Attributes:
+        driving: The activity that runs now, driven from here.
+        held_up: The addresses of agents without which a round has ended.
+        over: Whether the step is over, everywhere.
+    """
+
+    _next_act: Callable[[], Activity | None]
+    _nursery: trio.Nursery
+
+    def __init__(self, node: Node, exchange: Exchange) -> None:
+        self.driving: Activity | ServedCall | None = None
+        self.held_up: list[str] = []
+        self.over = False
+        self._node = node
+        self._exchange = exchange
+        self._ready: deque[Call | ServedCall] = deque()
+        # Those that wait for answers without a task.
+        self._parked: dict[Activity, Call] = {}
+        # Those that keep a task and do not wait for answers alone, by agent; and those of them
+        # without which a round has ended, until they go on.
+        self._busy: dict[Order, Activity] = {}
+        self._stuck: set[Activity] = set()
+        self._deferred: dict[Order, deque[Call | ServedCall]] = {}
+        self._serving: dict[tuple[str | None, int], Activity] = {}
+        self._open = 0
+
+    # ---- calls
+
+    @property
+    def agent(self) -> Any:
+        """The agent whose code runs now, as part of the step; None if none does."""
+        running = self.driving or _activity.get()
+        return None if running is None or running.over else running.agent
+
+    def takes(self, address: str) -> bool:
+        """Whether a call of the running code to the agent at ``address`` goes in rounds."""
+        if self.driving is None:
+            running = _activity.get()
+            if running is None or running.over:
+                return False
+        return self._exchange.reaches(address)
+
+    @coroutine
+    def call(
+        self, address: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Generator[Any, Any, Any]:
+        """Call an agent's method, and return what it returns."""
+        call = Call(address, method, args, kwargs)
+        driven = self.driving
+        if type(driven) is ServedCall or driven is None:
+            activity = _activity.get()
+            assert activity is not None
+            call.activity = activity
+            yield from self._wait(call)
+        else:
+            call.activity = driven  # type: ignore[assignment]
+            yield call
+        if call.error is not None:
+            raise call.error
+        return call.value
+
+    def _register(self, call: Call) -> None:
+        call.order = call.activity.agent.number
+        self._exchange.add_call(call)
+
+    @coroutine
+    def _wait(self, call: Call) -> Generator[Any, Any, None]:
+        """Wait for the answer in the running task, which the activity keeps."""
+        activity = call.activity
+        call.waiter = TrioWaiter()
+        self._register(call)
+        activity.waiting += 1
+        self._exchange.changed.set()
+        trio.lowlevel.current_task().custom_sleep_data = _WAITS
+        try:
+            yield from call.waiter.wait()
+        except BaseException:
+            self._exchange.abandon(call)
+            raise
+        finally:
+            activity.waiting -= 1
+
+    # ---- running
+
+    async def run(self, next_act: Callable[[], Activity | None], nursery: trio.Nursery) -> None:
+        """Take the step, to its end or until an activity keeps the task: then in another one.
+
+        Args:
+            next_act: Starts an activity with acts that have not begun; None if none are left.
+            nursery: For the tasks of activities; when it is cancelled, they are.
+        """
+        self._next_act, self._nursery = next_act, nursery
+        await self._exchange.begin()
+        await self._run()
+
+    async def _run(self) -> None:
+        try:
+            await self._drive()
+        except trio.Cancelled:
+            self._wake_parked()
+            raise
+
+    def _wake_parked(self) -> None:
+        """Have the activities that are parked cancelled, each in a task."""
+        for activity, call in self._parked.items():
+            self._nursery.start_soon(self._keep_woken, activity, call)
+        self._parked.clear()
+
+    @coroutine
+    def _drive(self) -> Generator[Any, Any, None]:
+        """Run what is ready and end rounds, until the step is over or an activity keeps the task."""
+        task = trio.lowlevel.current_task()
+        with trio.CancelScope() as scope:
+            status, inner = task._cancel_status, len(task.child_nurseries)
+            yield_at, yielded = time.perf_counter() + YIELD_SECONDS, False
+            while True:
+                if yielded:  # the step may have been cancelled
+                    yield from trio.lowlevel.checkpoint_if_cancelled()
+                    yielded = False
+                activity = self._next()
+                if activity is None:
+                    self.over = yield from self._end_round()
+                    if self.over:
+                        return
+                    continue
+                trap = self._send(activity)
+                while trap is _CHECKPOINT:
+                    yielded = True
+                    try:
+                        value = yield trap
+                    except BaseException as error:
+                        trap = self._send(activity, error=error)
+                    else:
+                        trap = self._send(activity, value)
+                if trap is None:
+                    if time.perf_counter() > yield_at:
+                        yield from trio.lowlevel.checkpoint()
+                        yield_at = time.perf_counter() + YIELD_SECONDS
+                elif (
+                    type(trap) is Call
+                    and task._cancel_status is status
+                    and len(task.child_nurseries) == inner
+                ):
+                    self._parked[activity] = trap
+                    self._register(trap)
+                else:
+                    activity.scope, activity.inner = scope, inner
+                    self._nursery.start_soon(self._run)
+                    yield from self._keep(activity, trap)
+                    return
+
+    def _send(
+        self, activity: Activity, value: Any = None, *, error: BaseException | None = None
+    ) -> Any:
+        """Let an activity run on; return what it waits for, or None if it has ended."""
+        outer, self.driving = self.driving, activity
+        try:
+            if error is None:
+                trap = activity.context.run(activity.work.send, value)
+            else:
+                trap = activity.context.run(activity.work.throw, error)
+        except StopIteration:
+            self._end(activity)
+            return None
+        except BaseException:
+            self._end(activity)
+            raise
+        finally:
+            self.driving = outer
+        activity.suspended()
+        return trap
+
+    @coroutine
+    def _keep(self, activity: Activity, trap: Any) -> Generator[Any, Any, None]:
+        """Go on with an activity in the running task, to its end."""
+        activity.task = trio.lowlevel.current_task()
+        self._busy[activity.agent.number] = activity
+        value: Any = None
+        try:
+            while True:
+                error: BaseException | None = None
+                try:
+                    if type(trap) is Call:
+                        value = yield from self._wait(trap)
+                    elif trap is None:  # it is to be cancelled
+                        yield from TrioWaiter().wait()
+                    else:
+                        value = yield trap
+                except BaseException as raised:
+                    error = raised
+                try:
+                    if error is None:
+                        trap = activity.context.run(activity.work.send, value)
+                    else:
+                        trap = activity.context.run(activity.work.throw, error)
+                except StopIteration:
+                    return
+        finally:
+            self._end(activity)
+            self._exchange.changed.set()
+
+    async def _keep_woken(self, activity: Activity, call: Call) -> None:
+        """Go on with an activity that was parked, in this task, to have it cancelled."""
+        self._exchange.abandon(call)
+        with activity.scope or trio.CancelScope():
+            await self._keep(activity, None)
+
+    def _end(self, activity: Activity) -> None:
+        activity.over = True
+        self._open -= 1
+        if activity.task is not None:
+            self._stuck.discard(activity)
+            self._release(activity)
+
+    def _release(self, activity: Activity) -> None:
+        """An activity is no longer busy: its agent's other calls and answers can be handled."""
+        number = activity.agent.number
+        if self._busy.get(number) is activity:
+            del self._busy[number]
+            deferred = self._deferred.pop(number, None)
+            if deferred:
+                self._ready.extendleft(reversed(deferred))
+
+    # ---- what is ready
+
+    def _next(self) -> Activity | None:
+        """The next activity to run on; calls of plain methods are served on the way."""
+        while self._ready:
+            item = self._ready.popleft()
+            if self._busy:
+                number = self._number_of(item)
+                if number in self._busy:
+                    self._deferred.setdefault(number, deque()).append(item)
+                    continue
+            if type(item) is ServedCall:
+                activity = self._serve(item)
+                if activity is not None:
+                    self._open += 1
+                    return activity
+            elif item.waiter is None:
+                del self._parked[item.activity]
+                return item.activity
+            else:
+                self._stuck.discard(item.activity)
+                self._busy[item.activity.agent.number] = item.activity
+                item.waiter.set()
+        activity = self._next_act()
+        if activity is not None:
+            self._open += 1
+        return activity
+
+    def _number_of(self, item: Call | ServedCall) -> Order | None:
+        """The number of the agent that handles a call or an answer, if there is such an agent."""
+        if type(item) is Call:
+            return item.activity.agent.number  # type: ignore[no-any-return]
+        try:
+            return self._node.agent(item.target).number  # type: ignore[union-attr, no-any-return]
+        except UnknownAgent:
+            return None
+
+    def _serve(self, served: ServedCall) -> Activity | None:
+        """Serve a call: at once, or by the activity that is returned."""
+        node = self._node
+        try:
+            served.agent = agent = node.agent(served.target)
+            method = exposed_method(agent, served.method)
+            outer, self.driving = self.driving, served
+            try:
+                value = start_call(method, served.args, served.kwargs)
+            finally:
+                self.driving = outer
+            if is_awaitable(value):
+                activity = Activity(self._finish(served, value), served)
+                self._serving[served.url, served.number] = activity
+                return activity
+        except BaseException as error:
+            self._fail(served, error)
+        else:
+            self._exchange.add_answer(served, value)
+        return None
+
+    async def _finish(self, served: ServedCall, value: Any) -> None:
+        try:
+            result = await value
+        except BaseException as error:
+            cancelled = cancellation_in(error)
+            if cancelled is not None:
+                ended = DeadlineExceeded(
+                    f"{served.method} was cancelled, or its time ran out", acknowledged=True
+                )
+                self._exchange.add_failure(served, ended)
+                raise cancelled from None
+            self._fail(served, error)
+        else:
+            self._exchange.add_answer(served, result)
+        finally:
+            del self._serving[served.url, served.number]
+
+    def _fail(self, served: ServedCall, error: BaseException) -> None:
+        if is_ctrl_c(error):
+            raise error
+        self._exchange.add_failure(served, self._node.reported(served.target, error))
+
+    def _cancel_served(self, url: str | None, number: int) -> None:
+        """The caller of a served call has given it up."""
+        activity = self._serving.get((url, number))
+        if activity is None:
+            return
+        call = self._parked.pop(activity, None)
+        if call is not None:
+            activity.scope = trio.CancelScope()
+            self._nursery.start_soon(self._keep_woken, activity, call)
+        if activity.scope is not None:
+            activity.scope.cancel()
+
+    # ---- the end of a round
+
+    async def _end_round(self) -> bool:
+        """Wait until nothing runs, and exchange calls and answers; whether the step is over.
+
+        Returns False as well if something is ready to run after all.
+        """
+        idle_since = trio.current_time()
+        while self._busy or self._stuck:
+            for activity in [*self._busy.values(), *self._stuck]:
+                if activity.is_quiet():
+                    self._stuck.discard(activity)
+                    self._release(activity)
+            if self._ready:
+                return False
+            has_content = self._exchange.has_content()
+            if not self._busy and (has_content or not self._stuck):
+                break
+            until = self._nursery.cancel_scope.deadline
+            holding = has_content and not any(each.sleeps(until) for each in self._busy.values())
+            if holding and trio.current_time() - idle_since >= HOLD_SECONDS:
+                self._give_up()
+                continue
+            looks = any(each.waiting for each in self._busy.values())
+            pause = LOOK_SECONDS if looks else HOLD_SECONDS if holding else math.inf
+            self._exchange.changed = changed = TrioWaiter()
+            with trio.move_on_after(pause) as scope:
+                await changed.wait()
+            if not scope.cancelled_caught:
+                idle_since = trio.current_time()
+        over = await self._exchange.exchange(self._open + len(self._deferred))
+        for url, number in self._exchange.cancelled:
+            self._cancel_served(url, number)
+        self._ready += self._exchange.received
+        return over
+
+    def _give_up(self) -> None:
+        """End the round without the busy activities: their agents' calls are handled meanwhile."""
+        for activity in list(self._busy.values()):
+            self.held_up.append(activity.agent.addr)
+            self._stuck.add(activity)
+            self._release(activity)
