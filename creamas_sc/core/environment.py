@@ -283,6 +283,9 @@ class Environment:
     async def connect(self, addr: str, timeout: float | None = 0) -> Proxy:
         """Return a proxy of the agent at ``addr``, in this environment or another.
 
+        Where agents' calls go in rounds, an agent gets it at once, as asking would take a round: a
+        wrong address shows in the first call.
+
         Args:
             addr: ``tcp://host:port/number``.
             timeout: Seconds to keep trying while nothing listens there; 0 for one attempt, None for
@@ -295,6 +298,9 @@ class Environment:
         """
         check_kind("addr", addr, str)
         check_seconds(timeout)
+        rounds = self.network.rounds
+        if rounds is not None and rounds.takes(addr):
+            return self.network.proxy(addr)
         await self.open()
         return await self.network.connect(addr, timeout)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.foreign import is_ctrl_c, shown
+from creamas_sc.rpc.rounds import Order, sort_key
 
 if TYPE_CHECKING:
     from creamas_sc.mp.multienvironment import MultiEnvironment
@@ -16,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class ArtifactInbox:
-    """Adds artifacts to a multi-environment: at once, or in slave order at the end of a step.
+    """Adds artifacts to a multi-environment: at once, or in order at the end of a step.
 
     Attributes:
         of_step: By base URL, those kept back until `end_step`; None outside a step.
@@ -24,12 +26,16 @@ class ArtifactInbox:
 
     def __init__(self, menv: MultiEnvironment) -> None:
         self._menv = menv
-        self.of_step: dict[str, list[Artifact]] | None = None
+        self.of_step: dict[str, list[tuple[Order | None, Artifact]]] | None = None
 
-    def take(self, url: str, artifact: Artifact) -> None:
-        """Take an artifact that an agent of the environment at ``url`` published."""
+    def take(self, url: str, number: Order | None, artifact: Artifact) -> None:
+        """Take an artifact that an agent of the environment at ``url`` published.
+
+        Args:
+            number: The agent's, in a step that goes in rounds.
+        """
         if self.of_step is not None:
-            self.of_step.setdefault(url, []).append(artifact)
+            self.of_step.setdefault(url, []).append((number, artifact))
             return
         try:
             self._menv.add_artifact(artifact)
@@ -40,11 +46,16 @@ class ArtifactInbox:
             log.exception("an artifact of %s could not be added", url)
 
     def end_step(self, urls: Sequence[str]) -> None:
-        """Add the artifacts of the step, those of ``urls`` first and in that order."""
+        """Add the artifacts of the step.
+
+        In rounds they are in the order of the agents' numbers. Those of which no number is known
+        follow, those of ``urls`` first and in that order.
+        """
         published, self.of_step = self.of_step or {}, None
-        for url in (*urls, *published):
-            for artifact in published.pop(url, ()):
-                self.take(url, artifact)
+        in_order = [(url, *each) for url in (*urls, *published) for each in published.pop(url, ())]
+        in_order.sort(key=lambda each: (math.inf,) if each[1] is None else sort_key(each[1]))
+        for url, number, artifact in in_order:
+            self.take(url, number, artifact)
 
 
 def select_artifacts(

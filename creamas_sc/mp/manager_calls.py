@@ -7,7 +7,8 @@ as silent, with all its agents; and silent slaves are stopped if the limit asks 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -27,9 +28,11 @@ from creamas_sc.mp.managers import SPAWN_INDEX
 from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.restarts.journal import SlaveJournal
 from creamas_sc.restarts.slave import Slave
+from creamas_sc.rpc.addresses import locate
 from creamas_sc.rpc.calls import Call, Calls
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.node import BaseTimeout, Node
+from creamas_sc.rpc.rounds import Order, sort_key
 from creamas_sc.rpc.socket_stream import TRIO_LOOP
 from creamas_sc.runtime.class_loading import portable_name
 from creamas_sc.runtime.coroutines import at_once, backoff
@@ -58,6 +61,9 @@ class ManagerCalls:
         self._slaves = slaves
         self._spawned = 0
         self._step = 0
+        # The numbers of the slaves' agents, and the positions of these in ascending order.
+        self._ordered: list[list[Order]] = []
+        self._order: list[int] = []
 
     async def wait_ready(self, slave: Slave, check_ready: bool) -> None:
         """Wait until a slave can be reached and, if asked, its manager says that it is ready."""
@@ -226,6 +232,37 @@ class ManagerCalls:
                     await at_once(take_failure, failed)
         return [results[slave] for slave in links]
 
+    def _in_order(
+        self, slaves: Sequence[Slave], results: list[Any], without: Collection[str]
+    ) -> list[Any]:
+        """Put results that are in the order of slaves into that of the agents' numbers.
+
+        Args:
+            without: Addresses of agents that have none.
+        """
+        known = [self._node.numbers.get(slave.base_url, []) for slave in slaves]
+        if without or known != self._ordered:
+            numbers = [
+                number
+                for slave, each in zip(slaves, known, strict=True)
+                for at, number in enumerate(each, 1)
+                if not without or f"{slave.base_url}{at}" not in without
+            ]
+            order = sorted(range(len(numbers)), key=lambda at: sort_key(numbers[at]))
+            if without:
+                return [results[at] for at in order] if len(order) == len(results) else results
+            self._ordered, self._order = known, order
+        # Else a subclass has a ``trigger_all`` of its own, with other results.
+        if len(self._order) == len(results):
+            return [results[at] for at in self._order]
+        return results
+
+    def _number_at(self, item: tuple[str, ...]) -> tuple[float, ...]:
+        """The number of the agent at the address ``item[0]``, to sort by."""
+        url, number = locate(item[0])
+        numbers = self._node.numbers.get(url, ())
+        return sort_key(numbers[number - 1]) if 0 < number <= len(numbers) else (math.inf,)
+
     async def take_step(
         self,
         slaves: Sequence[Slave],
@@ -272,6 +309,11 @@ class ManagerCalls:
                 failures.update(answer.failures)
                 answer = answer.results
             results += answer
+        if self.in_rounds:
+            answered = [slave for slave in slaves if slave not in silent]
+            results = self._in_order(answered, results, {*failures, *late})
+            failures = dict(sorted(failures.items(), key=self._number_at))
+            late.sort(key=lambda addr: self._number_at((addr,)))
         journals = [s.journal for s in slaves if s.journal is not None and s not in silent]
         offering = [journal for journal in journals if journal.offers_checkpoint]
         if offering:

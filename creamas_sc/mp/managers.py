@@ -252,6 +252,7 @@ class EnvManager(Manager):
             peers: Base URLs of all environments that take part.
             seconds: As of `trigger_all_within`; None for no limit.
         """
+        self.env.network.post_numbers(self.env.get_agents(addr=False))
         token = step_plan.set(Plan(step, peers))
         try:
             if seconds is None:

@@ -59,7 +59,7 @@ from creamas_sc.rpc.connection import Answer, Connection, Request
 from creamas_sc.rpc.endpoint import Endpoint
 from creamas_sc.rpc.exchange import ROUND_EVENT, Exchange, Frames, Plan
 from creamas_sc.rpc.exposed import Proxy, bad_arguments, exposed_method, is_awaitable, start_call
-from creamas_sc.rpc.rounds import Rounds
+from creamas_sc.rpc.rounds import Order, Rounds, numbers_of, runs_of
 from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.runtime.event_loop import LoopHandle
 from creamas_sc.runtime.nurseries import cancellation_in
@@ -70,6 +70,7 @@ from creamas_sc.wire.handshake import Identity
 from creamas_sc.wire.packing import is_call
 
 ARTIFACT_EVENT = "artifact"
+NUMBERS_EVENT = "numbers"
 # A manager's methods whose reply is what its agents returned: a list, or a dict by address.
 STEP_METHODS = frozenset(
     {"trigger_all", "trigger_all_within", "trigger_all_in_rounds", "gather"}
@@ -82,7 +83,8 @@ MAX_RESULTS_BYTES = MAX_VALUE_BYTES // 4 * 3
 
 _NOTHING = Payload(b"")
 
-ArtifactSink = Callable[[str, Any], None]
+# Gets the URL of an environment, the number of the agent that published, if known, and the artifact.
+ArtifactSink = Callable[[str, Any, Any], None]
 
 
 class Slaves(Protocol):
@@ -111,6 +113,7 @@ class Node:
         endpoint: Its listeners and connections.
         frames: What has arrived for steps that go in rounds.
         rounds: The step that goes in rounds now, if any.
+        numbers: Of a master: by base URL of a slave, the numbers of its agents.
     """
 
     def __init__(
@@ -135,6 +138,8 @@ class Node:
             self._answer, self.codec, self._on_event, self._on_link, frames.note_end
         )
         self.rounds: Rounds | None = None
+        self.numbers: dict[str, list[Order]] = {}
+        self._numbers_posted = 0
         self._known: dict[str, Proxy] = {}
         self._peers: dict[str, Identity] = {}
         self._upstream: Connection | None = None
@@ -154,6 +159,7 @@ class Node:
         """Drop what is remembered of environments that are gone, connections included."""
         for url in base_urls:
             self._peers.pop(url, None)
+            self.numbers.pop(url, None)
             self.endpoint.drop(url)
         gone = tuple(base_urls)
         self._known = {a: proxy for a, proxy in self._known.items() if not a.startswith(gone)}
@@ -214,9 +220,24 @@ class Node:
                 name = self.codec.decode(await link.call(number, "", _NOTHING))
             except ConnectionLost as error:
                 raise await self.explain(address, error) from None
+        return self._remember(address, Proxy(self, address, name))
+
+    def proxy(self, address: str) -> Proxy:
+        """A proxy of the agent at ``address``, whether or not there is one.
+
+        Raises:
+            ValueError: The address is malformed.
+        """
+        proxy = self._known.get(address)
+        if proxy is None:
+            locate(address)
+            proxy = self._remember(address, Proxy(self, address))
+        return proxy
+
+    def _remember(self, address: str, proxy: Proxy) -> Proxy:
         if len(self._known) >= MAX_KNOWN_PROXIES:
             self._known.clear()
-        proxy = self._known[address] = Proxy(self, address, name)
+        self._known[address] = proxy
         return proxy
 
     def call_agent(
@@ -434,8 +455,21 @@ class Node:
             EncodeError: The artifact cannot travel.
         """
         if self._upstream is not None and self._upstream.alive:
-            payload = self.codec.encode(artifact, root="artifact")
+            agent = None if self.rounds is None else self.rounds.agent
+            number = None if agent is None else agent.number
+            payload = self.codec.encode([number, artifact], root="artifact")
             self._upstream.post(ARTIFACT_EVENT, payload, with_answer=True)
+
+    def post_numbers(self, agents: Sequence[Any]) -> None:
+        """Tell the master which numbers the agents of this environment have, if it does not know.
+
+        Args:
+            agents: All of them but the manager.
+        """
+        if self._upstream is not None and len(agents) != self._numbers_posted:
+            self._numbers_posted = len(agents)
+            numbers = self.codec.encode(runs_of([agent.number for agent in agents]))
+            self._upstream.post(NUMBERS_EVENT, numbers, with_answer=True)
 
     def _on_link(self, link: Connection, peer: Identity) -> None:
         self._peers[peer.address] = peer
@@ -447,7 +481,9 @@ class Node:
         if name.startswith(ROUND_EVENT):
             self.frames.take(link.name, name, payload)
         elif name == ARTIFACT_EVENT and self._artifact_sink is not None:
-            self._artifact_sink(link.name, self.codec.decode(payload))
+            self._artifact_sink(link.name, *self.codec.decode(payload))
+        elif name == NUMBERS_EVENT:
+            self.numbers[link.name] = numbers_of(self.codec.decode(payload))
 
 
 def _reported(address: str, error: BaseException) -> BaseException:

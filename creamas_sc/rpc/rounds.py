@@ -50,6 +50,7 @@ from creamas_sc.foreign import is_ctrl_c
 from creamas_sc.rpc.exposed import exposed_method, is_awaitable, start_call
 from creamas_sc.rpc.socket_stream import TRIO_LOOP, TrioWaiter, effective_deadline
 from creamas_sc.runtime.nurseries import cancellation_in
+from creamas_sc.runtime.scheduling import run_tasks_in_order
 from creamas_sc.runtime.timeouts import YIELD_SECONDS
 
 if TYPE_CHECKING:
@@ -71,6 +72,30 @@ _CHECKPOINT = TRIO_LOOP.checkpoint
 def sort_key(order: Order) -> tuple[int, ...]:
     """Makes orders comparable: agents, each before those that it made."""
     return order if type(order) is tuple else (order,)  # type: ignore[return-value]
+
+
+def runs_of(orders: Sequence[Order]) -> list[Any]:
+    """Shorten a list of orders: ``[first, n]`` stands for n that follow each other."""
+    runs: list[Any] = []
+    for order in orders:
+        if type(order) is tuple:
+            runs.append(order)
+        elif runs and type(runs[-1]) is list and sum(runs[-1]) == order:
+            runs[-1][1] += 1
+        else:
+            runs.append([order, 1])
+    return runs
+
+
+def numbers_of(runs: Sequence[Any]) -> list[Order]:
+    """The orders that `runs_of` has shortened."""
+    orders: list[Order] = []
+    for run in runs:
+        if type(run) is tuple:
+            orders.append(run)
+        else:
+            orders += range(run[0], sum(run))
+    return orders
 
 
 class Activity:
@@ -125,7 +150,7 @@ def _all_wait(task: trio.lowlevel.Task, inner: int = 0) -> bool:
     for nursery in task.child_nurseries[inner:]:
         if not all(map(_all_wait, nursery.child_tasks)):
             return False
-        waits = waits or nursery._parent_waiting_in_nested_child
+        waits = waits or not nursery._nested_child_running
     return waits
 
 
@@ -298,6 +323,7 @@ class Rounds:
             next_act: Starts an activity with acts that have not begun; None if none are left.
             nursery: For the tasks of activities; when it is cancelled, they are.
         """
+        run_tasks_in_order()
         self._next_act, self._nursery = next_act, nursery
         await self._exchange.begin()
         await self._run()
@@ -535,10 +561,8 @@ class Rounds:
                 if activity.is_quiet():
                     self._stuck.discard(activity)
                     self._release(activity)
-            if self._ready:
-                return False
             has_content = self._exchange.has_content()
-            if not self._busy and (has_content or not self._stuck):
+            if self._ready or not (self._busy or (self._stuck and not has_content)):
                 break
             until = self._nursery.cancel_scope.deadline
             holding = has_content and not any(each.sleeps(until) for each in self._busy.values())
@@ -552,6 +576,8 @@ class Rounds:
                 await changed.wait()
             if not scope.cancelled_caught:
                 idle_since = trio.current_time()
+        if self._ready:
+            return False
         over = await self._exchange.exchange(self._open + len(self._deferred))
         for url, number in self._exchange.cancelled:
             self._cancel_served(url, number)
