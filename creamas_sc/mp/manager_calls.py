@@ -287,6 +287,8 @@ class ManagerCalls:
             limit_seconds = left + SILENT_SECONDS
             method, kept = "trigger_all_within", (AgentErrors, StepOverran, DeadlineExceeded)
         if self.in_rounds:
+            if self._slaves.driver.coming:  # they take part
+                await at_once(lambda slave: self._slaves.wait_for(slave.address), slaves)
             self._step += 1
             method = "trigger_all_in_rounds"
             args = (self._step, [slave.base_url for slave in slaves], left, *args)

@@ -84,7 +84,7 @@ class MultiEnvironment:
         *,
         seed: int | None = None,
         restart: str | RestartPolicy = "temporary",
-        calls: str = "free",
+        calls: str = __import__("os").environ.get("CREAMAS_CALLS", "free"),
         **env_kwargs: Any,
     ) -> None:
         end_script_load()

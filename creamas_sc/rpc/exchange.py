@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from creamas_sc.errors import (
     ConnectionLost,
+    CreamasError,
     DecodeError,
     EncodeError,
     HandshakeError,
@@ -37,13 +38,17 @@ from creamas_sc.errors import (
 from creamas_sc.rpc.addresses import is_number
 from creamas_sc.rpc.rounds import Call, ServedCall, sort_key
 from creamas_sc.rpc.socket_stream import TrioWaiter
-from creamas_sc.wire.codec import Payload
+from creamas_sc.runtime.coroutines import gather
+from creamas_sc.wire.codec import Codec, Payload
 
 if TYPE_CHECKING:
     from creamas_sc.rpc.node import Node
 
 # Of the events of rounds; what follows is the step's number.
 ROUND_EVENT = "round"
+
+# The frame of an environment that leaves a step.
+LEAVES = Codec().encode([None, *([()] * 12)])
 
 Failed: TypeAlias = tuple[int, BaseException]
 _by_number = attrgetter("order", "number")
@@ -91,14 +96,22 @@ class Frames:
     def __init__(self) -> None:
         self.step = 0
         self.changed = TrioWaiter()
+        # Peers without which the step goes on.
+        self._gone: set[str] = set()
         self._by_url: dict[str, deque[tuple[int, bool, bool, Payload]]] = defaultdict(deque)
 
-    def take(self, url: str, name: str, payload: Payload) -> None:
-        """An event has arrived; those of steps that are over are dropped."""
+    def take(self, url: str, name: str, payload: Payload) -> int | None:
+        """Keep an event that has arrived.
+
+        Returns:
+            The number of its step, if the peer goes on with that alone.
+        """
         step, content, more = map(int, name.split(":")[1:])
-        if step >= self.step:
-            self._by_url[url].append((step, bool(content), bool(more), payload))
-            self.changed.set()
+        if step < self.step or (step == self.step and url in self._gone):
+            return step if payload != LEAVES else None
+        self._by_url[url].append((step, bool(content), bool(more), payload))
+        self.changed.set()
+        return None
 
     def note_end(self) -> None:
         """A connection has ended."""
@@ -107,11 +120,21 @@ class Frames:
     def begin(self, step: int) -> None:
         """A step begins: what came for earlier ones is dropped."""
         self.step = step
+        self._gone = set()
         for url, events in list(self._by_url.items()):
             while events and events[0][0] < step:
                 events.popleft()
             if not events:
                 del self._by_url[url]
+
+    def end(self) -> None:
+        """The step is over here."""
+        self.begin(self.step + 1)
+
+    def lose(self, url: str) -> None:
+        """The step goes on without a peer."""
+        self._gone.add(url)
+        self._by_url.pop(url, None)
 
     def next(self, url: str) -> tuple[bool, Payload, bool] | None:
         """The next event of a peer: whether more follow, the payload, and whether it has calls."""
@@ -139,10 +162,12 @@ class Exchange:
     def __init__(self, node: Node, plan: Plan) -> None:
         self.received: list[Call | ServedCall] = []
         self.cancelled: list[tuple[str | None, int]] = []
+        node.frames.begin(plan.step)
         self._node = node
         self._plan = plan
         self._here = node.base_url
-        self._peers: dict[str, Any] = dict.fromkeys(u for u in plan.peers if u != self._here)
+        self._peers = dict.fromkeys(url for url in plan.peers if url != self._here)
+        self._connected = False
         # By URL: made in this round.
         self._calls: dict[str, list[Call]] = defaultdict(list)
         self._answers: dict[str | None, list[tuple[int, Any]]] = defaultdict(list)
@@ -167,25 +192,28 @@ class Exchange:
     def changed(self, waiter: TrioWaiter) -> None:
         self._node.frames.changed = waiter
 
-    async def begin(self) -> None:
-        """Connect to the peers; who cannot be reached is left out."""
-        self._node.frames.begin(self._plan.step)
+    async def _connect(self) -> None:
+        """Connect to the peers; those that cannot be reached are lost."""
         endpoint = self._node.endpoint
-        for url in list(self._peers):
+
+        async def connect(url: str) -> None:
             try:
-                link = endpoint.link(url) or await endpoint.connection(url)
-            except (ConnectionLost, HandshakeError):
-                del self._peers[url]
-            else:
-                self._peers[url] = link
+                await endpoint.connection(url)
+            except (ConnectionLost, HandshakeError) as error:
+                await self._lose(url, error)
+
+        missing = [url for url in self._peers if endpoint.link(url) is None]
+        if missing:
+            await gather(connect, missing)
+        self._connected = True
 
     def leave(self, over: bool) -> None:
         """Tell the peers that this environment does not go on, unless they know: it is over."""
+        self._node.frames.end()
         if over and not self._irregular:
             return
-        body = self._node.codec.encode([None, *([()] * 12)])
         for url in self._peers:
-            self._post(url, body)
+            self._post(url, LEAVES)
 
     # ---- what is made in a round
 
@@ -240,6 +268,8 @@ class Exchange:
         Args:
             open_: How many activities are under way.
         """
+        if not self._connected:
+            await self._connect()
         content = self._has_made()
         over = not open_ and not content
         local = self._calls.pop(self._here, ())
@@ -289,16 +319,18 @@ class Exchange:
             call.error = error
             self._answered.append(call)
 
-    async def _lose(self, url: str, error: ConnectionLost | None = None) -> None:
+    async def _lose(self, url: str, error: CreamasError | None = None) -> None:
         """A peer is gone, or goes on without this step: its unanswered calls fail."""
         self._irregular = True
         del self._peers[url]
+        self._node.frames.lose(url)
         for made in (self._calls, self._answers, self._failures, self._abandoned, self._singly):
             made.pop(url, None)  # type: ignore[attr-defined]
         lost = [call for call in self._pending.values() if call.address.startswith(url)]
         if lost:
-            error = error or ConnectionLost(f"the connection to {url} was lost", address=url)
-            explained = await self._node.explain(lost[0].address, error)
+            explained: Exception = error or ConnectionLost(f"{url} is gone", address=url)
+            if isinstance(explained, ConnectionLost):
+                explained = await self._node.explain(lost[0].address, explained)
             for call in lost:
                 self._fail(call.number, copy(explained))
 
@@ -322,8 +354,7 @@ class Exchange:
     def _post(self, url: str, payload: Payload, content: bool = False, more: bool = False) -> None:
         link = self._node.endpoint.link(url)
         if link is not None:
-            name = f"{ROUND_EVENT}:{self._plan.step}:{content:d}:{more:d}"
-            link.post(name, payload)
+            link.post(event_name(self._plan.step, content, more), payload)
 
     def _encode(
         self, piece: Piece, head: list[Any], encoded: list[tuple[Piece, Payload]]
@@ -401,6 +432,11 @@ class Exchange:
         for call in piece.calls:
             self._fail(call.number, error)
         self._failures[url] += [(number, error) for number, _ in (*piece.answers, *piece.failures)]
+
+
+def event_name(step: int, content: bool = False, more: bool = False) -> str:
+    """What an event of a step is called."""
+    return f"{ROUND_EVENT}:{step}:{content:d}:{more:d}"
 
 
 def number_of(text: str) -> int:

@@ -57,7 +57,7 @@ from creamas_sc.foreign import is_ctrl_c
 from creamas_sc.rpc.addresses import is_number, locate
 from creamas_sc.rpc.connection import Answer, Connection, Request
 from creamas_sc.rpc.endpoint import Endpoint
-from creamas_sc.rpc.exchange import ROUND_EVENT, Exchange, Frames, Plan
+from creamas_sc.rpc.exchange import LEAVES, ROUND_EVENT, Exchange, Frames, Plan, event_name
 from creamas_sc.rpc.exposed import Proxy, bad_arguments, exposed_method, is_awaitable, start_call
 from creamas_sc.rpc.rounds import Order, Rounds, numbers_of, runs_of
 from creamas_sc.runtime.class_loading import class_name
@@ -479,7 +479,9 @@ class Node:
     def _on_event(self, link: Connection, name: str, payload: Payload) -> None:
         # The connection logs what this raises, such as an unknown class, and lives on.
         if name.startswith(ROUND_EVENT):
-            self.frames.take(link.name, name, payload)
+            step = self.frames.take(link.name, name, payload)
+            if step is not None:
+                link.post(event_name(step), LEAVES)
         elif name == ARTIFACT_EVENT and self._artifact_sink is not None:
             self._artifact_sink(link.name, *self.codec.decode(payload))
         elif name == NUMBERS_EVENT:

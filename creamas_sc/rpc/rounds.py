@@ -325,7 +325,6 @@ class Rounds:
         """
         run_tasks_in_order()
         self._next_act, self._nursery = next_act, nursery
-        await self._exchange.begin()
         await self._run()
 
     async def _run(self) -> None:
