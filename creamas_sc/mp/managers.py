@@ -135,6 +135,7 @@ class EnvManager(Manager):
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
         self._host_manager: str | None = None
+        self._step = trio.Lock()
 
     @expose
     def set_host_manager(self, addr: str) -> None:
@@ -252,14 +253,15 @@ class EnvManager(Manager):
             peers: Base URLs of all environments that take part.
             seconds: As of `trigger_all_within`; None for no limit.
         """
-        self.env.network.post_numbers(self.env.get_agents(addr=False))
-        token = step_plan.set(Plan(step, peers))
-        try:
-            if seconds is None:
-                return await self.trigger_all(*args, **kwargs)
-            return await self.trigger_all_within(seconds, *args, **kwargs)
-        finally:
-            step_plan.reset(token)
+        async with self._step:  # one that was cancelled may not have ended here
+            self.env.network.post_numbers(self.env.get_agents(addr=False))
+            token = step_plan.set(Plan(step, peers))
+            try:
+                if seconds is None:
+                    return await self.trigger_all(*args, **kwargs)
+                return await self.trigger_all_within(seconds, *args, **kwargs)
+            finally:
+                step_plan.reset(token)
 
     @expose
     async def gather(
