@@ -299,7 +299,7 @@ class Environment:
         check_kind("addr", addr, str)
         check_seconds(timeout)
         rounds = self.network.rounds
-        if rounds is not None and rounds.takes(addr):
+        if rounds is not None and rounds.place(addr) is not None:
             return self.network.proxy(addr)
         await self.open()
         return await self.network.connect(addr, timeout)

@@ -36,7 +36,7 @@ from creamas_sc.errors import (
     to_wire,
 )
 from creamas_sc.rpc.addresses import is_number
-from creamas_sc.rpc.rounds import Call, ServedCall, sort_key
+from creamas_sc.rpc.rounds import Call, PeerCall, sort_key
 from creamas_sc.rpc.socket_stream import TrioWaiter
 from creamas_sc.runtime.coroutines import gather
 from creamas_sc.wire.codec import Codec, Payload
@@ -160,7 +160,7 @@ class Exchange:
     """
 
     def __init__(self, node: Node, plan: Plan) -> None:
-        self.received: list[Call | ServedCall] = []
+        self.received: list[Call | PeerCall] = []
         self.cancelled: list[tuple[str | None, int]] = []
         node.frames.begin(plan.step)
         self._node = node
@@ -168,15 +168,17 @@ class Exchange:
         self._here = node.base_url
         self._peers = dict.fromkeys(url for url in plan.peers if url != self._here)
         self._connected = False
-        # By URL: made in this round.
+        self.places: dict[str, tuple[str | None, int]] = {}
+        # Made in this round; those for peers by URL.
+        self._local: list[Call] = []
         self._calls: dict[str, list[Call]] = defaultdict(list)
-        self._answers: dict[str | None, list[tuple[int, Any]]] = defaultdict(list)
-        self._failures: dict[str | None, list[Failed]] = defaultdict(list)
+        self._answers: dict[str, list[tuple[int, Any]]] = defaultdict(list)
+        self._failures: dict[str, list[Failed]] = defaultdict(list)
         self._abandoned: dict[str, list[int]] = defaultdict(list)
         self._unread: dict[str, list[tuple[int, str]]] = defaultdict(list)
         self._sent: dict[str, list[Piece]] = {}
         self._singly: dict[str, list[Piece]] = defaultdict(list)
-        # This environment's calls that are not answered.
+        # Calls of peers that are not answered.
         self._pending: dict[int, Call] = {}
         self._answered: list[Call] = []
         self._last_number = 0
@@ -217,46 +219,71 @@ class Exchange:
 
     # ---- what is made in a round
 
-    def reaches(self, address: str) -> bool:
-        """Whether the agent at ``address`` is in an environment of the step."""
-        url = address[: address.rfind("/") + 1]
-        return url == self._here or url in self._peers
+    def place(self, address: str) -> tuple[str | None, int] | None:
+        """Where an agent is, None for this environment, and its number there.
+
+        None if it is in no environment of the step.
+        """
+        end = address.rfind("/") + 1
+        url: str | None = address[:end]
+        if url == self._here:
+            url = None
+        elif url not in self._peers:
+            return None
+        number = address[end:]
+        # -1 is no agent's.
+        place = self.places[address] = url, int(number) if is_number(number) else -1
+        return place
 
     def add_call(self, call: Call) -> None:
         """Have a call sent at the end of the round."""
-        self._last_number += 1
-        call.number = self._last_number
-        self._pending[call.number] = call
-        address = call.address
-        self._calls[address[: address.rfind("/") + 1]].append(call)
+        call.order = call.activity.agent.number
+        call.number = self._last_number = self._last_number + 1
+        if call.url is None:
+            self._local.append(call)
+        else:
+            self._pending[call.number] = call
+            self._calls[call.url].append(call)
 
     def abandon(self, call: Call) -> None:
         """The caller does not wait for the answer any more."""
-        if self._pending.pop(call.number, None) is None:
-            return
-        url = call.address[: call.address.rfind("/") + 1]
-        if call in self._calls[url]:
-            self._calls[url].remove(call)
-        else:
-            self._abandoned[url].append(call.number)
+        if call.url is None:
+            if call in self._local:
+                self._local.remove(call)
+            else:
+                self.cancelled.append((None, call.number))
+            call.answered = True
+        elif self._pending.pop(call.number, None) is not None:
+            if call in self._calls[call.url]:
+                self._calls[call.url].remove(call)
+            else:
+                self._abandoned[call.url].append(call.number)
 
-    def add_answer(self, served: ServedCall, value: Any) -> None:
+    def add_answer(self, call: Call | PeerCall, value: Any) -> None:
         """Answer a call at the end of the round."""
-        self._answers[served.url].append((served.number, value))
+        if type(call) is PeerCall:
+            self._answers[call.url].append((call.number, value))
+        elif not call.answered:
+            call.value = value
+            self._answered.append(call)  # type: ignore[arg-type]
 
-    def add_failure(self, served: ServedCall, error: BaseException) -> None:
+    def add_failure(self, call: Call | PeerCall, error: BaseException) -> None:
         """Answer a call with an error at the end of the round."""
-        self._failures[served.url].append((served.number, error))
+        if type(call) is PeerCall:
+            self._failures[call.url].append((call.number, error))
+        elif not call.answered:
+            call.error = error  # type: ignore[union-attr]
+            self._answered.append(call)  # type: ignore[arg-type]
 
     def has_content(self) -> bool:
         """Whether there is anything to exchange, as far as is known here."""
         return self._has_made() or self._node.frames.bring_content(self._plan.step)
 
     def _has_made(self) -> bool:
-        made: tuple[dict[Any, Any], ...] = (
-            self._calls, self._answers, self._failures, self._abandoned, self._singly, self._unread
+        return bool(
+            self._local or self._answered or self._calls or self._answers or self._failures
+            or self._abandoned or self._singly or self._unread
         )  # fmt: skip
-        return bool(self._answered) or any(any(each.values()) for each in made)
 
     # ---- the exchange
 
@@ -272,10 +299,11 @@ class Exchange:
             await self._connect()
         content = self._has_made()
         over = not open_ and not content
-        local = self._calls.pop(self._here, ())
-        calls = [self._local(call) for call in local]
-        self.cancelled = [(None, number) for number in self._abandoned.pop(self._here, ())]
-        self._settle(self._answers.pop(None, ()), self._failures.pop(None, ()))
+        answered, self._answered = self._answered, []
+        calls: list[Any] = self._local
+        self._local = []
+        if self._node.checks_local:
+            calls = self._through_codec(calls)
         for url in self._peers:
             self._send(url, open_, content)
         for url in list(self._peers):
@@ -286,7 +314,10 @@ class Exchange:
                 await self._wait()
             else:
                 over = await self._read(url, event, calls) and over
-        answered, self._answered = self._answered, []
+        answered += self._answered  # what has come, and what could not be sent
+        self._answered = []
+        for call in answered:
+            call.answered = True
         self.received = [*_sorted(calls), *_sorted(answered)]
         return over
 
@@ -294,12 +325,17 @@ class Exchange:
         self.changed = TrioWaiter()
         await self.changed.wait()
 
-    def _local(self, call: Call) -> ServedCall:
-        """A call of an agent of this environment."""
-        args, kwargs = self._node.as_received(call.args, call.kwargs)
-        address = call.address
-        target = address[len(self._here) :]
-        return ServedCall(call.order, call.number, None, number_of(target), call.method, args, kwargs)
+    def _through_codec(self, calls: list[Call]) -> list[Call]:
+        """Have local calls carry only what could travel."""
+        codec, left = self._node.codec, []
+        for call in calls:
+            try:
+                call.args, call.kwargs = codec.decode(codec.encode((call.args, call.kwargs)))
+            except (EncodeError, DecodeError) as error:
+                self.add_failure(call, error)
+            else:
+                left.append(call)
+        return left
 
     def _settle(
         self, answers: Sequence[tuple[int, Any]], failures: Sequence[tuple[int, BaseException]]
@@ -324,13 +360,14 @@ class Exchange:
         self._irregular = True
         del self._peers[url]
         self._node.frames.lose(url)
+        self.places.clear()
         for made in (self._calls, self._answers, self._failures, self._abandoned, self._singly):
             made.pop(url, None)  # type: ignore[attr-defined]
-        lost = [call for call in self._pending.values() if call.address.startswith(url)]
+        lost = [call for call in self._pending.values() if call.url == url]
         if lost:
             explained: Exception = error or ConnectionLost(f"{url} is gone", address=url)
             if isinstance(explained, ConnectionLost):
-                explained = await self._node.explain(lost[0].address, explained)
+                explained = await self._node.explain(f"{url}{lost[0].target}", explained)
             for call in lost:
                 self._fail(call.number, copy(explained))
 
@@ -416,7 +453,7 @@ class Exchange:
         for order, number, target, method, arg, kwarg in zip(
             orders, numbers, targets, methods, args, kwargs or repeat(None), strict=False
         ):
-            served = ServedCall(order, number, url, target, method, arg, kwarg or {})
+            served = PeerCall(order, number, url, target, method, arg, kwarg or {})
             calls.append(served)
         self._settle(
             list(zip(answered, values, strict=True)),
@@ -439,18 +476,13 @@ def event_name(step: int, content: bool = False, more: bool = False) -> str:
     return f"{ROUND_EVENT}:{step}:{content:d}:{more:d}"
 
 
-def number_of(text: str) -> int:
-    """An agent's number, at the end of its address; -1 if it is none."""
-    return int(text) if is_number(text) else -1
-
-
 def _columns(piece: Piece) -> list[Any]:
     calls, answers, failures = piece
     kwargs = [call.kwargs for call in calls]
     return [
         [call.order for call in calls],
         [call.number for call in calls],
-        [number_of(call.address[call.address.rfind("/") + 1 :]) for call in calls],
+        [call.target for call in calls],
         [call.method for call in calls],
         [list(call.args) for call in calls],
         kwargs if any(kwargs) else None,

@@ -113,6 +113,7 @@ class Node:
         endpoint: Its listeners and connections.
         frames: What has arrived for steps that go in rounds.
         rounds: The step that goes in rounds now, if any.
+        checks_local: Whether calls within the environment pass through the codec.
         numbers: Of a master: by base URL of a slave, the numbers of its agents.
     """
 
@@ -132,7 +133,7 @@ class Node:
         self._slaves: Slaves | None = None
         self._artifact_sink: ArtifactSink | None = None
         self._agents = agents
-        self._check_local = os.environ.get("CREAMAS_CHECK_LOCAL") == "1"
+        self.checks_local = os.environ.get("CREAMAS_CHECK_LOCAL") == "1"
         self.frames = frames = Frames()
         self.endpoint = Endpoint(
             self._answer, self.codec, self._on_event, self._on_link, frames.note_end
@@ -249,8 +250,9 @@ class Node:
         """
         if not self.loop.is_current():
             return self.loop.call(self.call_agent, address, method, args, kwargs)
-        if self.rounds is not None and self.rounds.takes(address):
-            return self.rounds.call(address, method, args, kwargs)  # type: ignore[return-value]
+        rounds = self.rounds
+        if rounds is not None and (place := rounds.place(address)) is not None:
+            return rounds.call(place, method, args, kwargs)  # type: ignore[return-value]
         if address.startswith(self.base_url):
             return self._call_here(address, method, args, kwargs)
         return self._call_there(address, method, args, kwargs)
@@ -298,7 +300,8 @@ class Node:
     ) -> Any:
         number = address[len(self.base_url) :]
         agent = self.agent(int(number) if is_number(number) else locate(address)[1])
-        args, kwargs = self.as_received(args, kwargs)
+        if self.checks_local:
+            args, kwargs = self._through_codec((args, kwargs), "args")
         if time.perf_counter() > self._yield_at:
             # An act of many short calls stays cancellable, and lets others act.
             await trio.lowlevel.checkpoint()
@@ -312,7 +315,7 @@ class Node:
             if cancelled is not None:
                 raise cancelled from None
             raise _reported(address, error) from error
-        return self._through_codec(value, f"the reply of {name}") if self._check_local else value
+        return self._through_codec(value, f"the reply of {name}") if self.checks_local else value
 
     async def relay(self, address: str, request: Request) -> Payload:
         """Pass on a call to the agent at ``address``, the payload unopened in both directions.
@@ -328,12 +331,6 @@ class Node:
             return await self.send(address, request.method, request.payload)
         answer = self._answer(request._replace(target=locate(address)[1]))
         return answer if isinstance(answer, Payload) else await answer
-
-    def as_received(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arguments of a call within this environment, as the called agent gets them."""
-        return self._through_codec((args, kwargs), "args") if self._check_local else (args, kwargs)
 
     def _through_codec(self, value: Any, root: str) -> Any:
         return self.codec.decode(self.codec.encode(value, root=root))

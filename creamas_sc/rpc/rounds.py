@@ -113,7 +113,7 @@ class Activity:
 
     __slots__ = ("context", "inner", "over", "scope", "served", "task", "waiting", "work")
 
-    def __init__(self, work: Coroutine[Any, Any, None], served: ServedCall | None = None) -> None:
+    def __init__(self, work: Coroutine[Any, Any, None], served: Call | PeerCall | None = None) -> None:
         self.work = work
         self.served = served
         self.waiting = 0
@@ -166,50 +166,60 @@ _WAITS = object()
 
 
 class Call:
-    """A call that an activity makes.
+    """A call that an activity makes; within an environment it is also what is served.
 
     Attributes:
-        order, number: Its caller's order, and its own number among this environment's calls.
+        url, target: Where the called agent is, None for this environment, and its number there.
+        activity, order: Who calls.
+        number: Its own among this environment's calls.
         waiter: Set with the answer where a task waits for it; None for a parked activity.
+        answered: Whether the answer is there: ``value``, or ``error``.
+        agent: The called agent, once it is served.
     """
 
-    __slots__ = ("activity", "address", "args", "error", "kwargs", "method", "number", "order",
-                 "value", "waiter")  # fmt: skip
+    __slots__ = ("activity", "agent", "answered", "args", "error", "kwargs", "method", "number",
+                 "order", "target", "url", "value", "waiter")  # fmt: skip
 
+    activity: Activity
+    agent: Any
     number: int
     order: Order
+    value: Any
 
     def __init__(
-        self, address: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        place: tuple[str | None, int],
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> None:
-        self.address = address
+        self.url, self.target = place
         self.method = method
         self.args = args
         self.kwargs = kwargs
-        self.activity: Activity
+        self.answered = False
         self.waiter: TrioWaiter | None = None
-        self.value: Any = None
         self.error: BaseException | None = None
 
 
-class ServedCall:
-    """A call that arrived, from another environment or this one.
+class PeerCall:
+    """A call of another environment's agent.
 
     Attributes:
         order, number: As of `Call`.
-        url: The caller's environment; None for this one.
+        url: The caller's environment.
         target: The called agent's number in this environment.
     """
 
     __slots__ = ("agent", "args", "kwargs", "method", "number", "order", "target", "url")
 
-    over = False
+    answered = False
 
     def __init__(
         self,
         order: Order,
         number: int,
-        url: str | None,
+        url: str,
         target: int,
         method: str,
         args: Sequence[Any],
@@ -242,67 +252,72 @@ class Rounds:
     _nursery: trio.Nursery
 
     def __init__(self, node: Node, exchange: Exchange) -> None:
-        self.driving: Activity | ServedCall | None = None
+        self.driving: Activity | None = None
         self.held_up: list[str] = []
         self.over = False
         self._node = node
         self._exchange = exchange
-        self._ready: deque[Call | ServedCall] = deque()
+        self._ready: deque[Call | PeerCall] = deque()
         # Those that wait for answers without a task.
         self._parked: dict[Activity, Call] = {}
         # Those that keep a task and do not wait for answers alone, by agent; and those of them
         # without which a round has ended, until they go on.
         self._busy: dict[Order, Activity] = {}
         self._stuck: set[Activity] = set()
-        self._deferred: dict[Order, deque[Call | ServedCall]] = {}
+        self._deferred: dict[Order, deque[Call | PeerCall]] = {}
         self._serving: dict[tuple[str | None, int], Activity] = {}
         self._open = 0
+        # The agent whose plain method serves a call just now.
+        self._plain: Any = None
 
     # ---- calls
 
     @property
     def agent(self) -> Any:
         """The agent whose code runs now, as part of the step; None if none does."""
+        if self._plain is not None:
+            return self._plain
         running = self.driving or _activity.get()
         return None if running is None or running.over else running.agent
 
-    def takes(self, address: str) -> bool:
-        """Whether a call of the running code to the agent at ``address`` goes in rounds."""
+    def place(self, address: str) -> tuple[str | None, int] | None:
+        """Where the agent at ``address`` is, if a call of the running code to it goes in rounds."""
         if self.driving is None:
             running = _activity.get()
             if running is None or running.over:
-                return False
-        return self._exchange.reaches(address)
+                return None
+        return self._exchange.places.get(address) or self._exchange.place(address)
 
     @coroutine
     def call(
-        self, address: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        place: tuple[str | None, int],
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Generator[Any, Any, Any]:
-        """Call an agent's method, and return what it returns."""
-        call = Call(address, method, args, kwargs)
-        driven = self.driving
-        if type(driven) is ServedCall or driven is None:
+        """Call the method of an agent, and return what it returns."""
+        call = Call(place, method, args, kwargs)
+        activity = self.driving
+        if activity is not None:
+            call.activity = activity
+            yield call
+        else:
             activity = _activity.get()
-            assert activity is not None
+            if activity is None:
+                raise RuntimeError(f"{method}: awaited outside the step in which it was called")
             call.activity = activity
             yield from self._wait(call)
-        else:
-            call.activity = driven  # type: ignore[assignment]
-            yield call
         if call.error is not None:
             raise call.error
         return call.value
-
-    def _register(self, call: Call) -> None:
-        call.order = call.activity.agent.number
-        self._exchange.add_call(call)
 
     @coroutine
     def _wait(self, call: Call) -> Generator[Any, Any, None]:
         """Wait for the answer in the running task, which the activity keeps."""
         activity = call.activity
         call.waiter = TrioWaiter()
-        self._register(call)
+        self._exchange.add_call(call)
         activity.waiting += 1
         self._exchange.changed.set()
         trio.lowlevel.current_task().custom_sleep_data = _WAITS
@@ -376,7 +391,7 @@ class Rounds:
                     and len(task.child_nurseries) == inner
                 ):
                     self._parked[activity] = trap
-                    self._register(trap)
+                    self._exchange.add_call(trap)
                 else:
                     activity.scope, activity.inner = scope, inner
                     self._nursery.start_soon(self._run)
@@ -459,81 +474,79 @@ class Rounds:
 
     def _next(self) -> Activity | None:
         """The next activity to run on; calls of plain methods are served on the way."""
-        while self._ready:
-            item = self._ready.popleft()
-            if self._busy:
-                number = self._number_of(item)
-                if number in self._busy:
+        ready, busy = self._ready, self._busy
+        while ready:
+            item = ready.popleft()
+            if busy:
+                number = self._handler(item)
+                if number in busy:
                     self._deferred.setdefault(number, deque()).append(item)
                     continue
-            if type(item) is ServedCall:
+            if not item.answered:
                 activity = self._serve(item)
                 if activity is not None:
                     self._open += 1
                     return activity
-            elif item.waiter is None:
-                del self._parked[item.activity]
-                return item.activity
-            else:
-                self._stuck.discard(item.activity)
-                self._busy[item.activity.agent.number] = item.activity
-                item.waiter.set()
+                continue
+            activity = item.activity  # type: ignore[union-attr]
+            if item.waiter is None:  # type: ignore[union-attr]
+                del self._parked[activity]
+                return activity
+            self._stuck.discard(activity)
+            busy[activity.agent.number] = activity
+            item.waiter.set()  # type: ignore[union-attr]
         activity = self._next_act()
         if activity is not None:
             self._open += 1
         return activity
 
-    def _number_of(self, item: Call | ServedCall) -> Order | None:
+    def _handler(self, item: Call | PeerCall) -> Order | None:
         """The number of the agent that handles a call or an answer, if there is such an agent."""
-        if type(item) is Call:
-            return item.activity.agent.number  # type: ignore[no-any-return]
+        if item.answered:
+            return item.activity.agent.number  # type: ignore[union-attr, no-any-return]
         try:
-            return self._node.agent(item.target).number  # type: ignore[union-attr, no-any-return]
+            return self._node.agent(item.target).number  # type: ignore[no-any-return]
         except UnknownAgent:
             return None
 
-    def _serve(self, served: ServedCall) -> Activity | None:
+    def _serve(self, call: Call | PeerCall) -> Activity | None:
         """Serve a call: at once, or by the activity that is returned."""
-        node = self._node
         try:
-            served.agent = agent = node.agent(served.target)
-            method = exposed_method(agent, served.method)
-            outer, self.driving = self.driving, served
-            try:
-                value = start_call(method, served.args, served.kwargs)
-            finally:
-                self.driving = outer
-            if is_awaitable(value):
-                activity = Activity(self._finish(served, value), served)
-                self._serving[served.url, served.number] = activity
-                return activity
+            self._plain = call.agent = agent = self._node.agent(call.target)
+            value = start_call(exposed_method(agent, call.method), call.args, call.kwargs)
+            if not is_awaitable(value):
+                self._exchange.add_answer(call, value)
+                return None
         except BaseException as error:
-            self._fail(served, error)
-        else:
-            self._exchange.add_answer(served, value)
-        return None
+            self._fail(call, error)
+            return None
+        finally:
+            self._plain = None
+        activity = Activity(self._finish(call, value), call)
+        self._serving[call.url, call.number] = activity
+        return activity
 
-    async def _finish(self, served: ServedCall, value: Any) -> None:
+    async def _finish(self, call: Call | PeerCall, value: Any) -> None:
         try:
             result = await value
         except BaseException as error:
             cancelled = cancellation_in(error)
             if cancelled is not None:
                 ended = DeadlineExceeded(
-                    f"{served.method} was cancelled, or its time ran out", acknowledged=True
+                    f"{call.method} was cancelled, or its time ran out", acknowledged=True
                 )
-                self._exchange.add_failure(served, ended)
+                self._exchange.add_failure(call, ended)
                 raise cancelled from None
-            self._fail(served, error)
+            self._fail(call, error)
         else:
-            self._exchange.add_answer(served, result)
+            self._exchange.add_answer(call, result)
         finally:
-            del self._serving[served.url, served.number]
+            del self._serving[call.url, call.number]
 
-    def _fail(self, served: ServedCall, error: BaseException) -> None:
+    def _fail(self, call: Call | PeerCall, error: BaseException) -> None:
         if is_ctrl_c(error):
             raise error
-        self._exchange.add_failure(served, self._node.reported(served.target, error))
+        self._exchange.add_failure(call, self._node.reported(call.target, error))
 
     def _cancel_served(self, url: str | None, number: int) -> None:
         """The caller of a served call has given it up."""
@@ -578,7 +591,8 @@ class Rounds:
         if self._ready:
             return False
         over = await self._exchange.exchange(self._open + len(self._deferred))
-        for url, number in self._exchange.cancelled:
+        cancelled, self._exchange.cancelled = self._exchange.cancelled, []
+        for url, number in cancelled:
             self._cancel_served(url, number)
         self._ready += self._exchange.received
         return over
