@@ -26,9 +26,9 @@ from creamas_sc.rpc.addresses import base_url as url_of
 from creamas_sc.rpc.addresses import bind, split_address
 from creamas_sc.rpc.auth import membership, user_membership
 from creamas_sc.rpc.exposed import Proxy
-from creamas_sc.rpc.exchange import Plan, step_plan
 from creamas_sc.rpc.node import Node
-from creamas_sc.rpc.rounds import sort_key
+from creamas_sc.rpc.rounds.order import sort_key
+from creamas_sc.rpc.rounds.plan import Plan, step_plan
 from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.event_loop import (
     LoopHandle,
@@ -227,7 +227,7 @@ class Environment:
     def _register(self, agent: Agent) -> int:
         """Give a new agent its number in this environment."""
         self._agents.append(agent)
-        rounds = self.network.rounds
+        rounds = self.network.steps.rounds
         maker = None if rounds is None else rounds.agent
         if maker is not None:
             agent._order = (*sort_key(maker.number), maker._made)
@@ -298,7 +298,7 @@ class Environment:
         """
         check_kind("addr", addr, str)
         check_seconds(timeout)
-        rounds = self.network.rounds
+        rounds = self.network.steps.rounds
         if rounds is not None and rounds.place(addr) is not None:
             return self.network.proxy(addr)
         await self.open()
@@ -343,7 +343,7 @@ class Environment:
             act = lambda agent: self.trigger_act(*args, agent=agent, **kwargs)  # noqa: E731
         elif args or kwargs:
             act = lambda agent: agent.act(*args, **kwargs)  # noqa: E731
-        with self.network.in_rounds(step_plan.get() or self._plan) as rounds:
+        with self.network.steps.take(step_plan.get() or self._plan) as rounds:
             return await act_each(agents, act, rounds)
 
     @on_loop

@@ -9,7 +9,7 @@ from creamas_sc.core.agent import Agent
 from creamas_sc.core.step_loop import UNLIMITED, Unfinished, run_acts, step_limit
 from creamas_sc.errors import CallRefused, agent_errors, step_error
 from creamas_sc.rpc.exposed import exposed_method, start_call
-from creamas_sc.rpc.rounds import Rounds
+from creamas_sc.rpc.rounds.driver import Rounds
 
 
 async def act_each(

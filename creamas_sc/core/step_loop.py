@@ -52,7 +52,8 @@ from weakref import WeakSet
 import trio
 
 from creamas_sc.foreign import is_ctrl_c
-from creamas_sc.rpc.rounds import Activity, Rounds
+from creamas_sc.rpc.rounds.activity import Activity
+from creamas_sc.rpc.rounds.driver import Rounds
 from creamas_sc.runtime.coroutines import watch
 from creamas_sc.runtime.nurseries import cancellation_in, open_unwrapping_nursery
 from creamas_sc.runtime.timeouts import YIELD_SECONDS

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.foreign import is_ctrl_c, shown
-from creamas_sc.rpc.rounds import Order, sort_key
+from creamas_sc.rpc.rounds.order import Order, sort_key
 
 if TYPE_CHECKING:
     from creamas_sc.mp.multienvironment import MultiEnvironment

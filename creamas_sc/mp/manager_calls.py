@@ -32,7 +32,7 @@ from creamas_sc.rpc.addresses import locate
 from creamas_sc.rpc.calls import Call, Calls
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.node import BaseTimeout, Node
-from creamas_sc.rpc.rounds import Order, sort_key
+from creamas_sc.rpc.rounds.order import Order, sort_key
 from creamas_sc.rpc.socket_stream import TRIO_LOOP
 from creamas_sc.runtime.class_loading import portable_name
 from creamas_sc.runtime.coroutines import at_once, backoff
@@ -240,7 +240,7 @@ class ManagerCalls:
         Args:
             without: Addresses of agents that have none.
         """
-        known = [self._node.numbers.get(slave.base_url, []) for slave in slaves]
+        known = [self._node.steps.numbers.get(slave.base_url, []) for slave in slaves]
         if without or known != self._ordered:
             numbers = [
                 number
@@ -257,10 +257,10 @@ class ManagerCalls:
             return [results[at] for at in self._order]
         return results
 
-    def _number_at(self, item: tuple[str, ...]) -> tuple[float, ...]:
-        """The number of the agent at the address ``item[0]``, to sort by."""
-        url, number = locate(item[0])
-        numbers = self._node.numbers.get(url, ())
+    def _number_at(self, addr: str) -> tuple[float, ...]:
+        """The number of the agent at an address, to sort by."""
+        url, number = locate(addr)
+        numbers = self._node.steps.numbers.get(url, ())
         return sort_key(numbers[number - 1]) if 0 < number <= len(numbers) else (math.inf,)
 
     async def take_step(
@@ -280,12 +280,13 @@ class ManagerCalls:
             AgentErrors: None were, but some failed.
             SlaveLost: A slave died.
         """
-        method, kept = "trigger_all", (AgentErrors, StepOverran)
+        method = "trigger_all"
+        kept: tuple[type[Exception], ...] = (AgentErrors, StepOverran)
         left = limit_seconds = None
         if limit is not UNLIMITED:
             left = max(limit.deadline - trio.current_time(), 0.0)
             limit_seconds = left + SILENT_SECONDS
-            method, kept = "trigger_all_within", (AgentErrors, StepOverran, DeadlineExceeded)
+            method, kept = "trigger_all_within", (*kept, DeadlineExceeded)
         if self.in_rounds:
             if self._slaves.driver.coming:  # they take part
                 await at_once(lambda slave: self._slaves.wait_for(slave.address), slaves)
@@ -314,8 +315,8 @@ class ManagerCalls:
         if self.in_rounds:
             answered = [slave for slave in slaves if slave not in silent]
             results = self._in_order(answered, results, {*failures, *late})
-            failures = dict(sorted(failures.items(), key=self._number_at))
-            late.sort(key=lambda addr: self._number_at((addr,)))
+            failures = {addr: failures[addr] for addr in sorted(failures, key=self._number_at)}
+            late.sort(key=self._number_at)
         journals = [s.journal for s in slaves if s.journal is not None and s not in silent]
         offering = [journal for journal in journals if journal.offers_checkpoint]
         if offering:

@@ -18,9 +18,9 @@ from creamas_sc.core.step_loop import StepLimit, step_limit
 from creamas_sc.errors import CallRefused, ConnectionLost, CreamasError, LoadError
 from creamas_sc.foreign import shown
 from creamas_sc.rpc.auth import Membership
-from creamas_sc.rpc.exchange import Plan, step_plan
 from creamas_sc.rpc.exposed import expose, start_call
 from creamas_sc.rpc.node import BaseTimeout
+from creamas_sc.rpc.rounds.plan import Plan, step_plan
 from creamas_sc.runtime.class_loading import class_name, load_object
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ class EnvManager(Manager):
             seconds: As of `trigger_all_within`; None for no limit.
         """
         async with self._step:  # one that was cancelled may not have ended here
-            self.env.network.post_numbers(self.env.get_agents(addr=False))
+            self.env.network.send_numbers(self.env.get_agents(addr=False))
             token = step_plan.set(Plan(step, peers))
             try:
                 if seconds is None:

@@ -28,11 +28,9 @@ from collections.abc import (
     Callable,
     Collection,
     Coroutine,
-    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import contextmanager
 from types import CoroutineType
 from typing import Any, Protocol
 
@@ -57,9 +55,8 @@ from creamas_sc.foreign import is_ctrl_c
 from creamas_sc.rpc.addresses import is_number, locate
 from creamas_sc.rpc.connection import Answer, Connection, Request
 from creamas_sc.rpc.endpoint import Endpoint
-from creamas_sc.rpc.exchange import LEAVES, ROUND_EVENT, Exchange, Frames, Plan, event_name
 from creamas_sc.rpc.exposed import Proxy, bad_arguments, exposed_method, is_awaitable, start_call
-from creamas_sc.rpc.rounds import Order, Rounds, numbers_of, runs_of
+from creamas_sc.rpc.rounds.steps import Steps
 from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.runtime.event_loop import LoopHandle
 from creamas_sc.runtime.nurseries import cancellation_in
@@ -70,11 +67,8 @@ from creamas_sc.wire.handshake import Identity
 from creamas_sc.wire.packing import is_call
 
 ARTIFACT_EVENT = "artifact"
-NUMBERS_EVENT = "numbers"
 # A manager's methods whose reply is what its agents returned: a list, or a dict by address.
-STEP_METHODS = frozenset(
-    {"trigger_all", "trigger_all_within", "trigger_all_in_rounds", "gather"}
-)
+STEP_METHODS = frozenset({"trigger_all", "trigger_all_within", "trigger_all_in_rounds", "gather"})
 # Proxies remembered, so that connecting again to a known agent costs no round trip.
 MAX_KNOWN_PROXIES = 100_000
 # Of the results of a step in which agents fail; the rest is for the failures.
@@ -83,7 +77,7 @@ MAX_RESULTS_BYTES = MAX_VALUE_BYTES // 4 * 3
 
 _NOTHING = Payload(b"")
 
-# Gets the URL of an environment, the number of the agent that published, if known, and the artifact.
+# Gets the URL of an environment, the number of the agent that published, if known, and what.
 ArtifactSink = Callable[[str, Any, Any], None]
 
 
@@ -111,10 +105,8 @@ class Node:
 
     Attributes:
         endpoint: Its listeners and connections.
-        frames: What has arrived for steps that go in rounds.
-        rounds: The step that goes in rounds now, if any.
+        steps: Those that go in rounds.
         checks_local: Whether calls within the environment pass through the codec.
-        numbers: Of a master: by base URL of a slave, the numbers of its agents.
     """
 
     def __init__(
@@ -134,13 +126,10 @@ class Node:
         self._artifact_sink: ArtifactSink | None = None
         self._agents = agents
         self.checks_local = os.environ.get("CREAMAS_CHECK_LOCAL") == "1"
-        self.frames = frames = Frames()
+        self.steps = Steps(self)
         self.endpoint = Endpoint(
-            self._answer, self.codec, self._on_event, self._on_link, frames.note_end
+            self._answer, self.codec, self._on_event, self._on_link, self.steps.frames.note_end
         )
-        self.rounds: Rounds | None = None
-        self.numbers: dict[str, list[Order]] = {}
-        self._numbers_posted = 0
         self._known: dict[str, Proxy] = {}
         self._peers: dict[str, Identity] = {}
         self._upstream: Connection | None = None
@@ -160,24 +149,10 @@ class Node:
         """Drop what is remembered of environments that are gone, connections included."""
         for url in base_urls:
             self._peers.pop(url, None)
-            self.numbers.pop(url, None)
+            self.steps.numbers.pop(url, None)
             self.endpoint.drop(url)
         gone = tuple(base_urls)
         self._known = {a: proxy for a, proxy in self._known.items() if not a.startswith(gone)}
-
-    @contextmanager
-    def in_rounds(self, plan: Plan | None) -> Iterator[Rounds | None]:
-        """Have agents' calls go in rounds in the block, where there is a plan and no other step."""
-        if plan is None or self.rounds is not None:
-            yield None
-            return
-        exchange = Exchange(self, plan)
-        rounds = self.rounds = Rounds(self, exchange)
-        try:
-            yield rounds
-        finally:
-            self.rounds = None
-            exchange.leave(rounds.over)
 
     # ---- references: agents and proxies as values
 
@@ -250,9 +225,9 @@ class Node:
         """
         if not self.loop.is_current():
             return self.loop.call(self.call_agent, address, method, args, kwargs)
-        rounds = self.rounds
+        rounds = self.steps.rounds
         if rounds is not None and (place := rounds.place(address)) is not None:
-            return rounds.call(place, method, args, kwargs)  # type: ignore[return-value]
+            return rounds.call(place, method, args, kwargs)
         if address.startswith(self.base_url):
             return self._call_here(address, method, args, kwargs)
         return self._call_there(address, method, args, kwargs)
@@ -452,21 +427,13 @@ class Node:
             EncodeError: The artifact cannot travel.
         """
         if self._upstream is not None and self._upstream.alive:
-            agent = None if self.rounds is None else self.rounds.agent
-            number = None if agent is None else agent.number
-            payload = self.codec.encode([number, artifact], root="artifact")
+            payload = self.codec.encode([self.steps.number, artifact], root="artifact")
             self._upstream.post(ARTIFACT_EVENT, payload, with_answer=True)
 
-    def post_numbers(self, agents: Sequence[Any]) -> None:
-        """Tell the master which numbers the agents of this environment have, if it does not know.
-
-        Args:
-            agents: All of them but the manager.
-        """
-        if self._upstream is not None and len(agents) != self._numbers_posted:
-            self._numbers_posted = len(agents)
-            numbers = self.codec.encode(runs_of([agent.number for agent in agents]))
-            self._upstream.post(NUMBERS_EVENT, numbers, with_answer=True)
+    def send_numbers(self, agents: Sequence[Any]) -> None:
+        """Send the master the numbers of the environment's agents; see `Steps.send_numbers`."""
+        if self._upstream is not None:
+            self.steps.send_numbers(self._upstream, agents)
 
     def _on_link(self, link: Connection, peer: Identity) -> None:
         self._peers[peer.address] = peer
@@ -475,14 +442,10 @@ class Node:
 
     def _on_event(self, link: Connection, name: str, payload: Payload) -> None:
         # The connection logs what this raises, such as an unknown class, and lives on.
-        if name.startswith(ROUND_EVENT):
-            step = self.frames.take(link.name, name, payload)
-            if step is not None:
-                link.post(event_name(step), LEAVES)
-        elif name == ARTIFACT_EVENT and self._artifact_sink is not None:
+        if self.steps.take_event(link, name, payload):
+            return
+        if name == ARTIFACT_EVENT and self._artifact_sink is not None:
             self._artifact_sink(link.name, *self.codec.decode(payload))
-        elif name == NUMBERS_EVENT:
-            self.numbers[link.name] = numbers_of(self.codec.decode(payload))
 
 
 def _reported(address: str, error: BaseException) -> BaseException:

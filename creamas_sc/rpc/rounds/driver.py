@@ -36,203 +36,39 @@ then depend on timing: `Rounds.held_up` names the agents.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Sequence
-from contextvars import Context, ContextVar, copy_context
+from collections.abc import Callable, Generator
 from types import coroutine
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import trio
 
 from creamas_sc.errors import DeadlineExceeded, UnknownAgent
 from creamas_sc.foreign import is_ctrl_c
 from creamas_sc.rpc.exposed import exposed_method, is_awaitable, start_call
-from creamas_sc.rpc.socket_stream import TRIO_LOOP, TrioWaiter, effective_deadline
+from creamas_sc.rpc.rounds.activity import WAITS, Activity, current_activity
+from creamas_sc.rpc.rounds.calls import Call, PeerCall
+from creamas_sc.rpc.rounds.order import Order
+from creamas_sc.rpc.socket_stream import TRIO_LOOP, TrioWaiter
 from creamas_sc.runtime.nurseries import cancellation_in
 from creamas_sc.runtime.scheduling import run_tasks_in_order
 from creamas_sc.runtime.timeouts import YIELD_SECONDS
 
 if TYPE_CHECKING:
-    from creamas_sc.rpc.exchange import Exchange
     from creamas_sc.rpc.node import Node
+    from creamas_sc.rpc.rounds.exchange import Exchange
 
 # How long nothing may run before a round ends without the activities that wait.
 HOLD_SECONDS = 0.05
+# Calls of plain methods that are served before other tasks may run.
+SERVED_AT_ONCE = 64
 # How often to look whether tasks that an activity has started have ended.
 LOOK_SECONDS = 0.001
 
-# An agent's place in the order of spawning; of an agent that another one made, a path from there.
-Order: TypeAlias = "int | tuple[int, ...]"
-
-_activity: ContextVar[Activity | None] = ContextVar("activity", default=None)
 _CHECKPOINT = TRIO_LOOP.checkpoint
-
-
-def sort_key(order: Order) -> tuple[int, ...]:
-    """Makes orders comparable: agents, each before those that it made."""
-    return order if type(order) is tuple else (order,)  # type: ignore[return-value]
-
-
-def runs_of(orders: Sequence[Order]) -> list[Any]:
-    """Shorten a list of orders: ``[first, n]`` stands for n that follow each other."""
-    runs: list[Any] = []
-    for order in orders:
-        if type(order) is tuple:
-            runs.append(order)
-        elif runs and type(runs[-1]) is list and sum(runs[-1]) == order:
-            runs[-1][1] += 1
-        else:
-            runs.append([order, 1])
-    return runs
-
-
-def numbers_of(runs: Sequence[Any]) -> list[Order]:
-    """The orders that `runs_of` has shortened."""
-    orders: list[Order] = []
-    for run in runs:
-        if type(run) is tuple:
-            orders.append(run)
-        else:
-            orders += range(run[0], sum(run))
-    return orders
-
-
-class Activity:
-    """An act, or a method that serves a call, which may make calls in its turn.
-
-    Args:
-        work: Its coroutine.
-        served: The call that it serves.
-
-    Attributes:
-        waiting: How many of its tasks wait for answers, while it keeps a task.
-        over: Whether it has ended.
-        scope: Cancels it, while it keeps a task.
-    """
-
-    __slots__ = ("context", "inner", "over", "scope", "served", "task", "waiting", "work")
-
-    def __init__(self, work: Coroutine[Any, Any, None], served: Call | PeerCall | None = None) -> None:
-        self.work = work
-        self.served = served
-        self.waiting = 0
-        self.over = False
-        self.scope: trio.CancelScope | None = None
-        self.task: trio.lowlevel.Task | None = None
-        self.inner = 0
-        self.context: Context = copy_context()
-        self.context.run(_activity.set, self)
-
-    @property
-    def agent(self) -> Any:
-        """Whose code it is."""
-        assert self.served is not None
-        return self.served.agent
-
-    def suspended(self) -> None:
-        """Called when it has suspended, each time."""
-
-    def is_quiet(self) -> bool:
-        """Whether, keeping a task, it waits for answers and for nothing else."""
-        assert self.task is not None
-        return self.waiting > 0 and _all_wait(self.task, self.inner)
-
-    def sleeps(self, until: float) -> bool:
-        """Whether, keeping a task, it waits for a time before ``until``, at the longest."""
-        assert self.task is not None
-        return _sleeps(self.task, self.inner, until)
-
-
-def _all_wait(task: trio.lowlevel.Task, inner: int = 0) -> bool:
-    """Whether a task and those that it has started all wait for answers, some for one another."""
-    waits = task.custom_sleep_data is _WAITS
-    for nursery in task.child_nurseries[inner:]:
-        if not all(map(_all_wait, nursery.child_tasks)):
-            return False
-        waits = waits or not nursery._nested_child_running
-    return waits
-
-
-def _sleeps(task: trio.lowlevel.Task, inner: int, until: float) -> bool:
-    if effective_deadline(task) < until:
-        return True
-    children = (each for nursery in task.child_nurseries[inner:] for each in nursery.child_tasks)
-    return any(_sleeps(child, 0, until) for child in children)
-
-
-# What a task that waits for an answer is marked with; trio removes it when the task goes on.
-_WAITS = object()
-
-
-class Call:
-    """A call that an activity makes; within an environment it is also what is served.
-
-    Attributes:
-        url, target: Where the called agent is, None for this environment, and its number there.
-        activity, order: Who calls.
-        number: Its own among this environment's calls.
-        waiter: Set with the answer where a task waits for it; None for a parked activity.
-        answered: Whether the answer is there: ``value``, or ``error``.
-        agent: The called agent, once it is served.
-    """
-
-    __slots__ = ("activity", "agent", "answered", "args", "error", "kwargs", "method", "number",
-                 "order", "target", "url", "value", "waiter")  # fmt: skip
-
-    activity: Activity
-    agent: Any
-    number: int
-    order: Order
-    value: Any
-
-    def __init__(
-        self,
-        place: tuple[str | None, int],
-        method: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        self.url, self.target = place
-        self.method = method
-        self.args = args
-        self.kwargs = kwargs
-        self.answered = False
-        self.waiter: TrioWaiter | None = None
-        self.error: BaseException | None = None
-
-
-class PeerCall:
-    """A call of another environment's agent.
-
-    Attributes:
-        order, number: As of `Call`.
-        url: The caller's environment.
-        target: The called agent's number in this environment.
-    """
-
-    __slots__ = ("agent", "args", "kwargs", "method", "number", "order", "target", "url")
-
-    answered = False
-
-    def __init__(
-        self,
-        order: Order,
-        number: int,
-        url: str,
-        target: int,
-        method: str,
-        args: Sequence[Any],
-        kwargs: dict[str, Any],
-    ) -> None:
-        self.order = order
-        self.number = number
-        self.url = url
-        self.target = target
-        self.method = method
-        self.args = args
-        self.kwargs = kwargs
-        self.agent: Any = None
 
 
 class Rounds:
@@ -269,6 +105,12 @@ class Rounds:
         self._open = 0
         # The agent whose plain method serves a call just now.
         self._plain: Any = None
+        _under_way.add(self)
+
+    def leave(self) -> None:
+        """Run nothing more, here in a forked child: the parent does."""
+        self._ready.clear()
+        self._deferred.clear()
 
     # ---- calls
 
@@ -277,13 +119,13 @@ class Rounds:
         """The agent whose code runs now, as part of the step; None if none does."""
         if self._plain is not None:
             return self._plain
-        running = self.driving or _activity.get()
+        running = self.driving or current_activity.get()
         return None if running is None or running.over else running.agent
 
     def place(self, address: str) -> tuple[str | None, int] | None:
         """Where the agent at ``address`` is, if a call of the running code to it goes in rounds."""
         if self.driving is None:
-            running = _activity.get()
+            running = current_activity.get()
             if running is None or running.over:
                 return None
         return self._exchange.places.get(address) or self._exchange.place(address)
@@ -303,7 +145,7 @@ class Rounds:
             call.activity = activity
             yield call
         else:
-            activity = _activity.get()
+            activity = current_activity.get()
             if activity is None:
                 raise RuntimeError(f"{method}: awaited outside the step in which it was called")
             call.activity = activity
@@ -320,7 +162,7 @@ class Rounds:
         self._exchange.add_call(call)
         activity.waiting += 1
         self._exchange.changed.set()
-        trio.lowlevel.current_task().custom_sleep_data = _WAITS
+        trio.lowlevel.current_task().custom_sleep_data = WAITS
         try:
             yield from call.waiter.wait()
         except BaseException:
@@ -345,32 +187,32 @@ class Rounds:
     async def _run(self) -> None:
         try:
             await self._drive()
-        except trio.Cancelled:
-            self._wake_parked()
+        except BaseException:  # the step is cancelled, and so are the activities, each in a task
+            for activity, call in self._parked.items():
+                self._nursery.start_soon(self._keep_woken, activity, call)
+            self._parked.clear()
             raise
-
-    def _wake_parked(self) -> None:
-        """Have the activities that are parked cancelled, each in a task."""
-        for activity, call in self._parked.items():
-            self._nursery.start_soon(self._keep_woken, activity, call)
-        self._parked.clear()
 
     @coroutine
     def _drive(self) -> Generator[Any, Any, None]:
-        """Run what is ready and end rounds, until the step is over or an activity keeps the task."""
+        """Run what is ready and end rounds, to the step's end or until an activity keeps the task."""
         task = trio.lowlevel.current_task()
         with trio.CancelScope() as scope:
             status, inner = task._cancel_status, len(task.child_nurseries)
             yield_at, yielded = time.perf_counter() + YIELD_SECONDS, False
             while True:
-                if yielded:  # the step may have been cancelled
-                    yield from trio.lowlevel.checkpoint_if_cancelled()
+                if time.perf_counter() > yield_at:
+                    yield from trio.lowlevel.checkpoint()  # noqa: ASYNC105
+                    yield_at = time.perf_counter() + YIELD_SECONDS
+                elif yielded:  # the step may have been cancelled
+                    yield from trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC105
                     yielded = False
                 activity = self._next()
                 if activity is None:
-                    self.over = yield from self._end_round()
-                    if self.over:
-                        return
+                    if not self._ready:
+                        self.over = yield from self._end_round()
+                        if self.over:
+                            return
                     continue
                 trap = self._send(activity)
                 while trap is _CHECKPOINT:
@@ -382,14 +224,9 @@ class Rounds:
                     else:
                         trap = self._send(activity, value)
                 if trap is None:
-                    if time.perf_counter() > yield_at:
-                        yield from trio.lowlevel.checkpoint()
-                        yield_at = time.perf_counter() + YIELD_SECONDS
-                elif (
-                    type(trap) is Call
-                    and task._cancel_status is status
-                    and len(task.child_nurseries) == inner
-                ):
+                    continue
+                entered = task._cancel_status is not status or len(task.child_nurseries) > inner
+                if type(trap) is Call and not entered:
                     self._parked[activity] = trap
                     self._exchange.add_call(trap)
                 else:
@@ -430,7 +267,8 @@ class Rounds:
                 error: BaseException | None = None
                 try:
                     if type(trap) is Call:
-                        value = yield from self._wait(trap)
+                        yield from self._wait(trap)
+                        value = None
                     elif trap is None:  # it is to be cancelled
                         yield from TrioWaiter().wait()
                     else:
@@ -473,9 +311,14 @@ class Rounds:
     # ---- what is ready
 
     def _next(self) -> Activity | None:
-        """The next activity to run on; calls of plain methods are served on the way."""
+        """The next activity to run on; calls of plain methods are served on the way.
+
+        None if nothing is ready, or if other tasks are to have their turn first.
+        """
         ready, busy = self._ready, self._busy
-        while ready:
+        for _ in range(SERVED_AT_ONCE):
+            if not ready:
+                break
             item = ready.popleft()
             if busy:
                 number = self._handler(item)
@@ -484,21 +327,29 @@ class Rounds:
                     continue
             if not item.answered:
                 activity = self._serve(item)
-                if activity is not None:
-                    self._open += 1
-                    return activity
+            elif item.given_up:  # type: ignore[union-attr]
                 continue
-            activity = item.activity  # type: ignore[union-attr]
-            if item.waiter is None:  # type: ignore[union-attr]
-                del self._parked[activity]
+            else:
+                activity = self._go_on(item)  # type: ignore[arg-type]
+            if activity is not None:
                 return activity
-            self._stuck.discard(activity)
-            busy[activity.agent.number] = activity
-            item.waiter.set()  # type: ignore[union-attr]
+        if ready:
+            return None
         activity = self._next_act()
         if activity is not None:
             self._open += 1
         return activity
+
+    def _go_on(self, call: Call) -> Activity | None:
+        """Let the caller of a call that is answered go on: it is returned, unless it has a task."""
+        activity = call.activity
+        if call.waiter is None:
+            del self._parked[activity]
+            return activity
+        self._stuck.discard(activity)
+        self._busy[activity.agent.number] = activity
+        call.waiter.set()
+        return None
 
     def _handler(self, item: Call | PeerCall) -> Order | None:
         """The number of the agent that handles a call or an answer, if there is such an agent."""
@@ -522,6 +373,7 @@ class Rounds:
             return None
         finally:
             self._plain = None
+        self._open += 1
         activity = Activity(self._finish(call, value), call)
         self._serving[call.url, call.number] = activity
         return activity
@@ -603,3 +455,14 @@ class Rounds:
             self.held_up.append(activity.agent.addr)
             self._stuck.add(activity)
             self._release(activity)
+
+
+_under_way: WeakSet[Rounds] = WeakSet()
+
+
+def _leave_rounds() -> None:
+    for rounds in list(_under_way):
+        rounds.leave()
+
+
+os.register_at_fork(after_in_child=_leave_rounds)

@@ -1,30 +1,18 @@
-"""What the environments of a step send each other between two rounds: calls and answers, at once.
+"""The exchange between two rounds: what was made goes to the peers, what they made comes here.
 
-Each environment sends each other one a frame, and has ended the round when it has everybody's. A
-frame is one or more events of their connection. The name says ``step:content:more``: which step,
-whether it brings calls or answers, and whether another event of the same frame follows. The payload
-is a list of columns::
-
-    open        how many activities are under way, None where the environment leaves the step
-    abandoned   numbers of calls that their callers have given up
-    unread      positions and errors of events of the last frame that could not be decoded
-    orders, numbers, targets, methods, args, kwargs      of calls
-    numbers, values                                      of answers
-    numbers, errors                                      of calls that failed
-
-What cannot be encoded or decoded, or is too large in all, is sent again call by call, so that it
-fails for its caller alone.
+See `creamas_sc.rpc.rounds.frames` for what is sent. The step is over in the round in which nobody
+has anything under way or has sent anything, which all see at once. Where a peer is lost, those who
+go on may disagree about that: then each says that it leaves.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Sequence
-from contextvars import ContextVar
 from copy import copy
 from itertools import repeat
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from creamas_sc.errors import (
     ConnectionLost,
@@ -33,122 +21,20 @@ from creamas_sc.errors import (
     EncodeError,
     HandshakeError,
     from_wire,
-    to_wire,
 )
 from creamas_sc.rpc.addresses import is_number
-from creamas_sc.rpc.rounds import Call, PeerCall, sort_key
+from creamas_sc.rpc.rounds.calls import Call, PeerCall
+from creamas_sc.rpc.rounds.frames import LEAVES, Failed, Piece, columns, event_name
+from creamas_sc.rpc.rounds.order import sort_key
+from creamas_sc.rpc.rounds.plan import Plan
 from creamas_sc.rpc.socket_stream import TrioWaiter
 from creamas_sc.runtime.coroutines import gather
-from creamas_sc.wire.codec import Codec, Payload
+from creamas_sc.wire.codec import Payload
 
 if TYPE_CHECKING:
     from creamas_sc.rpc.node import Node
 
-# Of the events of rounds; what follows is the step's number.
-ROUND_EVENT = "round"
-
-# The frame of an environment that leaves a step.
-LEAVES = Codec().encode([None, *([()] * 12)])
-
-Failed: TypeAlias = tuple[int, BaseException]
 _by_number = attrgetter("order", "number")
-
-
-class Plan(NamedTuple):
-    """How a step goes in rounds.
-
-    Attributes:
-        step: Its number; those of later steps are higher.
-        peers: The base URLs of the environments that take part, this one's included.
-    """
-
-    step: int = 0
-    peers: Sequence[str] = ()
-
-
-# Of the step that the running task takes, if its calls go in rounds.
-step_plan: ContextVar[Plan | None] = ContextVar("step_plan", default=None)
-
-
-class Piece(NamedTuple):
-    """Calls, answers and failures that go in one event."""
-
-    calls: Sequence[Call] = ()
-    answers: Sequence[tuple[int, Any]] = ()
-    failures: Sequence[Failed] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.calls or self.answers or self.failures)
-
-    def halves(self) -> list[Piece]:
-        """Two pieces with half of it each; none if it is a single call, answer or failure."""
-        if len(self.calls) + len(self.answers) + len(self.failures) < 2:
-            return []
-        cuts = [[each[: len(each) // 2], each[len(each) // 2 :]] for each in self]
-        if len(self.calls) < 2 and len(self.answers) < 2 and len(self.failures) < 2:
-            return [Piece(self.calls), Piece((), self.answers, self.failures)]
-        return [Piece(*(cut[half] for cut in cuts)) for half in (0, 1)]
-
-
-class Frames:
-    """The events of rounds that have arrived at an environment, by peer, before they are read."""
-
-    def __init__(self) -> None:
-        self.step = 0
-        self.changed = TrioWaiter()
-        # Peers without which the step goes on.
-        self._gone: set[str] = set()
-        self._by_url: dict[str, deque[tuple[int, bool, bool, Payload]]] = defaultdict(deque)
-
-    def take(self, url: str, name: str, payload: Payload) -> int | None:
-        """Keep an event that has arrived.
-
-        Returns:
-            The number of its step, if the peer goes on with that alone.
-        """
-        step, content, more = map(int, name.split(":")[1:])
-        if step < self.step or (step == self.step and url in self._gone):
-            return step if payload != LEAVES else None
-        self._by_url[url].append((step, bool(content), bool(more), payload))
-        self.changed.set()
-        return None
-
-    def note_end(self) -> None:
-        """A connection has ended."""
-        self.changed.set()
-
-    def begin(self, step: int) -> None:
-        """A step begins: what came for earlier ones is dropped."""
-        self.step = step
-        self._gone = set()
-        for url, events in list(self._by_url.items()):
-            while events and events[0][0] < step:
-                events.popleft()
-            if not events:
-                del self._by_url[url]
-
-    def end(self) -> None:
-        """The step is over here."""
-        self.begin(self.step + 1)
-
-    def lose(self, url: str) -> None:
-        """The step goes on without a peer."""
-        self._gone.add(url)
-        self._by_url.pop(url, None)
-
-    def next(self, url: str) -> tuple[bool, Payload, bool] | None:
-        """The next event of a peer: whether more follow, the payload, and whether it has calls."""
-        events = self._by_url.get(url)
-        if not events or events[0][0] != self.step:
-            return None
-        _, content, more, payload = events.popleft()
-        return more, payload, content
-
-    def bring_content(self, step: int) -> bool:
-        """Whether calls or answers have arrived."""
-        return any(
-            events and events[0][0] == step and events[0][1] for events in self._by_url.values()
-        )
 
 
 class Exchange:
@@ -162,7 +48,7 @@ class Exchange:
     def __init__(self, node: Node, plan: Plan) -> None:
         self.received: list[Call | PeerCall] = []
         self.cancelled: list[tuple[str | None, int]] = []
-        node.frames.begin(plan.step)
+        node.steps.frames.begin(plan.step)
         self._node = node
         self._plan = plan
         self._here = node.base_url
@@ -188,11 +74,11 @@ class Exchange:
     @property
     def changed(self) -> TrioWaiter:
         """Set when an event of a peer arrives, or a peer is lost; a new one can be put there."""
-        return self._node.frames.changed
+        return self._node.steps.frames.changed
 
     @changed.setter
     def changed(self, waiter: TrioWaiter) -> None:
-        self._node.frames.changed = waiter
+        self._node.steps.frames.changed = waiter
 
     async def _connect(self) -> None:
         """Connect to the peers; those that cannot be reached are lost."""
@@ -211,7 +97,7 @@ class Exchange:
 
     def leave(self, over: bool) -> None:
         """Tell the peers that this environment does not go on, unless they know: it is over."""
-        self._node.frames.end()
+        self._node.steps.frames.end()
         if over and not self._irregular:
             return
         for url in self._peers:
@@ -247,12 +133,12 @@ class Exchange:
 
     def abandon(self, call: Call) -> None:
         """The caller does not wait for the answer any more."""
+        call.given_up = True
         if call.url is None:
             if call in self._local:
                 self._local.remove(call)
             else:
                 self.cancelled.append((None, call.number))
-            call.answered = True
         elif self._pending.pop(call.number, None) is not None:
             if call in self._calls[call.url]:
                 self._calls[call.url].remove(call)
@@ -261,23 +147,23 @@ class Exchange:
 
     def add_answer(self, call: Call | PeerCall, value: Any) -> None:
         """Answer a call at the end of the round."""
-        if type(call) is PeerCall:
+        if isinstance(call, PeerCall):
             self._answers[call.url].append((call.number, value))
         elif not call.answered:
             call.value = value
-            self._answered.append(call)  # type: ignore[arg-type]
+            self._answered.append(call)
 
     def add_failure(self, call: Call | PeerCall, error: BaseException) -> None:
         """Answer a call with an error at the end of the round."""
-        if type(call) is PeerCall:
+        if isinstance(call, PeerCall):
             self._failures[call.url].append((call.number, error))
         elif not call.answered:
-            call.error = error  # type: ignore[union-attr]
-            self._answered.append(call)  # type: ignore[arg-type]
+            call.error = error
+            self._answered.append(call)
 
     def has_content(self) -> bool:
         """Whether there is anything to exchange, as far as is known here."""
-        return self._has_made() or self._node.frames.bring_content(self._plan.step)
+        return self._has_made() or self._node.steps.frames.bring_content(self._plan.step)
 
     def _has_made(self) -> bool:
         return bool(
@@ -307,7 +193,7 @@ class Exchange:
         for url in self._peers:
             self._send(url, open_, content)
         for url in list(self._peers):
-            while (event := self._node.frames.next(url)) is None:
+            while (event := self._node.steps.frames.next(url)) is None:
                 if not self._node.endpoint.link(url):
                     await self._lose(url)
                     break
@@ -359,10 +245,10 @@ class Exchange:
         """A peer is gone, or goes on without this step: its unanswered calls fail."""
         self._irregular = True
         del self._peers[url]
-        self._node.frames.lose(url)
+        self._node.steps.frames.lose(url)
         self.places.clear()
         for made in (self._calls, self._answers, self._failures, self._abandoned, self._singly):
-            made.pop(url, None)  # type: ignore[attr-defined]
+            made.pop(url, None)
         lost = [call for call in self._pending.values() if call.url == url]
         if lost:
             explained: Exception = error or ConnectionLost(f"{url} is gone", address=url)
@@ -393,12 +279,10 @@ class Exchange:
         if link is not None:
             link.post(event_name(self._plan.step, content, more), payload)
 
-    def _encode(
-        self, piece: Piece, head: list[Any], encoded: list[tuple[Piece, Payload]]
-    ) -> None:
+    def _encode(self, piece: Piece, head: list[Any], encoded: list[tuple[Piece, Payload]]) -> None:
         """Encode a piece, or if it cannot be, its parts; single calls and answers fail then."""
         try:
-            encoded.append((piece, self._node.codec.encode([*head, *_columns(piece)], "a call")))
+            encoded.append((piece, self._node.codec.encode([*head, *columns(piece)], "a call")))
             return
         except EncodeError as error:
             refused = error
@@ -437,7 +321,7 @@ class Exchange:
             if not more:
                 return over
             position += 1
-            while (following := self._node.frames.next(url)) is None:
+            while (following := self._node.steps.frames.next(url)) is None:
                 if not self._node.endpoint.link(url):
                     await self._lose(url)
                     return True
@@ -469,28 +353,6 @@ class Exchange:
         for call in piece.calls:
             self._fail(call.number, error)
         self._failures[url] += [(number, error) for number, _ in (*piece.answers, *piece.failures)]
-
-
-def event_name(step: int, content: bool = False, more: bool = False) -> str:
-    """What an event of a step is called."""
-    return f"{ROUND_EVENT}:{step}:{content:d}:{more:d}"
-
-
-def _columns(piece: Piece) -> list[Any]:
-    calls, answers, failures = piece
-    kwargs = [call.kwargs for call in calls]
-    return [
-        [call.order for call in calls],
-        [call.number for call in calls],
-        [call.target for call in calls],
-        [call.method for call in calls],
-        [list(call.args) for call in calls],
-        kwargs if any(kwargs) else None,
-        [number for number, _ in answers],
-        [value for _, value in answers],
-        [number for number, _ in failures],
-        [to_wire(error) for _, error in failures],
-    ]
 
 
 def _sorted(calls: list[Any]) -> list[Any]:

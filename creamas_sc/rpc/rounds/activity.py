@@ -1,0 +1,81 @@
+"""What runs in a step: acts, and methods that serve calls; and what each of them waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from contextvars import Context, ContextVar, copy_context
+from typing import Any
+
+import trio
+
+from creamas_sc.rpc.rounds.calls import Call, PeerCall
+from creamas_sc.rpc.socket_stream import effective_deadline
+
+current_activity: ContextVar[Activity | None] = ContextVar("activity", default=None)
+# What a task that waits for an answer is marked with; trio removes it when the task goes on.
+WAITS = object()
+
+
+class Activity:
+    """An act, or a method that serves a call, which may make calls in its turn.
+
+    Args:
+        work: Its coroutine.
+        served: The call that it serves.
+
+    Attributes:
+        waiting: How many of its tasks wait for answers, while it keeps a task.
+        over: Whether it has ended.
+        scope: Cancels it, while it keeps a task.
+    """
+
+    __slots__ = ("context", "inner", "over", "scope", "served", "task", "waiting", "work")
+
+    def __init__(
+        self, work: Coroutine[Any, Any, None], served: Call | PeerCall | None = None
+    ) -> None:
+        self.work = work
+        self.served = served
+        self.waiting = 0
+        self.over = False
+        self.scope: trio.CancelScope | None = None
+        self.task: trio.lowlevel.Task | None = None
+        self.inner = 0
+        self.context: Context = copy_context()
+        self.context.run(current_activity.set, self)
+
+    @property
+    def agent(self) -> Any:
+        """Whose code it is."""
+        assert self.served is not None
+        return self.served.agent
+
+    def suspended(self) -> None:
+        """Called when it has suspended, each time."""
+
+    def is_quiet(self) -> bool:
+        """Whether, keeping a task, it waits for answers and for nothing else."""
+        assert self.task is not None
+        return self.waiting > 0 and _all_wait(self.task, self.inner)
+
+    def sleeps(self, until: float) -> bool:
+        """Whether, keeping a task, it waits for a time before ``until``, at the longest."""
+        assert self.task is not None
+        return _sleeps(self.task, self.inner, until)
+
+
+def _all_wait(task: trio.lowlevel.Task, inner: int = 0) -> bool:
+    """Whether a task and those that it has started all wait for answers, some for one another."""
+    waits = task.custom_sleep_data is WAITS
+    for nursery in task.child_nurseries[inner:]:
+        if not all(map(_all_wait, nursery.child_tasks)):
+            return False
+        waits = waits or not nursery._nested_child_running
+    return waits
+
+
+def _sleeps(task: trio.lowlevel.Task, inner: int, until: float) -> bool:
+    if effective_deadline(task) < until:
+        return True
+    children = (each for nursery in task.child_nurseries[inner:] for each in nursery.child_tasks)
+    return any(_sleeps(child, 0, until) for child in children)

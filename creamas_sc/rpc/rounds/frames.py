@@ -1,0 +1,141 @@
+"""The frames that the environments of a step send each other between two rounds.
+
+Each environment sends each other one a frame, and has ended the round when it has everybody's. A
+frame is one or more events of their connection. The name says ``step:content:more``: which step,
+whether it brings calls or answers, and whether another event of the same frame follows. The payload
+is a list of columns::
+
+    open        how many activities are under way, None where the environment leaves the step
+    abandoned   numbers of calls that their callers have given up
+    unread      positions and errors of events of the last frame that could not be decoded
+    orders, numbers, targets, methods, args, kwargs      of calls
+    numbers, values                                      of answers
+    numbers, errors                                      of calls that failed
+
+What cannot be encoded or decoded, or is too large in all, is sent again call by call, so that it
+fails for its caller alone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from creamas_sc.errors import to_wire
+from creamas_sc.rpc.rounds.calls import Call
+from creamas_sc.rpc.socket_stream import TrioWaiter
+from creamas_sc.wire.codec import Codec, Payload
+
+# Of the events of rounds; what follows is the step's number.
+ROUND_EVENT = "round"
+
+# The frame of an environment that leaves a step.
+LEAVES = Codec().encode([None, *([()] * 12)])
+
+Failed: TypeAlias = tuple[int, BaseException]
+
+
+class Piece(NamedTuple):
+    """Calls, answers and failures that go in one event."""
+
+    calls: Sequence[Call] = ()
+    answers: Sequence[tuple[int, Any]] = ()
+    failures: Sequence[Failed] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.calls or self.answers or self.failures)
+
+    def halves(self) -> list[Piece]:
+        """Two pieces with half of it each; none if it is a single call, answer or failure."""
+        if len(self.calls) + len(self.answers) + len(self.failures) < 2:
+            return []
+        calls, answers, failures = self
+        if max(map(len, self)) < 2:
+            return [Piece(calls), Piece((), answers), Piece((), (), failures)]
+        first = Piece(*(each[: len(each) // 2] for each in self))  # type: ignore[arg-type]
+        return [first, Piece(*(each[len(each) // 2 :] for each in self))]  # type: ignore[arg-type]
+
+
+class Frames:
+    """The events of rounds that have arrived at an environment, by peer, before they are read."""
+
+    def __init__(self) -> None:
+        self.step = 0
+        self.changed = TrioWaiter()
+        # Peers without which the step goes on.
+        self._gone: set[str] = set()
+        self._by_url: dict[str, deque[tuple[int, bool, bool, Payload]]] = defaultdict(deque)
+
+    def take(self, url: str, name: str, payload: Payload) -> int | None:
+        """Keep an event that has arrived.
+
+        Returns:
+            The number of its step, if the peer goes on with that alone.
+        """
+        step, content, more = map(int, name.split(":")[1:])
+        if step < self.step or (step == self.step and url in self._gone):
+            return step if payload != LEAVES else None
+        self._by_url[url].append((step, bool(content), bool(more), payload))
+        self.changed.set()
+        return None
+
+    def note_end(self) -> None:
+        """A connection has ended."""
+        self.changed.set()
+
+    def begin(self, step: int) -> None:
+        """A step begins: what came for earlier ones is dropped."""
+        self.step = step
+        self._gone = set()
+        for url, events in list(self._by_url.items()):
+            while events and events[0][0] < step:
+                events.popleft()
+            if not events:
+                del self._by_url[url]
+
+    def end(self) -> None:
+        """The step is over here."""
+        self.begin(self.step + 1)
+
+    def lose(self, url: str) -> None:
+        """The step goes on without a peer."""
+        self._gone.add(url)
+        self._by_url.pop(url, None)
+
+    def next(self, url: str) -> tuple[bool, Payload, bool] | None:
+        """The next event of a peer: whether more follow, the payload, and whether it has calls."""
+        events = self._by_url.get(url)
+        if not events or events[0][0] != self.step:
+            return None
+        _, content, more, payload = events.popleft()
+        return more, payload, content
+
+    def bring_content(self, step: int) -> bool:
+        """Whether calls or answers have arrived."""
+        return any(
+            events and events[0][0] == step and events[0][1] for events in self._by_url.values()
+        )
+
+
+def event_name(step: int, content: bool = False, more: bool = False) -> str:
+    """What an event of a step is called."""
+    return f"{ROUND_EVENT}:{step}:{content:d}:{more:d}"
+
+
+def columns(piece: Piece) -> list[Any]:
+    """What a piece is sent as."""
+    calls, answers, failures = piece
+    kwargs = [call.kwargs for call in calls]
+    return [
+        [call.order for call in calls],
+        [call.number for call in calls],
+        [call.target for call in calls],
+        [call.method for call in calls],
+        [list(call.args) for call in calls],
+        kwargs if any(kwargs) else None,
+        [number for number, _ in answers],
+        [value for _, value in answers],
+        [number for number, _ in failures],
+        [to_wire(error) for _, error in failures],
+    ]

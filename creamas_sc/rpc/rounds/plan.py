@@ -1,0 +1,23 @@
+"""How a step goes in rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import NamedTuple
+
+
+class Plan(NamedTuple):
+    """How a step goes in rounds.
+
+    Attributes:
+        step: Its number; those of later steps are higher.
+        peers: The base URLs of the environments that take part, this one's included.
+    """
+
+    step: int = 0
+    peers: Sequence[str] = ()
+
+
+# Of the step that the running task takes, if its calls go in rounds.
+step_plan: ContextVar[Plan | None] = ContextVar("step_plan", default=None)

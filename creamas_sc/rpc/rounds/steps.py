@@ -1,0 +1,89 @@
+"""The steps of one environment that go in rounds, one at a time, and the agents' numbers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from creamas_sc.rpc.connection import Connection
+from creamas_sc.rpc.rounds.driver import Rounds
+from creamas_sc.rpc.rounds.exchange import Exchange
+from creamas_sc.rpc.rounds.frames import LEAVES, ROUND_EVENT, Frames, event_name
+from creamas_sc.rpc.rounds.order import Order, numbers_of, runs_of
+from creamas_sc.rpc.rounds.plan import Plan
+from creamas_sc.wire.codec import Payload
+
+if TYPE_CHECKING:
+    from creamas_sc.rpc.node import Node
+
+log = logging.getLogger(__name__)
+
+NUMBERS_EVENT = "numbers"
+
+
+class Steps:
+    """The steps of a node's environment.
+
+    Attributes:
+        frames: What has arrived for them.
+        rounds: The one that is under way.
+        numbers: Of a master: by base URL of a slave, the numbers of its agents.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.frames = Frames()
+        self.rounds: Rounds | None = None
+        self.numbers: dict[str, list[Order]] = {}
+        self._node = node
+        self._numbers_sent = 0
+
+    @contextmanager
+    def take(self, plan: Plan | None) -> Iterator[Rounds | None]:
+        """Have agents' calls go in rounds in the block, where there is a plan and no other step."""
+        if plan is None or self.rounds is not None:
+            yield None
+            return
+        exchange = Exchange(self._node, plan)
+        rounds = self.rounds = Rounds(self._node, exchange)
+        try:
+            yield rounds
+        finally:
+            self.rounds = None
+            exchange.leave(rounds.over)
+            if rounds.held_up:
+                log.warning(
+                    "a round ended while %s waited for something that no call brought: the step "
+                    "may not repeat itself",
+                    ", ".join(dict.fromkeys(rounds.held_up)),
+                )
+
+    @property
+    def number(self) -> Order | None:
+        """The number of the agent whose code runs now, as part of a step."""
+        agent = None if self.rounds is None else self.rounds.agent
+        return None if agent is None else agent.number
+
+    def take_event(self, link: Connection, name: str, payload: Payload) -> bool:
+        """Take an event of a peer; whether it is one of steps."""
+        if name.startswith(ROUND_EVENT):
+            step = self.frames.take(link.name, name, payload)
+            if step is not None:
+                link.post(event_name(step), LEAVES)
+        elif name == NUMBERS_EVENT:
+            self.numbers[link.name] = numbers_of(self._node.codec.decode(payload))
+        else:
+            return False
+        return True
+
+    def send_numbers(self, master: Connection, agents: Sequence[Any]) -> None:
+        """Send the numbers of the agents to the master, with the next answer, if it lacks them.
+
+        Args:
+            agents: All of the environment but the manager.
+        """
+        if len(agents) != self._numbers_sent:
+            self._numbers_sent = len(agents)
+            runs = runs_of([agent.number for agent in agents])
+            master.post(NUMBERS_EVENT, self._node.codec.encode(runs), with_answer=True)
