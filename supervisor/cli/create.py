@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
@@ -16,7 +17,7 @@ from supervisor.cli import params
 from supervisor.cli.daemon_connection import checked_name, connected, extra_time, start_deadline
 from supervisor.cli.exits import Exit, Failure
 from supervisor.cli.output import count, emit, note
-from supervisor.cli.params import Class, Daemon, Json, JsonObject, Seconds, at_least
+from supervisor.cli.params import Class, Daemon, Json, JsonObject, Seconds, Whole, at_least
 
 if TYPE_CHECKING:
     from creamas_sc.client import SyncClient
@@ -33,7 +34,7 @@ def create(
     name: str,
     /,
     *,
-    slaves: Annotated[int | None, _SLAVES, at_least(1)] = None,
+    slaves: Annotated[int | None, _SLAVES, Whole, at_least(1)] = None,
     slave: Annotated[list[str] | None, _SLAVES, Parameter(metavar="HOST:PORT")] = None,
     slave_env_cls: Annotated[Class, _SLAVES] = None,
     slave_mgr_cls: Annotated[Class, _SLAVES] = None,
@@ -45,9 +46,9 @@ def create(
     mgr_cls: Annotated[Class, _MASTER] = None,
     env_kwargs: Annotated[JsonObject, _MASTER] = None,
     addr: Annotated[str | None, _MASTER, Parameter(metavar="HOST:PORT")] = None,
-    seed: Annotated[int | None, _MASTER] = None,
+    seed: Annotated[int | None, _MASTER, Whole, at_least(0, inf)] = None,
     restart: Annotated[Modes, _RESTARTS, Parameter(metavar="MODE")] = "temporary",
-    restarts: Annotated[int | None, _RESTARTS, at_least(0)] = None,
+    restarts: Annotated[int | None, _RESTARTS, Whole, at_least(0)] = None,
     within: Annotated[Seconds, _RESTARTS] = None,
     timeout: Seconds = None,
     daemon: Daemon = None,

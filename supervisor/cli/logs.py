@@ -19,7 +19,7 @@ from creamas_sc.runtime.log_files import log_files
 from supervisor.cli.daemon_connection import checked_name, chosen_daemon, connected
 from supervisor.cli.exits import Exit, Failure
 from supervisor.cli.output import colored, out, out_json
-from supervisor.cli.params import Daemon, at_least
+from supervisor.cli.params import Daemon, Whole, at_least
 
 BLOCK_BYTES = 1 << 16
 # How often a file is polled for new lines.
@@ -34,7 +34,7 @@ def logs(
     /,
     *,
     follow: Annotated[bool, Parameter(name=("--follow", "-f"))] = False,
-    lines: Annotated[int, Parameter(name=("--lines", "-n")), at_least(0)] = 100,
+    lines: Annotated[int, Parameter(name=("--lines", "-n")), Whole, at_least(0)] = 100,
     daemon: Daemon = None,
     json: bool = False,
 ) -> int:

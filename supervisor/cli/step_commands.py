@@ -11,7 +11,7 @@ from supervisor.cli.display import Result, progress_line
 from supervisor.cli.exits import Exit, Failure
 from supervisor.cli.follow import closed, on_terminal, was_closed, watch
 from supervisor.cli.output import emit
-from supervisor.cli.params import Daemon, Json, Name, Seconds, at_least
+from supervisor.cli.params import Daemon, Json, Name, Seconds, Whole, at_least
 
 if TYPE_CHECKING:
     from creamas_sc.client import SyncSimulation
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def step(
     name: Name,
-    n: Annotated[int | None, at_least(1)] = None,
+    n: Annotated[int | None, Whole, at_least(1)] = None,
     /,
     *,
     forever: bool = False,

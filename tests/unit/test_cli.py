@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -142,6 +143,62 @@ def test_wrong_usage_is_one_line_and_2(run: Run, words: list[str]) -> None:
 
 def test_wrong_usage_names_the_help_of_its_verb(run: Run) -> None:
     assert "Try: creamas-supervisor inspect --help" in run("inspect")[2]
+
+
+VERBS_BY_NAME = {verb.__name__: verb for verbs in VERBS.values() for verb in verbs}
+
+
+def _whole_numbers() -> list[list[str]]:
+    """The words before each value that must be an int, of all verbs."""
+    found = []
+    for name, verb in VERBS_BY_NAME.items():
+        for parameter in inspect.signature(verb).parameters.values():
+            if re.search(r"\bint\b", str(parameter.annotation)):
+                option = f"--{parameter.name.replace('_', '-')}"
+                named = parameter.kind is parameter.KEYWORD_ONLY
+                found.append([name, *([] if name == "logs" else [NAME]), *[option] * named])
+    return found
+
+
+@pytest.mark.parametrize("words", _whole_numbers(), ids=" ".join)
+def test_numbers_are_not_rounded(run: Run, words: list[str]) -> None:
+    for number in ("1.5", "1.0", "1e3", "0x10", "one"):
+        code, out, err = run(*words, number)
+        assert (code, out) == (2, "")
+        assert f"'{number}' is not a whole number" in err
+
+
+def test_what_must_be_a_whole_number_is_found() -> None:
+    assert ["step", NAME] in _whole_numbers()
+    assert ["create", NAME, "--seed"] in _whole_numbers()
+
+
+@pytest.mark.parametrize(
+    ("word", "suggested"),
+    [("stp", "step"), ("pase", "pause"), ("atach", "attach"), ("sto", "stop"), ("clse", "close")],
+)
+def test_a_suggestion_destroys_nothing_that_another_one_would_not(
+    run: Run, word: str, suggested: str
+) -> None:
+    _, _, err = run(word)
+    expected = f'Unknown command "{word}". Did you mean "{suggested}"? Try: '
+    assert err == f"creamas-supervisor: {expected}creamas-supervisor --help\n"
+
+
+def test_where_nothing_is_near_nothing_is_suggested(run: Run) -> None:
+    assert "Did you mean" not in run("frobnicate")[2]
+
+
+@pytest.mark.parametrize(
+    ("verb", "usage"),
+    [
+        ("step", "step NAME [N] [OPTIONS]"),
+        ("logs", "logs [NAME] [OPTIONS]"),
+        ("ls", "ls [OPTIONS]"),
+    ],
+)
+def test_usage_lines_name_the_arguments(run: Run, verb: str, usage: str) -> None:
+    assert run(verb, "--help")[1].startswith(f"Usage: creamas-supervisor {usage}\n")
 
 
 # ---- errors
