@@ -18,7 +18,7 @@ import trio
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.environment import Environment
 from creamas_sc.core.step_loop import StepLimit, step_limit
-from creamas_sc.errors import BadValue, NoSlaves
+from creamas_sc.errors import NoSlaves
 from creamas_sc.mp.artifacts import ArtifactInbox, select_artifacts
 from creamas_sc.mp.closer import Closer
 from creamas_sc.mp.manager_calls import ManagerCalls
@@ -408,11 +408,7 @@ class MultiEnvironment:
             DeadlineExceeded: The time was up before it was this step's turn; no agent acted.
             AgentErrors, SlaveLost, NoSlaves: As of `trigger_all`.
         """
-        check_seconds(seconds, "seconds", endless=False)
-        if on_overrun not in ("cancel", "kill"):
-            raise BadValue(f'on_overrun must be "cancel" or "kill", not {on_overrun!r}')
-        limit = StepLimit(trio.current_time() + seconds, kill=on_overrun == "kill")
-        token = step_limit.set(limit)
+        token = step_limit.set(StepLimit.within(seconds, on_overrun))
         try:
             return await self.trigger_all(*args, **kwargs)
         finally:

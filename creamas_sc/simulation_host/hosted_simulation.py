@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from creamas_sc.core.step_loop import StepLimit
 from creamas_sc.errors import (
     BadArguments,
     BadValue,
@@ -186,9 +187,23 @@ class HostedSimulation(Observer):
         self._stepper.start(n, args, kwargs)
         return self.progress()
 
-    async def pause(self) -> dict[str, Any]:
+    def start_steps_within(
+        self,
+        seconds: float,
+        n: int | None = None,
+        *args: Any,
+        on_overrun: str = "cancel",
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """The same, each step within a limited time."""
+        self._check_open()
+        StepLimit.within(seconds, on_overrun)  # of the first step: whether there can be one
+        self._stepper.start(n, args, kwargs, within=(seconds, on_overrun))
+        return self.progress()
+
+    async def pause(self, timeout: float | None = None) -> dict[str, Any]:
         """Stop after the step under way; returns the progress."""
-        await self._stepper.pause()
+        await self._stepper.pause(timeout)
         return self.progress()
 
     def resume(self) -> dict[str, Any]:

@@ -143,6 +143,7 @@ def picture(name: str, progress: Progress) -> RenderableType:
     cells: list[RenderableType] = [Text(name, "bold"), Text(state, styles.get(state, "dim"))]
     if steps := _steps(progress):
         cells.append(Text(steps))
+    cells += [Text(part, "yellow") for part in _pausing(progress)]
     if of:
         cells.append(ProgressBar(total=of, completed=progress["step"]))
     cells += [Text(part) for part in _speed(progress)]
@@ -158,7 +159,7 @@ def picture(name: str, progress: Progress) -> RenderableType:
 def progress_line(name: str, progress: Progress) -> str:
     """Format the whole progress of a simulation in a line."""
     steps = _steps(progress)
-    parts = [progress["state"], *([steps] if steps else ())]
+    parts = [progress["state"], *([steps] if steps else ()), *_pausing(progress)]
     error = [f"error: {' '.join(progress['error'].split())}"] if progress["error"] else []
     return f"{name}: {', '.join([*parts, *_speed(progress), *_contents(progress), *error])}"
 
@@ -195,6 +196,10 @@ def _steps(progress: Progress) -> str:
     return f"step {step:,}{slow}" if step or slow else ""
 
 
+def _pausing(progress: Progress) -> list[str]:
+    return ["pauses after this step"] if progress.get("pausing") else []
+
+
 def _speed(progress: Progress) -> list[str]:
     speed, left = progress["acts_per_second"], progress["seconds_left"]
     parts = [] if speed is None else [f"{speed:,.0f} acts/s"]
@@ -204,5 +209,8 @@ def _speed(progress: Progress) -> list[str]:
 def _contents(progress: Progress) -> list[str]:
     nouns = ("agent", "slave", "artifact", "client")
     parts = [count(progress[f"{noun}s"], noun) for noun in nouns]
-    restarts = progress.get("restarts", 0)
-    return [*parts, count(restarts, "restart")] if restarts else parts
+    if restarts := progress.get("restarts", 0):
+        parts.append(count(restarts, "restart"))
+    if overran := progress.get("overran", 0):
+        parts.append(f"{count(overran, 'step')} cut short")
+    return parts

@@ -92,7 +92,7 @@ def watch(
         return Exit.FAILED if until_done and _unfinished(progress) else code
     except KeyboardInterrupt as error:
         note("detached; the simulation goes on")
-        return Exit.TERMINATED if isinstance(error, Terminated) else Exit.INTERRUPTED
+        return code_of(error)
     if progress["state"] == "failed":
         cause = " ".join(progress["error"].split())
         more = f"creamas-supervisor logs {sim.name} has more"
@@ -121,6 +121,11 @@ def _events(sim: SyncSimulation, timeout: float | None) -> Iterator[list[tuple[s
         gap = [("gap", {"lost": lost})] if lost else []
         yield [*gap, *((event, details) for _, event, details in events)]
     raise DeadlineExceeded(f"{sim.name} is still stepping after {timeout:g} s")
+
+
+def code_of(interrupt: KeyboardInterrupt) -> Exit:
+    """Return the exit code after a signal that ended a wait."""
+    return Exit.TERMINATED if isinstance(interrupt, Terminated) else Exit.INTERRUPTED
 
 
 def closed(name: str, json: bool) -> Exit:

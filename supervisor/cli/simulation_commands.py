@@ -41,6 +41,8 @@ def ls(*, all: bool = False, daemon: Daemon = None, json: Json = False) -> int:
 def _row(summary: Mapping[str, Any], with_cause: bool) -> list[object]:
     progress = summary["host"] or {}
     steps, of = progress.get("state"), progress.get("of")
+    if progress.get("pausing"):
+        steps = "pausing"
     if of is not None:
         steps = f"{steps} {progress['step']}/{of}"
     elif steps is not None and steps != "idle":

@@ -34,6 +34,7 @@ from creamas_sc.wire.codec import Codec
 from supervisor.cli.app import VERBS, build
 from supervisor.cli.exits import explain
 from supervisor.cli.main import main
+from supervisor.cli.step_commands import SOON_SECONDS
 from tests.support.cli_fakes import ADDRS, NAME, FakeClient, lost, progress, summary
 from tests.support.programs import run_code
 
@@ -579,6 +580,88 @@ def test_status_where_the_folder_is_open_to_others(
     assert "the daemon 'default' may be running: " in err
     assert "mode 0700" in err
     assert "is running but" not in err
+
+
+# ---- steps
+
+
+def test_steps_in_a_limited_time(run: Run, client: FakeClient) -> None:
+    assert run("step", NAME, "7", "--within", "2")[0] == 0
+    assert run("step", NAME, "--forever", "--within", "2", "--on-overrun", "kill")[0] == 0
+    assert client.sim.called("start_steps_within") == [
+        ((2.0, 7), {"on_overrun": "cancel"}),
+        ((2.0, None), {"on_overrun": "kill"}),
+    ]
+    assert client.sim.called("start_steps") == []
+    code, _, err = run("step", NAME, "--on-overrun", "kill")
+    assert (code, err) == (2, "creamas-supervisor: --on-overrun goes with --within\n")
+
+
+PAUSES = f"{NAME} pauses after this step"
+LATE = DeadlineExceeded("late", acknowledged=True)
+
+
+def test_a_pause_that_comes_soon_says_nothing_more(run: Run, client: FakeClient) -> None:
+    client.sim.answers["pause"] = [progress("paused", 2, 3)]
+    code, out, err = run("pause", NAME)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{NAME}: paused, step 2 of 3,")
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"), [([], (SOON_SECONDS, None)), (["--timeout", "5"], (SOON_SECONDS, 4.5))]
+)
+def test_a_pause_says_that_it_waits_for_the_step(
+    run: Run, client: FakeClient, words: list[str], seconds: tuple[float, float | None]
+) -> None:
+    client.sim.answers["pause"] = [LATE, progress("paused", 2, 3)]
+    code, out, err = run("pause", NAME, *words)
+    assert code == 0
+    assert err == f"creamas-supervisor: {PAUSES}; Ctrl-C ends only the wait for it\n"
+    assert out.startswith(f"{NAME}: paused, step 2 of 3,")
+    assert [args for args, _ in client.sim.called("pause")] == [(each,) for each in seconds]
+    assert client.sim.timeout == (14.5 if words else None)
+
+
+@pytest.mark.parametrize("seconds", ["0", "0.2", "5"])
+def test_a_pause_has_an_end(run: Run, client: FakeClient, seconds: str) -> None:
+    client.sim.answers["pause"] = [LATE]
+    code, out, err = run("pause", NAME, "--timeout", seconds)
+    assert (code, out) == (75, "")
+    text = f"the step was not done after {seconds} s; {PAUSES}"
+    assert err.splitlines()[-1] == f"creamas-supervisor: {text}"
+
+
+def test_a_pause_that_did_not_reach_the_simulation_is_no_pause(
+    run: Run, client: FakeClient
+) -> None:
+    client.sim.answers["pause"] = [LATE, DeadlineExceeded("the simulation does not answer")]
+    code, _, err = run("pause", NAME, "--timeout", "5")
+    assert code == 75
+    assert err.splitlines()[-1] == "creamas-supervisor: the simulation does not answer"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_only_the_wait_for_a_pause(
+    run: Run, client: FakeClient, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    def pause(timeout: float | None) -> None:
+        if timeout == SOON_SECONDS:
+            raise LATE
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(client.sim, "pause", pause, raising=False)
+    got, out, err = run("pause", NAME)
+    assert (got, out) == (code, "")
+    assert err.splitlines()[-1] == f"creamas-supervisor: not waiting any longer; {PAUSES}"
+
+
+def test_a_simulation_that_is_about_to_pause_shows_that(run: Run, client: FakeClient) -> None:
+    pausing = progress("stepping", 3, 10, pausing=True)
+    client.summaries = [summary(host=pausing)]
+    assert "pausing 3/10" in run("ls")[1]
+    client.sim.answers["resume"] = [pausing]
+    assert "stepping, step 3 of 10, pauses after this step, " in run("resume", NAME)[1]
 
 
 # ---- following

@@ -100,6 +100,7 @@ def test_the_picture_has_a_bar_where_there_is_an_end() -> None:
     for part in ("sim", "stepping", "step 5 of 10", "━" * 14, "1:01 left", "24 agents", "Ctrl-C"):
         assert part in whole
     assert "━" not in drawn(progress("stepping", 5))
+    assert "pauses after this step" in drawn(progress("stepping", 5, 10, pausing=True))
     assert "[bold]no" in drawn(progress("failed", 5, 10, error="[bold]no"))
 
 
@@ -115,6 +116,10 @@ def test_restarts_are_shown() -> None:
         "NOT restored: its checkpoint: odd"
     )
     assert progress_line("sim", progress(restarts=2)).endswith(", 2 restarts")
+
+
+def test_steps_that_were_cut_short_are_counted() -> None:
+    assert progress_line("sim", progress(overran=1)).endswith(", 1 step cut short")
 
 
 # ---- output
