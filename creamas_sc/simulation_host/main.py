@@ -143,10 +143,10 @@ def _make(order: HostSpec, connection: HostConnection) -> MultiEnvironment:
 
 
 async def _close_on_stop_request(control: Control, simulation: HostedSimulation) -> None:
-    """Close when the supervisor asks for it."""
+    """Close when the supervisor asks for it, and says why unless a user wants it."""
     payload = await control.wait_stop()
-    folder, grace = unpack(payload) if payload else (None, GRACE_SECONDS)
-    simulation.shutdown.request(folder, grace)
+    folder, grace, *why = unpack(payload) if payload else (None, GRACE_SECONDS)
+    simulation.shutdown.request(folder, grace, *map(CreamasError, why))
 
 
 async def _close_with_manager(menv: MultiEnvironment, simulation: HostedSimulation) -> None:

@@ -83,7 +83,8 @@ def watch(
                     else:
                         display.event(event, details)
                 display.update(progress)
-                if until_done and progress["state"] != "stepping":
+                # A simulation whose steps are closed is about to end: how, is known then.
+                if until_done and progress["state"] not in ("stepping", "closed"):
                     break
     except ConnectionLost:
         if not closing and not was_closed(client, sim.name):

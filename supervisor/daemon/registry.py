@@ -220,13 +220,17 @@ class Registry:
         return await self.find(name).kill(why)
 
     async def close_all(
-        self, grace: float = GRACE_SECONDS, payload: bytes = b""
+        self, grace: float = GRACE_SECONDS, payload: bytes = b"", why: str = ""
     ) -> list[messages.NamedStopResult]:
-        """Stop all in parallel, as `close` does, and create no more."""
+        """Stop all in parallel, as `close` does, and create no more.
+
+        Args:
+            why: For the causes of their ends.
+        """
         self._closing = True
 
         async def close(simulation: ManagedSimulation) -> messages.NamedStopResult:
-            return {"name": simulation.name, **await simulation.close(grace, payload)}
+            return {"name": simulation.name, **await simulation.close(grace, payload, why)}
 
         return await at_once(close, list(self._living.values()))
 

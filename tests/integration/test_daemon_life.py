@@ -71,6 +71,9 @@ def test_after_a_kill_nothing_is_left_and_the_next_starts_at_once(
         assert daemon.process.wait(GONE_SECONDS) == (-signal.SIGKILL if victim == "run" else 1)
         lost = "the supervisor of daemon test was lost, with all simulations"
         assert (lost in daemon.log) == (victim != "run")
+        if victim == "run":
+            gone = f"the daemon (pid {daemon.process.pid}) is gone"
+            assert f"simulation one ended: {gone}" in daemon.log
     finally:
         daemons.end(daemon)
 

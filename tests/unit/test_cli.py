@@ -727,6 +727,17 @@ def test_a_close_in_the_middle_of_the_steps_is_1(run: Run, client: FakeClient) -
     assert (code, err) == (1, "creamas-supervisor: novelty was closed\n")
 
 
+@pytest.mark.parametrize("words", [["wait", NAME], ["attach", NAME, "--until-done"]])
+def test_steps_that_ended_with_the_daemon_are_1(
+    run: Run, client: FakeClient, words: list[str]
+) -> None:
+    client.sim.answers["progress"] = [progress("closed", 7)]
+    gone = "the daemon (pid 6) is gone"
+    client.sim.answers["next_events"] = [*steps(("closing", {"cause": gone})), HostLost(gone)]
+    code, _, err = run(*words)
+    assert (code, err) == (1, f"creamas-supervisor: {gone}\n")
+
+
 def test_a_step_that_takes_long_is_told(run: Run, client: FakeClient) -> None:
     client.sim.answers["progress"] = [progress("stepping", 1, 3, step_seconds=75.0)]
     client.sim.answers["start_steps"] = client.sim.answers["progress"]
