@@ -218,17 +218,21 @@ class DaemonAPI:
         """
         return self._request(Request("ls", (all,)))
 
-    def inspect(self, name: str) -> Any:
+    def inspect(self, name: str, *, environ: bool = False) -> Any:
         """Return all that the daemon knows of a simulation.
 
+        Args:
+            environ: Include the values of its environment variables, which may hold secrets.
+
         Returns:
-            The dict of `ls` and "about" (how it was created), "cwd", "path", "environ",
-            "processes", and "stop_results" of the processes that have ended.
+            The dict of `ls` and "about" (how it was created), "cwd", "path", "environ" (the names
+            of its variables, or a dict with their values), "processes", and "stop_results" of the
+            processes that have ended.
 
         Raises:
             UnknownSimulation: There is no simulation of that name.
         """
-        return self._request(Request("inspect", (name,), _details))
+        return self._request(Request("inspect", (name,), partial(_details, environ)))
 
     def status(self) -> Any:
         """Return the status of the daemon itself.
@@ -304,13 +308,14 @@ def _search_path() -> list[str]:
     return list(dict.fromkeys(map(os.path.abspath, folders)))
 
 
-def _details(answer: Mapping[str, Any]) -> dict[str, Any]:
+def _details(with_values: bool, answer: Mapping[str, Any]) -> dict[str, Any]:
     """Read paths and variables, which travel as bytes."""
+    environ = {os_text(key): os_text(value) for key, value in answer["environ"].items()}
     return {
         **answer,
         "cwd": os_text(answer["cwd"]),
         "path": [os_text(folder) for folder in answer["path"]],
-        "environ": {os_text(key): os_text(value) for key, value in answer["environ"].items()},
+        "environ": environ if with_values else sorted(environ),
     }
 
 

@@ -553,7 +553,7 @@ class MultiEnvironment:
             raise NoSlaves(f"{self!r} is closed")
         slaves = self._slaves.members
         if needed_by and not slaves:
-            raise NoSlaves(f"{needed_by}: there are no slaves; was spawn_slaves() awaited?")
+            raise NoSlaves(f"{needed_by}: {self._slaves.why_none()}")
         return slaves
 
     @on_loop

@@ -45,11 +45,13 @@ class Overview(NamedTuple):
 
     Attributes:
         addrs: Addresses of the slaves' managers.
+        pids: Of the slaves, in the same order.
         policy: The restart policy, in words.
     """
 
     counts: Counts
     addrs: list[str]
+    pids: list[int]
     policy: str
 
     @classmethod
@@ -63,4 +65,5 @@ class Overview(NamedTuple):
             "artifacts": artifacts,
             "restarts": len(slaves.restarts),
         }
-        return cls(counts, slaves.addrs, str(slaves.policy))
+        pids = [slave.pid for slave in slaves.members]
+        return cls(counts, slaves.addrs, pids, str(slaves.policy))

@@ -50,7 +50,6 @@ async def main(spec: bytes, control: Control) -> bytes:
     open_actor_log(slave=order.index)
     env_cls = load_subclass("env_cls", order.env_cls, Environment)
     mgr_cls = load_subclass("mgr_cls", order.mgr_cls, Manager)
-    name_process(f"creamas: {env_cls.__name__}({order.addr[0]}:{order.addr[1]})")
     seed_process(order.set_seed, order.index, order.incarnation)
     # The script has seen this, or would see it from each slave.
     warnings.filterwarnings("ignore", "extra_serializers for .* are ignored")
@@ -64,6 +63,7 @@ async def main(spec: bytes, control: Control) -> bytes:
         env._random = RandomSource(seed, 1 + order.index, order.incarnation)
         env._restarted = order.incarnation > 0
         await env.open(mgr_cls)
+        name_process(f"creamas: {env_cls.__name__} {env.base_url}")
         await control.ready(pack(env.base_url))
         folder = await _wait_stop(control, env)
         try:

@@ -84,7 +84,7 @@ class SlaveOrders:
                 index=index,
             )
             slot = f"slave-{index}"
-            name = f"{slot} {base_url(*addr)}"
+            name = f"{slot} {base_url(*addr)}" if addr[1] else slot  # port 0 is any free one
             order = actor_order(slot, name, SLAVE_ENTRY, spec.encode(self.versions))
             order["environ"].setdefault(THREADS, threads)
             orders.append(order)

@@ -129,6 +129,14 @@ class SlavePool:
         coming = self.driver.coming
         return [s for s in self._slaves if not s.reported or s.slot in coming]
 
+    def why_none(self) -> str:
+        """Say why there are no members."""
+        if self._slaves:
+            return f"all slaves are lost; {self._slaves[-1].describe_end()}"
+        return (
+            "there are no slaves; was spawn_slaves() awaited, or the simulation created with any?"
+        )
+
     def at(self, address: str) -> Slave:
         """The slave whose manager is at ``address``.
 

@@ -230,7 +230,8 @@ class HostedSimulation(Observer):
         """The same for the supervisor, and what stays the same."""
         now = MultiEnvironment.overview(self._menv)
         menv_cls = class_name(type(self._menv))
-        fixed = {"addrs": now.addrs, "menv_cls": menv_cls, "restart": now.policy}
+        fixed = {"addrs": now.addrs, "pids": now.pids, "menv_cls": menv_cls}
+        fixed["restart"] = now.policy
         return {**self.progress(), **fixed}
 
     def _check_open(self) -> None:

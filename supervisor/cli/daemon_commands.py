@@ -146,7 +146,8 @@ def status(*, daemon: Daemon = None, json: Json = False) -> int:
             state = "not running" if code is Exit.NOT_RUNNING else "unknown"
             output.out_json({"name": name, "state": state}, indent=2)
         return code
-    found = {"name": name, "state": "running", **found}
+    others = max(0, found["clients"] - 1)  # than this command
+    found = {"name": name, "state": "running", **found, "clients": others}
     since = output.moment(found.get("since"))
     output.emit(found, json, lambda: output.pairs({**found, "since": since}))
     return Exit.DONE

@@ -13,7 +13,7 @@ from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from creamas_sc.foreign import printable, printable_json
-from supervisor.cli.exits import Exit
+from supervisor.cli.exits import Exit, Failure
 
 if TYPE_CHECKING:
     from creamas_sc.reports import StopReport
@@ -28,7 +28,16 @@ def set_up() -> None:
 def out(line: str, color: str = "") -> None:
     """Print a line of data, whose texts may come from anyone; ``color`` as terminals number it."""
     line = printable(line)
-    print(f"\x1b[{color}m{line}\x1b[0m" if color else line)
+    _print(f"\x1b[{color}m{line}\x1b[0m" if color else line)
+
+
+def _print(text: str) -> None:
+    try:
+        print(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Failure(f"cannot write to standard output: {error.strerror}") from error
 
 
 def note(line: str) -> None:
@@ -50,7 +59,7 @@ def emit(value: Any, as_json: bool, readable: Callable[[], Iterable[str]]) -> No
 def out_json(value: Any, indent: int | None = None) -> None:
     """Print a value as JSON."""
     document = json.dumps(value, indent=indent, default=_plain, ensure_ascii=False)
-    print(printable_json(document))
+    _print(printable_json(document))
 
 
 def _plain(value: Any) -> Any:
@@ -73,7 +82,8 @@ def pairs(values: Mapping[str, object]) -> list[str]:
 
 
 def _cell(value: object) -> str:
-    return "-" if value is None or value == "" else printable(str(value))
+    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return "-" if value is None or not text else printable(text)
 
 
 def moment(epoch: float | None) -> str | None:
@@ -93,14 +103,15 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def colored(stream: TextIO) -> bool:
+def is_terminal(stream: TextIO | None) -> bool:
+    """Return whether a stream is a terminal that can do more than print line after line."""
+    dumb = os.environ.get("TERM", "") in ("", "dumb", "unknown")
+    return stream is not None and stream.isatty() and not dumb
+
+
+def colored(stream: TextIO | None) -> bool:
     """Return whether to write colours to a stream."""
-    return (
-        stream is not None
-        and stream.isatty()
-        and not os.environ.get("NO_COLOR")
-        and os.environ.get("TERM") != "dumb"
-    )
+    return is_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
 # ---- how the slaves of a simulation ended

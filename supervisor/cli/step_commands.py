@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from creamas_sc.errors import DeadlineExceeded, UnknownSimulation
 from supervisor.cli.daemon_connection import connected
-from supervisor.cli.display import Result, progress_line
+from supervisor.cli.display import Result, progress_line, seen_by_client
 from supervisor.cli.exits import Exit, Failure
 from supervisor.cli.follow import closed, code_of, on_terminal, was_closed, watch
 from supervisor.cli.output import emit, note
@@ -164,5 +164,6 @@ def _request(
 
 
 def _show(name: str, progress: Mapping[str, Any], json: bool) -> int:
+    progress = seen_by_client(progress)
     emit({"name": name, **progress}, json, lambda: [progress_line(name, progress)])
     return Exit.DONE

@@ -45,7 +45,9 @@ async def test_a_host_gets_its_creators_environment_and_folder(
     monkeypatch.chdir(tmp_path / "é \udcff")
     async with connected(kind) as client:
         await client.create(name, menv_cls=f"{SOCIETY}:Studio", restart="all")
-        about = await client.inspect(name)
+        assert "STYLE" in (await client.inspect(name))["environ"]
+        assert "cubist" not in str(await client.inspect(name))
+        about = await client.inspect(name, environ=True)
         assert about["cwd"] == os.getcwd()
         assert os.getcwd() in about["path"]
         assert not any("site-packages" in folder for folder in about["path"][1:])

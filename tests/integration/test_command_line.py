@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import shlex
 import signal
@@ -129,7 +130,7 @@ def test_a_tour(run: Run, daemon: Path, sim: str) -> None:
     assert ask(run, "status")["simulations"] == 1
     code, out, err = run("step", sim, "20", "--wait")
     assert (code, err) == (0, "")
-    last = "sim: idle, step 20 of 20, 4 agents, 2 slaves, 80 artifacts, 1 client"
+    last = "sim: idle, step 20 of 20, 4 agents, 2 slaves, 80 artifacts, 0 other clients"
     assert out.splitlines()[-1] == last
     assert run("wait", sim) == (0, f"{last}\n", "")
     (summary,) = ask(run, "ls")
@@ -139,7 +140,11 @@ def test_a_tour(run: Run, daemon: Path, sim: str) -> None:
     assert [each["slot"] for each in about["processes"]] == ["host", "slave-0", "slave-1"]
     assert about["about"]["seed"] == 1
     assert about["cwd"] == str(daemon)
-    assert "processes:" in run("inspect", sim)[1]
+    shown = run("inspect", sim)[1]
+    assert "processes:" in shown
+    assert "localhost:0" not in shown
+    for pid, address in zip(about["host"]["pids"], about["host"]["addrs"], strict=True):
+        assert re.search(rf"^  slave-\d +{pid} +{address} ", shown, re.MULTILINE)
     code, out, _ = run("close", sim, "--folder", "results")
     assert code == 0
     assert out.count("request") == 2

@@ -22,7 +22,7 @@ import trio
 import trio.testing
 
 from creamas_sc import CreativeAgent, Environment, MultiEnvironment
-from creamas_sc.errors import AgentError, ConnectionLost, SlaveLost
+from creamas_sc.errors import AgentError, ConnectionLost, NoSlaves, SlaveLost
 from tests.support import processes
 from tests.support.agents import Busy, Counter, CutsFrame, Deserter, Echo, Forker, Killer, Sleeper
 from tests.support.marks import slow_but
@@ -150,6 +150,17 @@ async def test_a_slave_whose_environment_has_ended_is_lost(
             with pytest.raises(SlaveLost):
                 await call(neighbour)
         assert await menv.trigger_all() == [3]
+
+
+async def test_once_all_slaves_are_lost_steps_say_that(menv: MultiEnvironment) -> None:
+    for addr in menv.addrs:
+        await menv.spawn(Killer, "SIGKILL", addr=addr)
+    while menv.addrs:
+        with pytest.raises(SlaveLost):
+            await menv.trigger_all()
+    lost = r"trigger_all: all slaves are lost; the slave .* \(pid \d+\) was killed by SIGKILL"
+    with pytest.raises(NoSlaves, match=lost):
+        await menv.trigger_all()
 
 
 async def test_an_address_where_nothing_listens_holds_no_step_back(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import os
@@ -31,6 +32,7 @@ from creamas_sc.errors import (
 from creamas_sc.reports import SlaveReceipt, StopReport
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.wire.codec import Codec
+from supervisor.cli import output
 from supervisor.cli.app import VERBS, build
 from supervisor.cli.exits import explain
 from supervisor.cli.main import main
@@ -321,6 +323,20 @@ def test_ctrl_c_in_the_middle_of_the_imports(
 # ---- data
 
 
+@pytest.mark.parametrize("words", [["ls"], ["ls", "--json"], ["step", NAME, "--wait"]])
+def test_a_full_standard_output_is_named(
+    run: Run, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    def to_full_disk(text: str, file: Any = None) -> None:
+        if file is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        file.write(f"{text}\n")
+
+    monkeypatch.setattr(output, "print", to_full_disk, raising=False)
+    line = "creamas-supervisor: cannot write to standard output: No space left on device\n"
+    assert run(*words) == (1, "", line)
+
+
 @pytest.mark.parametrize("words", [["ls"], ["ls", "--json"]])
 def test_a_reader_that_has_gone(
     client: FakeClient, monkeypatch: pytest.MonkeyPatch, words: list[str]
@@ -400,7 +416,28 @@ def test_a_wrong_name_lists_what_there_is(run: Run) -> None:
 def test_inspect_shows_processes(run: Run) -> None:
     lines = run("inspect", NAME)[1].splitlines()
     assert "processes:" in lines
-    assert "  host  7    host novelty" in lines
+    assert "  host     7    -                       host novelty" in lines
+    assert f"  slave-0  8    {ADDRS[0]}  slave-0" in lines
+    assert not any(word in line for line in lines for word in ("addrs", "pids", "["))
+
+
+def test_inspect_shows_what_may_be_secret_only_if_asked_to(run: Run) -> None:
+    for words in ([], ["--json"]):
+        assert "secret" not in run("inspect", NAME, *words)[1]
+    assert json.loads(run("inspect", NAME, "--json")[1])["environ"] == ["PATH", "TOKEN"]
+    assert json.loads(run("inspect", NAME, "--json", "--environ")[1])["environ"] == {
+        "TOKEN": "secret",
+        "PATH": "/bin",
+    }
+    assert "  TOKEN  secret" in run("inspect", NAME, "--environ")[1].splitlines()
+
+
+def test_a_command_does_not_count_itself_among_the_clients(run: Run, client: FakeClient) -> None:
+    assert json.loads(run("step", NAME, "--json")[1])["clients"] == 0
+    assert json.loads(run("step", NAME, "--wait", "--json")[1])["clients"] == 0
+    assert json.loads(run("status", "--json")[1])["clients"] == 0
+    client.sim.answers["resume"] = [progress(clients=3)]
+    assert ", 2 other clients\n" in run("resume", NAME)[1]
 
 
 # ---- create
@@ -683,7 +720,7 @@ def test_step_waits_until_done(run: Run, client: FakeClient) -> None:
     lines = out.splitlines()
     assert lines[0] == (
         "novelty: stepping, step 1 of 3, 1,234 acts/s, 1:01 left, "
-        "24 agents, 2 slaves, 1 artifact, 1 client"
+        "24 agents, 2 slaves, 1 artifact, 0 other clients"
     )
     assert lines[-1].startswith("novelty: idle, step 3 of 3,")
 
@@ -699,10 +736,15 @@ def test_steps_that_fail_are_1(run: Run, client: FakeClient) -> None:
     client.sim.answers["progress"] = [failed]
     client.sim.answers["next_events"] = [(0, [])]
     for words in (["step", NAME, "--wait"], ["wait", NAME], ["attach", NAME, "--until-done"]):
-        code, _, err = run(*words)
+        code, out, err = run(*words)
         assert code == 1
         expected = "the steps of novelty failed: ValueError in a: no colour"
         assert err == f"creamas-supervisor: {expected}; creamas-supervisor logs novelty has more\n"
+        assert "novelty: failed, step 2 of 3" in out
+        assert "no colour" not in out  # a terminal shows both
+    client.sim.answers["start_steps"] = [failed]
+    assert json.loads(run("wait", NAME, "--json")[1])["error"] == failed["error"]
+    assert "no colour" in run("step", NAME)[1]
 
 
 @pytest.mark.parametrize(
