@@ -349,7 +349,8 @@ def test_a_daemon_that_runs_already(run: Run) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_run_in_the_foreground(run: Run, number: int, code: int) -> None:
     with started("run", "--daemon", "front") as process:
-        assert process.read_until("/") == str(daemon_socket("front"))
+        path = daemon_socket("front")
+        assert process.read_until("/") == f"the daemon 'front' is running and listens at {path}"
         assert run("create", "one", "--daemon", "front", "--slaves", "1")[0] == 0
         process.signal(number)
         got, err = ending(process)
@@ -374,8 +375,9 @@ def test_start_and_stop(run: Run) -> None:
     assert (stopped["name"], stopped["graceful"], stopped["errors"]) == ("one", True, [])
     assert [slave["ended_by"] for slave in stopped["slaves"]] == ["request"]
     # Nothing of it is left: another of that name starts at once.
-    assert run("start", "--daemon", "second") == (0, f"{path}\n", "")
-    assert run("stop", "--daemon", "second") == (0, "", "")
+    listens = f"the daemon 'second' is running and listens at {path}\n"
+    assert run("start", "--daemon", "second") == (0, listens, "")
+    assert run("stop", "--daemon", "second") == (0, "the daemon 'second' has ended\n", "")
     code, out, _ = run("status", "--daemon", "second", "--json")
     assert (code, json.loads(out)) == (3, {"name": "second", "state": "not running"})
 
