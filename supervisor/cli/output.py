@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TextIO
 
 from creamas_sc.foreign import printable, printable_json
@@ -17,6 +21,11 @@ from supervisor.cli.exits import Exit, Failure
 
 if TYPE_CHECKING:
     from creamas_sc.reports import StopReport
+
+
+COLUMN_GAP = "  "
+# Columns of a table are not made narrower than this.
+LEAST_WIDTH = 8
 
 
 def set_up() -> None:
@@ -68,11 +77,28 @@ def _plain(value: Any) -> Any:
     return repr(value)  # a user's `save_info` may return anything
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Format columns that are as wide as necessary."""
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, indent: int = 0) -> list[str]:
+    """Format columns that are as wide as necessary, or as a terminal allows.
+
+    Args:
+        indent: How many columns of the terminal the caller needs for itself.
+    """
     lines = [list(head), *([_cell(value) for value in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    room = _columns() - indent - len(COLUMN_GAP) * (len(widths) - 1)
+    while sum(widths) > room and max(widths) > LEAST_WIDTH:
+        widths[widths.index(max(widths))] -= 1
+    formatted = []
+    for line in lines:
+        cells = [textwrap.wrap(cell, width) for cell, width in zip(line, widths, strict=True)]
+        for parts in zip_longest(*cells, fillvalue=""):
+            formatted.append(COLUMN_GAP.join(map(str.ljust, parts, widths)).rstrip())
+    return formatted
+
+
+def _columns() -> float:
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    return shutil.get_terminal_size().columns if terminal else math.inf
 
 
 def pairs(values: Mapping[str, object]) -> list[str]:
@@ -84,6 +110,12 @@ def pairs(values: Mapping[str, object]) -> list[str]:
 def _cell(value: object) -> str:
     text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
     return "-" if value is None or not text else printable(text)
+
+
+def moment_in_short(epoch: float) -> str:
+    """Format a time for a table: that of today, or the date."""
+    then = time.localtime(epoch)
+    return time.strftime("%H:%M:%S" if then[:3] == time.localtime()[:3] else "%Y-%m-%d", then)
 
 
 def moment(epoch: float | None) -> str | None:

@@ -53,7 +53,7 @@ def _row(summary: Mapping[str, Any], with_cause: bool) -> list[object]:
         steps,
         *(progress.get(key) for key in ("agents", "slaves", "clients")),
         summary["pid"],
-        output.moment(summary["since"]),
+        output.moment_in_short(summary["since"]),
     ]
     return [*row, summary["cause"]] if with_cause else row
 
@@ -90,7 +90,7 @@ def _description(details: Mapping[str, Any]) -> list[str]:
         pid = each.get("pid")
         rows.append([each.get("slot"), pid, addresses.get(pid), each.get("name")])
     head = ("SLOT", "PID", "ADDRESS", "NAME")
-    lines += _section("processes", output.table(head, rows) if rows else [])
+    lines += _section("processes", output.table(head, rows, indent=2) if rows else [])
     lines += _section("path", list(details.get("path") or ()))
     environ = details.get("environ") or ()  # names only, which say little, unless asked for
     return lines + _section("environ", output.pairs(environ) if isinstance(environ, dict) else ())

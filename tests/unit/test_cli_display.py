@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from supervisor.cli import output
 from supervisor.cli.display import Live, Plain, Result, event_line, picture, progress_line
 from supervisor.cli.exits import Failure
 from supervisor.cli.follow import on_terminal
-from supervisor.cli.output import clock, count, pairs, table
+from supervisor.cli.output import clock, count, moment_in_short, pairs, table
 from supervisor.cli.params import (
     AgentBatch,
     Classes,
@@ -200,6 +201,40 @@ def test_columns_are_as_wide_as_they_must_be() -> None:
     assert pairs({"a": 1, "long": ""}) == ["a     1", "long  -"]
     assert pairs({"a": ["one", "two"], "b": []}) == ["a  one, two", "b  -"]
     assert pairs({}) == []
+
+
+def test_columns_of_a_terminal_are_wrapped_each_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("colours", 7, "the slave a (pid 1) was killed by SIGKILL"), ("a" * 12, 8, "closed")]
+    whole = table(("NAME", "PID", "CAUSE"), rows)
+    assert len(whole) == 3
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stdout", terminal)
+    for width, indent in ((80, 0), (62, 2), (60, 0)):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert table(("NAME", "PID", "CAUSE"), rows, indent=indent) == whole
+    monkeypatch.setenv("COLUMNS", "42")
+    assert table(("NAME", "PID", "CAUSE"), rows, indent=2) == [
+        "NAME          PID  CAUSE",
+        "colours       7    the slave a (pid 1)",
+        "                   was killed by SIGKILL",
+        "aaaaaaaaaaaa  8    closed",
+    ]
+    monkeypatch.setenv("COLUMNS", "22")
+    assert table(("NAME", "PID", "CAUSE"), rows[1:]) == [
+        "NAME       PID  CAUSE",
+        "aaaaaaaaa  8    closed",
+        "aaa",
+    ]
+    monkeypatch.setenv("COLUMNS", "5")
+    assert max(map(len, table(("NAME", "PID", "CAUSE"), rows))) <= 23
+
+
+def test_today_has_no_date_in_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_800_000_000.0
+    monkeypatch.setattr("time.localtime", lambda epoch=now: time.gmtime(epoch))
+    assert moment_in_short(now - 60) == "07:59:00"
+    assert moment_in_short(now - 86400) == "2027-01-14"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.9, "0:00"), (61, "1:01"), (3661, "1:01:01")])
