@@ -15,7 +15,7 @@ from typing import Annotated, Any, BinaryIO
 from cyclopts import Parameter
 
 from creamas_sc.errors import CreamasError, UnknownSimulation
-from creamas_sc.runtime.log_files import log_files
+from creamas_sc.runtime.log_files import BEGINS, log_files
 from supervisor.cli.daemon_connection import checked_name, chosen_daemon, connected
 from supervisor.cli.exits import Exit, Failure
 from supervisor.cli.output import colored, out, out_json
@@ -26,7 +26,7 @@ BLOCK_BYTES = 1 << 16
 POLL_SECONDS = 0.1
 LEVEL_COLORS = {"warning": "33", "error": "31", "critical": "31;1", "debug": "2"}
 # Not in the list of values for people: shown in another place, or not at all.
-NOT_SHOWN = ("timestamp", "level", "event", "exception", "logger", "pid")
+NOT_SHOWN = ("timestamp", "level", "event", "exception", "logger", "pid", BEGINS)
 
 
 def logs(
@@ -35,6 +35,7 @@ def logs(
     *,
     follow: Annotated[bool, Parameter(name=("--follow", "-f"))] = False,
     lines: Annotated[int, Parameter(name=("--lines", "-n")), Whole, at_least(0)] = 100,
+    all: bool = False,
     daemon: Daemon = None,
     json: bool = False,
 ) -> int:
@@ -54,6 +55,7 @@ def logs(
         name: A simulation, which may have ended. Default: the daemon itself.
         follow: Go on until Ctrl-C, or until the simulation or daemon has ended.
         lines: How many of the last lines to show. Default: 100.
+        all: Include earlier simulations of that name.
         json: Print a JSON list, or with -f a JSON object in each line.
     """
     path, pid = _find(name, daemon)
@@ -64,7 +66,7 @@ def logs(
         what = "the daemon" if name is None else f"the simulation {name!r}"
         raise Failure(f"{what} has no log: the file {path} does not exist") from None
     with (
-        closing(_Tail(opened, lines)) as tail,
+        closing(_Tail(opened, lines, None if all else name)) as tail,
         _watched(pid if follow else None) as process,
     ):
         if json and not follow:
@@ -119,9 +121,10 @@ class _Tail:
 
     Args:
         file: The newest of the log's files; closed with the tail.
+        simulation: Leave out what is from simulations that had this name before.
     """
 
-    def __init__(self, file: BinaryIO, lines: int) -> None:
+    def __init__(self, file: BinaryIO, lines: int, simulation: str | None = None) -> None:
         self._path = Path(file.name)
         self._file = file
         self._before: BinaryIO | None = None  # into which processes may go on writing for a while
@@ -133,7 +136,7 @@ class _Tail:
             with path.open("rb") as older:
                 if not _same(older, self._file):
                     last = _last_lines(older, missing) + last
-        self._incomplete = last
+        self._incomplete = last if simulation is None else _last_run(last, simulation)
 
     def read(self, *, whole: bool) -> list[str]:
         """Return the new lines; with ``whole`` also a last one without a line end."""
@@ -194,6 +197,17 @@ def _last_lines(file: BinaryIO, lines: int) -> bytes:
         parts = file.read(end - start).split(b"\n")
     # After a last line end, the last part is empty and not a line.
     return b"\n".join(parts[-lines - (not parts[-1]) :])
+
+
+def _last_run(data: bytes, name: str) -> bytes:
+    """The lines of the last simulation of that name."""
+    lines = data.splitlines(keepends=True)
+    for number in range(len(lines) - 1, -1, -1):
+        if BEGINS.encode() in lines[number]:
+            entry = _parsed(lines[number].decode(errors="replace"))
+            if entry.get(BEGINS) == name:
+                return b"".join(lines[number:])
+    return data
 
 
 def _parsed(line: str) -> dict[str, Any]:
