@@ -20,6 +20,7 @@ from supervisor.cli.daemon_connection import checked_name, chosen_daemon, connec
 from supervisor.cli.exits import Exit, Failure
 from supervisor.cli.output import colored, out, out_json
 from supervisor.cli.params import Daemon, Whole, at_least
+from supervisor.daemon.records import last_log
 
 BLOCK_BYTES = 1 << 16
 # How often a file is polled for new lines.
@@ -85,7 +86,7 @@ def logs(
 def _find(name: str | None, flag: str | None) -> tuple[Path, int | None]:
     """Return the file of a log, and the process that writes to it, if there is one."""
     settings, daemon = chosen_daemon(flag)
-    path = settings.logs() / f"{daemon}.log"
+    path = last_log(settings.logs(), daemon)
     if name is not None:
         checked_name(name, "simulation")
     writer: dict[str, Any] = {}
@@ -101,7 +102,7 @@ def _find(name: str | None, flag: str | None) -> tuple[Path, int | None]:
     except CreamasError:
         pass  # the log can be read without the daemon
     if name is not None:
-        path = path.with_name(daemon) / f"{name}.log"
+        path = path.with_suffix("") / f"{name}.log"
         if unknown is not None and not path.exists():
             raise unknown
     running = unknown is None and writer.get("state") != "ended"

@@ -96,6 +96,24 @@ def running(folder: Path, name: str) -> list[Record]:
     return found
 
 
+def own_log(folder: Path, name: str) -> Path:
+    """The log of a daemon that starts here: one of its own, whatever runs elsewhere."""
+    if all(record.is_here for record in running(folder, name)):
+        return folder / f"{name}.log"
+    return _log_of_place(folder, name)
+
+
+def last_log(folder: Path, name: str) -> Path:
+    """The newest log that a daemon of that name has written, here rather than elsewhere."""
+    found = (folder / f"{name}.log", _log_of_place(folder, name))
+    return max(found, key=lambda path: path.stat().st_mtime if path.exists() else 0.0)
+
+
+def _log_of_place(folder: Path, name: str) -> Path:
+    place = os.fspath(runtime_path()).strip(os.sep).replace(os.sep, "-")
+    return folder / f"{name}@{place}.log"
+
+
 def running_here(folder: Path, name: str) -> Record | None:
     """The daemon of that name for clients of this process, even if its socket is gone."""
     return next((record for record in running(folder, name) if record.is_here), None)

@@ -51,7 +51,7 @@ class DaemonService:
         self._stopping = False
         self._callers = 0
         self._results: list[messages.NamedStopResult] = []
-        folder = Path(settings["log_folder"]) / settings["name"]
+        folder = Path(settings["log"]).with_suffix("")
         registry = self._registry = Registry(nursery, folder)
         methods: list[Method] = [
             registry.create, registry.undo_create, registry.ls, registry.inspect,

@@ -306,3 +306,19 @@ async def test_clients_of_a_daemon_that_is_killed_see_the_end(tmp_path: Path) ->
             await client.connection.closed.wait()
             with pytest.raises(ConnectionLost):
                 await client.call("ls")
+
+
+def test_two_of_a_name_in_two_places_have_logs_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path) as one:
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setenv("XDG_RUNTIME_DIR", str(tmp_path / "else"))
+            with running(tmp_path) as other:
+                log = Path(trio.run(ask, other.socket, "status")["log"])
+                assert log != tmp_path / f"{NAME}.log"
+                trio.run(ask, other.socket, "create", "there", daemon_clients.order(), {})
+                assert "simulation there starts" in log.read_text()
+                assert log.with_suffix("").joinpath("there.log").exists()
+        assert "there" not in one.log
+        assert str(other.socket) not in one.log
