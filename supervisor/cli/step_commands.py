@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -109,8 +108,12 @@ def _pause(
     """Pause a simulation; print what happens ``later`` if its step takes long."""
     left = timeout
     if timeout is None or timeout > SOON_SECONDS:
-        with suppress(DeadlineExceeded):
+        sim.timeout = SOON_SECONDS + answer_timeout
+        try:
             return sim.pause(SOON_SECONDS)  # type: ignore[no-any-return]
+        except DeadlineExceeded as error:
+            if not error.acknowledged:
+                raise
         note(f"{later}; Ctrl-C ends only the wait for it")
         left = None if timeout is None else timeout - SOON_SECONDS
     sim.timeout = None if left is None else left + answer_timeout

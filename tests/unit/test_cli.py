@@ -672,10 +672,13 @@ def test_a_pause_has_an_end(run: Run, client: FakeClient, seconds: str) -> None:
 def test_a_pause_that_did_not_reach_the_simulation_is_no_pause(
     run: Run, client: FakeClient
 ) -> None:
-    client.sim.answers["pause"] = [LATE, DeadlineExceeded("the simulation does not answer")]
-    code, _, err = run("pause", NAME, "--timeout", "5")
-    assert code == 75
-    assert err.splitlines()[-1] == "creamas-supervisor: the simulation does not answer"
+    silence = DeadlineExceeded("the simulation does not answer")
+    for answers, words in (([LATE, silence], ["--timeout", "5"]), ([silence, silence], [])):
+        client.sim.answers["pause"] = list(answers)
+        code, _, err = run("pause", NAME, *words)
+        assert code == 75
+        assert err.splitlines()[-1] == "creamas-supervisor: the simulation does not answer"
+    assert client.sim.timeout == SOON_SECONDS + 10.0
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
