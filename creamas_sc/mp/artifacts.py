@@ -1,9 +1,17 @@
-"""The artifacts that arrive from slaves, in an order that no timing decides."""
+"""The artifacts that arrive from slaves, in an order that no timing decides.
+
+An agent may publish an artifact in two ways: its environment sends it here, and its manager may
+report it to the host manager, whose `handle` adds it. The artifacts of a step are kept back until
+its end. By then all that was reported in it has been added, so what is equal to it is the same,
+once for each report. Artifacts thus need no identity, which would have to travel with each.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from creamas_sc.core.artifact import Artifact
@@ -14,22 +22,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Published = tuple[str, Artifact]
+
 
 class ArtifactInbox:
-    """Adds artifacts to a multi-environment: at once, or in slave order at the end of a step.
-
-    Attributes:
-        of_step: By base URL, those kept back until `end_step`; None outside a step.
-    """
+    """Adds artifacts to a multi-environment: at once, or in slave order at the end of a step."""
 
     def __init__(self, menv: MultiEnvironment) -> None:
         self._menv = menv
-        self.of_step: dict[str, list[Artifact]] | None = None
+        # By base URL, those kept back; None outside a step.
+        self._of_step: dict[str, list[Artifact]] | None = None
 
     def take(self, url: str, artifact: Artifact) -> None:
         """Take an artifact that an agent of the environment at ``url`` published."""
-        if self.of_step is not None:
-            self.of_step.setdefault(url, []).append(artifact)
+        if self._of_step is not None:
+            self._of_step.setdefault(url, []).append(artifact)
             return
         try:
             self._menv.add_artifact(artifact)
@@ -39,12 +46,40 @@ class ArtifactInbox:
             # The step and the other artifacts must not be lost because of it.
             log.exception("an artifact of %s could not be added", url)
 
-    def end_step(self, urls: Sequence[str]) -> None:
-        """Add the artifacts of the step, those of ``urls`` first and in that order."""
-        published, self.of_step = self.of_step or {}, None
-        for url in (*urls, *published):
-            for artifact in published.pop(url, ()):
+    @contextmanager
+    def step(self, urls: Sequence[str]) -> Iterator[None]:
+        """Keep artifacts back until the step ends; then add them, those of ``urls`` in that order.
+
+        What was added in another way during the step is not added again.
+        """
+        kept: dict[str, list[Artifact]] = {}
+        self._of_step, before = kept, len(self._menv.artifacts)
+        try:
+            yield
+        finally:
+            self._of_step = None
+            published = [(url, a) for url in (*urls, *kept) for a in kept.pop(url, ())]
+            for url, artifact in _without(published, self._menv.artifacts[before:]):
                 self.take(url, artifact)
+
+
+def _without(published: list[Published], reported: Sequence[Artifact]) -> list[Published]:
+    """Return ``published`` without those that were reported, too."""
+    if not reported:
+        return published
+    try:
+        counts, new = Counter(reported), []
+        for url, artifact in published:
+            if counts[artifact]:
+                counts[artifact] -= 1
+            else:
+                new.append((url, artifact))
+    except BaseException as error:  # equality may be a subclass's
+        if is_ctrl_c(error):
+            raise
+        log.exception("artifacts that were published and reported could not be compared")
+        return published
+    return new
 
 
 def select_artifacts(

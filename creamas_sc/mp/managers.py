@@ -262,7 +262,10 @@ class MultiEnvManager(Manager):
 
     @expose
     def handle(self, msg: Any) -> Any:
-        """Take a message that a slave's manager reports; override in a subclass."""
+        """Take a message that a slave's manager reports; override in a subclass.
+
+        An artifact that it adds to ``menv`` in a step is there once, even if it was published, too.
+        """
 
     @expose
     async def spawn(  # type: ignore[override]

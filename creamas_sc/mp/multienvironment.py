@@ -350,10 +350,11 @@ class MultiEnvironment:
     @on_loop
     async def trigger_act(self, addr: str) -> Any:
         """Make the agent at ``addr`` act and return what its ``act`` returns."""
-        self._open_slaves("trigger_act")
+        slaves = self._open_slaves("trigger_act")
         async with self._step_lock:
-            agent = await self._env.connect(addr)  # in one attempt: other steps wait
-            return await agent.act()
+            with self._inbox.step([slave.base_url for slave in slaves]):
+                agent = await self._env.connect(addr)  # in one attempt: other steps wait
+                return await agent.act()
 
     @on_loop
     async def trigger_all(self, *args: Any, **kwargs: Any) -> list[Any]:
@@ -377,11 +378,8 @@ class MultiEnvironment:
         """
         slaves = self._open_slaves("trigger_all")
         async with self._step_lock:
-            self._inbox.of_step = {}
-            try:
+            with self._inbox.step([slave.base_url for slave in slaves]):
                 return await self._managers.take_step(slaves, step_limit.get(), args, kwargs)
-            finally:
-                self._inbox.end_step([slave.base_url for slave in slaves])
 
     @on_loop
     async def trigger_all_within(

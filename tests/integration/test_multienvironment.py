@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter as Multiset
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from creamas_sc.core.randomness import RandomSource, Spawned
 from creamas_sc.errors import AgentError, AgentErrors, NoSlaves, NotExposed, StartError
 from creamas_sc.rpc.addresses import split_address
 from tests.support import agents
-from tests.support.agents import Counter, Echo, Raises
+from tests.support.agents import Counter, Echo, Raises, Reporter
 
 
 async def test_agents_act_in_slave_and_then_spawn_order(menv: MultiEnvironment) -> None:
@@ -118,6 +119,17 @@ async def test_an_artifact_of_a_single_call_is_there_when_it_returns(
     await agent.act()
     assert await menv.trigger_act(addr) == 2
     assert [artifact.obj for artifact in menv.artifacts] == [1, 2]
+
+
+async def test_what_is_published_and_reported_in_a_step_is_there_once(
+    menv: MultiEnvironment,
+) -> None:
+    await menv.set_host_managers()
+    addrs = [(await menv.spawn(Reporter))[1] for _ in range(2)]
+    await menv.trigger_all()
+    assert Multiset(a.creator for a in menv.artifacts) == dict.fromkeys(addrs, 2)
+    await menv.trigger_act(addrs[0])
+    assert Multiset(a.creator for a in menv.artifacts) == {addrs[0]: 4, addrs[1]: 2}
 
 
 async def test_slaves_see_all_artifacts_through_the_host_manager(menv: MultiEnvironment) -> None:

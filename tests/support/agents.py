@@ -346,7 +346,7 @@ class LateEnvironment(Environment):
 
 
 class Host(MultiEnvManager):
-    """Keeps what slaves report."""
+    """Keeps what slaves report, and adds artifacts that they report."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
@@ -355,7 +355,19 @@ class Host(MultiEnvManager):
     @expose
     def handle(self, msg: Any) -> Any:
         self.reported.append(msg)
+        if isinstance(msg, Artifact):
+            self.menv.add_artifact(msg)
         return "heard", msg
+
+
+class Reporter(CreativeAgent):
+    """Publishes equal artifacts in each act: twice itself and twice through its manager."""
+
+    @expose
+    async def act(self, *args: Any, **kwargs: Any) -> None:
+        for _ in range(2):
+            self.publish(Artifact(self, [1]))
+            await self.env.manager.report(Artifact(self, [1]))
 
 
 class Manager(EnvManager):
