@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import select
-import shlex
 import signal
 import socket
 import sys
@@ -22,7 +21,6 @@ from creamas_sc.runtime.paths import daemon_socket
 from supervisor.cli.main import main
 from tests.support.fake_daemon import FakeDaemon
 from tests.support.programs import ROOT, Program
-from tests.support.programs import run as run_program
 
 BOUND_SECONDS = 15.0
 COMMAND = [sys.executable, "-m", "supervisor.cli"]
@@ -427,11 +425,3 @@ def test_exit_codes_with_a_daemon_of_another_key(
     code, _, err = run("ls")
     assert (code, err.count("\n")) == (77, 1)
     assert "0700" in err
-
-
-@pytest.mark.slow
-def test_a_daemon_starts_with_standard_descriptors_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CREAMAS_DAEMON", "closed")
-    for words in ("start", "create one --slaves 1", "stop"):
-        line = f"exec {shlex.join(COMMAND)} {words} <&- >&- 2>&-"
-        assert run_program("sh", "-c", line, seconds=BOUND_SECONDS).returncode == 0
