@@ -91,6 +91,7 @@ class CodeVersions:
 
         Raises:
             LoadError: Another process has loaded another version at the same time.
+            OSError: It cannot be kept.
         """
         place = self._place(version.path)
         draft = f"{place}.{os.getpid()}.{threading.get_ident()}"
@@ -181,7 +182,15 @@ def keep_version(version: Version) -> None:
         LoadError: Another process has loaded another version at the same time.
     """
     if _Loading.versions is not None:
-        _Loading.versions.keep(version)
+        try:
+            _Loading.versions.keep(version)
+        except OSError as error:  # such as a full disk: the module is loaded all the same
+            log.warning(
+                "%s cannot be kept for the simulation's other processes, which will load it as "
+                "it is then: %s",
+                version.path,
+                error,
+            )
 
 
 def change_note(module: ModuleType) -> str:

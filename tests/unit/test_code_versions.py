@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -119,6 +120,25 @@ def test_two_processes_that_load_two_versions_at_once(code: Code) -> None:
     assert [each.name for each in code.versions.folder.iterdir()] == [
         code.versions._place(str(code.file)).name
     ]
+
+
+@pytest.mark.parametrize("full", ["write", "link"])
+def test_a_full_disk_prevents_no_import(
+    code: Code, full: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    code.write("version = 1")
+    if full == "link":
+        monkeypatch.setattr(os, "link", refuse)
+    else:
+        monkeypatch.setattr(os, "utime", refuse)  # as what was written is flushed before
+    assert code.load().version == 1
+    assert f"{code.file} cannot be kept for the simulation's other processes" in caplog.text
+    assert "No space left on device" in caplog.text
+    assert list(code.versions.folder.iterdir()) == []
+    code.versions.keep_loaded()  # of a master that starts slaves
 
 
 def test_a_simulation_that_has_ended(code: Code) -> None:
