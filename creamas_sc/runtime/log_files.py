@@ -18,6 +18,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from creamas_sc.runtime.paths import make_private
+
 # A log takes 160 MiB at most, but for what programs of agents write into older files.
 FILE_BYTES = 32 << 20
 KEPT_FILES = 4
@@ -32,7 +34,7 @@ def open_log_file(file: str) -> int:
     Raises:
         OSError: It cannot be opened.
     """
-    Path(file).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(Path(file).parent)
     return os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 

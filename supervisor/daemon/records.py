@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from creamas_sc.runtime.paths import daemon_socket, runtime_path
+from creamas_sc.runtime.paths import daemon_socket, make_private, runtime_path
 from supervisor.tree import linux, orphans
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def recorded(folder: Path, name: str) -> Iterator[None]:
             "socket": str(daemon_socket(name)),
             "runtime": os.environ.get("XDG_RUNTIME_DIR", ""),
         }
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
         path.write_text(json.dumps(content))
     except OSError as error:
         log.warning("no record of this daemon: %s: %s", path, error.strerror)
