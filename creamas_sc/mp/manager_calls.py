@@ -19,6 +19,7 @@ from creamas_sc.errors import (
     AgentErrors,
     ConnectionLost,
     DeadlineExceeded,
+    DecodeError,
     StepOverran,
     agent_errors,
     step_error,
@@ -29,13 +30,14 @@ from creamas_sc.restarts.journal import SlaveJournal
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.calls import Call, Calls
 from creamas_sc.rpc.connection import Connection
-from creamas_sc.rpc.node import BaseTimeout, Node
+from creamas_sc.rpc.node import STEP_METHODS, BaseTimeout, Node, undecodable_reply
 from creamas_sc.rpc.socket_stream import TRIO_LOOP
 from creamas_sc.runtime.class_loading import portable_name
 from creamas_sc.runtime.coroutines import at_once, backoff
 from creamas_sc.runtime.timeouts import ACKNOWLEDGE_SECONDS
 from creamas_sc.util import get_manager
 from creamas_sc.wire.codec import Payload
+from creamas_sc.wire.packing import Undecodable
 
 # How long a slave may take to answer once a step's time is up; then it counts as silent.
 SILENT_SECONDS = 0.4
@@ -126,8 +128,9 @@ class ManagerCalls:
 
             async def call(slave: Slave) -> Any:
                 try:
-                    chosen = {**kwargs, "addrs": parts[slave]}
-                    return await self._node.call_agent(slave.address, "gather", args, chosen)
+                    payload = self._node.codec.encode((args, {**kwargs, "addrs": parts[slave]}))
+                    answer = await self._node.send(slave.address, "gather", payload)
+                    return self._decode(slave, "gather", answer)
                 except AgentErrors as errors:
                     return errors
 
@@ -174,7 +177,7 @@ class ManagerCalls:
         async def send(slave: Slave) -> Any:
             try:
                 answer = await node.send(slave.address, method, payload, last_seconds=limit_seconds)
-                return node.codec.decode(answer)
+                return self._decode(slave, method, answer)
             except kept as error:
                 return error
 
@@ -194,7 +197,6 @@ class ManagerCalls:
         All takes place within this task. A result is decoded when it arrives, while others are on
         their way.
         """
-        node = self._node
         timeout = BaseTimeout.call if limit_seconds is None else limit_seconds
         confirm = ACKNOWLEDGE_SECONDS if limit_seconds is None else 0
         results: dict[Slave, Any] = {}
@@ -215,13 +217,49 @@ class ManagerCalls:
                 await calls.wait()
                 for slave, call in list(pending.items()):
                     if call.succeeded:
-                        results[slave] = node.codec.decode(await calls.answer(pending.pop(slave)))
+                        answer = await calls.answer(pending.pop(slave))
+                        try:
+                            results[slave] = self._decode(slave, method, answer)
+                        except kept as error:
+                            results[slave] = error
                 failed = [slave for slave, call in pending.items() if call.ended]
                 if len(failed) == 1:
                     await take_failure(failed[0])
                 elif failed:  # at once, as the explanation of a loss may take a moment
                     await at_once(take_failure, failed)
         return [results[slave] for slave in links]
+
+    def _decode(self, slave: Slave, method: str, payload: Payload) -> Any:
+        """What the manager of ``slave`` has returned.
+
+        Raises:
+            AgentErrors: It holds what its agents returned, and some of that cannot be decoded here.
+            DecodeError: It cannot be decoded here.
+        """
+        try:
+            return self._node.codec.decode(payload)
+        except DecodeError as error:
+            if method in STEP_METHODS:
+                self._blame_agents(slave, payload)
+            raise undecodable_reply(slave.address, method, error) from error
+
+    def _blame_agents(self, slave: Slave, payload: Payload) -> None:
+        """Raise AgentErrors if what some agents of ``slave`` returned is to blame."""
+        try:
+            answer = self._node.codec.decode_leniently(payload)
+        except DecodeError:
+            return
+        returned = answer
+        if isinstance(answer, list):  # of all agents: the manager is not one of them
+            returned = {f"{slave.base_url}{number}": each for number, each in enumerate(answer, 1)}
+        elif not isinstance(answer, dict):
+            return
+        failed = {addr: Undecodable.within(each) for addr, each in returned.items()}
+        failures = {addr: each.error for addr, each in failed.items() if each is not None}
+        kept = {addr: each for addr, each in returned.items() if failed[addr] is None}
+        if failures:
+            results = list(kept.values()) if isinstance(answer, list) else kept
+            raise agent_errors("returned what cannot be decoded here", failures, results)
 
     async def take_step(
         self,

@@ -35,6 +35,7 @@ from creamas_sc.errors import (
     BadArguments,
     CallRefused,
     ConnectionLost,
+    DecodeError,
     EncodeError,
     Results,
     SlaveLost,
@@ -203,7 +204,18 @@ class Node:
         self, address: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         payload = self.codec.encode((args, kwargs))
-        return self.codec.decode(await self.send(address, method, payload))
+        return self.decode_reply(address, method, await self.send(address, method, payload))
+
+    def decode_reply(self, address: str, method: str, payload: Payload) -> Any:
+        """What a method of the agent at ``address`` has returned.
+
+        Raises:
+            DecodeError: It cannot be decoded here.
+        """
+        try:
+            return self.codec.decode(payload)
+        except DecodeError as error:
+            raise undecodable_reply(address, method, error) from error
 
     async def send(
         self,
@@ -402,6 +414,13 @@ class Node:
         # The connection logs what this raises, such as an unknown class, and lives on.
         if name == ARTIFACT_EVENT and self._artifact_sink is not None:
             self._artifact_sink(link.name, self.codec.decode(payload))
+
+
+def undecodable_reply(address: str, method: str, error: DecodeError) -> DecodeError:
+    """The error for a caller, whose call was served."""
+    named = DecodeError(f"the reply of {method} of {address} cannot be decoded here: {error}")
+    named.may_have_run = True
+    return named
 
 
 def _reported(address: str, error: BaseException) -> BaseException:

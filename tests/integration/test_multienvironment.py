@@ -5,16 +5,24 @@ from __future__ import annotations
 import os
 from collections import Counter as Multiset
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from creamas_sc import Artifact, CreativeAgent, Environment, MsgPack, MultiEnvironment, Proxy
 from creamas_sc.core.randomness import RandomSource, Spawned
-from creamas_sc.errors import AgentError, AgentErrors, NoSlaves, NotExposed, StartError
+from creamas_sc.errors import (
+    AgentError,
+    AgentErrors,
+    DecodeError,
+    NoSlaves,
+    NotExposed,
+    StartError,
+)
 from creamas_sc.rpc.addresses import split_address
 from tests.support import agents
-from tests.support.agents import Counter, Echo, Raises, Reporter
+from tests.support.agents import Counter, Echo, Gives, Raises, Reporter
 
 
 async def test_agents_act_in_slave_and_then_spawn_order(menv: MultiEnvironment) -> None:
@@ -341,3 +349,27 @@ class TestTheMasterEnvironment:
         echo, _ = await menv.spawn(Echo)
         proxy = await echo.ask(agent.addr, 1)
         assert proxy == (0.0, None)
+
+
+@pytest.mark.parametrize("many", [2, 20])  # the latter travel as columns
+async def test_what_cannot_be_decoded_is_its_agents_failure(
+    menv: MultiEnvironment, many: int
+) -> None:
+    for addr in menv.addrs:
+        await menv.spawn_n(Gives, many, addr=addr)
+    bad = [addr[:-1] + "2" for addr in menv.addrs]
+    for acting in (menv.trigger_all(2), menv.gather("give_homebound", 2)):
+        with pytest.raises(AgentErrors) as caught:
+            await acting
+        assert list(caught.value.failures) == bad
+        assert {"far from home" in str(error) for error in caught.value.failures.values()} == {True}
+        good: list[tuple[int, list[Any]]]
+        good = [(number, []) for number in range(1, many + 1) if number != 2] * 2
+        results = caught.value.results
+        assert (list(results.values()) if isinstance(results, dict) else results) == good
+    with pytest.raises(AgentErrors) as caught:
+        await menv.gather("give_homebound", 2, addrs=bad[:1])
+    assert list(caught.value.failures) == bad[:1]
+    agent = await menv.connect(bad[0])
+    with pytest.raises(DecodeError, match=f"the reply of give_homebound of {bad[0]} .*from home"):
+        await agent.give_homebound(2)

@@ -18,6 +18,19 @@ from tests.support.forks import exit_code_of
 from tests.support.values import Stranger
 
 
+class Homebound:
+    """Can be sent, but not decoded in another process."""
+
+    def _wire_state_(self) -> dict[str, Any]:
+        return {"pid": os.getpid()}
+
+    @classmethod
+    def _from_wire_state_(cls, state: dict[str, Any]) -> Homebound:
+        if state["pid"] != os.getpid():
+            raise ValueError("far from home")
+        return cls()
+
+
 class Echo(CreativeAgent):
     """Returns what it is given, and asks others to."""
 
@@ -51,6 +64,12 @@ class Echo(CreativeAgent):
         if self.addr == failing:
             raise ValueError(failing)
         return failing
+
+    @expose
+    def give_homebound(self, *numbers: int) -> Any:
+        """Give one that cannot be decoded, if the agent has one of these numbers."""
+        mine = int(self.addr.rpartition("/")[2])
+        return (mine, [Homebound()]) if mine in numbers else (mine, [])
 
     def secret(self) -> None:
         """Not for others."""
@@ -358,6 +377,14 @@ class Host(MultiEnvManager):
         if isinstance(msg, Artifact):
             self.menv.add_artifact(msg)
         return "heard", msg
+
+
+class Gives(Echo):
+    """Acts as `give_homebound`."""
+
+    @expose
+    async def act(self, *args: Any, **kwargs: Any) -> Any:
+        return self.give_homebound(*args)
 
 
 class Reporter(CreativeAgent):
