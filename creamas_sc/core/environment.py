@@ -272,7 +272,7 @@ class Environment:
         Args:
             addr: ``tcp://host:port/number``.
             timeout: Seconds to keep trying while nothing listens there; 0 for one attempt, None for
-                no limit.
+                no limit. There is one attempt for what was in a slave that does not come back.
 
         Raises:
             ValueError: The address is malformed.

@@ -62,6 +62,7 @@ async def main(spec: bytes, control: Control) -> bytes:
         seed = env.seed if isinstance(order.set_seed, bool) else order.set_seed
         env._random = RandomSource(seed, 1 + order.index, order.incarnation)
         env._restarted = order.incarnation > 0
+        env.network.slaves_return = order.others_return
         await env.open(mgr_cls)
         name_process(f"creamas: {env_cls.__name__} {env.base_url}")
         await control.ready(pack(env.base_url))

@@ -56,11 +56,13 @@ class SlaveOrders:
         mgr_cls: type | str,
         kwargs: Sequence[Mapping[str, Any]] | None,
         args: tuple[Any, ...] = (),
+        restarts: bool = False,
     ) -> list[ActorOrder]:
         """What to order for slaves at ``addrs``; errors as `spawn_slaves`.
 
         Args:
             running: How many there are already, with which they share the cores.
+            restarts: Whether those that are lost may be restarted.
         """
         addrs = check_places(addrs)
         each = [{} for _ in addrs] if kwargs is None else check_mappings(kwargs)
@@ -82,6 +84,7 @@ class SlaveOrders:
                 member=self._member,
                 set_seed=True if self._seed is None else self._seed,
                 index=index,
+                others_return=restarts,
             )
             slot = f"slave-{index}"
             name = f"{slot} {base_url(*addr)}" if addr[1] else slot  # port 0 is any free one

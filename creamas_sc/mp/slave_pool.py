@@ -165,7 +165,8 @@ class SlavePool:
     ) -> list[ActorOrder]:
         """What to order from the supervisor for slaves at ``addrs``; errors as `spawn_slaves`."""
         running = sum(not slave.gone.is_set() for slave in self._slaves)
-        return self.ordering.make(running, addrs, env_cls, mgr_cls, kwargs, args)
+        restarts = self.policy.restarts_slaves
+        return self.ordering.make(running, addrs, env_cls, mgr_cls, kwargs, args, restarts)
 
     async def start(self, loop: LoopHandle, orders: Sequence[ActorOrder]) -> list[Slave]:
         """Start slaves, all or none, and the supervisor with the first ones.

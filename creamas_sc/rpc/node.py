@@ -97,7 +97,10 @@ class Node:
 
     Attributes:
         endpoint: Its listeners and connections.
+        slaves_return: Whether a slave whose connection has ended may be started again.
     """
+
+    slaves_return = True
 
     def __init__(
         self,
@@ -177,6 +180,8 @@ class Node:
             if self._slaves is not None and self._slaves.holds(address):
                 await self._slaves.wait_for(address)
                 timeout = 0  # a slave listens for as long as it lives
+            elif self._slave_at(url) is not None and not self.slaves_return:
+                timeout = 0  # if the connection has ended, the slave has
             try:
                 link = await self.endpoint.connection(url, timeout=timeout)
                 name = self.codec.decode(await link.call(number, "", _NOTHING))
@@ -293,8 +298,8 @@ class Node:
         """What the loss of the connection to ``address`` means."""
         if self._slaves is not None:
             return await self._slaves.explain_loss(address, error)
-        peer = self._peers.get(address.rpartition("/")[0] + "/")
-        if peer is None or peer.role != "slave":
+        peer = self._slave_at(address.rpartition("/")[0] + "/")
+        if peer is None:
             return error
         # A slave's connections end only with the slave; how it ended is the supervisor's to know.
         return SlaveLost(
@@ -303,6 +308,11 @@ class Node:
             pid=peer.pid,
             may_have_run=error.may_have_run,
         )
+
+    def _slave_at(self, url: str) -> Identity | None:
+        """The slave that is at ``url``, or was, if it has ever been connected with this node."""
+        peer = self._peers.get(url)
+        return peer if peer is not None and peer.role == "slave" else None
 
     # ---- calls in
 

@@ -98,6 +98,7 @@ class SlaveSpec(_Spec):
             generators alone.
         index: Which of its simulation's slaves it is.
         incarnation: How many times it was restarted before.
+        others_return: Whether a slave that is lost may be restarted.
     """
 
     addr: tuple[str, int]
@@ -109,6 +110,7 @@ class SlaveSpec(_Spec):
     set_seed: bool | int = True
     index: int = 0
     incarnation: int = 0
+    others_return: bool = False
 
     _root = "slave"
     _kwargs_fields = ("kwargs",)

@@ -222,6 +222,9 @@ async def test_calls_to_a_dead_slave_fail_and_name_it(menv: MultiEnvironment) ->
     with trio.fail_after(REPORTED_SECONDS):
         with pytest.raises(AgentError, match=r"SlaveLost in .*: the slave .* is gone"):
             await ask_until_told()
+        neighbour = two_addr[:-1] + "7"
+        with pytest.raises(AgentError, match=r"SlaveLost in .*: the slave .* is gone"):
+            await one.reach(neighbour, None)
     assert await one.evaluate(1) == 1
 
 

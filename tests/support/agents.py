@@ -44,6 +44,11 @@ class Echo(CreativeAgent):
         return await other.evaluate(value)
 
     @expose
+    async def reach(self, addr: str, timeout: float | None) -> Any:
+        """Connect to another agent, for so many seconds if need be."""
+        return await self.env.connect(addr, timeout=timeout)
+
+    @expose
     async def act(self, *args: Any, **kwargs: Any) -> Any:
         return args, kwargs
 
