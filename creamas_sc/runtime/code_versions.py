@@ -16,9 +16,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import struct
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +32,8 @@ _INSTALLED = frozenset({"site-packages", "dist-packages"})
 _STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 _OURS = (_PACKAGES + "creamas_sc" + os.sep, _PACKAGES + "supervisor" + os.sep)
+# From a process's start, which is known to a hundredth of a second, until it has read its script.
+_READ_NS = 20_000_000
 _NAME_LENGTH = len(hashlib.sha256().hexdigest())
 
 log = logging.getLogger(__name__)
@@ -113,13 +117,25 @@ class CodeVersions:
             Path(draft).unlink(missing_ok=True)
 
     def keep_loaded(self) -> None:
-        """Keep the files of all modules of this process that were not kept yet."""
-        for path in _loaded_files():
-            if not self._place(path).exists():
-                try:
-                    self.keep(Version.of(path))
-                except OSError as error:  # slaves cannot load it either, and say so
-                    log.debug("%s cannot be kept: %s", path, error)
+        """Keep the files of all modules of this process that were not kept yet.
+
+        Of one that was edited since this process loaded it, the new version is all that there is.
+        """
+        for path, module in _loaded_files():
+            if self._place(path).exists():
+                continue
+            try:
+                version = Version.of(path)
+                self.keep(version)
+            except OSError as error:  # slaves cannot load it either, and say so
+                log.debug("%s cannot be kept: %s", path, error)
+            else:
+                if _is_newer(version, module):
+                    log.warning(
+                        "%s was changed after this process had loaded it, and slaves load it as it "
+                        "is now: start this program again to run one version",
+                        path,
+                    )
 
     def changed_files(self) -> list[str]:
         """Paths of the files that are not any more what the simulation has loaded."""
@@ -130,17 +146,42 @@ class CodeVersions:
         return sorted(each.path for each in versions if each is not None and each.is_changed)
 
 
-def _loaded_files() -> Iterator[str]:
+def _is_newer(version: Version, module: Mapping[str, Any]) -> bool:
+    """Whether a module of this process was loaded from an older version; False if in doubt."""
+    spec: Any = module.get("__spec__")
+    if version.mtime_ns <= _started_ns() + _READ_NS:
+        return False
+    if module.get("__name__") == "__main__":
+        return True  # it is loaded at once
+    try:
+        with open(spec.cached, "rb") as compiled:
+            _, flags, mtime, size = struct.unpack("<4sIII", compiled.read(16))
+    except (OSError, AttributeError, TypeError, struct.error):
+        return False
+    now = version.mtime_ns // 10**9 & 0xFFFFFFFF, len(version.source) & 0xFFFFFFFF
+    return flags == 0 and (mtime, size) != now
+
+
+def _started_ns() -> int:
+    """When this process was started, as files have their times."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    after_boot_ns = ticks * 10**9 // os.sysconf("SC_CLK_TCK")
+    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME) + after_boot_ns
+
+
+def _loaded_files() -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Files of the user's modules, and these modules' names."""
     for name, module in list(sys.modules.items()):
         try:
             # A lazy module would be loaded by getattr.
-            file = object.__getattribute__(module, "__dict__").get("__file__")
+            names = object.__getattribute__(module, "__dict__")
         except AttributeError:
             continue
+        file = names.get("__file__")
         if isinstance(file, str) and (file.endswith(".py") or name == "__main__"):
             path = os.path.abspath(file)
             if _is_users(path) and os.path.isfile(path):
-                yield path
+                yield path, names
 
 
 def _is_users(path: str) -> bool:

@@ -7,8 +7,10 @@ import importlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from creamas_sc.errors import LoadError
 from creamas_sc.runtime import code_versions
 from creamas_sc.runtime.class_loading import load_object
 from creamas_sc.runtime.code_versions import CodeVersions, Version, load_from
+from tests.support import programs
 
 NAME = "module_of_versions"
 LATER = 10**9
@@ -108,6 +111,43 @@ def test_a_master_keeps_what_it_has_loaded(code: Code) -> None:
     assert (kept.path, kept.source) == (str(code.file), b"version = 1")
     for installed in (pytest.__file__, logging.__file__, code_versions.__file__):
         assert code.versions.find(installed) is None
+
+
+def test_a_master_says_what_was_changed_since_it_has_loaded_it(
+    code: Code, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(code_versions, "_started_ns", lambda: 10**18)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    sys.meta_path.remove(code_versions._Finder)
+    script = ModuleType("__main__")
+    script.__file__ = str(code.file.with_name("script.py"))
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    Path(script.__file__).write_text("1")
+    os.utime(script.__file__, ns=(10**18, 10**18))
+    for text in ("version = 1", "version = 2"):  # the latter is loaded, after the start
+        code.write(text)
+    code.load()
+    code.versions.keep_loaded()
+    assert not caplog.records
+    for place in code.versions.folder.iterdir():
+        place.unlink()
+    code.write("version = 3")
+    os.utime(script.__file__, ns=(10**18 + LATER, 10**18 + LATER))
+    code.versions.keep_loaded()
+    changed = [
+        record.getMessage().partition(" was changed after this")[0] for record in caplog.records
+    ]
+    assert sorted(changed) == sorted([str(code.file), script.__file__])
+    code.versions.keep_loaded()
+    assert len(caplog.records) == 2
+
+
+def test_when_this_process_was_started() -> None:
+    code = "import time; from creamas_sc.runtime.code_versions import _started_ns; "
+    code += "print(_started_ns(), time.time_ns())"
+    before = time.time_ns()
+    started, then = map(int, programs.run_code(code).stdout.split())
+    assert before - 2 * 10**7 <= started < then
 
 
 def test_two_processes_that_load_two_versions_at_once(code: Code) -> None:
