@@ -133,4 +133,7 @@ class MethodServer:
             known = ", ".join(signature.parameters)
             raise BadArguments(f"{request.method}({known}): {error}") from error
         with bound(request=f"{self.name} #{next(self._numbers)}"):
-            return CODEC.encode(await method(*args, **kwargs))
+            value = await method(*args, **kwargs)
+        # Encoding what the peer does not read yet would take time from the others, and memory.
+        await self.connection.out.wait_until_drained()
+        return CODEC.encode(value)
