@@ -331,17 +331,8 @@ class Environment:
     ) -> dict[str, Any]:
         """Call one exposed method of every agent but the manager, concurrently.
 
-        Args:
-            method: Its name.
-            addrs: Addresses of the agents to call instead of all.
-            *args, **kwargs: Passed to each.
-
-        Returns:
-            Address -> what the method returned, in the order of ``addrs`` or of creation.
-
-        Raises:
-            NotExposed, UnknownAgent: One lacks the method, or does not exist; none was called.
-            AgentErrors: Some raised; the group names them and holds the others' results.
+        As `MultiEnvironment.gather`, of this environment's agents in the order of their creation.
+        If one lacks the method or does not exist, none is called.
         """
         if addrs is None:
             agents = self.get_agents(addr=False)

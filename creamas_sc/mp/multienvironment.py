@@ -337,8 +337,9 @@ class MultiEnvironment:
         Raises:
             NotExposed, UnknownAgent: One lacks the method, or does not exist.
             ValueError: An address is in none of the slaves.
-            AgentErrors: Some raised: ``failures`` maps address to error, and ``results`` the other
-                agents' addresses to what they returned.
+            AgentErrors: Some raised, or returned what cannot travel or be decoded here:
+                ``failures`` maps address to error, and ``results`` the other agents' addresses to
+                what they returned.
             SlaveLost: A slave died.
             NoSlaves: There are none.
         """
@@ -369,8 +370,8 @@ class MultiEnvironment:
             One value per agent, in slave and then spawn order; managers do not act.
 
         Raises:
-            AgentErrors: Some ``act`` raised; ``failures`` maps address to error, ``results`` holds
-                what the others returned.
+            AgentErrors: Some ``act`` raised, or returned what cannot travel or be decoded here;
+                ``failures`` maps address to error, ``results`` holds what the others returned.
             SlaveLost: A slave died; its agents may have acted, and those of the others too. This is
                 raised once: from the next call on, the other slaves go on without it.
             NoSlaves: There are none; was `spawn_slaves` awaited?
