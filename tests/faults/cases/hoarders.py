@@ -16,7 +16,7 @@ import trio
 from creamas_sc.client import SyncClient, connect_sync
 from creamas_sc.errors import CreamasError
 from creamas_sc.runtime.paths import daemon_socket
-from tests.faults.daemon import CALL_SECONDS, SLAVES, Daemon, daemon
+from tests.faults.daemon import SLAVES, Daemon, daemon
 from tests.faults.hostile_bytes import request
 from tests.faults.monitor import proportional_kib
 from tests.faults.registry import Figures, row
@@ -28,8 +28,9 @@ UNREAD_OF_DAEMON, UNREAD_OF_HOST = "answers of the daemon unread", "answers of a
 CASES = (UNREAD_OF_DAEMON, UNREAD_OF_HOST, CREATES)
 # So many MiB of answers may wait for one client.
 UNREAD_MIB = {UNREAD_OF_DAEMON: 64, UNREAD_OF_HOST: 256}
-TIMES, MIB = 30, 40
-# Orders for processes pass through tractor, which takes a second for 20 MiB.
+TIMES, MIB = 30, 20
+# Orders for processes pass through tractor, which takes seconds for each of these.
+CREATE_SECONDS = 60.0
 SHORT_TIMES, SHORT_MIB = 100, 4
 SHORT_CREATES = 25
 # Of a value that is being sent there are so many copies.
@@ -49,7 +50,7 @@ SAMPLE_SECONDS = 0.02
     f"memory while it lasts bounded; <= {KEPT_MIB} MiB more {FREED_SECONDS:g} s after it; "
     f"good calls <= {GOOD_SECONDS:g} s",
     cases=CASES,
-    rounds=5 * len(CASES),
+    rounds=4 * len(CASES),
     short=len(CASES),
     quick=0,
 )
@@ -59,7 +60,7 @@ def hoard(case: str, number: int, folder: Path) -> Figures:
     times, mib = (TIMES, MIB) if whole else (SHORT_TIMES, SHORT_MIB)
     with (
         daemon(NAME, folder) as running,
-        connect_sync(NAME, timeout=CALL_SECONDS) as client,
+        connect_sync(NAME, timeout=CREATE_SECONDS) as client,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("LARGE", "x" * (mib << 20))
