@@ -143,6 +143,7 @@ class DaemonAPI:
         slave_mgr_cls: type | str = "creamas_sc.mp:EnvManager",
         slave_kwargs: Sequence[Mapping[str, Any]] | None = None,
         restart: str | RestartPolicy = "temporary",
+        agent_classes: Sequence[type | str] = (),
         timeout: float | None = None,
     ) -> Any:
         """Create a simulation, which lives until it is closed, with or without clients.
@@ -162,6 +163,8 @@ class DaemonAPI:
                 it. "transient": it is started again unless it ended normally. "permanent": it is
                 started again however it ended. "all": the simulation ends. A `RestartPolicy` also
                 limits the restarts, after which the simulation ends; the default is 3 in 60 s.
+            agent_classes: Classes that will be spawned: all slaves load them at their start, side
+                by side. Any other is loaded by each slave when it is first spawned there.
             timeout: Seconds until the simulation must be ready.
 
         Returns:
@@ -190,6 +193,7 @@ class DaemonAPI:
             if slave_kwargs is None
             else [remote.kwargs(k) for k in check_mappings(slave_kwargs)],
             restart=astuple(policy),
+            agent_classes=[remote.name(cls) for cls in agent_classes],
         )
         order = process_order(HOST_ENTRY, spec.encode(), _search_path())
         about = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from inspect import isawaitable
 from types import FunctionType
@@ -20,10 +22,12 @@ from creamas_sc.foreign import shown
 from creamas_sc.rpc.auth import Membership
 from creamas_sc.rpc.exposed import expose, start_call
 from creamas_sc.rpc.node import BaseTimeout
-from creamas_sc.runtime.class_loading import class_name, load_object
+from creamas_sc.runtime.class_loading import class_name, load_object, portable_name
 
 if TYPE_CHECKING:
     from creamas_sc.mp.multienvironment import MultiEnvironment
+
+log = logging.getLogger(__name__)
 
 # The keyword by which `MultiEnvironment` passes the position of a spawn in the order over all
 # slaves, on which the agents' random generators depend.
@@ -81,6 +85,15 @@ class Manager(Agent):
         return [(agent, agent.addr) for agent in made]
 
     @expose
+    def _load_classes(self, names: list[str]) -> None:
+        """Load classes now that a later `spawn` may name; what does not load is left to it."""
+        for name in names:
+            try:
+                load_object(name)
+            except LoadError as error:
+                log.debug("not loaded at the start: %s", error)
+
+    @expose
     async def checkpoint(self) -> tuple[tuple[Any], dict[str, Any]] | None:
         """Return the arguments for a later `restore`; None if the environment has no checkpoints.
 
@@ -103,6 +116,24 @@ class Manager(Agent):
     def stop(self) -> None:
         """End the environment, and its process if it has its own."""
         self.env.get_loop().call_soon(self.stop_received.set)
+
+
+def loaded_agent_classes() -> list[str]:
+    """Names of agent classes that this process has loaded, one for each module of the user's."""
+    names: dict[str, str] = {}
+    unseen: list[type] = [Agent]
+    while unseen:
+        cls = unseen.pop()
+        unseen += cls.__subclasses__()
+        module = cls.__module__
+        if module not in names and not issubclass(cls, Manager) and not _is_ours(module):
+            with suppress(LoadError):  # it cannot be spawned either
+                names[module] = portable_name(cls)
+    return sorted(names.values())
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == __name__.partition(".")[0]
 
 
 def check_number(n: Any) -> None:

@@ -43,6 +43,7 @@ from creamas_sc.errors import (
     StartError,
 )
 from creamas_sc.foreign import printable
+from creamas_sc.mp.managers import loaded_agent_classes
 from creamas_sc.mp.observer import Observer
 from creamas_sc.mp.slave_orders import SlaveOrders
 from creamas_sc.reports import Restart, SlaveReceipt
@@ -78,6 +79,8 @@ class SlavePool:
         logger: The user's; has ``log(level, message)``.
 
     Attributes:
+        agent_classes: Names of classes that slaves load at their start, beside those that this
+            process has loaded.
         ordering: Makes the orders, and says which code they load.
         supervisor: Runs from the first start until `aclose`.
         restarts: Every restart so far.
@@ -86,6 +89,7 @@ class SlavePool:
             raise copies.
     """
 
+    agent_classes: Sequence[str] = ()
     end_cause: SlaveLost | None = None
     _closing = False
 
@@ -205,6 +209,7 @@ class SlavePool:
                 self._by_url[slave.base_url] = slave
                 self._take_early_exit(slave)
             await at_once(self._connect, started)
+            await self._load_classes(started)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self._stop_processes([order["slot"] for order in orders])
@@ -237,6 +242,23 @@ class SlavePool:
             ended = await slave.wait_for_exit_report()
             why = slave.describe_end() if ended else f"{slave.base_url}: {error}"
             raise StartError(why) from error
+
+    async def _load_classes(self, slaves: Sequence[Slave]) -> None:
+        """Have slaves load the agents' classes side by side, before they are spawned one by one."""
+        names = sorted({*loaded_agent_classes(), *self.agent_classes})
+        if self._node is None or not names:
+            return
+        node = self._node
+
+        async def load(slave: Slave) -> None:
+            try:
+                await node.call_agent(slave.address, "_load_classes", (names,), {})
+            except ConnectionLost as error:
+                raise StartError(str(error)) from error
+            except CreamasError as error:  # a spawn will meet it too
+                log.debug("%s has not loaded its agents' classes: %s", slave.address, error)
+
+        await at_once(load, slaves)
 
     # ---- losing
 

@@ -82,6 +82,7 @@ async def main(spec: bytes, control: Control) -> bytes:
                         load_from(versions)
                         versions.keep_loaded()
                     simulation = HostedSimulation(menv, order.name, tasks, _policy(order))
+                    menv._slaves.agent_classes = order.agent_classes
                     if order.slave_addrs:
                         await menv.spawn_slaves(
                             order.slave_addrs,

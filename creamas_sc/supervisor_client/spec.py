@@ -127,6 +127,7 @@ class HostSpec(_Spec):
         slave_addrs, slave_env_cls, slave_mgr_cls, slave_kwargs: For `spawn_slaves`; without
             addresses no slaves are started.
         restart: What a slave's loss leads to: what `RestartPolicy.of` takes.
+        agent_classes: Names of classes that slaves load at their start.
     """
 
     name: str
@@ -141,6 +142,7 @@ class HostSpec(_Spec):
     slave_mgr_cls: str
     slave_kwargs: Sequence[Mapping[str, Any]] | None
     restart: str | tuple[str, int, float] = "temporary"
+    agent_classes: Sequence[str] = ()
 
     _root = "simulation"
     _kwargs_fields = ("env_kwargs", "slave_kwargs")

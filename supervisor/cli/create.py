@@ -105,6 +105,7 @@ def create(
         "slave_env_cls": slave_env_cls and classes.name(slave_env_cls, "--slave-env-cls"),
         "slave_mgr_cls": slave_mgr_cls and classes.name(slave_mgr_cls, "--slave-mgr-cls"),
         "slave_kwargs": _for_each(slave_kwargs, len(places)),
+        "agent_classes": [batch.cls for batch in batches] or None,
     }
     given = {key: value for key, value in arguments.items() if value is not None}
     init_kwargs = params.json_object(agent_kwargs, "--agent-kwargs") if agent_kwargs else {}

@@ -67,6 +67,31 @@ def test_seed(daemon: object, named: Named) -> None:
             assert simulation.get_seed() == 3
 
 
+COUNTED = """
+import os
+from pathlib import Path
+from creamas_sc import CreativeAgent
+Path(__file__).with_name(f"{os.getpid()}.load").touch()
+class Painter(CreativeAgent):
+    pass
+"""
+
+
+@pytest.mark.parametrize("classes", [["counted:Painter"], []])
+def test_slaves_load_the_classes_of_agents_that_create_names(
+    classes: list[str],
+    daemon: object,
+    named: Named,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "counted.py").write_text(COUNTED)
+    monkeypatch.chdir(tmp_path)
+    with connect_sync(timeout=BOUND_SECONDS) as client:
+        client.create(named(), slave_addrs=TWO, agent_classes=classes)
+    assert len(list(tmp_path.glob("*.load"))) == 2 * len(classes)
+
+
 VERSIONED = """
 from creamas_sc import CreativeAgent, expose
 class Painter(CreativeAgent):

@@ -479,6 +479,7 @@ def test_agents_are_spread_over_the_slaves(run: Run, client: FakeClient) -> None
     words = ["--slaves", "2", *agents, "--agent-kwargs", '{"novelty": 0.2}']
     code, out, _ = run("create", "two", *words)
     assert (code, out) == (0, "created two: 6 agents in 2 slaves (pid 7)\n")
+    assert client.created["agent_classes"] == ["painters:Painter", "painters:Critic"]
     assert client.sim.called("spawn_n") == [
         (("painters:Painter", 3), {"addr": ADDRS[0], "novelty": 0.2}),
         (("painters:Painter", 2), {"addr": ADDRS[1], "novelty": 0.2}),
