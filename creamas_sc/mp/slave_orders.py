@@ -16,13 +16,11 @@ from creamas_sc.rpc.socket_folder import simulation_folder
 from creamas_sc.runtime.class_loading import portable_name
 from creamas_sc.runtime.code_versions import CodeVersions
 from creamas_sc.runtime.validation import check_mappings, check_places
+from creamas_sc.supervisor_client.launcher import THREADS
 from creamas_sc.supervisor_client.messages import MAX_SLAVES, ActorOrder
 from creamas_sc.supervisor_client.spec import SLAVE_ENTRY, SlaveSpec, actor_order
 
 log = logging.getLogger(__name__)
-
-# How many threads OpenMP computes with, and what asks it or this variable: OpenBLAS, MKL, PyTorch.
-THREADS = "OMP_NUM_THREADS"
 
 
 class SlaveOrders:

@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -189,6 +190,22 @@ def _is_users(path: str) -> bool:
     return not path.startswith((_STANDARD_LIBRARY, *_OURS)) and not _INSTALLED & set(
         path.split(os.sep)
     )
+
+
+def check_installed(module: str) -> None:
+    """Check that a module comes with Python or an installed package; nothing is imported.
+
+    Raises:
+        ImportError: There is none of that name.
+        ValueError: It is the user's own.
+    """
+    package = module.partition(".")[0]
+    spec = find_spec(package)
+    if spec is None:
+        raise ModuleNotFoundError(f"there is no module {package!r}", name=package)
+    places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
+    if any(_is_users(os.path.abspath(place)) for place in places if os.path.exists(place)):
+        raise ValueError(f"{module!r} is your own module, not an installed one: leave it out")
 
 
 class _Loading:
