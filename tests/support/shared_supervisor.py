@@ -69,8 +69,8 @@ class _Tree:
 
     @property
     def keeper_pid(self) -> int:
-        assert self.supervisor._keeper is not None
-        return self.supervisor._keeper.pid
+        assert self.supervisor._tree is not None
+        return self.supervisor._tree.keeper.pid
 
     def _note_exit(self, event: ActorExit) -> None:
         prefix, _, slot = event["slot"].partition("/")
