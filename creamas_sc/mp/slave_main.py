@@ -16,6 +16,7 @@ from creamas_sc.errors import AgentErrors, CreamasError
 from creamas_sc.mp.managers import Manager
 from creamas_sc.rpc.auth import Membership, membership
 from creamas_sc.runtime.class_loading import load_subclass
+from creamas_sc.runtime.debugging import refuse_breakpoints
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.runtime.log_setup import open_actor_log
 from creamas_sc.runtime.nurseries import first_of, open_unwrapping_nursery
@@ -48,6 +49,7 @@ async def main(spec: bytes, control: Control) -> bytes:
     """
     order = SlaveSpec.decode(spec)
     open_actor_log(slave=order.index)
+    refuse_breakpoints()
     env_cls = load_subclass("env_cls", order.env_cls, Environment)
     mgr_cls = load_subclass("mgr_cls", order.mgr_cls, Manager)
     seed_process(order.set_seed, order.index, order.incarnation)

@@ -26,6 +26,7 @@ from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.rpc.fd_passing import CONTROL, receive
 from creamas_sc.runtime.class_loading import load_subclass
 from creamas_sc.runtime.code_versions import load_from
+from creamas_sc.runtime.debugging import refuse_breakpoints
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.runtime.log_setup import open_actor_log
 from creamas_sc.runtime.nurseries import open_unwrapping_nursery
@@ -59,6 +60,7 @@ async def main(spec: bytes, control: Control) -> bytes:
     order = HostSpec.decode(spec)
     name_process(f"creamas: {order.name} (host)")
     open_actor_log(role="host")
+    refuse_breakpoints()
     check_seed(order.seed)
     seed_process(True if order.seed is None else order.seed, HOST_INDEX)
     simulation: HostedSimulation | None = None
