@@ -7,6 +7,10 @@ the copy::
 
     <runtime folder>/environments/<simulation>/<SHA-256 of the file's path>
 
+Its master also notes the file of each module that it has loaded, in ``modules`` there. So a module
+is found that its loader has put under a name along which no folder leads, as pytest does with
+``--import-mode=importlib``.
+
 A file that does not load is not kept: it may be corrected and loaded again. Python's own modules
 and installed packages are loaded as always.
 """
@@ -14,6 +18,7 @@ and installed packages are loaded as always.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import struct
@@ -21,8 +26,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib.machinery import ModuleSpec, SourceFileLoader
-from importlib.util import find_spec
+from importlib.util import find_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -35,6 +41,7 @@ _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__fi
 _OURS = (_PACKAGES + "creamas_sc" + os.sep, _PACKAGES + "supervisor" + os.sep)
 # From a process's start, which is known to a hundredth of a second, until it has read its script.
 _READ_NS = 20_000_000
+_MODULES = "modules"
 _NAME_LENGTH = len(hashlib.sha256().hexdigest())
 
 log = logging.getLogger(__name__)
@@ -54,17 +61,34 @@ class Version(NamedTuple):
         Raises:
             OSError: It cannot be read.
         """
-        with open(path, "rb") as file:
-            mtime_ns = os.fstat(file.fileno()).st_mtime_ns
-            return cls(path, file.read(), mtime_ns)
+        try:
+            with open(path, "rb") as file:
+                mtime_ns = os.fstat(file.fileno()).st_mtime_ns
+                return cls(path, file.read(), mtime_ns)
+        except NotADirectoryError:
+            return cls._in_archive(path)
+
+    @classmethod
+    def _in_archive(cls, path: str) -> Version:
+        """What the file at ``path`` is now that is in a zip application."""
+        import zipfile  # few scripts are in one
+
+        archive = next(str(folder) for folder in Path(path).parents if folder.is_file())
+        try:
+            with zipfile.ZipFile(archive) as files:
+                source = files.read(path[len(archive) + 1 :])
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise FileNotFoundError(f"{archive}: {error}") from None
+        return cls(path, source, os.stat(archive).st_mtime_ns)
 
     @property
     def is_changed(self) -> bool:
         """Whether the file is another one now, or gone."""
         try:
-            status = os.stat(self.path)
-            if (status.st_mtime_ns, status.st_size) == (self.mtime_ns, len(self.source)):
-                return False
+            with suppress(NotADirectoryError):
+                status = os.stat(self.path)
+                if (status.st_mtime_ns, status.st_size) == (self.mtime_ns, len(self.source)):
+                    return False
             return Version.of(self.path).source != self.source
         except OSError:
             return True
@@ -122,7 +146,9 @@ class CodeVersions:
 
         Of one that was edited since this process loaded it, the new version is all that there is.
         """
-        for path, module in _loaded_files():
+        loaded = list(_loaded_files())
+        self._note_modules({name: path for name, path, _ in loaded})
+        for _, path, module in loaded:
             if self._place(path).exists():
                 continue
             try:
@@ -137,6 +163,32 @@ class CodeVersions:
                         "is now: start this program again to run one version",
                         path,
                     )
+
+    def _note_modules(self, files: Mapping[str, str]) -> None:
+        """Note the files of modules, by name."""
+        draft = self.folder / f"{_MODULES}.{os.getpid()}.{threading.get_ident()}"
+        try:
+            draft.write_text(json.dumps(files))
+            draft.replace(self.folder / _MODULES)
+        except OSError as error:  # the simulation has ended, or the disk is full
+            log.debug("no modules are noted in %s: %s", self.folder, error)
+
+    def find_module(self, name: str) -> ModuleSpec | None:
+        """How to load a module as its master did; its packages are at least empty ones."""
+        try:
+            files: dict[str, str] = json.loads((self.folder / _MODULES).read_text())
+        except FileNotFoundError:
+            return None
+        path = files.get(name)
+        if path is None:
+            if not any(each.startswith(name + ".") for each in files):
+                return None
+            return ModuleSpec(name, None, is_package=True)
+        folders = [os.path.dirname(path)] if os.path.basename(path) == "__init__.py" else None
+        loader = SourceFileLoader(name, path)
+        return spec_from_file_location(
+            name, path, loader=loader, submodule_search_locations=folders
+        )
 
     def changed_files(self) -> list[str]:
         """Paths of the files that are not any more what the simulation has loaded."""
@@ -170,8 +222,8 @@ def _started_ns() -> int:
     return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME) + after_boot_ns
 
 
-def _loaded_files() -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Files of the user's modules, and these modules' names."""
+def _loaded_files() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """The user's modules of this process: names, files, and what is defined there."""
     for name, module in list(sys.modules.items()):
         try:
             # A lazy module would be loaded by getattr.
@@ -182,7 +234,7 @@ def _loaded_files() -> Iterator[tuple[str, Mapping[str, Any]]]:
         if isinstance(file, str) and (file.endswith(".py") or name == "__main__"):
             path = os.path.abspath(file)
             if _is_users(path) and os.path.isfile(path):
-                yield path, names
+                yield name, path, names
 
 
 def _is_users(path: str) -> bool:
@@ -284,14 +336,18 @@ class _Loader(SourceFileLoader):
         keep_version(self._version)
 
 
+def _find_as_master(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+    return None if _Loading.versions is None else _Loading.versions.find_module(name)
+
+
 class _Finder:
     """Finds modules as the other finders do; the user's get a `_Loader`."""
 
     @classmethod
     def find_spec(cls, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """What the first of the other finders finds."""
-        for finder in sys.meta_path:
-            find = None if finder is cls else getattr(finder, "find_spec", None)
+        """What the first of the other finders finds, or what its master has loaded."""
+        finders = [getattr(each, "find_spec", None) for each in sys.meta_path if each is not cls]
+        for find in (*finders, _find_as_master):
             spec: ModuleSpec | None = None if find is None else find(name, path, target)
             if spec is not None:
                 loader = spec.loader

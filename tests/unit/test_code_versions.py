@@ -8,7 +8,9 @@ import logging
 import os
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -186,3 +188,43 @@ def test_a_simulation_that_has_ended(code: Code) -> None:
     code.write("version = 1")
     assert code.load().version == 1
     assert code.versions.changed_files() == []
+
+
+def test_a_module_is_found_where_its_master_has_loaded_it(code: Code, tmp_path: Path) -> None:
+    """Under the name that a loader has given it, along which no folder leads."""
+    file = tmp_path / "with spaces" / "agents.py"
+    file.parent.mkdir()
+    file.write_text("version = 1")
+    name = "no_such_package.part.agents"
+    spec = spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[name] = module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+    code.versions.keep_loaded()
+    del sys.modules[name]
+    try:
+        with pytest.raises(LoadError, match=r"No module named 'no_such_package\.other'"):
+            load_object("no_such_package.other:version")
+        assert load_object(f"{name}:version") == 1
+        assert importlib.import_module(name).__file__ == str(file)
+        assert code.versions.changed_files() == []
+        file.write_text("version = 2, changed")
+        assert code.versions.changed_files() == [str(file)]
+    finally:
+        for each in [each for each in sys.modules if each.startswith("no_such_package")]:
+            del sys.modules[each]
+
+
+def test_a_file_in_an_archive(tmp_path: Path) -> None:
+    archive = tmp_path / "app.pyz"
+    with zipfile.ZipFile(archive, "w") as files:
+        files.writestr("part/__main__.py", "version = 1")
+    version = Version.of(f"{archive}/part/__main__.py")
+    assert (version.source, version.is_changed) == (b"version = 1", False)
+    with pytest.raises(FileNotFoundError, match=r"app.pyz: .*no item named 'other.py'"):
+        Version.of(f"{archive}/other.py")
+    archive.write_bytes(b"")
+    assert version.is_changed
+    with pytest.raises(FileNotFoundError, match=r"app.pyz: File is not a zip file"):
+        Version.of(f"{archive}/part/__main__.py")
