@@ -109,5 +109,5 @@ def test_a_test_that_pytest_has_imported_without_a_path(tmp_path: Path) -> None:
     file.parent.mkdir(parents=True)
     file.write_text(f"{SOCIETY}def test():\n    assert results(Painter) == [7]\n")
     options = ["-q", "-p", "no:cacheprovider", "--import-mode=importlib", f"--rootdir={tmp_path}"]
-    done = run(sys.executable, "-P", "-m", "pytest", *options, file)
+    done = run(sys.executable, "-P", "-m", "pytest", *options, file, seconds=90)
     assert done.returncode == 0, done.stdout
