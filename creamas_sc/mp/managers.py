@@ -23,6 +23,7 @@ from creamas_sc.rpc.auth import Membership
 from creamas_sc.rpc.exposed import expose, start_call
 from creamas_sc.rpc.node import BaseTimeout
 from creamas_sc.runtime.class_loading import class_name, load_object, portable_name
+from creamas_sc.runtime.code_versions import modules_of_script
 
 if TYPE_CHECKING:
     from creamas_sc.mp.multienvironment import MultiEnvironment
@@ -118,22 +119,19 @@ class Manager(Agent):
         self.env.get_loop().call_soon(self.stop_received.set)
 
 
-def loaded_agent_classes() -> list[str]:
-    """Names of agent classes that this process has loaded, one for each module of the user's."""
+def script_agent_classes() -> list[str]:
+    """Names of agent classes that the script has, or has imported: one of each module."""
+    modules = {each for each in modules_of_script() if not each.startswith("creamas_sc.")}
     names: dict[str, str] = {}
     unseen: list[type] = [Agent]
     while unseen:
         cls = unseen.pop()
         unseen += cls.__subclasses__()
         module = cls.__module__
-        if module not in names and not issubclass(cls, Manager) and not _is_ours(module):
+        if module in modules - names.keys() and not issubclass(cls, Manager):
             with suppress(LoadError):  # it cannot be spawned either
                 names[module] = portable_name(cls)
     return sorted(names.values())
-
-
-def _is_ours(module: str) -> bool:
-    return module.partition(".")[0] == __name__.partition(".")[0]
 
 
 def check_number(n: Any) -> None:

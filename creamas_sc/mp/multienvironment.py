@@ -188,8 +188,8 @@ class MultiEnvironment:
     ) -> None:
         """Start slaves; returns when each is ready to take agents. All come up, or none.
 
-        Beside each other they bind their addresses and load the modules of all agent classes that
-        this process has loaded, its script among them.
+        Beside each other they bind their addresses and load the agent classes that the script has
+        or has imported.
 
         Unless ``OMP_NUM_THREADS`` is set, it is set in the slaves to a fair share of the cores:
         else numpy's linear algebra would use as many threads as there are cores in each of them.

@@ -43,7 +43,7 @@ from creamas_sc.errors import (
     StartError,
 )
 from creamas_sc.foreign import printable
-from creamas_sc.mp.managers import loaded_agent_classes
+from creamas_sc.mp.managers import script_agent_classes
 from creamas_sc.mp.observer import Observer
 from creamas_sc.mp.slave_orders import SlaveOrders
 from creamas_sc.reports import Restart, SlaveReceipt
@@ -79,8 +79,8 @@ class SlavePool:
         logger: The user's; has ``log(level, message)``.
 
     Attributes:
-        agent_classes: Names of classes that slaves load at their start, beside those that this
-            process has loaded.
+        agent_classes: Names of classes that slaves load at their start, beside those of the
+            script.
         ordering: Makes the orders, and says which code they load.
         supervisor: Runs from the first start until `aclose`.
         restarts: Every restart so far.
@@ -245,7 +245,7 @@ class SlavePool:
 
     async def _load_classes(self, slaves: Sequence[Slave]) -> None:
         """Have slaves load the agents' classes side by side, before they are spawned one by one."""
-        names = sorted({*loaded_agent_classes(), *self.agent_classes})
+        names = sorted({*script_agent_classes(), *self.agent_classes})
         if self._node is None or not names:
             return
         node = self._node

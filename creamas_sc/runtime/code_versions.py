@@ -30,7 +30,7 @@ from contextlib import suppress
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import find_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from creamas_sc.errors import LoadError
@@ -41,6 +41,7 @@ _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__fi
 _OURS = (_PACKAGES + "creamas_sc" + os.sep, _PACKAGES + "supervisor" + os.sep)
 # From a process's start, which is known to a hundredth of a second, until it has read its script.
 _READ_NS = 20_000_000
+_MAIN = "__main__"
 _MODULES = "modules"
 _NAME_LENGTH = len(hashlib.sha256().hexdigest())
 
@@ -204,7 +205,7 @@ def _is_newer(version: Version, module: Mapping[str, Any]) -> bool:
     spec: Any = module.get("__spec__")
     if version.mtime_ns <= _started_ns() + _READ_NS:
         return False
-    if module.get("__name__") == "__main__":
+    if module.get("__name__") == _MAIN:
         return True  # it is loaded at once
     try:
         with open(spec.cached, "rb") as compiled:
@@ -226,15 +227,46 @@ def _loaded_files() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """The user's modules of this process: names, files, and what is defined there."""
     for name, module in list(sys.modules.items()):
         try:
-            # A lazy module would be loaded by getattr.
-            names = object.__getattribute__(module, "__dict__")
+            contents = _contents(module)
         except AttributeError:
             continue
-        file = names.get("__file__")
-        if isinstance(file, str) and (file.endswith(".py") or name == "__main__"):
+        file = contents.get("__file__")
+        if isinstance(file, str) and (file.endswith(".py") or name == _MAIN):
             path = os.path.abspath(file)
             if _is_users(path) and os.path.isfile(path):
-                yield name, path, names
+                yield name, path, contents
+
+
+def _contents(module: Any) -> dict[str, Any]:
+    """What a module defines; a lazy one would be loaded by getattr.
+
+    Raises:
+        AttributeError: It is no module, but something that took its place.
+    """
+    contents: dict[str, Any] = object.__getattribute__(module, "__dict__")
+    return contents
+
+
+def modules_of_script() -> set[str]:
+    """Names of the modules that the script has imported, directly or through others of the user's.
+
+    They are those of the modules, classes and functions to which one of them has a name. A program
+    that loads modules for other ends, as pytest does, has none of these.
+    """
+    users = {name for name, _, _ in _loaded_files()}
+    found, unseen = {_MAIN}, [_MAIN]
+    while unseen:
+        for value in list(_contents(sys.modules[unseen.pop()]).values()):
+            kind, name = type(value), None  # isinstance would ask a proxy for its object
+            if issubclass(kind, ModuleType):
+                name = _contents(value).get("__name__")
+            elif issubclass(kind, (type, FunctionType)):
+                name = value.__module__
+            if isinstance(name, str) and name not in found:
+                found.add(name)
+                if name in users:
+                    unseen.append(name)
+    return found
 
 
 def _is_users(path: str) -> bool:

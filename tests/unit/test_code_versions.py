@@ -228,3 +228,27 @@ def test_a_file_in_an_archive(tmp_path: Path) -> None:
     assert version.is_changed
     with pytest.raises(FileNotFoundError, match=r"app.pyz: File is not a zip file"):
         Version.of(f"{archive}/part/__main__.py")
+
+
+def test_modules_of_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that it has imported, not all that are loaded; installed ones are not looked into."""
+    codes = {
+        "script_painters": "class Painter: pass",
+        "script_society": "from script_painters import Painter\nimport json",
+        "script_tools": "def simulate(): pass\nimport script_society",
+        "unrelated": "class Other: pass",
+    }
+    for name, code in codes.items():
+        (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in codes:
+        monkeypatch.setitem(sys.modules, name, importlib.import_module(name))
+    script = ModuleType("__main__")
+    exec(
+        "from script_tools import simulate\nfrom unittest.mock import Mock\nmock = Mock()",
+        vars(script),
+    )
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    found = code_versions.modules_of_script()
+    assert {"__main__", "script_painters", "script_society", "script_tools", "json"} <= found
+    assert not {"unrelated", "json.decoder", "pytest"} & found
