@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from creamas_sc.errors import AgentError, agent_errors
+
 __all__ = ["Restart", "SlaveReceipt", "StopReport"]
 
 
@@ -99,6 +101,8 @@ class StopReport(_Carried, list[SlaveReceipt]):
     Attributes:
         saved: What the multi-environment's own `save_info` returned.
         errors: What its closing raised, as text, if there was no caller to raise it to.
+        failures: Agents, and environments, of slaves that failed to save or close -> the error; it
+            does not travel.
     """
 
     def __init__(
@@ -110,6 +114,13 @@ class StopReport(_Carried, list[SlaveReceipt]):
         super().__init__(slaves)
         self.saved = saved
         self.errors = tuple(errors)
+        self.failures: dict[str, AgentError] = {}
+
+    def checked(self) -> Self:
+        """Return the report; raise the `AgentErrors` about its `failures` if there are any."""
+        if self.failures:
+            raise agent_errors("failed to save or close", self.failures, [])
+        return self
 
     @property
     def graceful(self) -> bool:

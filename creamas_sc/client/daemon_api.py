@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from creamas_sc.client.class_resolution import RemoteClasses, script_file, version
-from creamas_sc.errors import BadValue, CreamasError, DeadlineExceeded, DecodeError, EncodeError
+from creamas_sc.errors import CreamasError, DeadlineExceeded, DecodeError, EncodeError
 from creamas_sc.reports import SlaveReceipt, StopReport
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.runtime.class_loading import MainScript, end_script_load
 from creamas_sc.runtime.paths import check_name
 from creamas_sc.runtime.validation import (
-    check_folder,
     check_mapping,
     check_mappings,
     check_place,
     check_places,
+    make_folder,
 )
 from creamas_sc.supervisor_client.messages import os_text
 from creamas_sc.supervisor_client.spec import HOST_ENTRY, HostSpec, pack, process_order, unpack
@@ -263,15 +263,7 @@ class DaemonAPI:
             UnknownSimulation: There is no simulation of that name.
             BadValue: The folder cannot be created; nothing was closed.
         """
-        check_folder(folder)
-        if folder is not None:
-            try:
-                os.makedirs(folder, exist_ok=True)
-            except OSError as error:
-                text = f"the folder {folder} cannot be created: {error.strerror}"
-                raise BadValue(text) from None
-            folder = os.path.abspath(folder)
-        args = (name, timeout, pack((folder, timeout)))
+        args = (name, timeout, pack((make_folder(folder), timeout)))
         return self._request(Request("close", args, partial(_report, name)))
 
     def kill(self, name: str, why: str = "") -> Any:

@@ -36,7 +36,7 @@ from creamas_sc.runtime.event_loop import (
 )
 from creamas_sc.runtime.gc_control import gc_paused
 from creamas_sc.runtime.nurseries import cancellation_in
-from creamas_sc.runtime.validation import check_folder, check_int, check_kind, check_seconds
+from creamas_sc.runtime.validation import check_int, check_kind, check_seconds, make_folder
 
 __all__ = ["Environment"]
 
@@ -433,7 +433,8 @@ class Environment:
         """Save, close every agent, and close all connections; a second call does nothing.
 
         Args:
-            folder: Passed to `save_info` and each agent's ``close``.
+            folder: Passed to `save_info` and each agent's ``close``, as an absolute path; created
+                if it does not exist.
             as_coro: Return a coroutine instead of blocking.
 
         Returns:
@@ -441,11 +442,11 @@ class Environment:
 
         Raises:
             AgentErrors: `save_info` or an agent's ``close`` raised; all else was closed.
+            BadValue: The folder cannot be created; nothing was closed.
         """
-        check_folder(folder)
         if self._closed:  # and the loop may have ended, too
             return _nothing() if as_coro else None
-        return sync_or_coro(self, self._close(folder), as_coro)
+        return sync_or_coro(self, self._close(make_folder(folder)), as_coro)
 
     @on_loop
     async def _close(self, folder: str | None) -> Any:

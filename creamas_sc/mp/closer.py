@@ -6,13 +6,16 @@
 3. The slaves are stopped, then their supervisor; then the master environment is closed.
 
 Steps 2 and 3 are shielded from cancellation where they are bounded, so that a cancelled close still
-closes everything. A second call of `close` waits for the first one and returns its report.
+closes everything. What failed to save or close is raised when all is closed. A second call of
+`close` waits for the first one and returns its report.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from inspect import isawaitable
 from typing import TYPE_CHECKING
 
@@ -20,7 +23,7 @@ import anyio
 import trio
 
 from creamas_sc.core.environment import Environment
-from creamas_sc.errors import AgentError, SlaveLost
+from creamas_sc.errors import AgentError, AgentErrors, SlaveLost, first_error
 from creamas_sc.foreign import printable
 from creamas_sc.mp.observer import Observer
 from creamas_sc.mp.slave_pool import SlavePool
@@ -70,26 +73,36 @@ class Closer(Observer):
             return self.report
         report = self.report = StopReport()
         self._slaves.refuse_starts()
+        error: Exception | None = None
         try:
             await self._save(report, folder)
-        except Exception as error:
-            raise AgentError.from_exception(self._env.base_url, error) from error
+        except Exception as raised:
+            error = AgentError.from_exception(self._env.base_url, raised)
         finally:
             try:
                 with trio.CancelScope(shield=True):
-                    grace = self._slaves.observer.stop_grace_seconds()
-                    report.extend(await self._slaves.stop(grace, folder))
-                    await self._slaves.aclose()
+                    await self._stop(report, folder)
                 with anyio.move_on_after(GRACE_SECONDS, shield=True) as scope:
                     await self._env.close(folder=folder, as_coro=True)
                 if scope.cancelled_caught:
                     log.error(
                         "%s: an agent's close did not end within %g s", self._menv, GRACE_SECONDS
                     )
+            except AgentErrors as errors:
+                report.failures.update(errors.failures)
             finally:
                 self._env.get_loop().closers.pop(self, None)
                 self.closed.set()
-        return report
+        if error is not None:
+            raise first_error([error, *report.failures.values()])
+        return report.checked()
+
+    async def _stop(self, report: StopReport, folder: str | None) -> None:
+        """Stop the slaves, and then their supervisor."""
+        stopped = await self._slaves.stop(self._slaves.observer.stop_grace_seconds(), folder)
+        report.extend(stopped)
+        report.failures.update(stopped.failures)
+        await self._slaves.aclose()
 
     async def _save(self, report: StopReport, folder: str | None) -> None:
         cancelled = trio.current_effective_deadline() == -math.inf
@@ -100,3 +113,14 @@ class Closer(Observer):
             report.saved = await saved if isawaitable(saved) else saved
         if scope.cancelled_caught:
             log.error("%s: save_info did not end within %g s", self._menv, GRACE_SECONDS)
+
+
+@contextmanager
+def behind(error: BaseException | None, owner: object) -> Iterator[None]:
+    """Close ``owner`` in the block; what fails must not hide the ``error`` that leads to that."""
+    try:
+        yield
+    except (AgentError, AgentErrors) as failure:
+        if error is None:
+            raise
+        log.error("%s: %s", owner, printable(str(failure)))

@@ -20,7 +20,7 @@ from creamas_sc.core.environment import Environment
 from creamas_sc.core.step_loop import StepLimit, step_limit
 from creamas_sc.errors import NoSlaves
 from creamas_sc.mp.artifacts import ArtifactInbox, select_artifacts
-from creamas_sc.mp.closer import Closer
+from creamas_sc.mp.closer import Closer, behind
 from creamas_sc.mp.manager_calls import ManagerCalls
 from creamas_sc.mp.managers import check_number, make_master
 from creamas_sc.mp.observer import Observer, Overview
@@ -35,7 +35,7 @@ from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.event_loop import LoopHandle, adopt_running_loop, on_loop, sync_or_coro
 from creamas_sc.runtime.signals import install_signal_handling
-from creamas_sc.runtime.validation import check_folder, check_int, check_kind, check_seconds
+from creamas_sc.runtime.validation import check_int, check_kind, check_seconds, make_folder
 
 
 class MultiEnvironment:
@@ -505,30 +505,36 @@ class MultiEnvironment:
 
         Returns:
             How each ended; when it returns, their processes are gone.
+
+        Raises:
+            AgentErrors: Some failed to save or close; all were stopped.
         """
         check_seconds(timeout, endless=False)
-        return StopReport(await self._slaves.stop(timeout, None))
+        return (await self._slaves.stop(timeout, None)).checked()
 
     def close(self, folder: str | None = None, as_coro: bool = False) -> Any:
         """Save, stop the slaves and the supervisor, and close the master environment.
 
         Args:
-            folder: Passed to `save_info` here and in the slaves, and to the agents' ``close``.
+            folder: Where to save, created if it does not exist: `save_info` gets its absolute path,
+                that of each slave and its agents' ``close`` the folder "slave-0", "slave-1", ...
+                within it.
             as_coro: Return a coroutine instead of blocking.
 
         Returns:
-            The `StopReport`, which says how each slave ended and what its `save_info` or its
-            agents' ``close`` raised; a second call returns the first one's.
+            The `StopReport`, which says how each slave ended; a second call, after one that raised
+            too, returns the first one's.
 
         Raises:
-            AgentError: `save_info` raised; everything was closed. What slaves failed to save is in
-                the report, and logged.
-            AgentErrors: An agent's ``close`` raised in the master environment.
+            BadValue: The folder cannot be created; nothing was closed.
+            AgentError: `save_info` raised; everything was closed.
+            AgentErrors: The `save_info` of slaves or the ``close`` of agents raised, or a slave had
+                to be ended while it saved; everything was closed. ``failures`` maps addresses to
+                errors.
         """
-        check_folder(folder)
         if self._closer.closed.is_set() and not as_coro:  # the loop may be closed as well
             return self._closer.report
-        return sync_or_coro(self, self._close(folder), as_coro)
+        return sync_or_coro(self, self._close(make_folder(folder)), as_coro)
 
     async def _close(self, folder: str | None) -> StopReport | None:
         if self._closer.closed.is_set():
@@ -571,15 +577,20 @@ class MultiEnvironment:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        with behind(error, self):
+            self.close()
 
     async def __aenter__(self) -> Self:
         install_signal_handling()
         if self._env._loop is None and sniffio.current_async_library() == "trio":
             self._env._loop = await self._exits.enter_async_context(adopt_running_loop())
-        self._exits.push_async_callback(self._close, None)
+        self._exits.push_async_exit(self._leave)
         return self
+
+    async def _leave(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        with behind(error, self):
+            await self._close(None)
 
     async def __aexit__(self, *exc_info: Any) -> bool | None:
         return await self._exits.__aexit__(*exc_info)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import warnings
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 from creamas_sc.core.construction import make_environment
 from creamas_sc.core.environment import Environment
 from creamas_sc.core.randomness import RandomSource
-from creamas_sc.errors import AgentErrors, CreamasError
+from creamas_sc.errors import AgentError, AgentErrors, BadValue, CreamasError, to_wire
 from creamas_sc.mp.managers import Manager
 from creamas_sc.rpc.auth import Membership, membership
 from creamas_sc.runtime.class_loading import load_subclass
@@ -45,7 +46,7 @@ async def main(spec: bytes, control: Control) -> bytes:
     """The entry of a slave's process: serve an environment until asked to stop.
 
     Returns:
-        The packed texts of what `save_info` or the agents' ``close`` raised.
+        The packed descriptions of what `save_info` or the agents' ``close`` raised.
     """
     order = SlaveSpec.decode(spec)
     open_actor_log(slave=order.index)
@@ -57,7 +58,6 @@ async def main(spec: bytes, control: Control) -> bytes:
     warnings.filterwarnings("ignore", "extra_serializers for .* are ignored")
     if order.member is not None:
         membership.set(Membership(*order.member))
-    failures: list[str] = []
     async with adopt_running_loop():
         env = make_environment(env_cls, order.addr, order.args, order.kwargs)
         # Without a seed of the simulation, the one that the environment's class has set.
@@ -69,12 +69,20 @@ async def main(spec: bytes, control: Control) -> bytes:
         name_process(f"creamas: {env_cls.__name__} {env.base_url}")
         await control.ready(pack(env.base_url))
         folder = await _wait_stop(control, env)
-        try:
-            await env.close(folder=folder or env.log_folder, as_coro=True)
-        except AgentErrors as errors:
-            failures = [f"{e}\n{e.traceback_text}" for e in errors.failures.values()]
-        return pack(failures)
+        part = env.log_folder if folder is None else os.path.join(folder, f"slave-{order.index}")
+        return pack([to_wire(failure) for failure in await _close(env, part)])
     raise CreamasError(_ENDED)  # the block was cancelled from within
+
+
+async def _close(env: Any, folder: str | None) -> list[AgentError]:
+    """Save and close; returns what failed."""
+    try:
+        await env.close(folder=folder, as_coro=True)
+    except AgentErrors as errors:
+        return list(errors.failures.values())
+    except BadValue as error:  # there is no such folder: nothing can be saved
+        return [AgentError.from_exception(env.base_url, error), *await _close(env, None)]
+    return []
 
 
 async def _wait_stop(control: Control, env: Any) -> str | None:

@@ -46,7 +46,7 @@ from creamas_sc.foreign import printable
 from creamas_sc.mp.managers import script_agent_classes
 from creamas_sc.mp.observer import Observer
 from creamas_sc.mp.slave_orders import SlaveOrders
-from creamas_sc.reports import Restart, SlaveReceipt
+from creamas_sc.reports import Restart, StopReport
 from creamas_sc.restarts.driver import RestartDriver
 from creamas_sc.restarts.journal import SlaveJournal
 from creamas_sc.restarts.policy import RestartPolicy
@@ -392,8 +392,8 @@ class SlavePool:
 
     # ---- stopping
 
-    async def stop(self, grace_seconds: float, folder: str | None) -> list[SlaveReceipt]:
-        """Stop all slaves and forget them; returns how each ended."""
+    async def stop(self, grace_seconds: float, folder: str | None) -> StopReport:
+        """Stop all slaves and forget them; returns how each ended, and what failed."""
         async with self._lock:
             await self.driver.aclose()
             slaves = list(self._slaves)
@@ -405,13 +405,16 @@ class SlavePool:
                     stopped = await self.supervisor.stop(slots, grace_seconds, pack(folder))
                     results = {result["slot"]: result for result in stopped}
             self._forget(slaves)
-        reports = [slave.stop_report(results.get(slave.slot)) for slave in slaves]
-        for report in reports:
-            if not report.graceful or report.errors:
-                self._log(f"Could not stop {report.address} in order: {report}")
-            for error in report.errors:  # what was not saved must not be overlooked
-                log.error("%s", printable(error.partition("\n")[0]))
-        return reports
+        report = StopReport(slave.stop_report(results.get(slave.slot)) for slave in slaves)
+        for receipt in report:
+            if not receipt.graceful or receipt.errors:
+                self._log(f"Could not stop {receipt.address} in order: {receipt}")
+        for slave in slaves:
+            for failure in slave.close_failures(results.get(slave.slot), folder is not None):
+                report.failures[failure.address] = failure
+        for failure in report.failures.values():  # what was not saved must not be overlooked
+            log.error("%s", printable(str(failure)))
+        return report
 
     async def aclose(self) -> None:
         """End the supervisor; when this returns, no process of it is left."""

@@ -29,7 +29,7 @@ from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.exposed import is_exposed, start_call
 from creamas_sc.runtime.class_loading import class_name
-from creamas_sc.runtime.validation import check_folder, check_seconds
+from creamas_sc.runtime.validation import check_seconds, make_folder
 from creamas_sc.simulation_api import Kind, Operation
 from creamas_sc.simulation_host.error_boundary import error_boundary
 from creamas_sc.simulation_host.shutdown import Shutdown, fit_to_travel
@@ -241,8 +241,7 @@ class HostedSimulation(Observer):
     # ---- the end
 
     async def _close(self, folder: str | None = None) -> Any:
-        check_folder(folder)
-        self.shutdown.request(folder)
+        self.shutdown.request(make_folder(folder))
         return fit_to_travel(await self.shutdown.outcome(), self.node.codec.encode)
 
     async def close(self) -> None:

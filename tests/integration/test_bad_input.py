@@ -106,11 +106,18 @@ async def test_is_ready_that_raises(menv: MultiEnvironment) -> None:
         await menv.is_ready()
 
 
-async def test_save_info_and_close_that_raise_are_in_the_report(menv: MultiEnvironment) -> None:
+async def test_save_info_and_close_that_raise_are_raised_after_the_close(
+    menv: MultiEnvironment,
+) -> None:
     await menv.spawn_slaves(
         [("localhost", 0)], agents.FailingEnvironment, agents.Manager, [{"fails_in": "save_info"}]
     )
-    await menv.spawn(Raises, "value", "close", addr=menv.addrs[0])
+    slave = menv.addrs[2]
+    agent, _ = await menv.spawn(Raises, "value", "close", addr=menv.addrs[0])
+    with pytest.raises(AgentErrors, match="2 of the agents failed to save or close") as caught:
+        await menv.close(as_coro=True)
+    failed = [agent.addr, slave.removesuffix("0")]
+    assert list(caught.value.failures) == failed
     report = await menv.close(as_coro=True)
     assert report.graceful
     assert "raised in close" in report[0].errors[0]

@@ -47,6 +47,12 @@ class Clumsy(CreativeAgent):
         raise ValueError("dropped the brush")
 
 
+class Archivist(CreativeAgent):
+    def close(self, folder=None):
+        with open(f"{folder}/archive", "x"):
+            raise OSError("no shelf is left")
+
+
 class Unborn(CreativeAgent):
     def __init__(self, environment):
         raise ValueError("not today")
@@ -213,6 +219,16 @@ def test_a_slave_that_will_not_end_is_killed(run: Run) -> None:
 
 
 # ---- following
+
+
+def test_a_close_that_cannot_save_fails_and_says_so_once(run: Run, daemon: Path) -> None:
+    words = ["--slaves", "2", "--agents", "agents_of_test.py:Archivist=2"]
+    assert run("create", "archive", *words)[0] == 0
+    code, _, err = run("close", "archive", "--folder", "of/archive")
+    assert code == 1
+    assert err.count("no shelf is left") == 2
+    archives = sorted((daemon / "of" / "archive").rglob("archive"))
+    assert [path.parent.name for path in archives] == ["slave-0", "slave-1"]
 
 
 def test_attach_on_a_terminal(run: Run, sim: str) -> None:

@@ -240,16 +240,17 @@ async def test_an_ordinary_close_needs_no_signal(tmp_path: Path) -> None:
             )
             manager = await menv.connect(menv.addrs[0])
             pid = await manager.pid()
-            report = await menv.close(folder=str(tmp_path), as_coro=True)
+            report = await menv.close(folder=str(tmp_path / "of" / "all"), as_coro=True)
             assert [(r.exit_code, r.signal, r.ended_by) for r in report] == [
                 (0, None, "request")
             ] * 2
             assert report.graceful
             assert report[0].pid == pid
             assert await menv.close(as_coro=True) is report
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        f"saved-{slave.pid}" for slave in report
-    )
+    assert sorted(tmp_path.rglob("saved-*")) == [
+        tmp_path / "of" / "all" / f"slave-{index}" / f"saved-{slave.pid}"
+        for index, slave in enumerate(report)
+    ]
 
 
 async def test_stop_slaves_ends_their_processes_and_no_more(menv: MultiEnvironment) -> None:
