@@ -101,6 +101,7 @@ class StopReport(_Carried, list[SlaveReceipt]):
     Attributes:
         saved: What the multi-environment's own `save_info` returned.
         errors: What its closing raised, as text, if there was no caller to raise it to.
+        seed: Of the simulation, given or drawn; None if the slaves are not of one.
         failures: Agents, and environments, of slaves that failed to save or close -> the error; it
             does not travel.
     """
@@ -110,8 +111,10 @@ class StopReport(_Carried, list[SlaveReceipt]):
         slaves: Iterable[SlaveReceipt] = (),
         saved: object = None,
         errors: Iterable[str] = (),
+        seed: int | None = None,
     ) -> None:
         super().__init__(slaves)
+        self.seed = seed
         self.saved = saved
         self.errors = tuple(errors)
         self.failures: dict[str, AgentError] = {}
@@ -128,4 +131,5 @@ class StopReport(_Carried, list[SlaveReceipt]):
         return all(slave.graceful for slave in self)
 
     def _wire_state_(self) -> dict[str, Any]:
-        return {"slaves": list(self), "saved": self.saved, "errors": self.errors}
+        fields = {"saved": self.saved, "errors": self.errors, "seed": self.seed}
+        return {"slaves": list(self), **fields}

@@ -101,11 +101,11 @@ class SimulationAPI:
 
     @_operation(Kind.GETTER, "seed")
     def get_seed(self) -> Any:
-        """Return the seed of the simulation; None for fresh entropy."""
+        """Return the seed of the simulation, given or drawn."""
 
     @_operation(Kind.SETTER, "seed")
     def set_seed(self, seed: int | None) -> Any:
-        """Set the seed of the simulation, before its slaves are started."""
+        """Set the seed of the simulation, before its slaves are started; None draws one."""
 
     @_operation(Kind.GETTER, "addrs")
     def get_addrs(self) -> Any:

@@ -113,6 +113,7 @@ class CreativeAgent(Agent):
     _domain_knowledge: dict[str, Any] | None = None
     _known: dict[str, dict[str, Any]] | None = None
     _rng: Any = None
+    _numpy_rng: Any = None
     _name: str | None = None
     _max_res: float = 0
     _cur_res: float = 0
@@ -150,10 +151,10 @@ class CreativeAgent(Agent):
 
     @property
     def rng(self) -> Any:
-        """The agent's own random generator: numpy's where numpy is installed, else Python's.
+        """The agent's own random generator, a `random.Random`.
 
-        In a seeded simulation it depends only on the seed and the order of spawning, not on the
-        slave where the agent lives. Another generator may be set in its place.
+        It depends only on the simulation's seed and the order of spawning, not on the slave where
+        the agent lives. Another generator may be set in its place.
         """
         if self._rng is None:
             self._rng = self.env._make_rng(self)
@@ -162,6 +163,17 @@ class CreativeAgent(Agent):
     @rng.setter
     def rng(self, rng: Any) -> None:
         self._rng = rng
+
+    @property
+    def numpy_rng(self) -> Any:
+        """A generator of numpy's, ``numpy.random.Generator``, which depends on the same as `rng`.
+
+        Raises:
+            ModuleNotFoundError: numpy is not installed.
+        """
+        if self._numpy_rng is None:
+            self._numpy_rng = self.env._make_rng(self, numpy=True)
+        return self._numpy_rng
 
     @property
     def A(self) -> list[Artifact]:

@@ -16,7 +16,7 @@ from creamas_sc.core.agent import Agent, CreativeAgent
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.construction import make_environment, place_of, serializers_of
 from creamas_sc.core.gathering import act_each, call_each
-from creamas_sc.core.randomness import RandomSource, check_seed
+from creamas_sc.core.randomness import RandomSource, check_seed, draw_seed
 from creamas_sc.core.spawning import Spawning
 from creamas_sc.errors import ConnectionLost, agent_errors
 from creamas_sc.foreign import is_ctrl_c
@@ -190,12 +190,16 @@ class Environment:
         self._age = age
 
     @property
-    def seed(self) -> int | None:
-        """Seed of the agents' random generators; None for fresh entropy.
+    def seed(self) -> int:
+        """Seed of the agents' random generators; drawn unless it was set. Setting None draws one.
 
-        Those that were used already do not change with it.
+        Generators that were used already do not change with it.
         """
-        return self._random.seed
+        seed = self._random.seed
+        if seed is None:
+            seed = draw_seed()
+            self._random = self._random._replace(seed=seed)
+        return seed
 
     @seed.setter
     def seed(self, seed: int | None) -> None:
@@ -420,9 +424,11 @@ class Environment:
 
     # ---- randomness
 
-    def _make_rng(self, agent: Agent) -> Any:
-        """Make an agent's random generator; see `RandomSource.generator`."""
-        return self._random.generator(agent._number, self._spawning.calls)
+    def _make_rng(self, agent: Agent, numpy: bool = False) -> Any:
+        """Make an agent's random generator; see `RandomSource`."""
+        source = self._random._replace(seed=self.seed)
+        make = source.numpy_generator if numpy else source.generator
+        return make(agent._number, self._spawning.calls)
 
     # ---- the end
 

@@ -159,7 +159,7 @@ class Simulation:
         addrs = sorted(self.env.get_agents(addr=True))
         if self._order == "random":
             seed = getattr(self.env, "seed", None)
-            # In a seeded simulation the order does not depend on other users of `random`.
+            # The order does not depend on other users of `random`.
             rng = random if seed is None else random.Random(f"{seed}/{self.cur_step}")
             rng.shuffle(addrs)
         with self._counted():

@@ -71,7 +71,7 @@ class Closer(Observer):
         if self.report is not None:
             await self.closed.wait()
             return self.report
-        report = self.report = StopReport()
+        report = self.report = StopReport(seed=self._env.seed)
         self._slaves.refuse_starts()
         error: Exception | None = None
         try:

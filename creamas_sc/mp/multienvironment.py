@@ -59,6 +59,7 @@ class MultiEnvironment:
         name: Shown in logs; "host:port" by default.
         logger: Has ``log(level, message)``.
         seed: Makes a run repeatable: each agent's ``rng`` depends on it and the order of spawning.
+            By default one is drawn, which the property `seed` and the stop report have.
         restart: What happens when a slave is lost. "temporary": the others go on without it.
             "transient": it is started again unless it ended normally. "permanent": it is started
             again however it ended. "all": the multi-environment closes. A `RestartPolicy` also
@@ -93,7 +94,8 @@ class MultiEnvironment:
         self._logger = logger
         self._artifacts: list[Artifact] = []
         self._inbox = ArtifactInbox(self)
-        self._slaves = SlavePool(member, seed, self._env.network, policy, logger)
+        own = self._env
+        self._slaves = SlavePool(member, own.seed, own.network, policy, logger, seed is None)
         self._managers = ManagerCalls(self._env.network, self._slaves)
         self._closer = Closer(self, self._env, self._slaves)
         self._env.network.become_master(self._slaves, self._inbox.take)
@@ -125,14 +127,17 @@ class MultiEnvironment:
         return self._env.manager
 
     @property
-    def seed(self) -> int | None:
-        """The seed of the simulation, None for fresh entropy; it can be set before the slaves."""
+    def seed(self) -> int:
+        """The seed of the simulation, given or drawn: another run with it draws the same numbers.
+
+        It can be set before the slaves are started; None draws one.
+        """
         return self._env.seed
 
     @seed.setter
     def seed(self, seed: int | None) -> None:
         self._slaves.ordering.set_seed(seed)
-        self._env.seed = seed
+        self._env.seed = self._slaves.ordering.seed
 
     @property
     def logger(self) -> Any:
@@ -484,7 +489,7 @@ class MultiEnvironment:
 
     def overview(self) -> Overview:
         """What is in the multi-environment now."""
-        return Overview.of(self._age, len(self._artifacts), self._slaves)
+        return Overview.of(self._age, len(self._artifacts), self._env.seed, self._slaves)
 
     # ---- the end
 

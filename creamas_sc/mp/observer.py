@@ -47,16 +47,18 @@ class Overview(NamedTuple):
         addrs: Addresses of the slaves' managers.
         pids: Of the slaves, in the same order.
         policy: The restart policy, in words.
+        seed: Of the simulation.
     """
 
     counts: Counts
     addrs: list[str]
     pids: list[int]
     policy: str
+    seed: int
 
     @classmethod
-    def of(cls, age: int, artifacts: int, slaves: SlavePool) -> Self:
-        """What is in a multi-environment of that age, with so many artifacts."""
+    def of(cls, age: int, artifacts: int, seed: int, slaves: SlavePool) -> Self:
+        """What is in a multi-environment of that age and seed, with so many artifacts."""
         running = [slave for slave in slaves.members if not slave.gone.is_set()]
         counts: Counts = {
             "age": age,
@@ -66,4 +68,4 @@ class Overview(NamedTuple):
             "restarts": len(slaves.restarts),
         }
         pids = [slave.pid for slave in slaves.members]
-        return cls(counts, slaves.addrs, pids, str(slaves.policy))
+        return cls(counts, slaves.addrs, pids, str(slaves.policy), seed)

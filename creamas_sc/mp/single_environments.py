@@ -12,9 +12,10 @@ import trio
 
 from creamas_sc.core.construction import make_environment
 from creamas_sc.core.environment import Environment
+from creamas_sc.core.randomness import seed_process
 from creamas_sc.mp.closer import behind
 from creamas_sc.mp.managers import EnvManager, Manager
-from creamas_sc.mp.slave_main import name_process, seed_process
+from creamas_sc.mp.slave_main import name_process
 from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.reports import StopReport
 from creamas_sc.restarts.slave import Slave

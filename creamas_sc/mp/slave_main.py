@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
-import sys
 import warnings
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,7 +10,7 @@ from typing import Any, Protocol
 
 from creamas_sc.core.construction import make_environment
 from creamas_sc.core.environment import Environment
-from creamas_sc.core.randomness import RandomSource
+from creamas_sc.core.randomness import RandomSource, seed_process
 from creamas_sc.errors import AgentError, AgentErrors, BadValue, CreamasError, to_wire
 from creamas_sc.mp.managers import Manager
 from creamas_sc.rpc.auth import Membership, membership
@@ -60,8 +58,9 @@ async def main(spec: bytes, control: Control) -> bytes:
         membership.set(Membership(*order.member))
     async with adopt_running_loop():
         env = make_environment(env_cls, order.addr, order.args, order.kwargs)
-        # Without a seed of the simulation, the one that the environment's class has set.
-        seed = env.seed if isinstance(order.set_seed, bool) else order.set_seed
+        seed = env._random.seed  # which the environment's class has set
+        if not isinstance(order.set_seed, bool) and (seed is None or not order.seed_drawn):
+            seed = order.set_seed
         env._random = RandomSource(seed, 1 + order.index, order.incarnation)
         env._restarted = order.incarnation > 0
         env.network.slaves_return = order.others_return
@@ -105,23 +104,6 @@ async def _wait_stop(control: Control, env: Any) -> str | None:
         folder = unpack(await control.wait_stop() or pack(None))
         nursery.cancel_scope.cancel()
     return folder
-
-
-def seed_process(set_seed: bool | int, index: int = 0, incarnation: int = 0) -> None:
-    """Seed the process's own random generators: Python's, and numpy's if it is installed."""
-    if set_seed is False:
-        return
-    if set_seed is True:
-        random.seed()
-        if "numpy" in sys.modules:  # if it is imported later, it seeds itself
-            sys.modules["numpy"].random.seed()
-        return
-    # A restarted slave must not draw the same numbers again.
-    again = f"/{incarnation}" if incarnation else ""
-    generator = random.Random(f"{set_seed}/{index}{again}")
-    random.seed(generator.getrandbits(64))
-    if find_spec("numpy") is not None:
-        import_module("numpy").random.seed(generator.getrandbits(32))
 
 
 def name_process(title: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from creamas_sc.core.randomness import check_seed
+from creamas_sc.core.randomness import check_seed, draw_seed
 from creamas_sc.errors import BadValue, CreamasError
 from creamas_sc.rpc.addresses import base_url
 from creamas_sc.rpc.auth import Membership
@@ -27,12 +27,18 @@ class SlaveOrders:
     """Makes the orders, for each slave with the next index.
 
     Args:
-        member, seed: As of `SlavePool`.
+        member, seed, seed_drawn: As of `SlavePool`.
+
+    Attributes:
+        seed: Of the slaves, None for fresh entropy.
     """
 
-    def __init__(self, member: Membership | None, seed: int | None) -> None:
+    def __init__(
+        self, member: Membership | None, seed: int | None, seed_drawn: bool = False
+    ) -> None:
         self._member = None if member is None else (member.simulation, member.key, "slave")
-        self._seed = seed
+        self.seed = seed
+        self._seed_drawn = seed_drawn
         self._made = 0
 
     @cached_property
@@ -41,10 +47,11 @@ class SlaveOrders:
         return None if self._member is None else CodeVersions(simulation_folder(self._member[0]))
 
     def set_seed(self, seed: int | None) -> None:
-        """Change the seed of slaves that will be started."""
+        """Change the seed of slaves that will be started; None draws one."""
         if self._made:
             raise CreamasError("the slaves have their seed: set seed before spawn_slaves")
-        self._seed = check_seed(seed)
+        self._seed_drawn = check_seed(seed) is None
+        self.seed = draw_seed() if seed is None else seed
 
     def make(
         self,
@@ -80,7 +87,8 @@ class SlaveOrders:
                 args=args,
                 kwargs=env_kwargs,
                 member=self._member,
-                set_seed=True if self._seed is None else self._seed,
+                set_seed=True if self.seed is None else self.seed,
+                seed_drawn=self._seed_drawn,
                 index=index,
                 others_return=restarts,
             )

@@ -73,10 +73,11 @@ class SlavePool:
     Args:
         member: Their membership in the simulation; without one they are the user's environments
             like any other.
-        seed: Makes their random generators repeatable.
+        seed: Makes their random generators repeatable; None for fresh entropy.
         node: The master environment's; None if the slaves are not called from here.
         policy: What the loss of a slave leads to.
         logger: The user's; has ``log(level, message)``.
+        seed_drawn: Whether ``seed`` was drawn, not given.
 
     Attributes:
         agent_classes: Names of classes that slaves load at their start, beside those of the
@@ -100,6 +101,7 @@ class SlavePool:
         node: Node | None = None,
         policy: RestartPolicy | None = None,
         logger: Any = None,
+        seed_drawn: bool = False,
     ) -> None:
         self.supervisor: Supervisor | None = None
         self.policy = policy or RestartPolicy()
@@ -107,7 +109,7 @@ class SlavePool:
         self.driver = RestartDriver(self.policy, self)
         self.restarts: list[Restart] = []
         self._make_supervisor = supervisor_factory.get()
-        self.ordering = SlaveOrders(member, seed)
+        self.ordering = SlaveOrders(member, seed, seed_drawn)
         self._node = node
         self._logger = logger
         self._slaves: list[Slave] = []
@@ -405,7 +407,8 @@ class SlavePool:
                     stopped = await self.supervisor.stop(slots, grace_seconds, pack(folder))
                     results = {result["slot"]: result for result in stopped}
             self._forget(slaves)
-        report = StopReport(slave.stop_report(results.get(slave.slot)) for slave in slaves)
+        receipts = [slave.stop_report(results.get(slave.slot)) for slave in slaves]
+        report = StopReport(receipts, seed=self.ordering.seed)
         for receipt in report:
             if not receipt.graceful or receipt.errors:
                 self._log(f"Could not stop {receipt.address} in order: {receipt}")

@@ -231,7 +231,7 @@ class HostedSimulation(Observer):
         now = MultiEnvironment.overview(self._menv)
         menv_cls = class_name(type(self._menv))
         fixed = {"addrs": now.addrs, "pids": now.pids, "menv_cls": menv_cls}
-        fixed["restart"] = now.policy
+        fixed |= {"restart": now.policy, "seed": now.seed}
         return {**self.progress(), **fixed}
 
     def _check_open(self) -> None:

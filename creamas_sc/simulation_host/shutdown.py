@@ -152,5 +152,5 @@ def fit_to_travel(report: StopReport, encode: Callable[[StopReport], object]) ->
     except EncodeError as error:
         text = f"what save_info returned cannot travel: {error}"
         log.error("%s", text)
-        return StopReport(report, None, (*report.errors, text))
+        return StopReport(report, None, (*report.errors, text), report.seed)
     return report

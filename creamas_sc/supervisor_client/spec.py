@@ -96,6 +96,7 @@ class SlaveSpec(_Spec):
         member: Fields of its `Membership`; None for the user's own.
         set_seed: True for fresh entropy, an int for a repeatable run, False to leave the random
             generators alone.
+        seed_drawn: ``set_seed`` was drawn: a seed that the environment's class sets goes before it.
         index: Which of its simulation's slaves it is.
         incarnation: How many times it was restarted before.
         others_return: Whether a slave that is lost may be restarted.
@@ -108,6 +109,7 @@ class SlaveSpec(_Spec):
     kwargs: Mapping[str, Any]
     member: tuple[str, bytes, str] | None
     set_seed: bool | int = True
+    seed_drawn: bool = False
     index: int = 0
     incarnation: int = 0
     others_return: bool = False

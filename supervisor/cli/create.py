@@ -84,7 +84,8 @@ def create(
         mgr_cls: The class of its manager.
         env_kwargs: For its environment's __init__.
         addr: Where it listens. Default: localhost, on a free port.
-        seed: Makes the agents' random numbers repeatable.
+        seed: Makes the agents' random numbers repeatable. Default: drawn; inspect
+            and close show it.
         restart: What to do; see above. Default: temporary.
         restarts: How many restarts to allow; one more ends the simulation. Default: 3.
         within: The time in which restarts are counted. Default: 60.

@@ -155,6 +155,7 @@ def report_data(name: str, report: StopReport) -> dict[str, Any]:
         "name": name,
         "graceful": report.graceful,
         "saved": report.saved,
+        "seed": report.seed,
         "errors": list(report.errors),
         "slaves": list(report),
     }
@@ -167,7 +168,8 @@ def report_lines(name: str, report: StopReport) -> list[str]:
     for slave in report:
         code = slave.exit_code if slave.signal is None else f"signal {slave.signal}"
         rows.append((slave.address, slave.pid, slave.ended_by, code, f"{slave.seconds:.2f}"))
-    return [*(table(head, rows) if rows else ()), f"{name} was closed"]
+    seed = "" if report.seed is None else f"; its seed was {report.seed}"
+    return [*(table(head, rows) if rows else ()), f"{name} was closed{seed}"]
 
 
 def judge(report: StopReport) -> Exit:

@@ -44,7 +44,9 @@ VALUES: list[Any] = [
 async def test_properties(kind: str, named: Named) -> None:
     async with studio(kind, named) as sim:
         assert await sim.get_name() == sim.name
-        assert await sim.get_seed() is None
+        async with connected(kind) as client:
+            host = (await client.inspect(sim.name))["host"]
+        assert await sim.get_seed() == host["seed"] >= 0
         with pytest.raises(CreamasError, match="set seed before spawn_slaves"):
             await sim.set_seed(3)
         assert await sim.get_addrs() == await sim.get_slave_managers()

@@ -142,7 +142,7 @@ def test_a_tour(run: Run, daemon: Path, sim: str) -> None:
     assert run("ls")[1].splitlines()[1].split()[:4] == [sim, "running", "idle", "20/20"]
     about = ask(run, "inspect", sim)
     assert [each["slot"] for each in about["processes"]] == ["host", "slave-0", "slave-1"]
-    assert about["about"]["seed"] == 1
+    assert about["about"]["seed"] == about["host"]["seed"] == 1
     assert about["cwd"] == str(daemon)
     shown = run("inspect", sim)[1]
     assert "processes:" in shown
@@ -152,6 +152,7 @@ def test_a_tour(run: Run, daemon: Path, sim: str) -> None:
     code, out, _ = run("close", sim, "--folder", "results")
     assert code == 0
     assert out.count("request") == 2
+    assert out.endswith("sim was closed; its seed was 1\n")
     assert run("ls", "--json") == (0, "[]\n", "")
     (record,) = [each for each in ask(run, "ls", "--all") if each["pid"] == about["pid"]]
     assert (record["state"], record["cause"]) == ("ended", "closed")

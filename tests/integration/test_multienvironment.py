@@ -232,6 +232,18 @@ async def test_the_seed_fixes_each_agents_numbers_wherever_it_lives(
     assert len({tuple(numbers) for numbers in spread}) == 4
 
 
+async def test_a_run_without_a_seed_can_be_repeated(menv: MultiEnvironment) -> None:
+    for _ in range(2):
+        await menv.spawn(agents.Draws)
+    draws = await menv.gather("draws")
+    assert (await menv.close(as_coro=True)).seed == menv.seed
+    async with MultiEnvironment(("localhost", 0), Environment, seed=menv.seed) as again:
+        await again.spawn_slaves([("localhost", 0)] * 2, Environment, agents.Manager)
+        for _ in range(2):
+            await again.spawn(agents.Draws)
+        assert list((await again.gather("draws")).values()) == list(draws.values())
+
+
 async def test_an_ordinary_close_needs_no_signal(tmp_path: Path) -> None:
     with trio.fail_after(30):
         async with MultiEnvironment(("localhost", 0), Environment) as menv:

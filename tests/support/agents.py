@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -321,6 +322,14 @@ class Parallel(CreativeAgent):
         if pid == 0:
             os._exit(5)
         return [child.exitcode, *mapped, submitted, ran.stdout, exit_code_of(pid)]
+
+
+class Draws(CreativeAgent):
+    """Draws a number from its own generator, and one from its process's."""
+
+    @expose
+    def draws(self) -> tuple[float, float]:
+        return self.rng.random(), random.random()
 
 
 class Variables(CreativeAgent):
