@@ -9,6 +9,7 @@ once for each report. Artifacts thus need no identity, which would have to trave
 from __future__ import annotations
 
 import logging
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ class ArtifactInbox:
     """Adds artifacts to a multi-environment: at once, or in slave order at the end of a step."""
 
     def __init__(self, menv: MultiEnvironment) -> None:
-        self._menv = menv
+        self._menv = weakref.ref(menv)
         # By base URL, those kept back; None outside a step.
         self._of_step: dict[str, list[Artifact]] | None = None
 
@@ -38,8 +39,11 @@ class ArtifactInbox:
         if self._of_step is not None:
             self._of_step.setdefault(url, []).append(artifact)
             return
+        menv = self._menv()
+        if menv is None:  # it was never closed, and is being closed now
+            return
         try:
-            self._menv.add_artifact(artifact)
+            menv.add_artifact(artifact)
         except BaseException as error:  # a subclass may raise anything, SystemExit included
             if is_ctrl_c(error):
                 raise
@@ -53,13 +57,14 @@ class ArtifactInbox:
         What was added in another way during the step is not added again.
         """
         kept: dict[str, list[Artifact]] = {}
-        self._of_step, before = kept, len(self._menv.artifacts)
+        artifacts: list[Artifact] = getattr(self._menv(), "artifacts", [])
+        self._of_step, before = kept, len(artifacts)
         try:
             yield
         finally:
             self._of_step = None
             published = [(url, a) for url in (*urls, *kept) for a in kept.pop(url, ())]
-            for url, artifact in _without(published, self._menv.artifacts[before:]):
+            for url, artifact in _without(published, artifacts[before:]):
                 self.take(url, artifact)
 
 

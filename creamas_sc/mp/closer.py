@@ -5,6 +5,10 @@
    the grace period.
 3. The slaves are stopped, then their supervisor; then the master environment is closed.
 
+A multi-environment that nobody refers to any more, a notebook's that another one has replaced say,
+is closed as well, in the background, if slaves were started. What lives on its loop refers to it
+weakly, so that Python can tell.
+
 Steps 2 and 3 are shielded from cancellation where they are bounded, so that a cancelled close still
 closes everything. What failed to save or close is raised when all is closed. A second call of
 `close` waits for the first one and returns its report.
@@ -14,6 +18,8 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from inspect import isawaitable
@@ -35,6 +41,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Those that are being closed because nobody refers to their multi-environments.
+_abandoned: set[Closer] = set()
+
 
 class Closer(Observer):
     """Closes one multi-environment: when it is asked to, or when the restart policy says so.
@@ -51,8 +60,36 @@ class Closer(Observer):
     def __init__(self, menv: MultiEnvironment, env: Environment, slaves: SlavePool) -> None:
         self.report: StopReport | None = None
         self.closed = trio.Event()
-        self._menv, self._env, self._slaves = menv, env, slaves
+        self._ref = weakref.ref(menv)
+        self._abandoned: MultiEnvironment | None = None
+        self._env, self._slaves = env, slaves
         slaves.observe(self)
+
+    @property
+    def _menv(self) -> MultiEnvironment | None:
+        return self._abandoned or self._ref()
+
+    def abandon(self, menv: MultiEnvironment) -> None:
+        """Close, in the background, what is about to be collected; from any thread."""
+        loop = self._env._loop
+        if loop is None or self not in loop.closers or self.report is not None:
+            return
+        self._abandoned = menv  # its `save_info` is yet to be called
+        _abandoned.add(self)
+        loop.start_soon(self._close_abandoned)
+        text = f"{menv!r} was not closed: use with, or call close()"
+        warnings.warn(text, ResourceWarning, stacklevel=3, source=menv)
+
+    async def _close_abandoned(self) -> None:
+        await self._close_logged()
+        self._abandoned = None
+        _abandoned.discard(self)
+
+    async def wait_abandoned(self) -> None:
+        """Wait until those on this loop that nobody refers to are closed, and free their ports."""
+        for closer in [*_abandoned]:
+            if closer._env.get_loop() is self._env.get_loop():
+                await closer.closed.wait()
 
     def end_simulation(self, cause: SlaveLost) -> None:
         """Close, and have ``cause`` raised from all further calls."""
@@ -61,6 +98,9 @@ class Closer(Observer):
 
     async def _close_for(self, cause: SlaveLost) -> None:
         log.error("%s: closing: %s", self._menv, printable(str(cause)))
+        await self._close_logged()
+
+    async def _close_logged(self) -> None:
         try:
             await self.close(None)
         except Exception:  # there is no caller to raise it to
@@ -109,7 +149,7 @@ class Closer(Observer):
         with trio.CancelScope(shield=cancelled) as scope:
             if cancelled:
                 scope.deadline = trio.current_time() + GRACE_SECONDS
-            saved = self._menv.save_info(folder)
+            saved = None if (menv := self._menv) is None else menv.save_info(folder)
             report.saved = await saved if isawaitable(saved) else saved
         if scope.cancelled_caught:
             log.error("%s: save_info did not end within %g s", self._menv, GRACE_SECONDS)

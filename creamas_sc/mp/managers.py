@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -287,7 +288,24 @@ class EnvManager(Manager):
 class MultiEnvManager(Manager):
     """Manages a `MultiEnvironment`, its ``menv``: the same operations, for calls by agents."""
 
-    menv: MultiEnvironment
+    _menv: weakref.ref[MultiEnvironment]
+
+    @property
+    def menv(self) -> MultiEnvironment:
+        """The multi-environment; the manager does not keep it alive.
+
+        Raises:
+            ConnectionLost: It is gone, without having been closed.
+        """
+        menv = self._menv()
+        if menv is None:
+            text = f"the MultiEnvironment of {self.addr} is gone: keep it until you close it"
+            raise ConnectionLost(text, address=self.addr, may_have_run=False)
+        return menv
+
+    @menv.setter
+    def menv(self, menv: MultiEnvironment) -> None:
+        self._menv = weakref.ref(menv)
 
     @expose
     def handle(self, msg: Any) -> Any:

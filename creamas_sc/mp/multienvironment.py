@@ -45,9 +45,10 @@ class MultiEnvironment:
     manager, and slaves, each with its own environment, manager and agents.
 
     The constructor starts nothing. ``async with`` (under trio or asyncio) or ``with`` guarantees
-    the close; without them call `close`. Async methods may be awaited under trio and asyncio, or
-    given to `creamas_sc.util.run` in plain code; the others have a sync form and, with
-    ``as_coro=True``, an async one.
+    the close; without them call `close`. If nobody refers to one any more, because a notebook's
+    cell runs again say, it is closed in the background, with a ResourceWarning. Async methods may
+    be awaited under trio and asyncio, or given to `creamas_sc.util.run` in plain code; the others
+    have a sync form and, with ``as_coro=True``, an async one.
 
     In a script, Ctrl-C and SIGTERM close it and then end the script: as it starts, a SIGTERM
     handler and an excepthook are installed, unless the script has set its own.
@@ -213,6 +214,7 @@ class MultiEnvironment:
         """
         orders = self._slaves.orders(slave_addrs, slave_env_cls, slave_mgr_cls, slave_kwargs)
         self._open_slaves()
+        await self._closer.wait_abandoned()
         await self._env.open()
         self.get_loop().closers[self._closer] = partial(self._closer.close, None)
         await self._slaves.start(self.get_loop(), orders)
@@ -550,6 +552,10 @@ class MultiEnvironment:
         """Deprecated: use `close`."""
         warnings.warn("destroy is deprecated: use close", DeprecationWarning, stacklevel=2)
         return self.close(folder=folder, as_coro=as_coro)
+
+    def __del__(self) -> None:
+        if "_closer" in vars(self):
+            self._closer.abandon(self)
 
     # ---- helpers
 

@@ -177,6 +177,16 @@ class LoopHandle:
         """Have the loop call ``function(*args)``, which must not raise; from any thread."""
         self._token.run_sync_soon(function, *args)
 
+    def start_soon(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """Start a task, from any thread; not in a forked process, nor once the loop has ended."""
+        if os.getpid() == self._process:
+            with suppress(trio.RunFinishedError):
+                self.call_soon(self._start_task, function, args)
+
+    def _start_task(self, function: Callable[..., Awaitable[object]], args: Any) -> None:
+        with suppress(RuntimeError):  # the nursery is closed, and what lives here with it
+            self.nursery.start_soon(function, *args)
+
     async def aclose(self) -> None:
         """Run all closers at once, then cancel every task of the nursery.
 
