@@ -67,7 +67,7 @@ __all__ = [
 ]
 
 # Imported at first use: the blocking client needs no event loop.
-__getattr__ = lazy_attributes(
+__getattr__, __dir__ = lazy_attributes(
     __name__,
     {
         "async_client": ("Client", "Simulation", "connect"),

@@ -103,7 +103,10 @@ class MultiEnvironment:
         self._step_lock, self._exits = StepLock(), AsyncExitStack()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name})"
+        now = MultiEnvironment.overview(self).counts
+        contents = f"slaves={now['slaves']}, agents={now['agents']}, age={now['age']}"
+        closed = ", closed" if self._closer.report is not None else ""
+        return f"{type(self).__name__}({self.name}, {contents}{closed})"
 
     def get_loop(self) -> LoopHandle:
         """The loop on which the master environment lives."""

@@ -33,6 +33,14 @@ async def test_agents_act_in_slave_and_then_spawn_order(menv: MultiEnvironment) 
     assert await menv.trigger_all() == [2, 22, 12, 32]
 
 
+async def test_its_repr_says_what_is_in_it(menv: MultiEnvironment) -> None:
+    await menv.spawn_n(Echo, 3)
+    menv.age = 5
+    assert repr(menv) == "MultiEnvironment(localhost:0, slaves=2, agents=3, age=5)"
+    await menv.close(as_coro=True)
+    assert repr(menv) == "MultiEnvironment(localhost:0, slaves=0, agents=0, age=5, closed)"
+
+
 async def test_spawn_picks_the_slave_with_the_fewest_agents(menv: MultiEnvironment) -> None:
     first, second = menv.addrs
     spawned = await menv.spawn_n("tests.support.agents:Echo", 3, addr=second)
