@@ -16,6 +16,7 @@ closes everything. What failed to save or close is raised when all is closed. A 
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import warnings
@@ -87,8 +88,11 @@ class Closer(Observer):
 
     async def wait_abandoned(self) -> None:
         """Wait until those on this loop that nobody refers to are closed, and free their ports."""
+        loop = self._env.get_loop()
+        if any(other is not self for other in loop.closers):
+            gc.collect()  # the frames of an earlier error may be all that refers to one
         for closer in [*_abandoned]:
-            if closer._env.get_loop() is self._env.get_loop():
+            if closer._env.get_loop() is loop:
                 await closer.closed.wait()
 
     def end_simulation(self, cause: SlaveLost) -> None:

@@ -59,6 +59,7 @@ import anyio.lowlevel
 import sniffio
 import trio
 
+from creamas_sc.foreign import cut_traceback
 from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.nurseries import open_unwrapping_nursery, split_cancellation
 from creamas_sc.runtime.signals import install_signal_handling
@@ -89,11 +90,20 @@ class _Call(NamedTuple):
             cancelled, failure = split_cancellation(error)
             if failure is None:
                 failure = RuntimeError("the event loop was closed during this call")
+            cut_traceback(failure)
             self.future.set_exception(failure)
             if cancelled is not None:
                 raise cancelled from None
             return
         self.future.set_exception(RuntimeError("the call was cancelled"))
+
+
+def _result(future: Future[Any]) -> Any:
+    """The result of a call, without the frames that the future's own method would add."""
+    failure = future.exception()
+    if failure is not None:
+        raise failure
+    return future.result()
 
 
 class LoopHandle:
@@ -144,7 +154,7 @@ class LoopHandle:
         if call.scope.cancelled_caught:  # this loop's clock is ahead of the caller's
             await anyio.sleep_until(deadline)
             await anyio.lowlevel.checkpoint()
-        return call.future.result()  # type: ignore[no-any-return]
+        return _result(call.future)  # type: ignore[no-any-return]
 
     def run_sync(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run ``coroutine`` on this loop and block until it is done.
@@ -163,7 +173,7 @@ class LoopHandle:
                     "work; await the async form here (as_coro=True where the method has it)"
                 )
             self._start(call)
-            return call.future.result()  # type: ignore[no-any-return]
+            return _result(call.future)  # type: ignore[no-any-return]
         except KeyboardInterrupt:
             if not call.future.done():
                 self._cancel(call)

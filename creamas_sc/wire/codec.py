@@ -237,7 +237,7 @@ class Codec:
             if is_ctrl_c(other):
                 raise
             refusal = EncodeError(f"{root}: cannot be carried: {summary_of(error)}", path=root)
-        raise refusal from error
+        raise refusal from (None if isinstance(error, EncodeError) else error)
 
     def _failure_of(self, value: Any) -> BaseException | None:
         try:

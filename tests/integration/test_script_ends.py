@@ -107,3 +107,50 @@ def test_a_failing_close_does_not_hide_the_error_that_led_to_it(tmp_path: Path) 
     done = run_script(script, "", "raise")
     assert done.stderr.splitlines()[-1] == "ZeroDivisionError"
     assert "OSError in tcp://" in done.stderr
+
+
+ENCODING = """
+from creamas_sc import Artifact, CreativeAgent, Environment, MultiEnvironment, expose, run
+from creamas_sc.mp import EnvManager
+
+class Thing:
+    pass
+
+class Publishes(CreativeAgent):
+    @expose
+    async def act(self):
+        self.publish(Artifact(self, Thing(), domain=Thing))
+
+class Returns(CreativeAgent):
+    @expose
+    async def act(self):
+        return [1, {"a": Thing()}]
+
+with MultiEnvironment(("localhost", 0), Environment) as menv:
+    run(menv.spawn_slaves([("localhost", 0)], Environment, EnvManager))
+    for cls in (Publishes, Returns):
+        run(menv.spawn(cls))
+    run(menv.trigger_all())
+"""
+
+
+def test_what_cannot_travel_is_said_in_few_lines(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(ENCODING)
+    done = run_script(script)
+    assert done.returncode == 1
+    assert "artifact._obj: cannot carry __main__.Thing: make its class a dataclass" in done.stderr
+    assert "self.publish(Artifact(self, Thing(), domain=Thing))" in done.stderr
+    assert "the result of act[1]['a']: cannot carry __main__.Thing" in done.stderr
+    assert "/creamas_sc/" not in done.stderr
+    assert "msgpack" not in done.stderr
+    assert len(done.stderr.splitlines()) < 20
+
+
+def test_a_wrong_argument_is_shown_where_it_stands(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(ENCODING.replace("run(menv.trigger_all())", "menv.close(folder=5)"))
+    done = run_script(script)
+    assert done.stderr.splitlines()[-1] == "TypeError: folder must be a path or None, not 5 (int)"
+    assert "menv.close(folder=5)" in done.stderr
+    assert "/creamas_sc/" not in done.stderr
