@@ -44,6 +44,18 @@ def makes_agents(function: Any) -> bool:
     return getattr(function, "_makes_agents_", False) is True
 
 
+def missing_act(agent_cls: type) -> str | None:
+    """What to say about a class whose agents do nothing in a step; None if they act."""
+    if not issubclass(agent_cls, CreativeAgent) or agent_cls.act is not CreativeAgent.act:
+        return None
+    import difflib
+
+    own = [name for name in dir(agent_cls) if not hasattr(CreativeAgent, name)]
+    near = difflib.get_close_matches("act", own, 1)
+    hint = f"; is its {near[0]} meant?" if near else ""
+    return f"{class_name(agent_cls)} has no method act, so its agents do nothing in a step{hint}"
+
+
 class Agent:
     """Base of everything that has an address in an environment: creative agents and managers.
 

@@ -7,7 +7,9 @@ as silent, with all its agents; and silent slaves are stopped if the limit asks 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
@@ -18,12 +20,14 @@ from creamas_sc.errors import (
     AgentError,
     AgentErrors,
     ConnectionLost,
+    CreamasError,
     DeadlineExceeded,
     DecodeError,
     StepOverran,
     agent_errors,
     step_error,
 )
+from creamas_sc.foreign import printable
 from creamas_sc.mp.managers import SPAWN_INDEX
 from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.restarts.journal import SlaveJournal
@@ -38,6 +42,8 @@ from creamas_sc.runtime.timeouts import ACKNOWLEDGE_SECONDS
 from creamas_sc.util import get_manager
 from creamas_sc.wire.codec import Payload
 from creamas_sc.wire.packing import Undecodable
+
+log = logging.getLogger(__name__)
 
 # How long a slave may take to answer once a step's time is up; then it counts as silent.
 SILENT_SECONDS = 0.4
@@ -57,6 +63,7 @@ class ManagerCalls:
         self._node = node
         self._slaves = slaves
         self._spawned = 0
+        self._classes: set[str] = set()
 
     async def wait_ready(self, slave: Slave, check_ready: bool) -> None:
         """Wait until a slave can be reached and, if asked, its manager says that it is ready."""
@@ -85,7 +92,18 @@ class ManagerCalls:
             raise
         if slave.journal is not None:
             slave.journal.note_spawn(method, args, kwargs, answer)
+        if args[0] not in self._classes:
+            self._classes.add(args[0])
+            await self._warn_of(args[0], slave)
         return answer
+
+    async def _warn_of(self, agent_cls: str, slave: Slave) -> None:
+        """Log a warning if agents of a class that was spawned for the first time cannot act."""
+        # Shielded: the agents are there, so the caller must get to know them.
+        with suppress(CreamasError), trio.move_on_after(ACKNOWLEDGE_SECONDS, shield=True):
+            missing = await self._node.call_agent(slave.address, "missing_act", (agent_cls,), {})
+            if missing is not None:
+                log.warning("%s", printable(missing))
 
     async def create_connections(
         self, slaves: Sequence[Slave], connection_map: Mapping[str, Any]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from creamas_sc.core.agent import Agent, makes_agents
+from creamas_sc.core.agent import Agent, makes_agents, missing_act
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.construction import make_environment
 from creamas_sc.core.environment import Environment
@@ -94,6 +94,15 @@ class Manager(Agent):
                 load_object(name)
             except LoadError as error:
                 log.debug("not loaded at the start: %s", error)
+
+    @expose
+    def missing_act(self, agent_cls: str | type) -> str | None:
+        """What to say of an agent class whose agents do nothing in a step; None for any other."""
+        try:
+            factory = _agent_factory(agent_cls)
+        except CallRefused:  # as spawning them will be
+            return None
+        return missing_act(factory) if isinstance(factory, type) else None
 
     @expose
     async def checkpoint(self) -> tuple[tuple[Any], dict[str, Any]] | None:

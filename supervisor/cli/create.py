@@ -212,3 +212,7 @@ def _spawn(
                 if sim.timeout <= 0:
                     raise DeadlineExceeded(f"the agents of {name} were not ready in time")
                 sim.spawn_n(batch.cls, number, addr=manager, **kwargs)
+        for cls in dict.fromkeys(batch.cls for batch in batches):
+            missing = sim.call_agent(managers[0], "missing_act", (cls,), {})
+            if missing is not None:
+                note(missing)

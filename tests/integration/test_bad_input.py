@@ -151,6 +151,19 @@ async def test_an_agent_that_stops_its_environment(menv: MultiEnvironment) -> No
     assert await menv.trigger_all() == [((), {})]
 
 
+async def test_an_agent_without_act_is_named_once(
+    menv: MultiEnvironment, caplog: pytest.LogCaptureFixture
+) -> None:
+    for cls in (agents.Draws, Counter, agents.Draws):
+        await menv.spawn_n(cls, 2)
+    with pytest.raises(LoadError):
+        await menv.spawn(f"{AGENTS}:Nope")
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [
+        "tests.support.agents:Draws has no method act, so its agents do nothing in a step"
+    ]
+
+
 async def test_constructor_arguments() -> None:
     with pytest.raises(TypeError, match="codec"):
         MultiEnvironment(("localhost", 0), Environment, codec=str)

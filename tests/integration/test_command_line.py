@@ -222,6 +222,17 @@ def test_a_slave_that_will_not_end_is_killed(run: Run) -> None:
 # ---- following
 
 
+def test_agents_without_act_are_named(run: Run) -> None:
+    words = ["--slaves", "2", "--agents", "agents_of_test.py:Archivist=2"]
+    code, _, err = run("create", "idlers", *words)
+    assert code == 0
+    assert err == (
+        "creamas-supervisor: agents_of_test:Archivist has no method act, so its agents do nothing "
+        "in a step\n"
+    )
+    assert run("kill", "idlers")[0] == 0
+
+
 def test_a_close_that_cannot_save_fails_and_says_so_once(run: Run, daemon: Path) -> None:
     words = ["--slaves", "2", "--agents", "agents_of_test.py:Archivist=2"]
     assert run("create", "archive", *words)[0] == 0

@@ -64,6 +64,9 @@ class FakeSimulation:
             raise answer
         return answer
 
+    def call_agent(self, *args: Any) -> Any:
+        return self._answer("call_agent", args, {}, None)
+
     def get_addrs(self) -> list[str]:
         return ADDRS
 
