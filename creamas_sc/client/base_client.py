@@ -42,6 +42,7 @@ from creamas_sc.client import connection_errors
 from creamas_sc.client.class_resolution import RemoteClasses, ScriptCodec, version
 from creamas_sc.client.daemon_api import STATUS, Call, DaemonAPI, Request
 from creamas_sc.errors import ConnectionLost, CreamasError, HostLost, UnknownSimulation
+from creamas_sc.foreign import cut_traceback
 from creamas_sc.runtime.validation import make_folder
 from creamas_sc.simulation_api import Operation, SimulationAPI
 from creamas_sc.supervisor_client.messages import HostStatus
@@ -122,6 +123,9 @@ def run_blocking(coroutine: Coroutine[Any, Any, Any]) -> Any:
         coroutine.send(None)
     except StopIteration as done:
         return done.value
+    except BaseException as error:
+        cut_traceback(error)
+        raise
     raise AssertionError("the channel of a blocking client must not suspend")
 
 

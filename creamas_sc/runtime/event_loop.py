@@ -99,11 +99,12 @@ class _Call(NamedTuple):
 
 
 def _result(future: Future[Any]) -> Any:
-    """The result of a call, without the frames that the future's own method would add."""
-    failure = future.exception()
-    if failure is not None:
-        raise failure
-    return future.result()
+    """The result of a call; an error has no frames of the future's."""
+    try:
+        return future.result()
+    except BaseException as error:
+        cut_traceback(error)
+        raise
 
 
 class LoopHandle:
