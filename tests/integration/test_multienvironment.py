@@ -23,6 +23,7 @@ from creamas_sc.errors import (
 from creamas_sc.rpc.addresses import split_address
 from tests.support import agents
 from tests.support.agents import Counter, Echo, Gives, Raises, Reporter
+from tests.support.shared_supervisor import uses_shared_supervisor
 
 
 async def test_agents_act_in_slave_and_then_spawn_order(menv: MultiEnvironment) -> None:
@@ -245,7 +246,9 @@ async def test_a_run_without_a_seed_can_be_repeated(menv: MultiEnvironment) -> N
         await menv.spawn(agents.Draws)
     draws = await menv.gather("draws")
     assert (await menv.close(as_coro=True)).seed == menv.seed
-    async with MultiEnvironment(("localhost", 0), Environment, seed=menv.seed) as again:
+    with uses_shared_supervisor():
+        again = MultiEnvironment(("localhost", 0), Environment, seed=menv.seed)
+    async with again:
         await again.spawn_slaves([("localhost", 0)] * 2, Environment, agents.Manager)
         for _ in range(2):
             await again.spawn(agents.Draws)
