@@ -1,4 +1,4 @@
-"""What an installation without trio says."""
+"""What an installation without trio says, and what is imported at its first use only."""
 
 from __future__ import annotations
 
@@ -45,3 +45,8 @@ def test_names_that_are_imported_at_first_use_are_listed(package: str) -> None:
     )
     done = run_code(code)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_asyncio_is_imported_by_the_first_call_under_it() -> None:
+    code = "import sys; from creamas_sc import run_asyncio; sys.exit('asyncio' in sys.modules)"
+    assert run_code(code).returncode == 0
