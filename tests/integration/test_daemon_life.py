@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -22,7 +23,8 @@ from tests.support import daemon_clients, daemons, processes
 from tests.support.daemon_clients import ask, connected, until
 from tests.support.daemons import BOUND_SECONDS, NAME, READY, running
 
-GONE_SECONDS = 2.0
+GONE_SECONDS = 10.0
+KILLED_SECONDS = 2.0  # it does not give the host its time
 
 
 def settings(folder: Path) -> Settings:
@@ -39,7 +41,12 @@ def test_of_several_started_at_once_one_comes_up(tmp_path: Path) -> None:
         up = [each for (each, _), report in zip(started, reports, strict=True) if report == READY]
         assert len(up) == 1
         refusals = [report for report in reports if report != READY]
-        assert refusals == [f"daemon 'test' runs already (pid {up[0].process.pid})"] * 2
+        for refusal in refusals:  # the latter from one that has waited in vain for its answer
+            assert re.fullmatch(
+                r"daemon 'test' (runs already|is starting or ending) "
+                rf"\(pid {up[0].process.pid}\)",
+                refusal,
+            )
     finally:
         for daemon, _ in started:
             daemons.end(daemon)
@@ -248,7 +255,7 @@ def test_a_second_signal_kills(tmp_path: Path) -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             daemon.process.wait(0.3)  # it gives the host its time
         daemon.process.send_signal(signal.SIGTERM)
-        assert daemon.process.wait(GONE_SECONDS) == 128 + signal.SIGTERM
+        assert daemon.process.wait(KILLED_SECONDS) == 128 + signal.SIGTERM
         assert processes.wait_gone(left, GONE_SECONDS) == []
 
 
