@@ -50,6 +50,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return scheduling
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what takes one worker longest first."""
+    items.sort(key=lambda item: _share(item.nodeid) not in TOGETHER.values())
+
+
 def _share(nodeid: str) -> str:
     if nodeid.startswith("tests/unit/"):
         return nodeid.partition("::")[0]
