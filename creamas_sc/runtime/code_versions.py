@@ -38,7 +38,7 @@ from creamas_sc.errors import LoadError
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 _STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
-_OURS = (_PACKAGES + "creamas_sc" + os.sep, _PACKAGES + "supervisor" + os.sep)
+_OURS: tuple[str, ...] = (_PACKAGES + "creamas_sc" + os.sep, _PACKAGES + "supervisor" + os.sep)
 # From a process's start, which is known to a hundredth of a second, until it has read its script.
 _READ_NS = 20_000_000
 _MAIN = "__main__"

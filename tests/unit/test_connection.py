@@ -151,6 +151,7 @@ async def test_what_is_answered_leaves_before_the_scheduler_goes_round() -> None
     async def resting() -> Payload:
         await trio.lowlevel.checkpoint()
         left.append(bare.recv(1 << 16, socket.MSG_DONTWAIT))
+        connection.abort()
         return Payload(b"")
 
     serve: dict[str, Callable[[], Any]]
@@ -158,8 +159,9 @@ async def test_what_is_answered_leaves_before_the_scheduler_goes_round() -> None
     for call_id, method in enumerate(serve, start=1):
         meta = msgpack.packb((None, method, None))
         bare.send(b"".join(encode_frame(Kind.REQUEST, call_id, meta)))
-    with bare, trio.move_on_after(0.2):
-        await Connection(ConnectedStream(other), lambda request: serve[request.method]()).run()
+    connection = Connection(ConnectedStream(other), lambda request: serve[request.method]())
+    with bare, trio.fail_after(BOUND_SECONDS):
+        await connection.run()
     assert len(left) == 1
     assert b"an answer" in left[0]
 
