@@ -40,7 +40,7 @@ __all__ = [
 
 
 # Imported at first use: the supervisor needs none of it, and a client has no trio.
-__getattr__ = lazy_attributes(
+__getattr__, __dir__ = lazy_attributes(
     __name__,
     {
         "core": ("Artifact", "CreativeAgent", "Environment", "Simulation", "agent_factory"),

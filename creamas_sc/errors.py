@@ -265,8 +265,9 @@ class AgentError(CreamasError):
         address: The agent's address.
         type_name: Qualified name of the exception's type.
         message: ``str()`` of the exception, without its middle if it is long.
-        traceback_text: The traceback as Python prints it, from the agent's own process; shortened
-            in the same way, and left out if very many agents failed.
+        traceback_text: The traceback as Python prints it, from the agent's own process, without the
+            frames of creamas_sc; shortened in the same way, and left out if very many agents
+            failed, or if nothing but the message would be left.
     """
 
     fields = ("address", "type_name", "message", "traceback_text")
@@ -298,7 +299,7 @@ class AgentError(CreamasError):
             address=address,
             type_name=shorten(name),
             message=message,
-            traceback_text=traceback_of(error),
+            traceback_text=traceback_of(error, short=True),
         )
         described.__cause__ = error
         return described

@@ -6,13 +6,20 @@ memory on its way; and escaped where they are shown, so that none controls the t
 
 from __future__ import annotations
 
+import opcode
+import os
 import re
 import signal
+import sys
 import threading
 import traceback
+from types import TracebackType
 
 TEXT_LENGTH = 2000
 TRACEBACK_LENGTH = 20_000
+_RAISE = opcode.opmap["RAISE_VARARGS"]
+# Their frames say nothing to users; asyncio's say whether its loop was running.
+_LIBRARIES = ("creamas_sc", "supervisor", "trio", "anyio", "outcome", "concurrent", "msgpack")
 
 # The control characters, and those that reorder what is around them or separate lines.
 _CONTROLS = "\x7f-\x9f\u2028-\u202e\u2066-\u2069"
@@ -54,15 +61,91 @@ def summary_of(error: BaseException) -> str:
         return "<an exception that cannot be printed>"
 
 
-def traceback_of(error: BaseException) -> str:
-    """Return the traceback as Python prints it, without its middle if it is long."""
+def traceback_of(error: BaseException, short: bool = False) -> str:
+    """Return the traceback as Python prints it, without its middle if it is long.
+
+    Args:
+        short: Cut the tracebacks before (see `cut_tracebacks`); "" if then there is none.
+    """
     try:
+        if short:
+            cut_tracebacks(error)
+            if _says_all(error):
+                return ""
         pieces = traceback.TracebackException.from_exception(error).format()
         return shorten("".join(map(shorten, pieces)), TRACEBACK_LENGTH)
     except BaseException as failure:
         if is_ctrl_c(failure):
             raise
         return "<the traceback cannot be printed>"
+
+
+def cut_tracebacks(error: BaseException, *more: str) -> None:
+    """Cut the frames of libraries from the tracebacks of an error, its causes and its parts.
+
+    The user's own frames stay, and the last one of an error that creamas_sc has not raised on
+    purpose, as it may be a mistake there. An error that creamas_sc has raised and caught is dropped
+    as a cause: the other one says what it says.
+
+    Args:
+        more: Names of more libraries.
+    """
+    folders = library_folders("asyncio", *more)
+    chain, found = [error], {id(error)}
+    for each in chain:  # it grows
+        parts = each.exceptions if isinstance(each, BaseExceptionGroup) else ()
+        for linked in (each.__cause__, each.__context__, *parts):
+            if linked is not None and id(linked) not in found:
+                found.add(id(linked))
+                chain.append(linked)
+    for each in reversed(chain):
+        cut_traceback(each, folders)
+        if each.__context__ is not None and _says_all(each.__context__):
+            each.__context__ = None
+        if each.__cause__ is not None and _says_all(each.__cause__):
+            each.__cause__ = None
+
+
+def cut_traceback(error: BaseException, folders: tuple[str, ...] = ()) -> None:
+    """Cut the frames of code in ``folders``, by default that of libraries, from its traceback."""
+    folders = folders or library_folders()
+    whole, trace = [], error.__traceback__
+    while trace is not None:
+        whole.append(trace)
+        trace = trace.tb_next
+    kept = [each for each in whole if not each.tb_frame.f_code.co_filename.startswith(folders)]
+    if whole and whole[-1] not in kept and not (_is_ours(error) or _is_raised_here(whole[-1])):
+        kept.append(whole[-1])
+    if len(kept) == len(whole):
+        return
+    for each in reversed(kept):
+        trace = TracebackType(trace, each.tb_frame, each.tb_lasti, each.tb_lineno)
+    error.__traceback__ = trace
+
+
+def _says_all(error: BaseException) -> bool:
+    """Whether its text is all that an error of creamas_sc with a cut traceback says."""
+    more = (error.__traceback__, error.__cause__, error.__context__)
+    return _is_ours(error) and more == (None, None, None) and not hasattr(error, "__notes__")
+
+
+def _is_ours(error: BaseException) -> bool:
+    return type(error).__module__ == "creamas_sc.errors"
+
+
+def _is_raised_here(trace: TracebackType) -> bool:
+    """Whether the frame is of creamas_sc and is at a ``raise``."""
+    code = trace.tb_frame.f_code
+    here = code.co_filename.startswith(os.path.dirname(__file__) + os.sep)
+    return here and code.co_code[trace.tb_lasti] == _RAISE
+
+
+def library_folders(*more: str) -> tuple[str, ...]:
+    """How the paths of the files of libraries begin, as far as these are imported."""
+    names = (*_LIBRARIES, *more)
+    files = (getattr(sys.modules.get(name), "__file__", None) for name in names)
+    # msgpack's compiled part gives its files relative paths.
+    return "msgpack/", *(os.path.dirname(file) + os.sep for file in files if file)
 
 
 def shorten(text: str, length: int = TEXT_LENGTH) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from creamas_sc.errors import AgentError, agent_errors
+
 __all__ = ["Restart", "SlaveReceipt", "StopReport"]
 
 
@@ -99,6 +101,9 @@ class StopReport(_Carried, list[SlaveReceipt]):
     Attributes:
         saved: What the multi-environment's own `save_info` returned.
         errors: What its closing raised, as text, if there was no caller to raise it to.
+        seed: Of the simulation, given or drawn; None if the slaves are not of one.
+        failures: Agents, and environments, of slaves that failed to save or close -> the error; it
+            does not travel.
     """
 
     def __init__(
@@ -106,10 +111,19 @@ class StopReport(_Carried, list[SlaveReceipt]):
         slaves: Iterable[SlaveReceipt] = (),
         saved: object = None,
         errors: Iterable[str] = (),
+        seed: int | None = None,
     ) -> None:
         super().__init__(slaves)
+        self.seed = seed
         self.saved = saved
         self.errors = tuple(errors)
+        self.failures: dict[str, AgentError] = {}
+
+    def checked(self) -> Self:
+        """Return the report; raise the `AgentErrors` about its `failures` if there are any."""
+        if self.failures:
+            raise agent_errors("failed to save or close", self.failures, [])
+        return self
 
     @property
     def graceful(self) -> bool:
@@ -117,4 +131,5 @@ class StopReport(_Carried, list[SlaveReceipt]):
         return all(slave.graceful for slave in self)
 
     def _wire_state_(self) -> dict[str, Any]:
-        return {"slaves": list(self), "saved": self.saved, "errors": self.errors}
+        fields = {"saved": self.saved, "errors": self.errors, "seed": self.seed}
+        return {"slaves": list(self), **fields}

@@ -101,11 +101,11 @@ class SimulationAPI:
 
     @_operation(Kind.GETTER, "seed")
     def get_seed(self) -> Any:
-        """Return the seed of the simulation; None for fresh entropy."""
+        """Return the seed of the simulation, given or drawn."""
 
     @_operation(Kind.SETTER, "seed")
     def set_seed(self, seed: int | None) -> Any:
-        """Set the seed of the simulation, before its slaves are started."""
+        """Set the seed of the simulation, before its slaves are started; None draws one."""
 
     @_operation(Kind.GETTER, "addrs")
     def get_addrs(self) -> Any:
@@ -290,8 +290,43 @@ class SimulationAPI:
         """
 
     @_operation(Kind.HOST)
-    def pause(self) -> Any:
-        """Finish the current step, then stop until `resume`; returns the progress."""
+    def start_steps_within(
+        self,
+        seconds: float,
+        n: int | None = None,
+        *args: Any,
+        on_overrun: str = "cancel",
+        **kwargs: Any,
+    ) -> Any:
+        """Let the simulation step by itself, each step in a limited time; returns its progress.
+
+        As `start_steps`, with steps as of `trigger_all_within`. A step whose time is up is over:
+        what was done in time is kept, the daemon's log and ``overran`` in `progress` say that it
+        was cut short, and the next one begins. An agent that raises stops the steps.
+
+        Args:
+            seconds: How long each step may take, the wait for steps of clients included.
+            n, *args, **kwargs: As of `start_steps`.
+            on_overrun: As of `trigger_all_within`.
+
+        Raises:
+            CreamasError: It is stepping already.
+            BadValue: An argument is not valid.
+        """
+
+    @_operation(Kind.HOST)
+    def pause(self, timeout: float | None = None) -> Any:
+        """Finish the current step, then stop until `resume`; returns the progress.
+
+        If this call ends early, the simulation still stops after the step: ``pausing`` in
+        `progress` says so.
+
+        Args:
+            timeout: Seconds to wait for the end of the step; None for no limit.
+
+        Raises:
+            DeadlineExceeded: ``timeout`` seconds passed.
+        """
 
     @_operation(Kind.HOST)
     def resume(self) -> Any:
@@ -303,10 +338,11 @@ class SimulationAPI:
 
         ``state`` ("idle", "stepping", "paused", "failed", or "closed" if the simulation's close
         ended the steps); ``step`` and ``of`` for the steps that were started last (``of`` is None
-        for no end); ``step_seconds``, how long the current step has taken so far (None if there is
-        none; if it only grows, an agent is stuck); ``acts_per_second`` and ``seconds_left`` (None
-        if unknown); ``error`` (text of what stopped the steps); ``age``, ``agents``, ``slaves``,
-        ``artifacts``, ``restarts`` (of slaves, so far) and ``clients``.
+        for no end); ``pausing``, whether it stops after the current step; ``overran``, how many of
+        these steps ran out of time; ``step_seconds``, how long the current step has taken so far
+        (None if there is none; if it only grows, an agent is stuck); ``acts_per_second`` and
+        ``seconds_left`` (None if unknown); ``error`` (text of what stopped the steps); ``age``,
+        ``agents``, ``slaves``, ``artifacts``, ``restarts`` (of slaves, so far) and ``clients``.
         """
 
     @_operation(Kind.HOST)

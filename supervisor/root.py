@@ -94,7 +94,7 @@ class _Root:
             await first_of(self._over, self._stream.ended, script_gone)
             # Beside the calls that the connection's end cancels, not after them.
             if self._daemon is not None:
-                await self._daemon.aclose()
+                await self._daemon.aclose(owner_gone=not self._over.is_set())
             await self._pool.close()
             await self._server.connection.aclose()
 

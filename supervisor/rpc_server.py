@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import trio
 
-from creamas_sc.errors import BadArguments, CallRefused, DecodeError
+from creamas_sc.errors import BadArguments, CallRefused, ConnectionLost, DecodeError
 from creamas_sc.rpc.connection import Connection, Request
 from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.log_setup import bound
@@ -133,4 +133,9 @@ class MethodServer:
             known = ", ".join(signature.parameters)
             raise BadArguments(f"{request.method}({known}): {error}") from error
         with bound(request=f"{self.name} #{next(self._numbers)}"):
-            return CODEC.encode(await method(*args, **kwargs))
+            value = await method(*args, **kwargs)
+        # Encoding what the peer does not read yet would take time from the others, and memory.
+        await self.connection.out.wait_until_drained()
+        if not self.connection.alive:
+            raise ConnectionLost(f"no connection to {self.name}")
+        return CODEC.encode(value)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import adopt_orphans
+from tests.support.processes import adopt_orphans, reap_orphan
 
 # Before anything of the project is imported: calls within an environment pass through the codec,
 # so that what they carry could travel.
@@ -35,17 +35,24 @@ TOGETHER = {
     "tests/integration/test_simulation_host_daemon.py": "the hosts' daemon",
     "tests/integration/test_examples.py::test_the_quickstart": "the quickstart",
     "tests/integration/test_packaging.py": "the quickstart",
+    "tests/property/": "the constants that hypothesis reads from all sources",
 }
 
 
 @pytest.hookimpl(optionalhook=True)  # the client's tests run without xdist too
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Deal tests out to the workers one by one, which mixes long and short; first `TOGETHER`."""
+    """Deal tests out to the workers one by one, in the order of folders: short ones come last."""
     from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
+    config.option.loadscopereorder = False  # it would begin with the largest files, of unit tests
     scheduling = LoadScopeScheduling(config, log)
     scheduling._split_scope = _share
     return scheduling
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what takes one worker longest first."""
+    items.sort(key=lambda item: _share(item.nodeid) not in TOGETHER.values())
 
 
 def _share(nodeid: str) -> str:
@@ -66,6 +73,10 @@ def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     except ImportError:  # the client's tests run without trio
         yield
         return
+    from creamas_sc.runtime import code_versions
+
+    # The tests' own files stay as they are: no simulation need copy all of them.
+    code_versions._OURS += (str(Path(__file__).parent) + os.sep,)
     background_loop()  # its descriptors and thread stay until the end, and are not a leak
     yield
 
@@ -110,21 +121,8 @@ def _children() -> Iterator[Held]:
         except OSError:  # the thread has ended
             continue
         for pid in map(int, pids):
-            if not _reap_orphan(pid):
+            if not reap_orphan(pid):
                 yield "process", pid, ""
-
-
-def _reap_orphan(pid: int) -> bool:
-    """Reap one of our processes if it has ended and lost its parent; return whether it was one."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return True
-    name, _, rest = stat.partition("(")[2].rpartition(")")
-    if rest.split()[0] == "Z" and name.startswith("creamas"):
-        os.waitpid(pid, os.WNOHANG)
-        return True
-    return False
 
 
 def _background_tasks() -> Iterator[Held]:

@@ -42,6 +42,8 @@ from creamas_sc.client import connection_errors
 from creamas_sc.client.class_resolution import RemoteClasses, ScriptCodec, version
 from creamas_sc.client.daemon_api import STATUS, Call, DaemonAPI, Request
 from creamas_sc.errors import ConnectionLost, CreamasError, HostLost, UnknownSimulation
+from creamas_sc.foreign import cut_traceback
+from creamas_sc.runtime.validation import make_folder
 from creamas_sc.simulation_api import Operation, SimulationAPI
 from creamas_sc.supervisor_client.messages import HostStatus
 from creamas_sc.wire.codec import Payload
@@ -121,6 +123,9 @@ def run_blocking(coroutine: Coroutine[Any, Any, Any]) -> Any:
         coroutine.send(None)
     except StopIteration as done:
         return done.value
+    except BaseException as error:
+        cut_traceback(error)
+        raise
     raise AssertionError("the channel of a blocking client must not suspend")
 
 
@@ -231,6 +236,8 @@ class SimulationCore(SimulationAPI):
     async def _invoke(self, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
         remote = self._codec.remote
         assert remote is not None
+        if operation.name in _ENDING:  # the host may have another working folder
+            args, kwargs = (make_folder(*args, **kwargs),), {}
         payload = self._codec.encode(remote.arguments(operation, args, kwargs))
         answer = await self._call(Call(None, operation.name, payload))
         if operation.name in _ENDING:

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from creamas_sc.client.class_resolution import RemoteClasses, script_file, version
-from creamas_sc.errors import BadValue, CreamasError, DeadlineExceeded, DecodeError, EncodeError
+from creamas_sc.errors import CreamasError, DeadlineExceeded, DecodeError, EncodeError
 from creamas_sc.reports import SlaveReceipt, StopReport
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.runtime.class_loading import MainScript, end_script_load
 from creamas_sc.runtime.paths import check_name
 from creamas_sc.runtime.validation import (
-    check_folder,
     check_mapping,
     check_mappings,
     check_place,
     check_places,
+    make_folder,
 )
 from creamas_sc.supervisor_client.messages import os_text
 from creamas_sc.supervisor_client.spec import HOST_ENTRY, HostSpec, pack, process_order, unpack
@@ -143,6 +143,7 @@ class DaemonAPI:
         slave_mgr_cls: type | str = "creamas_sc.mp:EnvManager",
         slave_kwargs: Sequence[Mapping[str, Any]] | None = None,
         restart: str | RestartPolicy = "temporary",
+        agent_classes: Sequence[type | str] = (),
         timeout: float | None = None,
     ) -> Any:
         """Create a simulation, which lives until it is closed, with or without clients.
@@ -162,6 +163,8 @@ class DaemonAPI:
                 it. "transient": it is started again unless it ended normally. "permanent": it is
                 started again however it ended. "all": the simulation ends. A `RestartPolicy` also
                 limits the restarts, after which the simulation ends; the default is 3 in 60 s.
+            agent_classes: Classes that will be spawned: all slaves load them at their start, side
+                by side. Any other is loaded by each slave when it is first spawned there.
             timeout: Seconds until the simulation must be ready.
 
         Returns:
@@ -190,6 +193,7 @@ class DaemonAPI:
             if slave_kwargs is None
             else [remote.kwargs(k) for k in check_mappings(slave_kwargs)],
             restart=astuple(policy),
+            agent_classes=[remote.name(cls) for cls in agent_classes],
         )
         order = process_order(HOST_ENTRY, spec.encode(), _search_path())
         about = {
@@ -218,17 +222,21 @@ class DaemonAPI:
         """
         return self._request(Request("ls", (all,)))
 
-    def inspect(self, name: str) -> Any:
+    def inspect(self, name: str, *, environ: bool = False) -> Any:
         """Return all that the daemon knows of a simulation.
 
+        Args:
+            environ: Include the values of its environment variables, which may hold secrets.
+
         Returns:
-            The dict of `ls` and "about" (how it was created), "cwd", "path", "environ",
-            "processes", and "stop_results" of the processes that have ended.
+            The dict of `ls` and "about" (how it was created), "cwd", "path", "environ" (the names
+            of its variables, or a dict with their values), "processes", and "stop_results" of the
+            processes that have ended.
 
         Raises:
             UnknownSimulation: There is no simulation of that name.
         """
-        return self._request(Request("inspect", (name,), _details))
+        return self._request(Request("inspect", (name,), partial(_details, environ)))
 
     def status(self) -> Any:
         """Return the status of the daemon itself.
@@ -255,15 +263,7 @@ class DaemonAPI:
             UnknownSimulation: There is no simulation of that name.
             BadValue: The folder cannot be created; nothing was closed.
         """
-        check_folder(folder)
-        if folder is not None:
-            try:
-                os.makedirs(folder, exist_ok=True)
-            except OSError as error:
-                text = f"the folder {folder} cannot be created: {error.strerror}"
-                raise BadValue(text) from None
-            folder = os.path.abspath(folder)
-        args = (name, timeout, pack((folder, timeout)))
+        args = (name, timeout, pack((make_folder(folder), timeout)))
         return self._request(Request("close", args, partial(_report, name)))
 
     def kill(self, name: str, why: str = "") -> Any:
@@ -304,13 +304,14 @@ def _search_path() -> list[str]:
     return list(dict.fromkeys(map(os.path.abspath, folders)))
 
 
-def _details(answer: Mapping[str, Any]) -> dict[str, Any]:
+def _details(with_values: bool, answer: Mapping[str, Any]) -> dict[str, Any]:
     """Read paths and variables, which travel as bytes."""
+    environ = {os_text(key): os_text(value) for key, value in answer["environ"].items()}
     return {
         **answer,
         "cwd": os_text(answer["cwd"]),
         "path": [os_text(folder) for folder in answer["path"]],
-        "environ": {os_text(key): os_text(value) for key, value in answer["environ"].items()},
+        "environ": environ if with_values else sorted(environ),
     }
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Artifact", "CreativeAgent", "Environment", "Simulation", "agent_factory"]
 
 # Imported at first use: a client reads artifacts where trio, and so Environment, is missing.
-__getattr__ = lazy_attributes(
+__getattr__, __dir__ = lazy_attributes(
     __name__,
     {
         "agent": ("CreativeAgent", "agent_factory"),

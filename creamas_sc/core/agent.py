@@ -44,6 +44,18 @@ def makes_agents(function: Any) -> bool:
     return getattr(function, "_makes_agents_", False) is True
 
 
+def missing_act(agent_cls: type) -> str | None:
+    """What to say about a class whose agents do nothing in a step; None if they act."""
+    if not issubclass(agent_cls, CreativeAgent) or agent_cls.act is not CreativeAgent.act:
+        return None
+    import difflib
+
+    own = [name for name in dir(agent_cls) if not hasattr(CreativeAgent, name)]
+    near = difflib.get_close_matches("act", own, 1)
+    hint = f"; is its {near[0]} meant?" if near else ""
+    return f"{class_name(agent_cls)} has no method act, so its agents do nothing in a step{hint}"
+
+
 class Agent:
     """Base of everything that has an address in an environment: creative agents and managers.
 
@@ -126,6 +138,7 @@ class CreativeAgent(Agent):
     _domain_knowledge: dict[str, Any] | None = None
     _known: dict[str, dict[str, Any]] | None = None
     _rng: Any = None
+    _numpy_rng: Any = None
     _name: str | None = None
     _max_res: float = 0
     _cur_res: float = 0
@@ -163,10 +176,10 @@ class CreativeAgent(Agent):
 
     @property
     def rng(self) -> Any:
-        """The agent's own random generator: numpy's where numpy is installed, else Python's.
+        """The agent's own random generator, a `random.Random`.
 
-        In a seeded simulation it depends only on the seed and the order of spawning, not on the
-        slave where the agent lives. Another generator may be set in its place.
+        It depends only on the simulation's seed and the order of spawning, not on the slave where
+        the agent lives. Another generator may be set in its place.
         """
         if self._rng is None:
             self._rng = self.env._make_rng(self)
@@ -175,6 +188,17 @@ class CreativeAgent(Agent):
     @rng.setter
     def rng(self, rng: Any) -> None:
         self._rng = rng
+
+    @property
+    def numpy_rng(self) -> Any:
+        """A generator of numpy's, ``numpy.random.Generator``, which depends on the same as `rng`.
+
+        Raises:
+            ModuleNotFoundError: numpy is not installed.
+        """
+        if self._numpy_rng is None:
+            self._numpy_rng = self.env._make_rng(self, numpy=True)
+        return self._numpy_rng
 
     @property
     def A(self) -> list[Artifact]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -17,7 +16,7 @@ from creamas_sc.core.agent import Agent, CreativeAgent
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.construction import make_environment, place_of, serializers_of
 from creamas_sc.core.gathering import act_each, call_each
-from creamas_sc.core.randomness import RandomSource, check_seed
+from creamas_sc.core.randomness import RandomSource, check_seed, draw_seed
 from creamas_sc.core.spawning import Spawning
 from creamas_sc.errors import ConnectionLost, agent_errors
 from creamas_sc.foreign import is_ctrl_c
@@ -27,8 +26,8 @@ from creamas_sc.rpc.addresses import bind, split_address
 from creamas_sc.rpc.auth import membership, user_membership
 from creamas_sc.rpc.exposed import Proxy
 from creamas_sc.rpc.node import Node
-from creamas_sc.rpc.rounds.order import sort_key
-from creamas_sc.rpc.rounds.plan import Plan, step_plan
+from creamas_sc.rpc.rounds.order import Order
+from creamas_sc.rpc.rounds.plan import check_calls, step_plan
 from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.event_loop import (
     LoopHandle,
@@ -39,7 +38,7 @@ from creamas_sc.runtime.event_loop import (
 )
 from creamas_sc.runtime.gc_control import gc_paused
 from creamas_sc.runtime.nurseries import cancellation_in
-from creamas_sc.runtime.validation import check_folder, check_int, check_kind, check_seconds
+from creamas_sc.runtime.validation import check_int, check_kind, check_seconds, make_folder
 
 __all__ = ["Environment"]
 
@@ -79,8 +78,6 @@ class Environment:
     _logger: ObjectLogger | None = None
     _log_folder: str | None = None
     _random = RandomSource()
-    # How steps go that no multi-environment takes; None if calls go at once.
-    _plan: Plan | None = None
 
     def __init__(
         self,
@@ -195,16 +192,29 @@ class Environment:
         self._age = age
 
     @property
-    def seed(self) -> int | None:
-        """Seed of the agents' random generators; None for fresh entropy.
+    def seed(self) -> int:
+        """Seed of the agents' random generators; drawn unless it was set. Setting None draws one.
 
-        Those that were used already do not change with it.
+        Generators that were used already do not change with it.
         """
-        return self._random.seed
+        seed = self._random.seed
+        if seed is None:
+            seed = draw_seed()
+            self._random = self._random._replace(seed=seed)
+        return seed
 
     @seed.setter
     def seed(self, seed: int | None) -> None:
         self._random = self._random._replace(seed=check_seed(seed))
+
+    @property
+    def calls(self) -> str:
+        """How agents' calls go in a step: "rounds" or "free"; see `MultiEnvironment`."""
+        return "rounds" if self.network.steps.in_rounds else "free"
+
+    @calls.setter
+    def calls(self, calls: str) -> None:
+        self.network.steps.in_rounds = check_calls(calls)
 
     @property
     def logger(self) -> ObjectLogger | None:
@@ -226,17 +236,12 @@ class Environment:
 
     def _register(self, agent: Agent) -> int:
         """Give a new agent its number in this environment."""
-        self._agents.append(agent)
         rounds = self.network.steps.rounds
-        maker = None if rounds is None else rounds.agent
-        if maker is not None:
-            agent._order = (*sort_key(maker.number), maker._made)
-            maker._made += 1
-        return len(self._agents) - 1
+        return self._spawning.register(agent, None if rounds is None else rounds.agent)
 
-    def _order_of(self, agent: Agent) -> int | tuple[int, ...]:
+    def _order_of(self, agent: Agent) -> Order:
         """An agent's `number`; see `RandomSource.order`."""
-        return self._random.order(agent._number, self._spawning.calls)
+        return self._spawning.order(agent, self._random)
 
     def get_agents(
         self, addr: bool = True, agent_cls: type | None = None, include_manager: bool = False
@@ -289,7 +294,7 @@ class Environment:
         Args:
             addr: ``tcp://host:port/number``.
             timeout: Seconds to keep trying while nothing listens there; 0 for one attempt, None for
-                no limit.
+                no limit. There is one attempt for what was in a slave that does not come back.
 
         Raises:
             ValueError: The address is malformed.
@@ -298,9 +303,8 @@ class Environment:
         """
         check_kind("addr", addr, str)
         check_seconds(timeout)
-        rounds = self.network.steps.rounds
-        if rounds is not None and rounds.place(addr) is not None:
-            return self.network.proxy(addr)
+        if (proxy := self.network.proxy_in_step(addr)) is not None:
+            return proxy
         await self.open()
         return await self.network.connect(addr, timeout)
 
@@ -343,7 +347,7 @@ class Environment:
             act = lambda agent: self.trigger_act(*args, agent=agent, **kwargs)  # noqa: E731
         elif args or kwargs:
             act = lambda agent: agent.act(*args, **kwargs)  # noqa: E731
-        with self.network.steps.take(step_plan.get() or self._plan) as rounds:
+        with self.network.steps.take(step_plan.get()) as rounds:
             return await act_each(agents, act, rounds)
 
     @on_loop
@@ -352,17 +356,8 @@ class Environment:
     ) -> dict[str, Any]:
         """Call one exposed method of every agent but the manager, concurrently.
 
-        Args:
-            method: Its name.
-            addrs: Addresses of the agents to call instead of all.
-            *args, **kwargs: Passed to each.
-
-        Returns:
-            Address -> what the method returned, in the order of ``addrs`` or of creation.
-
-        Raises:
-            NotExposed, UnknownAgent: One lacks the method, or does not exist; none was called.
-            AgentErrors: Some raised; the group names them and holds the others' results.
+        As `MultiEnvironment.gather`, of this environment's agents in the order of their creation.
+        If one lacks the method or does not exist, none is called.
         """
         if addrs is None:
             agents = self.get_agents(addr=False)
@@ -450,11 +445,9 @@ class Environment:
 
     # ---- randomness
 
-    def _make_rng(self, agent: Agent) -> Any:
-        """Make an agent's random generator; see `RandomSource.generator`."""
-        order = agent._order
-        made = order if type(order) is tuple and order[0] != sys.maxsize else None
-        return self._random.generator(agent._number, self._spawning.calls, made)
+    def _make_rng(self, agent: Agent, numpy: bool = False) -> Any:
+        """Make an agent's random generator; see `RandomSource`."""
+        return self._spawning.generator(agent, self._random._replace(seed=self.seed), numpy)
 
     # ---- the end
 
@@ -465,7 +458,8 @@ class Environment:
         """Save, close every agent, and close all connections; a second call does nothing.
 
         Args:
-            folder: Passed to `save_info` and each agent's ``close``.
+            folder: Passed to `save_info` and each agent's ``close``, as an absolute path; created
+                if it does not exist.
             as_coro: Return a coroutine instead of blocking.
 
         Returns:
@@ -473,11 +467,11 @@ class Environment:
 
         Raises:
             AgentErrors: `save_info` or an agent's ``close`` raised; all else was closed.
+            BadValue: The folder cannot be created; nothing was closed.
         """
-        check_folder(folder)
         if self._closed:  # and the loop may have ended, too
             return _nothing() if as_coro else None
-        return sync_or_coro(self, self._close(folder), as_coro)
+        return sync_or_coro(self, self._close(make_folder(folder)), as_coro)
 
     @on_loop
     async def _close(self, folder: str | None) -> Any:

@@ -159,12 +159,13 @@ class Simulation:
         addrs = sorted(self.env.get_agents(addr=True))
         if self._order == "random":
             seed = getattr(self.env, "seed", None)
-            # In a seeded simulation the order does not depend on other users of `random`.
+            # The order does not depend on other users of `random`.
             rng = random if seed is None else random.Random(f"{seed}/{self.cur_step}")
             rng.shuffle(addrs)
-        self._begin()
-        self._unfinished = turns = _Turns(self.env, deque(addrs))
-        return self._take(turns)
+        with self._counted():
+            self._unfinished = turns = _Turns(self.env, deque(addrs))
+            self._run(turns)
+        return self._finish_turns(turns)
 
     def finish_step(self) -> list[Any]:
         """Let the agents act that did not when `step` was stopped; skips those that are gone.
@@ -181,7 +182,8 @@ class Simulation:
             return []
         present = set(self.env.get_agents(addr=True))
         turns.to_act = deque(addr for addr in turns.to_act if addr in present)
-        return self._take(turns)
+        self._run(turns)
+        return self._finish_turns(turns)
 
     def steps(self, n: int, progress: bool = True) -> list[list[Any]]:
         """Call `step` ``n`` times and return the list of its results.
@@ -202,8 +204,7 @@ class Simulation:
                 await `astep`.
         """
         self._check_can_step("use `await astep()`")
-        self._begin()
-        with self._finished_after():
+        with self._finished_after(), self._counted():
             return util.run(self.env.trigger_all())  # type: ignore[no-any-return]
 
     def async_steps(self, n: int, progress: bool = True) -> list[list[Any]]:
@@ -213,8 +214,7 @@ class Simulation:
     async def astep(self) -> list[Any]:
         """Take an `async_step`, to be awaited, under trio or asyncio."""
         self._check_can_step()
-        self._begin()
-        with self._finished_after():
+        with self._finished_after(), self._counted():
             return await self.env.trigger_all()  # type: ignore[no-any-return]
 
     async def asteps(self, n: int, progress: bool = True) -> list[list[Any]]:
@@ -257,21 +257,42 @@ class Simulation:
                 f"this would block the loop on which the agents live: {instead_of_blocking}"
             )
 
-    def _begin(self) -> None:
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count a step for the block, unless it is refused: then no agent has acted."""
+        age = getattr(self.env, "age", self.cur_step)
         self.cur_step += 1
         self.env.age = self.cur_step
         self._step_started_at = time.monotonic()
         self._log(logging.INFO, f"step {self.cur_step}")
+        try:
+            yield
+        except CreamasError as error:
+            if self._is_refusal(error):
+                self._log(logging.INFO, f"step {self.cur_step} was refused: {error}")
+                self._unfinished = None
+                self.cur_step -= 1
+                self.env.age = age
+            raise
 
-    def _take(self, turns: _Turns) -> list[Any]:
+    def _is_refusal(self, error: Exception) -> bool:
+        """Whether an error of a step says that no agent has acted in it."""
+        turns = self._unfinished
+        acted = turns is not None and bool(turns.results or turns.failures)
+        return isinstance(error, CreamasError) and not error.may_have_run and not acted
+
+    def _run(self, turns: _Turns) -> None:
         try:
             util.run(turns.take())
         except Exception as error:
-            error.add_note(
-                f"This stopped step {self.cur_step} with {len(turns.to_act)} agents still to "
-                "act: finish_step() lets them."
-            )
+            if not self._is_refusal(error):
+                error.add_note(
+                    f"This stopped step {self.cur_step} with {len(turns.to_act)} agents still to "
+                    "act: finish_step() lets them."
+                )
             raise
+
+    def _finish_turns(self, turns: _Turns) -> list[Any]:
         with self._finished_after():
             if turns.failures:
                 n = len(turns.failures) + len(turns.results)

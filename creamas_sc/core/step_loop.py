@@ -51,12 +51,14 @@ from weakref import WeakSet
 
 import trio
 
-from creamas_sc.foreign import is_ctrl_c
+from creamas_sc.errors import BadValue
+from creamas_sc.foreign import is_ctrl_c, shown
 from creamas_sc.rpc.rounds.activity import Activity
 from creamas_sc.rpc.rounds.driver import Rounds
 from creamas_sc.runtime.coroutines import watch
 from creamas_sc.runtime.nurseries import cancellation_in, open_unwrapping_nursery
 from creamas_sc.runtime.timeouts import YIELD_SECONDS
+from creamas_sc.runtime.validation import check_seconds
 
 ACTS_PER_CLOCK_READING = 64
 MAX_WORKERS_AT_ONCE = 64
@@ -72,6 +74,18 @@ class StepLimit(NamedTuple):
 
     deadline: float = math.inf
     kill: bool = False
+
+    @classmethod
+    def within(cls, seconds: Any, on_overrun: Any) -> StepLimit:
+        """Return the limit of a step that begins now.
+
+        Raises:
+            BadValue: An argument is not as `MultiEnvironment.trigger_all_within` takes it.
+        """
+        check_seconds(seconds, "seconds", endless=False)
+        if on_overrun not in ("cancel", "kill"):
+            raise BadValue(f'on_overrun must be "cancel" or "kill", not {shown(on_overrun)}')
+        return cls(trio.current_time() + seconds, kill=on_overrun == "kill")
 
 
 UNLIMITED = StepLimit()

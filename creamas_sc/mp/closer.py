@@ -5,14 +5,24 @@
    the grace period.
 3. The slaves are stopped, then their supervisor; then the master environment is closed.
 
+A multi-environment that nobody refers to any more, a notebook's that another one has replaced say,
+is closed as well, in the background, if slaves were started. What lives on its loop refers to it
+weakly, so that Python can tell.
+
 Steps 2 and 3 are shielded from cancellation where they are bounded, so that a cancelled close still
-closes everything. A second call of `close` waits for the first one and returns its report.
+closes everything. What failed to save or close is raised when all is closed. A second call of
+`close` waits for the first one and returns its report.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
+import warnings
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from inspect import isawaitable
 from typing import TYPE_CHECKING
 
@@ -20,7 +30,7 @@ import anyio
 import trio
 
 from creamas_sc.core.environment import Environment
-from creamas_sc.errors import AgentError, SlaveLost
+from creamas_sc.errors import AgentError, AgentErrors, SlaveLost, first_error
 from creamas_sc.foreign import printable
 from creamas_sc.mp.observer import Observer
 from creamas_sc.mp.slave_pool import SlavePool
@@ -31,6 +41,9 @@ if TYPE_CHECKING:
     from creamas_sc.mp.multienvironment import MultiEnvironment
 
 log = logging.getLogger(__name__)
+
+# Those that are being closed because nobody refers to their multi-environments.
+_abandoned: set[Closer] = set()
 
 
 class Closer(Observer):
@@ -48,8 +61,39 @@ class Closer(Observer):
     def __init__(self, menv: MultiEnvironment, env: Environment, slaves: SlavePool) -> None:
         self.report: StopReport | None = None
         self.closed = trio.Event()
-        self._menv, self._env, self._slaves = menv, env, slaves
+        self._ref = weakref.ref(menv)
+        self._abandoned: MultiEnvironment | None = None
+        self._env, self._slaves = env, slaves
         slaves.observe(self)
+
+    @property
+    def _menv(self) -> MultiEnvironment | None:
+        return self._abandoned or self._ref()
+
+    def abandon(self, menv: MultiEnvironment) -> None:
+        """Close, in the background, what is about to be collected; from any thread."""
+        loop = self._env._loop
+        if loop is None or self not in loop.closers or self.report is not None:
+            return
+        self._abandoned = menv  # its `save_info` is yet to be called
+        _abandoned.add(self)
+        loop.start_soon(self._close_abandoned)
+        text = f"{menv!r} was not closed: use with, or call close()"
+        warnings.warn(text, ResourceWarning, stacklevel=3, source=menv)
+
+    async def _close_abandoned(self) -> None:
+        await self._close_logged()
+        self._abandoned = None
+        _abandoned.discard(self)
+
+    async def wait_abandoned(self) -> None:
+        """Wait until those on this loop that nobody refers to are closed, and free their ports."""
+        loop = self._env.get_loop()
+        if any(other is not self for other in loop.closers):
+            gc.collect()  # the frames of an earlier error may be all that refers to one
+        for closer in [*_abandoned]:
+            if closer._env.get_loop() is loop:
+                await closer.closed.wait()
 
     def end_simulation(self, cause: SlaveLost) -> None:
         """Close, and have ``cause`` raised from all further calls."""
@@ -58,6 +102,9 @@ class Closer(Observer):
 
     async def _close_for(self, cause: SlaveLost) -> None:
         log.error("%s: closing: %s", self._menv, printable(str(cause)))
+        await self._close_logged()
+
+    async def _close_logged(self) -> None:
         try:
             await self.close(None)
         except Exception:  # there is no caller to raise it to
@@ -68,35 +115,56 @@ class Closer(Observer):
         if self.report is not None:
             await self.closed.wait()
             return self.report
-        report = self.report = StopReport()
+        report = self.report = StopReport(seed=self._env.seed)
         self._slaves.refuse_starts()
+        error: Exception | None = None
         try:
             await self._save(report, folder)
-        except Exception as error:
-            raise AgentError.from_exception(self._env.base_url, error) from error
+        except Exception as raised:
+            error = AgentError.from_exception(self._env.base_url, raised)
         finally:
             try:
                 with trio.CancelScope(shield=True):
-                    grace = self._slaves.observer.stop_grace_seconds()
-                    report.extend(await self._slaves.stop(grace, folder))
-                    await self._slaves.aclose()
+                    await self._stop(report, folder)
                 with anyio.move_on_after(GRACE_SECONDS, shield=True) as scope:
                     await self._env.close(folder=folder, as_coro=True)
                 if scope.cancelled_caught:
                     log.error(
                         "%s: an agent's close did not end within %g s", self._menv, GRACE_SECONDS
                     )
+            except AgentErrors as errors:
+                report.failures.update(errors.failures)
             finally:
                 self._env.get_loop().closers.pop(self, None)
                 self.closed.set()
-        return report
+        if error is not None:
+            raise first_error([error, *report.failures.values()])
+        return report.checked()
+
+    async def _stop(self, report: StopReport, folder: str | None) -> None:
+        """Stop the slaves, and then their supervisor."""
+        stopped = await self._slaves.stop(self._slaves.observer.stop_grace_seconds(), folder)
+        report.extend(stopped)
+        report.failures.update(stopped.failures)
+        await self._slaves.aclose()
 
     async def _save(self, report: StopReport, folder: str | None) -> None:
         cancelled = trio.current_effective_deadline() == -math.inf
         with trio.CancelScope(shield=cancelled) as scope:
             if cancelled:
                 scope.deadline = trio.current_time() + GRACE_SECONDS
-            saved = self._menv.save_info(folder)
+            saved = None if (menv := self._menv) is None else menv.save_info(folder)
             report.saved = await saved if isawaitable(saved) else saved
         if scope.cancelled_caught:
             log.error("%s: save_info did not end within %g s", self._menv, GRACE_SECONDS)
+
+
+@contextmanager
+def behind(error: BaseException | None, owner: object) -> Iterator[None]:
+    """Close ``owner`` in the block; what fails must not hide the ``error`` that leads to that."""
+    try:
+        yield
+    except (AgentError, AgentErrors) as failure:
+        if error is None:
+            raise
+        log.error("%s: %s", owner, printable(str(failure)))

@@ -7,8 +7,10 @@ as silent, with all its agents; and silent slaves are stopped if the limit asks 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
@@ -19,11 +21,14 @@ from creamas_sc.errors import (
     AgentError,
     AgentErrors,
     ConnectionLost,
+    CreamasError,
     DeadlineExceeded,
+    DecodeError,
     StepOverran,
     agent_errors,
     step_error,
 )
+from creamas_sc.foreign import printable
 from creamas_sc.mp.managers import SPAWN_INDEX
 from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.restarts.journal import SlaveJournal
@@ -34,11 +39,15 @@ from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.node import BaseTimeout, Node
 from creamas_sc.rpc.rounds.order import Order, sort_key
 from creamas_sc.rpc.socket_stream import TRIO_LOOP
+from creamas_sc.rpc.step_replies import STEP_METHODS, undecodable_reply
 from creamas_sc.runtime.class_loading import portable_name
 from creamas_sc.runtime.coroutines import at_once, backoff
 from creamas_sc.runtime.timeouts import ACKNOWLEDGE_SECONDS
 from creamas_sc.util import get_manager
 from creamas_sc.wire.codec import Payload
+from creamas_sc.wire.packing import Undecodable
+
+log = logging.getLogger(__name__)
 
 # How long a slave may take to answer once a step's time is up; then it counts as silent.
 SILENT_SECONDS = 0.4
@@ -52,11 +61,9 @@ class ManagerCalls:
     Args:
         node: The master environment's.
         slaves: Knows which slaves are being restarted, and explains losses to the node.
-        in_rounds: Whether calls that agents make in a step go in rounds.
     """
 
-    def __init__(self, node: Node, slaves: SlavePool, in_rounds: bool) -> None:
-        self.in_rounds = in_rounds
+    def __init__(self, node: Node, slaves: SlavePool) -> None:
         self._node = node
         self._slaves = slaves
         self._spawned = 0
@@ -64,6 +71,7 @@ class ManagerCalls:
         # The numbers of the slaves' agents, and the positions of these in ascending order.
         self._ordered: list[list[Order]] = []
         self._order: list[int] = []
+        self._classes: set[str] = set()
 
     async def wait_ready(self, slave: Slave, check_ready: bool) -> None:
         """Wait until a slave can be reached and, if asked, its manager says that it is ready."""
@@ -92,7 +100,18 @@ class ManagerCalls:
             raise
         if slave.journal is not None:
             slave.journal.note_spawn(method, args, kwargs, answer)
+        if args[0] not in self._classes:
+            self._classes.add(args[0])
+            await self._warn_of(args[0], slave)
         return answer
+
+    async def _warn_of(self, agent_cls: str, slave: Slave) -> None:
+        """Log a warning if agents of a class that was spawned for the first time cannot act."""
+        # Shielded: the agents are there, so the caller must get to know them.
+        with suppress(CreamasError), trio.move_on_after(ACKNOWLEDGE_SECONDS, shield=True):
+            missing = await self._node.call_agent(slave.address, "missing_act", (agent_cls,), {})
+            if missing is not None:
+                log.warning("%s", printable(missing))
 
     async def create_connections(
         self, slaves: Sequence[Slave], connection_map: Mapping[str, Any]
@@ -135,8 +154,9 @@ class ManagerCalls:
 
             async def call(slave: Slave) -> Any:
                 try:
-                    chosen = {**kwargs, "addrs": parts[slave]}
-                    return await self._node.call_agent(slave.address, "gather", args, chosen)
+                    payload = self._node.codec.encode((args, {**kwargs, "addrs": parts[slave]}))
+                    answer = await self._node.send(slave.address, "gather", payload)
+                    return self._decode(slave, "gather", answer)
                 except AgentErrors as errors:
                     return errors
 
@@ -183,7 +203,7 @@ class ManagerCalls:
         async def send(slave: Slave) -> Any:
             try:
                 answer = await node.send(slave.address, method, payload, last_seconds=limit_seconds)
-                return node.codec.decode(answer)
+                return self._decode(slave, method, answer)
             except kept as error:
                 return error
 
@@ -203,7 +223,6 @@ class ManagerCalls:
         All takes place within this task. A result is decoded when it arrives, while others are on
         their way.
         """
-        node = self._node
         timeout = BaseTimeout.call if limit_seconds is None else limit_seconds
         confirm = ACKNOWLEDGE_SECONDS if limit_seconds is None else 0
         results: dict[Slave, Any] = {}
@@ -224,7 +243,11 @@ class ManagerCalls:
                 await calls.wait()
                 for slave, call in list(pending.items()):
                     if call.succeeded:
-                        results[slave] = node.codec.decode(await calls.answer(pending.pop(slave)))
+                        answer = await calls.answer(pending.pop(slave))
+                        try:
+                            results[slave] = self._decode(slave, method, answer)
+                        except kept as error:
+                            results[slave] = error
                 failed = [slave for slave, call in pending.items() if call.ended]
                 if len(failed) == 1:
                     await take_failure(failed[0])
@@ -263,6 +286,38 @@ class ManagerCalls:
         numbers = self._node.steps.numbers.get(url, ())
         return sort_key(numbers[number - 1]) if 0 < number <= len(numbers) else (math.inf,)
 
+    def _decode(self, slave: Slave, method: str, payload: Payload) -> Any:
+        """What the manager of ``slave`` has returned.
+
+        Raises:
+            AgentErrors: It holds what its agents returned, and some of that cannot be decoded here.
+            DecodeError: It cannot be decoded here.
+        """
+        try:
+            return self._node.codec.decode(payload)
+        except DecodeError as error:
+            if method in STEP_METHODS:
+                self._blame_agents(slave, payload)
+            raise undecodable_reply(slave.address, method, error) from error
+
+    def _blame_agents(self, slave: Slave, payload: Payload) -> None:
+        """Raise AgentErrors if what some agents of ``slave`` returned is to blame."""
+        try:
+            answer = self._node.codec.decode_leniently(payload)
+        except DecodeError:
+            return
+        returned = answer
+        if isinstance(answer, list):  # of all agents: the manager is not one of them
+            returned = {f"{slave.base_url}{number}": each for number, each in enumerate(answer, 1)}
+        elif not isinstance(answer, dict):
+            return
+        failed = {addr: Undecodable.within(each) for addr, each in returned.items()}
+        failures = {addr: each.error for addr, each in failed.items() if each is not None}
+        kept = {addr: each for addr, each in returned.items() if failed[addr] is None}
+        if failures:
+            results = list(kept.values()) if isinstance(answer, list) else kept
+            raise agent_errors("returned what cannot be decoded here", failures, results)
+
     async def take_step(
         self,
         slaves: Sequence[Slave],
@@ -287,7 +342,7 @@ class ManagerCalls:
             left = max(limit.deadline - trio.current_time(), 0.0)
             limit_seconds = left + SILENT_SECONDS
             method, kept = "trigger_all_within", (*kept, DeadlineExceeded)
-        if self.in_rounds:
+        if self._node.steps.in_rounds:
             if self._slaves.driver.coming:  # they take part
                 await at_once(lambda slave: self._slaves.wait_for(slave.address), slaves)
             self._step += 1
@@ -312,7 +367,7 @@ class ManagerCalls:
                 failures.update(answer.failures)
                 answer = answer.results
             results += answer
-        if self.in_rounds:
+        if self._node.steps.in_rounds:
             answered = [slave for slave in slaves if slave not in silent]
             results = self._in_order(answered, results, {*failures, *late})
             failures = {addr: failures[addr] for addr in sorted(failures, key=self._number_at)}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from inspect import isawaitable
 from types import FunctionType
@@ -10,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from creamas_sc.core.agent import Agent, makes_agents
+from creamas_sc.core.agent import Agent, makes_agents, missing_act
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.construction import make_environment
 from creamas_sc.core.environment import Environment
@@ -21,10 +24,13 @@ from creamas_sc.rpc.auth import Membership
 from creamas_sc.rpc.exposed import expose, start_call
 from creamas_sc.rpc.node import BaseTimeout
 from creamas_sc.rpc.rounds.plan import Plan, step_plan
-from creamas_sc.runtime.class_loading import class_name, load_object
+from creamas_sc.runtime.class_loading import class_name, load_object, portable_name
+from creamas_sc.runtime.code_versions import modules_of_script
 
 if TYPE_CHECKING:
     from creamas_sc.mp.multienvironment import MultiEnvironment
+
+log = logging.getLogger(__name__)
 
 # The keyword by which `MultiEnvironment` passes the position of a spawn in the order over all
 # slaves, on which the agents' random generators depend.
@@ -82,6 +88,24 @@ class Manager(Agent):
         return [(agent, agent.addr) for agent in made]
 
     @expose
+    def _load_classes(self, names: list[str]) -> None:
+        """Load classes now that a later `spawn` may name; what does not load is left to it."""
+        for name in names:
+            try:
+                load_object(name)
+            except LoadError as error:
+                log.debug("not loaded at the start: %s", error)
+
+    @expose
+    def missing_act(self, agent_cls: str | type) -> str | None:
+        """What to say of an agent class whose agents do nothing in a step; None for any other."""
+        try:
+            factory = _agent_factory(agent_cls)
+        except CallRefused:  # as spawning them will be
+            return None
+        return missing_act(factory) if isinstance(factory, type) else None
+
+    @expose
     async def checkpoint(self) -> tuple[tuple[Any], dict[str, Any]] | None:
         """Return the arguments for a later `restore`; None if the environment has no checkpoints.
 
@@ -104,6 +128,21 @@ class Manager(Agent):
     def stop(self) -> None:
         """End the environment, and its process if it has its own."""
         self.env.get_loop().call_soon(self.stop_received.set)
+
+
+def script_agent_classes() -> list[str]:
+    """Names of agent classes that the script has, or has imported: one of each module."""
+    modules = {each for each in modules_of_script() if not each.startswith("creamas_sc.")}
+    names: dict[str, str] = {}
+    unseen: list[type] = [Agent]
+    while unseen:
+        cls = unseen.pop()
+        unseen += cls.__subclasses__()
+        module = cls.__module__
+        if module in modules - names.keys() and not issubclass(cls, Manager):
+            with suppress(LoadError):  # it cannot be spawned either
+                names[module] = portable_name(cls)
+    return sorted(names.values())
 
 
 def check_number(n: Any) -> None:
@@ -281,11 +320,31 @@ class EnvManager(Manager):
 class MultiEnvManager(Manager):
     """Manages a `MultiEnvironment`, its ``menv``: the same operations, for calls by agents."""
 
-    menv: MultiEnvironment
+    _menv: weakref.ref[MultiEnvironment]
+
+    @property
+    def menv(self) -> MultiEnvironment:
+        """The multi-environment; the manager does not keep it alive.
+
+        Raises:
+            ConnectionLost: It is gone, without having been closed.
+        """
+        menv = self._menv()
+        if menv is None:
+            text = f"the MultiEnvironment of {self.addr} is gone: keep it until you close it"
+            raise ConnectionLost(text, address=self.addr, may_have_run=False)
+        return menv
+
+    @menv.setter
+    def menv(self, menv: MultiEnvironment) -> None:
+        self._menv = weakref.ref(menv)
 
     @expose
     def handle(self, msg: Any) -> Any:
-        """Take a message that a slave's manager reports; override in a subclass."""
+        """Take a message that a slave's manager reports; override in a subclass.
+
+        An artifact that it adds to ``menv`` in a step is there once, even if it was published, too.
+        """
 
     @expose
     async def spawn(  # type: ignore[override]
@@ -363,15 +422,20 @@ class MultiEnvManager(Manager):
 def make_master(
     menv: MultiEnvironment,
     member: Membership,
-    seed: int | None,
+    how: tuple[int | None, str],
     addr: tuple[str, int],
     env_cls: type[Environment],
     env_kwargs: Mapping[str, Any],
     mgr_cls: type | None,
 ) -> Environment:
-    """Make the master environment of ``menv``, and its manager if there is to be one."""
+    """Make the master environment of ``menv``, and its manager if there is to be one.
+
+    Args:
+        how: The seed, and how agents' calls go.
+    """
     env = make_environment(env_cls, addr, (), env_kwargs)
     env._member = member
+    seed, env.calls = how
     if seed is not None:
         env.seed = seed
     if mgr_cls is not None:

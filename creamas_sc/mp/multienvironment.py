@@ -18,9 +18,9 @@ import trio
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.environment import Environment
 from creamas_sc.core.step_loop import StepLimit, step_limit
-from creamas_sc.errors import BadValue, NoSlaves
+from creamas_sc.errors import NoSlaves
 from creamas_sc.mp.artifacts import ArtifactInbox, select_artifacts
-from creamas_sc.mp.closer import Closer
+from creamas_sc.mp.closer import Closer, behind
 from creamas_sc.mp.manager_calls import ManagerCalls
 from creamas_sc.mp.managers import check_number, make_master
 from creamas_sc.mp.observer import Observer, Overview
@@ -35,7 +35,7 @@ from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.event_loop import LoopHandle, adopt_running_loop, on_loop, sync_or_coro
 from creamas_sc.runtime.signals import install_signal_handling
-from creamas_sc.runtime.validation import check_folder, check_int, check_kind, check_seconds
+from creamas_sc.runtime.validation import check_int, check_kind, check_seconds, make_folder
 
 
 class MultiEnvironment:
@@ -45,9 +45,10 @@ class MultiEnvironment:
     manager, and slaves, each with its own environment, manager and agents.
 
     The constructor starts nothing. ``async with`` (under trio or asyncio) or ``with`` guarantees
-    the close; without them call `close`. Async methods may be awaited under trio and asyncio, or
-    given to `creamas_sc.util.run` in plain code; the others have a sync form and, with
-    ``as_coro=True``, an async one.
+    the close; without them call `close`. If nobody refers to one any more, because a notebook's
+    cell runs again say, it is closed in the background, with a ResourceWarning. Async methods may
+    be awaited under trio and asyncio, or given to `creamas_sc.util.run` in plain code; the others
+    have a sync form and, with ``as_coro=True``, an async one.
 
     In a script, Ctrl-C and SIGTERM close it and then end the script: as it starts, a SIGTERM
     handler and an excepthook are installed, unless the script has set its own.
@@ -59,15 +60,20 @@ class MultiEnvironment:
         name: Shown in logs; "host:port" by default.
         logger: Has ``log(level, message)``.
         seed: Makes a run repeatable: each agent's ``rng`` depends on it and the order of spawning.
+            By default one is drawn, which the property `seed` and the stop report have.
         restart: What happens when a slave is lost. "temporary": the others go on without it.
             "transient": it is started again unless it ended normally. "permanent": it is started
             again however it ended. "all": the multi-environment closes. A `RestartPolicy` also
             limits the restarts, after which it closes; the default is 3 in 60 s. Its docstring says
             what a restarted slave gets back.
+        calls: How calls between agents go in a step. "free": each at once, so that what a step
+            leads to may depend on timing. "rounds": all that were made are exchanged at once, again
+            and again, so that a seed gives the same at any number of slaves: see
+            `creamas_sc.rpc.rounds`. Results and artifacts are in the order of agents' numbers then.
         **env_kwargs: Passed to ``env_cls``.
 
     Raises:
-        BadValue: ``restart`` is none of these.
+        BadValue: ``restart`` or ``calls`` is none of these.
         ValueError: ``seed`` is not an int of at least 0.
     """
 
@@ -84,26 +90,29 @@ class MultiEnvironment:
         *,
         seed: int | None = None,
         restart: str | RestartPolicy = "temporary",
-        calls: str = __import__("os").environ.get("CREAMAS_CALLS", "free"),
+        calls: str = "free",
         **env_kwargs: Any,
     ) -> None:
         end_script_load()
-        if calls not in ("rounds", "free"):
-            raise BadValue(f'calls must be "rounds" or "free", not {calls!r}')
         policy, member = RestartPolicy.of(restart), Membership.new()
-        self._env = make_master(self, member, seed, addr, env_cls, env_kwargs, mgr_cls)
+        self._env = own = make_master(
+            self, member, (seed, calls), addr, env_cls, env_kwargs, mgr_cls
+        )
         self._name = name if isinstance(name, str) else f"{addr[0]}:{addr[1]}"
         self._logger = logger
         self._artifacts: list[Artifact] = []
         self._inbox = ArtifactInbox(self)
-        self._slaves = SlavePool(member, seed, self._env.network, policy, logger)
-        self._managers = ManagerCalls(self._env.network, self._slaves, calls == "rounds")
-        self._closer = Closer(self, self._env, self._slaves)
-        self._env.network.become_master(self._slaves, self._inbox.take)
+        self._slaves = SlavePool(member, own.seed, own.network, policy, logger, seed is None)
+        self._managers = ManagerCalls(own.network, self._slaves)
+        self._closer = Closer(self, own, self._slaves)
+        own.network.become_master(self._slaves, self._inbox.take)
         self._step_lock, self._exits = StepLock(), AsyncExitStack()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name})"
+        now = MultiEnvironment.overview(self).counts
+        contents = f"slaves={now['slaves']}, agents={now['agents']}, age={now['age']}"
+        closed = ", closed" if self._closer.report is not None else ""
+        return f"{type(self).__name__}({self.name}, {contents}{closed})"
 
     def get_loop(self) -> LoopHandle:
         """The loop on which the master environment lives."""
@@ -128,14 +137,26 @@ class MultiEnvironment:
         return self._env.manager
 
     @property
-    def seed(self) -> int | None:
-        """The seed of the simulation, None for fresh entropy; it can be set before the slaves."""
+    def seed(self) -> int:
+        """The seed of the simulation, given or drawn: another run with it draws the same numbers.
+
+        It can be set before the slaves are started; None draws one.
+        """
         return self._env.seed
 
     @seed.setter
     def seed(self, seed: int | None) -> None:
         self._slaves.ordering.set_seed(seed)
-        self._env.seed = seed
+        self._env.seed = self._slaves.ordering.seed
+
+    @property
+    def calls(self) -> str:
+        """How calls between agents go in a step; it can be set between steps."""
+        return self._env.calls
+
+    @calls.setter
+    def calls(self, calls: str) -> None:
+        self._env.calls = calls
 
     @property
     def logger(self) -> Any:
@@ -189,7 +210,10 @@ class MultiEnvironment:
         slave_mgr_cls: type | str,
         slave_kwargs: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
-        """Start slaves; returns when each has bound its address. All come up, or none.
+        """Start slaves; returns when each is ready to take agents. All come up, or none.
+
+        Beside each other they bind their addresses and load the agent classes that the script has
+        or has imported.
 
         Unless ``OMP_NUM_THREADS`` is set, it is set in the slaves to a fair share of the cores:
         else numpy's linear algebra would use as many threads as there are cores in each of them.
@@ -208,6 +232,7 @@ class MultiEnvironment:
         """
         orders = self._slaves.orders(slave_addrs, slave_env_cls, slave_mgr_cls, slave_kwargs)
         self._open_slaves()
+        await self._closer.wait_abandoned()
         await self._env.open()
         self.get_loop().closers[self._closer] = partial(self._closer.close, None)
         await self._slaves.start(self.get_loop(), orders)
@@ -340,8 +365,9 @@ class MultiEnvironment:
         Raises:
             NotExposed, UnknownAgent: One lacks the method, or does not exist.
             ValueError: An address is in none of the slaves.
-            AgentErrors: Some raised: ``failures`` maps address to error, and ``results`` the other
-                agents' addresses to what they returned.
+            AgentErrors: Some raised, or returned what cannot travel or be decoded here:
+                ``failures`` maps address to error, and ``results`` the other agents' addresses to
+                what they returned.
             SlaveLost: A slave died.
             NoSlaves: There are none.
         """
@@ -353,10 +379,11 @@ class MultiEnvironment:
     @on_loop
     async def trigger_act(self, addr: str) -> Any:
         """Make the agent at ``addr`` act and return what its ``act`` returns."""
-        self._open_slaves("trigger_act")
+        slaves = self._open_slaves("trigger_act")
         async with self._step_lock:
-            agent = await self._env.connect(addr)  # in one attempt: other steps wait
-            return await agent.act()
+            with self._inbox.step([slave.base_url for slave in slaves]):
+                agent = await self._env.connect(addr)  # in one attempt: other steps wait
+                return await agent.act()
 
     @on_loop
     async def trigger_all(self, *args: Any, **kwargs: Any) -> list[Any]:
@@ -371,8 +398,8 @@ class MultiEnvironment:
             One value per agent, in slave and then spawn order; managers do not act.
 
         Raises:
-            AgentErrors: Some ``act`` raised; ``failures`` maps address to error, ``results`` holds
-                what the others returned.
+            AgentErrors: Some ``act`` raised, or returned what cannot travel or be decoded here;
+                ``failures`` maps address to error, ``results`` holds what the others returned.
             SlaveLost: A slave died; its agents may have acted, and those of the others too. This is
                 raised once: from the next call on, the other slaves go on without it.
             NoSlaves: There are none; was `spawn_slaves` awaited?
@@ -380,11 +407,8 @@ class MultiEnvironment:
         """
         slaves = self._open_slaves("trigger_all")
         async with self._step_lock:
-            self._inbox.of_step = {}
-            try:
+            with self._inbox.step([slave.base_url for slave in slaves]):
                 return await self._managers.take_step(slaves, step_limit.get(), args, kwargs)
-            finally:
-                self._inbox.end_step([slave.base_url for slave in slaves])
 
     @on_loop
     async def trigger_all_within(
@@ -411,11 +435,7 @@ class MultiEnvironment:
             DeadlineExceeded: The time was up before it was this step's turn; no agent acted.
             AgentErrors, SlaveLost, NoSlaves: As of `trigger_all`.
         """
-        check_seconds(seconds, "seconds", endless=False)
-        if on_overrun not in ("cancel", "kill"):
-            raise BadValue(f'on_overrun must be "cancel" or "kill", not {on_overrun!r}')
-        limit = StepLimit(trio.current_time() + seconds, kill=on_overrun == "kill")
-        token = step_limit.set(limit)
+        token = step_limit.set(StepLimit.within(seconds, on_overrun))
         try:
             return await self.trigger_all(*args, **kwargs)
         finally:
@@ -489,7 +509,7 @@ class MultiEnvironment:
 
     def overview(self) -> Overview:
         """What is in the multi-environment now."""
-        return Overview.of(self._age, len(self._artifacts), self._slaves)
+        return Overview.of(self._age, len(self._artifacts), self._env.seed, self._slaves)
 
     # ---- the end
 
@@ -510,30 +530,36 @@ class MultiEnvironment:
 
         Returns:
             How each ended; when it returns, their processes are gone.
+
+        Raises:
+            AgentErrors: Some failed to save or close; all were stopped.
         """
         check_seconds(timeout, endless=False)
-        return StopReport(await self._slaves.stop(timeout, None))
+        return (await self._slaves.stop(timeout, None)).checked()
 
     def close(self, folder: str | None = None, as_coro: bool = False) -> Any:
         """Save, stop the slaves and the supervisor, and close the master environment.
 
         Args:
-            folder: Passed to `save_info` here and in the slaves, and to the agents' ``close``.
+            folder: Where to save, created if it does not exist: `save_info` gets its absolute path,
+                that of each slave and its agents' ``close`` the folder "slave-0", "slave-1", ...
+                within it.
             as_coro: Return a coroutine instead of blocking.
 
         Returns:
-            The `StopReport`, which says how each slave ended and what its `save_info` or its
-            agents' ``close`` raised; a second call returns the first one's.
+            The `StopReport`, which says how each slave ended; a second call, after one that raised
+            too, returns the first one's.
 
         Raises:
-            AgentError: `save_info` raised; everything was closed. What slaves failed to save is in
-                the report, and logged.
-            AgentErrors: An agent's ``close`` raised in the master environment.
+            BadValue: The folder cannot be created; nothing was closed.
+            AgentError: `save_info` raised; everything was closed.
+            AgentErrors: The `save_info` of slaves or the ``close`` of agents raised, or a slave had
+                to be ended while it saved; everything was closed. ``failures`` maps addresses to
+                errors.
         """
-        check_folder(folder)
         if self._closer.closed.is_set() and not as_coro:  # the loop may be closed as well
             return self._closer.report
-        return sync_or_coro(self, self._close(folder), as_coro)
+        return sync_or_coro(self, self._close(make_folder(folder)), as_coro)
 
     async def _close(self, folder: str | None) -> StopReport | None:
         if self._closer.closed.is_set():
@@ -544,6 +570,10 @@ class MultiEnvironment:
         """Deprecated: use `close`."""
         warnings.warn("destroy is deprecated: use close", DeprecationWarning, stacklevel=2)
         return self.close(folder=folder, as_coro=as_coro)
+
+    def __del__(self) -> None:
+        if "_closer" in vars(self):
+            self._closer.abandon(self)
 
     # ---- helpers
 
@@ -560,7 +590,7 @@ class MultiEnvironment:
             raise NoSlaves(f"{self!r} is closed")
         slaves = self._slaves.members
         if needed_by and not slaves:
-            raise NoSlaves(f"{needed_by}: there are no slaves; was spawn_slaves() awaited?")
+            raise NoSlaves(f"{needed_by}: {self._slaves.why_none()}")
         return slaves
 
     @on_loop
@@ -576,15 +606,20 @@ class MultiEnvironment:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        with behind(error, self):
+            self.close()
 
     async def __aenter__(self) -> Self:
         install_signal_handling()
         if self._env._loop is None and sniffio.current_async_library() == "trio":
             self._env._loop = await self._exits.enter_async_context(adopt_running_loop())
-        self._exits.push_async_callback(self._close, None)
+        self._exits.push_async_exit(self._leave)
         return self
+
+    async def _leave(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        with behind(error, self):
+            await self._close(None)
 
     async def __aexit__(self, *exc_info: Any) -> bool | None:
         return await self._exits.__aexit__(*exc_info)

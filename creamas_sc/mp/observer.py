@@ -45,16 +45,20 @@ class Overview(NamedTuple):
 
     Attributes:
         addrs: Addresses of the slaves' managers.
+        pids: Of the slaves, in the same order.
         policy: The restart policy, in words.
+        seed: Of the simulation.
     """
 
     counts: Counts
     addrs: list[str]
+    pids: list[int]
     policy: str
+    seed: int
 
     @classmethod
-    def of(cls, age: int, artifacts: int, slaves: SlavePool) -> Self:
-        """What is in a multi-environment of that age, with so many artifacts."""
+    def of(cls, age: int, artifacts: int, seed: int, slaves: SlavePool) -> Self:
+        """What is in a multi-environment of that age and seed, with so many artifacts."""
         running = [slave for slave in slaves.members if not slave.gone.is_set()]
         counts: Counts = {
             "age": age,
@@ -63,4 +67,5 @@ class Overview(NamedTuple):
             "artifacts": artifacts,
             "restarts": len(slaves.restarts),
         }
-        return cls(counts, slaves.addrs, str(slaves.policy))
+        pids = [slave.pid for slave in slaves.members]
+        return cls(counts, slaves.addrs, pids, str(slaves.policy), seed)

@@ -12,8 +12,10 @@ import trio
 
 from creamas_sc.core.construction import make_environment
 from creamas_sc.core.environment import Environment
+from creamas_sc.core.randomness import seed_process
+from creamas_sc.mp.closer import behind
 from creamas_sc.mp.managers import EnvManager, Manager
-from creamas_sc.mp.slave_main import name_process, seed_process
+from creamas_sc.mp.slave_main import name_process
 from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.reports import StopReport
 from creamas_sc.restarts.slave import Slave
@@ -183,6 +185,9 @@ class Containers(list[Container]):
 
         Args:
             timeout: How many seconds each may take to save and close its agents.
+
+        Raises:
+            AgentErrors: Some failed to save or close; all were stopped.
         """
         return sync_or_coro(self, self._stop(timeout), as_coro)
 
@@ -190,14 +195,15 @@ class Containers(list[Container]):
     async def _stop(self, timeout: float) -> StopReport:
         with trio.CancelScope(shield=True):
             try:
-                report = StopReport(await self._slaves.stop(timeout, None))
+                report = await self._slaves.stop(timeout, None)
             finally:
                 await self._slaves.aclose()
                 self._loop.closers.pop(id(self), None)
-        return report
+        return report.checked()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self.stop()
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        with behind(error, self):
+            self.stop()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import random
-import sys
+import os
 import warnings
 from importlib import import_module
 from importlib.util import find_spec
@@ -11,11 +10,12 @@ from typing import Any, Protocol
 
 from creamas_sc.core.construction import make_environment
 from creamas_sc.core.environment import Environment
-from creamas_sc.core.randomness import RandomSource
-from creamas_sc.errors import AgentErrors, CreamasError
+from creamas_sc.core.randomness import RandomSource, seed_process
+from creamas_sc.errors import AgentError, AgentErrors, BadValue, CreamasError, to_wire
 from creamas_sc.mp.managers import Manager
 from creamas_sc.rpc.auth import Membership, membership
 from creamas_sc.runtime.class_loading import load_subclass
+from creamas_sc.runtime.debugging import refuse_breakpoints
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.runtime.log_setup import open_actor_log
 from creamas_sc.runtime.nurseries import first_of, open_unwrapping_nursery
@@ -44,34 +44,44 @@ async def main(spec: bytes, control: Control) -> bytes:
     """The entry of a slave's process: serve an environment until asked to stop.
 
     Returns:
-        The packed texts of what `save_info` or the agents' ``close`` raised.
+        The packed descriptions of what `save_info` or the agents' ``close`` raised.
     """
     order = SlaveSpec.decode(spec)
     open_actor_log(slave=order.index)
+    refuse_breakpoints()
     env_cls = load_subclass("env_cls", order.env_cls, Environment)
     mgr_cls = load_subclass("mgr_cls", order.mgr_cls, Manager)
-    name_process(f"creamas: {env_cls.__name__}({order.addr[0]}:{order.addr[1]})")
     seed_process(order.set_seed, order.index, order.incarnation)
     # The script has seen this, or would see it from each slave.
     warnings.filterwarnings("ignore", "extra_serializers for .* are ignored")
     if order.member is not None:
         membership.set(Membership(*order.member))
-    failures: list[str] = []
     async with adopt_running_loop():
         env = make_environment(env_cls, order.addr, order.args, order.kwargs)
-        # Without a seed of the simulation, the one that the environment's class has set.
-        seed = env.seed if isinstance(order.set_seed, bool) else order.set_seed
+        seed = env._random.seed  # which the environment's class has set
+        if not isinstance(order.set_seed, bool) and (seed is None or not order.seed_drawn):
+            seed = order.set_seed
         env._random = RandomSource(seed, 1 + order.index, order.incarnation)
         env._restarted = order.incarnation > 0
+        env.network.slaves_return = order.others_return
         await env.open(mgr_cls)
+        name_process(f"creamas: {env_cls.__name__} {env.base_url}")
         await control.ready(pack(env.base_url))
         folder = await _wait_stop(control, env)
-        try:
-            await env.close(folder=folder or env.log_folder, as_coro=True)
-        except AgentErrors as errors:
-            failures = [f"{e}\n{e.traceback_text}" for e in errors.failures.values()]
-        return pack(failures)
+        part = env.log_folder if folder is None else os.path.join(folder, f"slave-{order.index}")
+        return pack([to_wire(failure) for failure in await _close(env, part)])
     raise CreamasError(_ENDED)  # the block was cancelled from within
+
+
+async def _close(env: Any, folder: str | None) -> list[AgentError]:
+    """Save and close; returns what failed."""
+    try:
+        await env.close(folder=folder, as_coro=True)
+    except AgentErrors as errors:
+        return list(errors.failures.values())
+    except BadValue as error:  # there is no such folder: nothing can be saved
+        return [AgentError.from_exception(env.base_url, error), *await _close(env, None)]
+    return []
 
 
 async def _wait_stop(control: Control, env: Any) -> str | None:
@@ -94,23 +104,6 @@ async def _wait_stop(control: Control, env: Any) -> str | None:
         folder = unpack(await control.wait_stop() or pack(None))
         nursery.cancel_scope.cancel()
     return folder
-
-
-def seed_process(set_seed: bool | int, index: int = 0, incarnation: int = 0) -> None:
-    """Seed the process's own random generators: Python's, and numpy's if it is installed."""
-    if set_seed is False:
-        return
-    if set_seed is True:
-        random.seed()
-        if "numpy" in sys.modules:  # if it is imported later, it seeds itself
-            sys.modules["numpy"].random.seed()
-        return
-    # A restarted slave must not draw the same numbers again.
-    again = f"/{incarnation}" if incarnation else ""
-    generator = random.Random(f"{set_seed}/{index}{again}")
-    random.seed(generator.getrandbits(64))
-    if find_spec("numpy") is not None:
-        import_module("numpy").random.seed(generator.getrandbits(32))
 
 
 def name_process(title: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from creamas_sc.core.randomness import check_seed
+from creamas_sc.core.randomness import check_seed, draw_seed
 from creamas_sc.errors import BadValue, CreamasError
 from creamas_sc.rpc.addresses import base_url
 from creamas_sc.rpc.auth import Membership
@@ -16,25 +16,29 @@ from creamas_sc.rpc.socket_folder import simulation_folder
 from creamas_sc.runtime.class_loading import portable_name
 from creamas_sc.runtime.code_versions import CodeVersions
 from creamas_sc.runtime.validation import check_mappings, check_places
+from creamas_sc.supervisor_client.launcher import THREADS
 from creamas_sc.supervisor_client.messages import MAX_SLAVES, ActorOrder
 from creamas_sc.supervisor_client.spec import SLAVE_ENTRY, SlaveSpec, actor_order
 
 log = logging.getLogger(__name__)
-
-# How many threads OpenMP computes with, and what asks it or this variable: OpenBLAS, MKL, PyTorch.
-THREADS = "OMP_NUM_THREADS"
 
 
 class SlaveOrders:
     """Makes the orders, for each slave with the next index.
 
     Args:
-        member, seed: As of `SlavePool`.
+        member, seed, seed_drawn: As of `SlavePool`.
+
+    Attributes:
+        seed: Of the slaves, None for fresh entropy.
     """
 
-    def __init__(self, member: Membership | None, seed: int | None) -> None:
+    def __init__(
+        self, member: Membership | None, seed: int | None, seed_drawn: bool = False
+    ) -> None:
         self._member = None if member is None else (member.simulation, member.key, "slave")
-        self._seed = seed
+        self.seed = seed
+        self._seed_drawn = seed_drawn
         self._made = 0
 
     @cached_property
@@ -43,10 +47,11 @@ class SlaveOrders:
         return None if self._member is None else CodeVersions(simulation_folder(self._member[0]))
 
     def set_seed(self, seed: int | None) -> None:
-        """Change the seed of slaves that will be started."""
+        """Change the seed of slaves that will be started; None draws one."""
         if self._made:
             raise CreamasError("the slaves have their seed: set seed before spawn_slaves")
-        self._seed = check_seed(seed)
+        self._seed_drawn = check_seed(seed) is None
+        self.seed = draw_seed() if seed is None else seed
 
     def make(
         self,
@@ -56,11 +61,13 @@ class SlaveOrders:
         mgr_cls: type | str,
         kwargs: Sequence[Mapping[str, Any]] | None,
         args: tuple[Any, ...] = (),
+        restarts: bool = False,
     ) -> list[ActorOrder]:
         """What to order for slaves at ``addrs``; errors as `spawn_slaves`.
 
         Args:
             running: How many there are already, with which they share the cores.
+            restarts: Whether those that are lost may be restarted.
         """
         addrs = check_places(addrs)
         each = [{} for _ in addrs] if kwargs is None else check_mappings(kwargs)
@@ -80,11 +87,13 @@ class SlaveOrders:
                 args=args,
                 kwargs=env_kwargs,
                 member=self._member,
-                set_seed=True if self._seed is None else self._seed,
+                set_seed=True if self.seed is None else self.seed,
+                seed_drawn=self._seed_drawn,
                 index=index,
+                others_return=restarts,
             )
             slot = f"slave-{index}"
-            name = f"{slot} {base_url(*addr)}"
+            name = f"{slot} {base_url(*addr)}" if addr[1] else slot  # port 0 is any free one
             order = actor_order(slot, name, SLAVE_ENTRY, spec.encode(self.versions))
             order["environ"].setdefault(THREADS, threads)
             orders.append(order)

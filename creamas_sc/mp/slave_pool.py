@@ -43,9 +43,10 @@ from creamas_sc.errors import (
     StartError,
 )
 from creamas_sc.foreign import printable
+from creamas_sc.mp.managers import script_agent_classes
 from creamas_sc.mp.observer import Observer
 from creamas_sc.mp.slave_orders import SlaveOrders
-from creamas_sc.reports import Restart, SlaveReceipt
+from creamas_sc.reports import Restart, StopReport
 from creamas_sc.restarts.driver import RestartDriver
 from creamas_sc.restarts.journal import SlaveJournal
 from creamas_sc.restarts.policy import RestartPolicy
@@ -72,12 +73,15 @@ class SlavePool:
     Args:
         member: Their membership in the simulation; without one they are the user's environments
             like any other.
-        seed: Makes their random generators repeatable.
+        seed: Makes their random generators repeatable; None for fresh entropy.
         node: The master environment's; None if the slaves are not called from here.
         policy: What the loss of a slave leads to.
         logger: The user's; has ``log(level, message)``.
+        seed_drawn: Whether ``seed`` was drawn, not given.
 
     Attributes:
+        agent_classes: Names of classes that slaves load at their start, beside those of the
+            script.
         ordering: Makes the orders, and says which code they load.
         supervisor: Runs from the first start until `aclose`.
         restarts: Every restart so far.
@@ -86,6 +90,7 @@ class SlavePool:
             raise copies.
     """
 
+    agent_classes: Sequence[str] = ()
     end_cause: SlaveLost | None = None
     _closing = False
 
@@ -96,6 +101,7 @@ class SlavePool:
         node: Node | None = None,
         policy: RestartPolicy | None = None,
         logger: Any = None,
+        seed_drawn: bool = False,
     ) -> None:
         self.supervisor: Supervisor | None = None
         self.policy = policy or RestartPolicy()
@@ -103,7 +109,7 @@ class SlavePool:
         self.driver = RestartDriver(self.policy, self)
         self.restarts: list[Restart] = []
         self._make_supervisor = supervisor_factory.get()
-        self.ordering = SlaveOrders(member, seed)
+        self.ordering = SlaveOrders(member, seed, seed_drawn)
         self._node = node
         self._logger = logger
         self._slaves: list[Slave] = []
@@ -128,6 +134,14 @@ class SlavePool:
         """All slaves but those whose loss was reported and that do not come back."""
         coming = self.driver.coming
         return [s for s in self._slaves if not s.reported or s.slot in coming]
+
+    def why_none(self) -> str:
+        """Say why there are no members."""
+        if self._slaves:
+            return f"all slaves are lost; {self._slaves[-1].describe_end()}"
+        return (
+            "there are no slaves; was spawn_slaves() awaited, or the simulation created with any?"
+        )
 
     def at(self, address: str) -> Slave:
         """The slave whose manager is at ``address``.
@@ -157,7 +171,8 @@ class SlavePool:
     ) -> list[ActorOrder]:
         """What to order from the supervisor for slaves at ``addrs``; errors as `spawn_slaves`."""
         running = sum(not slave.gone.is_set() for slave in self._slaves)
-        return self.ordering.make(running, addrs, env_cls, mgr_cls, kwargs, args)
+        restarts = self.policy.restarts_slaves
+        return self.ordering.make(running, addrs, env_cls, mgr_cls, kwargs, args, restarts)
 
     async def start(self, loop: LoopHandle, orders: Sequence[ActorOrder]) -> list[Slave]:
         """Start slaves, all or none, and the supervisor with the first ones.
@@ -196,6 +211,7 @@ class SlavePool:
                 self._by_url[slave.base_url] = slave
                 self._take_early_exit(slave)
             await at_once(self._connect, started)
+            await self._load_classes(started)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self._stop_processes([order["slot"] for order in orders])
@@ -228,6 +244,23 @@ class SlavePool:
             ended = await slave.wait_for_exit_report()
             why = slave.describe_end() if ended else f"{slave.base_url}: {error}"
             raise StartError(why) from error
+
+    async def _load_classes(self, slaves: Sequence[Slave]) -> None:
+        """Have slaves load the agents' classes side by side, before they are spawned one by one."""
+        names = sorted({*script_agent_classes(), *self.agent_classes})
+        if self._node is None or not names:
+            return
+        node = self._node
+
+        async def load(slave: Slave) -> None:
+            try:
+                await node.call_agent(slave.address, "_load_classes", (names,), {})
+            except ConnectionLost as error:
+                raise StartError(str(error)) from error
+            except CreamasError as error:  # a spawn will meet it too
+                log.debug("%s has not loaded its agents' classes: %s", slave.address, error)
+
+        await at_once(load, slaves)
 
     # ---- losing
 
@@ -361,8 +394,8 @@ class SlavePool:
 
     # ---- stopping
 
-    async def stop(self, grace_seconds: float, folder: str | None) -> list[SlaveReceipt]:
-        """Stop all slaves and forget them; returns how each ended."""
+    async def stop(self, grace_seconds: float, folder: str | None) -> StopReport:
+        """Stop all slaves and forget them; returns how each ended, and what failed."""
         async with self._lock:
             await self.driver.aclose()
             slaves = list(self._slaves)
@@ -374,13 +407,17 @@ class SlavePool:
                     stopped = await self.supervisor.stop(slots, grace_seconds, pack(folder))
                     results = {result["slot"]: result for result in stopped}
             self._forget(slaves)
-        reports = [slave.stop_report(results.get(slave.slot)) for slave in slaves]
-        for report in reports:
-            if not report.graceful or report.errors:
-                self._log(f"Could not stop {report.address} in order: {report}")
-            for error in report.errors:  # what was not saved must not be overlooked
-                log.error("%s", printable(error.partition("\n")[0]))
-        return reports
+        receipts = [slave.stop_report(results.get(slave.slot)) for slave in slaves]
+        report = StopReport(receipts, seed=self.ordering.seed)
+        for receipt in report:
+            if not receipt.graceful or receipt.errors:
+                self._log(f"Could not stop {receipt.address} in order: {receipt}")
+        for slave in slaves:
+            for failure in slave.close_failures(results.get(slave.slot), folder is not None):
+                report.failures[failure.address] = failure
+        for failure in report.failures.values():  # what was not saved must not be overlooked
+            log.error("%s", printable(str(failure)))
+        return report
 
     async def aclose(self) -> None:
         """End the supervisor; when this returns, no process of it is left."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from creamas_sc.errors import SlaveLost
+from creamas_sc.errors import AgentError, SlaveLost, from_wire
 from creamas_sc.reports import SlaveReceipt
 from creamas_sc.restarts.journal import SlaveJournal
 from creamas_sc.supervisor_client.messages import ActorOrder, ExitStatus, StopResult, describe_exit
@@ -113,7 +113,7 @@ class Slave:
     def stop_report(self, result: StopResult | None) -> SlaveReceipt:
         """Report how its stop went; ``result`` is what the supervisor says, if it can."""
         exit_ = result or self.exit
-        errors = [*unpack(result["payload"])] if result and result["payload"] is not None else []
+        errors = [f"{error}\n{error.traceback_text}" for error in _failures_in(result)]
         if exit_["error"]:
             errors.append(exit_["error"])
         if result is not None:
@@ -132,3 +132,31 @@ class Slave:
             ended_by=ended_by,
             errors=tuple(errors),
         )
+
+    def close_failures(self, result: StopResult | None, saving: bool) -> list[AgentError]:
+        """What its stop failed to save or close; ``saving`` if it had a folder to save into."""
+        if result is None or result["ended_by"] == "gone":
+            return []
+        failures = _failures_in(result)
+        if result["ended_by"] == "request":
+            if not result["graceful"]:
+                how = describe_exit(result["exit_code"], result["signal"])
+                text = result["error"] or f"while it was closing, its process {how}"
+                failures.append(_failure(self.base_url, "CreamasError", text))
+        elif saving:
+            what = f"it had not saved all after {result['seconds']:.1f} s and was ended"
+            text = f"{what}: save what takes longer before the close, with gather()"
+            failures.append(_failure(self.base_url, "TimeoutError", text))
+        return failures
+
+
+def _failures_in(result: StopResult | None) -> list[AgentError]:
+    """What the slave itself says that it failed to save or close."""
+    if result is None or result["payload"] is None:
+        return []
+    errors = map(from_wire, unpack(result["payload"]))
+    return [error for error in errors if isinstance(error, AgentError)]
+
+
+def _failure(address: str, type_name: str, message: str) -> AgentError:
+    return AgentError(address=address, type_name=type_name, message=message)

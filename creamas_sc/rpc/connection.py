@@ -172,6 +172,8 @@ class Connection(Outbound):
                     await self._read()
         finally:
             self._end()
+            self.out.discard()
+            self.protocol.discard()
             try:
                 with anyio.CancelScope(shield=True):
                     await anyio.aclose_forcefully(self._stream)

@@ -28,7 +28,6 @@ from collections.abc import (
     Callable,
     Collection,
     Coroutine,
-    Mapping,
     Sequence,
 )
 from types import CoroutineType
@@ -42,13 +41,11 @@ from creamas_sc.errors import (
     BadArguments,
     CallRefused,
     ConnectionLost,
+    DecodeError,
     EncodeError,
-    Results,
     SlaveLost,
     StepOverran,
     UnknownAgent,
-    agent_errors,
-    step_error,
     unwrapped,
 )
 from creamas_sc.foreign import is_ctrl_c
@@ -57,24 +54,19 @@ from creamas_sc.rpc.connection import Answer, Connection, Request
 from creamas_sc.rpc.endpoint import Endpoint
 from creamas_sc.rpc.exposed import Proxy, bad_arguments, exposed_method, is_awaitable, start_call
 from creamas_sc.rpc.rounds.steps import Steps
+from creamas_sc.rpc.step_replies import cannot_travel, encodable, undecodable_reply
 from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.runtime.event_loop import LoopHandle
 from creamas_sc.runtime.nurseries import cancellation_in
 from creamas_sc.runtime.timeouts import CONNECT_SECONDS, YIELD_SECONDS
 from creamas_sc.serializers import follow
-from creamas_sc.wire.codec import MAX_VALUE_BYTES, Codec, Payload, Serializer, payload_size
+from creamas_sc.wire.codec import Codec, Payload, Serializer
 from creamas_sc.wire.handshake import Identity
 from creamas_sc.wire.packing import is_call
 
 ARTIFACT_EVENT = "artifact"
-# A manager's methods whose reply is what its agents returned: a list, or a dict by address.
-STEP_METHODS = frozenset({"trigger_all", "trigger_all_within", "trigger_all_in_rounds", "gather"})
 # Proxies remembered, so that connecting again to a known agent costs no round trip.
 MAX_KNOWN_PROXIES = 100_000
-# Of the results of a step in which agents fail; the rest is for the failures.
-MAX_RESULTS_BYTES = MAX_VALUE_BYTES // 4 * 3
-
-
 _NOTHING = Payload(b"")
 
 # Gets the URL of an environment, the number of the agent that published, if known, and what.
@@ -107,7 +99,10 @@ class Node:
         endpoint: Its listeners and connections.
         steps: Those that go in rounds.
         checks_local: Whether calls within the environment pass through the codec.
+        slaves_return: Whether a slave whose connection has ended may be started again.
     """
+
+    slaves_return = True
 
     def __init__(
         self,
@@ -191,6 +186,8 @@ class Node:
             if self._slaves is not None and self._slaves.holds(address):
                 await self._slaves.wait_for(address)
                 timeout = 0  # a slave listens for as long as it lives
+            elif self._slave_at(url) is not None and not self.slaves_return:
+                timeout = 0  # if the connection has ended, the slave has
             try:
                 link = await self.endpoint.connection(url, timeout=timeout)
                 name = self.codec.decode(await link.call(number, "", _NOTHING))
@@ -198,12 +195,15 @@ class Node:
                 raise await self.explain(address, error) from None
         return self._remember(address, Proxy(self, address, name))
 
-    def proxy(self, address: str) -> Proxy:
-        """A proxy of the agent at ``address``, whether or not there is one.
+    def proxy_in_step(self, address: str) -> Proxy | None:
+        """A proxy of an agent, whether it exists or not, if calls of it go in rounds now.
 
         Raises:
             ValueError: The address is malformed.
         """
+        rounds = self.steps.rounds
+        if rounds is None or rounds.place(address) is None:
+            return None
         proxy = self._known.get(address)
         if proxy is None:
             locate(address)
@@ -236,7 +236,18 @@ class Node:
         self, address: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         payload = self.codec.encode((args, kwargs))
-        return self.codec.decode(await self.send(address, method, payload))
+        return self.decode_reply(address, method, await self.send(address, method, payload))
+
+    def decode_reply(self, address: str, method: str, payload: Payload) -> Any:
+        """What a method of the agent at ``address`` has returned.
+
+        Raises:
+            DecodeError: It cannot be decoded here.
+        """
+        try:
+            return self.codec.decode(payload)
+        except DecodeError as error:
+            raise undecodable_reply(address, method, error) from error
 
     async def send(
         self,
@@ -314,8 +325,8 @@ class Node:
         """What the loss of the connection to ``address`` means."""
         if self._slaves is not None:
             return await self._slaves.explain_loss(address, error)
-        peer = self._peers.get(address.rpartition("/")[0] + "/")
-        if peer is None or peer.role != "slave":
+        peer = self._slave_at(address.rpartition("/")[0] + "/")
+        if peer is None:
             return error
         # A slave's connections end only with the slave; how it ended is the supervisor's to know.
         return SlaveLost(
@@ -324,6 +335,11 @@ class Node:
             pid=peer.pid,
             may_have_run=error.may_have_run,
         )
+
+    def _slave_at(self, url: str) -> Identity | None:
+        """The slave that is at ``url``, or was, if it has ever been connected with this node."""
+        peer = self._peers.get(url)
+        return peer if peer is not None and peer.role == "slave" else None
 
     # ---- calls in
 
@@ -359,7 +375,7 @@ class Node:
         try:
             return self.codec.encode(value, root=f"the reply of {name}")
         except EncodeError as error:
-            raise self._cannot_travel(agent, name, value, error) from error
+            raise cannot_travel(self.codec, self._agents, agent, name, value, error) from error
 
     async def _finish(self, agent: Any, method: str, value: Awaitable[Any]) -> Payload:
         try:
@@ -370,53 +386,19 @@ class Node:
                 raise cancelled from None
             error = unwrapped(raised)
             if isinstance(error, AgentErrors):
-                raise self._encodable(error.failures, error.results) from None
+                raise encodable(self.codec, self._agents, error.failures, error.results) from None
             if isinstance(error, StepOverran):
                 late = error.addresses
-                raise self._encodable(error.failures, error.results, late) from None
+                raise encodable(
+                    self.codec, self._agents, error.failures, error.results, late
+                ) from None
             raise _reported(agent.addr, raised) from raised
         try:
             return self.codec.encode(result, root=f"the reply of {method}")
         except EncodeError as refused:
-            raise self._cannot_travel(agent, method, result, refused) from refused
-
-    def _cannot_travel(
-        self, agent: Any, method: str, value: Any, error: EncodeError
-    ) -> AgentError | AgentErrors | StepOverran:
-        if method in STEP_METHODS and isinstance(value, (list, dict)):
-            return self._encodable({}, value)
-        return AgentError.from_exception(agent.addr, error)
-
-    def _encodable(
-        self, failures: Mapping[str, AgentError], results: Results, late: Sequence[str] = ()
-    ) -> AgentErrors | StepOverran:
-        """Agents' failures, with those added whose results cannot travel, or not together."""
-        failures, left = dict(failures), MAX_RESULTS_BYTES
-        kept: dict[str, Any] = {}
-        root = "the result"
-        if isinstance(results, Mapping):
-            by_address = results
-        else:
-            root = "the result of act"
-            without = {*failures, *late}
-            acted = [a.addr for a in self._agents[1:] if a.addr not in without]
-            by_address = dict(zip(acted, results, strict=False))
-        for address, result in by_address.items():
-            try:
-                size = payload_size(self.codec.encode(result, root=root))
-                if size > left:
-                    raise EncodeError(
-                        f"{root}, {size:,} bytes: there is room for {left:,} besides the other "
-                        "agents' results; publish artifacts, or return less"
-                    )
-            except EncodeError as error:
-                failures[address] = AgentError.from_exception(address, error)
-            else:
-                left -= size
-                kept[address] = result
-        if isinstance(results, Mapping):
-            return agent_errors("failed", failures, kept)
-        return step_error(failures, list(kept.values()), late)
+            raise cannot_travel(
+                self.codec, self._agents, agent, method, result, refused
+            ) from refused
 
     # ---- artifacts travel to the master
 

@@ -101,6 +101,11 @@ class WriteQueue:
         self.drained = True
         self._drained_event.set()
 
+    def discard(self) -> None:
+        """Give up what is queued: the connection is over, and it may be much."""
+        self._buffers.clear()
+        self.size = 0
+
     def leave(self) -> None:
         """Write nothing of what is queued, here in a forked child: that is for the parent."""
         self._buffers.clear()

@@ -6,16 +6,18 @@ of `run_asyncio`. The thread itself holds nothing and ends with the process.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
 from creamas_sc.runtime.event_loop import INTERRUPT_SECONDS
+
+if TYPE_CHECKING:  # importing asyncio takes long: a slave does it at the first call
+    import asyncio
 
 T = TypeVar("T")
 
@@ -38,6 +40,8 @@ async def run_asyncio(function: Callable[..., Awaitable[T]], *args: Any) -> T:
         Exception: What the function raised.
         RuntimeError: It was cancelled, and not by the caller.
     """
+    import asyncio
+
     loop, token = _background(), trio.lowlevel.current_trio_token()
     done, tasks = trio.Event(), list[asyncio.Task[None]]()
     results, errors = list[T](), list[BaseException]()
@@ -84,6 +88,8 @@ def _background() -> asyncio.AbstractEventLoop:
     global _loop
     with _lock:
         if _loop is None:
+            import asyncio
+
             _loop = asyncio.new_event_loop()
             threading.Thread(
                 target=_serve, args=(_loop,), name="creamas-asyncio", daemon=True

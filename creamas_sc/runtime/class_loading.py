@@ -72,8 +72,13 @@ class MainScript(NamedTuple):
 
 @functools.lru_cache(maxsize=1)  # called at each spawn, for one file
 def _found(file: str) -> str:
-    """Return the absolute path of ``file``, "" if there is no such file."""
-    return os.path.abspath(file) if os.path.isfile(file) else ""
+    """Return the absolute path of ``file``, "" if there is no such file.
+
+    It may be in an archive, as a zip application's is.
+    """
+    path = os.path.abspath(file)
+    found = os.path.isfile(path) or any(folder.is_file() for folder in Path(path).parents)
+    return path if found else ""
 
 
 class _Script:

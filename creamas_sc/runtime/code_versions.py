@@ -7,6 +7,10 @@ the copy::
 
     <runtime folder>/environments/<simulation>/<SHA-256 of the file's path>
 
+Its master also notes the file of each module that it has loaded, in ``modules`` there. So a module
+is found that its loader has put under a name along which no folder leads, as pytest does with
+``--import-mode=importlib``.
+
 A file that does not load is not kept: it may be corrected and loaded again. Python's own modules
 and installed packages are loaded as always.
 """
@@ -14,14 +18,19 @@ and installed packages are loaded as always.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
+import struct
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import find_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from creamas_sc.errors import LoadError
@@ -29,7 +38,11 @@ from creamas_sc.errors import LoadError
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 _STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
-_OURS = (_PACKAGES + "creamas_sc" + os.sep, _PACKAGES + "supervisor" + os.sep)
+_OURS: tuple[str, ...] = (_PACKAGES + "creamas_sc" + os.sep, _PACKAGES + "supervisor" + os.sep)
+# From a process's start, which is known to a hundredth of a second, until it has read its script.
+_READ_NS = 20_000_000
+_MAIN = "__main__"
+_MODULES = "modules"
 _NAME_LENGTH = len(hashlib.sha256().hexdigest())
 
 log = logging.getLogger(__name__)
@@ -49,17 +62,34 @@ class Version(NamedTuple):
         Raises:
             OSError: It cannot be read.
         """
-        with open(path, "rb") as file:
-            mtime_ns = os.fstat(file.fileno()).st_mtime_ns
-            return cls(path, file.read(), mtime_ns)
+        try:
+            with open(path, "rb") as file:
+                mtime_ns = os.fstat(file.fileno()).st_mtime_ns
+                return cls(path, file.read(), mtime_ns)
+        except NotADirectoryError:
+            return cls._in_archive(path)
+
+    @classmethod
+    def _in_archive(cls, path: str) -> Version:
+        """What the file at ``path`` is now that is in a zip application."""
+        import zipfile  # few scripts are in one
+
+        archive = next(str(folder) for folder in Path(path).parents if folder.is_file())
+        try:
+            with zipfile.ZipFile(archive) as files:
+                source = files.read(path[len(archive) + 1 :])
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise FileNotFoundError(f"{archive}: {error}") from None
+        return cls(path, source, os.stat(archive).st_mtime_ns)
 
     @property
     def is_changed(self) -> bool:
         """Whether the file is another one now, or gone."""
         try:
-            status = os.stat(self.path)
-            if (status.st_mtime_ns, status.st_size) == (self.mtime_ns, len(self.source)):
-                return False
+            with suppress(NotADirectoryError):
+                status = os.stat(self.path)
+                if (status.st_mtime_ns, status.st_size) == (self.mtime_ns, len(self.source)):
+                    return False
             return Version.of(self.path).source != self.source
         except OSError:
             return True
@@ -91,6 +121,7 @@ class CodeVersions:
 
         Raises:
             LoadError: Another process has loaded another version at the same time.
+            OSError: It cannot be kept.
         """
         place = self._place(version.path)
         draft = f"{place}.{os.getpid()}.{threading.get_ident()}"
@@ -112,13 +143,53 @@ class CodeVersions:
             Path(draft).unlink(missing_ok=True)
 
     def keep_loaded(self) -> None:
-        """Keep the files of all modules of this process that were not kept yet."""
-        for path in _loaded_files():
-            if not self._place(path).exists():
-                try:
-                    self.keep(Version.of(path))
-                except OSError as error:  # slaves cannot load it either, and say so
-                    log.debug("%s cannot be kept: %s", path, error)
+        """Keep the files of all modules of this process that were not kept yet.
+
+        Of one that was edited since this process loaded it, the new version is all that there is.
+        """
+        loaded = list(_loaded_files())
+        self._note_modules({name: path for name, path, _ in loaded})
+        for _, path, module in loaded:
+            if self._place(path).exists():
+                continue
+            try:
+                version = Version.of(path)
+                self.keep(version)
+            except OSError as error:  # slaves cannot load it either, and say so
+                log.debug("%s cannot be kept: %s", path, error)
+            else:
+                if _is_newer(version, module):
+                    log.warning(
+                        "%s was changed after this process had loaded it, and slaves load it as it "
+                        "is now: start this program again to run one version",
+                        path,
+                    )
+
+    def _note_modules(self, files: Mapping[str, str]) -> None:
+        """Note the files of modules, by name."""
+        draft = self.folder / f"{_MODULES}.{os.getpid()}.{threading.get_ident()}"
+        try:
+            draft.write_text(json.dumps(files))
+            draft.replace(self.folder / _MODULES)
+        except OSError as error:  # the simulation has ended, or the disk is full
+            log.debug("no modules are noted in %s: %s", self.folder, error)
+
+    def find_module(self, name: str) -> ModuleSpec | None:
+        """How to load a module as its master did; its packages are at least empty ones."""
+        try:
+            files: dict[str, str] = json.loads((self.folder / _MODULES).read_text())
+        except FileNotFoundError:
+            return None
+        path = files.get(name)
+        if path is None:
+            if not any(each.startswith(name + ".") for each in files):
+                return None
+            return ModuleSpec(name, None, is_package=True)
+        folders = [os.path.dirname(path)] if os.path.basename(path) == "__init__.py" else None
+        loader = SourceFileLoader(name, path)
+        return spec_from_file_location(
+            name, path, loader=loader, submodule_search_locations=folders
+        )
 
     def changed_files(self) -> list[str]:
         """Paths of the files that are not any more what the simulation has loaded."""
@@ -129,17 +200,73 @@ class CodeVersions:
         return sorted(each.path for each in versions if each is not None and each.is_changed)
 
 
-def _loaded_files() -> Iterator[str]:
+def _is_newer(version: Version, module: Mapping[str, Any]) -> bool:
+    """Whether a module of this process was loaded from an older version; False if in doubt."""
+    spec: Any = module.get("__spec__")
+    if version.mtime_ns <= _started_ns() + _READ_NS:
+        return False
+    if module.get("__name__") == _MAIN:
+        return True  # it is loaded at once
+    try:
+        with open(spec.cached, "rb") as compiled:
+            _, flags, mtime, size = struct.unpack("<4sIII", compiled.read(16))
+    except (OSError, AttributeError, TypeError, struct.error):
+        return False
+    now = version.mtime_ns // 10**9 & 0xFFFFFFFF, len(version.source) & 0xFFFFFFFF
+    return flags == 0 and (mtime, size) != now
+
+
+def _started_ns() -> int:
+    """When this process was started, as files have their times."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    after_boot_ns = ticks * 10**9 // os.sysconf("SC_CLK_TCK")
+    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME) + after_boot_ns
+
+
+def _loaded_files() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """The user's modules of this process: names, files, and what is defined there."""
     for name, module in list(sys.modules.items()):
         try:
-            # A lazy module would be loaded by getattr.
-            file = object.__getattribute__(module, "__dict__").get("__file__")
+            contents = _contents(module)
         except AttributeError:
             continue
-        if isinstance(file, str) and (file.endswith(".py") or name == "__main__"):
+        file = contents.get("__file__")
+        if isinstance(file, str) and (file.endswith(".py") or name == _MAIN):
             path = os.path.abspath(file)
             if _is_users(path) and os.path.isfile(path):
-                yield path
+                yield name, path, contents
+
+
+def _contents(module: Any) -> dict[str, Any]:
+    """What a module defines; a lazy one would be loaded by getattr.
+
+    Raises:
+        AttributeError: It is no module, but something that took its place.
+    """
+    contents: dict[str, Any] = object.__getattribute__(module, "__dict__")
+    return contents
+
+
+def modules_of_script() -> set[str]:
+    """Names of the modules that the script has imported, directly or through others of the user's.
+
+    They are those of the modules, classes and functions to which one of them has a name. A program
+    that loads modules for other ends, as pytest does, has none of these.
+    """
+    users = {name for name, _, _ in _loaded_files()}
+    found, unseen = {_MAIN}, [_MAIN]
+    while unseen:
+        for value in list(_contents(sys.modules[unseen.pop()]).values()):
+            kind, name = type(value), None  # isinstance would ask a proxy for its object
+            if issubclass(kind, ModuleType):
+                name = _contents(value).get("__name__")
+            elif issubclass(kind, (type, FunctionType)):
+                name = value.__module__
+            if isinstance(name, str) and name not in found:
+                found.add(name)
+                if name in users:
+                    unseen.append(name)
+    return found
 
 
 def _is_users(path: str) -> bool:
@@ -147,6 +274,22 @@ def _is_users(path: str) -> bool:
     return not path.startswith((_STANDARD_LIBRARY, *_OURS)) and not _INSTALLED & set(
         path.split(os.sep)
     )
+
+
+def check_installed(module: str) -> None:
+    """Check that a module comes with Python or an installed package; nothing is imported.
+
+    Raises:
+        ImportError: There is none of that name.
+        ValueError: It is the user's own.
+    """
+    package = module.partition(".")[0]
+    spec = find_spec(package)
+    if spec is None:
+        raise ModuleNotFoundError(f"there is no module {package!r}", name=package)
+    places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
+    if any(_is_users(os.path.abspath(place)) for place in places if os.path.exists(place)):
+        raise ValueError(f"{module!r} is your own module, not an installed one: leave it out")
 
 
 class _Loading:
@@ -181,7 +324,15 @@ def keep_version(version: Version) -> None:
         LoadError: Another process has loaded another version at the same time.
     """
     if _Loading.versions is not None:
-        _Loading.versions.keep(version)
+        try:
+            _Loading.versions.keep(version)
+        except OSError as error:  # such as a full disk: the module is loaded all the same
+            log.warning(
+                "%s cannot be kept for the simulation's other processes, which will load it as "
+                "it is then: %s",
+                version.path,
+                error,
+            )
 
 
 def change_note(module: ModuleType) -> str:
@@ -217,14 +368,18 @@ class _Loader(SourceFileLoader):
         keep_version(self._version)
 
 
+def _find_as_master(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+    return None if _Loading.versions is None else _Loading.versions.find_module(name)
+
+
 class _Finder:
     """Finds modules as the other finders do; the user's get a `_Loader`."""
 
     @classmethod
     def find_spec(cls, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """What the first of the other finders finds."""
-        for finder in sys.meta_path:
-            find = None if finder is cls else getattr(finder, "find_spec", None)
+        """What the first of the other finders finds, or what its master has loaded."""
+        finders = [getattr(each, "find_spec", None) for each in sys.meta_path if each is not cls]
+        for find in (*finders, _find_as_master):
             spec: ModuleSpec | None = None if find is None else find(name, path, target)
             if spec is not None:
                 loader = spec.loader

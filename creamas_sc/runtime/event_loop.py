@@ -59,6 +59,7 @@ import anyio.lowlevel
 import sniffio
 import trio
 
+from creamas_sc.foreign import cut_traceback
 from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.nurseries import open_unwrapping_nursery, split_cancellation
 from creamas_sc.runtime.signals import install_signal_handling
@@ -89,11 +90,21 @@ class _Call(NamedTuple):
             cancelled, failure = split_cancellation(error)
             if failure is None:
                 failure = RuntimeError("the event loop was closed during this call")
+            cut_traceback(failure)
             self.future.set_exception(failure)
             if cancelled is not None:
                 raise cancelled from None
             return
         self.future.set_exception(RuntimeError("the call was cancelled"))
+
+
+def _result(future: Future[Any]) -> Any:
+    """The result of a call; an error has no frames of the future's."""
+    try:
+        return future.result()
+    except BaseException as error:
+        cut_traceback(error)
+        raise
 
 
 class LoopHandle:
@@ -144,7 +155,7 @@ class LoopHandle:
         if call.scope.cancelled_caught:  # this loop's clock is ahead of the caller's
             await anyio.sleep_until(deadline)
             await anyio.lowlevel.checkpoint()
-        return call.future.result()  # type: ignore[no-any-return]
+        return _result(call.future)  # type: ignore[no-any-return]
 
     def run_sync(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run ``coroutine`` on this loop and block until it is done.
@@ -163,7 +174,7 @@ class LoopHandle:
                     "work; await the async form here (as_coro=True where the method has it)"
                 )
             self._start(call)
-            return call.future.result()  # type: ignore[no-any-return]
+            return _result(call.future)  # type: ignore[no-any-return]
         except KeyboardInterrupt:
             if not call.future.done():
                 self._cancel(call)
@@ -176,6 +187,16 @@ class LoopHandle:
     def call_soon(self, function: Callable[..., object], *args: Any) -> None:
         """Have the loop call ``function(*args)``, which must not raise; from any thread."""
         self._token.run_sync_soon(function, *args)
+
+    def start_soon(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """Start a task, from any thread; not in a forked process, nor once the loop has ended."""
+        if os.getpid() == self._process:
+            with suppress(trio.RunFinishedError):
+                self.call_soon(self._start_task, function, args)
+
+    def _start_task(self, function: Callable[..., Awaitable[object]], args: Any) -> None:
+        with suppress(RuntimeError):  # the nursery is closed, and what lives here with it
+            self.nursery.start_soon(function, *args)
 
     async def aclose(self) -> None:
         """Run all closers at once, then cancel every task of the nursery.

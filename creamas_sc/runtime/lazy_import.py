@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 from creamas_sc.runtime.installation import explain_import
 
 
-def lazy_attributes(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """Return a ``__getattr__`` for a package that imports its public names at first use.
+def lazy_attributes(
+    package: str, modules: Mapping[str, Sequence[str]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return ``__getattr__`` and ``__dir__`` for a package that imports its names at first use.
 
     Args:
         package: The package's ``__name__``.
@@ -27,4 +30,7 @@ def lazy_attributes(package: str, modules: Mapping[str, Sequence[str]]) -> Calla
             raise explain_import(error) from None
         return getattr(module, name)
 
-    return __getattr__
+    def __dir__() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *module_of})
+
+    return __getattr__, __dir__

@@ -18,9 +18,13 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from creamas_sc.runtime.paths import make_private
+
 # A log takes 160 MiB at most, but for what programs of agents write into older files.
 FILE_BYTES = 32 << 20
 KEPT_FILES = 4
+# A line with this key is the first one of the simulation that it names.
+BEGINS = "begins"
 STDERR = 2
 
 
@@ -30,7 +34,7 @@ def open_log_file(file: str) -> int:
     Raises:
         OSError: It cannot be opened.
     """
-    Path(file).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(Path(file).parent)
     return os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
@@ -81,21 +85,30 @@ def _move_on(descriptor: int, path: Path) -> bool:
                 _older(path, number).rename(_older(path, number + 1))
         path.rename(_older(path, 1))
         if lost:
-            _begin_with_loss(path, lost)
+            text = f"the log is at its limit: its oldest {lost} bytes were removed"
+            _append(path, level="warning", event=text)
     finally:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
     return True
 
 
-def _begin_with_loss(path: Path, lost: int) -> None:
-    line = {
-        "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
-        "level": "warning",
-        "event": f"the log is at its limit: its oldest {lost} bytes were removed",
-        "logger": __name__,
-    }
+def begin_run(path: Path, name: str) -> None:
+    """Append a line to a log, by which readers tell a simulation from those before it.
+
+    Args:
+        name: The simulation's.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    _append(path, level="info", event=f"the simulation {name} begins", **{BEGINS: name})
+
+
+def _append(path: Path, **entry: str) -> None:
+    when = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    line = json.dumps({"timestamp": when, **entry, "logger": __name__})
     new = open_log_file(str(path))
     try:
-        os.write(new, f"{json.dumps(line)}\n".encode())
+        os.write(new, f"{line}\n".encode())
     finally:
         os.close(new)

@@ -29,7 +29,7 @@ def runtime_folder() -> Path:
     """
     folder = runtime_path()
     try:
-        _make_private(folder)
+        make_private(folder)
     except OSError as error:
         raise CreamasError(
             f"the folder {folder} cannot be created: {error.strerror}; set XDG_RUNTIME_DIR to a "
@@ -63,11 +63,15 @@ def runtime_path() -> Path:
     return Path(tempfile.gettempdir()) / f"creamas-{os.getuid()}"
 
 
-def _make_private(folder: Path) -> None:
-    """Create a folder and its missing parents with mode 0700; existing ones stay as they are."""
+def make_private(folder: Path) -> None:
+    """Create a folder and its missing parents with mode 0700; existing ones stay as they are.
+
+    Raises:
+        OSError: It cannot be created.
+    """
     if not os.path.lexists(folder.parent):
-        _make_private(folder.parent)
-    with suppress(FileExistsError):  # checked by the caller
+        make_private(folder.parent)
+    with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
 
 

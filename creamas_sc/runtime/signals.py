@@ -3,7 +3,7 @@
 Python turns Ctrl-C into KeyboardInterrupt, which trio, asyncio and ``with`` blocks carry to the
 main program; uncaught there, it would print a traceback through all of them. SIGTERM ends a
 process without any clean-up: here the first SIGTERM acts as a Ctrl-C, and a second one as usual. An
-uncaught error of creamas_sc is printed with the user's own lines only. A process that the script
+uncaught error is shown with the user's own lines only, in notebooks too. A process that the script
 forks owns nothing of this: there SIGTERM does what it does in any Python process.
 
 Installed where a script starts to own something that must be closed: by the background loop, and
@@ -17,14 +17,13 @@ import signal
 import sys
 import threading
 from functools import cache
-from importlib.util import find_spec
-from traceback import StackSummary, TracebackException, walk_tb
+from traceback import walk_tb
 from types import FrameType, TracebackType
 from typing import Any
 
 from creamas_sc.errors import AgentErrors, CreamasError, unwrapped
+from creamas_sc.foreign import cut_tracebacks, library_folders
 
-_LIBRARIES = ("creamas_sc", "trio", "anyio", "asyncio", "concurrent")
 _terminated = False
 # The signal mask of a thread that forks, as it was before.
 _before = threading.local()
@@ -45,6 +44,17 @@ def install_signal_handling() -> None:
         _leave_in_children()
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = _report_uncaught
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if shell is not None and not shell.custom_exceptions:
+        shell.set_custom_exc((Exception,), _show_in_cell)
+
+
+def _show_in_cell(
+    shell: Any, kind: type[BaseException], error: BaseException, trace: Any, tb_offset: Any = None
+) -> None:
+    """Show an error in a notebook or IPython as it is shown in a script."""
+    cut_tracebacks(error, "IPython")
+    shell.showtraceback((kind, error, error.__traceback__), tb_offset=0)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -79,10 +89,11 @@ def _report_uncaught(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> Any:
     cause = unwrapped(error)
-    if isinstance(cause, (AgentErrors, CreamasError)):
-        print("".join(_short_traceback(cause)), end="", file=sys.stderr)
-    elif not _is_interrupt(error):
-        sys.__excepthook__(kind, error, trace)
+    ours = isinstance(cause, (AgentErrors, CreamasError))
+    if ours or not _is_interrupt(error):
+        shown = cause if ours else error
+        cut_tracebacks(shown)
+        sys.__excepthook__(type(shown), shown, shown.__traceback__)
     elif _terminated:
         print("Terminated", file=sys.stderr)
         raise SystemExit(128 + signal.SIGTERM)
@@ -110,24 +121,4 @@ def _broke_library(error: BaseException) -> bool:
     if not isinstance(error, RuntimeError) or context is None or not _is_interrupt(context):
         return False
     last = [frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)][-1:]
-    return bool(last) and last[0].startswith(_library_folders())
-
-
-def _short_traceback(error: BaseException) -> list[str]:
-    """Return the traceback of ``error`` and its causes, without the libraries' lines."""
-    report = TracebackException.from_exception(error)
-    folders = _library_folders()
-    pending = [report]
-    while pending:
-        each = pending.pop()
-        each.stack = StackSummary.from_list(
-            [line for line in each.stack if not line.filename.startswith(folders)]
-        )
-        context = None if each.__suppress_context__ else each.__context__
-        pending += [e for e in (each.__cause__, context, *(each.exceptions or ())) if e]
-    return list(report.format())
-
-
-def _library_folders() -> tuple[str, ...]:
-    specs = (find_spec(name) for name in _LIBRARIES)
-    return tuple(os.path.dirname(spec.origin) + os.sep for spec in specs if spec and spec.origin)
+    return bool(last) and last[0].startswith(library_folders())

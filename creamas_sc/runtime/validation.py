@@ -33,10 +33,23 @@ def check_int(name: str, value: Any) -> None:
         raise BadValue(f"{name} must be at most {MAX_INT:,}, not {shown(value)}")
 
 
-def check_folder(value: Any) -> None:
-    """Raise a TypeError unless ``value`` is a path or None."""
-    if value is not None and not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"folder must be a path or None, not {_described(value)}")
+def make_folder(folder: Any = None) -> str | None:
+    """Create a folder to save into, unless it is None; return its absolute path.
+
+    Raises:
+        TypeError: ``folder`` is neither a path nor None.
+        BadValue: It cannot be created.
+    """
+    if folder is None:
+        return None
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"folder must be a path or None, not {_described(folder)}")
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except (OSError, ValueError) as error:  # a path with a null character
+        why = getattr(error, "strerror", None) or error
+        raise BadValue(f"the folder {folder} cannot be created: {why}") from None
+    return os.fsdecode(os.path.abspath(folder))
 
 
 def check_seconds(timeout: Any, name: str = "timeout", *, endless: bool = True) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from creamas_sc.core.step_loop import StepLimit
 from creamas_sc.errors import (
     BadArguments,
     BadValue,
@@ -28,7 +29,7 @@ from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.exposed import is_exposed, start_call
 from creamas_sc.runtime.class_loading import class_name
-from creamas_sc.runtime.validation import check_folder, check_seconds
+from creamas_sc.runtime.validation import check_seconds, make_folder
 from creamas_sc.simulation_api import Kind, Operation
 from creamas_sc.simulation_host.error_boundary import error_boundary
 from creamas_sc.simulation_host.shutdown import Shutdown, fit_to_travel
@@ -186,9 +187,23 @@ class HostedSimulation(Observer):
         self._stepper.start(n, args, kwargs)
         return self.progress()
 
-    async def pause(self) -> dict[str, Any]:
+    def start_steps_within(
+        self,
+        seconds: float,
+        n: int | None = None,
+        *args: Any,
+        on_overrun: str = "cancel",
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """The same, each step within a limited time."""
+        self._check_open()
+        StepLimit.within(seconds, on_overrun)  # of the first step: whether there can be one
+        self._stepper.start(n, args, kwargs, within=(seconds, on_overrun))
+        return self.progress()
+
+    async def pause(self, timeout: float | None = None) -> dict[str, Any]:
         """Stop after the step under way; returns the progress."""
-        await self._stepper.pause()
+        await self._stepper.pause(timeout)
         return self.progress()
 
     def resume(self) -> dict[str, Any]:
@@ -215,7 +230,8 @@ class HostedSimulation(Observer):
         """The same for the supervisor, and what stays the same."""
         now = MultiEnvironment.overview(self._menv)
         menv_cls = class_name(type(self._menv))
-        fixed = {"addrs": now.addrs, "menv_cls": menv_cls, "restart": now.policy}
+        fixed = {"addrs": now.addrs, "pids": now.pids, "menv_cls": menv_cls}
+        fixed |= {"restart": now.policy, "seed": now.seed}
         return {**self.progress(), **fixed}
 
     def _check_open(self) -> None:
@@ -225,8 +241,7 @@ class HostedSimulation(Observer):
     # ---- the end
 
     async def _close(self, folder: str | None = None) -> Any:
-        check_folder(folder)
-        self.shutdown.request(folder)
+        self.shutdown.request(make_folder(folder))
         return fit_to_travel(await self.shutdown.outcome(), self.node.codec.encode)
 
     async def close(self) -> None:

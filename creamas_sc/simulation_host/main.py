@@ -17,15 +17,16 @@ from typing import Any
 import trio
 
 from creamas_sc.core.environment import Environment
-from creamas_sc.core.randomness import check_seed
+from creamas_sc.core.randomness import check_seed, draw_seed, drawn_seed, seed_process
 from creamas_sc.errors import CreamasError, StartError
 from creamas_sc.mp import MultiEnvironment
 from creamas_sc.mp.managers import Manager
-from creamas_sc.mp.slave_main import Control, name_process, seed_process
+from creamas_sc.mp.slave_main import Control, name_process
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.rpc.fd_passing import CONTROL, receive
 from creamas_sc.runtime.class_loading import load_subclass
 from creamas_sc.runtime.code_versions import load_from
+from creamas_sc.runtime.debugging import refuse_breakpoints
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.runtime.log_setup import open_actor_log
 from creamas_sc.runtime.nurseries import open_unwrapping_nursery
@@ -59,8 +60,10 @@ async def main(spec: bytes, control: Control) -> bytes:
     order = HostSpec.decode(spec)
     name_process(f"creamas: {order.name} (host)")
     open_actor_log(role="host")
+    refuse_breakpoints()
     check_seed(order.seed)
-    seed_process(True if order.seed is None else order.seed, HOST_INDEX)
+    seed = draw_seed() if order.seed is None else order.seed
+    seed_process(seed, HOST_INDEX)
     simulation: HostedSimulation | None = None
 
     def describe() -> dict[str, Any]:
@@ -76,12 +79,13 @@ async def main(spec: bytes, control: Control) -> bytes:
             nursery.start_soon(connection.serve)
             try:
                 async with adopt_running_loop(), open_unwrapping_nursery() as tasks:
-                    menv = _make(order, connection)
+                    menv = _make(order, seed, connection)
                     await menv.env.open()
                     if (versions := menv._slaves.ordering.versions) is not None:
                         load_from(versions)
                         versions.keep_loaded()
                     simulation = HostedSimulation(menv, order.name, tasks, _policy(order))
+                    menv._slaves.agent_classes = order.agent_classes
                     if order.slave_addrs:
                         await menv.spawn_slaves(
                             order.slave_addrs,
@@ -127,26 +131,32 @@ def _policy(order: HostSpec) -> RestartPolicy | None:
     return None if policy == RestartPolicy() else policy
 
 
-def _make(order: HostSpec, connection: HostConnection) -> MultiEnvironment:
-    """Make the user's multi-environment, whose slaves this host's supervisor will start."""
+def _make(order: HostSpec, seed: int, connection: HostConnection) -> MultiEnvironment:
+    """Make the user's multi-environment, whose slaves this host's supervisor will start.
+
+    Args:
+        seed: Drawn unless the order has one; not passed on as an argument then, which a class may
+            not have.
+    """
     menv_cls = load_subclass("menv_cls", order.menv_cls, MultiEnvironment)
     env_cls = load_subclass("env_cls", order.env_cls, Environment)
     mgr_cls = None if order.mgr_cls is None else load_subclass("mgr_cls", order.mgr_cls, Manager)
     kwargs = {"name": order.name, **order.env_kwargs}
     if order.seed is not None:
         kwargs["seed"] = order.seed
-    token = supervisor_factory.set(connection.as_supervisor)
+    token, drawn = supervisor_factory.set(connection.as_supervisor), drawn_seed.set(seed)
     try:
         return menv_cls(order.addr, env_cls, mgr_cls, **kwargs)  # type: ignore[no-any-return]
     finally:
         supervisor_factory.reset(token)
+        drawn_seed.reset(drawn)
 
 
 async def _close_on_stop_request(control: Control, simulation: HostedSimulation) -> None:
-    """Close when the supervisor asks for it."""
+    """Close when the supervisor asks for it, and says why unless a user wants it."""
     payload = await control.wait_stop()
-    folder, grace = unpack(payload) if payload else (None, GRACE_SECONDS)
-    simulation.shutdown.request(folder, grace)
+    folder, grace, *why = unpack(payload) if payload else (None, GRACE_SECONDS)
+    simulation.shutdown.request(folder, grace, *map(CreamasError, why))
 
 
 async def _close_with_manager(menv: MultiEnvironment, simulation: HostedSimulation) -> None:

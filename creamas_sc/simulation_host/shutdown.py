@@ -112,9 +112,16 @@ class Shutdown:
             self._error = self._error or error
         self.report = await MultiEnvironment.close(menv, as_coro=True)
         if self._error is not None:
-            self.report.errors = (error_text(self._error),)
+            if not self._in_receipts(self._error):
+                self.report.errors = (error_text(self._error),)
             log.error("closing failed in part: %s", error_text(self._error))
         self._done.set()
+
+    def _in_receipts(self, error: CreamasError | AgentErrors) -> bool:
+        """Whether the slaves' receipts say all that ``error`` does."""
+        known = "\n".join(text for slave in self.report for text in slave.errors)
+        failures = error.exceptions if isinstance(error, AgentErrors) else [error]
+        return all(str(failure) in known for failure in failures)
 
     async def outcome(self) -> StopReport:
         """Wait for the end; return the report, or raise what the close raised."""
@@ -145,5 +152,5 @@ def fit_to_travel(report: StopReport, encode: Callable[[StopReport], object]) ->
     except EncodeError as error:
         text = f"what save_info returned cannot travel: {error}"
         log.error("%s", text)
-        return StopReport(report, None, (*report.errors, text))
+        return StopReport(report, None, (*report.errors, text), report.seed)
     return report

@@ -10,7 +10,8 @@
 
 One task takes the steps (`_run`). `pause` only sets a flag, which the task sees between two steps,
 and waits; `resume` clears it, so that a pause which has not happened yet does not happen. Every
-change of state wakes all who wait in `pause`, `wait` and `stop`.
+change of state wakes all who wait in `pause`, `wait` and `stop`. If one of these gives up, the flag
+stays.
 """
 
 from __future__ import annotations
@@ -24,7 +25,16 @@ from typing import Any, NamedTuple, Protocol
 
 import trio
 
-from creamas_sc.errors import AgentErrors, BadValue, CreamasError, DeadlineExceeded, SlaveLost
+from creamas_sc.errors import (
+    AgentError,
+    AgentErrors,
+    BadValue,
+    CreamasError,
+    DeadlineExceeded,
+    SlaveLost,
+    StepOverran,
+    agent_errors,
+)
 from creamas_sc.foreign import shown
 from creamas_sc.runtime.validation import MAX_INT, check_seconds
 from creamas_sc.simulation_host.error_boundary import error_boundary, error_text
@@ -56,6 +66,9 @@ class Steps(Protocol):
 
     def trigger_all(self, *args: Any, **kwargs: Any) -> Any:
         """Make every agent act once; the user's own may be a plain method."""
+
+    def trigger_all_within(self, seconds: float, *args: Any, **kwargs: Any) -> Any:
+        """The same in a limited time."""
 
 
 class _Mark(NamedTuple):
@@ -112,6 +125,8 @@ class Stepper:
         self._scope = trio.CancelScope()
         self._changed = trio.lowlevel.ParkingLot()
         self._pausing = False
+        self._within: tuple[float, str] | None = None
+        self._overran = 0
         self._step = 0
         self._step_began: float | None = None
         self._of: int | None = None
@@ -128,6 +143,8 @@ class Stepper:
             "state": self.state.value,
             "step": self._step,
             "of": self._of,
+            "pausing": self._pausing and self.state is State.STEPPING,
+            "overran": self._overran,
             "step_seconds": None if began is None else trio.current_time() - began,
             "acts_per_second": acts,
             "seconds_left": left,
@@ -136,8 +153,18 @@ class Stepper:
 
     # ---- requests of clients
 
-    def start(self, n: int | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def start(
+        self,
+        n: int | None,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        within: tuple[float, str] | None = None,
+    ) -> None:
         """Take ``n`` steps from now on (None: no end); those that were paused are dropped.
+
+        Args:
+            args, kwargs: Of each ``act``.
+            within: ``seconds`` and ``on_overrun`` of each step, for `trigger_all_within`.
 
         Raises:
             CreamasError: Steps are being taken already.
@@ -151,7 +178,8 @@ class Stepper:
             raise CreamasError(
                 "the simulation is taking steps already: pause it, or wait for its steps"
             )
-        self._step, self._of = 0, n
+        self._step, self._of, self._overran = 0, n, 0
+        self._within = within
         self._args, self._kwargs = args, kwargs
         self._go()
 
@@ -166,17 +194,30 @@ class Stepper:
         if self.state is State.STEPPING:
             self._pausing = False
             self._changed.unpark_all()
+            self._report()
         else:
             self._go()
 
-    async def pause(self) -> None:
+    async def pause(self, timeout: float | None = None) -> None:
         """Stop after the step under way; returns when it is done, or `resume` was called first.
 
-        The request stays, even if this call is cancelled.
+        The request stays, even if this call is cancelled or its time is up.
+
+        Raises:
+            DeadlineExceeded: ``timeout`` seconds passed.
         """
-        self._pausing = self.state is State.STEPPING
-        while self._pausing and self.state is State.STEPPING:
-            await self._changed.park()
+        check_seconds(timeout)
+        if self.state is State.STEPPING and not self._pausing:
+            self._pausing = True
+            self._report()
+        with trio.move_on_after(float("inf") if timeout is None else timeout):
+            while self._pausing and self.state is State.STEPPING:
+                await self._changed.park()
+            return
+        raise DeadlineExceeded(
+            f"the step was not done after {timeout:g} s: the simulation pauses when it is",
+            acknowledged=True, addresses=[self._address],
+        )  # fmt: skip
 
     async def wait(self, timeout: float | None) -> None:
         """Wait until no more steps are taken.
@@ -231,6 +272,17 @@ class Stepper:
             except AgentErrors as errors:  # all agents have acted
                 self._count(len(errors.results) + len(errors.failures))
                 return State.FAILED, self._log_failure(errors, errors.exceptions[0])
+            except DeadlineExceeded as error:
+                if self._within is None:
+                    return State.FAILED, self._log_failure(error, error)
+                self._overran += 1
+                log.warning("step %d was cut short: %s", self._step + 1, error)
+                results, failures = _done_in_time(error)
+                acts = len(results) + len(failures)
+                if failures:
+                    self._count(acts)
+                    group = agent_errors("failed to act", failures, results)
+                    return State.FAILED, self._log_failure(group, group.exceptions[0])
             except CreamasError as error:
                 return State.FAILED, self._log_failure(error, error)
             self._count(acts)
@@ -249,7 +301,13 @@ class Stepper:
         try:
             with error_boundary(self._address):
                 self._menv.age += 1
-                results = self._menv.trigger_all(*self._args, **self._kwargs)
+                if self._within is None:
+                    results = self._menv.trigger_all(*self._args, **self._kwargs)
+                else:
+                    seconds, on_overrun = self._within
+                    results = self._menv.trigger_all_within(
+                        seconds, *self._args, on_overrun=on_overrun, **self._kwargs
+                    )
                 if isawaitable(results):
                     results = await results
         finally:
@@ -270,3 +328,10 @@ class Stepper:
         log.info("steps: %s at step %d%s", state.value, self._step, error and f": {error}")
         self._changed.unpark_all()
         self._report()
+
+
+def _done_in_time(error: DeadlineExceeded) -> tuple[list[Any], dict[str, AgentError]]:
+    """Results and failures of a step whose time was up: none if it was not even its turn."""
+    if isinstance(error, StepOverran):
+        return error.results, error.failures
+    return [], {}

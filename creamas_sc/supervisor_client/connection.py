@@ -17,18 +17,18 @@ from __future__ import annotations
 import logging
 import signal
 import socket
-import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Protocol
 
 import trio
 from anyio.abc import TaskStatus
 
-from creamas_sc.errors import ConnectionLost, StartError
+from creamas_sc.errors import ConnectionLost, CreamasError, StartError
 from creamas_sc.rpc.connection import Connection, Handler
 from creamas_sc.rpc.socket_stream import ConnectedStream
-from creamas_sc.supervisor_client.launcher import Launched, launch
+from creamas_sc.supervisor_client.launcher import Launched, give_back, is_lent, keep, launch
 from creamas_sc.supervisor_client.messages import ActorExit, ActorOrder, StartedActor, StopResult
 from creamas_sc.wire.codec import Codec, Payload
 
@@ -140,7 +140,7 @@ class PrivateSupervisor(SupervisorConnection):
         preload: Modules that its zygote imports for all actors, beside those that slaves need.
 
     Attributes:
-        gone: Set when nothing of it is left.
+        gone: Set when nothing of it is left, or when it was given back.
     """
 
     def __init__(
@@ -149,7 +149,8 @@ class PrivateSupervisor(SupervisorConnection):
         super().__init__(None, on_exit)
         self._inherited = inherited
         self._preload = preload
-        self._keeper: subprocess.Popen[bytes] | None = None
+        self._tree: Launched | None = None
+        self._idle = False
         self.gone = trio.Event()
 
     # A Ctrl-C goes to the main task: here it would end the connection, and with it slaves that
@@ -158,38 +159,48 @@ class PrivateSupervisor(SupervisorConnection):
     async def run(self, *, task_status: TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
         """Start the supervisor and keep it until `aclose` or cancellation; then nothing is left.
 
+        One that `prestart` has started is borrowed, and given back by `aclose`.
+
         Raises:
             StartError: There can be no supervisor here; the message says what to do.
         """
-        launched = launch(self._inherited, self._preload)
-        self._keeper = launched.keeper
-        self.connect(launched.sock)
+        tree = self._tree = launch(self._inherited, self._preload)
         try:
+            self.connect(tree.sock.dup())  # the next borrower speaks over the same socket
             task_status.started()
             await super().run()
         finally:
-            launched.sock.close()
             try:
-                with trio.CancelScope(shield=True):
-                    await _reap_keeper(launched)
+                if self._idle:
+                    give_back(tree)
+                else:
+                    keep(tree)
+                    tree.sock.close()
+                    with trio.CancelScope(shield=True):
+                        await _reap_keeper(tree)
             finally:
                 self.gone.set()
 
     async def aclose(self) -> None:
         """End the supervisor and all that it still runs; returns when all processes are gone."""
-        self.end()
         with trio.CancelScope(shield=True):
+            if self._tree is not None and is_lent(self._tree):
+                # After its answer nothing more comes from the supervisor.
+                with trio.move_on_after(END_SECONDS), suppress(CreamasError):
+                    await self.call("stop", None)
+                    self._idle = True
+            self.end()
             await self.gone.wait()
 
     @property
     def exit_code(self) -> int | None:
         """How it ended: 0 if it was asked to; None while it runs."""
-        return None if self._keeper is None else self._keeper.returncode
+        return None if self._tree is None else self._tree.keeper.returncode
 
     def kill(self) -> None:
         """End everything at once, without a request; `run` returns when it is over."""
-        if self._keeper is not None:
-            self._keeper.kill()
+        if self._tree is not None:
+            self._tree.keeper.kill()
 
 
 # Where a `MultiEnvironment` made in this context gets its supervisor.

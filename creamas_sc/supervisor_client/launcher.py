@@ -1,8 +1,9 @@
 """Starts the process tree of a supervisor: the keeper, which forks all the rest.
 
 A zygote needs about as long for its imports as the script does. A script that calls `prestart`
-before its own imports lets both go on at the same time: `prestart` starts a keeper, and the first
-`launch` takes it over, unless something that processes inherit has changed in between.
+before its own imports lets both go on at the same time: `prestart` starts a tree, which `launch`
+lends to one user after another, unless it is lent already or something that processes inherit has
+changed.
 
 Nothing heavy is imported here, so that the keeper starts first.
 """
@@ -13,15 +14,17 @@ import atexit
 import gc
 import logging
 import os
+import select
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from creamas_sc.errors import CreamasError, StartError
 from creamas_sc.runtime.class_loading import in_slave
+from creamas_sc.runtime.code_versions import check_installed
 from creamas_sc.runtime.descriptors import allow_descriptors, open_standard_descriptors
 from creamas_sc.runtime.installation import SUPERVISOR, how_to_install, missing_packages
 from creamas_sc.runtime.paths import runtime_folder
@@ -47,6 +50,11 @@ _INHERITED = (
     "Seccomp", "Cpus_allowed", "Mems_allowed",
 )  # fmt: skip
 
+# How many threads OpenMP computes with, and what asks it or this variable: OpenBLAS, MKL, PyTorch.
+THREADS = "OMP_NUM_THREADS"
+# From the keeper's kill to the end of its tree: as a rule some milliseconds.
+END_SECONDS = 2.0
+
 
 class Launched(NamedTuple):
     """A keeper and the connection to its supervisor, both for the receiver to end.
@@ -64,11 +72,23 @@ class Launched(NamedTuple):
     tree_ended: socket.socket
 
 
-# The keeper that `prestart` started, and what it inherited; None once it was taken over or ended.
-_prestarted: tuple[Launched, Any] | None = None
+class _Prestarted:
+    """What `prestart` started.
+
+    Attributes:
+        modules: What its zygote imports in addition; None before `prestart`.
+        tree: None if it has ended, or belongs to the parent.
+        idle: Has the tree while nobody uses it; to pop it is to own it.
+        surroundings: What it inherited.
+    """
+
+    modules: tuple[str, ...] | None = None
+    tree: Launched | None = None
+    idle: ClassVar[list[Launched]] = []
+    surroundings: Any = None
 
 
-def prestart() -> None:
+def prestart(*modules: str) -> None:
     """Start the processes behind a `MultiEnvironment` now, beside the script's own imports.
 
     Optional: it makes a script with slaves start faster on a machine with an idle processor. Call
@@ -76,23 +96,36 @@ def prestart() -> None:
 
         import creamas_sc
 
-        creamas_sc.prestart()
+        creamas_sc.prestart("matplotlib.pyplot", "pandas")
 
-        import numpy as np
+        import matplotlib.pyplot as plt
+        import pandas as pd
         from creamas_sc import Environment, MultiEnvironment
 
-    The first `MultiEnvironment` that spawns slaves uses what was started. If none does, it ends
-    with the script. The script ends sooner, too: what is alive then is not searched for garbage, so
+    The script's `MultiEnvironment`s use what was started, one after the other, and it ends with the
+    script. The script ends sooner, too: what is alive then is not searched for garbage, so
     reference cycles are not finalized. In a slave that loads the script for its classes, this does
     nothing.
 
+    Args:
+        *modules: Installed modules that are slow to import and that slaves need. They are imported
+            once, in the process from which all slaves are forked: each slave, of each simulation of
+            the script, has them at once and shares their memory. Leave out what starts threads as
+            it is imported, or opens files or connections: a warning names a module with threads.
+            Unless ``OMP_NUM_THREADS`` is set, numpy's linear algebra then runs in one thread in
+            each slave.
+
     Raises:
+        ImportError: A module is not installed.
+        ValueError: It is the user's own, which slaves load when the simulation begins.
         StartError: There can be no supervisor here; the message says what to do.
     """
-    global _prestarted
-    if in_slave() or _prestarted is not None:
+    if in_slave() or _Prestarted.modules is not None:
         return
-    _prestarted = _start((), ()), _surroundings()
+    for name in modules:
+        check_installed(name)
+    _Prestarted.modules = modules
+    _Prestarted.idle.append(_start_lasting())
     atexit.register(_end_prestarted)
     # All that was imported is alive at the end: to search it for garbage takes longer than a close.
     atexit.register(gc.freeze)
@@ -112,7 +145,7 @@ def supervisor_command() -> list[str]:
 
 
 def launch(inherited: Sequence[int] = (), preload: Sequence[str] = ()) -> Launched:
-    """Start a keeper, or take over the one that `prestart` started.
+    """Start a keeper, or borrow what `prestart` started (see `is_lent`).
 
     Args:
         inherited: Descriptors that the last process of the tree keeps open until it ends.
@@ -121,43 +154,84 @@ def launch(inherited: Sequence[int] = (), preload: Sequence[str] = ()) -> Launch
     Raises:
         StartError: There can be no supervisor here; the message says what to do.
     """
-    global _prestarted
-    if _prestarted is not None:
-        launched, surroundings = _prestarted
-        if not inherited and not preload and surroundings == _surroundings():
-            _prestarted = None
-            return launched
-        _end_prestarted()
-    return _start(inherited, preload)
+    if _Prestarted.modules is None or inherited or preload:
+        return _start(inherited, preload)
+    try:
+        tree = _Prestarted.idle.pop()
+    except IndexError:
+        return _start_lasting() if _Prestarted.tree is None else _start((), _Prestarted.modules)
+    if _is_alive(tree) and _Prestarted.surroundings == _surroundings():
+        return tree
+    _end_prestarted()
+    return _start_lasting()
+
+
+def is_lent(tree: Launched) -> bool:
+    """Whether `launch` has lent a tree, which is to be given back."""
+    return tree is _Prestarted.tree
+
+
+def give_back(tree: Launched) -> None:
+    """Return a tree that was lent: its supervisor runs, has no actors, and has sent all it had."""
+    _Prestarted.idle.append(tree)
+
+
+def keep(tree: Launched) -> None:
+    """Have a tree, lent or not, be ended by its user."""
+    if is_lent(tree):
+        _Prestarted.tree = None
+
+
+def _start_lasting() -> Launched:
+    tree = _Prestarted.tree = _start((), _Prestarted.modules or ())
+    _Prestarted.surroundings = _surroundings()
+    return tree
+
+
+def _is_alive(tree: Launched) -> bool:
+    """Whether an idle tree is alive: then there is nothing to read from it."""
+    return tree.keeper.poll() is None and not any(
+        _is_readable(sock, 0.0) for sock in (tree.sock, tree.tree_ended)
+    )
+
+
+def _is_readable(sock: socket.socket, seconds: float) -> bool:
+    """Whether there is something to read, or end of file, within ``seconds``."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _end_prestarted() -> None:
-    global _prestarted
-    if _prestarted is None:
+    tree, _Prestarted.tree = _Prestarted.tree, None
+    _Prestarted.idle.clear()
+    if tree is None:
         return
-    (sock, keeper, record, tree_ended), _prestarted = _prestarted[0], None
-    sock.close()
-    tree_ended.close()
-    keeper.kill()  # its whole tree goes with it, and no user code ever ran there
-    keeper.wait()
-    if record:
-        Path(record).unlink(missing_ok=True)
+    tree.sock.close()
+    tree.keeper.kill()  # its whole tree goes with it, and no user code runs there
+    tree.keeper.wait()
+    with tree.tree_ended:
+        _is_readable(tree.tree_ended, END_SECONDS)
+    if tree.record:
+        Path(tree.record).unlink(missing_ok=True)
 
 
 def _forget_prestarted() -> None:
     """In a forked child: the keeper belongs to the parent."""
-    global _prestarted
-    if _prestarted is None:
+    tree, _Prestarted.tree = _Prestarted.tree, None
+    _Prestarted.idle.clear()
+    if tree is None:
         return
-    launched, _prestarted = _prestarted[0], None
-    launched.sock.close()
-    launched.tree_ended.close()
-    launched.keeper.returncode = 0  # so that its destructor does not wait for it
+    tree.sock.close()
+    tree.tree_ended.close()
+    tree.keeper.returncode = 0  # so that its destructor does not wait for it
 
 
 def _start(inherited: Sequence[int], preload: Sequence[str]) -> Launched:
     _check_installation()
-    record = _new_record()
+    environ = {**os.environ, "CREAMAS_TREE": (record := _new_record())}
+    if preload and preload == _Prestarted.modules:
+        environ.setdefault(THREADS, "1")  # read by numpy as it is imported; threads do not survive
     open_standard_descriptors()
     allow_descriptors()  # inherited by all processes
     ours, theirs = socket.socketpair()
@@ -171,7 +245,7 @@ def _start(inherited: Sequence[int], preload: Sequence[str]) -> Launched:
                 stdout=_for_child(1),
                 stderr=_for_child(2),
                 pass_fds=[theirs.fileno(), held_by_tree.fileno(), *inherited],
-                env={**os.environ, "CREAMAS_TREE": record},
+                env=environ,
             )  # fmt: skip
         except OSError as error:
             ours.close()

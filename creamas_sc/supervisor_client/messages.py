@@ -168,16 +168,14 @@ class DaemonSettings(TypedDict):
     """What makes a supervisor a daemon's.
 
     Attributes:
-        log: Its log file; None for none.
-        log_folder: Gets a folder with one log per simulation.
+        log: Its log file; the folder of that name, without suffix, gets a log for each simulation.
         console: Whether it logs on standard error too.
         pid: Of the process that owns the daemon.
     """
 
     name: str
     socket: str
-    log: str | None
-    log_folder: str
+    log: str
     console: bool
     pid: int
 

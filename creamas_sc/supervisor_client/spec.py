@@ -96,8 +96,10 @@ class SlaveSpec(_Spec):
         member: Fields of its `Membership`; None for the user's own.
         set_seed: True for fresh entropy, an int for a repeatable run, False to leave the random
             generators alone.
+        seed_drawn: ``set_seed`` was drawn: a seed that the environment's class sets goes before it.
         index: Which of its simulation's slaves it is.
         incarnation: How many times it was restarted before.
+        others_return: Whether a slave that is lost may be restarted.
     """
 
     addr: tuple[str, int]
@@ -107,8 +109,10 @@ class SlaveSpec(_Spec):
     kwargs: Mapping[str, Any]
     member: tuple[str, bytes, str] | None
     set_seed: bool | int = True
+    seed_drawn: bool = False
     index: int = 0
     incarnation: int = 0
+    others_return: bool = False
 
     _root = "slave"
     _kwargs_fields = ("kwargs",)
@@ -125,6 +129,7 @@ class HostSpec(_Spec):
         slave_addrs, slave_env_cls, slave_mgr_cls, slave_kwargs: For `spawn_slaves`; without
             addresses no slaves are started.
         restart: What a slave's loss leads to: what `RestartPolicy.of` takes.
+        agent_classes: Names of classes that slaves load at their start.
     """
 
     name: str
@@ -139,6 +144,7 @@ class HostSpec(_Spec):
     slave_mgr_cls: str
     slave_kwargs: Sequence[Mapping[str, Any]] | None
     restart: str | tuple[str, int, float] = "temporary"
+    agent_classes: Sequence[str] = ()
 
     _root = "simulation"
     _kwargs_fields = ("env_kwargs", "slave_kwargs")

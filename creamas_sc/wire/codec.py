@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from inspect import getattr_static
 from typing import Any, Final, NamedTuple
@@ -27,7 +28,15 @@ from creamas_sc.wire import extensions, named_values
 from creamas_sc.wire.columns import Columns, References
 from creamas_sc.wire.encode_errors import explained, name_of
 from creamas_sc.wire.frames import MAX_FRAME_BYTES, Buffer
-from creamas_sc.wire.packing import COLUMNS, Decoder, EncodeHandler, Encoder, ext, is_call
+from creamas_sc.wire.packing import (
+    COLUMNS,
+    Decoder,
+    EncodeHandler,
+    Encoder,
+    LenientDecoder,
+    ext,
+    is_call,
+)
 
 # A packer never shrinks: after a value larger than this, in bytes, it is not used again.
 _KEPT_BYTES: Final = 2**20
@@ -193,6 +202,12 @@ class Codec:
             return value[0]
         raise DecodeError("not an encoded value: a list of no known form")
 
+    def decode_leniently(self, payload: Payload) -> Any:
+        """As `decode`, with an `Undecodable` in place of each part that cannot be decoded."""
+        lenient = copy(self)
+        lenient._decoders = [LenientDecoder(self._decode_handlers, extensions.HASHED)]
+        return lenient.decode(payload)
+
     def carries(self, cls: type) -> bool:
         """Whether it has a way to encode objects of exactly this class."""
         if cls in _PACKED or cls in self._encode_handlers:
@@ -222,7 +237,7 @@ class Codec:
             if is_ctrl_c(other):
                 raise
             refusal = EncodeError(f"{root}: cannot be carried: {summary_of(error)}", path=root)
-        raise refusal from error
+        raise refusal from (None if isinstance(error, EncodeError) else error)
 
     def _failure_of(self, value: Any) -> BaseException | None:
         try:

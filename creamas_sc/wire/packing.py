@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 import msgpack
 
 from creamas_sc.errors import DecodeError, EncodeError
+from creamas_sc.foreign import is_ctrl_c
 from creamas_sc.wire.collisions import Collisions
 from creamas_sc.wire.columns import FEW, Columns
 from creamas_sc.wire.frames import MAX_PARTS, Buffer
@@ -251,3 +252,43 @@ class Decoder:
     def _new_unpacker(self, size: int) -> Any:
         # No array may announce more items than there are bytes.
         return msgpack.Unpacker(read_size=size, max_buffer_size=size, **self._options)
+
+
+class Undecodable:
+    """Stands in place of a value that could not be decoded; ``error`` says why."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    @classmethod
+    def within(cls, value: Any) -> Undecodable | None:
+        """The first one in ``value``, as a `LenientDecoder` has made it."""
+        if type(value) is dict:
+            value = [*value, *value.values()]
+        if type(value) in (list, tuple):
+            return next(filter(None, map(cls.within, value)), None)
+        return value if isinstance(value, cls) else None
+
+
+class LenientDecoder(Decoder):
+    """Puts an `Undecodable` in place of each value in plain lists and dicts that it cannot decode.
+
+    To find out whose fault it is when a `Decoder` has failed.
+    """
+
+    _within_value = False
+
+    def _hook(self, code: int, data: bytes) -> Any:
+        if self._within_value or code == COLUMNS:
+            return super()._hook(code, data)
+        depth, self._within_value = self._depth, True
+        try:
+            return super()._hook(code, data)
+        except BaseException as error:  # user code may raise anything, SystemExit included
+            if is_ctrl_c(error):
+                raise
+            self._depth = depth
+            del self._unpackers[depth:]
+            return Undecodable(error)
+        finally:
+            self._within_value = False

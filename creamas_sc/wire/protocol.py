@@ -120,6 +120,11 @@ class WireProtocol:
         for slot in pending.values():
             slot.set()
 
+    def discard(self) -> None:
+        """Give up what has arrived: a connection that is over is garbage that is kept for long."""
+        self.frames.clear()
+        self.reader = FrameReader()
+
     # ---- calls of this end
 
     def start_call(

@@ -37,7 +37,7 @@ class Listener(CreativeAgent):
         super().__init__(environment)
         # creamas: np.random.random((SIZE, SIZE)), other numbers in each run. An agent has a
         #          generator of its own, which depends on the simulation's seed.
-        self.taste: Image = self.rng.random((SIZE, SIZE))
+        self.taste: Image = self.numpy_rng.random((SIZE, SIZE))
 
     @aiomas.expose
     async def act(self, image: Image) -> float:

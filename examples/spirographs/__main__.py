@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import random
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,22 +18,34 @@ from .society import Plan, Step, simulate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a society and show its progress; print a table and write two pictures."""
+    """Run a society and show its progress; print a table and write two pictures.
+
+    Ctrl-C ends the run; what there is by then is written.
+    """
     options = _parse(arguments)
-    plan = Plan(options.agents, options.steps, options.slaves, seed=options.seed)
+    seed = random.randrange(2**32) if options.seed is None else options.seed
+    plan = Plan(options.agents, options.steps, options.slaves, seed=seed)
+    steps: list[Step] = []
+    progress = _Progress(plan.steps)
+
+    def note(step: Step) -> None:
+        steps.append(step)
+        progress(step)
+
     started = time.monotonic()
     try:
-        steps = run(simulate(plan, _Progress(plan.steps)))
+        run(simulate(plan, note))
     except KeyboardInterrupt:
-        print("\ninterrupted: nothing was written", file=sys.stderr)
-        return 130
-    print(f"{plan.agents} agents in {plan.slaves} slaves, {time.monotonic() - started:.1f} s\n")
-    print(table(steps))
-    options.out.mkdir(parents=True, exist_ok=True)
-    contact_sheet(steps, options.out / "spirographs.png")
-    novelty_plot(steps, options.out / "novelty.png")
-    print(f"\nwrote {options.out / 'spirographs.png'} and {options.out / 'novelty.png'}")
-    return 0
+        written = "" if steps else ": nothing was written"
+        print(f"\ninterrupted in step {len(steps) + 1}{written}", file=sys.stderr)
+    about = f"{plan.agents} agents in {plan.slaves} slaves, seed {plan.seed}"
+    if steps:
+        print(f"{about}, {time.monotonic() - started:.1f} s\n")
+        print(table(steps))
+        contact_sheet(steps, options.out / "spirographs.png", about)
+        novelty_plot(steps, options.out / "novelty.png", about)
+        print(f"\nwrote {options.out / 'spirographs.png'} and {options.out / 'novelty.png'}")
+    return 0 if len(steps) == plan.steps else 130
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -47,17 +61,32 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         value = getattr(default, name)
         about = f"{about} (default: {value})"
         parser.add_argument(f"--{name}", type=_positive, default=value, metavar="N", help=about)
-    parser.add_argument("--seed", type=int, metavar="N", help="make the run repeatable")
+    about = "make the run repeatable (default: one is drawn, and shown)"
+    parser.add_argument("--seed", type=_seed, metavar="N", help=about)
     folder = Path("spirographs-out")
     about = f"folder for the pictures (default: {folder})"
     parser.add_argument("--out", type=Path, default=folder, metavar="FOLDER", help=about)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    try:  # before the run: its pictures would be lost
+        options.out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=options.out).close()
+    except OSError as error:
+        parser.error(f"--out {options.out} cannot be written: {error.strerror}")
+    return options
 
 
 def _positive(text: str) -> int:
+    return _at_least(1, text)
+
+
+def _seed(text: str) -> int:
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
     number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    if number < least:
+        raise argparse.ArgumentTypeError(f"must be at least {least}, not {number}")
     return number
 
 

@@ -54,7 +54,7 @@ class Spirographer(CreativeAgent):
         self.habits = Habits(**(habits or {}))
         self.memory = Memory(self.habits.capacity)
         self._latest: Artifact | None = None
-        for gears in (random_gears(self.rng) for _ in range(self.habits.doodles)):
+        for gears in (random_gears(self.numpy_rng) for _ in range(self.habits.doodles)):
             self.memory.memorize(gears, picture(gears))
 
     @expose
@@ -85,7 +85,7 @@ class Spirographer(CreativeAgent):
         if self._latest is not None:
             self.memory.memorize(gears_of(self._latest), self._latest.obj)
         for artifact in published:
-            noticed = self.rng.random() < self.habits.attention
+            noticed = self.numpy_rng.random() < self.habits.attention
             if noticed and artifact.creator != self.name:
                 self.memory.memorize(gears_of(artifact), artifact.obj)
 
@@ -100,8 +100,12 @@ class Spirographer(CreativeAgent):
         return artifact
 
     def _candidate(self) -> tuple[float, Gears, Image]:
-        known = None if self.rng.random() < self.habits.boldness else self.memory.recall(self.rng)
-        gears = random_gears(self.rng) if known is None else mutate(known, self.rng)
+        known = (
+            None
+            if self.numpy_rng.random() < self.habits.boldness
+            else self.memory.recall(self.numpy_rng)
+        )
+        gears = random_gears(self.numpy_rng) if known is None else mutate(known, self.numpy_rng)
         image = picture(gears)
         return self.memory.novelty(image), gears, image
 

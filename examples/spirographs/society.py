@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from creamas_sc import Artifact
 from creamas_sc.core.environment import Environment
@@ -23,7 +23,7 @@ class Plan:
     steps: int = 60
     slaves: int = 2
     peers: int = 4  # agents whose opinion each agent asks
-    seed: int | None = None
+    seed: int = field(default_factory=lambda: random.getrandbits(32))
 
 
 @dataclass(frozen=True)

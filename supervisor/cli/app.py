@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from difflib import SequenceMatcher
 from typing import Any
 
 from cyclopts import App, Group, Parameter
@@ -48,6 +50,33 @@ VERBS: dict[str, tuple[Callable[..., int], ...]] = {
 }
 
 
+# They end what may have run for days, so a suggestion names another one that is as near.
+_ENDING = (daemon_commands.stop, simulation_commands.close, simulation_commands.kill)
+# How alike a word and a command must be, from 0 to 1.
+_ALIKE = 0.6
+
+
+def unknown_command(word: str) -> str:
+    """Return what to say about a word that is not a command."""
+    near = []
+    for verb in (verb for verbs in VERBS.values() for verb in verbs):
+        alike = SequenceMatcher(None, word, verb.__name__).ratio()
+        near.append((alike, verb not in _ENDING, verb.__name__))
+    alike, _, name = max(near)
+    suggestion = f' Did you mean "{name}"?' if alike >= _ALIKE else ""
+    return f'Unknown command "{word}".{suggestion}'
+
+
+def _usage(verb: Callable[..., int]) -> str:
+    """Return a command's usage line, with its arguments by name."""
+    words = ["Usage: creamas-supervisor", verb.__name__]
+    for name, parameter in inspect.signature(verb).parameters.items():
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            word = name.upper()
+            words.append(word if parameter.default is parameter.empty else f"[{word}]")
+    return " ".join([*words, "[OPTIONS]"])
+
+
 def build() -> App:
     """Build the application; its errors and results come back to the caller."""
     groups: dict[str, Any] = {name: Group.create_ordered(name) for name in (*VERBS, "Other")}
@@ -68,5 +97,11 @@ def build() -> App:
     app["--help"].group = app["--version"].group = groups["Other"]
     for group, verbs in VERBS.items():
         for place, verb in enumerate(verbs):
-            app.command(verb, group=groups[group], sort_key=place, help_epilogue=EXIT_CODES)
+            app.command(
+                verb,
+                group=groups[group],
+                sort_key=place,
+                usage=_usage(verb),
+                help_epilogue=EXIT_CODES,
+            )
     return app

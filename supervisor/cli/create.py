@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
@@ -16,7 +17,7 @@ from supervisor.cli import params
 from supervisor.cli.daemon_connection import checked_name, connected, extra_time, start_deadline
 from supervisor.cli.exits import Exit, Failure
 from supervisor.cli.output import count, emit, note
-from supervisor.cli.params import Class, Daemon, Json, JsonObject, Seconds, at_least
+from supervisor.cli.params import Class, Daemon, Json, JsonObject, Seconds, Whole, at_least
 
 if TYPE_CHECKING:
     from creamas_sc.client import SyncClient
@@ -33,7 +34,7 @@ def create(
     name: str,
     /,
     *,
-    slaves: Annotated[int | None, _SLAVES, at_least(1)] = None,
+    slaves: Annotated[int | None, _SLAVES, Whole, at_least(1)] = None,
     slave: Annotated[list[str] | None, _SLAVES, Parameter(metavar="HOST:PORT")] = None,
     slave_env_cls: Annotated[Class, _SLAVES] = None,
     slave_mgr_cls: Annotated[Class, _SLAVES] = None,
@@ -45,9 +46,9 @@ def create(
     mgr_cls: Annotated[Class, _MASTER] = None,
     env_kwargs: Annotated[JsonObject, _MASTER] = None,
     addr: Annotated[str | None, _MASTER, Parameter(metavar="HOST:PORT")] = None,
-    seed: Annotated[int | None, _MASTER] = None,
+    seed: Annotated[int | None, _MASTER, Whole, at_least(0, inf)] = None,
     restart: Annotated[Modes, _RESTARTS, Parameter(metavar="MODE")] = "temporary",
-    restarts: Annotated[int | None, _RESTARTS, at_least(0)] = None,
+    restarts: Annotated[int | None, _RESTARTS, Whole, at_least(0)] = None,
     within: Annotated[Seconds, _RESTARTS] = None,
     timeout: Seconds = None,
     daemon: Daemon = None,
@@ -83,7 +84,8 @@ def create(
         mgr_cls: The class of its manager.
         env_kwargs: For its environment's __init__.
         addr: Where it listens. Default: localhost, on a free port.
-        seed: Makes the agents' random numbers repeatable.
+        seed: Makes the agents' random numbers repeatable. Default: drawn; inspect
+            and close show it.
         restart: What to do; see above. Default: temporary.
         restarts: How many restarts to allow; one more ends the simulation. Default: 3.
         within: The time in which restarts are counted. Default: 60.
@@ -104,6 +106,7 @@ def create(
         "slave_env_cls": slave_env_cls and classes.name(slave_env_cls, "--slave-env-cls"),
         "slave_mgr_cls": slave_mgr_cls and classes.name(slave_mgr_cls, "--slave-mgr-cls"),
         "slave_kwargs": _for_each(slave_kwargs, len(places)),
+        "agent_classes": [batch.cls for batch in batches] or None,
     }
     given = {key: value for key, value in arguments.items() if value is not None}
     init_kwargs = params.json_object(agent_kwargs, "--agent-kwargs") if agent_kwargs else {}
@@ -209,3 +212,7 @@ def _spawn(
                 if sim.timeout <= 0:
                     raise DeadlineExceeded(f"the agents of {name} were not ready in time")
                 sim.spawn_n(batch.cls, number, addr=manager, **kwargs)
+        for cls in dict.fromkeys(batch.cls for batch in batches):
+            missing = sim.call_agent(managers[0], "missing_act", (cls,), {})
+            if missing is not None:
+                note(missing)

@@ -31,8 +31,8 @@ EXIT_SECONDS = 10.0
 def run(*, daemon: Daemon = None, json: Json = False) -> int:
     """Run the daemon in the foreground.
 
-    It prints the path of its socket when it is ready, and logs to standard
-    error and to its log file. Ctrl-C or SIGTERM closes all simulations
+    It says where its socket is when it is ready, and logs to standard error
+    and to its log file. Ctrl-C or SIGTERM closes all simulations
     gracefully; a second one kills them.
 
     For example:
@@ -43,15 +43,15 @@ def run(*, daemon: Daemon = None, json: Json = False) -> int:
     from supervisor.daemon.process import Settings, run
 
     settings, name = chosen_daemon(daemon)
-    announce = partial(_print_socket, name, json)
+    announce = partial(_print_running, name, json)
     return run(Settings(name, settings.logs(), console=True), announce)
 
 
 def start(*, daemon: Daemon = None, timeout: Seconds = None, json: Json = False) -> int:
     """Start the daemon in the background.
 
-    The command returns when the daemon is ready, and prints the path of its
-    socket.
+    The command returns when the daemon is ready, and says where its socket
+    is.
 
     For example:
 
@@ -67,12 +67,17 @@ def start(*, daemon: Daemon = None, timeout: Seconds = None, json: Json = False)
     seconds = settings.start_timeout if timeout is None else timeout
     with start_deadline(time.monotonic() + seconds):
         path = start(Settings(name, settings.logs(), console=False), seconds)
-    _print_socket(name, json, path)
+    _print_running(name, json, path)
     return Exit.DONE
 
 
-def _print_socket(name: str, json: bool, path: Path) -> None:
-    output.emit({"daemon": name, "socket": str(path)}, json, lambda: [str(path)])
+def _print_running(name: str, json: bool, path: Path) -> None:
+    line = f"the daemon {name!r} is running and listens at {path}"
+    output.emit({"daemon": name, "socket": str(path)}, json, lambda: [line])
+
+
+def _ended(name: str) -> str:
+    return f"the daemon {name!r} has ended"
 
 
 def stop(*, daemon: Daemon = None, timeout: Seconds = None, json: Json = False) -> int:
@@ -107,7 +112,8 @@ def stop(*, daemon: Daemon = None, timeout: Seconds = None, json: Json = False) 
     while (held := is_held(path)) and time.monotonic() < give_up_at:
         time.sleep(POLL_SECONDS)
     data = [output.report_data(*end) for end in ends]
-    output.emit(data, json, lambda: [line for end in ends for line in output.report_lines(*end)])
+    lines = [line for end in ends for line in output.report_lines(*end)]
+    output.emit(data, json, lambda: lines if held else [*lines, _ended(name)])
     if held:
         raise Failure(f"the daemon {name!r} has not ended after {EXIT_SECONDS:g} s")
     return max(codes, default=Exit.DONE)
@@ -122,7 +128,7 @@ def _stop_by_signal(record: Record, json: bool) -> int:
         if time.monotonic() > give_up_at:
             raise Failure(f"the daemon {record.name!r} (pid {record.pid}) has not ended")
         time.sleep(POLL_SECONDS)
-    output.emit([], json, list)
+    output.emit([], json, lambda: [_ended(record.name)])
     return Exit.DONE
 
 
@@ -146,7 +152,8 @@ def status(*, daemon: Daemon = None, json: Json = False) -> int:
             state = "not running" if code is Exit.NOT_RUNNING else "unknown"
             output.out_json({"name": name, "state": state}, indent=2)
         return code
-    found = {"name": name, "state": "running", **found}
+    others = max(0, found["clients"] - 1)  # than this command
+    found = {"name": name, "state": "running", **found, "clients": others}
     since = output.moment(found.get("since"))
     output.emit(found, json, lambda: output.pairs({**found, "since": since}))
     return Exit.DONE

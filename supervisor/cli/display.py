@@ -10,13 +10,18 @@ from creamas_sc.foreign import printable
 from supervisor.cli.output import clock, count, out, out_json
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
 LINE_SECONDS = 1.0
 # The duration of a step is shown once it takes longer than this.
 SLOW_SECONDS = 5.0
 
 Progress = Mapping[str, Any]
+
+
+def seen_by_client(progress: Progress) -> dict[str, Any]:
+    """Return a simulation's progress as this process shows it: not as one of its clients."""
+    return {**progress, "clients": max(0, progress["clients"] - 1)}
 
 
 class Display:
@@ -109,30 +114,57 @@ class Plain(Display):
 class Live(Display):
     """A picture on the terminal that changes; events are lines above it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, console: Console | None = None) -> None:
         from rich.console import Console
         from rich.live import Live
 
         super().__init__(name)
-        self._live = Live(console=Console(highlight=False), auto_refresh=False)
+        self._console = console or Console(highlight=False)
+        self._live = Live(console=self._console, auto_refresh=False)
+        self._drawn: list[int] = []
 
     def __enter__(self) -> Self:
         self._live.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
+        self._go_to_last_line()
         self._live.__exit__(*error)
 
     def update(self, progress: Progress) -> None:
-        self._live.update(picture(self._name, progress), refresh=True)
+        self._go_to_last_line()
+        drawn = picture(self._name, progress, self._console.width)
+        lines = self._console.render_lines(drawn, pad=False)
+        self._drawn = [sum(segment.cell_length for segment in line) for line in lines]
+        self._live.update(drawn, refresh=True)
 
     def event(self, name: str, details: Progress) -> None:
+        self._go_to_last_line()
         line = printable(event_line(name, details))
-        self._live.console.print(line, style="yellow", markup=False)
+        self._console.print(line, style="yellow", markup=False)
+
+    def _go_to_last_line(self) -> None:
+        """Have `rich` draw over the whole picture, even if the terminal is narrower by now.
+
+        Then the terminal has wrapped the lines, and there are more than rich will erase.
+        """
+        from rich.control import Control
+        from rich.segment import ControlType
+
+        width = self._console.width
+        wrapped = sum(max(length - 1, 0) // width for length in self._drawn)
+        self._drawn = []
+        for _ in range(wrapped):
+            erase = ((ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1))
+            self._console.control(Control(*erase))
 
 
-def picture(name: str, progress: Progress) -> RenderableType:
-    """Return the two lines that `Live` shows."""
+# A bar that is shorter says little.
+LEAST_BAR = 10
+
+
+def picture(name: str, progress: Progress, width: int) -> RenderableType:
+    """Return the lines that `Live` shows, two if ``width`` columns are enough."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
@@ -140,25 +172,29 @@ def picture(name: str, progress: Progress) -> RenderableType:
 
     state, of = progress["state"], progress["of"]
     styles = {"stepping": "green", "failed": "red", "paused": "yellow"}
-    cells: list[RenderableType] = [Text(name, "bold"), Text(state, styles.get(state, "dim"))]
+    cells = [Text(name, "bold"), Text(state, styles.get(state, "dim"))]
     if steps := _steps(progress):
         cells.append(Text(steps))
-    if of:
-        cells.append(ProgressBar(total=of, completed=progress["step"]))
-    cells += [Text(part) for part in _speed(progress)]
-    grid = Table.grid(padding=(0, 2), expand=bool(of))
-    for cell in cells:  # the bar gets the remaining width
-        grid.add_column(no_wrap=True, ratio=1 if isinstance(cell, ProgressBar) else None)
-    grid.add_row(*cells)
+    cells += [Text(part, "yellow") for part in _pausing(progress)]
+    after = [Text(part) for part in _speed(progress)]
+    line = Text("  ").join([*cells, *after])
+    above: RenderableType = line
+    if of and width - line.cell_len - 2 >= LEAST_BAR:  # the bar gets the remaining width
+        bar = ProgressBar(total=of, completed=progress["step"])
+        grid = Table.grid(padding=(0, 2), expand=True)
+        for cell in (*cells, bar, *after):
+            grid.add_column(no_wrap=True, ratio=1 if cell is bar else None)
+        grid.add_row(*cells, bar, *after)
+        above = grid
     below = Text("  ".join([*_contents(progress), "(Ctrl-C detaches)"]), "dim")
     error = printable(progress["error"])
-    return Group(grid, below, *([Text(error, "red")] if error else ()))
+    return Group(above, below, *([Text(error, "red")] if error else ()))
 
 
 def progress_line(name: str, progress: Progress) -> str:
     """Format the whole progress of a simulation in a line."""
     steps = _steps(progress)
-    parts = [progress["state"], *([steps] if steps else ())]
+    parts = [progress["state"], *([steps] if steps else ()), *_pausing(progress)]
     error = [f"error: {' '.join(progress['error'].split())}"] if progress["error"] else []
     return f"{name}: {', '.join([*parts, *_speed(progress), *_contents(progress), *error])}"
 
@@ -195,6 +231,10 @@ def _steps(progress: Progress) -> str:
     return f"step {step:,}{slow}" if step or slow else ""
 
 
+def _pausing(progress: Progress) -> list[str]:
+    return ["pauses after this step"] if progress.get("pausing") else []
+
+
 def _speed(progress: Progress) -> list[str]:
     speed, left = progress["acts_per_second"], progress["seconds_left"]
     parts = [] if speed is None else [f"{speed:,.0f} acts/s"]
@@ -202,7 +242,10 @@ def _speed(progress: Progress) -> list[str]:
 
 
 def _contents(progress: Progress) -> list[str]:
-    nouns = ("agent", "slave", "artifact", "client")
-    parts = [count(progress[f"{noun}s"], noun) for noun in nouns]
-    restarts = progress.get("restarts", 0)
-    return [*parts, count(restarts, "restart")] if restarts else parts
+    parts = [count(progress[f"{noun}s"], noun) for noun in ("agent", "slave", "artifact")]
+    parts.append(count(progress["clients"], "other client"))
+    if restarts := progress.get("restarts", 0):
+        parts.append(count(restarts, "restart"))
+    if overran := progress.get("overran", 0):
+        parts.append(f"{count(overran, 'step')} cut short")
+    return parts

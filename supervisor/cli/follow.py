@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from creamas_sc.errors import ConnectionLost, CreamasError, DeadlineExceeded
 from supervisor.cli.daemon_connection import connected
-from supervisor.cli.display import Display, JsonLines, Live, Plain
+from supervisor.cli.display import Display, JsonLines, Live, Plain, seen_by_client
 from supervisor.cli.exits import Exit
 from supervisor.cli.main import Terminated
-from supervisor.cli.output import note, out_json
+from supervisor.cli.output import is_terminal, note, out_json
 from supervisor.cli.params import Daemon, Name
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ def attach(
 
 def on_terminal(name: str) -> Display:
     """Return what shows a simulation to people, on a terminal or elsewhere."""
-    terminal = sys.stdout is not None and sys.stdout.isatty()
-    return Live(name) if terminal else Plain(name)
+    return Live(name) if is_terminal(sys.stdout) else Plain(name)
 
 
 def watch(
@@ -79,11 +78,14 @@ def watch(
                 for event, details in events:
                     closing = closing or (event == "closing" and details["cause"] == "closed")
                     if event == "steps":
-                        progress |= details
+                        progress |= seen_by_client(details)
                     else:
                         display.event(event, details)
-                display.update(progress)
-                if until_done and progress["state"] != "stepping":
+                # For people, the cause of a failure is in the last message and nowhere else.
+                in_message = until_done and not display.for_programs
+                display.update(progress | {"error": ""} if in_message else progress)
+                # A simulation whose steps are closed is about to end: how, is known then.
+                if until_done and progress["state"] not in ("stepping", "closed"):
                     break
     except ConnectionLost:
         if not closing and not was_closed(client, sim.name):
@@ -92,7 +94,7 @@ def watch(
         return Exit.FAILED if until_done and _unfinished(progress) else code
     except KeyboardInterrupt as error:
         note("detached; the simulation goes on")
-        return Exit.TERMINATED if isinstance(error, Terminated) else Exit.INTERRUPTED
+        return code_of(error)
     if progress["state"] == "failed":
         cause = " ".join(progress["error"].split())
         more = f"creamas-supervisor logs {sim.name} has more"
@@ -121,6 +123,11 @@ def _events(sim: SyncSimulation, timeout: float | None) -> Iterator[list[tuple[s
         gap = [("gap", {"lost": lost})] if lost else []
         yield [*gap, *((event, details) for _, event, details in events)]
     raise DeadlineExceeded(f"{sim.name} is still stepping after {timeout:g} s")
+
+
+def code_of(interrupt: KeyboardInterrupt) -> Exit:
+    """Return the exit code after a signal that ended a wait."""
+    return Exit.TERMINATED if isinstance(interrupt, Terminated) else Exit.INTERRUPTED
 
 
 def closed(name: str, json: bool) -> Exit:

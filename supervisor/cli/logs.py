@@ -15,18 +15,19 @@ from typing import Annotated, Any, BinaryIO
 from cyclopts import Parameter
 
 from creamas_sc.errors import CreamasError, UnknownSimulation
-from creamas_sc.runtime.log_files import log_files
+from creamas_sc.runtime.log_files import BEGINS, log_files
 from supervisor.cli.daemon_connection import checked_name, chosen_daemon, connected
 from supervisor.cli.exits import Exit, Failure
 from supervisor.cli.output import colored, out, out_json
-from supervisor.cli.params import Daemon, at_least
+from supervisor.cli.params import Daemon, Whole, at_least
+from supervisor.daemon.records import last_log
 
 BLOCK_BYTES = 1 << 16
 # How often a file is polled for new lines.
 POLL_SECONDS = 0.1
 LEVEL_COLORS = {"warning": "33", "error": "31", "critical": "31;1", "debug": "2"}
 # Not in the list of values for people: shown in another place, or not at all.
-NOT_SHOWN = ("timestamp", "level", "event", "exception", "logger", "pid")
+NOT_SHOWN = ("timestamp", "level", "event", "exception", "logger", "pid", BEGINS)
 
 
 def logs(
@@ -34,7 +35,8 @@ def logs(
     /,
     *,
     follow: Annotated[bool, Parameter(name=("--follow", "-f"))] = False,
-    lines: Annotated[int, Parameter(name=("--lines", "-n")), at_least(0)] = 100,
+    lines: Annotated[int, Parameter(name=("--lines", "-n")), Whole, at_least(0)] = 100,
+    all: bool = False,
     daemon: Daemon = None,
     json: bool = False,
 ) -> int:
@@ -54,6 +56,7 @@ def logs(
         name: A simulation, which may have ended. Default: the daemon itself.
         follow: Go on until Ctrl-C, or until the simulation or daemon has ended.
         lines: How many of the last lines to show. Default: 100.
+        all: Include earlier simulations of that name.
         json: Print a JSON list, or with -f a JSON object in each line.
     """
     path, pid = _find(name, daemon)
@@ -64,7 +67,7 @@ def logs(
         what = "the daemon" if name is None else f"the simulation {name!r}"
         raise Failure(f"{what} has no log: the file {path} does not exist") from None
     with (
-        closing(_Tail(opened, lines)) as tail,
+        closing(_Tail(opened, lines, None if all else name)) as tail,
         _watched(pid if follow else None) as process,
     ):
         if json and not follow:
@@ -83,7 +86,7 @@ def logs(
 def _find(name: str | None, flag: str | None) -> tuple[Path, int | None]:
     """Return the file of a log, and the process that writes to it, if there is one."""
     settings, daemon = chosen_daemon(flag)
-    path = settings.logs() / f"{daemon}.log"
+    path = last_log(settings.logs(), daemon)
     if name is not None:
         checked_name(name, "simulation")
     writer: dict[str, Any] = {}
@@ -99,7 +102,7 @@ def _find(name: str | None, flag: str | None) -> tuple[Path, int | None]:
     except CreamasError:
         pass  # the log can be read without the daemon
     if name is not None:
-        path = path.with_name(daemon) / f"{name}.log"
+        path = path.with_suffix("") / f"{name}.log"
         if unknown is not None and not path.exists():
             raise unknown
     running = unknown is None and writer.get("state") != "ended"
@@ -119,9 +122,10 @@ class _Tail:
 
     Args:
         file: The newest of the log's files; closed with the tail.
+        simulation: Leave out what is from simulations that had this name before.
     """
 
-    def __init__(self, file: BinaryIO, lines: int) -> None:
+    def __init__(self, file: BinaryIO, lines: int, simulation: str | None = None) -> None:
         self._path = Path(file.name)
         self._file = file
         self._before: BinaryIO | None = None  # into which processes may go on writing for a while
@@ -133,7 +137,7 @@ class _Tail:
             with path.open("rb") as older:
                 if not _same(older, self._file):
                     last = _last_lines(older, missing) + last
-        self._incomplete = last
+        self._incomplete = last if simulation is None else _last_run(last, simulation)
 
     def read(self, *, whole: bool) -> list[str]:
         """Return the new lines; with ``whole`` also a last one without a line end."""
@@ -194,6 +198,17 @@ def _last_lines(file: BinaryIO, lines: int) -> bytes:
         parts = file.read(end - start).split(b"\n")
     # After a last line end, the last part is empty and not a line.
     return b"\n".join(parts[-lines - (not parts[-1]) :])
+
+
+def _last_run(data: bytes, name: str) -> bytes:
+    """The lines of the last simulation of that name."""
+    lines = data.splitlines(keepends=True)
+    for number in range(len(lines) - 1, -1, -1):
+        if BEGINS.encode() in lines[number]:
+            entry = _parsed(lines[number].decode(errors="replace"))
+            if entry.get(BEGINS) == name:
+                return b"".join(lines[number:])
+    return data
 
 
 def _parsed(line: str) -> dict[str, Any]:

@@ -80,9 +80,9 @@ def _command(words: list[str]) -> int:
     from supervisor.cli.output import note
 
     try:
-        from cyclopts import CycloptsError
+        from cyclopts import CycloptsError, UnknownCommandError
 
-        from supervisor.cli.app import build
+        from supervisor.cli.app import build, unknown_command
     except ModuleNotFoundError as error:  # an installation for clients only
         code, line = explain(error)
         note(line)
@@ -95,7 +95,11 @@ def _command(words: list[str]) -> int:
         return int(app(words) or 0)
     except CycloptsError as error:
         verb = "".join(f" {word}" for word in error.command_chain or ())
-        note(f"{' '.join(str(error).split())} Try: creamas-supervisor{verb} --help")
+        text = " ".join(str(error).split())
+        if isinstance(error, UnknownCommandError) and error.unused_tokens:
+            text = unknown_command(error.unused_tokens[0])
+        end = "" if text.endswith((".", "?")) else "."
+        note(f"{text}{end} Try: creamas-supervisor{verb} --help")
         return Exit.USAGE
     except SystemExit as error:  # raised by rich if the reader of a help page has gone
         raise BrokenPipeError from error

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TextIO
 
 from creamas_sc.foreign import printable, printable_json
-from supervisor.cli.exits import Exit
+from supervisor.cli.exits import Exit, Failure
 
 if TYPE_CHECKING:
     from creamas_sc.reports import StopReport
+
+
+COLUMN_GAP = "  "
+# Columns of a table are not made narrower than this.
+LEAST_WIDTH = 8
 
 
 def set_up() -> None:
@@ -28,7 +37,16 @@ def set_up() -> None:
 def out(line: str, color: str = "") -> None:
     """Print a line of data, whose texts may come from anyone; ``color`` as terminals number it."""
     line = printable(line)
-    print(f"\x1b[{color}m{line}\x1b[0m" if color else line)
+    _print(f"\x1b[{color}m{line}\x1b[0m" if color else line)
+
+
+def _print(text: str) -> None:
+    try:
+        print(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Failure(f"cannot write to standard output: {error.strerror}") from error
 
 
 def note(line: str) -> None:
@@ -50,7 +68,7 @@ def emit(value: Any, as_json: bool, readable: Callable[[], Iterable[str]]) -> No
 def out_json(value: Any, indent: int | None = None) -> None:
     """Print a value as JSON."""
     document = json.dumps(value, indent=indent, default=_plain, ensure_ascii=False)
-    print(printable_json(document))
+    _print(printable_json(document))
 
 
 def _plain(value: Any) -> Any:
@@ -59,11 +77,28 @@ def _plain(value: Any) -> Any:
     return repr(value)  # a user's `save_info` may return anything
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Format columns that are as wide as necessary."""
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, indent: int = 0) -> list[str]:
+    """Format columns that are as wide as necessary, or as a terminal allows.
+
+    Args:
+        indent: How many columns of the terminal the caller needs for itself.
+    """
     lines = [list(head), *([_cell(value) for value in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    room = _columns() - indent - len(COLUMN_GAP) * (len(widths) - 1)
+    while sum(widths) > room and max(widths) > LEAST_WIDTH:
+        widths[widths.index(max(widths))] -= 1
+    formatted = []
+    for line in lines:
+        cells = [textwrap.wrap(cell, width) for cell, width in zip(line, widths, strict=True)]
+        for parts in zip_longest(*cells, fillvalue=""):
+            formatted.append(COLUMN_GAP.join(map(str.ljust, parts, widths)).rstrip())
+    return formatted
+
+
+def _columns() -> float:
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    return shutil.get_terminal_size().columns if terminal else math.inf
 
 
 def pairs(values: Mapping[str, object]) -> list[str]:
@@ -73,7 +108,14 @@ def pairs(values: Mapping[str, object]) -> list[str]:
 
 
 def _cell(value: object) -> str:
-    return "-" if value is None or value == "" else printable(str(value))
+    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return "-" if value is None or not text else printable(text)
+
+
+def moment_in_short(epoch: float) -> str:
+    """Format a time for a table: that of today, or the date."""
+    then = time.localtime(epoch)
+    return time.strftime("%H:%M:%S" if then[:3] == time.localtime()[:3] else "%Y-%m-%d", then)
 
 
 def moment(epoch: float | None) -> str | None:
@@ -93,14 +135,15 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def colored(stream: TextIO) -> bool:
+def is_terminal(stream: TextIO | None) -> bool:
+    """Return whether a stream is a terminal that can do more than print line after line."""
+    dumb = os.environ.get("TERM", "") in ("", "dumb", "unknown")
+    return stream is not None and stream.isatty() and not dumb
+
+
+def colored(stream: TextIO | None) -> bool:
     """Return whether to write colours to a stream."""
-    return (
-        stream is not None
-        and stream.isatty()
-        and not os.environ.get("NO_COLOR")
-        and os.environ.get("TERM") != "dumb"
-    )
+    return is_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
 # ---- how the slaves of a simulation ended
@@ -112,6 +155,7 @@ def report_data(name: str, report: StopReport) -> dict[str, Any]:
         "name": name,
         "graceful": report.graceful,
         "saved": report.saved,
+        "seed": report.seed,
         "errors": list(report.errors),
         "slaves": list(report),
     }
@@ -124,7 +168,8 @@ def report_lines(name: str, report: StopReport) -> list[str]:
     for slave in report:
         code = slave.exit_code if slave.signal is None else f"signal {slave.signal}"
         rows.append((slave.address, slave.pid, slave.ended_by, code, f"{slave.seconds:.2f}"))
-    return [*(table(head, rows) if rows else ()), f"{name} was closed"]
+    seed = "" if report.seed is None else f"; its seed was {report.seed}"
+    return [*(table(head, rows) if rows else ()), f"{name} was closed{seed}"]
 
 
 def judge(report: StopReport) -> Exit:

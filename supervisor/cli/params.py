@@ -9,13 +9,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from creamas_sc.runtime.validation import MAX_INT, MAX_SECONDS
 from supervisor.cli.exits import Exit, Failure
 
 HIGHEST_PORT = 65535
 _NUMBER = re.compile("[0-9]{1,9}")
+_WHOLE = re.compile("[+-]?[0-9]{1,999}")
+
+
+def _whole(_kind: Any, tokens: Sequence[Token]) -> int:
+    """Accept whole numbers only; cyclopts rounds others."""
+    text = tokens[0].value
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+Whole = Parameter(converter=_whole)
 
 
 def at_least(least: int, most: float = MAX_INT) -> Parameter:

@@ -41,6 +41,8 @@ def ls(*, all: bool = False, daemon: Daemon = None, json: Json = False) -> int:
 def _row(summary: Mapping[str, Any], with_cause: bool) -> list[object]:
     progress = summary["host"] or {}
     steps, of = progress.get("state"), progress.get("of")
+    if progress.get("pausing"):
+        steps = "pausing"
     if of is not None:
         steps = f"{steps} {progress['step']}/{of}"
     elif steps is not None and steps != "idle":
@@ -51,21 +53,26 @@ def _row(summary: Mapping[str, Any], with_cause: bool) -> list[object]:
         steps,
         *(progress.get(key) for key in ("agents", "slaves", "clients")),
         summary["pid"],
-        output.moment(summary["since"]),
+        output.moment_in_short(summary["since"]),
     ]
     return [*row, summary["cause"]] if with_cause else row
 
 
-def inspect(name: Name, /, *, daemon: Daemon = None, json: Json = False) -> int:
+def inspect(
+    name: Name, /, *, environ: bool = False, daemon: Daemon = None, json: Json = False
+) -> int:
     """Show all that is known of a simulation.
 
     For example:
 
         creamas-supervisor inspect novelty
         creamas-supervisor inspect novelty --json | jq .processes
+
+    Args:
+        environ: Show the values of its environment variables, which may hold secrets.
     """
     with connected(daemon) as (client, _):
-        details = client.inspect(name)
+        details = client.inspect(name, environ=environ)
     output.emit(details, json, lambda: _description(details))
     return Exit.DONE
 
@@ -74,12 +81,19 @@ def _description(details: Mapping[str, Any]) -> list[str]:
     since = {"since": output.moment(details.get("since"))}
     keys = ("name", "state", "cause", "pid", "since", "cwd")
     lines = output.pairs({key: details.get(key) for key in keys} | since)
-    for title in ("host", "about"):
-        lines += _section(title, output.pairs(_flat(details.get(title) or {})))
-    processes = details.get("processes") or ()
-    rows = [[each.get("slot"), each.get("pid"), each.get("name")] for each in processes]
-    lines += _section("processes", output.table(("SLOT", "PID", "NAME"), rows) if rows else [])
-    return lines + _section("path", list(details.get("path") or ()))
+    host = dict(details.get("host") or {})
+    addresses = dict(zip(host.pop("pids", ()), host.pop("addrs", ()), strict=False))
+    for title, values in (("host", host), ("about", details.get("about") or {})):
+        lines += _section(title, output.pairs(_flat(values)))
+    rows = []
+    for each in details.get("processes") or ():
+        pid = each.get("pid")
+        rows.append([each.get("slot"), pid, addresses.get(pid), each.get("name")])
+    head = ("SLOT", "PID", "ADDRESS", "NAME")
+    lines += _section("processes", output.table(head, rows, indent=2) if rows else [])
+    lines += _section("path", list(details.get("path") or ()))
+    environ = details.get("environ") or ()  # names only, which say little, unless asked for
+    return lines + _section("environ", output.pairs(environ) if isinstance(environ, dict) else ())
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, object]:

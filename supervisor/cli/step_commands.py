@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from creamas_sc.errors import UnknownSimulation
+from cyclopts import Parameter
+
+from creamas_sc.errors import DeadlineExceeded, UnknownSimulation
 from supervisor.cli.daemon_connection import connected
-from supervisor.cli.display import Result, progress_line
+from supervisor.cli.display import Result, progress_line, seen_by_client
 from supervisor.cli.exits import Exit, Failure
-from supervisor.cli.follow import closed, on_terminal, was_closed, watch
-from supervisor.cli.output import emit
-from supervisor.cli.params import Daemon, Json, Name, Seconds, at_least
+from supervisor.cli.follow import closed, code_of, on_terminal, was_closed, watch
+from supervisor.cli.output import emit, note
+from supervisor.cli.params import Daemon, Json, Name, Seconds, Whole, at_least
 
 if TYPE_CHECKING:
     from creamas_sc.client import SyncSimulation
 
+OnOverrun = Literal["cancel", "kill"]
+# A step that takes longer is waited for in words.
+SOON_SECONDS = 0.5
+
 
 def step(
     name: Name,
-    n: Annotated[int | None, at_least(1)] = None,
+    n: Annotated[int | None, Whole, at_least(1)] = None,
     /,
     *,
     forever: bool = False,
     wait: bool = False,
+    within: Seconds = None,
+    on_overrun: Annotated[OnOverrun | None, Parameter(metavar="WHAT")] = None,
     daemon: Daemon = None,
     json: Json = False,
 ) -> int:
@@ -37,32 +45,79 @@ def step(
         creamas-supervisor step novelty 1000
         creamas-supervisor step novelty 10 --wait
         creamas-supervisor step novelty --forever
+        creamas-supervisor step novelty 1000 --within 2
 
     Args:
         n: Number of steps. Default: 1.
         forever: Step until pause or close.
         wait: Follow the steps and return when they are done.
+        within: How long each step may take; agents that are late are cancelled.
+        on_overrun: With --within: cancel, or kill slaves that do not even answer. Default: cancel.
     """
     if forever and n is not None:
         raise Failure("give a number of steps or --forever, not both", Exit.USAGE)
+    if on_overrun is not None and within is None:
+        raise Failure("--on-overrun goes with --within", Exit.USAGE)
+    number = None if forever else n or 1
     with connected(daemon) as (client, _), client.attach(name) as sim:
-        progress = sim.start_steps(None if forever else n or 1)
+        if within is None:
+            progress = sim.start_steps(number)
+        else:
+            progress = sim.start_steps_within(within, number, on_overrun=on_overrun or "cancel")
         if not wait:
             return _show(name, progress, json)
         display = Result(name, json) if json else on_terminal(name)
         return watch(client, sim, display, until_done=True)
 
 
-def pause(name: Name, /, *, daemon: Daemon = None, json: Json = False) -> int:
+def pause(
+    name: Name, /, *, timeout: Seconds = None, daemon: Daemon = None, json: Json = False
+) -> int:
     """Stop a simulation's steps until resume.
 
-    The current step is finished first.
+    The current step is finished first, and the command waits for that. If it
+    ends before, by Ctrl-C or --timeout (exit code 75), the simulation still
+    stops after the step.
 
     For example:
 
         creamas-supervisor pause novelty
+        creamas-supervisor pause novelty --timeout 0
+
+    Args:
+        timeout: Seconds to wait for the end of the step. Default: no limit.
     """
-    return _request(name, daemon, json, lambda sim: sim.pause())
+    with connected(daemon) as (client, settings), client.attach(name) as sim:
+        later = f"{name} pauses after this step"
+        try:
+            progress = _pause(sim, timeout, settings.answer_timeout, later)
+        except DeadlineExceeded as error:
+            if not error.acknowledged:  # by the simulation
+                raise
+            text = f"the step was not done after {timeout:g} s; {later}"
+            raise Failure(text, Exit.TIMED_OUT) from None
+        except KeyboardInterrupt as error:
+            note(f"not waiting any longer; {later}")
+            return code_of(error)
+        return _show(name, progress, json)
+
+
+def _pause(
+    sim: SyncSimulation, timeout: float | None, answer_timeout: float, later: str
+) -> Mapping[str, Any]:
+    """Pause a simulation; print what happens ``later`` if its step takes long."""
+    left = timeout
+    if timeout is None or timeout > SOON_SECONDS:
+        sim.timeout = SOON_SECONDS + answer_timeout
+        try:
+            return sim.pause(SOON_SECONDS)  # type: ignore[no-any-return]
+        except DeadlineExceeded as error:
+            if not error.acknowledged:
+                raise
+        note(f"{later}; Ctrl-C ends only the wait for it")
+        left = None if timeout is None else timeout - SOON_SECONDS
+    sim.timeout = None if left is None else left + answer_timeout
+    return sim.pause(left)  # type: ignore[no-any-return]
 
 
 def resume(name: Name, /, *, daemon: Daemon = None, json: Json = False) -> int:
@@ -112,5 +167,6 @@ def _request(
 
 
 def _show(name: str, progress: Mapping[str, Any], json: bool) -> int:
+    progress = seen_by_client(progress)
     emit({"name": name, **progress}, json, lambda: [progress_line(name, progress)])
     return Exit.DONE

@@ -295,11 +295,16 @@ class ManagedSimulation:
 
     # ---- ending it
 
-    async def close(self, grace: float, payload: bytes) -> messages.StopResult:
+    async def close(self, grace: float, payload: bytes, why: str = "") -> messages.StopResult:
         """Stop the host, even if the caller goes; its result.
 
         Asked again, the shorter grace counts.
+
+        Args:
+            why: For its cause; empty if a user wants it.
         """
+        if not self.host_gone.is_set():
+            self.cause = self.cause or why
 
         async def stop_host(pool: ActorPool) -> None:
             try:

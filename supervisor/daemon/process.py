@@ -29,14 +29,14 @@ from creamas_sc.errors import ConnectionLost, CreamasError, StartError
 from creamas_sc.foreign import shorten
 from creamas_sc.runtime.log_setup import close_log, open_log
 from creamas_sc.runtime.nurseries import open_unwrapping_nursery
-from creamas_sc.runtime.paths import daemon_socket
+from creamas_sc.runtime.paths import daemon_socket, make_private
 from creamas_sc.runtime.timeouts import LOOK_SECONDS
 from creamas_sc.supervisor_client.connection import PrivateSupervisor
 from creamas_sc.supervisor_client.launcher import PRELOADED_FOR_HOSTS, supervisor_command
 from creamas_sc.supervisor_client.messages import DaemonSettings
 from supervisor import timeouts
 from supervisor.daemon.lock import clear_dead, clear_socket, is_held, locked
-from supervisor.daemon.records import recorded, running_here
+from supervisor.daemon.records import own_log, recorded, running_here
 from supervisor.tree import linux
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,8 @@ class Settings:
 
     Attributes:
         name: Of the daemon; see `creamas_sc.runtime.paths.daemon_name`.
-        log_folder: Gets NAME.log, and NAME/SIMULATION.log for each simulation.
+        log_folder: Gets NAME.log, and NAME/SIMULATION.log for each simulation; where another daemon
+            of that name runs elsewhere, NAME@PLACE.log and NAME@PLACE/SIMULATION.log.
         console: Whether its log is shown on standard error too.
     """
 
@@ -64,9 +65,9 @@ class Settings:
     console: bool = False
 
     @property
-    def log_file(self) -> Path:
-        """The daemon's own log."""
-        return self.log_folder.absolute() / f"{self.name}.log"
+    def folder(self) -> Path:
+        """The log folder, for processes with another working folder."""
+        return self.log_folder.absolute()
 
 
 def run(settings: Settings, announce: Callable[[Path], None]) -> int:
@@ -91,9 +92,10 @@ def run(settings: Settings, announce: Callable[[Path], None]) -> int:
     with locked(path) as lock:
         clear_socket(path)
         clear_dead(path.parent)
-        with recorded(settings.log_folder.absolute(), settings.name):
+        with recorded(settings.folder, settings.name):
+            log_file = own_log(settings.folder, settings.name)
             try:
-                return trio.run(_Owner(settings, path, lock).run, announce)
+                return trio.run(_Owner(settings, log_file, path, lock).run, announce)
             finally:
                 close_log()
 
@@ -104,7 +106,7 @@ def _check_not_running(settings: Settings, path: Path) -> None:
     Raises:
         StartError: There is one.
     """
-    other = running_here(settings.log_folder.absolute(), settings.name)
+    other = running_here(settings.folder, settings.name)
     if other is not None and not is_held(path):
         raise StartError(
             f"daemon {settings.name!r} runs already (pid {other.pid}), but its files in "
@@ -112,15 +114,16 @@ def _check_not_running(settings: Settings, path: Path) -> None:
         )
 
 
-def _no_log(settings: Settings, error: OSError) -> StartError:
-    return StartError(f"cannot log into {settings.log_file}: {error.strerror}")
+def _no_log(log_file: Path, error: OSError) -> StartError:
+    return StartError(f"cannot log into {log_file}: {error.strerror}")
 
 
 class _Owner:
     """The process that owns a daemon's tree."""
 
-    def __init__(self, settings: Settings, path: Path, lock: int) -> None:
+    def __init__(self, settings: Settings, log_file: Path, path: Path, lock: int) -> None:
         self._settings = settings
+        self._log_file = str(log_file)
         self._path = path
         self._supervisor = PrivateSupervisor(lambda _: None, [lock], PRELOADED)
         self._opening = trio.CancelScope()
@@ -145,20 +148,17 @@ class _Owner:
         return self._exit_code()
 
     def _open_log(self) -> None:
-        settings = self._settings
+        console = self._settings.console
         try:
-            open_log(
-                str(settings.log_file), console=settings.console, process="daemon", pid=os.getpid()
-            )
+            open_log(self._log_file, console=console, process="daemon", pid=os.getpid())
         except OSError as error:
-            raise _no_log(settings, error) from error
+            raise _no_log(Path(self._log_file), error) from error
 
     async def _listen(self) -> None:
         settings: DaemonSettings = {
             "name": self._settings.name,
             "socket": str(self._path),
-            "log": str(self._settings.log_file),
-            "log_folder": str(self._settings.log_folder.absolute()),
+            "log": self._log_file,
             "console": self._settings.console,
             "pid": os.getpid(),
         }
@@ -218,18 +218,19 @@ def start(settings: Settings, timeout: float = timeouts.START_SECONDS) -> Path:
         CreamasError: As of `run`.
     """
     path = daemon_socket(settings.name)
+    log_file = own_log(settings.folder, settings.name)
     read, write = os.pipe()
     with open(read, "rb", buffering=0):
         with open(write, "wb"):
-            process = _spawn(settings, write)
+            process = _spawn(settings, log_file, write)
         try:
             if not select.select([read], [], [], timeout)[0]:
                 text = f"daemon {settings.name!r} was not ready within {timeout:g} s"
-                raise StartError(f"{text}; its log is {settings.log_file}")
+                raise StartError(f"{text}; its log is {log_file}")
             report = os.read(read, REPORT_BYTES).decode()  # empty if it died
             if report != READY:
                 process.wait(timeouts.KILL_SECONDS)
-                raise StartError(report or _died_early(settings))
+                raise StartError(report or _died_early(settings.name, log_file))
         except BaseException:
             process.kill()  # its tree ends with it
             process.wait()
@@ -238,15 +239,14 @@ def start(settings: Settings, timeout: float = timeouts.START_SECONDS) -> Path:
     return path
 
 
-def _spawn(settings: Settings, report: int) -> subprocess.Popen[bytes]:
+def _spawn(settings: Settings, file: Path, report: int) -> subprocess.Popen[bytes]:
     """Start `main` in a new session, with its output in the log."""
-    file = settings.log_file
     try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(file.parent)
         log_fd = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise _no_log(settings, error) from error
-    arguments = [settings.name, str(settings.log_folder.absolute()), str(report)]
+        raise _no_log(file, error) from error
+    arguments = [settings.name, str(settings.folder), str(report)]
     with open(log_fd, "ab", buffering=0):
         return subprocess.Popen(
             [*supervisor_command(), "daemon", *arguments],
@@ -259,10 +259,9 @@ def _spawn(settings: Settings, report: int) -> subprocess.Popen[bytes]:
         )
 
 
-def _died_early(settings: Settings) -> str:
-    file = settings.log_file
+def _died_early(name: str, file: Path) -> str:
     lines = file.read_text(errors="replace").splitlines()[-1:]
-    return "; ".join([f"daemon {settings.name!r} ended before it was ready: see {file}", *lines])
+    return "; ".join([f"daemon {name!r} ended before it was ready: see {file}", *lines])
 
 
 def main(argv: list[str]) -> int:

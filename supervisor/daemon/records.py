@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from creamas_sc.runtime.paths import daemon_socket, runtime_path
+from creamas_sc.runtime.paths import daemon_socket, make_private, runtime_path
 from supervisor.tree import linux, orphans
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def recorded(folder: Path, name: str) -> Iterator[None]:
             "socket": str(daemon_socket(name)),
             "runtime": os.environ.get("XDG_RUNTIME_DIR", ""),
         }
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
         path.write_text(json.dumps(content))
     except OSError as error:
         log.warning("no record of this daemon: %s: %s", path, error.strerror)
@@ -94,6 +94,24 @@ def running(folder: Path, name: str) -> list[Record]:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # gone, or not whole
             continue
     return found
+
+
+def own_log(folder: Path, name: str) -> Path:
+    """The log of a daemon that starts here: one of its own, whatever runs elsewhere."""
+    if all(record.is_here for record in running(folder, name)):
+        return folder / f"{name}.log"
+    return _log_of_place(folder, name)
+
+
+def last_log(folder: Path, name: str) -> Path:
+    """The newest log that a daemon of that name has written, here rather than elsewhere."""
+    found = (folder / f"{name}.log", _log_of_place(folder, name))
+    return max(found, key=lambda path: path.stat().st_mtime if path.exists() else 0.0)
+
+
+def _log_of_place(folder: Path, name: str) -> Path:
+    place = os.fspath(runtime_path()).strip(os.sep).replace(os.sep, "-")
+    return folder / f"{name}@{place}.log"
 
 
 def running_here(folder: Path, name: str) -> Record | None:

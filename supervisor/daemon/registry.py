@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import trio
 from creamas_sc.errors import BadValue, CallRefused, StartError, UnknownSimulation, unwrapped
 from creamas_sc.foreign import shorten, shown
 from creamas_sc.runtime.coroutines import at_once
+from creamas_sc.runtime.log_files import begin_run
 from creamas_sc.runtime.log_setup import bound
 from creamas_sc.runtime.paths import check_name
 from creamas_sc.supervisor_client import messages
@@ -84,8 +86,10 @@ class Registry:
         await self._wait_for_name(name, START_SECONDS if seconds is None else seconds)
         if self._closing:
             raise CallRefused("the daemon is stopping")
-        log_file = str(self._log_folder / f"{name}.log")
-        simulation = ManagedSimulation(name, order, about, log_file, token)
+        log_file = self._log_folder / f"{name}.log"
+        with suppress(OSError):  # its processes say so
+            begin_run(log_file, name)
+        simulation = ManagedSimulation(name, order, about, str(log_file), token)
         self._living[name] = simulation
         log.info("simulation %s starts", name)
         start_apart(self._nursery, self._run, simulation, seconds)
@@ -220,13 +224,17 @@ class Registry:
         return await self.find(name).kill(why)
 
     async def close_all(
-        self, grace: float = GRACE_SECONDS, payload: bytes = b""
+        self, grace: float = GRACE_SECONDS, payload: bytes = b"", why: str = ""
     ) -> list[messages.NamedStopResult]:
-        """Stop all in parallel, as `close` does, and create no more."""
+        """Stop all in parallel, as `close` does, and create no more.
+
+        Args:
+            why: For the causes of their ends.
+        """
         self._closing = True
 
         async def close(simulation: ManagedSimulation) -> messages.NamedStopResult:
-            return {"name": simulation.name, **await simulation.close(grace, payload)}
+            return {"name": simulation.name, **await simulation.close(grace, payload, why)}
 
         return await at_once(close, list(self._living.values()))
 

@@ -18,6 +18,7 @@ from creamas_sc.runtime.descriptors import allow_descriptors
 from creamas_sc.runtime.installation import installed_version
 from creamas_sc.runtime.log_setup import open_log
 from creamas_sc.supervisor_client import messages
+from creamas_sc.supervisor_client.spec import pack
 from supervisor.daemon.listener import MAX_CONNECTIONS, Listener
 from supervisor.daemon.place import DaemonPlace
 from supervisor.daemon.registry import Registry, check_end
@@ -50,7 +51,7 @@ class DaemonService:
         self._stopping = False
         self._callers = 0
         self._results: list[messages.NamedStopResult] = []
-        folder = Path(settings["log_folder"]) / settings["name"]
+        folder = Path(settings["log"]).with_suffix("")
         registry = self._registry = Registry(nursery, folder)
         methods: list[Method] = [
             registry.create, registry.undo_create, registry.ls, registry.inspect,
@@ -133,8 +134,14 @@ class DaemonService:
         if self._stopped.is_set() and not self._callers:
             self._over.set()
 
-    async def aclose(self) -> None:
-        """End all of it, within a bound."""
+    async def aclose(self, *, owner_gone: bool) -> None:
+        """End all of it, within a bound.
+
+        Args:
+            owner_gone: Whether this is because the daemon's owner has ended; clients are to know.
+        """
         self._listener.shut()
-        await self._registry.close_all()
+        why = f"the daemon (pid {self._settings['pid']}) is gone" if owner_gone else ""
+        payload = pack((None, GRACE_SECONDS, why)) if why else b""
+        await self._registry.close_all(GRACE_SECONDS, payload, why)
         await self._listener.aclose()

@@ -25,7 +25,7 @@ Recipe for a script that wants its own tree::
 - ``ours`` then speaks the frame protocol with the supervisor (`supervisor.root`); closing it ends
   the tree: every actor is asked to stop, and the keeper exits when nothing is left.
 - ``preload`` names modules that the zygote imports once for all actors; a missing one is skipped.
-  None of them may import numpy, start a thread, or be a user's.
+  None of them may start a thread, or be a user's.
 - ``record`` is a path, ending in ``.tree``, in a folder of the user that is closed to others. The
   keeper creates that file (see `supervisor.tree.orphans`), ends the orphans of trees with a record
   there, and removes it at its end. If it is empty, orphans of this tree may stay.

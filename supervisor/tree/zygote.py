@@ -10,10 +10,11 @@ What is forked when::
                   |-- actor        fork, for each request over a SEQPACKET socket
                   `-- actor
 
-The zygote never runs trio, and never imports numpy or a user's module, so a fork of it is a clean
-start. It is the parent of supervisor and actors: it reaps them, reports to the supervisor how each
-actor ended, and kills what a dead actor forked away. It is a subreaper, so such processes come
-to it when their actor dies; so is each actor, so that they stay findable while it lives.
+The zygote never runs trio, and imports numpy and the like only if the script asks for it
+(`creamas_sc.prestart`), and never a user's module, so a fork of it is a clean start. It is the
+parent of supervisor and actors: it reaps them, reports to the supervisor how each actor ended, and
+kills what a dead actor forked away. It is a subreaper, so such processes come to it when their
+actor dies; so is each actor, so that they stay findable while it lives.
 
 Who dies with whom: the kernel sends supervisor and actors SIGKILL when the zygote ends, and the
 zygote SIGTERM when the keeper ends (``PR_SET_PDEATHSIG``; right only because each parent has forked
@@ -44,6 +45,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -107,11 +109,25 @@ def run(
 
 
 def _import_if_there(name: str) -> None:
+    """Import a module; if it does not import, each actor that needs it will say so."""
+    threads = _number_of_threads()
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not (name + ".").startswith(error.name + "."):
-            raise
+            _warn(f"{name} does not import: {error}")
+    except Exception as error:
+        _warn(f"{name} does not import: {type(error).__name__}: {error}")
+    if _number_of_threads() > threads:
+        _warn(f"{name} starts threads, which slaves will lack: leave it out of prestart()")
+
+
+def _number_of_threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def _warn(text: str) -> None:
+    print(f"creamas_sc: {text}", file=sys.stderr, flush=True)
 
 
 class _Zygote:

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from tests.benchmarks.imports import w10
 from tests.benchmarks.measures import Figure
 from tests.benchmarks.starts import w1, w8
 from tests.benchmarks.systems import make
 from tests.benchmarks.workloads import FULL, TINY, WORKLOADS, Report, Sizes
 
 SLAVES = 2
-FROM_OUTSIDE: dict[str, Callable[[str, Report, Sizes], None]] = {"w1": w1, "w8": w8}
+FROM_OUTSIDE: dict[str, Callable[[str, Report, Sizes], None]] = {"w1": w1, "w8": w8, "w10": w10}
 
 
 def main() -> None:

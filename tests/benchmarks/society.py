@@ -85,7 +85,7 @@ class Society(Adapter):
         return [addr for part in made for _, addr in part]
 
     async def spawn_one(self, kind: str) -> str:
-        _, addr = await self._call("spawn", f"{MODULE}:{kind}")
+        _, addr = await self._call("spawn", kind if ":" in kind else f"{MODULE}:{kind}")
         return str(addr)
 
     async def trigger_all(self, *args: Any) -> list[Any]:

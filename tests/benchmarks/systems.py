@@ -22,6 +22,7 @@ PLAN: dict[str, tuple[str, ...]] = {
     "w7": ("trio", "sync", "sockets", "raw", "shm"),
     "w8": ("trio", "sync", "attached", "fork"),
     "w9": ("trio", "fork"),
+    "w10": ("sync", "fork"),
 }
 
 

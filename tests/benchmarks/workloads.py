@@ -1,4 +1,4 @@
-"""The workloads W1 to W9, written once for every system."""
+"""The workloads W1 to W10, written once for every system."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class Sizes:
         connected, degree: W6: agents, connections of each.
         big, small: W7: artifacts of 1 MiB and 64 KiB.
         remembered: W9: agents.
+        imports: W10: slaves, simulations.
     """
 
     cold: tuple[int, ...] = (4, 8)
@@ -55,6 +56,7 @@ class Sizes:
     big: int = 100
     small: int = 500
     remembered: int = 10_000
+    imports: tuple[int, int] = (2, 4)
 
 
 FULL = Sizes()
@@ -77,6 +79,7 @@ TINY = Sizes(
     big=2,
     small=2,
     remembered=10,
+    imports=(1, 1),
 )
 
 

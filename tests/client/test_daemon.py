@@ -45,7 +45,9 @@ async def test_a_host_gets_its_creators_environment_and_folder(
     monkeypatch.chdir(tmp_path / "é \udcff")
     async with connected(kind) as client:
         await client.create(name, menv_cls=f"{SOCIETY}:Studio", restart="all")
-        about = await client.inspect(name)
+        assert "STYLE" in (await client.inspect(name))["environ"]
+        assert "cubist" not in str(await client.inspect(name))
+        about = await client.inspect(name, environ=True)
         assert about["cwd"] == os.getcwd()
         assert os.getcwd() in about["path"]
         assert not any("site-packages" in folder for folder in about["path"][1:])
@@ -63,6 +65,31 @@ def test_seed(daemon: object, named: Named) -> None:
         assert client.inspect(name)["about"]["seed"] == 3
         with client.attach(name) as simulation:
             assert simulation.get_seed() == 3
+
+
+COUNTED = """
+import os
+from pathlib import Path
+from creamas_sc import CreativeAgent
+Path(__file__).with_name(f"{os.getpid()}.load").touch()
+class Painter(CreativeAgent):
+    pass
+"""
+
+
+@pytest.mark.parametrize("classes", [["counted:Painter"], []])
+def test_slaves_load_the_classes_of_agents_that_create_names(
+    classes: list[str],
+    daemon: object,
+    named: Named,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "counted.py").write_text(COUNTED)
+    monkeypatch.chdir(tmp_path)
+    with connect_sync(timeout=BOUND_SECONDS) as client:
+        client.create(named(), slave_addrs=TWO, agent_classes=classes)
+    assert len(list(tmp_path.glob("*.load"))) == 2 * len(classes)
 
 
 VERSIONED = """

@@ -93,6 +93,16 @@ async def test_a_simulation_closed_through_its_attachment(
             await sim.get_age()
 
 
+@each_client
+async def test_a_relative_folder_is_where_the_client_is(
+    kind: str, named: Named, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with studio(kind, named) as sim:
+        monkeypatch.chdir(tmp_path)
+        report = await sim.close(folder="results")
+        assert report.saved == ("saved", str(tmp_path / "results"))
+
+
 def test_a_daemon_that_is_killed(named: Named, tmp_path: Path) -> None:
     with daemons.running(tmp_path, "another") as another:
         with connect_sync("another", timeout=BOUND_SECONDS) as client:

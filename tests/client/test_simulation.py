@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 from decimal import Decimal
+from traceback import extract_tb
 from typing import Any
 
 import pytest
 
+from creamas_sc.client import connect_sync
 from creamas_sc.errors import (
     AgentError,
     AgentErrors,
@@ -25,7 +27,15 @@ from creamas_sc.errors import (
     StepOverran,
     UnknownAgent,
 )
-from tests.support.clients import SOCIETY, Named, connected, each_client, plain, studio
+from tests.support.clients import (
+    BOUND_SECONDS,
+    SOCIETY,
+    Named,
+    connected,
+    each_client,
+    plain,
+    studio,
+)
 from tests.support.values import Point, Sketch, Stranger
 
 PAINTER = f"{SOCIETY}:Painter"
@@ -40,11 +50,24 @@ VALUES: list[Any] = [
 ]
 
 
+def test_an_error_has_few_frames_of_a_blocking_client(named: Named) -> None:
+    name = named()
+    with connect_sync(timeout=BOUND_SECONDS) as client:
+        client.create(name)
+        with client.attach(name) as sim, pytest.raises(NoSlaves) as caught:
+            sim.trigger_all()
+        client.kill(name)
+    frames = [frame.name for frame in extract_tb(caught.value.__traceback__)]
+    assert frames == [frames[0], "method", "_invoke"]
+
+
 @each_client
 async def test_properties(kind: str, named: Named) -> None:
     async with studio(kind, named) as sim:
         assert await sim.get_name() == sim.name
-        assert await sim.get_seed() is None
+        async with connected(kind) as client:
+            host = (await client.inspect(sim.name))["host"]
+        assert await sim.get_seed() == host["seed"] >= 0
         with pytest.raises(CreamasError, match="set seed before spawn_slaves"):
             await sim.set_seed(3)
         assert await sim.get_addrs() == await sim.get_slave_managers()

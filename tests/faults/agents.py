@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import builtins
+import os
+import stat
+import subprocess
 from typing import Any
+
+import trio
 
 from creamas_sc import CreativeAgent, Environment, expose
 from creamas_sc.mp import EnvManager
@@ -119,3 +124,35 @@ class Costly(CreativeAgent):
     @expose
     def take(self, value: Any) -> Any:
         return value
+
+
+class Holder(CreativeAgent):
+    """Gives large values to many callers at once."""
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        self.waiting = 0
+        self.released = trio.Event()
+
+    @expose
+    async def give_bytes(self, size: int, calls: int) -> bytes:
+        """Answer once there are so many calls."""
+        self.waiting += 1
+        if self.waiting == calls:
+            self.released.set()
+        await self.released.wait()
+        return bytes(size)
+
+
+class Printer(CreativeAgent):
+    """Prints, runs a program that does, and looks at its standard descriptors."""
+
+    @expose
+    def act(self) -> tuple[int, bool]:  # type: ignore[override]
+        """The program's exit code, and whether a socket has the number of a standard descriptor."""
+        print("agents may print")
+        os.write(1, b"in this way, too\n")
+        os.write(2, b"this is an error\n")
+        program = "cat; echo programs, too; echo this is an error >&2"
+        code = subprocess.run(["sh", "-c", program], check=False).returncode
+        return code, any(stat.S_ISSOCK(os.fstat(fd).st_mode) for fd in (0, 1, 2))

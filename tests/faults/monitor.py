@@ -20,7 +20,7 @@ from tests.faults.good_client import SIMULATION
 from tests.faults.programs import MarkedProgram
 from tests.faults.registry import TOTAL, Figures
 
-__all__ = ["Monitor"]
+__all__ = ["Monitor", "proportional_kib"]
 
 MOST_MIB = 32
 P99_SECONDS = 0.1
@@ -157,10 +157,10 @@ class Monitor:
         return seconds
 
     def _kib(self) -> int:
-        return sum(map(_proportional_kib, self._pids))
+        return sum(map(proportional_kib, self._pids))
 
 
-def _proportional_kib(pid: int) -> int:
+def proportional_kib(pid: int) -> int:
     """Proportional set size of a process; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()

@@ -25,7 +25,7 @@ def shared_supervisor(
 
 @pytest.fixture
 def seed() -> int | None:
-    """A test that is about random numbers has one; slaves are ready sooner without numpy."""
+    """A test that is about random numbers has one."""
     return None
 
 

@@ -106,11 +106,18 @@ async def test_is_ready_that_raises(menv: MultiEnvironment) -> None:
         await menv.is_ready()
 
 
-async def test_save_info_and_close_that_raise_are_in_the_report(menv: MultiEnvironment) -> None:
+async def test_save_info_and_close_that_raise_are_raised_after_the_close(
+    menv: MultiEnvironment,
+) -> None:
     await menv.spawn_slaves(
         [("localhost", 0)], agents.FailingEnvironment, agents.Manager, [{"fails_in": "save_info"}]
     )
-    await menv.spawn(Raises, "value", "close", addr=menv.addrs[0])
+    slave = menv.addrs[2]
+    agent, _ = await menv.spawn(Raises, "value", "close", addr=menv.addrs[0])
+    with pytest.raises(AgentErrors, match="2 of the agents failed to save or close") as caught:
+        await menv.close(as_coro=True)
+    failed = [agent.addr, slave.removesuffix("0")]
+    assert list(caught.value.failures) == failed
     report = await menv.close(as_coro=True)
     assert report.graceful
     assert "raised in close" in report[0].errors[0]
@@ -142,6 +149,19 @@ async def test_an_agent_that_stops_its_environment(menv: MultiEnvironment) -> No
     with pytest.raises((AgentErrors, ConnectionLost)):
         await step_until_told()
     assert await menv.trigger_all() == [((), {})]
+
+
+async def test_an_agent_without_act_is_named_once(
+    menv: MultiEnvironment, caplog: pytest.LogCaptureFixture
+) -> None:
+    for cls in (agents.Draws, Counter, agents.Draws):
+        await menv.spawn_n(cls, 2)
+    with pytest.raises(LoadError):
+        await menv.spawn(f"{AGENTS}:Nope")
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [
+        "tests.support.agents:Draws has no method act, so its agents do nothing in a step"
+    ]
 
 
 async def test_constructor_arguments() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
-import shlex
 import signal
 import socket
 import sys
@@ -21,7 +21,6 @@ from creamas_sc.runtime.paths import daemon_socket
 from supervisor.cli.main import main
 from tests.support.fake_daemon import FakeDaemon
 from tests.support.programs import ROOT, Program
-from tests.support.programs import run as run_program
 
 BOUND_SECONDS = 15.0
 COMMAND = [sys.executable, "-m", "supervisor.cli"]
@@ -46,6 +45,12 @@ class Clumsy(CreativeAgent):
     @expose
     async def act(self):
         raise ValueError("dropped the brush")
+
+
+class Archivist(CreativeAgent):
+    def close(self, folder=None):
+        with open(f"{folder}/archive", "x"):
+            raise OSError("no shelf is left")
 
 
 class Unborn(CreativeAgent):
@@ -129,7 +134,7 @@ def test_a_tour(run: Run, daemon: Path, sim: str) -> None:
     assert ask(run, "status")["simulations"] == 1
     code, out, err = run("step", sim, "20", "--wait")
     assert (code, err) == (0, "")
-    last = "sim: idle, step 20 of 20, 4 agents, 2 slaves, 80 artifacts, 1 client"
+    last = "sim: idle, step 20 of 20, 4 agents, 2 slaves, 80 artifacts, 0 other clients"
     assert out.splitlines()[-1] == last
     assert run("wait", sim) == (0, f"{last}\n", "")
     (summary,) = ask(run, "ls")
@@ -137,12 +142,17 @@ def test_a_tour(run: Run, daemon: Path, sim: str) -> None:
     assert run("ls")[1].splitlines()[1].split()[:4] == [sim, "running", "idle", "20/20"]
     about = ask(run, "inspect", sim)
     assert [each["slot"] for each in about["processes"]] == ["host", "slave-0", "slave-1"]
-    assert about["about"]["seed"] == 1
+    assert about["about"]["seed"] == about["host"]["seed"] == 1
     assert about["cwd"] == str(daemon)
-    assert "processes:" in run("inspect", sim)[1]
+    shown = run("inspect", sim)[1]
+    assert "processes:" in shown
+    assert "localhost:0" not in shown
+    for pid, address in zip(about["host"]["pids"], about["host"]["addrs"], strict=True):
+        assert re.search(rf"^  slave-\d +{pid} +{address} ", shown, re.MULTILINE)
     code, out, _ = run("close", sim, "--folder", "results")
     assert code == 0
     assert out.count("request") == 2
+    assert out.endswith("sim was closed; its seed was 1\n")
     assert run("ls", "--json") == (0, "[]\n", "")
     (record,) = [each for each in ask(run, "ls", "--all") if each["pid"] == about["pid"]]
     assert (record["state"], record["cause"]) == ("ended", "closed")
@@ -210,6 +220,27 @@ def test_a_slave_that_will_not_end_is_killed(run: Run) -> None:
 
 
 # ---- following
+
+
+def test_agents_without_act_are_named(run: Run) -> None:
+    words = ["--slaves", "2", "--agents", "agents_of_test.py:Archivist=2"]
+    code, _, err = run("create", "idlers", *words)
+    assert code == 0
+    assert err == (
+        "creamas-supervisor: agents_of_test:Archivist has no method act, so its agents do nothing "
+        "in a step\n"
+    )
+    assert run("kill", "idlers")[0] == 0
+
+
+def test_a_close_that_cannot_save_fails_and_says_so_once(run: Run, daemon: Path) -> None:
+    words = ["--slaves", "2", "--agents", "agents_of_test.py:Archivist=2"]
+    assert run("create", "archive", *words)[0] == 0
+    code, _, err = run("close", "archive", "--folder", "of/archive")
+    assert code == 1
+    assert err.count("no shelf is left") == 2
+    archives = sorted((daemon / "of" / "archive").rglob("archive"))
+    assert [path.parent.name for path in archives] == ["slave-0", "slave-1"]
 
 
 def test_attach_on_a_terminal(run: Run, sim: str) -> None:
@@ -344,7 +375,8 @@ def test_a_daemon_that_runs_already(run: Run) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_run_in_the_foreground(run: Run, number: int, code: int) -> None:
     with started("run", "--daemon", "front") as process:
-        assert process.read_until("/") == str(daemon_socket("front"))
+        path = daemon_socket("front")
+        assert process.read_until("/") == f"the daemon 'front' is running and listens at {path}"
         assert run("create", "one", "--daemon", "front", "--slaves", "1")[0] == 0
         process.signal(number)
         got, err = ending(process)
@@ -369,8 +401,9 @@ def test_start_and_stop(run: Run) -> None:
     assert (stopped["name"], stopped["graceful"], stopped["errors"]) == ("one", True, [])
     assert [slave["ended_by"] for slave in stopped["slaves"]] == ["request"]
     # Nothing of it is left: another of that name starts at once.
-    assert run("start", "--daemon", "second") == (0, f"{path}\n", "")
-    assert run("stop", "--daemon", "second") == (0, "", "")
+    listens = f"the daemon 'second' is running and listens at {path}\n"
+    assert run("start", "--daemon", "second") == (0, listens, "")
+    assert run("stop", "--daemon", "second") == (0, "the daemon 'second' has ended\n", "")
     code, out, _ = run("status", "--daemon", "second", "--json")
     assert (code, json.loads(out)) == (3, {"name": "second", "state": "not running"})
 
@@ -420,11 +453,3 @@ def test_exit_codes_with_a_daemon_of_another_key(
     code, _, err = run("ls")
     assert (code, err.count("\n")) == (77, 1)
     assert "0700" in err
-
-
-@pytest.mark.slow
-def test_a_daemon_starts_with_standard_descriptors_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CREAMAS_DAEMON", "closed")
-    for words in ("start", "create one --slaves 1", "stop"):
-        line = f"exec {shlex.join(COMMAND)} {words} <&- >&- 2>&-"
-        assert run_program("sh", "-c", line, seconds=BOUND_SECONDS).returncode == 0

@@ -45,6 +45,7 @@ from tests.support.daemons import NAME, Daemon, running
 
 BOUND_SECONDS = 30.0
 CUT_SECONDS = 5.0
+ANSWER_SECONDS = 4.0  # before it would be cut
 # Frames at random, and how many a connection brings, which ends with the first that is none.
 MUTATED = 10_000
 BATCH = 4
@@ -104,7 +105,7 @@ async def check_new_lines(daemon: Daemon, before: str, what: str, count: int = 1
     def lines() -> list[str]:
         return daemon.log[len(before) :].splitlines()
 
-    with trio.fail_after(2):
+    with trio.fail_after(ANSWER_SECONDS):
         while len(lines()) < count:  # noqa: ASYNC110 - a connection is closed first, then logged
             await trio.sleep(0.01)
     assert [line for line in lines() if what not in line] == []
@@ -188,7 +189,7 @@ async def test_a_stranger_is_refused_with_one_log_line(
     before = daemon.log
     async with opened(daemon, 1) as (stream,):
         await stream.send(GREETINGS[greeting])
-        with trio.fail_after(2):
+        with trio.fail_after(ANSWER_SECONDS):
             await read_to_end(stream)
     await check_new_lines(daemon, before, f"refused a connection of pid {os.getpid()}: ")
 
@@ -209,7 +210,7 @@ async def test_a_bad_first_request_is_refused_with_one_log_line(
     async with opened(daemon, 1) as (stream,):
         await shake_hands(stream)
         await stream.send(SECOND[message])
-        with trio.fail_after(2):
+        with trio.fail_after(ANSWER_SECONDS):
             assert await read_to_end(stream) == b""
     await check_new_lines(daemon, before, f"refused a connection of pid {os.getpid()}: ")
 
@@ -249,7 +250,7 @@ async def test_connections_have_a_number(daemon: Daemon, client: Client) -> None
     async with opened(daemon, 1023) as streams:
         await client.call("ls")
         async with opened(daemon, 1) as (refused,):
-            with trio.fail_after(2):
+            with trio.fail_after(ANSWER_SECONDS):
                 assert await read_to_end(refused) == b""
         assert "1024 are open" in daemon.log
         for stream in streams[:2]:
@@ -411,7 +412,7 @@ async def test_a_client_that_does_not_read_slows_nobody_down(
         asked = b"".join(request("inspect", "good", call_id=number) for number in range(2000))
         with trio.move_on_after(0.5):
             await stream.send(asked)
-        with trio.fail_after(2):
+        with trio.fail_after(ANSWER_SECONDS):
             await client.call("ls")
 
 

@@ -22,7 +22,7 @@ import trio
 import trio.testing
 
 from creamas_sc import CreativeAgent, Environment, MultiEnvironment
-from creamas_sc.errors import AgentError, ConnectionLost, SlaveLost
+from creamas_sc.errors import AgentError, ConnectionLost, NoSlaves, SlaveLost
 from tests.support import processes
 from tests.support.agents import Busy, Counter, CutsFrame, Deserter, Echo, Forker, Killer, Sleeper
 from tests.support.marks import slow_but
@@ -152,6 +152,17 @@ async def test_a_slave_whose_environment_has_ended_is_lost(
         assert await menv.trigger_all() == [3]
 
 
+async def test_once_all_slaves_are_lost_steps_say_that(menv: MultiEnvironment) -> None:
+    for addr in menv.addrs:
+        await menv.spawn(Killer, "SIGKILL", addr=addr)
+    while menv.addrs:
+        with pytest.raises(SlaveLost):
+            await menv.trigger_all()
+    lost = r"trigger_all: all slaves are lost; the slave .* \(pid \d+\) was killed by SIGKILL"
+    with pytest.raises(NoSlaves, match=lost):
+        await menv.trigger_all()
+
+
 async def test_an_address_where_nothing_listens_holds_no_step_back(
     menv: MultiEnvironment,
 ) -> None:
@@ -211,6 +222,9 @@ async def test_calls_to_a_dead_slave_fail_and_name_it(menv: MultiEnvironment) ->
     with trio.fail_after(REPORTED_SECONDS):
         with pytest.raises(AgentError, match=r"SlaveLost in .*: the slave .* is gone"):
             await ask_until_told()
+        neighbour = two_addr[:-1] + "7"
+        with pytest.raises(AgentError, match=r"SlaveLost in .*: the slave .* is gone"):
+            await one.reach(neighbour, None)
     assert await one.evaluate(1) == 1
 
 

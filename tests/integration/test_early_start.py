@@ -12,8 +12,11 @@ from tests.support.programs import run_script, running_script
 
 CHILDREN = """
 def children():
-    with open(f"/proc/self/task/{os.getpid()}/children") as file:
-        return file.read().split()
+    found = []
+    for thread in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{thread}/children") as file:
+            found += file.read().split()
+    return found
 
 """
 HEAD = f"""
@@ -52,6 +55,91 @@ def test_the_first_supervisor_uses_the_early_tree(script: Path) -> None:
     assert sorted(done.stdout.splitlines())[0] == "True 1"
 
 
+def test_one_simulation_after_the_other_uses_it(script: Path) -> None:
+    script.write_text(
+        HEAD + "early = children()\n" + USE + "print([use() == early for _ in '123'])"
+    )
+    done = run_script(script)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.splitlines())[0] == "[True, True, True]"
+
+
+def test_two_at_a_time_have_one_each(script: Path) -> None:
+    both = """
+with MultiEnvironment(("localhost", 0), Environment) as menv:
+    run(menv.spawn_slaves([("localhost", 0)], Environment, EnvManager))
+    print(len(use()), len(children()))
+print(len(children()))
+"""
+    script.write_text(HEAD + USE + both)
+    done = run_script(script)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.splitlines())[:2] == ["1", "2 1"]
+
+
+@pytest.mark.parametrize("victim", ["keeper", "supervisor"])
+def test_if_it_dies_between_simulations_another_is_started(victim: str, script: Path) -> None:
+    kill = f"""
+use()
+victim = int(children()[0])
+if {victim!r} == "supervisor":
+    for _ in range(2):
+        with open(f"/proc/{{victim}}/task/{{victim}}/children") as file:
+            victim = int(file.read().split()[0])
+pidfd = os.pidfd_open(victim)
+os.kill(victim, 9)
+select.select([pidfd], [], [])
+print(len(use()), len(use()))
+"""
+    script.write_text("import select\n" + HEAD + USE + kill)
+    done = run_script(script)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.splitlines())[0] == "1 1"
+
+
+LOADED = """
+from creamas_sc.mp import EnvManager
+
+class Printing(Environment):
+    def __init__(self, addr):
+        super().__init__(addr)
+        os.write(1, f"{'colorsys' in sys.modules} {os.environ['OMP_NUM_THREADS']}\\n".encode())
+
+for _ in range(2):
+    with MultiEnvironment(("localhost", 0), Environment) as menv:
+        run(menv.spawn_slaves([("localhost", 0)], Printing, EnvManager))
+"""
+
+
+@pytest.mark.parametrize("modules", ["", "'colorsys'"])
+def test_slaves_are_forked_from_a_process_with_the_modules_that_it_names(
+    modules: str, script: Path
+) -> None:
+    script.write_text(HEAD.replace("prestart()", f"prestart({modules})") + LOADED)
+    done = run_script(script)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [str(bool(modules))] * 2
+
+
+def test_modules_that_cannot_be_named(script: Path) -> None:
+    script.with_name("painters.py").write_text("")
+    refused = """
+import creamas_sc
+for name in ("painters", "no_such_module.part"):
+    try:
+        creamas_sc.prestart(name)
+    except (ImportError, ValueError) as error:
+        print(error)
+"""
+    script.write_text(refused)
+    done = run_script(script)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "'painters' is your own module, not an installed one: leave it out",
+        "there is no module 'no_such_module'",
+    ]
+
+
 WAIT = """
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 print(*children(), flush=True)
@@ -62,11 +150,14 @@ signal.sigwait({signal.SIGUSR1})
 @pytest.mark.parametrize(
     ("end", "code"), [("", 0), ("sys.exit(3)", 3), ("os._exit(0)", 0), ("os.kill(0, 9)", -9)]
 )
-def test_without_use_it_ends_with_the_script(end: str, code: int, script: Path) -> None:
-    script.write_text(f"import signal\n{HEAD}{WAIT}{end}")
+@pytest.mark.parametrize("used", ["", f"{USE}use()\n"], ids=["unused", "used"])
+def test_it_ends_with_the_script(used: str, end: str, code: int, script: Path) -> None:
+    script.write_text(f"import signal\n{HEAD}{used}{WAIT}{end}")
     with running_script(script) as under_way:
+        if used:
+            under_way.read_until("slave")
         (keeper,) = map(int, under_way.read_until("").split())
-        left = processes.open_pidfds([keeper])
+        left = processes.open_pidfds(processes.family(keeper).values() if used else [keeper])
         under_way.signal(signal.SIGUSR1)
         assert under_way.finish() == (code, "", "")
         assert processes.wait_gone(left, 2) == []

@@ -72,6 +72,7 @@ def test_the_readmes_simulation_runs(tmp_path: Path) -> None:
 def test_spirographs_leave_a_table_and_two_pictures(tmp_path: Path) -> None:
     done = _run(*SPIROGRAPHS, "--agents=8", "--steps=12", "--seed=1", f"--out={tmp_path}")
     assert "step 12/12" in done.stderr
+    assert done.stdout.startswith("8 agents in 2 slaves, seed 1, ")
     invented = [line.split()[:2] for line in done.stdout.splitlines() if line.startswith("  ")]
     assert ["steps", "invented"] in invented
     assert ["all", "96"] in invented
@@ -100,12 +101,15 @@ def test_ctrl_c_ends_spirographs_at_once(tmp_path: Path) -> None:
         code, stdout, stderr = script.finish()
         assert time.monotonic() - pressed < 3
     assert code == 130
-    assert stderr.splitlines()[-1] == "interrupted: nothing was written"
+    step = int(stderr.splitlines()[-1].removeprefix("interrupted in step "))
     assert "Traceback" not in stdout + stderr
-    assert not (tmp_path / "out").exists()
+    assert re.search(rf"^ +all +{24 * (step - 1)} ", stdout, re.MULTILINE)
+    for name in ("spirographs.png", "novelty.png"):
+        with Image.open(tmp_path / "out" / name) as image:
+            image.verify()
 
 
-@pytest.mark.parametrize("option", ["--agents=0", "--slaves=two"])
+@pytest.mark.parametrize("option", ["--agents=0", "--slaves=two", "--seed=-1", "--out=/proc/there"])
 def test_a_wrong_option_is_refused(option: str) -> None:
     done = run(*SPIROGRAPHS, option)
     assert done.returncode == 2

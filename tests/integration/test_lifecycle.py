@@ -20,11 +20,12 @@ from creamas_sc.errors import (
     SlaveLost,
     StartError,
 )
-from tests.support import agents
+from tests.support import agents, processes
 from tests.support.agents import Counter, Echo, Manager
 from tests.support.shared_supervisor import own_children, uses_shared_supervisor
 
 ANY_PORT = ("localhost", 0)
+KILLED_SECONDS = 1.0
 
 
 class Closer(Echo):
@@ -141,12 +142,16 @@ async def _start_refused(menv: MultiEnvironment) -> None:
 
 
 @pytest.mark.parametrize("milliseconds", [1, 20, 40, 80, 160])
-async def test_a_cancelled_start_leaves_nothing(milliseconds: int) -> None:
+async def test_a_cancelled_start_leaves_nothing(
+    milliseconds: int, caplog: pytest.LogCaptureFixture
+) -> None:
     menv = MultiEnvironment(ANY_PORT, Environment)
     with trio.move_on_after(milliseconds / 1000) as scope:
         await menv.spawn_slaves([ANY_PORT] * 2, Environment, Manager)
     if scope.cancelled_caught:
         assert menv.addrs == []
+        if "did not end within" in caplog.text:  # on a busy machine; its keeper was killed
+            processes.wait_gone(processes.open_pidfds(tree()), KILLED_SECONDS)
         assert tree() == []
     await menv.close(as_coro=True)
 

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections import Counter as Multiset
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from creamas_sc import Artifact, CreativeAgent, Environment, MsgPack, MultiEnvironment, Proxy
 from creamas_sc.core.randomness import RandomSource, Spawned
-from creamas_sc.errors import AgentError, AgentErrors, NoSlaves, NotExposed, StartError
+from creamas_sc.errors import (
+    AgentError,
+    AgentErrors,
+    DecodeError,
+    NoSlaves,
+    NotExposed,
+    StartError,
+)
 from creamas_sc.rpc.addresses import split_address
 from tests.support import agents
-from tests.support.agents import Counter, Echo, Raises
+from tests.support.agents import Counter, Echo, Gives, Raises, Reporter
+from tests.support.shared_supervisor import uses_shared_supervisor
 
 
 async def test_agents_act_in_slave_and_then_spawn_order(menv: MultiEnvironment) -> None:
@@ -22,6 +32,14 @@ async def test_agents_act_in_slave_and_then_spawn_order(menv: MultiEnvironment) 
     assert [split_address(a)[2] for a in await menv.get_agents(as_coro=True)] == [1, 2, 1, 2]
     assert await menv.trigger_all() == [1, 21, 11, 31]
     assert await menv.trigger_all() == [2, 22, 12, 32]
+
+
+async def test_its_repr_says_what_is_in_it(menv: MultiEnvironment) -> None:
+    await menv.spawn_n(Echo, 3)
+    menv.age = 5
+    assert repr(menv) == "MultiEnvironment(localhost:0, slaves=2, agents=3, age=5)"
+    await menv.close(as_coro=True)
+    assert repr(menv) == "MultiEnvironment(localhost:0, slaves=0, agents=0, age=5, closed)"
 
 
 async def test_spawn_picks_the_slave_with_the_fewest_agents(menv: MultiEnvironment) -> None:
@@ -120,6 +138,17 @@ async def test_an_artifact_of_a_single_call_is_there_when_it_returns(
     assert [artifact.obj for artifact in menv.artifacts] == [1, 2]
 
 
+async def test_what_is_published_and_reported_in_a_step_is_there_once(
+    menv: MultiEnvironment,
+) -> None:
+    await menv.set_host_managers()
+    addrs = [(await menv.spawn(Reporter))[1] for _ in range(2)]
+    await menv.trigger_all()
+    assert Multiset(a.creator for a in menv.artifacts) == dict.fromkeys(addrs, 2)
+    await menv.trigger_act(addrs[0])
+    assert Multiset(a.creator for a in menv.artifacts) == {addrs[0]: 4, addrs[1]: 2}
+
+
 async def test_slaves_see_all_artifacts_through_the_host_manager(menv: MultiEnvironment) -> None:
     echo, _ = await menv.spawn(Echo)
     counter, _ = await menv.spawn(Counter)
@@ -212,6 +241,20 @@ async def test_the_seed_fixes_each_agents_numbers_wherever_it_lives(
     assert len({tuple(numbers) for numbers in spread}) == 4
 
 
+async def test_a_run_without_a_seed_can_be_repeated(menv: MultiEnvironment) -> None:
+    for _ in range(2):
+        await menv.spawn(agents.Draws)
+    draws = await menv.gather("draws")
+    assert (await menv.close(as_coro=True)).seed == menv.seed
+    with uses_shared_supervisor():
+        again = MultiEnvironment(("localhost", 0), Environment, seed=menv.seed)
+    async with again:
+        await again.spawn_slaves([("localhost", 0)] * 2, Environment, agents.Manager)
+        for _ in range(2):
+            await again.spawn(agents.Draws)
+        assert list((await again.gather("draws")).values()) == list(draws.values())
+
+
 async def test_an_ordinary_close_needs_no_signal(tmp_path: Path) -> None:
     with trio.fail_after(30):
         async with MultiEnvironment(("localhost", 0), Environment) as menv:
@@ -220,16 +263,17 @@ async def test_an_ordinary_close_needs_no_signal(tmp_path: Path) -> None:
             )
             manager = await menv.connect(menv.addrs[0])
             pid = await manager.pid()
-            report = await menv.close(folder=str(tmp_path), as_coro=True)
+            report = await menv.close(folder=str(tmp_path / "of" / "all"), as_coro=True)
             assert [(r.exit_code, r.signal, r.ended_by) for r in report] == [
                 (0, None, "request")
             ] * 2
             assert report.graceful
             assert report[0].pid == pid
             assert await menv.close(as_coro=True) is report
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        f"saved-{slave.pid}" for slave in report
-    )
+    assert sorted(tmp_path.rglob("saved-*")) == [
+        tmp_path / "of" / "all" / f"slave-{index}" / f"saved-{slave.pid}"
+        for index, slave in enumerate(report)
+    ]
 
 
 async def test_stop_slaves_ends_their_processes_and_no_more(menv: MultiEnvironment) -> None:
@@ -329,3 +373,27 @@ class TestTheMasterEnvironment:
         echo, _ = await menv.spawn(Echo)
         proxy = await echo.ask(agent.addr, 1)
         assert proxy == (0.0, None)
+
+
+@pytest.mark.parametrize("many", [2, 20])  # the latter travel as columns
+async def test_what_cannot_be_decoded_is_its_agents_failure(
+    menv: MultiEnvironment, many: int
+) -> None:
+    for addr in menv.addrs:
+        await menv.spawn_n(Gives, many, addr=addr)
+    bad = [addr[:-1] + "2" for addr in menv.addrs]
+    for acting in (menv.trigger_all(2), menv.gather("give_homebound", 2)):
+        with pytest.raises(AgentErrors) as caught:
+            await acting
+        assert list(caught.value.failures) == bad
+        assert {"far from home" in str(error) for error in caught.value.failures.values()} == {True}
+        good: list[tuple[int, list[Any]]]
+        good = [(number, []) for number in range(1, many + 1) if number != 2] * 2
+        results = caught.value.results
+        assert (list(results.values()) if isinstance(results, dict) else results) == good
+    with pytest.raises(AgentErrors) as caught:
+        await menv.gather("give_homebound", 2, addrs=bad[:1])
+    assert list(caught.value.failures) == bad[:1]
+    agent = await menv.connect(bad[0])
+    with pytest.raises(DecodeError, match=f"the reply of give_homebound of {bad[0]} .*from home"):
+        await agent.give_homebound(2)

@@ -521,3 +521,13 @@ def test_code_edited_during_a_run_is_not_loaded(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stdout.splitlines()) == (
         0, ["1 1 1 1", "1 1", "painters.py script.py", f"{painters}, {script}"],
     ), ended.stderr  # fmt: skip
+
+
+async def test_a_slave_waits_for_another_that_comes_back() -> None:
+    async with society("transient") as menv:
+        one, _ = await menv.spawn(agents.Echo, addr=menv.addrs[0])
+        _, other = await menv.spawn(agents.Echo, addr=menv.addrs[1])
+        assert await one.ask(other, 1) == 1
+        await lose(menv, menv.addrs[1])
+        manager = menv.addrs[1]  # its agents come a moment later
+        assert (await one.reach(manager, BOUND_SECONDS)).addr == manager

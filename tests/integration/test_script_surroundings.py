@@ -39,34 +39,6 @@ def script(tmp_path: Path) -> Path:
     return tmp_path / "script.py"
 
 
-SLOW = pytest.mark.slow
-
-
-@pytest.mark.parametrize(
-    "closed",
-    [
-        pytest.param(">&-", marks=SLOW),
-        pytest.param("2>&-", marks=SLOW),
-        pytest.param("<&- >&-", marks=SLOW),
-        "<&- >&- 2>&-",
-    ],
-)
-def test_closed_standard_descriptors(closed: str, script: Path) -> None:
-    script.write_text(f"{SOCIETY}Path('results').write_text(str(results()))")
-    command = f"exec {shlex.join(programs.script_command(script))} {closed}"
-    ended = subprocess.run(
-        command,
-        shell=True,
-        cwd=script.parent,
-        env=programs.environ(),
-        timeout=programs.BOUND_SECONDS,
-        capture_output=True,
-        check=False,
-    )
-    assert (ended.returncode, ended.stderr) == (0, b"")
-    assert (script.parent / "results").read_text() == "[3]"
-
-
 def test_a_low_soft_limit_of_descriptors(script: Path) -> None:
     society = SOCIETY.replace('[("localhost", 0)]', "SLAVES")
     society = society.replace(
@@ -187,8 +159,8 @@ def flags():
     "options",
     [
         "-O -B -b -W error::UserWarning",
-        pytest.param("-OO -bb -X utf8=1 -X tracemalloc", marks=SLOW),
-        pytest.param("-X dev", marks=SLOW),
+        pytest.param("-OO -bb -X utf8=1 -X tracemalloc", marks=pytest.mark.slow),
+        pytest.param("-X dev", marks=pytest.mark.slow),
     ],
 )
 def test_options_of_the_scripts_python_reach_its_slaves(options: str, script: Path) -> None:

@@ -212,6 +212,20 @@ async def test_agents_that_fail_stop_the_steps() -> None:
         assert (await client("wait_steps"))["step"] == 2
 
 
+async def test_steps_in_a_limited_time() -> None:
+    async with hosting() as host, host.client() as client:
+        await client("spawn", "tests.support.agents:Sleeper")
+        _, counter = await client("spawn", "tests.support.agents:Counter")
+        await client("start_steps_within", 0.05, 3)
+        progress = await client("wait_steps")
+        assert (progress["state"], progress["step"], progress["overran"]) == ("idle", 3, 3)
+        assert await client("trigger_act", counter) == 4
+        for seconds, on_overrun in ((-1, "cancel"), (None, "cancel"), (1, "ignore"), (1, [1])):
+            with pytest.raises(BadValue, match=r"seconds|on_overrun"):
+                await client("start_steps_within", seconds, on_overrun=on_overrun)
+        assert (await client("progress"))["state"] == "idle"
+
+
 async def test_a_step_that_a_client_gives_up_is_cancelled_where_it_runs() -> None:
     async with hosting() as host, host.client() as client, host.client() as other:
         sleeper, address = await client("spawn", "tests.support.agents:Sleeper")

@@ -28,7 +28,7 @@ from tests.support.daemons import BOUND_SECONDS, NAME, READY
 from tests.support.processes import kill_together, record_of
 from tests.support.trees import script_with_actors
 
-GONE_SECONDS = 2.0
+GONE_SECONDS = 10.0
 
 
 def records() -> set[Path]:

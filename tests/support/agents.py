@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,6 +19,19 @@ from tests.support.forks import exit_code_of
 from tests.support.values import Stranger
 
 
+class Homebound:
+    """Can be sent, but not decoded in another process."""
+
+    def _wire_state_(self) -> dict[str, Any]:
+        return {"pid": os.getpid()}
+
+    @classmethod
+    def _from_wire_state_(cls, state: dict[str, Any]) -> Homebound:
+        if state["pid"] != os.getpid():
+            raise ValueError("far from home")
+        return cls()
+
+
 class Echo(CreativeAgent):
     """Returns what it is given, and asks others to."""
 
@@ -29,6 +43,11 @@ class Echo(CreativeAgent):
     async def ask(self, addr: str, value: Any) -> Any:
         other = await self.connect(addr)
         return await other.evaluate(value)
+
+    @expose
+    async def reach(self, addr: str, timeout: float | None) -> Any:
+        """Connect to another agent, for so many seconds if need be."""
+        return await self.env.connect(addr, timeout=timeout)
 
     @expose
     async def act(self, *args: Any, **kwargs: Any) -> Any:
@@ -51,6 +70,12 @@ class Echo(CreativeAgent):
         if self.addr == failing:
             raise ValueError(failing)
         return failing
+
+    @expose
+    def give_homebound(self, *numbers: int) -> Any:
+        """Give one that cannot be decoded, if the agent has one of these numbers."""
+        mine = int(self.addr.rpartition("/")[2])
+        return (mine, [Homebound()]) if mine in numbers else (mine, [])
 
     def secret(self) -> None:
         """Not for others."""
@@ -299,6 +324,14 @@ class Parallel(CreativeAgent):
         return [child.exitcode, *mapped, submitted, ran.stdout, exit_code_of(pid)]
 
 
+class Draws(CreativeAgent):
+    """Draws a number from its own generator, and one from its process's."""
+
+    @expose
+    def draws(self) -> tuple[float, float]:
+        return self.rng.random(), random.random()
+
+
 class Variables(CreativeAgent):
     """Tells its process's environment variables."""
 
@@ -346,7 +379,7 @@ class LateEnvironment(Environment):
 
 
 class Host(MultiEnvManager):
-    """Keeps what slaves report."""
+    """Keeps what slaves report, and adds artifacts that they report."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
@@ -355,7 +388,27 @@ class Host(MultiEnvManager):
     @expose
     def handle(self, msg: Any) -> Any:
         self.reported.append(msg)
+        if isinstance(msg, Artifact):
+            self.menv.add_artifact(msg)
         return "heard", msg
+
+
+class Gives(Echo):
+    """Acts as `give_homebound`."""
+
+    @expose
+    async def act(self, *args: Any, **kwargs: Any) -> Any:
+        return self.give_homebound(*args)
+
+
+class Reporter(CreativeAgent):
+    """Publishes equal artifacts in each act: twice itself and twice through its manager."""
+
+    @expose
+    async def act(self, *args: Any, **kwargs: Any) -> None:
+        for _ in range(2):
+            self.publish(Artifact(self, [1]))
+            await self.env.manager.report(Artifact(self, [1]))
 
 
 class Manager(EnvManager):

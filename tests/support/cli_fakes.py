@@ -64,6 +64,9 @@ class FakeSimulation:
             raise answer
         return answer
 
+    def call_agent(self, *args: Any) -> Any:
+        return self._answer("call_agent", args, {}, None)
+
     def get_addrs(self) -> list[str]:
         return ADDRS
 
@@ -114,15 +117,20 @@ class FakeClient:
     def status(self) -> dict[str, Any]:
         if self.error is not None:
             raise self.error
-        return {"name": "default", "pid": 6, "since": 0.0, "log": "", "simulations": 1}
+        counts = {"simulations": 1, "clients": 1}
+        return {"name": "default", "pid": 6, "since": 0.0, "log": "", **counts}
 
-    def inspect(self, name: str) -> Any:
+    def inspect(self, name: str, *, environ: bool = False) -> Any:
         if self.ended:
             return summary(state="ended", cause=self.ended, host=None)
         self._find(name)
         processes = [{"slot": "host", "name": "host novelty", "pid": 7}]
-        more = {"about": {"seed": 1}, "cwd": "/", "path": ["/p"], "environ": {}, "stop_results": []}
-        return {**summary(), **more, "processes": processes}
+        variables = {"TOKEN": "secret", "PATH": "/bin"}
+        more = {"about": {"seed": 1}, "cwd": "/", "path": ["/p"], "stop_results": []}
+        more["environ"] = variables if environ else sorted(variables)
+        host = progress(addrs=[ADDRS[0]], pids=[8])
+        processes.append({"slot": "slave-0", "name": "slave-0", "pid": 8})
+        return {**summary(host=host), **more, "processes": processes}
 
     def attach(self, name: str) -> FakeSimulation:
         if self.ended:

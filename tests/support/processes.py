@@ -20,6 +20,19 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def reap_orphan(pid: int) -> bool:
+    """Reap one of our processes if it has ended and lost its parent; return whether it was one."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+    name, _, rest = stat.partition("(")[2].rpartition(")")
+    if rest.split()[0] == "Z" and name.startswith("creamas"):
+        os.waitpid(pid, os.WNOHANG)
+        return True
+    return False
+
+
 def kill_together(*pids: int) -> None:
     """SIGKILL them all, so that none sees another's death."""
     for number in (signal.SIGSTOP, signal.SIGKILL):

@@ -69,8 +69,8 @@ class _Tree:
 
     @property
     def keeper_pid(self) -> int:
-        assert self.supervisor._keeper is not None
-        return self.supervisor._keeper.pid
+        assert self.supervisor._tree is not None
+        return self.supervisor._tree.keeper.pid
 
     def _note_exit(self, event: ActorExit) -> None:
         prefix, _, slot = event["slot"].partition("/")
@@ -197,7 +197,16 @@ def uses_shared_supervisor() -> Iterator[None]:
 
 
 def own_children() -> list[int]:
-    """Pids of this process's children, without the keeper of the shared tree."""
+    """Pids of this process's children, without the keeper of the shared tree.
+
+    A tree that is slow to end, on a busy machine, has its keeper killed; the others then become
+    this process's children, and do not count once they have ended.
+    """
     tree = SharedSupervisor._tree
     shared = None if tree is None else tree.keeper_pid
-    return [pid for pid in processes.children(os.getpid()) if pid != shared]
+    return [
+        pid
+        for pid in processes.children(os.getpid())
+        # A keeper leads its session; its starter must reap it.
+        if pid != shared and (os.getsid(pid) == pid or not processes.reap_orphan(pid))
+    ]

@@ -180,4 +180,4 @@ def _delay(frames: Frames, nursery: trio.Nursery) -> None:
             take(*args)
 
     nursery.start_soon(deliver)
-    frames.take = lambda *args: send.send_nowait(args)  # type: ignore[method-assign, assignment]
+    frames.take = lambda *args: send.send_nowait(args)  # type: ignore[method-assign]

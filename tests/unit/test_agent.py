@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from creamas_sc.core.agent import Agent, CreativeAgent
+from creamas_sc.core.agent import Agent, CreativeAgent, missing_act
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.logging import ObjectLogger
 from creamas_sc.rpc.exposed import Proxy, expose, exposed_method
@@ -313,3 +313,34 @@ def test_a_logger_can_be_set(agent: CreativeAgent) -> None:
 def test_an_unused_agent_is_small(env: Any) -> None:
     agent = CreativeAgent(env)
     assert set(vars(agent)) == {"_env", "_number"}
+
+
+# ---- agents that do nothing
+
+
+class Misspelt(CreativeAgent):
+    def atc(self) -> None: ...
+
+
+class Listens(CreativeAgent):
+    def hear(self) -> None: ...
+
+
+class Inherits(Listens):
+    def act(self) -> None: ...  # type: ignore[override]
+
+
+@pytest.mark.parametrize(
+    ("cls", "text"),
+    [
+        (Misspelt, "Misspelt has no method act, so its agents do nothing in a step; is its atc me"),
+        (Listens, "Listens has no method act, so its agents do nothing in a step"),
+        (CreativeAgent, "CreativeAgent has no method act"),
+        (Inherits, None),
+        (Agent, None),
+    ],
+)
+def test_a_class_without_act(cls: type, text: str | None) -> None:
+    said = missing_act(cls)
+    assert (said is None) if text is None else said is not None and text in said
+    assert ("is its" in (said or "")) == (cls is Misspelt)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+import tracemalloc
 from typing import Any
 
 import msgpack
@@ -66,6 +68,29 @@ async def test_a_peer_that_asks_and_does_not_read_fills_no_memory(
         assert all(frame.body == large for frame in frames)
     assert served == count
     assert most <= HIGH_WATER_BYTES  # also once it reads, it is served in turn
+
+
+@pytest.mark.parametrize("pair", [lockstep_pair, socket_pair])
+async def test_a_connection_that_is_over_keeps_no_memory(pair: Pair) -> None:
+    """It is garbage that refers to itself, and may be collected much later."""
+    size = 8 << 20
+    meta = msgpack.packb((None, "any", None))
+    half = b"".join(encode_frame(Kind.REQUEST, 2, meta, bytes(size)))[: size // 2]
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        async with wired(lambda _: Payload(bytes(size)), pair=pair) as (bare, connection):
+            await bare.send(b"".join(encode_frame(Kind.REQUEST, 1, meta)))
+            await bare.send(half)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert tracemalloc.get_traced_memory()[0] > size
+            await bare.aclose()
+            await connection.closed.wait()
+            assert tracemalloc.get_traced_memory()[0] < size // 8
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 @pytest.mark.parametrize("pair", [lockstep_pair, socket_pair])

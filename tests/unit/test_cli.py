@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import inspect
 import json
 import os
 import re
@@ -30,9 +32,11 @@ from creamas_sc.errors import (
 from creamas_sc.reports import SlaveReceipt, StopReport
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.wire.codec import Codec
+from supervisor.cli import output
 from supervisor.cli.app import VERBS, build
 from supervisor.cli.exits import explain
 from supervisor.cli.main import main
+from supervisor.cli.step_commands import SOON_SECONDS
 from tests.support.cli_fakes import ADDRS, NAME, FakeClient, lost, progress, summary
 from tests.support.programs import run_code
 
@@ -142,6 +146,62 @@ def test_wrong_usage_is_one_line_and_2(run: Run, words: list[str]) -> None:
 
 def test_wrong_usage_names_the_help_of_its_verb(run: Run) -> None:
     assert "Try: creamas-supervisor inspect --help" in run("inspect")[2]
+
+
+VERBS_BY_NAME = {verb.__name__: verb for verbs in VERBS.values() for verb in verbs}
+
+
+def _whole_numbers() -> list[list[str]]:
+    """The words before each value that must be an int, of all verbs."""
+    found = []
+    for name, verb in VERBS_BY_NAME.items():
+        for parameter in inspect.signature(verb).parameters.values():
+            if re.search(r"\bint\b", str(parameter.annotation)):
+                option = f"--{parameter.name.replace('_', '-')}"
+                named = parameter.kind is parameter.KEYWORD_ONLY
+                found.append([name, *([] if name == "logs" else [NAME]), *[option] * named])
+    return found
+
+
+@pytest.mark.parametrize("words", _whole_numbers(), ids=" ".join)
+def test_numbers_are_not_rounded(run: Run, words: list[str]) -> None:
+    for number in ("1.5", "1.0", "1e3", "0x10", "one"):
+        code, out, err = run(*words, number)
+        assert (code, out) == (2, "")
+        assert f"'{number}' is not a whole number" in err
+
+
+def test_what_must_be_a_whole_number_is_found() -> None:
+    assert ["step", NAME] in _whole_numbers()
+    assert ["create", NAME, "--seed"] in _whole_numbers()
+
+
+@pytest.mark.parametrize(
+    ("word", "suggested"),
+    [("stp", "step"), ("pase", "pause"), ("atach", "attach"), ("sto", "stop"), ("clse", "close")],
+)
+def test_a_suggestion_destroys_nothing_that_another_one_would_not(
+    run: Run, word: str, suggested: str
+) -> None:
+    _, _, err = run(word)
+    expected = f'Unknown command "{word}". Did you mean "{suggested}"? Try: '
+    assert err == f"creamas-supervisor: {expected}creamas-supervisor --help\n"
+
+
+def test_where_nothing_is_near_nothing_is_suggested(run: Run) -> None:
+    assert "Did you mean" not in run("frobnicate")[2]
+
+
+@pytest.mark.parametrize(
+    ("verb", "usage"),
+    [
+        ("step", "step NAME [N] [OPTIONS]"),
+        ("logs", "logs [NAME] [OPTIONS]"),
+        ("ls", "ls [OPTIONS]"),
+    ],
+)
+def test_usage_lines_name_the_arguments(run: Run, verb: str, usage: str) -> None:
+    assert run(verb, "--help")[1].startswith(f"Usage: creamas-supervisor {usage}\n")
 
 
 # ---- errors
@@ -263,6 +323,20 @@ def test_ctrl_c_in_the_middle_of_the_imports(
 # ---- data
 
 
+@pytest.mark.parametrize("words", [["ls"], ["ls", "--json"], ["step", NAME, "--wait"]])
+def test_a_full_standard_output_is_named(
+    run: Run, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    def to_full_disk(text: str, file: Any = None) -> None:
+        if file is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        file.write(f"{text}\n")
+
+    monkeypatch.setattr(output, "print", to_full_disk, raising=False)
+    line = "creamas-supervisor: cannot write to standard output: No space left on device\n"
+    assert run(*words) == (1, "", line)
+
+
 @pytest.mark.parametrize("words", [["ls"], ["ls", "--json"]])
 def test_a_reader_that_has_gone(
     client: FakeClient, monkeypatch: pytest.MonkeyPatch, words: list[str]
@@ -342,7 +416,28 @@ def test_a_wrong_name_lists_what_there_is(run: Run) -> None:
 def test_inspect_shows_processes(run: Run) -> None:
     lines = run("inspect", NAME)[1].splitlines()
     assert "processes:" in lines
-    assert "  host  7    host novelty" in lines
+    assert "  host     7    -                       host novelty" in lines
+    assert f"  slave-0  8    {ADDRS[0]}  slave-0" in lines
+    assert not any(word in line for line in lines for word in ("addrs", "pids", "["))
+
+
+def test_inspect_shows_what_may_be_secret_only_if_asked_to(run: Run) -> None:
+    for words in ([], ["--json"]):
+        assert "secret" not in run("inspect", NAME, *words)[1]
+    assert json.loads(run("inspect", NAME, "--json")[1])["environ"] == ["PATH", "TOKEN"]
+    assert json.loads(run("inspect", NAME, "--json", "--environ")[1])["environ"] == {
+        "TOKEN": "secret",
+        "PATH": "/bin",
+    }
+    assert "  TOKEN  secret" in run("inspect", NAME, "--environ")[1].splitlines()
+
+
+def test_a_command_does_not_count_itself_among_the_clients(run: Run, client: FakeClient) -> None:
+    assert json.loads(run("step", NAME, "--json")[1])["clients"] == 0
+    assert json.loads(run("step", NAME, "--wait", "--json")[1])["clients"] == 0
+    assert json.loads(run("status", "--json")[1])["clients"] == 0
+    client.sim.answers["resume"] = [progress(clients=3)]
+    assert ", 2 other clients\n" in run("resume", NAME)[1]
 
 
 # ---- create
@@ -384,6 +479,7 @@ def test_agents_are_spread_over_the_slaves(run: Run, client: FakeClient) -> None
     words = ["--slaves", "2", *agents, "--agent-kwargs", '{"novelty": 0.2}']
     code, out, _ = run("create", "two", *words)
     assert (code, out) == (0, "created two: 6 agents in 2 slaves (pid 7)\n")
+    assert client.created["agent_classes"] == ["painters:Painter", "painters:Critic"]
     assert client.sim.called("spawn_n") == [
         (("painters:Painter", 3), {"addr": ADDRS[0], "novelty": 0.2}),
         (("painters:Painter", 2), {"addr": ADDRS[1], "novelty": 0.2}),
@@ -524,6 +620,91 @@ def test_status_where_the_folder_is_open_to_others(
     assert "is running but" not in err
 
 
+# ---- steps
+
+
+def test_steps_in_a_limited_time(run: Run, client: FakeClient) -> None:
+    assert run("step", NAME, "7", "--within", "2")[0] == 0
+    assert run("step", NAME, "--forever", "--within", "2", "--on-overrun", "kill")[0] == 0
+    assert client.sim.called("start_steps_within") == [
+        ((2.0, 7), {"on_overrun": "cancel"}),
+        ((2.0, None), {"on_overrun": "kill"}),
+    ]
+    assert client.sim.called("start_steps") == []
+    code, _, err = run("step", NAME, "--on-overrun", "kill")
+    assert (code, err) == (2, "creamas-supervisor: --on-overrun goes with --within\n")
+
+
+PAUSES = f"{NAME} pauses after this step"
+LATE = DeadlineExceeded("late", acknowledged=True)
+
+
+def test_a_pause_that_comes_soon_says_nothing_more(run: Run, client: FakeClient) -> None:
+    client.sim.answers["pause"] = [progress("paused", 2, 3)]
+    code, out, err = run("pause", NAME)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{NAME}: paused, step 2 of 3,")
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"), [([], (SOON_SECONDS, None)), (["--timeout", "5"], (SOON_SECONDS, 4.5))]
+)
+def test_a_pause_says_that_it_waits_for_the_step(
+    run: Run, client: FakeClient, words: list[str], seconds: tuple[float, float | None]
+) -> None:
+    client.sim.answers["pause"] = [LATE, progress("paused", 2, 3)]
+    code, out, err = run("pause", NAME, *words)
+    assert code == 0
+    assert err == f"creamas-supervisor: {PAUSES}; Ctrl-C ends only the wait for it\n"
+    assert out.startswith(f"{NAME}: paused, step 2 of 3,")
+    assert [args for args, _ in client.sim.called("pause")] == [(each,) for each in seconds]
+    assert client.sim.timeout == (14.5 if words else None)
+
+
+@pytest.mark.parametrize("seconds", ["0", "0.2", "5"])
+def test_a_pause_has_an_end(run: Run, client: FakeClient, seconds: str) -> None:
+    client.sim.answers["pause"] = [LATE]
+    code, out, err = run("pause", NAME, "--timeout", seconds)
+    assert (code, out) == (75, "")
+    text = f"the step was not done after {seconds} s; {PAUSES}"
+    assert err.splitlines()[-1] == f"creamas-supervisor: {text}"
+
+
+def test_a_pause_that_did_not_reach_the_simulation_is_no_pause(
+    run: Run, client: FakeClient
+) -> None:
+    silence = DeadlineExceeded("the simulation does not answer")
+    for answers, words in (([LATE, silence], ["--timeout", "5"]), ([silence, silence], [])):
+        client.sim.answers["pause"] = list(answers)
+        code, _, err = run("pause", NAME, *words)
+        assert code == 75
+        assert err.splitlines()[-1] == "creamas-supervisor: the simulation does not answer"
+    assert client.sim.timeout == SOON_SECONDS + 10.0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_only_the_wait_for_a_pause(
+    run: Run, client: FakeClient, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    def pause(timeout: float | None) -> None:
+        if timeout == SOON_SECONDS:
+            raise LATE
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(client.sim, "pause", pause, raising=False)
+    got, out, err = run("pause", NAME)
+    assert (got, out) == (code, "")
+    assert err.splitlines()[-1] == f"creamas-supervisor: not waiting any longer; {PAUSES}"
+
+
+def test_a_simulation_that_is_about_to_pause_shows_that(run: Run, client: FakeClient) -> None:
+    pausing = progress("stepping", 3, 10, pausing=True)
+    client.summaries = [summary(host=pausing)]
+    assert "pausing 3/10" in run("ls")[1]
+    client.sim.answers["resume"] = [pausing]
+    assert "stepping, step 3 of 10, pauses after this step, " in run("resume", NAME)[1]
+
+
 # ---- following
 
 
@@ -543,7 +724,7 @@ def test_step_waits_until_done(run: Run, client: FakeClient) -> None:
     lines = out.splitlines()
     assert lines[0] == (
         "novelty: stepping, step 1 of 3, 1,234 acts/s, 1:01 left, "
-        "24 agents, 2 slaves, 1 artifact, 1 client"
+        "24 agents, 2 slaves, 1 artifact, 0 other clients"
     )
     assert lines[-1].startswith("novelty: idle, step 3 of 3,")
 
@@ -559,10 +740,15 @@ def test_steps_that_fail_are_1(run: Run, client: FakeClient) -> None:
     client.sim.answers["progress"] = [failed]
     client.sim.answers["next_events"] = [(0, [])]
     for words in (["step", NAME, "--wait"], ["wait", NAME], ["attach", NAME, "--until-done"]):
-        code, _, err = run(*words)
+        code, out, err = run(*words)
         assert code == 1
         expected = "the steps of novelty failed: ValueError in a: no colour"
         assert err == f"creamas-supervisor: {expected}; creamas-supervisor logs novelty has more\n"
+        assert "novelty: failed, step 2 of 3" in out
+        assert "no colour" not in out  # a terminal shows both
+    client.sim.answers["start_steps"] = [failed]
+    assert json.loads(run("wait", NAME, "--json")[1])["error"] == failed["error"]
+    assert "no colour" in run("step", NAME)[1]
 
 
 @pytest.mark.parametrize(
@@ -585,6 +771,17 @@ def test_a_close_in_the_middle_of_the_steps_is_1(run: Run, client: FakeClient) -
     ]
     code, _, err = run("step", NAME, "3", "--wait")
     assert (code, err) == (1, "creamas-supervisor: novelty was closed\n")
+
+
+@pytest.mark.parametrize("words", [["wait", NAME], ["attach", NAME, "--until-done"]])
+def test_steps_that_ended_with_the_daemon_are_1(
+    run: Run, client: FakeClient, words: list[str]
+) -> None:
+    client.sim.answers["progress"] = [progress("closed", 7)]
+    gone = "the daemon (pid 6) is gone"
+    client.sim.answers["next_events"] = [*steps(("closing", {"cause": gone})), HostLost(gone)]
+    code, _, err = run(*words)
+    assert (code, err) == (1, f"creamas-supervisor: {gone}\n")
 
 
 def test_a_step_that_takes_long_is_told(run: Run, client: FakeClient) -> None:

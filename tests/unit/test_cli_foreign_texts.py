@@ -56,8 +56,8 @@ class HostileClient(FakeClient):
         events = [(1, "slave_lost", {"cause": TEXT}), (2, TEXT, {TEXT: TEXT})]
         self.sim.answers["next_events"] = [(0, []), (2, events), HostLost(TEXT)]
 
-    def inspect(self, name: str) -> Any:
-        return {**super().inspect(name), **self.summaries[0]}
+    def inspect(self, name: str, *, environ: bool = False) -> Any:
+        return {**super().inspect(name, environ=environ), **self.summaries[0]}
 
     def status(self) -> dict[str, Any]:
         return {**super().status(), TEXT: TEXT, "log": TEXT}
@@ -144,7 +144,7 @@ def test_words_of_the_command_line_are_escaped(run: Run) -> None:
 def test_the_picture_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, color_system=None, width=200)
-    console.print(picture(NAME, progress("failed", 3, 9, error=TEXT)))
+    console.print(picture(NAME, progress("failed", 3, 9, error=TEXT), 80))
     live = Live(NAME)
     live._live.console = console
     live.event("slave_lost", {"cause": TEXT})

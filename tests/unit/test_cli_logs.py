@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from creamas_sc.runtime.log_files import begin_run
 from supervisor.cli import logs, output
 from supervisor.cli.main import main
 from tests.support.cli_fakes import NAME, FakeClient, lost
@@ -96,6 +98,37 @@ def test_a_log_outlives_its_daemon(
     client.error = lost()
     assert main(["logs", NAME, "-n", "1"]) == 0
     assert capsys.readouterr().out == "printed\n"
+
+
+@pytest.mark.parametrize("client_error", [None, lost()])
+def test_earlier_simulations_of_the_name_are_left_out_unless_asked_for(
+    file: Path,
+    client: FakeClient,
+    client_error: Exception | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    client.error = client_error
+
+    def shown(*options: str) -> list[str]:
+        assert main(["logs", NAME, *options]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        return [re.sub(r"^[\d-]+ [\d:]+ ", "", line) for line in lines]
+
+    first = ["warning a slave was lost slave=1", "    Traceback:", "      here", "printed"]
+    assert shown() == first
+    for number in (2, 3):
+        begin_run(file, NAME)
+        with file.open("a") as log:
+            log.write(f'one {number}\n{{"begins": "other"}}\nbegins "begins"\n')
+    begins = f"info the simulation {NAME} begins"
+    second, third = (
+        [begins, f"one {number}", '{"begins": "other"}', 'begins "begins"'] for number in (2, 3)
+    )
+    assert shown() == third
+    assert shown("-n", "2") == third[2:]
+    assert shown("-n", "5") == third
+    assert shown("--all") == first + second + third
+    assert shown("--all", "-n", "5") == second[3:] + third
 
 
 def test_follow_ends_with_what_logs(

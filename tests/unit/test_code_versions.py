@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
 import sys
+import time
+import zipfile
 from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,6 +21,7 @@ from creamas_sc.errors import LoadError
 from creamas_sc.runtime import code_versions
 from creamas_sc.runtime.class_loading import load_object
 from creamas_sc.runtime.code_versions import CodeVersions, Version, load_from
+from tests.support import programs
 
 NAME = "module_of_versions"
 LATER = 10**9
@@ -109,6 +115,43 @@ def test_a_master_keeps_what_it_has_loaded(code: Code) -> None:
         assert code.versions.find(installed) is None
 
 
+def test_a_master_says_what_was_changed_since_it_has_loaded_it(
+    code: Code, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(code_versions, "_started_ns", lambda: 10**18)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    sys.meta_path.remove(code_versions._Finder)
+    script = ModuleType("__main__")
+    script.__file__ = str(code.file.with_name("script.py"))
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    Path(script.__file__).write_text("1")
+    os.utime(script.__file__, ns=(10**18, 10**18))
+    for text in ("version = 1", "version = 2"):  # the latter is loaded, after the start
+        code.write(text)
+    code.load()
+    code.versions.keep_loaded()
+    assert not caplog.records
+    for place in code.versions.folder.iterdir():
+        place.unlink()
+    code.write("version = 3")
+    os.utime(script.__file__, ns=(10**18 + LATER, 10**18 + LATER))
+    code.versions.keep_loaded()
+    changed = [
+        record.getMessage().partition(" was changed after this")[0] for record in caplog.records
+    ]
+    assert sorted(changed) == sorted([str(code.file), script.__file__])
+    code.versions.keep_loaded()
+    assert len(caplog.records) == 2
+
+
+def test_when_this_process_was_started() -> None:
+    code = "import time; from creamas_sc.runtime.code_versions import _started_ns; "
+    code += "print(_started_ns(), time.time_ns())"
+    before = time.time_ns()
+    started, then = map(int, programs.run_code(code).stdout.split())
+    assert before - 2 * 10**7 <= started < then
+
+
 def test_two_processes_that_load_two_versions_at_once(code: Code) -> None:
     code.write("version = 1")
     first = Version.of(str(code.file))
@@ -121,8 +164,91 @@ def test_two_processes_that_load_two_versions_at_once(code: Code) -> None:
     ]
 
 
+@pytest.mark.parametrize("full", ["write", "link"])
+def test_a_full_disk_prevents_no_import(
+    code: Code, full: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    code.write("version = 1")
+    if full == "link":
+        monkeypatch.setattr(os, "link", refuse)
+    else:
+        monkeypatch.setattr(os, "utime", refuse)  # as what was written is flushed before
+    assert code.load().version == 1
+    assert f"{code.file} cannot be kept for the simulation's other processes" in caplog.text
+    assert "No space left on device" in caplog.text
+    assert list(code.versions.folder.iterdir()) == []
+    code.versions.keep_loaded()  # of a master that starts slaves
+
+
 def test_a_simulation_that_has_ended(code: Code) -> None:
     code.versions.folder.rmdir()
     code.write("version = 1")
     assert code.load().version == 1
     assert code.versions.changed_files() == []
+
+
+def test_a_module_is_found_where_its_master_has_loaded_it(code: Code, tmp_path: Path) -> None:
+    """Under the name that a loader has given it, along which no folder leads."""
+    file = tmp_path / "with spaces" / "agents.py"
+    file.parent.mkdir()
+    file.write_text("version = 1")
+    name = "no_such_package.part.agents"
+    spec = spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[name] = module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+    code.versions.keep_loaded()
+    del sys.modules[name]
+    try:
+        with pytest.raises(LoadError, match=r"No module named 'no_such_package\.other'"):
+            load_object("no_such_package.other:version")
+        assert load_object(f"{name}:version") == 1
+        assert importlib.import_module(name).__file__ == str(file)
+        assert code.versions.changed_files() == []
+        file.write_text("version = 2, changed")
+        assert code.versions.changed_files() == [str(file)]
+    finally:
+        for each in [each for each in sys.modules if each.startswith("no_such_package")]:
+            del sys.modules[each]
+
+
+def test_a_file_in_an_archive(tmp_path: Path) -> None:
+    archive = tmp_path / "app.pyz"
+    with zipfile.ZipFile(archive, "w") as files:
+        files.writestr("part/__main__.py", "version = 1")
+    version = Version.of(f"{archive}/part/__main__.py")
+    assert (version.source, version.is_changed) == (b"version = 1", False)
+    with pytest.raises(FileNotFoundError, match=r"app.pyz: .*no item named 'other.py'"):
+        Version.of(f"{archive}/other.py")
+    archive.write_bytes(b"")
+    assert version.is_changed
+    with pytest.raises(FileNotFoundError, match=r"app.pyz: File is not a zip file"):
+        Version.of(f"{archive}/part/__main__.py")
+
+
+def test_modules_of_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that it has imported, not all that are loaded; installed ones are not looked into."""
+    codes = {
+        "script_painters": "class Painter: pass",
+        "script_society": "from script_painters import Painter\nimport json",
+        "script_tools": "def simulate(): pass\nimport script_society",
+        "unrelated": "class Other: pass",
+    }
+    for name, code in codes.items():
+        (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in codes:
+        monkeypatch.setitem(sys.modules, name, importlib.import_module(name))
+    script = ModuleType("__main__")
+    exec(
+        "from script_tools import simulate\nfrom unittest.mock import Mock\nmock = Mock()",
+        vars(script),
+    )
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    found = code_versions.modules_of_script()
+    assert {"__main__", "script_painters", "script_society", "script_tools", "json"} <= found
+    assert not {"unrelated", "json.decoder", "pytest"} & found

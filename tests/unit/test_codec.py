@@ -27,7 +27,7 @@ from creamas_sc.errors import DecodeError, EncodeError, from_wire
 from creamas_sc.wire.codec import Codec, Payload, Serializer
 from creamas_sc.wire.frames import MAX_PARTS
 from creamas_sc.wire.numpy_values import LARGE_ARRAY_BYTES
-from creamas_sc.wire.packing import LARGE_BYTES, MAX_DEPTH
+from creamas_sc.wire.packing import LARGE_BYTES, MAX_DEPTH, Undecodable
 from tests.support.programs import run_code
 
 LARGE = b"x" * LARGE_BYTES
@@ -874,3 +874,23 @@ def test_what_a_large_value_took_is_given_up_at_once() -> None:
     for _ in range(3):
         codec.encode(large)
     assert packers() == before
+
+
+def test_what_cannot_be_decoded_leaves_the_rest() -> None:
+    def refuse(data: Any) -> Any:
+        raise ValueError("not here")
+
+    point = Point(1, 2)
+    values = [1, [point, (2, 3)], {"a": {point}}, (point,), LARGE]
+    payload = Codec([POINTS]).encode(values)
+    here = Codec([Serializer(Point, "point", POINTS.encode, refuse)])
+    with pytest.raises(DecodeError, match="not here"):
+        here.decode(payload)
+    first, [bad, good], worse, worst, large = here.decode_leniently(payload)
+    assert (first, good, large) == (1, (2, 3), LARGE)
+    for value in (bad, [[bad]], worse, worst, {1: (bad,)}):
+        found = Undecodable.within(value)
+        assert found is not None
+        assert "not here" in str(found.error)
+    assert Undecodable.within([first, good, large, {"a": set()}]) is None
+    assert here.decode(here.encode([1])) == [1]

@@ -151,6 +151,7 @@ async def test_what_is_answered_leaves_before_the_scheduler_goes_round() -> None
     async def resting() -> Payload:
         await trio.lowlevel.checkpoint()
         left.append(bare.recv(1 << 16, socket.MSG_DONTWAIT))
+        connection.abort()
         return Payload(b"")
 
     serve: dict[str, Callable[[], Any]]
@@ -158,8 +159,9 @@ async def test_what_is_answered_leaves_before_the_scheduler_goes_round() -> None
     for call_id, method in enumerate(serve, start=1):
         meta = msgpack.packb((None, method, None))
         bare.send(b"".join(encode_frame(Kind.REQUEST, call_id, meta)))
-    with bare, trio.move_on_after(0.2):
-        await Connection(ConnectedStream(other), lambda request: serve[request.method]()).run()
+    connection = Connection(ConnectedStream(other), lambda request: serve[request.method]())
+    with bare, trio.fail_after(BOUND_SECONDS):
+        await connection.run()
     assert len(left) == 1
     assert b"an answer" in left[0]
 
@@ -167,11 +169,14 @@ async def test_what_is_answered_leaves_before_the_scheduler_goes_round() -> None
 async def test_a_forked_child_serves_and_answers_nothing() -> None:
     served, mark = os.pipe()
     children = []
+    all_served = trio.Event()
 
     def serve(request: Request) -> Payload:
         os.write(mark, request.method.encode())
         if request.method == "B":
             children.append(os.fork())
+        elif request.method == "C":
+            all_served.set()
         return Payload(b"an answer")
 
     bare, other = socket.socketpair()
@@ -180,8 +185,12 @@ async def test_a_forked_child_serves_and_answers_nothing() -> None:
         bare.send(b"".join(encode_frame(Kind.REQUEST, call_id, meta)))
     with bare:
         async with adopt_running_loop():
-            with trio.move_on_after(0.2):
-                await Connection(ConnectedStream(other), serve).run()
+            with trio.fail_after(BOUND_SECONDS):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(Connection(ConnectedStream(other), serve).run)
+                    await all_served.wait()
+                    await trio.testing.wait_all_tasks_blocked()
+                    nursery.cancel_scope.cancel()
         assert exit_code_of(children[0]) == 1
         os.close(mark)
         with open(served, "rb") as marks:
@@ -207,6 +216,8 @@ async def test_a_call_that_waits_for_room_which_its_own_wait_makes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(write_queue, "HIGH_WATER_BYTES", 1000)
+    # On a busy machine the reader may otherwise write between the two, and no call waits.
+    monkeypatch.setattr(connection_module, "YIELD_SECONDS", BOUND_SECONDS)
     large = CODEC.encode("x" * 2000)
 
     async def abort_when_it_waits(connection: Connection) -> None:

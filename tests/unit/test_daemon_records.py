@@ -18,7 +18,7 @@ from supervisor.cli import daemon_connection
 from supervisor.cli.main import main
 from supervisor.daemon.lock import listens
 from supervisor.daemon.process import Settings, run
-from supervisor.daemon.records import recorded, running, running_here
+from supervisor.daemon.records import last_log, own_log, recorded, running, running_here
 from tests.support.cli_fakes import FakeClient, lost
 
 NAME = "noted"
@@ -41,6 +41,26 @@ def test_one_in_another_folder_is_not_here(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "other"))
         assert len(running(tmp_path, NAME)) == 1
         assert running_here(tmp_path, NAME) is None
+
+
+def test_two_of_a_name_have_a_log_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = tmp_path / "logs"
+    plain = logs / f"{NAME}.log"
+    with recorded(logs, NAME):
+        assert own_log(logs, NAME) == last_log(logs, NAME) == plain
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setenv("XDG_RUNTIME_DIR", "/run/else where")
+            other = logs / f"{NAME}@run-else where-creamas.log"
+            assert own_log(logs, NAME) == other
+            assert own_log(logs, "other") == logs / "other.log"
+            plain.touch()
+            assert last_log(logs, NAME) == plain
+            other.touch()
+            os.utime(plain, (0, 0))
+            assert last_log(logs, NAME) == other
+        assert own_log(logs, NAME) == last_log(logs, NAME) == plain
+        monkeypatch.delenv("XDG_RUNTIME_DIR")
+        assert own_log(logs, NAME).name.endswith(f"creamas-{os.getuid()}.log")
 
 
 @pytest.mark.parametrize("how", ["ended", "zombie", "another start"])

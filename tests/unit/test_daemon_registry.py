@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from creamas_sc.errors import CallRefused, StartError, UnknownSimulation
+from creamas_sc.runtime.log_files import BEGINS
 from creamas_sc.supervisor_client.messages import ProcessOrder
 from supervisor.daemon import managed_simulation, registry
 from supervisor.daemon.managed_simulation import ManagedSimulation, State
@@ -21,9 +24,9 @@ ORDER: ProcessOrder = {"entry": "m:f", "spec": b"", "environ": {}, "cwd": "/", "
 
 
 @asynccontextmanager
-async def a_registry() -> AsyncIterator[Registry]:
+async def a_registry(log_folder: Path = Path(os.devnull, "logs")) -> AsyncIterator[Registry]:
     async with trio.open_nursery() as nursery:
-        yield Registry(nursery, Path("/no/logs"))
+        yield Registry(nursery, log_folder)
         nursery.cancel_scope.cancel()
 
 
@@ -60,6 +63,16 @@ async def test_the_last_hundred_that_ended_are_kept() -> None:
             there.find("s1")
         status = await there.host_status("s0", 1)
         assert status["cause"] == "how it ended is no longer known"
+
+
+@pytest.mark.usefixtures("failing")
+async def test_the_log_of_a_name_says_where_each_simulation_begins(tmp_path: Path) -> None:
+    async with a_registry(tmp_path / "logs") as there:
+        for _ in range(2):
+            with pytest.raises(StartError):
+                await there.create("one", ORDER, {})
+    lines = (tmp_path / "logs" / "one.log").read_text().splitlines()
+    assert [json.loads(line)[BEGINS] for line in lines] == ["one", "one"]
 
 
 @pytest.mark.usefixtures("failing")

@@ -380,24 +380,26 @@ def test_a_log_folder_makes_a_logger(tmp_path: Path) -> None:
 # ---- the end
 
 
-def test_close_saves_and_then_closes_in_order() -> None:
+def test_close_saves_and_then_closes_in_order(tmp_path: Path) -> None:
+    there = tmp_path / "of" / "all"
     env = Noting.create(ANY_PORT)
     for _ in range(3):
         Closes(env)
-    assert env.close(folder="there") == "what was saved"
-    assert env.noted == ["saved in there", *(f"{n} in there" for n in range(3))]
+    assert env.close(folder=there) == "what was saved"
+    assert env.noted == [f"saved in {there}", *(f"{n} in {there}" for n in range(3))]
+    assert there.is_dir()
     assert env.close() is None
     with pytest.raises(FileNotFoundError):
         connect_to(env.base_url)
 
 
-def test_an_agents_own_close_is_called_wherever_it_is_from() -> None:
+def test_an_agents_own_close_is_called_wherever_it_is_from(tmp_path: Path) -> None:
     env = Environment.create(ANY_PORT)
     folders: list[str | None] = []
     CreativeAgent(env)
     vars(CreativeAgent(env))["close"] = lambda folder: folders.append(folder)
-    env.close(folder="there")
-    assert folders == ["there"]
+    env.close(folder=str(tmp_path))
+    assert folders == [str(tmp_path)]
 
 
 @pytest.mark.parametrize("kind", ["value", "exit", "interrupt"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from textwrap import indent
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from creamas_sc.errors import (
 from creamas_sc.foreign import (
     TEXT_LENGTH,
     TRACEBACK_LENGTH,
+    cut_tracebacks,
     printable,
     shorten,
     summary_of,
@@ -124,6 +127,75 @@ def test_many_long_errors_are_bounded_together() -> None:
     again = agent_errors("failed", group.failures, [])  # as the master's, of several slaves
     assert list(again.failures) == list(failures)
     assert again.failures[first.address] == first
+
+
+# ---- tracebacks
+
+
+def within(*frames: tuple[str, str]) -> Exception:
+    """What the last of nested calls raises: of each call its file, and code that makes the next."""
+    call: Any = None
+    for file, source in reversed(frames):
+        names = {"call": call, "CreamasError": CreamasError}
+        exec(compile("def run():\n" + indent(source, "  "), file, "exec"), names)
+        call = names["run"]
+    try:
+        call()
+    except Exception as error:
+        # Without the frame of this function.
+        return error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
+    raise AssertionError("nothing was raised")
+
+
+def files(error: BaseException) -> list[str]:
+    return [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+
+
+OURS, TRIO = codec.__file__, trio.__file__
+
+
+@pytest.mark.parametrize(
+    ("last", "shown"),
+    [
+        ((OURS, "raise CreamasError('no')"), []),
+        ((OURS, "raise TypeError('no')"), []),
+        ((OURS, "1 / 0"), [OURS]),
+        ((TRIO, "raise RuntimeError('no')"), [TRIO]),
+        (("theirs.py", "1 / 0"), ["theirs.py"]),
+        (("theirs.py", "raise CreamasError('no')"), ["theirs.py"]),
+    ],
+)
+def test_only_frames_of_the_user_are_left(last: tuple[str, str], shown: list[str]) -> None:
+    mine, between = ("mine.py", "1\ncall()"), (OURS, "call()")
+    error = within(mine, between, (TRIO, "call()"), ("more.py", "call()"), between, last)
+    cut_tracebacks(error)
+    assert files(error) == ["mine.py", "more.py", *shown]
+    assert traceback.extract_tb(error.__traceback__)[0].lineno == 3
+
+
+def test_causes_are_cut_too_and_left_out_where_they_add_nothing() -> None:
+    caught = "try:\n  call()\nexcept Exception as e:\n  raise CreamasError('outer') from e"
+    inner = (OURS, "raise CreamasError('inner')")
+    error = within(("mine.py", "call()"), (OURS, caught), inner)
+    cut_tracebacks(error)
+    assert (error.__cause__, error.__context__) == (None, None)
+    error = within(("mine.py", "call()"), (OURS, caught), ("theirs.py", "call()"), inner)
+    cut_tracebacks(error)
+    assert error.__cause__ is not None
+    assert files(error.__cause__) == ["theirs.py"]
+    group = ExceptionGroup("both", [within((OURS, "call()"), ("mine.py", "1 / 0"))])
+    cut_tracebacks(group)
+    assert files(group.exceptions[0]) == ["mine.py"]
+
+
+def test_an_agents_traceback_has_only_its_own_frames() -> None:
+    error = within((OURS, "call()"), ("mine.py", "call()"), (OURS, "raise CreamasError('no')"))
+    described = AgentError.from_exception("tcp://localhost:1/1", error)
+    assert 'File "mine.py"' in described.traceback_text
+    assert OURS not in described.traceback_text
+    silent = within((OURS, "call()"), (OURS, "raise CreamasError('no')"))
+    described = AgentError.from_exception("tcp://localhost:1/1", silent)
+    assert not hasattr(described, "__notes__")
 
 
 def test_what_is_shown_controls_no_terminal() -> None:

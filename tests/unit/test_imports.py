@@ -1,4 +1,4 @@
-"""What an installation without trio says."""
+"""What an installation without trio says, and what is imported at its first use only."""
 
 from __future__ import annotations
 
@@ -31,3 +31,22 @@ def test_another_missing_module_is_named() -> None:
     code = "import sys; sys.modules['msgpack'] = None; import creamas_sc.mp"
     done = run_code(code)
     assert "ModuleNotFoundError: import of msgpack" in done.stderr
+
+
+@pytest.mark.parametrize("package", ["creamas_sc", "creamas_sc.client", "creamas_sc.core"])
+def test_names_that_are_imported_at_first_use_are_listed(package: str) -> None:
+    code = (
+        f"import rlcompleter, {package} as package; before = set(vars(package));"
+        "names = dir(package); assert names == sorted(set(names));"
+        "assert {*package.__all__, *before} <= set(names) and before == set(vars(package));"
+        "complete = rlcompleter.Completer({'package': package}).attr_matches;"
+        "assert {name.split('(')[0] for name in complete('package.')}"
+        " >= {f'package.{name}' for name in package.__all__}"
+    )
+    done = run_code(code)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_asyncio_is_imported_by_the_first_call_under_it() -> None:
+    code = "import sys; from creamas_sc import run_asyncio; sys.exit('asyncio' in sys.modules)"
+    assert run_code(code).returncode == 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from creamas_sc.runtime import installation
+from tests.support.programs import ROOT
 
 EXTRA = "creamas-sc[supervisor]"
 
@@ -84,3 +87,13 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert installation.missing_packages() == ["tricycle", "tractor"]
     monkeypatch.setattr(installation, "SUPERVISOR", tmp_path)
     assert installation.missing_packages() == ["tricycle", "tractor", "supervisor"]
+
+
+def test_the_environment_of_a_clone_has_what_the_commands_of_its_readme_begin_with() -> None:
+    """`python3` is that environment's own after `. .venv/bin/activate`."""
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", ".ci/run")]
+    modules = set(re.findall(r"python3 -m (\w+)", " ".join(texts))) - sys.stdlib_module_names
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        dev = tomllib.load(file)["dependency-groups"]["dev"]
+    names = {re.split(r"\W", each)[0] for each in dev if isinstance(each, str)}
+    assert {"pip", "uv"} <= modules <= names

@@ -53,6 +53,21 @@ def everything(path: Path) -> str:
     return "".join(file.read_text() for file in log_files.log_files(path))
 
 
+def test_the_folders_above_a_log_are_private(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        os.close(open_log_file(str(tmp_path / "state" / "creamas" / "log" / "a.log")))
+    finally:
+        os.umask(before)
+    folders = (tmp_path / "state").rglob("*")
+    assert {each.name: each.stat().st_mode & 0o777 for each in [tmp_path / "state", *folders]} == {
+        "state": 0o700,
+        "creamas": 0o700,
+        "log": 0o700,
+        "a.log": 0o600,
+    }
+
+
 def test_a_log_is_cut_into_files_and_loses_nothing(path: Path) -> None:
     with closing(Writer(path)) as one, closing(Writer(path)) as other:
         for number in range(600):

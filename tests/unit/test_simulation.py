@@ -17,7 +17,15 @@ from creamas_sc.core import simulation
 from creamas_sc.core.agent import CreativeAgent
 from creamas_sc.core.environment import Environment
 from creamas_sc.core.simulation import Simulation
-from creamas_sc.errors import AgentError, AgentErrors, NoSlaves, SlaveLost, UnknownAgent
+from creamas_sc.errors import (
+    AgentError,
+    AgentErrors,
+    BadValue,
+    CreamasError,
+    NoSlaves,
+    SlaveLost,
+    UnknownAgent,
+)
 from creamas_sc.runtime.event_loop import adopt_running_loop
 
 ADDRS = [f"tcp://localhost:5556/{number}" for number in (1, 2, 3)]
@@ -403,6 +411,51 @@ def test_a_step_that_cannot_begin_does_not_count(env: FakeEnvironment, sim: Simu
     with pytest.raises(NoSlaves):
         sim.step()
     assert (sim.cur_step, env.age) == (0, 0)
+
+
+@pytest.mark.parametrize("step", STEPS[1:])
+@pytest.mark.parametrize(
+    "error",
+    [NoSlaves("was spawn_slaves awaited?"), SlaveLost("gone", may_have_run=False), BadValue("no")],
+)
+def test_a_step_that_is_refused_does_not_count(env: Any, step: Any, error: Exception) -> None:
+    called: list[int] = []
+    sim = Simulation(env, called.append)
+    env.age = 7
+    env.faults = {"all": error}
+    with pytest.raises(type(error)):
+        step(sim)
+    assert (sim.cur_step, env.age, called) == (0, 7, [])
+    assert step(sim)[0].endswith("in 1")
+    env.faults = {"all": SlaveLost("gone in the step")}
+    with pytest.raises(SlaveLost):
+        step(sim)
+    assert (sim.cur_step, env.age) == (2, 2)
+
+
+def test_a_step_whose_first_act_is_refused_does_not_count(env: Any) -> None:
+    sim = Simulation(env)
+    env.faults = {ADDRS[0]: CreamasError("a step is under way")}
+    with pytest.raises(CreamasError, match="under way") as caught:
+        sim.step()
+    assert not hasattr(caught.value, "__notes__")
+    assert (sim.cur_step, env.age, sim.finish_step()) == (0, 0, [])
+    env.faults = {ADDRS[1]: CreamasError("a step is under way")}
+    with pytest.raises(CreamasError, match="under way"):
+        sim.step()
+    assert (sim.cur_step, env.age) == (1, 1)
+    assert len(sim.finish_step()) == 2
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_callback_that_raises_does_not_take_its_step_back(env: Any, step: Any) -> None:
+    def call(step: int) -> None:
+        raise NoSlaves("of the callback's own")
+
+    sim = Simulation(env, call)
+    with pytest.raises(NoSlaves):
+        step(sim)
+    assert (sim.cur_step, env.age) == (1, 1)
 
 
 # ---- the end

@@ -251,7 +251,7 @@ async def test_a_class_whose_properties_raise(autojump_clock: Clock) -> None:
 
 async def test_what_does_not_fit(host: Hosting, autojump_clock: Clock) -> None:
     client = host.client()
-    for method, args in (("get_name", (1,)), ("set_age", ()), ("pause", (1,)), ("connect", ())):
+    for method, args in (("get_name", (1,)), ("set_age", ()), ("resume", (1,)), ("connect", ())):
         with pytest.raises(BadArguments, match=method):
             await client(method, *args)
     with pytest.raises(CallRefused, match="no operation 'nonsense'"):

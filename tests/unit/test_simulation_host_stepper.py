@@ -16,6 +16,7 @@ from creamas_sc.errors import (
     CreamasError,
     DeadlineExceeded,
     SlaveLost,
+    StepOverran,
     agent_errors,
 )
 from creamas_sc.simulation_host.stepper import State, Stepper
@@ -43,6 +44,9 @@ class Steps:
                 raise error
             return [1, 2, 3]
 
+    async def trigger_all_within(self, seconds: float, *args: Any, **kwargs: Any) -> list[Any]:
+        return await self.trigger_all(seconds, *args, **kwargs)
+
 
 @asynccontextmanager
 async def stepper(steps: Any) -> AsyncIterator[tuple[Stepper, list[dict[str, Any]]]]:
@@ -63,6 +67,8 @@ async def test_it_takes_as_many_steps_as_asked(autojump_clock: trio.testing.Mock
             "state": "stepping",
             "step": 0,
             "of": 4,
+            "pausing": False,
+            "overran": 0,
             "step_seconds": None,
             "acts_per_second": None,
             "seconds_left": None,
@@ -135,6 +141,85 @@ async def test_a_pause_stands_although_who_asked_has_gone(
         await own.wait(None)
         assert own.state is State.PAUSED
         assert len(steps.taken) == 1
+
+
+@pytest.mark.parametrize("timeout", [0, 0.1])
+async def test_a_pause_stands_although_its_time_was_up(
+    timeout: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    steps = Steps()
+    async with stepper(steps) as (own, reports):
+        own.start(None, (), {})
+        assert own.progress()["pausing"] is False
+        await trio.sleep(0.5)
+        with pytest.raises(DeadlineExceeded, match=f"not done after {timeout} s: .* pauses when"):
+            await own.pause(timeout)
+        assert trio.current_time() == 0.5 + timeout
+        assert own.progress()["pausing"] is reports[-1]["pausing"] is True
+        await own.wait(None)
+        assert own.state is State.PAUSED
+        assert own.progress()["pausing"] is reports[-1]["pausing"] is False
+        assert len(steps.taken) == 1
+        await own.pause(0)
+        with pytest.raises(BadValue, match="timeout"):
+            await own.pause(-1)
+
+
+async def test_a_resume_is_reported_where_a_pause_was_under_way(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with stepper(Steps()) as (own, reports):
+        own.start(5, (), {})
+        await trio.sleep(0.5)
+        with pytest.raises(DeadlineExceeded):
+            await own.pause(0)
+        own.resume()
+        assert reports[-1]["pausing"] is False
+        await own.wait(None)
+        assert own.progress()["step"] == 5
+
+
+async def test_steps_in_a_limited_time_go_on_after_one_that_was_late(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    late = StepOverran("1 of the agents had not acted", addresses=["a"], results=[1, 2])
+    no_turn = DeadlineExceeded("it was not this step's turn", may_have_run=False)
+    steps = Steps(None, late, no_turn)
+    async with stepper(steps) as (own, _):
+        own.start(4, ("x",), {"y": 1}, within=(2.5, "kill"))
+        await own.wait(None)
+        progress = own.progress()
+        assert (progress["state"], progress["step"], progress["overran"]) == ("idle", 4, 2)
+        assert steps.taken == [((2.5, "x"), {"y": 1, "on_overrun": "kill"})] * 4
+        texts = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+        assert texts == [f"step 2 was cut short: {late}", f"step 3 was cut short: {no_turn}"]
+        own.start(1, (), {})
+        assert own.progress()["overran"] == 0
+        await own.wait(None)
+        assert steps.taken[-1] == ((), {})
+
+
+async def test_agents_that_fail_in_a_step_that_was_late_stop_the_steps(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    failure = AgentError(address="a", type_name="ValueError", message="no colour")
+    late = StepOverran("1 of the agents had not acted", failures={"a": failure}, results=[1, 2])
+    async with stepper(Steps(late)) as (own, _):
+        own.start(4, (), {}, within=(2.5, "cancel"))
+        await own.wait(None)
+        progress = own.progress()
+        assert (progress["state"], progress["step"], progress["overran"]) == ("failed", 1, 1)
+        assert "ValueError in a: no colour" in progress["error"]
+
+
+@pytest.mark.parametrize("error", [StepOverran("late"), DeadlineExceeded("late")])
+async def test_a_time_limit_of_the_users_own_stops_the_steps(
+    error: Exception, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with stepper(Steps(error)) as (own, _):
+        own.start(4, (), {})
+        await own.wait(None)
+        assert (own.state, own.progress()["step"]) == (State.FAILED, 0)
 
 
 async def test_a_resume_before_the_pause_has_come(autojump_clock: trio.testing.MockClock) -> None:
@@ -282,6 +367,8 @@ async def test_steps_that_never_wait_leave_others_their_time(
 
         async def trigger_all(self) -> list[Any]:
             return []
+
+        trigger_all_within: Any = None
 
     async with stepper(Eager()) as (own, _):
         own.start(None, (), {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ import trio
 
 from creamas_sc import CreativeAgent, Environment, EnvManager, agent_factory
 from creamas_sc.errors import LoadError
+from creamas_sc.mp.managers import script_agent_classes
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.runtime.timeouts import YIELD_SECONDS
 
@@ -175,3 +177,12 @@ async def test_no_number_of_agents(n: int) -> None:
         with pytest.raises(ValueError, match="at least 0, at most 1,000,000"):
             await env.manager.spawn_n(Made, n)
         assert env.get_agents() == []
+
+
+def test_classes_that_a_program_loads_for_other_ends_are_not_the_scripts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Such as those of all tests, which slaves would load at their start."""
+    assert script_agent_classes() == []
+    monkeypatch.setattr(sys.modules["__main__"], "Made", Made, raising=False)
+    assert script_agent_classes() == [f"{__name__}:Made"]

@@ -137,7 +137,7 @@ def test_the_table_of_a_single_step_without_publications() -> None:
 def test_the_pictures_are_drawn(tmp_path: Path, count: int, published: bool) -> None:
     steps = [_step(number, published) for number in range(1, count + 1)]
     report.contact_sheet(steps, tmp_path / "sheet.png", most=50)
-    report.novelty_plot(steps, tmp_path / "plot.png")
+    report.novelty_plot(steps, tmp_path / "plot.png", "seed 1")
     for name in ("sheet.png", "plot.png"):
         with Image.open(tmp_path / name) as image:
             image.load()
@@ -155,3 +155,25 @@ def _step(number: int, published: bool = True) -> Step:
     made.add_eval("maker", 0.4)
     made.add_eval("judge", 0.3)
     return Step(number, [0.2, 0.4], [made] if published else [])
+
+
+def test_the_plots_scale_begins_at_0_and_its_band_shows_the_spread() -> None:
+    image, draw = report._canvas(100, 120)
+    axes = report._Axes(draw, (0, 0, 100, 100), 3, 0.5)
+    assert [axes.place(1, value)[1] for value in (0.0, 0.25, 0.5)] == [100, 50, 0]
+    axes.series([[0.2, 0.4], [], [0.2, 0.4]], report.EARLY)  # mean 0.3, standard deviation 0.1
+    pixels = np.asarray(image)[:, image.width // 2].astype(int)
+    drawn = [y / report.SCALE for y in range(100 * report.SCALE) if pixels[y][2] - pixels[y][0] > 8]
+    assert min(drawn) == pytest.approx(20, abs=1)
+    assert max(drawn) == pytest.approx(60, abs=1)
+
+
+def test_pictures_that_are_left_out_are_mentioned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words: list[str] = []
+    monkeypatch.setattr(report, "_text", lambda _draw, _place, text, *rest: words.append(text))
+    steps = [_step(number) for number in range(1, 9)]
+    report.contact_sheet(steps, tmp_path / "sheet.png", "seed 1", most=5)
+    shown = "8 spirographs were published in 8 steps; 5 of them are shown, evenly spaced"
+    assert words == [f"{shown}, the first in blue, the last in red", "seed 1"]

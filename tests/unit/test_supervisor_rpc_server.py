@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 import trio
+import trio.testing
 
 from creamas_sc.errors import (
     BadArguments,
@@ -21,10 +23,13 @@ from creamas_sc.errors import (
 from creamas_sc.rpc.calls import ServedCall, served_call
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.socket_stream import ConnectedStream
-from creamas_sc.wire.codec import Codec
-from creamas_sc.wire.frames import FrameReader
+from creamas_sc.rpc.write_queue import HIGH_WATER_BYTES
+from creamas_sc.wire.codec import Codec, Payload
+from creamas_sc.wire.frames import FrameReader, Kind, encode_frame
+from supervisor import rpc_server
 from supervisor.rpc_server import Method, MethodServer, PlainCodec, start_apart
 from tests.support import values
+from tests.support.streams import read_frames
 
 BOUND_SECONDS = 5
 CODEC = Codec()
@@ -170,3 +175,44 @@ async def test_numbers_that_cannot_be_printed_are_refused() -> None:
                 await client.call(None, "add", payload)
         answer = await client.call(None, "add", CODEC.encode(((2**256,), {})))
         assert CODEC.decode(answer) == 2**256 + 1
+
+
+@pytest.mark.parametrize("read", [True, False])
+async def test_answers_are_encoded_when_the_peer_reads(
+    read: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are there at once, as when calls wait for the same host; making them takes time."""
+    encode, made = rpc_server.CODEC.encode, []
+
+    def note(value: Any, *args: Any) -> Payload:
+        made.append(value)
+        return encode(value, *args)
+
+    monkeypatch.setattr(rpc_server.CODEC, "encode", note)
+    ready, size, count = trio.Event(), 1 << 20, 30
+
+    async def give() -> str:
+        await ready.wait()
+        return "x" * size
+
+    ours, theirs = socket.socketpair()
+    server = MethodServer(ConnectedStream(theirs), {"give": give}, "a client", FrameReader())
+    stream = ConnectedStream(ours)
+    with trio.fail_after(BOUND_SECONDS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.connection.run)
+            meta, nothing = msgpack.packb((None, "give", None)), CODEC.encode(((), {})).body
+            for number in range(count):
+                await stream.send(b"".join(encode_frame(Kind.REQUEST, number, meta, nothing)))
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            ready.set()
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert 0 < server.connection.out.size <= HIGH_WATER_BYTES + size
+            begun = len(made)
+            assert begun < count // 2
+            if read:
+                frames = await read_frames(stream, count)
+                assert sorted(frame.call_id for frame in frames) == list(range(count))
+                assert {len(CODEC.decode(Payload(frame.body))) for frame in frames} == {size}
+            await stream.aclose()
+    assert len(made) == (count if read else begun)

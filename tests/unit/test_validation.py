@@ -12,7 +12,7 @@ import pytest
 
 from creamas_sc import Artifact, Environment, MultiEnvironment
 from creamas_sc.core.randomness import check_seed
-from creamas_sc.errors import LoadError
+from creamas_sc.errors import BadValue, LoadError
 from creamas_sc.foreign import shown
 from creamas_sc.mp import MultiEnvManager
 from creamas_sc.runtime.class_loading import portable_name
@@ -20,23 +20,33 @@ from creamas_sc.runtime.paths import check_name
 from creamas_sc.runtime.validation import (
     MAX_INT,
     MAX_SECONDS,
-    check_folder,
     check_int,
     check_place,
     check_seconds,
+    make_folder,
 )
 from creamas_sc.util import get_manager, run, sort_addrs
 
 ADDRESS = "tcp://localhost:1/0"
 
 
-def test_what_is_good() -> None:
+def test_what_is_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     for seconds in (0, 1.5, math.inf, Fraction(1, 2), None):
         check_seconds(seconds)
-    for folder in ("x", Path("x"), None):
-        check_folder(folder)
+    for folder in ("x/y", Path("x/y")):
+        assert make_folder(folder) == str(tmp_path / "x" / "y")
+        assert (tmp_path / "x" / "y").is_dir()
+    assert make_folder(None) is None
     assert check_place(["localhost", 0]) == ("localhost", 0)
     check_int("age", 3)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "within", "a\0b"):
+        with pytest.raises(BadValue, match=r"the folder .* cannot be created: .+"):
+            make_folder(folder)
 
 
 def test_numbers_of_numpy() -> None:

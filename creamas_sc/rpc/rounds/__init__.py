@@ -3,6 +3,7 @@
 driver     runs what is ready, and says when a round ends
 activity   what runs: acts, and methods that serve calls
 calls      what they wait for
+serving    the methods that are called
 exchange   brings calls and answers to the peers, and theirs here
 frames     what is sent for that
 order      agents' places in the order of spawning

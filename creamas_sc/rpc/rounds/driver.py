@@ -46,14 +46,11 @@ from weakref import WeakSet
 
 import trio
 
-from creamas_sc.errors import DeadlineExceeded, UnknownAgent
-from creamas_sc.foreign import is_ctrl_c
-from creamas_sc.rpc.exposed import exposed_method, is_awaitable, start_call
 from creamas_sc.rpc.rounds.activity import WAITS, Activity, current_activity
 from creamas_sc.rpc.rounds.calls import Call, PeerCall
 from creamas_sc.rpc.rounds.order import Order
+from creamas_sc.rpc.rounds.serving import Serving
 from creamas_sc.rpc.socket_stream import TRIO_LOOP, TrioWaiter
-from creamas_sc.runtime.nurseries import cancellation_in
 from creamas_sc.runtime.scheduling import run_tasks_in_order
 from creamas_sc.runtime.timeouts import YIELD_SECONDS
 
@@ -101,10 +98,8 @@ class Rounds:
         self._busy: dict[Order, Activity] = {}
         self._stuck: set[Activity] = set()
         self._deferred: dict[Order, deque[Call | PeerCall]] = {}
-        self._serving: dict[tuple[str | None, int], Activity] = {}
+        self._serving = Serving(node, exchange)
         self._open = 0
-        # The agent whose plain method serves a call just now.
-        self._plain: Any = None
         _under_way.add(self)
 
     def leave(self) -> None:
@@ -117,8 +112,8 @@ class Rounds:
     @property
     def agent(self) -> Any:
         """The agent whose code runs now, as part of the step; None if none does."""
-        if self._plain is not None:
-            return self._plain
+        if self._serving.agent is not None:
+            return self._serving.agent
         running = self.driving or current_activity.get()
         return None if running is None or running.over else running.agent
 
@@ -195,7 +190,7 @@ class Rounds:
 
     @coroutine
     def _drive(self) -> Generator[Any, Any, None]:
-        """Run what is ready and end rounds, to the step's end or until an activity keeps the task."""
+        """Run what is ready and end rounds, until the step is over or the task is kept."""
         task = trio.lowlevel.current_task()
         with trio.CancelScope() as scope:
             status, inner = task._cancel_status, len(task.child_nurseries)
@@ -321,12 +316,13 @@ class Rounds:
                 break
             item = ready.popleft()
             if busy:
-                number = self._handler(item)
+                number = self._serving.handler(item)
                 if number in busy:
                     self._deferred.setdefault(number, deque()).append(item)
                     continue
             if not item.answered:
-                activity = self._serve(item)
+                activity = self._serving.begin(item)
+                self._open += activity is not None
             elif item.given_up:  # type: ignore[union-attr]
                 continue
             else:
@@ -351,58 +347,9 @@ class Rounds:
         call.waiter.set()
         return None
 
-    def _handler(self, item: Call | PeerCall) -> Order | None:
-        """The number of the agent that handles a call or an answer, if there is such an agent."""
-        if item.answered:
-            return item.activity.agent.number  # type: ignore[union-attr, no-any-return]
-        try:
-            return self._node.agent(item.target).number  # type: ignore[no-any-return]
-        except UnknownAgent:
-            return None
-
-    def _serve(self, call: Call | PeerCall) -> Activity | None:
-        """Serve a call: at once, or by the activity that is returned."""
-        try:
-            self._plain = call.agent = agent = self._node.agent(call.target)
-            value = start_call(exposed_method(agent, call.method), call.args, call.kwargs)
-            if not is_awaitable(value):
-                self._exchange.add_answer(call, value)
-                return None
-        except BaseException as error:
-            self._fail(call, error)
-            return None
-        finally:
-            self._plain = None
-        self._open += 1
-        activity = Activity(self._finish(call, value), call)
-        self._serving[call.url, call.number] = activity
-        return activity
-
-    async def _finish(self, call: Call | PeerCall, value: Any) -> None:
-        try:
-            result = await value
-        except BaseException as error:
-            cancelled = cancellation_in(error)
-            if cancelled is not None:
-                ended = DeadlineExceeded(
-                    f"{call.method} was cancelled, or its time ran out", acknowledged=True
-                )
-                self._exchange.add_failure(call, ended)
-                raise cancelled from None
-            self._fail(call, error)
-        else:
-            self._exchange.add_answer(call, result)
-        finally:
-            del self._serving[call.url, call.number]
-
-    def _fail(self, call: Call | PeerCall, error: BaseException) -> None:
-        if is_ctrl_c(error):
-            raise error
-        self._exchange.add_failure(call, self._node.reported(call.target, error))
-
     def _cancel_served(self, url: str | None, number: int) -> None:
         """The caller of a served call has given it up."""
-        activity = self._serving.get((url, number))
+        activity = self._serving.activities.get((url, number))
         if activity is None:
             return
         call = self._parked.pop(activity, None)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 # An agent's place in the order of spawning; of an agent that another one made, a path from there.
-Order: TypeAlias = "int | tuple[int, ...]"
+Order: TypeAlias = int | tuple[int, ...]
 
 
 def sort_key(order: Order) -> tuple[int, ...]:

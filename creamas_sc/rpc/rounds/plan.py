@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from creamas_sc.errors import BadValue
+from creamas_sc.foreign import shown
 
 
 class Plan(NamedTuple):
@@ -21,3 +24,10 @@ class Plan(NamedTuple):
 
 # Of the step that the running task takes, if its calls go in rounds.
 step_plan: ContextVar[Plan | None] = ContextVar("step_plan", default=None)
+
+
+def check_calls(calls: Any) -> bool:
+    """Return whether calls go in rounds; raise a BadValue unless it is "rounds" or "free"."""
+    if calls not in ("rounds", "free"):
+        raise BadValue(f'calls must be "rounds" or "free", not {shown(calls)}')
+    return bool(calls == "rounds")

@@ -29,23 +29,30 @@ class Steps:
     Attributes:
         frames: What has arrived for them.
         rounds: The one that is under way.
+        in_rounds: Whether those that no multi-environment takes go in rounds; of a master,
+            whether those of its slaves do.
         numbers: Of a master: by base URL of a slave, the numbers of its agents.
     """
 
     def __init__(self, node: Node) -> None:
         self.frames = Frames()
         self.rounds: Rounds | None = None
+        self.in_rounds = False
         self.numbers: dict[str, list[Order]] = {}
         self._node = node
         self._numbers_sent = 0
 
     @contextmanager
     def take(self, plan: Plan | None) -> Iterator[Rounds | None]:
-        """Have agents' calls go in rounds in the block, where there is a plan and no other step."""
-        if plan is None or self.rounds is not None:
+        """Have agents' calls go in rounds in the block, if they are to and no other step does.
+
+        Args:
+            plan: A multi-environment's, for its step; None for a step of this environment alone.
+        """
+        if self.rounds is not None or not (plan or self.in_rounds):
             yield None
             return
-        exchange = Exchange(self._node, plan)
+        exchange = Exchange(self._node, plan or Plan())
         rounds = self.rounds = Rounds(self._node, exchange)
         try:
             yield rounds

@@ -21,6 +21,7 @@ from tests.support.agents import Echo, end_process
 
 SEEN_SECONDS = 1.0
 BACK_SECONDS = 5.0
+BOUND_SECONDS = 30.0
 SLAVES = 4
 AGENTS = 3  # in each
 ANY_PORT = ("localhost", 0)
@@ -149,7 +150,7 @@ def crash_loop(case: str, number: int, folder: Path) -> Figures:
 async def _crash_loop(when: str, how: str, n: int, journal: Path) -> Figures:
     began = time.monotonic()
     policy = RestartPolicy("permanent", restarts=n, seconds=60.0)
-    with trio.fail_after(BACK_SECONDS):
+    with trio.fail_after(BOUND_SECONDS):
         async with MultiEnvironment(ANY_PORT, Environment, restart=policy) as menv:
             await menv.spawn_slaves([ANY_PORT] * 2, Environment, EnvManager)
             await menv.spawn(Crasher, str(journal), when, how)

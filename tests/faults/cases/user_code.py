@@ -64,6 +64,8 @@ async def _bounded(kind: str, where: str) -> None:
             else:
                 await _in_environment(menv, kind, where)
             await menv.trigger_act(well.addr)
+            if where in ("close", "save_info"):
+                await _fails(kind, AgentErrors, lambda: menv.close(as_coro=True))
             report = await menv.close(as_coro=True)
             failures = [error for slave in report for error in slave.errors]
             assert len(failures) == (where in ("close", "save_info")), failures
