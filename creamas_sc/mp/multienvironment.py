@@ -95,17 +95,17 @@ class MultiEnvironment:
     ) -> None:
         end_script_load()
         policy, member = RestartPolicy.of(restart), Membership.new()
-        self._env = own = make_master(
+        env = self._env = make_master(
             self, member, (seed, calls), addr, env_cls, env_kwargs, mgr_cls
         )
         self._name = name if isinstance(name, str) else f"{addr[0]}:{addr[1]}"
         self._logger = logger
         self._artifacts: list[Artifact] = []
         self._inbox = ArtifactInbox(self)
-        self._slaves = SlavePool(member, own.seed, own.network, policy, logger, seed is None)
-        self._managers = ManagerCalls(own.network, self._slaves)
-        self._closer = Closer(self, own, self._slaves)
-        own.network.become_master(self._slaves, self._inbox.take)
+        self._slaves = SlavePool(member, env.seed, env.network, policy, logger, seed is None)
+        self._managers = ManagerCalls(env.network, self._slaves)
+        self._closer = Closer(self, env, self._slaves)
+        env.network.become_master(self._slaves, self._inbox.take)
         self._step_lock, self._exits = StepLock(), AsyncExitStack()
 
     def __repr__(self) -> str:
