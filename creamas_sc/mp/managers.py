@@ -422,20 +422,17 @@ class MultiEnvManager(Manager):
 def make_master(
     menv: MultiEnvironment,
     member: Membership,
-    how: tuple[int | None, str],
+    seed: int | None,
+    calls: str,
     addr: tuple[str, int],
     env_cls: type[Environment],
     env_kwargs: Mapping[str, Any],
     mgr_cls: type | None,
 ) -> Environment:
-    """Make the master environment of ``menv``, and its manager if there is to be one.
-
-    Args:
-        how: The seed, and how agents' calls go.
-    """
+    """Make the master environment of ``menv``, and its manager if there is to be one."""
     env = make_environment(env_cls, addr, (), env_kwargs)
     env._member = member
-    seed, env.calls = how
+    env.calls = calls
     if seed is not None:
         env.seed = seed
     if mgr_cls is not None:

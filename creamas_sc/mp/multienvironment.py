@@ -95,9 +95,7 @@ class MultiEnvironment:
     ) -> None:
         end_script_load()
         policy, member = RestartPolicy.of(restart), Membership.new()
-        env = self._env = make_master(
-            self, member, (seed, calls), addr, env_cls, env_kwargs, mgr_cls
-        )
+        self._env = env = make_master(self, member, seed, calls, addr, env_cls, env_kwargs, mgr_cls)
         self._name = name if isinstance(name, str) else f"{addr[0]}:{addr[1]}"
         self._logger = logger
         self._artifacts: list[Artifact] = []
