@@ -17,6 +17,7 @@ from creamas_sc.client.class_resolution import RemoteClasses, script_file, versi
 from creamas_sc.errors import CreamasError, DeadlineExceeded, DecodeError, EncodeError
 from creamas_sc.reports import SlaveReceipt, StopReport
 from creamas_sc.restarts.policy import RestartPolicy
+from creamas_sc.rpc.rounds.plan import check_calls
 from creamas_sc.runtime.class_loading import MainScript, end_script_load
 from creamas_sc.runtime.paths import check_name
 from creamas_sc.runtime.validation import (
@@ -143,6 +144,7 @@ class DaemonAPI:
         slave_mgr_cls: type | str = "creamas_sc.mp:EnvManager",
         slave_kwargs: Sequence[Mapping[str, Any]] | None = None,
         restart: str | RestartPolicy = "temporary",
+        calls: str = "free",
         agent_classes: Sequence[type | str] = (),
         timeout: float | None = None,
     ) -> Any:
@@ -163,6 +165,8 @@ class DaemonAPI:
                 it. "transient": it is started again unless it ended normally. "permanent": it is
                 started again however it ended. "all": the simulation ends. A `RestartPolicy` also
                 limits the restarts, after which the simulation ends; the default is 3 in 60 s.
+            calls: How calls between agents go in a step. "free": each at once. "rounds": all at
+                once, again and again, so that a seed gives the same at any number of slaves.
             agent_classes: Classes that will be spawned: all slaves load them at their start, side
                 by side. Any other is loaded by each slave when it is first spawned there.
             timeout: Seconds until the simulation must be ready.
@@ -177,6 +181,7 @@ class DaemonAPI:
         """
         end_script_load()
         policy = RestartPolicy.of(restart)
+        check_calls(calls)
         remote = RemoteClasses(self.daemon, self.python)
         spec = HostSpec(
             name=check_name(name, "simulation"),
@@ -194,6 +199,7 @@ class DaemonAPI:
             else [remote.kwargs(k) for k in check_mappings(slave_kwargs)],
             restart=astuple(policy),
             agent_classes=[remote.name(cls) for cls in agent_classes],
+            calls=calls,
         )
         order = process_order(HOST_ENTRY, spec.encode(), _search_path())
         about = {
@@ -201,6 +207,7 @@ class DaemonAPI:
             "slaves": len(spec.slave_addrs),
             **{key: getattr(spec, key) for key in ("slave_env_cls", "slave_mgr_cls")},
             "restart": str(policy),
+            "calls": calls,
             "script": script_file(),
             "python": ".".join(map(str, sys.version_info[:3])),
         }

@@ -146,10 +146,13 @@ def _make(order: HostSpec, seed: int, connection: HostConnection) -> MultiEnviro
         kwargs["seed"] = order.seed
     token, drawn = supervisor_factory.set(connection.as_supervisor), drawn_seed.set(seed)
     try:
-        return menv_cls(order.addr, env_cls, mgr_cls, **kwargs)  # type: ignore[no-any-return]
+        menv: MultiEnvironment = menv_cls(order.addr, env_cls, mgr_cls, **kwargs)
     finally:
         supervisor_factory.reset(token)
         drawn_seed.reset(drawn)
+    if order.calls != "free":  # else as the class has set it
+        menv.calls = order.calls
+    return menv
 
 
 async def _close_on_stop_request(control: Control, simulation: HostedSimulation) -> None:

@@ -130,6 +130,7 @@ class HostSpec(_Spec):
             addresses no slaves are started.
         restart: What a slave's loss leads to: what `RestartPolicy.of` takes.
         agent_classes: Names of classes that slaves load at their start.
+        calls: How agents' calls go in a step.
     """
 
     name: str
@@ -145,6 +146,7 @@ class HostSpec(_Spec):
     slave_kwargs: Sequence[Mapping[str, Any]] | None
     restart: str | tuple[str, int, float] = "temporary"
     agent_classes: Sequence[str] = ()
+    calls: str = "free"
 
     _root = "simulation"
     _kwargs_fields = ("env_kwargs", "slave_kwargs")

@@ -47,6 +47,7 @@ def create(
     env_kwargs: Annotated[JsonObject, _MASTER] = None,
     addr: Annotated[str | None, _MASTER, Parameter(metavar="HOST:PORT")] = None,
     seed: Annotated[int | None, _MASTER, Whole, at_least(0, inf)] = None,
+    calls: Annotated[Literal["free", "rounds"], _MASTER] = "free",
     restart: Annotated[Modes, _RESTARTS, Parameter(metavar="MODE")] = "temporary",
     restarts: Annotated[int | None, _RESTARTS, Whole, at_least(0)] = None,
     within: Annotated[Seconds, _RESTARTS] = None,
@@ -86,6 +87,8 @@ def create(
         addr: Where it listens. Default: localhost, on a free port.
         seed: Makes the agents' random numbers repeatable. Default: drawn; inspect
             and close show it.
+        calls: How calls between agents go in a step: each at once (free), or so that
+            a seed gives the same at any number of slaves (rounds).
         restart: What to do; see above. Default: temporary.
         restarts: How many restarts to allow; one more ends the simulation. Default: 3.
         within: The time in which restarts are counted. Default: 60.
@@ -114,7 +117,9 @@ def create(
         seconds = settings.create_timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
         with extra_time(client, seconds), start_deadline(deadline):
-            created = client.create(name, seed=seed, restart=policy, timeout=seconds, **given)
+            created = client.create(
+                name, seed=seed, restart=policy, calls=calls, timeout=seconds, **given
+            )
         with _killed_on_error(client, name):
             _spawn(client, name, batches, init_kwargs, deadline)
     number = sum(batch.number for batch in batches)

@@ -67,6 +67,17 @@ def test_seed(daemon: object, named: Named) -> None:
             assert simulation.get_seed() == 3
 
 
+def test_how_calls_go(daemon: object, named: Named) -> None:
+    name = named()
+    with connect_sync(timeout=BOUND_SECONDS) as client:
+        with pytest.raises(BadValue, match='calls must be "rounds" or "free"'):
+            client.create(name, calls="ronds")
+        client.create(name, calls="rounds", slave_addrs=[("localhost", 0)] * 2)
+        assert client.inspect(name)["about"]["calls"] == "rounds"
+        with client.attach(name) as simulation:
+            assert simulation.trigger_all() == []
+
+
 COUNTED = """
 import os
 from pathlib import Path

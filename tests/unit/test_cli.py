@@ -447,6 +447,7 @@ def test_create_passes_on_what_was_given(run: Run, client: FakeClient) -> None:
     words = ["--slave", "localhost:5556", "--slave", "[::1]:0", "--slave-kwargs", '{"a": 1}']
     words += ["--addr", "localhost:5555", "--seed", "3", "--restart", "all", "--timeout", "5"]
     words += ["--menv-cls", "m:M", "--env-kwargs", '{"name": "x"}', "--env-cls", "e:E"]
+    words += ["--calls", "rounds"]
     code, out, _ = run("create", "two", *words)
     assert code == 0
     assert out == "created two: 0 agents in 2 slaves (pid 7)\n"
@@ -457,6 +458,7 @@ def test_create_passes_on_what_was_given(run: Run, client: FakeClient) -> None:
         "addr": ("localhost", 5555),
         "seed": 3,
         "restart": "all",
+        "calls": "rounds",
         "timeout": 5.0,
         "menv_cls": "m:M",
         "env_cls": "e:E",

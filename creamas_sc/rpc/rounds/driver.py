@@ -50,7 +50,7 @@ from creamas_sc.rpc.rounds.activity import WAITS, Activity, current_activity
 from creamas_sc.rpc.rounds.calls import Call, PeerCall
 from creamas_sc.rpc.rounds.order import Order
 from creamas_sc.rpc.rounds.serving import Serving
-from creamas_sc.rpc.socket_stream import TRIO_LOOP, TrioWaiter
+from creamas_sc.rpc.socket_stream import TRIO_LOOP, TrioWaiter, effective_deadline
 from creamas_sc.runtime.scheduling import run_tasks_in_order
 from creamas_sc.runtime.timeouts import YIELD_SECONDS
 
@@ -83,6 +83,7 @@ class Rounds:
 
     _next_act: Callable[[], Activity | None]
     _nursery: trio.Nursery
+    _deadline: float
 
     def __init__(self, node: Node, exchange: Exchange) -> None:
         self.driving: Activity | None = None
@@ -161,10 +162,16 @@ class Rounds:
         try:
             yield from call.waiter.wait()
         except BaseException:
-            self._exchange.abandon(call)
+            self._abandon(call)
             raise
         finally:
             activity.waiting -= 1
+
+    def _abandon(self, call: Call) -> None:
+        """Have a call cancelled: its caller does not wait any more."""
+        self._exchange.abandon(call)
+        if call.url is None:
+            self.cancel_served(None, call.number)
 
     # ---- running
 
@@ -177,6 +184,7 @@ class Rounds:
         """
         run_tasks_in_order()
         self._next_act, self._nursery = next_act, nursery
+        self._deadline = effective_deadline()
         await self._run()
 
     async def _run(self) -> None:
@@ -283,7 +291,7 @@ class Rounds:
 
     async def _keep_woken(self, activity: Activity, call: Call) -> None:
         """Go on with an activity that was parked, in this task, to have it cancelled."""
-        self._exchange.abandon(call)
+        self._abandon(call)
         with activity.scope or trio.CancelScope():
             await self._keep(activity, None)
 
@@ -347,7 +355,7 @@ class Rounds:
         call.waiter.set()
         return None
 
-    def _cancel_served(self, url: str | None, number: int) -> None:
+    def cancel_served(self, url: str | None, number: int) -> None:
         """The caller of a served call has given it up."""
         activity = self._serving.activities.get((url, number))
         if activity is None:
@@ -375,8 +383,8 @@ class Rounds:
             has_content = self._exchange.has_content()
             if self._ready or not (self._busy or (self._stuck and not has_content)):
                 break
-            until = self._nursery.cancel_scope.deadline
-            holding = has_content and not any(each.sleeps(until) for each in self._busy.values())
+            sleeping = any(each.sleeps(self._deadline) for each in self._busy.values())
+            holding = has_content and not sleeping
             if holding and trio.current_time() - idle_since >= HOLD_SECONDS:
                 self._give_up()
                 continue
@@ -390,9 +398,6 @@ class Rounds:
         if self._ready:
             return False
         over = await self._exchange.exchange(self._open + len(self._deferred))
-        cancelled, self._exchange.cancelled = self._exchange.cancelled, []
-        for url, number in cancelled:
-            self._cancel_served(url, number)
         self._ready += self._exchange.received
         return over
 

@@ -24,12 +24,21 @@ from creamas_sc.errors import (
 )
 from creamas_sc.rpc.addresses import is_number
 from creamas_sc.rpc.rounds.calls import Call, PeerCall
-from creamas_sc.rpc.rounds.frames import LEAVES, Failed, Piece, columns, event_name
+from creamas_sc.rpc.rounds.frames import (
+    CANCEL_EVENT,
+    LEAVES,
+    NOTHING,
+    Failed,
+    Piece,
+    columns,
+    event_name,
+)
 from creamas_sc.rpc.rounds.order import sort_key
 from creamas_sc.rpc.rounds.plan import Plan
 from creamas_sc.rpc.socket_stream import TrioWaiter
 from creamas_sc.runtime.coroutines import gather
-from creamas_sc.wire.codec import Payload
+from creamas_sc.wire.codec import Codec, Payload
+from creamas_sc.wire.packing import Undecodable
 
 if TYPE_CHECKING:
     from creamas_sc.rpc.node import Node
@@ -42,12 +51,10 @@ class Exchange:
 
     Attributes:
         received: After `exchange`: calls to serve and calls that are answered, in order.
-        cancelled: After `exchange`: served calls, as URL and number, that were given up.
     """
 
     def __init__(self, node: Node, plan: Plan) -> None:
         self.received: list[Call | PeerCall] = []
-        self.cancelled: list[tuple[str | None, int]] = []
         node.steps.frames.begin(plan.step)
         self._node = node
         self._plan = plan
@@ -60,10 +67,6 @@ class Exchange:
         self._calls: dict[str, list[Call]] = defaultdict(list)
         self._answers: dict[str, list[tuple[int, Any]]] = defaultdict(list)
         self._failures: dict[str, list[Failed]] = defaultdict(list)
-        self._abandoned: dict[str, list[int]] = defaultdict(list)
-        self._unread: dict[str, list[tuple[int, str]]] = defaultdict(list)
-        self._sent: dict[str, list[Piece]] = {}
-        self._singly: dict[str, list[Piece]] = defaultdict(list)
         # Calls of peers that are not answered.
         self._pending: dict[int, Call] = {}
         self._answered: list[Call] = []
@@ -132,18 +135,16 @@ class Exchange:
             self._calls[call.url].append(call)
 
     def abandon(self, call: Call) -> None:
-        """The caller does not wait for the answer any more."""
+        """The caller does not wait for the answer any more: a peer is told so at once."""
         call.given_up = True
         if call.url is None:
             if call in self._local:
                 self._local.remove(call)
-            else:
-                self.cancelled.append((None, call.number))
         elif self._pending.pop(call.number, None) is not None:
             if call in self._calls[call.url]:
                 self._calls[call.url].remove(call)
-            else:
-                self._abandoned[call.url].append(call.number)
+            elif (link := self._node.endpoint.link(call.url)) is not None:
+                link.post(f"{CANCEL_EVENT}:{self._plan.step}:{call.number}", NOTHING)
 
     def add_answer(self, call: Call | PeerCall, value: Any) -> None:
         """Answer a call at the end of the round."""
@@ -166,10 +167,8 @@ class Exchange:
         return self._has_made() or self._node.steps.frames.bring_content(self._plan.step)
 
     def _has_made(self) -> bool:
-        return bool(
-            self._local or self._answered or self._calls or self._answers or self._failures
-            or self._abandoned or self._singly or self._unread
-        )  # fmt: skip
+        made = self._local, self._answered, self._calls, self._answers, self._failures
+        return any(made)
 
     # ---- the exchange
 
@@ -247,7 +246,7 @@ class Exchange:
         del self._peers[url]
         self._node.steps.frames.lose(url)
         self.places.clear()
-        for made in (self._calls, self._answers, self._failures, self._abandoned, self._singly):
+        for made in (self._calls, self._answers, self._failures):
             made.pop(url, None)
         lost = [call for call in self._pending.values() if call.url == url]
         if lost:
@@ -261,66 +260,58 @@ class Exchange:
 
     def _send(self, url: str, open_: int, content: bool) -> None:
         """Send a peer its frame of the round."""
-        unread = self._unread.pop(url, ())
-        abandoned = self._abandoned.pop(url, ())
         whole = Piece(
             self._calls.pop(url, ()), self._answers.pop(url, ()), self._failures.pop(url, ())
         )
-        pieces: list[tuple[Piece, Payload]] = []
-        for piece in [whole, *self._singly.pop(url, ())]:
-            self._encode(piece, [open_, abandoned, unread], pieces)
-            abandoned = unread = ()
-        self._sent[url] = [piece for piece, _ in pieces]
-        for position, (_, payload) in enumerate(pieces, 1):
-            self._post(url, payload, content, position < len(pieces))
+        payloads: list[Payload] = []
+        self._encode(whole, open_, payloads)
+        for position, payload in enumerate(payloads, 1):
+            self._post(url, payload, content, position < len(payloads))
 
     def _post(self, url: str, payload: Payload, content: bool = False, more: bool = False) -> None:
         link = self._node.endpoint.link(url)
         if link is not None:
             link.post(event_name(self._plan.step, content, more), payload)
 
-    def _encode(self, piece: Piece, head: list[Any], encoded: list[tuple[Piece, Payload]]) -> None:
+    def _encode(self, piece: Piece, open_: int, payloads: list[Payload]) -> None:
         """Encode a piece, or if it cannot be, its parts; single calls and answers fail then."""
+        codec = self._node.codec
         try:
-            encoded.append((piece, self._node.codec.encode([*head, *columns(piece)], "a call")))
+            payloads.append(codec.encode([open_, *columns(piece)], "a call"))
             return
         except EncodeError as error:
             refused = error
         halves = piece.halves()
         for half in halves:
-            self._encode(half, head, encoded)
-            head = [head[0], (), ()]
+            self._encode(half, open_, payloads)
         if halves:
             return
+        failures: list[Failed] = []
         for call in piece.calls:
-            self._fail(call.number, refused)
-        replaced = Piece(failures=[(number, refused) for number, *_ in piece.answers])
-        if not replaced:
-            refused = EncodeError("the error of a call cannot be sent")
-            replaced = Piece(failures=[(number, refused) for number, _ in piece.failures])
-        self._encode(replaced, head, encoded)
+            self._fail(call.number, _refusal(codec, (call.args, call.kwargs), "args") or refused)
+        for number, value in piece.answers:
+            failures.append((number, _refusal(codec, value, "the reply") or refused))
+        for number, _ in piece.failures:
+            failures.append((number, EncodeError("the error of the call cannot be sent")))
+        self._encode(Piece((), (), failures), open_, payloads)
 
     async def _read(self, url: str, event: tuple[bool, Payload, bool], calls: list[Any]) -> bool:
         """Read a peer's frame; whether nothing is under way there."""
-        codec, position, over = self._node.codec, 0, True
+        codec, over = self._node.codec, True
         while True:
             more, payload, content = event
-            over = over and not content
             try:
                 frame = codec.decode(payload)
-            except DecodeError as error:
-                self._unread[url].append((position, str(error)))
-                over = False
-            else:
-                if frame[0] is None:
-                    gone = ConnectionLost(f"the step was cut short at {url}", address=url)
-                    await self._lose(url, gone)
-                    return True
-                over = over and not frame[0]
-                self._take(url, frame, calls)
+            except DecodeError:
+                frame = self._without_undecodable(url, codec.decode_leniently(payload))
+            if frame[0] is None:
+                gone = ConnectionLost(f"the step was cut short at {url}", address=url)
+                await self._lose(url, gone)
+                return True
+            over = over and not content and not frame[0]
+            self._take(url, frame, calls)
             if not more:
                 return over
-            position += 1
             while (following := self._node.steps.frames.next(url)) is None:
                 if not self._node.endpoint.link(url):
                     await self._lose(url)
@@ -328,31 +319,50 @@ class Exchange:
                 await self._wait()
             event = following
 
+    def _without_undecodable(self, url: str, frame: list[Any]) -> list[Any]:
+        """A frame without the calls and answers that could not be decoded; these fail."""
+        calls, answers = list(zip(*frame[1:5], strict=True)), list(zip(*frame[7:9], strict=True))
+        args, kwargs = frame[5], frame[6] or [{}] * len(calls)
+        bad = [Undecodable.within([*each]) for each in zip(args, kwargs, strict=True)]
+        for (_, number, *_), failure in zip(calls, bad, strict=True):
+            if failure is not None:
+                self._failures[url].append((number, _decode_error(failure)))
+        kept = [at for at, failure in enumerate(bad) if failure is None]
+        columns = [[column[at] for at in kept] for column in (*frame[1:6], kwargs)]
+        read = []
+        for number, value in answers:
+            failure = Undecodable.within(value)
+            if failure is None:
+                read.append((number, value))
+            else:
+                self._fail(number, _decode_error(failure))
+        numbers, values = [[each[at] for each in read] for at in (0, 1)]
+        return [frame[0], *columns, numbers, values, *frame[9:]]
+
     def _take(self, url: str, frame: list[Any], calls: list[Any]) -> None:
-        _, abandoned, unread, orders, numbers, targets, methods, args, kwargs = frame[:9]
-        answered, values, failed, errors = frame[9:]
-        self.cancelled += [(url, number) for number in abandoned]
-        for position, text in unread:
-            self._send_again(url, self._sent[url][position], text)
+        _, orders, numbers, targets, methods, args, kwargs, answered, values, failed, errors = frame
         for order, number, target, method, arg, kwarg in zip(
             orders, numbers, targets, methods, args, kwargs or repeat(None), strict=False
         ):
-            served = PeerCall(order, number, url, target, method, arg, kwarg or {})
-            calls.append(served)
+            calls.append(PeerCall(order, number, url, target, method, arg, kwarg or {}))
         self._settle(
             list(zip(answered, values, strict=True)),
-            [(n, from_wire(error)) for n, error in zip(failed, errors, strict=True)],
+            [(number, from_wire(error)) for number, error in zip(failed, errors, strict=True)],
         )
 
-    def _send_again(self, url: str, piece: Piece, text: str) -> None:
-        """A piece could not be decoded by the peer: send its parts, or let its only one fail."""
-        if halves := piece.halves():
-            self._singly[url] += halves
-            return
-        error = DecodeError(text)
-        for call in piece.calls:
-            self._fail(call.number, error)
-        self._failures[url] += [(number, error) for number, _ in (*piece.answers, *piece.failures)]
+
+def _decode_error(failure: Undecodable) -> DecodeError:
+    error = failure.error
+    return error if isinstance(error, DecodeError) else DecodeError(str(error))
+
+
+def _refusal(codec: Codec, value: Any, root: str) -> EncodeError | None:
+    """Why a value cannot be encoded, if it is not only too large beside others."""
+    try:
+        codec.encode(value, root)
+    except EncodeError as error:
+        return error
+    return None
 
 
 def _sorted(calls: list[Any]) -> list[Any]:

@@ -6,14 +6,13 @@ whether it brings calls or answers, and whether another event of the same frame 
 is a list of columns::
 
     open        how many activities are under way, None where the environment leaves the step
-    abandoned   numbers of calls that their callers have given up
-    unread      positions and errors of events of the last frame that could not be decoded
     orders, numbers, targets, methods, args, kwargs      of calls
     numbers, values                                      of answers
     numbers, errors                                      of calls that failed
 
-What cannot be encoded or decoded, or is too large in all, is sent again call by call, so that it
-fails for its caller alone.
+Where that is too large, or something in it cannot be encoded, it goes in parts, so that a call or
+an answer fails for its caller alone. A call that is given up is cancelled at once, by an event of
+its own: the peer may not end its round before.
 """
 
 from __future__ import annotations
@@ -29,9 +28,12 @@ from creamas_sc.wire.codec import Codec, Payload
 
 # Of the events of rounds; what follows is the step's number.
 ROUND_EVENT = "round"
+# A call is given up; what follows is the step's number and the call's.
+CANCEL_EVENT = "cancel call"
 
 # The frame of an environment that leaves a step.
-LEAVES = Codec().encode([None, *([()] * 12)])
+LEAVES = Codec().encode([None, *([()] * 10)])
+NOTHING = Payload(b"")
 
 Failed: TypeAlias = tuple[int, BaseException]
 

@@ -34,7 +34,12 @@ class Serving:
     def begin(self, call: Call | PeerCall) -> Activity | None:
         """Serve a call: at once, or by the activity that is returned."""
         try:
-            self.agent = call.agent = agent = self._node.agent(call.target)
+            agent = self._node.agent(call.target)
+        except UnknownAgent as error:
+            self._exchange.add_failure(call, error)
+            return None
+        try:
+            self.agent = call.agent = agent
             value = start_call(exposed_method(agent, call.method), call.args, call.kwargs)
             if not is_awaitable(value):
                 self._exchange.add_answer(call, value)

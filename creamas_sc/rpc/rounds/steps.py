@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.rounds.driver import Rounds
 from creamas_sc.rpc.rounds.exchange import Exchange
-from creamas_sc.rpc.rounds.frames import LEAVES, ROUND_EVENT, Frames, event_name
+from creamas_sc.rpc.rounds.frames import CANCEL_EVENT, LEAVES, ROUND_EVENT, Frames, event_name
 from creamas_sc.rpc.rounds.order import Order, numbers_of, runs_of
 from creamas_sc.rpc.rounds.plan import Plan
 from creamas_sc.wire.codec import Payload
@@ -78,6 +78,10 @@ class Steps:
             step = self.frames.take(link.name, name, payload)
             if step is not None:
                 link.post(event_name(step), LEAVES)
+        elif name.startswith(CANCEL_EVENT):
+            step, number = map(int, name.split(":")[1:])
+            if self.rounds is not None and step == self.frames.step:
+                self.rounds.cancel_served(link.name, number)
         elif name == NUMBERS_EVENT:
             self.numbers[link.name] = numbers_of(self._node.codec.decode(payload))
         else:

@@ -1,0 +1,262 @@
+"""Steps in rounds over real slaves: one seed, one result; and the promises that steps keep."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+
+from creamas_sc import Artifact, CreativeAgent, Environment, MultiEnvironment, expose
+from creamas_sc.errors import (
+    AgentErrors,
+    BadValue,
+    EncodeError,
+    NotExposed,
+    SlaveLost,
+    StepOverran,
+    UnknownAgent,
+)
+from creamas_sc.mp import EnvManager
+
+ANY_PORT = ("localhost", 0)
+BOUND_SECONDS = 30
+
+
+class Member(CreativeAgent):
+    """Asks others, in a way that shows every difference in order; does what it is asked to."""
+
+    def __init__(self, environment: Environment, seconds: float = 0) -> None:
+        super().__init__(environment)
+        self.others: list[str] = []
+        self.asked = 0
+        self.seconds = seconds
+        self.cancelled = False
+        self.waiting = trio.Event()
+
+    @expose
+    def meet(self, others: list[str]) -> None:
+        self.others = others
+
+    @expose
+    def pid(self) -> int:
+        return os.getpid()
+
+    @expose
+    async def judge(self, value: float, depth: int) -> tuple[float, int]:
+        self.asked += 1
+        mine = self.rng.random()
+        if depth:
+            other = await self.env.connect(self.rng.choice(self.others))
+            mine += (await other.judge(value, depth - 1))[0]
+        return mine, self.asked
+
+    @expose
+    async def wait(self) -> bool:
+        try:
+            await trio.sleep(60)
+        finally:
+            self.cancelled = True
+        return True
+
+    @expose
+    def was_cancelled(self) -> bool:
+        return self.cancelled
+
+    @expose
+    def wake(self) -> None:
+        self.waiting.set()
+
+    @expose
+    def die(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @expose
+    def say(self, value: Any) -> Any:
+        return value
+
+    def secret(self) -> None:
+        """Not for others."""
+
+    async def next_one(self) -> Any:
+        return await self.env.connect(self.others[0])
+
+    @expose
+    async def act(self, what: str = "judge", who: int | None = None) -> Any:
+        if who not in (None, self.number):
+            return None
+        other = await self.next_one()
+        match what:
+            case "judge":
+                judged = [await other.judge(0.5, depth) for depth in range(3)]
+                self.publish(Artifact(self, judged[0][0], domain=float))
+                return judged
+            case "wait":
+                with trio.move_on_after(0.2):
+                    await other.wait()
+                return "gave up"
+            case "wait for good":
+                return await other.wait()
+            case "hold":
+                await self.waiting.wait()
+                return "woken"
+            case "wake":
+                if self.number == 0:
+                    await self.waiting.wait()
+                    return "woken"
+                if self.number == 1:
+                    first = await self.env.connect(self.others[-1])
+                    await first.wake()
+                return None
+            case "kill":
+                await other.die()
+            case "secret":
+                await other.secret()
+            case "nobody":
+                address, _, _ = self.others[0].rpartition("/")
+                await (await self.env.connect(f"{address}/99")).say(1)
+            case "object":
+                await other.say(object())
+            case "large":
+                sent = bytes(30_000_000)
+                return [await other.say(sent) == sent for _ in range(2)]
+        raise AssertionError(what)
+
+
+@asynccontextmanager
+async def society(slaves: int, members: int = 4, **kwargs: Any) -> AsyncIterator[MultiEnvironment]:
+    """A multi-environment in rounds, with members dealt out to its slaves."""
+    with trio.fail_after(BOUND_SECONDS):
+        async with MultiEnvironment(
+            ANY_PORT, Environment, calls="rounds", **{"seed": 5, **kwargs}
+        ) as menv:
+            await menv.spawn_slaves([ANY_PORT] * slaves, Environment, EnvManager)
+            addrs = [(await menv.spawn(Member))[1] for _ in range(members)]
+            for number, addr in enumerate(addrs):
+                member = await menv.connect(addr)
+                await member.meet(addrs[number + 1 :] + addrs[:number])
+            yield menv
+
+
+async def test_one_seed_gives_the_same_at_any_number_of_slaves() -> None:
+    seen = []
+    for slaves in (1, 2, 3):
+        async with society(slaves, members=5) as menv:
+            results = [await menv.trigger_all() for _ in range(3)]
+            seen.append((results, [artifact.obj for artifact in menv.artifacts]))
+    assert len(seen[0][1]) == 15
+    assert seen[1] == seen[0]
+    assert seen[2] == seen[0]
+
+
+async def test_failures_and_late_agents_are_in_the_order_of_spawning() -> None:
+    async with society(2) as menv:
+        first, second = [await agents_of(menv, slave) for slave in menv.addrs]
+        in_order = [addr for pair in zip(first, second, strict=True) for addr in pair]
+        with pytest.raises(StepOverran) as late:
+            await menv.trigger_all_within(0.3, "hold")
+        assert late.value.addresses == in_order
+        with pytest.raises(AgentErrors) as failed:
+            await menv.trigger_all("secret")
+        assert list(failed.value.failures) == in_order
+        with pytest.raises(AgentErrors) as one:
+            await menv.trigger_all("secret", 2)
+        assert one.value.results == [None, None, None]
+
+
+async def agents_of(menv: MultiEnvironment, manager: str) -> list[str]:
+    return list(await (await menv.connect(manager)).get_agents())
+
+
+async def proxy(menv: MultiEnvironment, number: int) -> Any:
+    """The member of that number, of two slaves."""
+    addrs = await agents_of(menv, menv.addrs[number % 2])
+    return await menv.connect(addrs[number // 2])
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "text"),
+    [
+        ("secret", NotExposed, r"secret of .* is not exposed"),
+        ("nobody", UnknownAgent, r"there is no agent"),
+        ("object", EncodeError, r"args\[0\]: cannot carry object"),
+    ],
+)
+async def test_a_call_that_is_refused_fails_for_its_caller_alone(
+    what: str, error: type[Exception], text: str
+) -> None:
+    async with society(2) as menv:
+        first = (await agents_of(menv, menv.addrs[0]))[0]
+        with pytest.raises(AgentErrors) as failed:
+            await menv.trigger_all(what, 0)
+        assert [(e.address, e.type_name) for e in failed.value.failures.values()] == [
+            (first, f"creamas_sc.errors.{error.__name__}")
+        ]
+        assert re.search(text, failed.value.failures[first].message)
+        assert failed.value.results == [None] * 3
+        assert len(await menv.trigger_all()) == 4
+
+
+async def test_large_arguments_and_results_travel() -> None:
+    async with society(2, members=2) as menv:
+        assert await menv.trigger_all("large") == [[True, True], [True, True]]
+
+
+async def test_a_call_that_is_given_up_is_cancelled_where_it_is_served() -> None:
+    async with society(2) as menv:
+        assert await menv.trigger_all("wait", 0) == ["gave up", None, None, None]
+        assert await (await proxy(menv, 1)).was_cancelled()
+
+
+async def test_calls_of_a_cancelled_step_are_cancelled() -> None:
+    async with society(2) as menv:
+        with trio.move_on_after(0.3) as scope:
+            await menv.trigger_all("wait for good")
+        assert scope.cancelled_caught
+        assert [await (await proxy(menv, n)).was_cancelled() for n in range(4)] == [True] * 4
+        assert len(await menv.trigger_all()) == 4
+
+
+async def test_an_act_may_wait_for_what_another_agents_call_brings(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    async with society(2) as menv:
+        assert await menv.trigger_all("wake") == ["woken", None, None, None]
+    assert "the step may not repeat itself" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("slaves", [2, 3])
+async def test_a_slave_that_dies_takes_only_its_own_agents(slaves: int) -> None:
+    async with society(slaves, members=2 * slaves) as menv:
+        with pytest.raises(SlaveLost):
+            await menv.trigger_all("kill", 0)
+        assert len(await menv.trigger_all("judge", -1)) == 2 * (slaves - 1)
+        with pytest.raises(AgentErrors) as failed:  # some ask agents that are gone
+            await menv.trigger_all()
+        assert all("SlaveLost" in str(each) for each in failed.value.failures.values())
+
+
+async def test_a_restarted_slave_takes_part() -> None:
+    async with society(2, restart="permanent") as menv:
+        with pytest.raises(SlaveLost):
+            await menv.trigger_all("kill", 0)
+        assert await menv.trigger_all("judge", -1) == [None] * 4
+        second = await agents_of(menv, menv.addrs[1])
+        for number in range(4):
+            await (await proxy(menv, number)).meet(second)
+        assert (await menv.trigger_all("judge", 0))[0][0][1] == 1
+
+
+async def test_how_calls_go_can_be_changed_between_steps() -> None:
+    async with society(2) as menv:
+        assert menv.calls == "rounds"
+        menv.calls = "free"
+        assert len(await menv.trigger_all()) == 4
+        with pytest.raises(BadValue, match='calls must be "rounds" or "free"'):
+            menv.calls = "ronds"
+        assert menv.calls == "free"
