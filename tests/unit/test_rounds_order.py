@@ -9,7 +9,6 @@ import pytest
 import trio
 
 from creamas_sc import CreativeAgent, Environment, expose, run
-from creamas_sc.core.agent import Agent
 from creamas_sc.errors import BadValue
 from creamas_sc.rpc.rounds.order import Order, numbers_of, runs_of, sort_key
 from creamas_sc.runtime.scheduling import run_tasks_in_order
@@ -76,7 +75,7 @@ def test_agents_that_agents_make_have_numbers_and_generators_of_their_own() -> N
 
 def test_agents_of_an_environment_alone_are_numbered_as_they_were_made() -> None:
     env = Environment.create(("localhost", 0))
-    assert [Agent(env).number for _ in range(3)] == [0, 1, 2]
+    assert [CreativeAgent(env).number for _ in range(3)] == [0, 1, 2]
     with pytest.raises(BadValue, match='calls must be "rounds" or "free"'):
         env.calls = random
     assert env.calls == "free"
