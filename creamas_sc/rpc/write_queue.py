@@ -135,6 +135,13 @@ class WriteQueue:
         else:
             self._write_now()
 
+    def urge(self) -> None:
+        """Write what was put lazily."""
+        if self._buffers and not self._urgent:
+            self._urgent = True
+            if not (self.held or self._writing):
+                self._write_now()
+
     def release(self) -> None:
         """Write what was queued while the queue was held."""
         self.held = False

@@ -189,16 +189,25 @@ class WireProtocol:
             return False
         return not isinstance(error, DeadlineExceeded) or error.acknowledged
 
-    def post(self, event: str, payload: Payload, *, with_answer: bool = False) -> None:
+    def post(
+        self,
+        event: str,
+        payload: Payload,
+        *,
+        with_answer: bool = False,
+        lazily: bool = False,
+    ) -> None:
         """Send an event, which has no answer. Does nothing once the connection is over.
 
         Args:
             with_answer: If calls of the peer are in flight, the event may wait for the next answer:
                 both leave in one write, the event first.
+            lazily: The event waits for what is sent next, or until the output is urged.
         """
         if self.alive:
             buffers = encode_frame(Kind.EVENT, 0, event.encode(), payload.body, payload.parts)
-            self._output.put(buffers, lazily=with_answer and bool(self.in_flight))
+            lazily = lazily or (with_answer and bool(self.in_flight))
+            self._output.put(buffers, lazily=lazily)
 
     # ---- what arrives
 

@@ -390,6 +390,7 @@ class Rounds:
                 continue
             looks = any(each.waiting for each in self._busy.values())
             pause = LOOK_SECONDS if looks else HOLD_SECONDS if holding else math.inf
+            self._exchange.urge()
             self._exchange.changed = changed = TrioWaiter()
             with trio.move_on_after(pause) as scope:
                 await changed.wait()

@@ -25,7 +25,9 @@ from creamas_sc.errors import (
 from creamas_sc.rpc.addresses import is_number
 from creamas_sc.rpc.rounds.calls import Call, PeerCall
 from creamas_sc.rpc.rounds.frames import (
+    BUSY,
     CANCEL_EVENT,
+    IDLE,
     LEAVES,
     NOTHING,
     Failed,
@@ -61,6 +63,10 @@ class Exchange:
         self._here = node.base_url
         self._peers = dict.fromkeys(url for url in plan.peers if url != self._here)
         self._connected = False
+        self._names = {
+            flags: event_name(plan.step, *flags)
+            for flags in ((False, False), (False, True), (True, False), (True, True))
+        }
         self.places: dict[str, tuple[str | None, int]] = {}
         # Made in this round; those for peers by URL.
         self._local: list[Call] = []
@@ -105,6 +111,7 @@ class Exchange:
             return
         for url in self._peers:
             self._post(url, LEAVES)
+        self.urge()
 
     # ---- what is made in a round
 
@@ -204,9 +211,12 @@ class Exchange:
         for call in answered:
             call.answered = True
         self.received = [*_sorted(calls), *_sorted(answered)]
+        if self.received or over:
+            self.urge()
         return over
 
     async def _wait(self) -> None:
+        self.urge()
         self.changed = TrioWaiter()
         await self.changed.wait()
 
@@ -264,14 +274,29 @@ class Exchange:
             self._calls.pop(url, ()), self._answers.pop(url, ()), self._failures.pop(url, ())
         )
         payloads: list[Payload] = []
-        self._encode(whole, open_, payloads)
+        if any(whole):
+            self._encode(whole, open_, payloads)
+        else:
+            payloads.append(BUSY if open_ else IDLE)
         for position, payload in enumerate(payloads, 1):
             self._post(url, payload, content, position < len(payloads))
 
     def _post(self, url: str, payload: Payload, content: bool = False, more: bool = False) -> None:
         link = self._node.endpoint.link(url)
         if link is not None:
-            link.post(event_name(self._plan.step, content, more), payload)
+            name = self._names[content, more]
+            link.post(name, payload, lazily=True)
+
+    def urge(self) -> None:
+        """Have all that was sent leave now: before anything else is done, or waited for.
+
+        Frames of several rounds in which there is nothing to do here leave together, so that a peer
+        that does something is not woken for each.
+        """
+        for url in self._peers:
+            link = self._node.endpoint.link(url)
+            if link is not None:
+                link.out.urge()
 
     def _encode(self, piece: Piece, open_: int, payloads: list[Payload]) -> None:
         """Encode a piece, or if it cannot be, its parts; single calls and answers fail then."""
@@ -300,6 +325,8 @@ class Exchange:
         codec, over = self._node.codec, True
         while True:
             more, payload, content = event
+            if payload.body in (IDLE.body, BUSY.body):
+                return over and not content and payload.body == IDLE.body
             try:
                 frame = codec.decode(payload)
             except DecodeError:

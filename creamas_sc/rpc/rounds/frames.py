@@ -33,6 +33,8 @@ CANCEL_EVENT = "cancel call"
 
 # The frame of an environment that leaves a step.
 LEAVES = Codec().encode([None, *([()] * 10)])
+# Those of one that has made nothing for the peer, with nothing and something under way.
+IDLE, BUSY = Payload(b"0"), Payload(b"1")
 NOTHING = Payload(b"")
 
 Failed: TypeAlias = tuple[int, BaseException]
