@@ -53,6 +53,7 @@ from creamas_sc.rpc.addresses import is_number, locate
 from creamas_sc.rpc.connection import Answer, Connection, Request
 from creamas_sc.rpc.endpoint import Endpoint
 from creamas_sc.rpc.exposed import Proxy, bad_arguments, exposed_method, is_awaitable, start_call
+from creamas_sc.rpc.rounds.order import order_of, text_of
 from creamas_sc.rpc.rounds.steps import Steps
 from creamas_sc.rpc.step_replies import cannot_travel, encodable, undecodable_reply
 from creamas_sc.runtime.class_loading import class_name
@@ -64,6 +65,7 @@ from creamas_sc.wire.codec import Codec, Payload, Serializer
 from creamas_sc.wire.handshake import Identity
 from creamas_sc.wire.packing import is_call
 
+# What follows is the number of the agent, if it is known.
 ARTIFACT_EVENT = "artifact"
 # Proxies remembered, so that connecting again to a known agent costs no round trip.
 MAX_KNOWN_PROXIES = 100_000
@@ -409,8 +411,9 @@ class Node:
             EncodeError: The artifact cannot travel.
         """
         if self._upstream is not None and self._upstream.alive:
-            payload = self.codec.encode([self.steps.number, artifact], root="artifact")
-            self._upstream.post(ARTIFACT_EVENT, payload, with_answer=True)
+            payload = self.codec.encode(artifact, root="artifact")
+            name = f"{ARTIFACT_EVENT}:{text_of(self.steps.number)}"
+            self._upstream.post(name, payload, with_answer=True)
 
     def send_numbers(self, agents: Sequence[Any]) -> None:
         """Send the master the numbers of the environment's agents; see `Steps.send_numbers`."""
@@ -426,8 +429,9 @@ class Node:
         # The connection logs what this raises, such as an unknown class, and lives on.
         if self.steps.take_event(link, name, payload):
             return
-        if name == ARTIFACT_EVENT and self._artifact_sink is not None:
-            self._artifact_sink(link.name, *self.codec.decode(payload))
+        event, _, number = name.partition(":")
+        if event == ARTIFACT_EVENT and self._artifact_sink is not None:
+            self._artifact_sink(link.name, order_of(number), self.codec.decode(payload))
 
 
 def _reported(address: str, error: BaseException) -> BaseException:

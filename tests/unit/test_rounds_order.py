@@ -10,7 +10,7 @@ import trio
 
 from creamas_sc import CreativeAgent, Environment, expose, run
 from creamas_sc.errors import BadValue
-from creamas_sc.rpc.rounds.order import Order, numbers_of, runs_of, sort_key
+from creamas_sc.rpc.rounds.order import Order, numbers_of, order_of, runs_of, sort_key, text_of
 from creamas_sc.runtime.scheduling import run_tasks_in_order
 
 
@@ -31,6 +31,12 @@ def test_agents_come_before_those_that_they_made() -> None:
 def test_numbers_are_sent_in_runs(orders: list[Order], runs: list[Any]) -> None:
     assert runs_of(orders) == runs
     assert numbers_of(runs) == orders
+
+
+@pytest.mark.parametrize(("order", "text"), [(None, ""), (0, "0"), (17, "17"), ((17, 0), "17.0")])
+def test_numbers_as_text(order: Order | None, text: str) -> None:
+    assert text_of(order) == text
+    assert order_of(text) == order
 
 
 def test_tasks_that_are_ready_run_in_order() -> None:

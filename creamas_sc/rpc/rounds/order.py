@@ -36,3 +36,14 @@ def numbers_of(runs: Sequence[Any]) -> list[Order]:
         else:
             orders += range(run[0], sum(run))
     return orders
+
+
+def text_of(order: Order | None) -> str:
+    """An order as text, for `order_of`."""
+    return "" if order is None else ".".join(map(str, sort_key(order)))
+
+
+def order_of(text: str) -> Order | None:
+    """The order that `text_of` has written."""
+    order = tuple(map(int, text.split("."))) if text else ()
+    return order if len(order) > 1 else (order[0] if order else None)
