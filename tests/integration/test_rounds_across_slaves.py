@@ -16,6 +16,7 @@ from creamas_sc import Artifact, CreativeAgent, Environment, MultiEnvironment, e
 from creamas_sc.errors import (
     AgentErrors,
     BadValue,
+    DecodeError,
     EncodeError,
     NotExposed,
     SlaveLost,
@@ -26,6 +27,17 @@ from creamas_sc.mp import EnvManager
 
 ANY_PORT = ("localhost", 0)
 BOUND_SECONDS = 30
+
+
+class Odd:
+    """Can be sent and not be received."""
+
+    def _wire_state_(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def _from_wire_state_(cls, state: dict[str, Any]) -> Odd:
+        raise ValueError("odd")
 
 
 class Member(CreativeAgent):
@@ -80,6 +92,10 @@ class Member(CreativeAgent):
     def say(self, value: Any) -> Any:
         return value
 
+    @expose
+    def odd(self) -> Odd:
+        return Odd()
+
     def secret(self) -> None:
         """Not for others."""
 
@@ -122,6 +138,10 @@ class Member(CreativeAgent):
                 await (await self.env.connect(f"{address}/99")).say(1)
             case "object":
                 await other.say(object())
+            case "sends odd":
+                await other.say(Odd())
+            case "gets odd":
+                await other.odd()
             case "large":
                 sent = bytes(30_000_000)
                 return [await other.say(sent) == sent for _ in range(2)]
@@ -185,6 +205,8 @@ async def proxy(menv: MultiEnvironment, number: int) -> Any:
         ("secret", NotExposed, r"secret of .* is not exposed"),
         ("nobody", UnknownAgent, r"there is no agent"),
         ("object", EncodeError, r"args\[0\]: cannot carry object"),
+        ("sends odd", DecodeError, r"_from_wire_state_ failed: ValueError: odd"),
+        ("gets odd", DecodeError, r"_from_wire_state_ failed: ValueError: odd"),
     ],
 )
 async def test_a_call_that_is_refused_fails_for_its_caller_alone(

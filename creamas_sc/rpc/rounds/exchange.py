@@ -34,13 +34,13 @@ from creamas_sc.rpc.rounds.frames import (
     Piece,
     columns,
     event_name,
+    without_undecodable,
 )
 from creamas_sc.rpc.rounds.order import sort_key
 from creamas_sc.rpc.rounds.plan import Plan
 from creamas_sc.rpc.socket_stream import TrioWaiter
 from creamas_sc.runtime.coroutines import gather
 from creamas_sc.wire.codec import Codec, Payload
-from creamas_sc.wire.packing import Undecodable
 
 if TYPE_CHECKING:
     from creamas_sc.rpc.node import Node
@@ -158,6 +158,9 @@ class Exchange:
         if isinstance(call, PeerCall):
             self._answers[call.url].append((call.number, value))
         elif not call.answered:
+            if self._node.checks_local:
+                codec = self._node.codec
+                value = codec.decode(codec.encode(value, f"the reply of {call.method}"))
             call.value = value
             self._answered.append(call)
 
@@ -330,7 +333,9 @@ class Exchange:
             try:
                 frame = codec.decode(payload)
             except DecodeError:
-                frame = self._without_undecodable(url, codec.decode_leniently(payload))
+                frame, calls_failed, failed = without_undecodable(codec.decode_leniently(payload))
+                self._failures[url] += calls_failed
+                self._settle((), failed)
             if frame[0] is None:
                 gone = ConnectionLost(f"the step was cut short at {url}", address=url)
                 await self._lose(url, gone)
@@ -346,26 +351,6 @@ class Exchange:
                 await self._wait()
             event = following
 
-    def _without_undecodable(self, url: str, frame: list[Any]) -> list[Any]:
-        """A frame without the calls and answers that could not be decoded; these fail."""
-        calls, answers = list(zip(*frame[1:5], strict=True)), list(zip(*frame[7:9], strict=True))
-        args, kwargs = frame[5], frame[6] or [{}] * len(calls)
-        bad = [Undecodable.within([*each]) for each in zip(args, kwargs, strict=True)]
-        for (_, number, *_), failure in zip(calls, bad, strict=True):
-            if failure is not None:
-                self._failures[url].append((number, _decode_error(failure)))
-        kept = [at for at, failure in enumerate(bad) if failure is None]
-        columns = [[column[at] for at in kept] for column in (*frame[1:6], kwargs)]
-        read = []
-        for number, value in answers:
-            failure = Undecodable.within(value)
-            if failure is None:
-                read.append((number, value))
-            else:
-                self._fail(number, _decode_error(failure))
-        numbers, values = [[each[at] for each in read] for at in (0, 1)]
-        return [frame[0], *columns, numbers, values, *frame[9:]]
-
     def _take(self, url: str, frame: list[Any], calls: list[Any]) -> None:
         _, orders, numbers, targets, methods, args, kwargs, answered, values, failed, errors = frame
         for order, number, target, method, arg, kwarg in zip(
@@ -376,11 +361,6 @@ class Exchange:
             list(zip(answered, values, strict=True)),
             [(number, from_wire(error)) for number, error in zip(failed, errors, strict=True)],
         )
-
-
-def _decode_error(failure: Undecodable) -> DecodeError:
-    error = failure.error
-    return error if isinstance(error, DecodeError) else DecodeError(str(error))
 
 
 def _refusal(codec: Codec, value: Any, root: str) -> EncodeError | None:

@@ -21,10 +21,11 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from creamas_sc.errors import to_wire
+from creamas_sc.errors import DecodeError, to_wire
 from creamas_sc.rpc.rounds.calls import Call
 from creamas_sc.rpc.socket_stream import TrioWaiter
 from creamas_sc.wire.codec import Codec, Payload
+from creamas_sc.wire.packing import Undecodable
 
 # Of the events of rounds; what follows is the step's number.
 ROUND_EVENT = "round"
@@ -143,3 +144,35 @@ def columns(piece: Piece) -> list[Any]:
         [number for number, _ in failures],
         [to_wire(error) for _, error in failures],
     ]
+
+
+def without_undecodable(frame: list[Any]) -> tuple[list[Any], list[Failed], list[Failed]]:
+    """Take out of a frame, decoded leniently, what could not be decoded.
+
+    Returns:
+        The rest, what the calls in it that are left out fail with, and the answers.
+    """
+    open_, orders, numbers, targets, methods, args, kwargs, answered, values, *failures = frame
+    kwargs = kwargs or [{}] * len(args)
+    calls, answers = [], []
+    calls_failed: list[Failed] = []
+    failed: list[Failed] = []
+    for call in zip(orders, numbers, targets, methods, args, kwargs, strict=True):
+        bad = Undecodable.within([*call[4:]])
+        if bad is None:
+            calls.append(call)
+        else:
+            calls_failed.append((call[1], _decode_error(bad)))
+    for number, value in zip(answered, values, strict=True):
+        bad = Undecodable.within(value)
+        if bad is None:
+            answers.append((number, value))
+        else:
+            failed.append((number, _decode_error(bad)))
+    kept = [[call[at] for call in calls] for at in range(6)]
+    kept += [[answer[at] for answer in answers] for at in range(2)]
+    return [open_, *kept, *failures], calls_failed, failed
+
+
+def _decode_error(bad: Undecodable) -> DecodeError:
+    return bad.error if isinstance(bad.error, DecodeError) else DecodeError(str(bad.error))
