@@ -274,6 +274,35 @@ async def test_a_restarted_slave_takes_part() -> None:
         assert (await menv.trigger_all("judge", 0))[0][0][1] == 1
 
 
+class Alone(Environment):
+    """Its agents do not act."""
+
+    async def trigger_all(self, *args: Any, **kwargs: Any) -> list[Any]:
+        return []
+
+
+class Twice(Environment):
+    """Its agents act twice, of which the first time goes in rounds."""
+
+    async def trigger_all(self, *args: Any, **kwargs: Any) -> list[Any]:
+        return [
+            *await super().trigger_all(*args, **kwargs),
+            *await super().trigger_all("judge", -1),
+        ]
+
+
+@pytest.mark.parametrize(("kind", "more"), [(Alone, 0), (Twice, 4)])
+async def test_environments_with_a_trigger_all_of_their_own(
+    kind: type[Environment], more: int
+) -> None:
+    async with society(1, members=2) as menv:
+        await menv.spawn_slaves([ANY_PORT], kind, EnvManager)
+        for _ in range(2):
+            await menv.spawn(Member, addr=menv.addrs[1])
+        for _ in range(2):
+            assert len(await menv.trigger_all("judge", -1)) == 2 + more
+
+
 async def test_how_calls_go_can_be_changed_between_steps() -> None:
     async with society(2) as menv:
         assert menv.calls == "rounds"

@@ -66,6 +66,14 @@ class Steps:
                     ", ".join(dict.fromkeys(rounds.held_up)),
                 )
 
+    def end(self, plan: Plan) -> None:
+        """A step of the environment is over: peers hear it if it did not go in rounds here.
+
+        That is so where a subclass has a ``trigger_all`` of its own, in which no agent acts.
+        """
+        if self.frames.step <= plan.step:
+            Exchange(self._node, plan).leave(over=False)
+
     @property
     def number(self) -> Order | None:
         """The number of the agent whose code runs now, as part of a step."""
