@@ -49,6 +49,8 @@ class Steps:
         Args:
             plan: A multi-environment's, for its step; None for a step of this environment alone.
         """
+        if plan is not None and plan.step < self.frames.step:
+            plan = None  # the agents act a second time in it: alone
         if self.rounds is not None or not (plan or self.in_rounds):
             yield None
             return
