@@ -294,15 +294,13 @@ class EnvManager(Manager):
         """
         async with self._step:  # one that was cancelled may not have ended here
             self.env.network.send_numbers(self.env.get_agents(addr=False))
-            plan = Plan(step, peers)
-            token = step_plan.set(plan)
+            token = step_plan.set(Plan(step, peers))
             try:
                 if seconds is None:
                     return await self.trigger_all(*args, **kwargs)
                 return await self.trigger_all_within(seconds, *args, **kwargs)
             finally:
                 step_plan.reset(token)
-                self.env.network.steps.end(plan)
 
     @expose
     async def gather(

@@ -49,8 +49,6 @@ class Steps:
         Args:
             plan: A multi-environment's, for its step; None for a step of this environment alone.
         """
-        if plan is not None and plan.step < self.frames.step:
-            plan = None  # the agents act a second time in it: alone
         if self.rounds is not None or not (plan or self.in_rounds):
             yield None
             return
@@ -67,14 +65,6 @@ class Steps:
                     "may not repeat itself",
                     ", ".join(dict.fromkeys(rounds.held_up)),
                 )
-
-    def end(self, plan: Plan) -> None:
-        """A step of the environment is over: peers hear it if it did not go in rounds here.
-
-        That is so where a subclass has a ``trigger_all`` of its own, in which no agent acts.
-        """
-        if self.frames.step <= plan.step:
-            Exchange(self._node, plan).leave(over=False)
 
     @property
     def number(self) -> Order | None:
