@@ -23,7 +23,7 @@ from creamas_sc.foreign import shown
 from creamas_sc.rpc.auth import Membership
 from creamas_sc.rpc.exposed import expose, start_call
 from creamas_sc.rpc.node import BaseTimeout
-from creamas_sc.rpc.rounds.plan import Plan, step_plan
+from creamas_sc.rpc.rounds.plan import TAKES_PER_STEP, Plan, step_plan
 from creamas_sc.runtime.class_loading import class_name, load_object, portable_name
 from creamas_sc.runtime.code_versions import modules_of_script
 
@@ -294,13 +294,16 @@ class EnvManager(Manager):
         """
         async with self._step:  # one that was cancelled may not have ended here
             self.env.network.send_numbers(self.env.get_agents(addr=False))
-            token = step_plan.set(Plan(step, peers))
+            number = step * TAKES_PER_STEP
+            token = step_plan.set(Plan(number, peers))
             try:
                 if seconds is None:
                     return await self.trigger_all(*args, **kwargs)
                 return await self.trigger_all_within(seconds, *args, **kwargs)
             finally:
                 step_plan.reset(token)
+                # Also where a subclass's `trigger_all` took none: the peers wait for this one.
+                self.env.network.steps.begin(number + TAKES_PER_STEP)
 
     @expose
     async def gather(

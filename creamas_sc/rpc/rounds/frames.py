@@ -89,19 +89,23 @@ class Frames:
         """A connection has ended."""
         self.changed.set()
 
-    def begin(self, step: int) -> None:
-        """A step begins: what came for earlier ones is dropped."""
+    def begin(self, step: int) -> list[tuple[str, int]]:
+        """A step begins: what came for earlier ones is dropped.
+
+        Returns:
+            The peers that sent it, with the number of the step that they go on with.
+        """
         self.step = step
         self._gone = set()
+        alone: list[tuple[str, int]] = []
         for url, events in list(self._by_url.items()):
             while events and events[0][0] < step:
-                events.popleft()
+                old, _, _, payload = events.popleft()
+                if payload != LEAVES:
+                    alone.append((url, old))
             if not events:
                 del self._by_url[url]
-
-    def end(self) -> None:
-        """The step is over here."""
-        self.begin(self.step + 1)
+        return alone
 
     def lose(self, url: str) -> None:
         """The step goes on without a peer."""

@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 from creamas_sc.errors import BadValue
 from creamas_sc.foreign import shown
 
+# A multi-environment counts its steps in these: an environment may take one more than once.
+TAKES_PER_STEP = 1 << 20
+
 
 class Plan(NamedTuple):
     """How a step goes in rounds.

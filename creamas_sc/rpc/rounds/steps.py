@@ -12,7 +12,7 @@ from creamas_sc.rpc.rounds.driver import Rounds
 from creamas_sc.rpc.rounds.exchange import Exchange
 from creamas_sc.rpc.rounds.frames import CANCEL_EVENT, LEAVES, ROUND_EVENT, Frames, event_name
 from creamas_sc.rpc.rounds.order import Order, numbers_of, runs_of
-from creamas_sc.rpc.rounds.plan import Plan
+from creamas_sc.rpc.rounds.plan import TAKES_PER_STEP, Plan
 from creamas_sc.wire.codec import Payload
 
 if TYPE_CHECKING:
@@ -49,10 +49,15 @@ class Steps:
         Args:
             plan: A multi-environment's, for its step; None for a step of this environment alone.
         """
+        if plan is not None:
+            # A second time in one step of the multi-environment has the next number.
+            step = max(plan.step, self.frames.step)
+            # A connection that was opened in a step may have kept its plan.
+            plan = plan._replace(step=step) if step < plan.step + TAKES_PER_STEP else None
         if self.rounds is not None or not (plan or self.in_rounds):
             yield None
             return
-        exchange = Exchange(self._node, plan or Plan())
+        exchange = Exchange(self._node, plan or Plan(self.frames.step))
         rounds = self.rounds = Rounds(self._node, exchange)
         try:
             yield rounds
@@ -65,6 +70,13 @@ class Steps:
                     "may not repeat itself",
                     ", ".join(dict.fromkeys(rounds.held_up)),
                 )
+
+    def begin(self, step: int) -> None:
+        """Take no part in the steps before ``step``, and tell those who go on with one."""
+        for url, old in self.frames.begin(step):
+            link = self._node.endpoint.link(url)
+            if link is not None:
+                link.post(event_name(old), LEAVES)
 
     @property
     def number(self) -> Order | None:
