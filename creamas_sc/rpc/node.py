@@ -230,6 +230,12 @@ class Node:
         rounds = self.steps.rounds
         if rounds is not None and (place := rounds.place(address)) is not None:
             return rounds.call(place, method, args, kwargs)
+        return self.call_at_once(address, method, args, kwargs)
+
+    def call_at_once(
+        self, address: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Coroutine[Any, Any, Any]:
+        """As `call_agent`, on the environment's loop, and never in rounds."""
         if address.startswith(self.base_url):
             return self._call_here(address, method, args, kwargs)
         return self._call_there(address, method, args, kwargs)

@@ -14,6 +14,9 @@ from creamas_sc.rpc.socket_stream import effective_deadline
 current_activity: ContextVar[Activity | None] = ContextVar("activity", default=None)
 # What a task that waits for an answer is marked with; trio removes it when the task goes on.
 WAITS = object()
+# Where trio waits for other tasks of the process, and where for a time, or for ever.
+_INSIDE = ("trio._sync", "trio._channel", "trio._core._parking_lot", "trio._core._run")
+_SLEEP = "trio._timeouts"
 
 
 class Activity:
@@ -58,10 +61,10 @@ class Activity:
         assert self.task is not None
         return self.waiting > 0 and _all_wait(self.task, self.inner)
 
-    def sleeps(self, until: float) -> bool:
-        """Whether, keeping a task, it waits for a time before ``until``, at the longest."""
+    def waits_outside(self, until: float) -> bool:
+        """Whether, keeping a task, it waits for the outside, or a time before ``until``."""
         assert self.task is not None
-        return _sleeps(self.task, self.inner, until)
+        return _waits_outside(self.task, self.inner, until)
 
 
 def _all_wait(task: trio.lowlevel.Task, inner: int = 0) -> bool:
@@ -74,8 +77,15 @@ def _all_wait(task: trio.lowlevel.Task, inner: int = 0) -> bool:
     return waits
 
 
-def _sleeps(task: trio.lowlevel.Task, inner: int, until: float) -> bool:
-    if effective_deadline(task) < until:
-        return True
+def _waits_outside(task: trio.lowlevel.Task, inner: int, until: float) -> bool:
+    """Whether a task or one that it has started waits for a thread, a socket, a time, or the like.
+
+    Trio does not tell what a task waits for, but the function that would end the wait does.
+    """
+    abort = task._abort_func
+    if abort is not None and task.custom_sleep_data is not WAITS:
+        module = abort.__module__
+        if module not in _INSIDE and (module != _SLEEP or effective_deadline(task) < until):
+            return True
     children = (each for nursery in task.child_nurseries[inner:] for each in nursery.child_tasks)
-    return any(_sleeps(child, 0, until) for child in children)
+    return any(_waits_outside(child, 0, until) for child in children)

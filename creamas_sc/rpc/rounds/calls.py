@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from creamas_sc.rpc.rounds.order import Order
@@ -48,6 +48,10 @@ class Call:
         self.answered = self.given_up = False
         self.waiter: TrioWaiter | None = None
         self.error: BaseException | None = None
+
+    def __await__(self) -> Generator[Call, None, None]:
+        """Wait for the answer, as the driver of an activity has it."""
+        yield self
 
 
 class PeerCall:

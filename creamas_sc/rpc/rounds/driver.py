@@ -46,6 +46,7 @@ from weakref import WeakSet
 
 import trio
 
+from creamas_sc.errors import DeadlineExceeded
 from creamas_sc.rpc.rounds.activity import WAITS, Activity, current_activity
 from creamas_sc.rpc.rounds.calls import Call, PeerCall
 from creamas_sc.rpc.rounds.order import Order
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
 HOLD_SECONDS = 0.05
 # Calls of plain methods that are served before other tasks may run.
 SERVED_AT_ONCE = 64
+# After so many checkpoints in turn, an activity may be waiting for what another one does.
+MAX_CHECKPOINTS = 10_000
 # How often to look whether tasks that an activity has started have ended.
 LOOK_SECONDS = 0.001
 
@@ -101,6 +104,9 @@ class Rounds:
         self._deferred: dict[Order, deque[Call | PeerCall]] = {}
         self._serving = Serving(node, exchange)
         self._open = 0
+        # Calls that a task waits for; and whether the step has been cancelled.
+        self._waited: set[Call] = set()
+        self._cut = False
         _under_way.add(self)
 
     def leave(self) -> None:
@@ -120,32 +126,40 @@ class Rounds:
 
     def place(self, address: str) -> tuple[str | None, int] | None:
         """Where the agent at ``address`` is, if a call of the running code to it goes in rounds."""
-        if self.driving is None:
+        if self.driving is None and self._serving.agent is None:
             running = current_activity.get()
-            if running is None or running.over:
+            if running is None or running.over or self._cut:
                 return None
         return self._exchange.places.get(address) or self._exchange.place(address)
 
-    @coroutine
-    def call(
+    async def call(
         self,
         place: tuple[str | None, int],
         method: str,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> Generator[Any, Any, Any]:
+    ) -> Any:
         """Call the method of an agent, and return what it returns."""
+        node = self._node
+        if self._cut or node.steps.rounds is not self or not self._exchange.reaches(place[0]):
+            address = f"{place[0] or node.base_url}{place[1]}"
+            return await node.call_at_once(address, method, args, kwargs)
         call = Call(place, method, args, kwargs)
         activity = self.driving
         if activity is not None:
             call.activity = activity
-            yield call
+            await call
         else:
             activity = current_activity.get()
             if activity is None:
                 raise RuntimeError(f"{method}: awaited outside the step in which it was called")
             call.activity = activity
-            yield from self._wait(call)
+            await self._wait(call)
+        if not call.answered:  # the step was cancelled, and the call shielded from that
+            if not self._exchange.withdraw(call):
+                raise DeadlineExceeded(f"{method}: the step was cut short")
+            address = f"{place[0] or node.base_url}{place[1]}"
+            return await node.call_at_once(address, method, args, kwargs)
         if call.error is not None:
             raise call.error
         return call.value
@@ -156,6 +170,7 @@ class Rounds:
         activity = call.activity
         call.waiter = TrioWaiter()
         self._exchange.add_call(call)
+        self._waited.add(call)
         activity.waiting += 1
         self._exchange.changed.set()
         trio.lowlevel.current_task().custom_sleep_data = WAITS
@@ -163,8 +178,10 @@ class Rounds:
             yield from call.waiter.wait()
         except BaseException:
             self._abandon(call)
+            self._mark_busy(activity)
             raise
         finally:
+            self._waited.discard(call)
             activity.waiting -= 1
 
     def _abandon(self, call: Call) -> None:
@@ -191,9 +208,13 @@ class Rounds:
         try:
             await self._drive()
         except BaseException:  # the step is cancelled, and so are the activities, each in a task
-            for activity, call in self._parked.items():
-                self._nursery.start_soon(self._keep_woken, activity, call)
+            self._cut = True
+            for activity in self._parked:
+                self._nursery.start_soon(self._keep_woken, activity)
             self._parked.clear()
+            for call in self._waited:
+                assert call.waiter is not None
+                call.waiter.set()
             raise
 
     @coroutine
@@ -217,9 +238,9 @@ class Rounds:
                         if self.over:
                             return
                     continue
-                trap = self._send(activity)
-                while trap is _CHECKPOINT:
-                    yielded = True
+                trap, checkpoints = self._send(activity), 0
+                while trap is _CHECKPOINT and checkpoints < MAX_CHECKPOINTS:
+                    yielded, checkpoints = True, checkpoints + 1
                     try:
                         value = yield trap
                     except BaseException as error:
@@ -263,7 +284,7 @@ class Rounds:
     def _keep(self, activity: Activity, trap: Any) -> Generator[Any, Any, None]:
         """Go on with an activity in the running task, to its end."""
         activity.task = trio.lowlevel.current_task()
-        self._busy[activity.agent.number] = activity
+        self._mark_busy(activity)
         value: Any = None
         try:
             while True:
@@ -289,9 +310,8 @@ class Rounds:
             self._end(activity)
             self._exchange.changed.set()
 
-    async def _keep_woken(self, activity: Activity, call: Call) -> None:
+    async def _keep_woken(self, activity: Activity) -> None:
         """Go on with an activity that was parked, in this task, to have it cancelled."""
-        self._abandon(call)
         with activity.scope or trio.CancelScope():
             await self._keep(activity, None)
 
@@ -301,6 +321,13 @@ class Rounds:
         if activity.task is not None:
             self._stuck.discard(activity)
             self._release(activity)
+
+    def _mark_busy(self, activity: Activity) -> None:
+        """An activity goes on in its task, unless it is a task that it started elsewhere."""
+        if activity.task is None or activity.over:
+            return
+        if self._busy.setdefault(activity.agent.number, activity) is not activity:
+            self._stuck.add(activity)
 
     def _release(self, activity: Activity) -> None:
         """An activity is no longer busy: its agent's other calls and answers can be handled."""
@@ -351,7 +378,7 @@ class Rounds:
             del self._parked[activity]
             return activity
         self._stuck.discard(activity)
-        self._busy[activity.agent.number] = activity
+        self._mark_busy(activity)
         call.waiter.set()
         return None
 
@@ -362,8 +389,9 @@ class Rounds:
             return
         call = self._parked.pop(activity, None)
         if call is not None:
+            self._abandon(call)
             activity.scope = trio.CancelScope()
-            self._nursery.start_soon(self._keep_woken, activity, call)
+            self._nursery.start_soon(self._keep_woken, activity)
         if activity.scope is not None:
             activity.scope.cancel()
 
@@ -380,15 +408,15 @@ class Rounds:
                 if activity.is_quiet():
                     self._stuck.discard(activity)
                     self._release(activity)
-            has_content = self._exchange.has_content()
+            has_content = bool(self._deferred) or self._exchange.has_content()
             if self._ready or not (self._busy or (self._stuck and not has_content)):
                 break
-            sleeping = any(each.sleeps(self._deadline) for each in self._busy.values())
-            holding = has_content and not sleeping
+            outside = any(each.waits_outside(self._deadline) for each in self._busy.values())
+            holding = has_content and not outside
             if holding and trio.current_time() - idle_since >= HOLD_SECONDS:
                 self._give_up()
                 continue
-            looks = any(each.waiting for each in self._busy.values())
+            looks = any(each.waiting for each in (*self._busy.values(), *self._stuck))
             pause = LOOK_SECONDS if looks else HOLD_SECONDS if holding else math.inf
             self._exchange.urge()
             self._exchange.changed = changed = TrioWaiter()
@@ -399,6 +427,10 @@ class Rounds:
         if self._ready:
             return False
         over = await self._exchange.exchange(self._open + len(self._deferred))
+        if self._exchange.irregular:  # the calls of peers that are lost
+            for url, number in list(self._serving.activities):
+                if not self._exchange.reaches(url):
+                    self.cancel_served(url, number)
         self._ready += self._exchange.received
         return over
 

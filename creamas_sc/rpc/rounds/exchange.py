@@ -53,11 +53,12 @@ class Exchange:
 
     Attributes:
         received: After `exchange`: calls to serve and calls that are answered, in order.
+        irregular: Whether a peer was lost: others may have seen more of it, and go on longer.
     """
 
     def __init__(self, node: Node, plan: Plan) -> None:
         self.received: list[Call | PeerCall] = []
-        node.steps.frames.begin(plan.step)
+        node.steps.begin(plan.step)
         self._node = node
         self._plan = plan
         self._here = node.base_url
@@ -77,8 +78,7 @@ class Exchange:
         self._pending: dict[int, Call] = {}
         self._answered: list[Call] = []
         self._last_number = 0
-        # Whether a peer was lost: others may have seen more of it, and go on longer.
-        self._irregular = False
+        self.irregular = False
 
     @property
     def changed(self) -> TrioWaiter:
@@ -106,8 +106,8 @@ class Exchange:
 
     def leave(self, over: bool) -> None:
         """Tell the peers that this environment does not go on, unless they know: it is over."""
-        self._node.steps.frames.end()
-        if over and not self._irregular:
+        self._node.steps.begin(self._plan.step + 1)
+        if over and not self.irregular:
             return
         for url in self._peers:
             self._post(url, LEAVES)
@@ -131,6 +131,10 @@ class Exchange:
         place = self.places[address] = url, int(number) if is_number(number) else -1
         return place
 
+    def reaches(self, url: str | None) -> bool:
+        """Whether an environment still takes part; None for this one."""
+        return url is None or url in self._peers
+
     def add_call(self, call: Call) -> None:
         """Have a call sent at the end of the round."""
         call.order = call.activity.agent.number
@@ -144,19 +148,28 @@ class Exchange:
     def abandon(self, call: Call) -> None:
         """The caller does not wait for the answer any more: a peer is told so at once."""
         call.given_up = True
-        if call.url is None:
-            if call in self._local:
-                self._local.remove(call)
-        elif self._pending.pop(call.number, None) is not None:
-            if call in self._calls[call.url]:
-                self._calls[call.url].remove(call)
-            elif (link := self._node.endpoint.link(call.url)) is not None:
+        if not self.withdraw(call) and call.url is not None:
+            link = self._node.endpoint.link(call.url)
+            if self._pending.pop(call.number, None) is not None and link is not None:
                 link.post(f"{CANCEL_EVENT}:{self._plan.step}:{call.number}", NOTHING)
+
+    def withdraw(self, call: Call) -> bool:
+        """Take back a call that was made in this round; whether it was."""
+        made = self._local if call.url is None else self._calls.get(call.url, [])
+        if call not in made:
+            return False
+        made.remove(call)
+        if call.url is not None:
+            del self._pending[call.number]
+            if not made:
+                del self._calls[call.url]
+        return True
 
     def add_answer(self, call: Call | PeerCall, value: Any) -> None:
         """Answer a call at the end of the round."""
         if isinstance(call, PeerCall):
-            self._answers[call.url].append((call.number, value))
+            if call.url in self._peers:
+                self._answers[call.url].append((call.number, value))
         elif not call.answered:
             if self._node.checks_local:
                 codec = self._node.codec
@@ -167,7 +180,8 @@ class Exchange:
     def add_failure(self, call: Call | PeerCall, error: BaseException) -> None:
         """Answer a call with an error at the end of the round."""
         if isinstance(call, PeerCall):
-            self._failures[call.url].append((call.number, error))
+            if call.url in self._peers:
+                self._failures[call.url].append((call.number, error))
         elif not call.answered:
             call.error = error
             self._answered.append(call)
@@ -255,7 +269,7 @@ class Exchange:
 
     async def _lose(self, url: str, error: CreamasError | None = None) -> None:
         """A peer is gone, or goes on without this step: its unanswered calls fail."""
-        self._irregular = True
+        self.irregular = True
         del self._peers[url]
         self._node.steps.frames.lose(url)
         self.places.clear()
