@@ -133,7 +133,7 @@ def test_a_served_call_may_wait_for_the_next_one_of_its_agent(environments: int)
 class WaitsInAct(Waits):
     @expose
     async def act(self) -> Any:
-        with trio.move_on_after(60):
+        with trio.move_on_after(BOUND_SECONDS / 2):
             return await self.wait()
 
 
@@ -141,7 +141,7 @@ class WaitsInAct(Waits):
 def test_a_time_limit_around_a_wait_does_not_hold_the_round(environments: int) -> None:
     began = time.perf_counter()
     assert take_steps([WaitsInAct, Sets], environments) == ["waited", None]
-    assert time.perf_counter() - began < BOUND_SECONDS / 2
+    assert time.perf_counter() - began < BOUND_SECONDS / 4
 
 
 class Polls(Waits):
@@ -372,19 +372,16 @@ async def close_second(envs: list[Environment]) -> None:
     await envs[1].close(as_coro=True)
 
 
-class AsksSlow(Peer):
+class AsksRelayOf2(Peer):
     @expose
     async def act(self) -> Any:
-        try:
-            return await self.ask(0, "slow")
-        except CreamasError:
-            return "lost"
+        return await self.ask(2, "relay")
 
 
-class MadeBefore(Peer):
+class MadeBefore(Relays):
     @expose
     async def act(self) -> Any:
-        calls = [self.ask(0, "slow"), self.ask(1, "echo")]
+        calls = [self.ask(0, "slow"), self.ask(0, "echo"), self.ask(0, "echo"), self.ask(1, "echo")]
         seen = []
         for call in calls:
             try:
@@ -395,9 +392,9 @@ class MadeBefore(Peer):
 
 
 def test_an_environment_may_be_lost_while_it_is_served_and_before_it_is_called() -> None:
-    agents = [Slow, AsksSlow, MadeBefore]
+    agents = [Slow, AsksRelayOf2, MadeBefore]
     results = take_steps(agents, 3, meanwhile=close_second)
-    assert results[2] == [1, "ConnectionLost"]
+    assert results[2] == [1, None, None, "ConnectionLost"]
 
 
 class Keeps(Peer):
