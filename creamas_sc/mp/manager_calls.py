@@ -71,6 +71,8 @@ class ManagerCalls:
         # The numbers of the slaves' agents, and the positions of these in ascending order.
         self._ordered: list[list[Order]] = []
         self._order: list[int] = []
+        # The processes of the slaves that are connected to each other, as far as they can be.
+        self._connected: list[tuple[str, int]] = []
         self._classes: set[str] = set()
 
     async def wait_ready(self, slave: Slave, check_ready: bool) -> None:
@@ -318,6 +320,20 @@ class ManagerCalls:
             results = list(kept.values()) if isinstance(answer, list) else kept
             raise agent_errors("returned what cannot be decoded here", failures, results)
 
+    async def _connect_peers(self, slaves: Sequence[Slave], limit: StepLimit) -> None:
+        """Have slaves connect to each other: while an act computes, they cannot."""
+        if self._slaves.driver.coming:  # they take part
+            await at_once(lambda slave: self._slaves.wait_for(slave.address), slaves)
+        processes = [(slave.base_url, slave.pid) for slave in slaves]
+        if len(slaves) > 1 and processes != self._connected:
+            seconds = None
+            if limit is not UNLIMITED:
+                seconds = max(limit.deadline - trio.current_time(), 0.0)
+            urls = [slave.base_url for slave in slaves]
+            kept = (DeadlineExceeded,)
+            await self.call_all(slaves, "connect_peers", (urls,), kept=kept, limit_seconds=seconds)
+            self._connected = processes
+
     async def take_step(
         self,
         slaves: Sequence[Slave],
@@ -337,14 +353,14 @@ class ManagerCalls:
         """
         method = "trigger_all"
         kept: tuple[type[Exception], ...] = (AgentErrors, StepOverran)
+        if self._node.steps.in_rounds:
+            await self._connect_peers(slaves, limit)
         left = limit_seconds = None
         if limit is not UNLIMITED:
             left = max(limit.deadline - trio.current_time(), 0.0)
             limit_seconds = left + SILENT_SECONDS
             method, kept = "trigger_all_within", (*kept, DeadlineExceeded)
         if self._node.steps.in_rounds:
-            if self._slaves.driver.coming:  # they take part
-                await at_once(lambda slave: self._slaves.wait_for(slave.address), slaves)
             self._step += 1
             method = "trigger_all_in_rounds"
             args = (self._step, [slave.base_url for slave in slaves], left, *args)

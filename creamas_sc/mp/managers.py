@@ -282,6 +282,11 @@ class EnvManager(Manager):
             step_limit.reset(token)
 
     @expose
+    async def connect_peers(self, peers: list[str]) -> None:
+        """Connect to the environments at these base URLs, as far as they can be reached."""
+        await self.env.network.steps.connect(peers)
+
+    @expose
     async def trigger_all_in_rounds(
         self, step: int, peers: list[str], seconds: float | None, *args: Any, **kwargs: Any
     ) -> list[Any]:

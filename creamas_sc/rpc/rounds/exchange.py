@@ -19,7 +19,6 @@ from creamas_sc.errors import (
     CreamasError,
     DecodeError,
     EncodeError,
-    HandshakeError,
     from_wire,
 )
 from creamas_sc.rpc.addresses import is_number
@@ -39,7 +38,6 @@ from creamas_sc.rpc.rounds.frames import (
 from creamas_sc.rpc.rounds.order import sort_key
 from creamas_sc.rpc.rounds.plan import Plan
 from creamas_sc.rpc.socket_stream import TrioWaiter
-from creamas_sc.runtime.coroutines import gather
 from creamas_sc.wire.codec import Codec, Payload
 
 if TYPE_CHECKING:
@@ -91,17 +89,8 @@ class Exchange:
 
     async def _connect(self) -> None:
         """Connect to the peers; those that cannot be reached are lost."""
-        endpoint = self._node.endpoint
-
-        async def connect(url: str) -> None:
-            try:
-                await endpoint.connection(url)
-            except (ConnectionLost, HandshakeError) as error:
-                await self._lose(url, error)
-
-        missing = [url for url in self._peers if endpoint.link(url) is None]
-        if missing:
-            await gather(connect, missing)
+        for url, error in (await self._node.steps.connect(self._peers)).items():
+            await self._lose(url, error)
         self._connected = True
 
     def leave(self, over: bool) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from creamas_sc.errors import ConnectionLost, CreamasError, HandshakeError
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.rounds.driver import Rounds
 from creamas_sc.rpc.rounds.exchange import Exchange
 from creamas_sc.rpc.rounds.frames import CANCEL_EVENT, LEAVES, ROUND_EVENT, Frames, event_name
 from creamas_sc.rpc.rounds.order import Order, numbers_of, runs_of
 from creamas_sc.rpc.rounds.plan import TAKES_PER_STEP, Plan
+from creamas_sc.runtime.coroutines import gather
 from creamas_sc.wire.codec import Payload
 
 if TYPE_CHECKING:
@@ -70,6 +72,22 @@ class Steps:
                     "may not repeat itself",
                     ", ".join(dict.fromkeys(rounds.held_up)),
                 )
+
+    async def connect(self, peers: Iterable[str]) -> dict[str, CreamasError]:
+        """Connect to other environments; base URL -> why, for those that cannot be reached."""
+        endpoint, here = self._node.endpoint, self._node.base_url
+        failed: dict[str, CreamasError] = {}
+
+        async def connect(url: str) -> None:
+            try:
+                await endpoint.connection(url)
+            except (ConnectionLost, HandshakeError) as error:
+                failed[url] = error
+
+        missing = [url for url in peers if url != here and endpoint.link(url) is None]
+        if missing:
+            await gather(connect, missing)
+        return failed
 
     def begin(self, step: int) -> None:
         """Take no part in the steps before ``step``, and tell those who go on with one."""
