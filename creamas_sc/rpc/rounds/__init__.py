@@ -2,6 +2,7 @@
 
 driver     runs what is ready, and says when a round ends
 activity   what runs: acts, and methods that serve calls
+busy       agents whose activities wait for more than answers
 calls      what they wait for
 serving    the methods that are called
 exchange   brings calls and answers to the peers, and theirs here

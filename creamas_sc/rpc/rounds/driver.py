@@ -48,8 +48,8 @@ import trio
 
 from creamas_sc.errors import DeadlineExceeded
 from creamas_sc.rpc.rounds.activity import WAITS, Activity, current_activity
+from creamas_sc.rpc.rounds.busy import Busy
 from creamas_sc.rpc.rounds.calls import Call, PeerCall
-from creamas_sc.rpc.rounds.order import Order
 from creamas_sc.rpc.rounds.serving import Serving
 from creamas_sc.rpc.socket_stream import TRIO_LOOP, TrioWaiter, effective_deadline
 from creamas_sc.runtime.scheduling import run_tasks_in_order
@@ -97,11 +97,7 @@ class Rounds:
         self._ready: deque[Call | PeerCall] = deque()
         # Those that wait for answers without a task.
         self._parked: dict[Activity, Call] = {}
-        # Those that keep a task and do not wait for answers alone, by agent; and those of them
-        # without which a round has ended, until they go on.
-        self._busy: dict[Order, Activity] = {}
-        self._stuck: set[Activity] = set()
-        self._deferred: dict[Order, deque[Call | PeerCall]] = {}
+        self._busy = Busy(self._ready)
         self._serving = Serving(node, exchange)
         self._open = 0
         # Calls that a task waits for; and whether the step has been cancelled.
@@ -112,7 +108,7 @@ class Rounds:
     def leave(self) -> None:
         """Run nothing more, here in a forked child: the parent does."""
         self._ready.clear()
-        self._deferred.clear()
+        self._busy.deferred.clear()
 
     # ---- calls
 
@@ -178,7 +174,7 @@ class Rounds:
             yield from call.waiter.wait()
         except BaseException:
             self._abandon(call)
-            self._mark_busy(activity)
+            self._busy.add(activity)
             raise
         finally:
             self._waited.discard(call)
@@ -284,7 +280,7 @@ class Rounds:
     def _keep(self, activity: Activity, trap: Any) -> Generator[Any, Any, None]:
         """Go on with an activity in the running task, to its end."""
         activity.task = trio.lowlevel.current_task()
-        self._mark_busy(activity)
+        self._busy.add(activity)
         value: Any = None
         try:
             while True:
@@ -319,24 +315,7 @@ class Rounds:
         activity.over = True
         self._open -= 1
         if activity.task is not None:
-            self._stuck.discard(activity)
-            self._release(activity)
-
-    def _mark_busy(self, activity: Activity) -> None:
-        """An activity goes on in its task, unless it is a task that it started elsewhere."""
-        if activity.task is None or activity.over:
-            return
-        if self._busy.setdefault(activity.agent.number, activity) is not activity:
-            self._stuck.add(activity)
-
-    def _release(self, activity: Activity) -> None:
-        """An activity is no longer busy: its agent's other calls and answers can be handled."""
-        number = activity.agent.number
-        if self._busy.get(number) is activity:
-            del self._busy[number]
-            deferred = self._deferred.pop(number, None)
-            if deferred:
-                self._ready.extendleft(reversed(deferred))
+            self._busy.remove(activity)
 
     # ---- what is ready
 
@@ -345,7 +324,7 @@ class Rounds:
 
         None if nothing is ready, or if other tasks are to have their turn first.
         """
-        ready, busy = self._ready, self._busy
+        ready, busy = self._ready, self._busy.agents
         for _ in range(SERVED_AT_ONCE):
             if not ready:
                 break
@@ -353,7 +332,7 @@ class Rounds:
             if busy:
                 number = self._serving.handler(item)
                 if number in busy:
-                    self._deferred.setdefault(number, deque()).append(item)
+                    self._busy.defer(number, item)
                     continue
             if not item.answered:
                 activity = self._serving.begin(item)
@@ -377,8 +356,7 @@ class Rounds:
         if call.waiter is None:
             del self._parked[activity]
             return activity
-        self._stuck.discard(activity)
-        self._mark_busy(activity)
+        self._busy.add(activity)
         call.waiter.set()
         return None
 
@@ -402,44 +380,31 @@ class Rounds:
 
         Returns False as well if something is ready to run after all.
         """
-        idle_since = trio.current_time()
-        while self._busy or self._stuck:
-            for activity in [*self._busy.values(), *self._stuck]:
-                if activity.is_quiet():
-                    self._stuck.discard(activity)
-                    self._release(activity)
-            has_content = bool(self._deferred) or self._exchange.has_content()
-            if self._ready or not (self._busy or (self._stuck and not has_content)):
+        busy, exchange, idle_since = self._busy, self._exchange, trio.current_time()
+        while busy.agents or busy.stuck:
+            busy.remove_quiet()
+            has_content = bool(busy.deferred) or exchange.has_content()
+            if self._ready or not (busy.agents or (busy.stuck and not has_content)):
                 break
-            outside = any(each.waits_outside(self._deadline) for each in self._busy.values())
-            holding = has_content and not outside
-            if holding and trio.current_time() - idle_since >= HOLD_SECONDS:
-                self._give_up()
-                continue
-            looks = any(each.waiting for each in (*self._busy.values(), *self._stuck))
-            pause = LOOK_SECONDS if looks else HOLD_SECONDS if holding else math.inf
-            self._exchange.urge()
-            self._exchange.changed = changed = TrioWaiter()
-            with trio.move_on_after(pause) as scope:
+            holding = has_content and not busy.wait_outside(self._deadline)
+            pause = LOOK_SECONDS if busy.wait_in_part() else HOLD_SECONDS if holding else math.inf
+            exchange.urge()
+            exchange.changed = changed = TrioWaiter()
+            with trio.move_on_after(pause):
                 await changed.wait()
-            if not scope.cancelled_caught:
+            if not changed.is_set():
+                await trio.lowlevel.checkpoint()  # on a busy machine, others may be late
+            if changed.is_set():
                 idle_since = trio.current_time()
+            elif holding and trio.current_time() - idle_since >= HOLD_SECONDS:
+                self.held_up += busy.give_up()
         if self._ready:
             return False
-        over = await self._exchange.exchange(self._open + len(self._deferred))
-        if self._exchange.irregular:  # the calls of peers that are lost
-            for url, number in list(self._serving.activities):
-                if not self._exchange.reaches(url):
-                    self.cancel_served(url, number)
+        over = await self._exchange.exchange(self._open + len(self._busy.deferred))
+        for url, number in self._serving.of_lost_peers():
+            self.cancel_served(url, number)
         self._ready += self._exchange.received
         return over
-
-    def _give_up(self) -> None:
-        """End the round without the busy activities: their agents' calls are handled meanwhile."""
-        for activity in list(self._busy.values()):
-            self.held_up.append(activity.agent.addr)
-            self._stuck.add(activity)
-            self._release(activity)
 
 
 _under_way: WeakSet[Rounds] = WeakSet()

@@ -83,3 +83,9 @@ class Serving:
             return self._node.agent(item.target).number  # type: ignore[no-any-return]
         except UnknownAgent:
             return None
+
+    def of_lost_peers(self) -> list[tuple[str | None, int]]:
+        """The calls under way of environments that take part no more."""
+        if not self._exchange.irregular:
+            return []
+        return [key for key in self.activities if not self._exchange.reaches(key[0])]
