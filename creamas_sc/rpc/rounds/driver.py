@@ -137,7 +137,11 @@ class Rounds:
     ) -> Any:
         """Call the method of an agent, and return what it returns."""
         node = self._node
-        if self._cut or node.steps.rounds is not self or not self._exchange.reaches(place[0]):
+        if (
+            self._cut
+            or node.steps.rounds is not self
+            or (self._exchange.irregular and not self._exchange.reaches(place[0]))
+        ):
             address = f"{place[0] or node.base_url}{place[1]}"
             return await node.call_at_once(address, method, args, kwargs)
         call = Call(place, method, args, kwargs)
