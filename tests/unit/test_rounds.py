@@ -176,6 +176,27 @@ def test_a_thread_holds_the_round(environments: int, caplog: Any) -> None:
     assert "may not repeat itself" not in caplog.text
 
 
+class Limits(Peer):
+    @expose
+    async def act(self) -> Any:
+        limiter, seen = trio.CapacityLimiter(2), []
+
+        async def ask() -> None:
+            async with limiter:
+                seen.append(await self.ask(1, "echo", 1))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(ask)
+        return seen
+
+
+@both
+def test_tasks_of_an_act_may_wait_for_one_another(environments: int, caplog: Any) -> None:
+    assert take_steps([Limits, Peer], environments) == [[1] * 5, None]
+    assert "may not repeat itself" not in caplog.text
+
+
 class Slow(Peer):
     @expose
     async def slow(self) -> int:

@@ -15,7 +15,8 @@ current_activity: ContextVar[Activity | None] = ContextVar("activity", default=N
 # What a task that waits for an answer is marked with; trio removes it when the task goes on.
 WAITS = object()
 # Where trio waits for other tasks of the process, and where for a time, or for ever.
-_INSIDE = ("trio._sync", "trio._channel", "trio._core._parking_lot", "trio._core._run")
+_FOR_TASKS = ("trio._sync", "trio._channel", "trio._core._parking_lot")
+_INSIDE = (*_FOR_TASKS, "trio._core._run")
 _SLEEP = "trio._timeouts"
 
 
@@ -57,7 +58,7 @@ class Activity:
         """Called when it has suspended, each time."""
 
     def is_quiet(self) -> bool:
-        """Whether, keeping a task, it waits for answers and for nothing else."""
+        """Whether, keeping a task, it waits for answers, and for nothing from outside it."""
         assert self.task is not None
         return self.waiting > 0 and _all_wait(self.task, self.inner)
 
@@ -69,7 +70,10 @@ class Activity:
 
 def _all_wait(task: trio.lowlevel.Task, inner: int = 0) -> bool:
     """Whether a task and those that it has started all wait for answers, some for one another."""
-    waits = task.custom_sleep_data is WAITS
+    abort = task._abort_func
+    waits = abort is not None and (
+        task.custom_sleep_data is WAITS or abort.__module__ in _FOR_TASKS
+    )
     for nursery in task.child_nurseries[inner:]:
         if not all(map(_all_wait, nursery.child_tasks)):
             return False
