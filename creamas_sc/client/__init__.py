@@ -39,7 +39,7 @@ has the operations of `MultiEnvironment`, with methods in place of properties (`
 - The client needs only anyio and msgpack, on any Python from 3.11 on, as the agents' modules are
   imported by the daemon's processes. Classes are given by name, ``"painters:Painter"``, or as
   classes where this process can import them. The simulation's processes look for modules in the
-  folder of the script that created it, in its working directory, along its PYTHONPATH and in the
+  folder of the script that created it, along its PYTHONPATH, in its working directory and in the
   daemon's own Python. Classes of the creating script itself work if it runs on the daemon's Python.
 - Only the user who started the daemon can connect: the socket is in a folder with mode 0700,
   ``$XDG_RUNTIME_DIR/creamas``, and the daemon checks which user's process connects.

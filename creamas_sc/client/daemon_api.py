@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from creamas_sc.reports import SlaveReceipt, StopReport
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.rpc.rounds.plan import check_calls
 from creamas_sc.runtime.class_loading import MainScript, end_script_load
-from creamas_sc.runtime.paths import check_name
+from creamas_sc.runtime.paths import check_name, others_may_write
 from creamas_sc.runtime.validation import (
     check_mapping,
     check_mappings,
@@ -151,8 +150,9 @@ class DaemonAPI:
         """Create a simulation, which lives until it is closed, with or without clients.
 
         Its processes inherit the environment variables and working directory of this process. They
-        look for modules in the folder of its script, in its working directory and along its
-        PYTHONPATH. If the call fails or is cancelled, nothing of the simulation is left.
+        look for modules in the folder of its script, along its PYTHONPATH and in its working
+        directory, unless others may write there. If the call fails or is cancelled, nothing of the
+        simulation is left.
 
         Args:
             name: The simulation's name: up to 64 letters, digits, ".", "_" and "-".
@@ -301,13 +301,13 @@ def _search_path() -> list[str]:
     """Return where the simulation's processes look for modules before their own Python's path."""
     script = MainScript.of_this_process()
     folders = [] if script is None or script.package else [os.path.dirname(script.file)]
-    here = os.getcwd()
-    if not os.stat(here).st_mode & stat.S_IWOTH:
-        folders.append(here)
-    elif here not in folders:
-        # Who puts a numpy.py there would have it run by this user.
-        log.warning("%s is not searched for modules, since every user may write to it", here)
     folders += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    here = os.getcwd()
+    if not others_may_write(here):
+        folders.append(here)
+    elif here not in map(os.path.abspath, folders):
+        # Who puts a numpy.py there would have it run by this user.
+        log.warning("%s is not searched for modules, since other users may write to it", here)
     return list(dict.fromkeys(map(os.path.abspath, folders)))
 
 

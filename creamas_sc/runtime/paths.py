@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import re
 import stat
 from contextlib import suppress
@@ -73,6 +75,25 @@ def make_private(folder: Path) -> None:
         make_private(folder.parent)
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
+
+
+def others_may_write(folder: str) -> bool:
+    """Whether users other than this process's, and root, may put files into a folder.
+
+    A group that may write counts as others unless it is the user's own, of the same name.
+    """
+    status = os.stat(folder)
+    if status.st_uid not in (0, os.geteuid()) or status.st_mode & stat.S_IWOTH:
+        return True
+    return bool(status.st_mode & stat.S_IWGRP) and not _is_own_group(status.st_gid)
+
+
+def _is_own_group(number: int) -> bool:
+    try:
+        name, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(number)
+    except KeyError:
+        return False
+    return group.gr_name == name and not {*group.gr_mem} - {name}
 
 
 def check_name(name: object, what: str) -> str:

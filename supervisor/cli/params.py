@@ -83,6 +83,7 @@ class Classes:
 
     def __init__(self) -> None:
         self.folders: list[str] = []
+        self._files: dict[str, Path] = {}
 
     def name(self, text: str, option: str) -> str:
         """Return ``module:Class`` for this same form or for ``path/to/module.py:Class``."""
@@ -95,6 +96,9 @@ class Classes:
         if not file.is_file() or file.suffix != ".py" or not file.stem.isidentifier():
             why = "is not a valid module name" if file.is_file() else "does not exist"
             raise _bad(option, text, f"package.module:Class or file.py:Class; {file} {why}")
+        other = self._files.setdefault(file.stem, file.resolve())
+        if other != file.resolve():
+            raise _bad(option, text, f"a file of another name than {other}: both are {file.stem}")
         folder = str(file.parent)
         if folder not in self.folders:
             self.folders.append(folder)

@@ -58,7 +58,10 @@ class Settings:
             return self.log_folder.expanduser().absolute()
         from platformdirs import user_log_path
 
-        return user_log_path("creamas")
+        try:
+            return user_log_path("creamas")
+        except RuntimeError as error:  # there is no home folder
+            raise Failure(f"{error}: set HOME, or CREAMAS_LOG_FOLDER", Exit.USAGE) from error
 
 
 def config_file(environ: Mapping[str, str] = os.environ) -> Path:
@@ -67,7 +70,10 @@ def config_file(environ: Mapping[str, str] = os.environ) -> Path:
         return Path(chosen).expanduser()
     from platformdirs import user_config_path
 
-    return user_config_path("creamas") / "config.toml"
+    try:
+        return user_config_path("creamas") / "config.toml"
+    except RuntimeError as error:  # there is no home folder
+        raise Failure(f"{error}: set HOME, or {CONFIG_VARIABLE}", Exit.USAGE) from error
 
 
 def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:

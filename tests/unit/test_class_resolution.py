@@ -138,11 +138,11 @@ def test_where_modules_are_looked_for(
     here.mkdir()
     monkeypatch.chdir(here)
     monkeypatch.setenv("PYTHONPATH", f"{other}::here:{here}")
-    assert _search_path() == list(map(str, [tmp_path, here, other, here / "here"]))
+    assert _search_path() == list(map(str, [tmp_path, other, here / "here", here]))
     monkeypatch.delenv("PYTHONPATH")
     module = MainScript(script.file, "package", ())
     monkeypatch.setattr(MainScript, "of_this_process", classmethod(lambda cls: module))
     assert daemon_api._search_path() == [str(here)]
     here.chmod(0o1777)
     assert daemon_api._search_path() == []
-    assert f"{here} is not searched for modules, since every user may write" in caplog.text
+    assert f"{here} is not searched for modules, since other users may write" in caplog.text

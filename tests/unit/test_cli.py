@@ -466,6 +466,30 @@ def test_create_passes_on_what_was_given(run: Run, client: FakeClient) -> None:
     }
 
 
+def test_two_files_of_one_name(run: Run, client: FakeClient, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "society.py").touch()
+    words = [f"--agents={tmp_path}/{folder}/society.py:P=1" for folder in ("a", "b", "a")]
+    code, out, err = run("create", "two", "--slaves", "1", *words)
+    assert (code, out) == (2, "")
+    assert f"a file of another name than {tmp_path}/a/society.py: both are society" in err
+
+
+@pytest.mark.parametrize("words", [["ls"], ["start"]])
+def test_without_a_home(run: Run, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    def no_home(self: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for variable in [name for name in os.environ if name.startswith(("XDG_CONFIG", "CREAMAS_"))]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    monkeypatch.setattr(os.path, "expanduser", no_home)
+    code, _, err = run(*words)
+    assert code == 2
+    assert "set HOME, or CREAMAS_CONFIG" in err
+
+
 def test_create_passes_on_how_many_restarts(run: Run, client: FakeClient) -> None:
     words = ["--restart", "permanent", "--restarts", "5", "--within", "30"]
     assert run("create", "two", *words)[0] == 0
