@@ -107,6 +107,14 @@ class SimulationAPI:
     def set_seed(self, seed: int | None) -> Any:
         """Set the seed of the simulation, before its slaves are started; None draws one."""
 
+    @_operation(Kind.GETTER, "calls")
+    def get_calls(self) -> Any:
+        """Return how calls between agents go in a step: "free" or "rounds"."""
+
+    @_operation(Kind.SETTER, "calls")
+    def set_calls(self, calls: str) -> Any:
+        """Set how calls between agents go in a step."""
+
     @_operation(Kind.GETTER, "addrs")
     def get_addrs(self) -> Any:
         """Return the addresses of the slaves' managers, in the order of the slaves."""

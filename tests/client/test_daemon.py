@@ -75,7 +75,10 @@ def test_how_calls_go(daemon: object, named: Named) -> None:
         client.create(name, calls="rounds", slave_addrs=[("localhost", 0)] * 2)
         assert client.inspect(name)["about"]["calls"] == "rounds"
         with client.attach(name) as simulation:
+            assert simulation.get_calls() == "rounds"
             assert simulation.trigger_all() == []
+            simulation.set_calls("free")
+            assert simulation.get_calls() == "free"
 
 
 COUNTED = """

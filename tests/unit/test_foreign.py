@@ -32,7 +32,7 @@ from creamas_sc.foreign import (
     text_of,
     traceback_of,
 )
-from creamas_sc.rpc import node
+from creamas_sc.rpc import step_replies
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.wire import codec
 
@@ -357,7 +357,7 @@ async def test_what_is_too_large_fails_by_its_agent(monkeypatch: pytest.MonkeyPa
 
 async def test_results_that_are_too_large_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec, "MAX_VALUE_BYTES", 4 * MIB)
-    monkeypatch.setattr(node, "MAX_RESULTS_BYTES", 3 * MIB)
+    monkeypatch.setattr(step_replies, "MAX_RESULTS_BYTES", 3 * MIB)
     large = bytes(2 * MIB - 100)
     async with society(
         lambda agent: large, lambda agent: large, lambda agent: large, lambda agent: 4
