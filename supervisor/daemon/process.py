@@ -131,20 +131,24 @@ class _Owner:
 
     async def run(self, announce: Callable[[Path], None]) -> int:
         """Start the tree, have it listen, and wait for its end; returns the exit code."""
-        # The receiver outlives the task that waits for it: at its end trio delivers unread signals.
-        with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
-            async with open_unwrapping_nursery() as nursery:
-                await nursery.start(self._supervisor.run)
-                nursery.start_soon(self._handle_signals, signals)
-                try:
-                    self._open_log()  # its imports take as long as the zygote's
-                    with self._opening:
-                        await self._listen()
-                        announce(self._path)
-                    await self._supervisor.gone.wait()
-                finally:
-                    await self._supervisor.aclose()
-                nursery.cancel_scope.cancel()
+        try:
+            # The receiver outlives the task that waits for it: at its end trio delivers what is
+            # unread.
+            with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+                async with open_unwrapping_nursery() as nursery:
+                    await nursery.start(self._supervisor.run)
+                    nursery.start_soon(self._handle_signals, signals)
+                    try:
+                        self._open_log()  # its imports take as long as the zygote's
+                        with self._opening:
+                            await self._listen()
+                            announce(self._path)
+                        await self._supervisor.gone.wait()
+                    finally:
+                        await self._supervisor.aclose()
+                    nursery.cancel_scope.cancel()
+        except KeyboardInterrupt:  # a Ctrl-C that was unread
+            self._signals.append(signal.SIGINT)
         return self._exit_code()
 
     def _open_log(self) -> None:

@@ -194,6 +194,10 @@ class SlowToClose(CreativeAgent):
     """Takes half a second to close."""
 
     @expose
+    async def act(self) -> None:
+        """Nothing to do."""
+
+    @expose
     async def close(self, folder: str | None = None) -> None:
         await trio.sleep(0.5)
 
