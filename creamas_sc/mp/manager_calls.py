@@ -8,8 +8,7 @@ as silent, with all its agents; and silent slaves are stopped if the limit asks 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import Any
@@ -29,15 +28,14 @@ from creamas_sc.errors import (
     step_error,
 )
 from creamas_sc.foreign import printable
+from creamas_sc.mp.agent_order import AgentOrder
 from creamas_sc.mp.managers import SPAWN_INDEX
 from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.restarts.journal import SlaveJournal
 from creamas_sc.restarts.slave import Slave
-from creamas_sc.rpc.addresses import locate
 from creamas_sc.rpc.calls import Call, Calls
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.node import BaseTimeout, Node
-from creamas_sc.rpc.rounds.order import Order, sort_key
 from creamas_sc.rpc.socket_stream import TRIO_LOOP
 from creamas_sc.rpc.step_replies import STEP_METHODS, undecodable_reply
 from creamas_sc.runtime.class_loading import portable_name
@@ -68,9 +66,7 @@ class ManagerCalls:
         self._slaves = slaves
         self._spawned = 0
         self._step = 0
-        # The numbers of the slaves' agents, and the positions of these in ascending order.
-        self._ordered: list[list[Order]] = []
-        self._order: list[int] = []
+        self.order = AgentOrder(node)
         # The processes of the slaves that are connected to each other, as far as they can be.
         self._connected: list[tuple[str, int]] = []
         self._classes: set[str] = set()
@@ -257,37 +253,6 @@ class ManagerCalls:
                     await at_once(take_failure, failed)
         return [results[slave] for slave in links]
 
-    def _in_order(
-        self, slaves: Sequence[Slave], results: list[Any], without: Collection[str]
-    ) -> list[Any]:
-        """Put results that are in the order of slaves into that of the agents' numbers.
-
-        Args:
-            without: Addresses of agents that have none.
-        """
-        known = [self._node.steps.numbers.get(slave.base_url, []) for slave in slaves]
-        if without or known != self._ordered:
-            numbers = [
-                number
-                for slave, each in zip(slaves, known, strict=True)
-                for at, number in enumerate(each, 1)
-                if not without or f"{slave.base_url}{at}" not in without
-            ]
-            order = sorted(range(len(numbers)), key=lambda at: sort_key(numbers[at]))
-            if without:
-                return [results[at] for at in order] if len(order) == len(results) else results
-            self._ordered, self._order = known, order
-        # Else a subclass has a ``trigger_all`` of its own, with other results.
-        if len(self._order) == len(results):
-            return [results[at] for at in self._order]
-        return results
-
-    def _number_at(self, addr: str) -> tuple[float, ...]:
-        """The number of the agent at an address, to sort by."""
-        url, number = locate(addr)
-        numbers = self._node.steps.numbers.get(url, ())
-        return sort_key(numbers[number - 1]) if 0 < number <= len(numbers) else (math.inf,)
-
     def _decode(self, slave: Slave, method: str, payload: Payload) -> Any:
         """What the manager of ``slave`` has returned.
 
@@ -385,9 +350,9 @@ class ManagerCalls:
             results += answer
         if self._node.steps.in_rounds:
             answered = [slave for slave in slaves if slave not in silent]
-            results = self._in_order(answered, results, {*failures, *late})
-            failures = {addr: failures[addr] for addr in sorted(failures, key=self._number_at)}
-            late.sort(key=self._number_at)
+            results = self.order.results(answered, results, {*failures, *late})
+            failures = {addr: failures[addr] for addr in sorted(failures, key=self.order.number_at)}
+            late.sort(key=self.order.number_at)
         journals = [s.journal for s in slaves if s.journal is not None and s not in silent]
         offering = [journal for journal in journals if journal.offers_checkpoint]
         if offering:

@@ -219,6 +219,7 @@ class EnvManager(Manager):
         self, addr: bool = True, agent_cls: type | None = None, as_coro: bool = False
     ) -> list[Any]:
         """The environment's agents without this manager; see `Environment.get_agents`."""
+        self.env.network.send_numbers(self.env.get_agents(addr=False))
         return self.env.get_agents(addr=addr, agent_cls=agent_cls)
 
     @expose
@@ -247,6 +248,7 @@ class EnvManager(Manager):
     @expose
     def get_connections(self, data: bool = False) -> list[tuple[str, Any]]:
         """See `Environment.get_connections`."""
+        self.env.network.send_numbers(self.env.get_agents(addr=False))
         return self.env.get_connections(data=data)
 
     @expose

@@ -336,7 +336,9 @@ class MultiEnvironment:
     def get_agents(
         self, addr: bool = True, agent_cls: type | None = None, as_coro: bool = False
     ) -> Any:
-        """Agents of all slaves, in slave and then spawn order, without the managers.
+        """Agents of all slaves, without the managers: in slave and then spawn order.
+
+        If agents' calls go in rounds, they are in spawn order alone.
 
         Args:
             addr: Return their addresses rather than proxies.
@@ -595,7 +597,7 @@ class MultiEnvironment:
     async def _gather(self, method: str, *args: Any) -> list[Any]:
         """Call ``method`` of all managers and join the lists that they return."""
         answers = await self._managers.call_all(self._open_slaves(method), method, args)
-        return list(chain.from_iterable(answers))
+        return self._managers.order.sort(list(chain.from_iterable(answers)))
 
     def _log(self, level: int, msg: str) -> None:
         if self._logger is not None:

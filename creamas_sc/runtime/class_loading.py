@@ -63,7 +63,8 @@ class MainScript(NamedTuple):
         if _Script.source is not None:
             return _Script.source
         main = sys.modules.get(MAIN)
-        file = getattr(main, "__file__", None)
+        # After a script that `python -i` has run, its ``__file__`` is gone.
+        file = getattr(main, "__file__", None) or (sys.argv[0] if sys.flags.inspect else None)
         path = _found(file) if file else ""
         if not path:
             return None

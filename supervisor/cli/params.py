@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -96,6 +97,8 @@ class Classes:
         if not file.is_file() or file.suffix != ".py" or not file.stem.isidentifier():
             why = "is not a valid module name" if file.is_file() else "does not exist"
             raise _bad(option, text, f"package.module:Class or file.py:Class; {file} {why}")
+        if file.stem in sys.stdlib_module_names:
+            raise _bad(option, text, f"a file of another name: {file.stem} is a module of Python's")
         other = self._files.setdefault(file.stem, file.resolve())
         if other != file.resolve():
             raise _bad(option, text, f"a file of another name than {other}: both are {file.stem}")

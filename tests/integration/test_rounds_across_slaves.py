@@ -56,6 +56,10 @@ class Member(CreativeAgent):
         self.others = others
 
     @expose
+    def own_number(self) -> Any:
+        return self.number
+
+    @expose
     def pid(self) -> int:
         return os.getpid()
 
@@ -172,6 +176,17 @@ async def test_one_seed_gives_the_same_at_any_number_of_slaves() -> None:
     assert len(seen[0][1]) == 15
     assert seen[1] == seen[0]
     assert seen[2] == seen[0]
+
+
+async def test_agents_and_connections_are_in_the_order_of_spawning() -> None:
+    async with society(3, members=7) as menv:
+        addrs = await menv.get_agents(as_coro=True)
+        numbers = [await (await menv.connect(addr)).own_number() for addr in addrs]
+        assert numbers == list(range(7))
+        proxies = await menv.get_agents(addr=False, as_coro=True)
+        assert [proxy.addr for proxy in proxies] == addrs
+        connections = await menv.get_connections(as_coro=True)
+        assert [addr for addr, _ in connections] == addrs
 
 
 async def test_failures_and_late_agents_are_in_the_order_of_spawning() -> None:

@@ -6,6 +6,7 @@ import os
 import resource
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,16 @@ def test_options_of_the_scripts_python_reach_its_slaves(options: str, script: Pa
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.splitlines()[-1].startswith("True ")
+
+
+def test_an_interactive_python_after_the_script(script: Path) -> None:
+    script.write_text(SOCIETY)
+    ended = subprocess.run(
+        [sys.executable, "-i", str(script)],
+        input="print('got', results())\n",
+        env=programs.environ(),
+        timeout=programs.BOUND_SECONDS,
+        capture_output=True,
+        text=True,
+    )
+    assert "got [3]" in ended.stdout, ended.stderr

@@ -474,6 +474,10 @@ def test_two_files_of_one_name(run: Run, client: FakeClient, tmp_path: Path) -> 
     code, out, err = run("create", "two", "--slaves", "1", *words)
     assert (code, out) == (2, "")
     assert f"a file of another name than {tmp_path}/a/society.py: both are society" in err
+    (tmp_path / "random.py").touch()
+    code, _, err = run("create", "two", "--slaves", "1", f"--agents={tmp_path}/random.py:P=1")
+    assert code == 2
+    assert "a file of another name: random is a module of Python's" in err
 
 
 @pytest.mark.parametrize("words", [["ls"], ["start"]])

@@ -54,6 +54,16 @@ class Activity:
         assert self.served is not None
         return self.served.agent
 
+    def resume(self, value: Any, error: BaseException | None) -> Any:
+        """Let its code run on, with a value or an error; return what it waits for.
+
+        Raises:
+            StopIteration: It has ended.
+        """
+        if error is None:
+            return self.context.run(self.work.send, value)
+        return self.context.run(self.work.throw, error)
+
     def suspended(self) -> None:
         """Called when it has suspended, each time."""
 

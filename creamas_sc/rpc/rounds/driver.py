@@ -265,10 +265,7 @@ class Rounds:
         """Let an activity run on; return what it waits for, or None if it has ended."""
         outer, self.driving = self.driving, activity
         try:
-            if error is None:
-                trap = activity.context.run(activity.work.send, value)
-            else:
-                trap = activity.context.run(activity.work.throw, error)
+            trap = activity.resume(value, error)
         except StopIteration:
             self._end(activity)
             return None
@@ -300,10 +297,7 @@ class Rounds:
                 except BaseException as raised:
                     error = raised
                 try:
-                    if error is None:
-                        trap = activity.context.run(activity.work.send, value)
-                    else:
-                        trap = activity.context.run(activity.work.throw, error)
+                    trap = activity.resume(value, error)
                 except StopIteration:
                     return
         finally:
