@@ -10,8 +10,11 @@ import trio
 
 from creamas_sc import CreativeAgent, Environment, expose, run
 from creamas_sc.errors import BadValue
+from creamas_sc.rpc.rounds.frames import IDLE, LEAVES, Frames, event_name
 from creamas_sc.rpc.rounds.order import Order, numbers_of, order_of, runs_of, sort_key, text_of
 from creamas_sc.runtime.scheduling import run_tasks_in_order
+from creamas_sc.wire.codec import Payload
+from creamas_sc.wire.frames import FrameReader, Kind, encode_frame
 
 
 def test_agents_come_before_those_that_they_made() -> None:
@@ -37,6 +40,24 @@ def test_numbers_are_sent_in_runs(orders: list[Order], runs: list[Any]) -> None:
 def test_numbers_as_text(order: Order | None, text: str) -> None:
     assert text_of(order) == text
     assert order_of(text) == order
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_who_leaves_a_step_that_is_over_gets_no_answer(step: int) -> None:
+    frames = Frames()
+    frames.begin(1)
+    frames.lose("peer")
+    name, sent = event_name(step), encode_frame(Kind.EVENT, 0, b"", LEAVES.body, LEAVES.parts)
+    (arrived,) = FrameReader().receive_data(b"".join(map(bytes, sent)))
+    assert frames.take("peer", name, Payload(arrived.body, arrived.parts)) is None
+    assert frames.take("peer", name, IDLE) == step
+
+
+def test_who_left_the_last_step_gets_no_answer_in_the_next() -> None:
+    frames = Frames()
+    frames.take("peer", event_name(1), Payload(LEAVES.body, []))
+    frames.take("other", event_name(1), Payload(IDLE.body, []))
+    assert frames.begin(2) == [("other", 1)]
 
 
 def test_tasks_that_are_ready_run_in_order() -> None:

@@ -131,18 +131,25 @@ class VerySlow(Made):
         time.sleep(2 * YIELD_SECONDS)
 
 
+@asynccontextmanager
+async def long_spawn(env: Environment) -> AsyncIterator[tuple[trio.Nursery, trio.CancelScope]]:
+    """A spawn that is under way, a nursery beside it, and what cancels it."""
+    scope = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+
+        async def spawn_many() -> None:
+            with scope:
+                await env.manager.spawn_n(Slow, 10_000)
+
+        nursery.start_soon(spawn_many)
+        while len(env.get_agents()) < 10:
+            await trio.lowlevel.checkpoint()
+        yield nursery, scope
+
+
 async def test_others_run_during_a_long_spawn_and_can_cancel_it() -> None:
     async with managed() as env:
-        scope = trio.CancelScope()
-        async with trio.open_nursery() as nursery:
-
-            async def spawn_many() -> None:
-                with scope:
-                    await env.manager.spawn_n(Slow, 10_000)
-
-            nursery.start_soon(spawn_many)
-            while len(env.get_agents()) < 10:
-                await trio.lowlevel.checkpoint()
+        async with long_spawn(env) as (nursery, scope):
             nursery.start_soon(env.manager.spawn_n, Made, 2)  # waits for its turn
             await a_few_rounds()
             scope.cancel()
@@ -156,16 +163,7 @@ async def a_few_rounds() -> None:
 
 async def test_an_agent_that_another_task_makes_meanwhile_keeps_its_address() -> None:
     async with managed() as env:
-        scope = trio.CancelScope()
-        async with trio.open_nursery() as nursery:
-
-            async def spawn_many() -> None:
-                with scope:
-                    await env.manager.spawn_n(Slow, 10_000)
-
-            nursery.start_soon(spawn_many)
-            while len(env.get_agents()) < 10:
-                await trio.lowlevel.checkpoint()
+        async with long_spawn(env) as (_, scope):
             own = Made(env, "own")
             scope.cancel()
         assert env.get_agent(own.addr) is own

@@ -80,7 +80,7 @@ class Frames:
         """
         step, content, more = map(int, name.split(":")[1:])
         if step < self.step or (step == self.step and url in self._gone):
-            return step if payload != LEAVES else None
+            return step if payload.body != LEAVES.body else None
         self._by_url[url].append((step, bool(content), bool(more), payload))
         self.changed.set()
         return None
@@ -101,7 +101,7 @@ class Frames:
         for url, events in list(self._by_url.items()):
             while events and events[0][0] < step:
                 old, _, _, payload = events.popleft()
-                if payload != LEAVES:
+                if payload.body != LEAVES.body:
                     alone.append((url, old))
             if not events:
                 del self._by_url[url]
