@@ -280,6 +280,7 @@ class Endpoint:
             ) from error
         if self._tasks is None:
             link.abort()
+            await self._keep(link)  # which closes it
             raise closed
         self._links[url] = link
         self._tasks.start_soon(self._keep, link)

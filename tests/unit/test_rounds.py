@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -388,8 +389,8 @@ def test_a_plain_method_may_return_a_call(monkeypatch: pytest.MonkeyPatch) -> No
     assert take_steps([Peer, Relays, AsksRelay], 3) == [None, None, True]
 
 
-async def close_second(envs: list[Environment]) -> None:
-    await trio.sleep(0.05)
+async def close_second(envs: list[Environment], seconds: float) -> None:
+    await trio.sleep(seconds)
     await envs[1].close(as_coro=True)
 
 
@@ -412,9 +413,13 @@ class MadeBefore(Relays):
         return seen
 
 
-def test_an_environment_may_be_lost_while_it_is_served_and_before_it_is_called() -> None:
+# Seconds: while it connects to the others, and later.
+@pytest.mark.parametrize("seconds", [0, 0.002, 0.05])
+def test_an_environment_may_be_lost_while_it_is_served_and_before_it_is_called(
+    seconds: float,
+) -> None:
     agents = [Slow, AsksRelayOf2, MadeBefore]
-    results = take_steps(agents, 3, meanwhile=close_second)
+    results = take_steps(agents, 3, meanwhile=partial(close_second, seconds=seconds))
     assert results[2] == [1, None, None, "ConnectionLost"]
 
 
