@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from creamas_sc.rpc.rounds.calls import Call, PeerCall
+from creamas_sc.rpc.rounds.order import Order
 from creamas_sc.rpc.socket_stream import effective_deadline
 
 current_activity: ContextVar[Activity | None] = ContextVar("activity", default=None)
@@ -28,18 +29,20 @@ class Activity:
         served: The call that it serves.
 
     Attributes:
+        order: Whose code it is, once it has waited: that agent's number.
         waiting: How many of its tasks wait for answers, while it keeps a task.
         over: Whether it has ended.
         scope: Cancels it, while it keeps a task.
     """
 
-    __slots__ = ("context", "inner", "over", "scope", "served", "task", "waiting", "work")
+    __slots__ = ("context", "inner", "order", "over", "scope", "served", "task", "waiting", "work")
 
     def __init__(
         self, work: Coroutine[Any, Any, None], served: Call | PeerCall | None = None
     ) -> None:
         self.work = work
         self.served = served
+        self.order: Order | None = None
         self.waiting = 0
         self.over = False
         self.scope: trio.CancelScope | None = None

@@ -224,6 +224,7 @@ class Rounds:
         with trio.CancelScope() as scope:
             status, inner = task._cancel_status, len(task.child_nurseries)
             yield_at, yielded = time.perf_counter() + YIELD_SECONDS, False
+            parked, add_call = self._parked, self._exchange.add_call
             while True:
                 if time.perf_counter() > yield_at:
                     yield from trio.lowlevel.checkpoint()  # noqa: ASYNC105
@@ -249,10 +250,10 @@ class Rounds:
                         trap = self._send(activity, value)
                 if trap is None:
                     continue
-                entered = task._cancel_status is not status or len(task.child_nurseries) > inner
+                entered = task._cancel_status is not status or len(task._child_nurseries) > inner
                 if type(trap) is Call and not entered:
-                    self._parked[activity] = trap
-                    self._exchange.add_call(trap)
+                    parked[activity] = trap
+                    add_call(trap)
                 else:
                     activity.scope, activity.inner = scope, inner
                     self._nursery.start_soon(self._run)
@@ -274,7 +275,8 @@ class Rounds:
             raise
         finally:
             self.driving = outer
-        activity.suspended()
+        if activity.served is None:
+            activity.suspended()
         return trap
 
     @coroutine

@@ -28,17 +28,19 @@ from creamas_sc.rpc.rounds.frames import (
     CANCEL_EVENT,
     IDLE,
     LEAVES,
+    NOBODY,
     NOTHING,
+    OTHERS,
+    YOU,
     Failed,
     Piece,
-    columns,
-    event_name,
     without_undecodable,
 )
 from creamas_sc.rpc.rounds.order import sort_key
 from creamas_sc.rpc.rounds.plan import Plan
+from creamas_sc.rpc.rounds.sending import Sending
 from creamas_sc.rpc.socket_stream import TrioWaiter
-from creamas_sc.wire.codec import Codec, Payload
+from creamas_sc.wire.codec import Payload
 
 if TYPE_CHECKING:
     from creamas_sc.rpc.node import Node
@@ -62,10 +64,9 @@ class Exchange:
         self._here = node.base_url
         self._peers = dict.fromkeys(url for url in plan.peers if url != self._here)
         self._connected = False
-        self._names = {
-            flags: event_name(plan.step, *flags)
-            for flags in ((False, False), (False, True), (True, False), (True, True))
-        }
+        # Whether peers have something to do in the next round.
+        self._urgent = False
+        self._sending = Sending(node, plan.step)
         self.places: dict[str, tuple[str | None, int]] = {}
         # Made in this round; those for peers by URL.
         self._local: list[Call] = []
@@ -99,7 +100,7 @@ class Exchange:
         if over and not self.irregular:
             return
         for url in self._peers:
-            self._post(url, LEAVES)
+            self._sending.post(url, LEAVES)
         self.urge()
 
     # ---- what is made in a round
@@ -126,7 +127,10 @@ class Exchange:
 
     def add_call(self, call: Call) -> None:
         """Have a call sent at the end of the round."""
-        call.order = call.activity.agent.number
+        activity = call.activity
+        if activity.order is None:
+            activity.order = activity.agent.number
+        call.order = activity.order
         call.number = self._last_number = self._last_number + 1
         if call.url is None:
             self._local.append(call)
@@ -162,7 +166,10 @@ class Exchange:
         elif not call.answered:
             if self._node.checks_local:
                 codec = self._node.codec
-                value = codec.decode(codec.encode(value, f"the reply of {call.method}"))
+                try:
+                    value = codec.decode(codec.encode(value, f"the reply of {call.method}"))
+                except (EncodeError, DecodeError) as error:
+                    call.error = error
             call.value = value
             self._answered.append(call)
 
@@ -195,15 +202,12 @@ class Exchange:
         """
         if not self._connected:
             await self._connect()
-        content = self._has_made()
-        over = not open_ and not content
         answered, self._answered = self._answered, []
         calls: list[Any] = self._local
         self._local = []
+        over = self._send_all(open_, here=bool(calls or answered))
         if self._node.checks_local:
             calls = self._through_codec(calls)
-        for url in self._peers:
-            self._send(url, open_, content)
         for url in list(self._peers):
             while (event := self._node.steps.frames.next(url)) is None:
                 if not self._node.endpoint.link(url):
@@ -217,7 +221,7 @@ class Exchange:
         for call in answered:
             call.answered = True
         self.received = [*_sorted(calls), *_sorted(answered)]
-        if self.received or over:
+        if over or (self._urgent and self.received):
             self.urge()
         return over
 
@@ -274,63 +278,36 @@ class Exchange:
 
     # ---- frames
 
-    def _send(self, url: str, open_: int, content: bool) -> None:
-        """Send a peer its frame of the round."""
-        whole = Piece(
-            self._calls.pop(url, ()), self._answers.pop(url, ()), self._failures.pop(url, ())
-        )
-        payloads: list[Payload] = []
-        if any(whole):
-            self._encode(whole, open_, payloads)
-        else:
-            payloads.append(BUSY if open_ else IDLE)
-        for position, payload in enumerate(payloads, 1):
-            self._post(url, payload, content, position < len(payloads))
+    def _send_all(self, open_: int, here: bool) -> bool:
+        """Send each peer its frame of the round; whether nothing is under way here.
 
-    def _post(self, url: str, payload: Payload, content: bool = False, more: bool = False) -> None:
-        link = self._node.endpoint.link(url)
-        if link is not None:
-            name = self._names[content, more]
-            link.post(name, payload, lazily=True)
+        Args:
+            here: Whether there are calls or answers for this environment itself.
+        """
+        made_for = self._calls.keys() | self._answers.keys() | self._failures.keys()
+        self._urgent = bool(made_for)
+        alone = not here and len(made_for) == 1
+        idle, content = BUSY if open_ else IDLE, OTHERS if here or made_for else NOBODY
+        for url in self._peers:
+            if url not in made_for:
+                self._sending.post(url, idle, content)
+                continue
+            calls, answers = self._calls.pop(url, ()), self._answers.pop(url, ())
+            piece = Piece(calls, answers, self._failures.pop(url, ()))
+            for failed in self._sending.send(url, piece, open_, YOU if alone else content):
+                self._fail(*failed)
+        return not (open_ or content)
 
     def urge(self) -> None:
-        """Have all that was sent leave now: before anything else is done, or waited for.
+        """Have all that was sent leave now; see `Sending.urge`."""
+        self._sending.urge(self._peers)
 
-        Frames of several rounds in which there is nothing to do here leave together, so that a peer
-        that does something is not woken for each.
-        """
-        for url in self._peers:
-            link = self._node.endpoint.link(url)
-            if link is not None:
-                link.out.urge()
-
-    def _encode(self, piece: Piece, open_: int, payloads: list[Payload]) -> None:
-        """Encode a piece, or if it cannot be, its parts; single calls and answers fail then."""
-        codec = self._node.codec
-        try:
-            payloads.append(codec.encode([open_, *columns(piece)], "a call"))
-            return
-        except EncodeError as error:
-            refused = error
-        halves = piece.halves()
-        for half in halves:
-            self._encode(half, open_, payloads)
-        if halves:
-            return
-        failures: list[Failed] = []
-        for call in piece.calls:
-            self._fail(call.number, _refusal(codec, (call.args, call.kwargs), "args") or refused)
-        for number, value in piece.answers:
-            failures.append((number, _refusal(codec, value, "the reply") or refused))
-        for number, _ in piece.failures:
-            failures.append((number, EncodeError("the error of the call cannot be sent")))
-        self._encode(Piece((), (), failures), open_, payloads)
-
-    async def _read(self, url: str, event: tuple[bool, Payload, bool], calls: list[Any]) -> bool:
+    async def _read(self, url: str, event: tuple[bool, Payload, int], calls: list[Any]) -> bool:
         """Read a peer's frame; whether nothing is under way there."""
         codec, over = self._node.codec, True
         while True:
             more, payload, content = event
+            self._urgent = self._urgent or content == OTHERS
             if payload.body in (IDLE.body, BUSY.body):
                 return over and not content and payload.body == IDLE.body
             try:
@@ -364,15 +341,6 @@ class Exchange:
             list(zip(answered, values, strict=True)),
             [(number, from_wire(error)) for number, error in zip(failed, errors, strict=True)],
         )
-
-
-def _refusal(codec: Codec, value: Any, root: str) -> EncodeError | None:
-    """Why a value cannot be encoded, if it is not only too large beside others."""
-    try:
-        codec.encode(value, root)
-    except EncodeError as error:
-        return error
-    return None
 
 
 def _sorted(calls: list[Any]) -> list[Any]:

@@ -2,8 +2,8 @@
 
 Each environment sends each other one a frame, and has ended the round when it has everybody's. A
 frame is one or more events of their connection. The name says ``step:content:more``: which step,
-whether it brings calls or answers, and whether another event of the same frame follows. The payload
-is a list of columns::
+for whom its sender has made calls or answers in the round (`NOBODY`, `YOU`, `OTHERS`), and whether
+another event of the same frame follows. The payload is a list of columns::
 
     open        how many activities are under way, None where the environment leaves the step
     orders, numbers, targets, methods, args, kwargs      of calls
@@ -31,6 +31,9 @@ from creamas_sc.wire.packing import Undecodable
 ROUND_EVENT = "round"
 # A call is given up; what follows is the step's number and the call's.
 CANCEL_EVENT = "cancel call"
+
+# For whom calls or answers were made in a round: for the receiver of a frame alone, or for others.
+NOBODY, YOU, OTHERS = range(3)
 
 # The frame of an environment that leaves a step.
 LEAVES = Codec().encode([None, *([()] * 10)])
@@ -68,9 +71,11 @@ class Frames:
     def __init__(self) -> None:
         self.step = 0
         self.changed = TrioWaiter()
+        # What the names of the step's events say.
+        self._meanings: dict[str, tuple[int, bool]] = {}
         # Peers without which the step goes on.
         self._gone: set[str] = set()
-        self._by_url: dict[str, deque[tuple[int, bool, bool, Payload]]] = defaultdict(deque)
+        self._by_url: dict[str, deque[tuple[int, int, bool, Payload]]] = defaultdict(deque)
 
     def take(self, url: str, name: str, payload: Payload) -> int | None:
         """Keep an event that has arrived.
@@ -78,10 +83,17 @@ class Frames:
         Returns:
             The number of its step, if the peer goes on with that alone.
         """
-        step, content, more = map(int, name.split(":")[1:])
-        if step < self.step or (step == self.step and url in self._gone):
-            return step if payload.body != LEAVES.body else None
-        self._by_url[url].append((step, bool(content), bool(more), payload))
+        meaning = self._meanings.get(name)
+        if meaning is None or url in self._gone:
+            step, content, more = map(int, name.split(":")[1:])
+            if step < self.step or (step == self.step and url in self._gone):
+                return step if payload.body != LEAVES.body else None
+            meaning = content, bool(more)
+            if step == self.step:
+                self._meanings[name] = meaning
+        else:
+            step = self.step
+        self._by_url[url].append((step, *meaning, payload))
         self.changed.set()
         return None
 
@@ -97,6 +109,7 @@ class Frames:
         """
         self.step = step
         self._gone = set()
+        self._meanings = {}
         alone: list[tuple[str, int]] = []
         for url, events in list(self._by_url.items()):
             while events and events[0][0] < step:
@@ -112,8 +125,8 @@ class Frames:
         self._gone.add(url)
         self._by_url.pop(url, None)
 
-    def next(self, url: str) -> tuple[bool, Payload, bool] | None:
-        """The next event of a peer: whether more follow, the payload, and whether it has calls."""
+    def next(self, url: str) -> tuple[bool, Payload, int] | None:
+        """The next event of a peer: whether more follow, its payload, and for whom it brings."""
         events = self._by_url.get(url)
         if not events or events[0][0] != self.step:
             return None
@@ -127,9 +140,9 @@ class Frames:
         )
 
 
-def event_name(step: int, content: bool = False, more: bool = False) -> str:
+def event_name(step: int, content: int = NOBODY, more: bool = False) -> str:
     """What an event of a step is called."""
-    return f"{ROUND_EVENT}:{step}:{content:d}:{more:d}"
+    return f"{ROUND_EVENT}:{step}:{content}:{more:d}"
 
 
 def columns(piece: Piece) -> list[Any]:

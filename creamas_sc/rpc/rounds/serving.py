@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from creamas_sc.errors import DeadlineExceeded, UnknownAgent
 from creamas_sc.foreign import is_ctrl_c
-from creamas_sc.rpc.exposed import exposed_method, is_awaitable, start_call
+from creamas_sc.rpc.exposed import bad_arguments, exposed_method, is_awaitable
 from creamas_sc.rpc.rounds.activity import Activity
 from creamas_sc.rpc.rounds.calls import Call, PeerCall
 from creamas_sc.rpc.rounds.order import Order
@@ -38,17 +39,20 @@ class Serving:
         except UnknownAgent as error:
             self._exchange.add_failure(call, error)
             return None
+        method: Any = None
         try:
             self.agent = call.agent = agent
-            value = start_call(exposed_method(agent, call.method), call.args, call.kwargs)
-            if not is_awaitable(value):
-                self._exchange.add_answer(call, value)
-                return None
+            method = exposed_method(agent, call.method)
+            value = method(*call.args, **call.kwargs)
+            waits = type(value) is CoroutineType or is_awaitable(value)
         except BaseException as error:
-            self._fail(call, error)
+            self._fail(call, bad_arguments(method, error) or error)
             return None
         finally:
             self.agent = None
+        if not waits:
+            self._exchange.add_answer(call, value)
+            return None
         activity = Activity(self._finish(call, value), call)
         self.activities[call.url, call.number] = activity
         return activity
