@@ -210,6 +210,8 @@ class SlavePool:
                 self._slaves.append(slave)
                 self._by_url[slave.base_url] = slave
                 self._take_early_exit(slave)
+            if self.policy.restarts_slaves:
+                await at_once(Slave.hold_port, started)
             await at_once(self._connect, started)
             await self._load_classes(started)
         except BaseException:
@@ -436,6 +438,7 @@ class SlavePool:
 
     def _forget(self, slaves: Sequence[Slave]) -> None:
         for slave in slaves:
+            slave.free_port()
             self._slaves.remove(slave)
             if self._by_url.get(slave.base_url) is slave:
                 del self._by_url[slave.base_url]

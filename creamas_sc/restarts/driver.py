@@ -152,6 +152,8 @@ class RestartDriver:
             self._release(*self.coming)
         elif not self._machine.expects(slave.slot):
             self._release(slave.slot)
+        if slave.slot not in self.coming:
+            slave.free_port()
 
     def _release(self, *slots: str) -> None:
         """Let the calls go on that wait for these slaves."""

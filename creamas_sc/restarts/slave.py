@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from copy import copy
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ import trio
 from creamas_sc.errors import AgentError, SlaveLost, from_wire
 from creamas_sc.reports import SlaveReceipt
 from creamas_sc.restarts.journal import SlaveJournal
+from creamas_sc.rpc.addresses import hold, split_address
 from creamas_sc.supervisor_client.messages import ActorOrder, ExitStatus, StopResult, describe_exit
 from creamas_sc.supervisor_client.spec import unpack
 
@@ -37,6 +39,7 @@ class Slave:
         incarnation: How often it was restarted; ``before`` is what it was before the last restart.
         stoppable: The supervisor can stop it and report its end: False once that was done, and
             while a restart is under way.
+        held: Keeps its port while it may be restarted, if peers connect over that.
     """
 
     slot: str
@@ -52,11 +55,27 @@ class Slave:
     incarnation: int = 0
     before: Slave | None = None
     stoppable: bool = True
+    held: socket.socket | None = None
 
     @property
     def address(self) -> str:
         """Address of its manager."""
         return f"{self.base_url}0"
+
+    async def hold_port(self) -> None:
+        """Keep its port from other users until `free_port`.
+
+        Raises:
+            StartError: It has ended, and somebody else has the port.
+        """
+        host, port, _ = split_address(self.address)
+        self.held = await hold(host, port)
+
+    def free_port(self) -> None:
+        """Let its port go: it will not be restarted."""
+        if self.held is not None:
+            self.held.close()
+        self.held = None
 
     def mark_restarted(self, pid: int) -> None:
         """Note that it runs again, in the process ``pid``."""

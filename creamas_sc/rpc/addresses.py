@@ -6,6 +6,13 @@ on the host:
 
     loopback (localhost, 127.0.0.1, ::1)   nothing: peers use the environment's unix socket
     any other host, or all (0.0.0.0)       TCP, for peers on other machines, beside the unix socket
+
+An environment that may be restarted at its address must not lose its TCP port meanwhile: another
+user could bind it first. So who restarts it holds the port too (`hold`), with a socket that is
+bound and does not listen: between two lives peers are refused at once. The two sockets share the
+port by SO_REUSEPORT, which the kernel allows only to sockets of one user that all ask for it. The
+first life asks for it only once it listens, so a port that is in use is taken for everybody, this
+user's other environments included.
 """
 
 from __future__ import annotations
@@ -13,6 +20,8 @@ from __future__ import annotations
 import errno
 import functools
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import anyio
@@ -98,40 +107,85 @@ async def bind(host: str, port: int, restarted: bool = False) -> Port:
     """Have ``port`` of ``host`` (0 for any free one), and listen there unless it is loopback.
 
     Args:
-        restarted: A process that ended had this port. Somebody else may have got it meanwhile,
-            another user on purpose; that matters only where peers connect over it.
+        restarted: A process that ended had this port. Where peers connect over it, it is shared
+            with who holds it; elsewhere it does not matter who has got it meanwhile.
 
     Raises:
         StartError: The address cannot be had; the message says which and why.
     """
     try:
-        if not 0 <= port < 1 << 16:  # getaddrinfo would take it for another
-            raise OverflowError("a port is from 0 to 65535")
-        found = await anyio.getaddrinfo(numeric(host), port, type=socket.SOCK_STREAM)
-        # One address of those that a name has, so that port 0 is one port.
-        family, _, _, _, place = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-        return _bind(socket.socket(family, socket.SOCK_STREAM), place)
+        async with _unbound(host, port) as (sock, place):
+            if is_loopback(place[0]):
+                return _bind_loopback(sock, place, restarted)
+            _bind(sock, place, shared=restarted)
+            sock.listen(_BACKLOG)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock.dup()))
+            return Port(sock.getsockname()[1], sock, listener)
     except (OSError, OverflowError) as error:
-        taken = getattr(error, "errno", None) == errno.EADDRINUSE
-        if taken and restarted and is_loopback(host):
-            return Port(port, None, None)
-        why = "the port is taken" if taken else str(error)
+        why = "the port is taken" if _is_taken(error) else str(error)
         raise StartError(f"cannot listen on {host}:{port}: {why}") from None
 
 
-def _bind(sock: socket.socket, place: tuple[str, int]) -> Port:
+async def hold(host: str, port: int) -> socket.socket | None:
+    """Keep other users from a port at which a process of this user listens, also after its end.
+
+    Returns:
+        What keeps them from it until it is closed; None if nobody connects over it.
+
+    Raises:
+        StartError: The process has ended before, and somebody else has the port.
+    """
     try:
-        if sock.family == socket.AF_INET6:
+        async with _unbound(host, port) as (sock, place):
+            if is_loopback(place[0]):
+                sock.close()
+                return None
+            _bind(sock, place, shared=True)
+            # It was only to overlook connections that have ended.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+            return sock
+    except OSError as error:
+        why = "it is taken" if _is_taken(error) else str(error)
+        raise StartError(f"cannot keep the port {host}:{port} for restarts: {why}") from None
+
+
+@asynccontextmanager
+async def _unbound(host: str, port: int) -> AsyncIterator[tuple[socket.socket, tuple[str, int]]]:
+    """A socket, and what to bind it to; closed if the block fails."""
+    if not 0 <= port < 1 << 16:  # getaddrinfo would take it for another
+        raise OverflowError("a port is from 0 to 65535")
+    found = await anyio.getaddrinfo(numeric(host), port, type=socket.SOCK_STREAM)
+    # One address of those that a name has, so that port 0 is one port.
+    family, _, _, _, place = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if is_loopback(place[0]):
-            # Without SO_REUSEADDR: with it two processes could have a port that neither listens at.
-            sock.bind(place)
-            return Port(sock.getsockname()[1], sock, None)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(place)
-        sock.listen(_BACKLOG)
-        listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock.dup()))
-        return Port(sock.getsockname()[1], sock, listener)
+        yield sock, place
     except BaseException:
         sock.close()
         raise
+
+
+def _is_taken(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+
+
+def _bind_loopback(sock: socket.socket, place: tuple[str, int], restarted: bool) -> Port:
+    try:
+        # Without SO_REUSEADDR: with it two processes could have a port that neither listens at.
+        sock.bind(place)
+    except OSError as error:
+        if not restarted or not _is_taken(error):
+            raise
+        sock.close()
+        return Port(place[1], None, None)
+    return Port(sock.getsockname()[1], sock, None)
+
+
+def _bind(sock: socket.socket, place: tuple[str, int], shared: bool) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind(place)

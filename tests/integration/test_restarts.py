@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,10 @@ import trio
 import trio.testing
 
 from creamas_sc import Environment, MultiEnvironment
-from creamas_sc.errors import NoSlaves, SlaveLost
+from creamas_sc.errors import NoSlaves, SlaveLost, StartError
 from creamas_sc.mp import Restart, RestartPolicy
 from creamas_sc.restarts import driver, slave
+from creamas_sc.rpc.addresses import split_address
 from creamas_sc.util import run
 from tests.support import agents, processes, programs
 from tests.support.shared_supervisor import own_children, uses_shared_supervisor
@@ -37,19 +41,21 @@ async def society(
     slaves: int = 2,
     seed: int | None = None,
     shared: bool = True,
+    place: tuple[str, int] = ANY_PORT,
     **kwargs: Any,
 ) -> AsyncIterator[MultiEnvironment]:
     """A multi-environment with slaves and that policy; the block is bounded.
 
     Args:
         shared: Its slaves are in the tree that tests share, else in a separate one.
+        place: Of the master and of each slave.
         kwargs: For each slave's environment.
     """
     with trio.fail_after(BOUND_SECONDS):
         with uses_shared_supervisor() if shared else nullcontext():
-            m = MultiEnvironment(ANY_PORT, Environment, agents.Host, seed=seed, restart=restart)
+            m = MultiEnvironment(place, Environment, agents.Host, seed=seed, restart=restart)
         async with m:
-            await m.spawn_slaves([ANY_PORT] * slaves, env_cls, agents.Manager, [kwargs] * slaves)
+            await m.spawn_slaves([place] * slaves, env_cls, agents.Manager, [kwargs] * slaves)
             yield m
 
 
@@ -157,6 +163,76 @@ async def test_a_restarted_slave_has_new_and_repeatable_random_numbers() -> None
     first = await drawn()
     assert len({tuple(numbers) for numbers in first}) == 5
     assert await drawn() == first
+
+
+# ---- ports on the network, which others could take
+
+# Binds a port as another user as soon as it is free; ends, and says so, once it has it.
+INTRUDER = """
+import os, socket, sys
+os.setuid(65534)
+os.write(1, b"ready\\n")
+while True:
+    for host in ("0.0.0.0", "127.0.0.1"):
+        for options in ((), (socket.SO_REUSEADDR,), (socket.SO_REUSEPORT,)):
+            sock = socket.socket()
+            for option in options:
+                sock.setsockopt(socket.SOL_SOCKET, option, 1)
+            try:
+                sock.bind((host, int(sys.argv[1])))
+                sock.listen()
+            except OSError:
+                sock.close()
+            else:
+                os.write(1, b"has the port\\n")
+                sys.stdin.read()
+                raise SystemExit
+"""
+
+
+@asynccontextmanager
+async def intruder(port: int) -> AsyncIterator[trio.abc.ReceiveStream]:
+    async with trio.open_nursery() as nursery:
+        command = [sys.executable, "-c", INTRUDER, str(port)]
+        start = partial(trio.run_process, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process = await nursery.start(partial(start, check=False))
+        assert await process.stdout.receive_some() == b"ready\n"
+        yield process.stdout
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="takes on another user id")
+async def test_another_user_cannot_take_the_port_of_a_slave_that_died() -> None:
+    async with society("permanent", slaves=1, place=("0.0.0.0", 0)) as menv:
+        await menv.spawn(agents.Counter)
+        (addr,) = menv.addrs
+        async with intruder(split_address(addr)[1]) as other:
+            for number in (1, 2, 3):
+                await lose(menv, addr)
+                assert await menv.trigger_all() == [1]
+                assert len(menv.restarts) == number
+            await menv.close(as_coro=True)
+            assert await other.receive_some() == b"has the port\n"  # now it is free
+
+
+@pytest.mark.parametrize("mode", ["temporary", "transient"])
+async def test_the_port_of_a_slave_that_does_not_come_back_is_free(mode: str) -> None:
+    async with society(mode, slaves=2, place=("0.0.0.0", 0)) as menv:
+        first = menv.addrs[0]
+        moody, _ = await menv.spawn(agents.Moody, how="0", addr=first)
+        with pytest.raises(SlaveLost):
+            await moody.act()
+        place = ("0.0.0.0", split_address(first)[1])
+        await menv.spawn_slaves([place], Environment, agents.Manager)
+        assert menv.addrs[-1] == first
+
+
+async def test_a_taken_port_still_fails_a_start_at_once() -> None:
+    async with society("permanent", slaves=1, place=("0.0.0.0", 0)) as menv:
+        place = ("0.0.0.0", split_address(menv.addrs[0])[1])
+        with pytest.raises(StartError, match=f"cannot listen on 0.0.0.0:{place[1]}: the port is"):
+            await menv.spawn_slaves([place], Environment, agents.Manager)
+        assert len(menv.addrs) == 1
 
 
 # ---- checkpoints

@@ -848,6 +848,40 @@ async def test_another_user_can_keep_a_port_from_a_restart_on_the_network_only(h
             await env.close(as_coro=True)
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+async def test_a_port_is_kept_for_the_next_life_at_it(host: str) -> None:
+    life = await addresses.bind(host, 0)
+    place = "127.0.0.1" if host == "0.0.0.0" else "::1", life.number
+    held = await addresses.hold(host, life.number)
+    assert held is not None
+    for _ in range(2):
+        with socket.create_connection(place):
+            with pytest.raises(StartError, match="the port is taken"):
+                await addresses.bind(host, life.number)
+            life.close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(place)
+        with pytest.raises(StartError, match="the port is taken"):
+            await addresses.bind(host, life.number)
+        life = await addresses.bind(host, life.number, restarted=True)
+    life.close()
+    held.close()
+    (await addresses.bind(host, life.number)).close()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", socket.gethostname()])
+async def test_no_port_is_kept_where_nobody_connects_over_it(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not addresses.is_loopback(host):  # as many systems have it for their own name
+        monkeypatch.setitem(addresses._LOOPBACK, host, "127.0.1.1")
+    first = await addresses.bind(host, 0)
+    assert await addresses.hold(host, first.number) is None
+    second = await addresses.bind(host, first.number, restarted=True)
+    assert (second.number, second.sock) == (first.number, None)
+    first.close()
+
+
 async def test_a_close_while_the_address_is_looked_up_leaves_nothing_listening(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
