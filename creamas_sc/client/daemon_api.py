@@ -268,7 +268,8 @@ class DaemonAPI:
 
         Raises:
             UnknownSimulation: There is no simulation of that name.
-            BadValue: The folder cannot be created; nothing was closed.
+            BadValue: The folder cannot be created, or has another user's link or folder where a
+                slave would save; nothing was closed.
         """
         args = (name, timeout, pack((make_folder(folder), timeout)))
         return self._request(Request("close", args, partial(_report, name)))

@@ -467,7 +467,7 @@ class Environment:
 
         Raises:
             AgentErrors: `save_info` or an agent's ``close`` raised; all else was closed.
-            BadValue: The folder cannot be created; nothing was closed.
+            BadValue: The folder cannot be created, or is another user's; nothing was closed.
         """
         if self._closed:  # and the loop may have ended, too
             return _nothing() if as_coro else None

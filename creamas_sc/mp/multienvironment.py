@@ -551,7 +551,8 @@ class MultiEnvironment:
             too, returns the first one's.
 
         Raises:
-            BadValue: The folder cannot be created; nothing was closed.
+            BadValue: The folder cannot be created, or has another user's link or folder where a
+                slave would save; nothing was closed.
             AgentError: `save_info` raised; everything was closed.
             AgentErrors: The `save_info` of slaves or the ``close`` of agents raised, or a slave had
                 to be ended while it saved; everything was closed. ``failures`` maps addresses to

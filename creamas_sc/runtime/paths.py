@@ -83,9 +83,26 @@ def others_may_write(folder: str) -> bool:
     A group that may write counts as others unless it is the user's own, of the same name.
     """
     status = os.stat(folder)
-    if status.st_uid not in (0, os.geteuid()) or status.st_mode & stat.S_IWOTH:
+    return status.st_uid not in (0, os.geteuid()) or _is_open_to_others(status)
+
+
+def intruder_at(path: str) -> int | None:
+    """The user who may have put there what is at ``path``, in a folder of somebody else; or None.
+
+    As Linux does where links are protected, it trusts the folder's owner.
+
+    Raises:
+        OSError: There is nothing.
+    """
+    owner, parent = os.lstat(path).st_uid, os.stat(os.path.dirname(path))
+    trusted = owner in (0, os.geteuid(), parent.st_uid)
+    return None if trusted or not _is_open_to_others(parent) else owner
+
+
+def _is_open_to_others(folder: os.stat_result) -> bool:
+    if folder.st_mode & stat.S_IWOTH:
         return True
-    return bool(status.st_mode & stat.S_IWGRP) and not _is_own_group(status.st_gid)
+    return bool(folder.st_mode & stat.S_IWGRP) and not _is_own_group(folder.st_gid)
 
 
 def _is_own_group(number: int) -> bool:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
 from creamas_sc.errors import BadValue
 from creamas_sc.foreign import shown
+from creamas_sc.runtime.paths import intruder_at, others_may_write
 
 T = TypeVar("T")
 
 MAX_INT = 2**53
 """Counts and ages go up to here: floats, and JSON's readers, know every int up to it."""
 MAX_SECONDS = 1e9
+_SLAVE = re.compile(r"slave-\d+")  # where it saves
 
 
 def check_kind(name: str, value: Any, kind: type) -> None:
@@ -38,18 +41,34 @@ def make_folder(folder: Any = None) -> str | None:
 
     Raises:
         TypeError: ``folder`` is neither a path nor None.
-        BadValue: It cannot be created.
+        BadValue: It cannot be created, or another user may have put it there, or put something
+            where a slave would save.
     """
     if folder is None:
         return None
     if not isinstance(folder, (str, os.PathLike)):
         raise TypeError(f"folder must be a path or None, not {_described(folder)}")
+    path = os.fsdecode(os.path.abspath(folder))
     try:
-        os.makedirs(folder, exist_ok=True)
+        os.makedirs(path, exist_ok=True)
+        planted = next(filter(intruder_at, _folders_within(path)), None)
     except (OSError, ValueError) as error:  # a path with a null character
         why = getattr(error, "strerror", None) or error
         raise BadValue(f"the folder {folder} cannot be created: {why}") from None
-    return os.fsdecode(os.path.abspath(folder))
+    if planted is not None:
+        raise BadValue(
+            f"{planted} belongs to the user {intruder_at(planted)}, who may have put it there: "
+            "save into a folder of your own, to which nobody else may write"
+        )
+    return path
+
+
+def _folders_within(path: str) -> Iterator[str]:
+    """A folder, and those of slaves in it, if others may have put some there."""
+    yield path
+    if others_may_write(path):
+        names = sorted(os.listdir(path))
+        yield from (os.path.join(path, name) for name in names if _SLAVE.fullmatch(name))
 
 
 def check_seconds(timeout: Any, name: str = "timeout", *, endless: bool = True) -> None:

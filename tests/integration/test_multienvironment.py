@@ -15,6 +15,7 @@ from creamas_sc.core.randomness import RandomSource, Spawned
 from creamas_sc.errors import (
     AgentError,
     AgentErrors,
+    BadValue,
     DecodeError,
     NoSlaves,
     NotExposed,
@@ -274,6 +275,29 @@ async def test_an_ordinary_close_needs_no_signal(tmp_path: Path) -> None:
         tmp_path / "of" / "all" / f"slave-{index}" / f"saved-{slave.pid}"
         for index, slave in enumerate(report)
     ]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="makes files of another user")
+async def test_a_close_follows_no_link_of_another_user(tmp_path: Path) -> None:
+    shared, elsewhere = tmp_path / "shared", tmp_path / "elsewhere"
+    for folder in (shared, elsewhere):
+        folder.mkdir()
+    shared.chmod(0o777)
+    link = shared / "slave-1"
+    link.symlink_to(elsewhere)
+    os.lchown(link, 65534, 65534)
+    with trio.fail_after(30):
+        async with MultiEnvironment(("localhost", 0), Environment) as menv:
+            await menv.spawn_slaves(
+                [("localhost", 0)] * 2, agents.SavingEnvironment, agents.Manager
+            )
+            with pytest.raises(BadValue, match=f"{link} belongs to the user 65534"):
+                await menv.close(folder=str(shared), as_coro=True)
+            assert len(await menv.close(folder=str(tmp_path / "own"), as_coro=True)) == 2
+    assert [path.parent.name for path in sorted(tmp_path.rglob("saved-*"))] == [
+        "slave-0", "slave-1",
+    ]  # fmt: skip
+    assert not list(elsewhere.iterdir())
 
 
 async def test_stop_slaves_ends_their_processes_and_no_more(menv: MultiEnvironment) -> None:

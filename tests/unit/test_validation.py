@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -47,6 +48,34 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     for folder in (tmp_path / "file", tmp_path / "file" / "within", "a\0b"):
         with pytest.raises(BadValue, match=r"the folder .* cannot be created: .+"):
             make_folder(folder)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="makes files of another user")
+@pytest.mark.parametrize("mode", [0o755, 0o777, 0o1777])
+@pytest.mark.parametrize("kind", ["link", "folder"])
+@pytest.mark.parametrize("owner", [0, 65534])
+def test_a_folder_that_another_user_may_have_put_there(
+    tmp_path: Path, mode: int, kind: str, owner: int
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    open_to_all = tmp_path / "results"
+    open_to_all.mkdir()
+    open_to_all.chmod(mode)
+    there = open_to_all / "slave-0"
+    if kind == "link":
+        there.symlink_to(tmp_path / "elsewhere")
+    else:
+        there.mkdir()
+    os.lchown(there, owner, owner)
+    for folder in (there, open_to_all):
+        if owner == 0 or mode == 0o755:
+            assert make_folder(folder) == str(folder)
+        else:
+            text = f"{there} belongs to the user 65534, .*: save into a folder of your own"
+            with pytest.raises(BadValue, match=text):
+                make_folder(folder)
+    os.chown(open_to_all, owner, owner)  # its owner may do in it what it wants
+    assert make_folder(there) == str(there)
 
 
 def test_numbers_of_numpy() -> None:
