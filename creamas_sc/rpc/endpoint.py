@@ -22,7 +22,7 @@ import logging
 import math
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import AsyncExitStack, ExitStack, closing
 
 import anyio
 import trio
@@ -46,8 +46,10 @@ log = logging.getLogger(__name__)
 # How long to wait for a peer that has accepted: it may be busy with an act and answers after that.
 ANSWER_SECONDS = 60.0
 # How many may be open, in all and of those that have yet to prove themselves: strangers, on TCP.
+# Where so many have, the next one takes the place of the oldest, if that had so much time.
 MAX_CONNECTIONS = 1024
 MAX_STRANGERS = 32
+STRANGER_SECONDS = 0.25
 
 
 class Endpoint:
@@ -81,7 +83,8 @@ class Endpoint:
         self._links: dict[str, Connection] = {}
         self._opening: dict[str, anyio.Lock] = {}
         self._accepted = 0
-        self._unproved = 0
+        self._strangers: dict[trio.CancelScope, float] = {}  # since when, oldest first
+        self._stranger_left = trio.lowlevel.ParkingLot()
         self._refusals = RefusalLog(log)
         self._folder: SocketFolder | None = None
         self._tasks: trio.Nursery | None = None
@@ -163,29 +166,53 @@ class Endpoint:
     async def _accept_all(self, listener: trio.SocketListener, tasks: trio.Nursery) -> None:
         while (accepted := await accept(listener)) is not None:
             stream = ConnectedStream.adopt(accepted)
-            if (reason := self._unwelcome(stream)) is None:
+            async with AsyncExitStack() as refused:
+                refused.push_async_callback(anyio.aclose_forcefully, stream)
+                if (reason := self._unwelcome(stream)) is not None:
+                    self._refusals.add(logging.WARNING, reason)
+                    continue
+                proving = trio.CancelScope()
+                if not stream.local:
+                    await self._make_room()
+                    self._strangers[proving] = trio.current_time()
+                refused.pop_all()
                 self._accepted += 1
-                tasks.start_soon(self._welcome, stream)
-            else:
-                self._refusals.add(logging.WARNING, reason)
-                await anyio.aclose_forcefully(stream)
+                tasks.start_soon(self._welcome, stream, proving)
 
     def _unwelcome(self, stream: ConnectedStream) -> str | None:
         """Why not even to listen to who has connected."""
         if self._accepted >= MAX_CONNECTIONS:
             return f"{MAX_CONNECTIONS} are open"
-        if self._unproved >= MAX_STRANGERS and not stream.local:
-            return f"{MAX_STRANGERS} have yet to prove that they belong to the simulation"
         return stream.stranger()
 
-    async def _welcome(self, stream: ConnectedStream) -> None:
-        """Let a peer in that has proved itself, until its connection ends."""
-        self._unproved += 1
+    async def _make_room(self) -> None:
+        """Wait until there is room for one more stranger; the oldest must go if it had its time.
+
+        So who connects and says nothing keeps nobody out. More wait in the kernel's queue.
+        """
+        while len(self._strangers) >= MAX_STRANGERS:
+            oldest, since = next(iter(self._strangers.items()))
+            with trio.move_on_at(since + STRANGER_SECONDS) as scope:
+                await self._stranger_left.park()
+            if scope.cancelled_caught and oldest in self._strangers:
+                oldest.cancel()
+                await self._stranger_left.park()
+
+    async def _welcome(self, stream: ConnectedStream, proving: trio.CancelScope) -> None:
+        """Let a peer in that has proved itself, until its connection ends.
+
+        Args:
+            proving: Cancelled if it must go before that.
+        """
         try:
-            try:
-                link = await self._authenticate(stream, Handshake(self._identity, client=False))
-            finally:
-                self._unproved -= 1
+            with proving:
+                try:
+                    link = await self._authenticate(stream, Handshake(self._identity, client=False))
+                finally:
+                    self._strangers.pop(proving, None)
+                    self._stranger_left.unpark_all()
+            if proving.cancelled_caught:
+                raise HandshakeError(f"it proved nothing, and {MAX_STRANGERS} more had connected")
         except (HandshakeError, ProtocolError, TimeoutError, OSError, anyio.EndOfStream,
                 anyio.BrokenResourceError) as error:  # fmt: skip
             # A peer that was killed in the middle of it is reported elsewhere.

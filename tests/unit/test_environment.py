@@ -40,7 +40,7 @@ from creamas_sc.rpc.connection import Connection, Request
 from creamas_sc.rpc.sealed_stream import SealedStream
 from creamas_sc.rpc.socket_folder import SocketFolder
 from creamas_sc.runtime.event_loop import adopt_running_loop
-from creamas_sc.runtime.timeouts import LOOK_SECONDS
+from creamas_sc.runtime.timeouts import HANDSHAKE_SECONDS, LOOK_SECONDS
 from creamas_sc.wire.codec import Payload
 from creamas_sc.wire.frames import Kind, encode_frame
 from creamas_sc.wire.sealing import RecordWriter
@@ -751,10 +751,10 @@ async def test_strangers_on_the_network_take_few_descriptors(
         port = split_address(f"{env.base_url}0")[1]
         strangers = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(5)]
         with trio.fail_after(BOUND_SECONDS):
-            for stranger in strangers[2:]:
+            for stranger in strangers[:-2]:
                 with contextlib.suppress(trio.BrokenResourceError):
                     assert await stranger.receive_some() == b""
-        assert env.network.endpoint._unproved == 2
+        assert len(env.network.endpoint._strangers) == 2
         other = await Environment.create(ANY_PORT, as_coro=True)
         local = await other.connect(Echo(env).addr.replace("0.0.0.0", "localhost"))
         assert await local.evaluate(1) == 1
@@ -762,6 +762,44 @@ async def test_strangers_on_the_network_take_few_descriptors(
             await stranger.aclose()
         await other.close(as_coro=True)
         await env.close(as_coro=True)
+
+
+async def test_silent_strangers_on_the_network_keep_no_peer_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(endpoint, "MAX_STRANGERS", 2)
+    monkeypatch.setattr(endpoint, "STRANGER_SECONDS", 0.05)
+    async with adopt_running_loop(), contextlib.AsyncExitStack() as strangers:
+        env = await Environment.create(("0.0.0.0", 0), as_coro=True)
+        port = split_address(f"{env.base_url}0")[1]
+        other = await Environment.create(ANY_PORT, as_coro=True)
+        for count in (2, 9):  # none of them had its time when the peer connects
+            for _ in range(count):
+                stranger = await trio.open_tcp_stream("127.0.0.1", port)
+                await strangers.enter_async_context(stranger)
+            with trio.fail_after(HANDSHAKE_SECONDS / 2):
+                proxy = await other.connect(Echo(env).addr)
+                assert await proxy.evaluate(count) == count
+            other.network.endpoint.drop(env.base_url)
+        assert "127.0.0.1" not in caplog.text
+        assert "it proved nothing, and 2 more had connected" in caplog.text
+        await other.close(as_coro=True)
+        await env.close(as_coro=True)
+
+
+async def test_many_peers_on_the_network_wait_for_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(endpoint, "MAX_STRANGERS", 2)
+    monkeypatch.setattr(endpoint, "STRANGER_SECONDS", BOUND_SECONDS)
+    async with environments(20) as envs, adopt_running_loop():
+        far = await Environment.create(("0.0.0.0", 0), as_coro=True)
+        address = Echo(far).addr
+        with trio.fail_after(BOUND_SECONDS):
+            async with trio.open_nursery() as nursery:
+                for env in envs:
+                    nursery.start_soon(env.connect, address)
+        await far.close(as_coro=True)
 
 
 async def test_a_loop_of_calls_within_an_environment_can_be_cancelled(
