@@ -154,7 +154,8 @@ def remove_abandoned_folders() -> None:
 
 def _remove_unless_open(path: Path) -> None:
     try:
-        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        # A link is another user's, who has made the runtime folder again after its removal.
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:  # it is gone, or no folder of ours
         return
     try:

@@ -17,6 +17,7 @@ and installed packages are loaded as always.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -34,6 +35,7 @@ from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from creamas_sc.errors import LoadError
+from creamas_sc.runtime.paths import is_private
 
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 _STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
@@ -101,9 +103,14 @@ class CodeVersions:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    @property
+    def _is_ours(self) -> bool:
+        """Whether nobody else can have put files there; to be asked before each look."""
+        return is_private(self.folder.parents[1])
+
     def find(self, path: str) -> Version | None:
         """The version of the file at ``path`` that is kept; None if it was not loaded yet."""
-        return self._read(self._place(path))
+        return self._read(self._place(path)) if self._is_ours else None
 
     def _place(self, path: str) -> Path:
         return self.folder / hashlib.sha256(os.fsencode(os.path.abspath(path))).hexdigest()
@@ -123,6 +130,8 @@ class CodeVersions:
             LoadError: Another process has loaded another version at the same time.
             OSError: It cannot be kept.
         """
+        if os.path.lexists(self.folder.parents[1]) and not self._is_ours:
+            raise PermissionError(errno.EPERM, "other users may write there", str(self.folder))
         place = self._place(version.path)
         draft = f"{place}.{os.getpid()}.{threading.get_ident()}"
         path = os.path.abspath(version.path)
@@ -150,7 +159,7 @@ class CodeVersions:
         loaded = list(_loaded_files())
         self._note_modules({name: path for name, path, _ in loaded})
         for _, path, module in loaded:
-            if self._place(path).exists():
+            if os.path.exists(self._place(path)):  # False if that cannot be known
                 continue
             try:
                 version = Version.of(path)
@@ -167,6 +176,8 @@ class CodeVersions:
 
     def _note_modules(self, files: Mapping[str, str]) -> None:
         """Note the files of modules, by name."""
+        if not self._is_ours:
+            return
         draft = self.folder / f"{_MODULES}.{os.getpid()}.{threading.get_ident()}"
         try:
             draft.write_text(json.dumps(files))
@@ -176,6 +187,8 @@ class CodeVersions:
 
     def find_module(self, name: str) -> ModuleSpec | None:
         """How to load a module as its master did; its packages are at least empty ones."""
+        if not self._is_ours:
+            return None
         try:
             files: dict[str, str] = json.loads((self.folder / _MODULES).read_text())
         except FileNotFoundError:
@@ -193,7 +206,7 @@ class CodeVersions:
 
     def changed_files(self) -> list[str]:
         """Paths of the files that are not any more what the simulation has loaded."""
-        if not self.folder.is_dir():
+        if not self._is_ours or not self.folder.is_dir():
             return []
         places = [each for each in self.folder.iterdir() if len(each.name) == _NAME_LENGTH]
         versions = [self._read(place) for place in places]

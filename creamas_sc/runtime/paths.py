@@ -55,6 +55,18 @@ def _mend(folder: Path) -> str:
     return f"type 'chmod 700 {folder}'" if status.st_mode & 0o077 else ""
 
 
+def is_private(folder: Path) -> bool:
+    """Whether there is such a folder, and only this user may enter it.
+
+    After something has removed the runtime folder, another user may make one in its place: whatever
+    lies in that was put there by them.
+    """
+    try:
+        return not _mend(folder)
+    except OSError:
+        return False
+
+
 def runtime_path() -> Path:
     """Return the path of `runtime_folder`, which need not exist."""
     base = os.environ.get("XDG_RUNTIME_DIR", "")

@@ -252,3 +252,29 @@ def test_modules_of_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     found = code_versions.modules_of_script()
     assert {"__main__", "script_painters", "script_society", "script_tools", "json"} <= found
     assert not {"unrelated", "json.decoder", "pytest"} & found
+
+
+def test_nothing_is_loaded_from_where_other_users_may_write(tmp_path: Path) -> None:
+    """Another user may make the runtime folder again, once something has removed it."""
+    runtime = tmp_path / "runtime"
+    versions = CodeVersions(runtime / "environments" / "simulation")
+    versions.folder.mkdir(parents=True)
+    runtime.chmod(0o700)
+    file, other = tmp_path / "module.py", tmp_path / "other.py"
+    for each in (file, other):
+        each.write_text("before = 1\n")
+    versions.keep(Version.of(str(file)))
+    versions._note_modules({"module": str(file)})
+    file.write_text("after = 1\n")
+    assert versions.find(str(file)) is not None
+    assert versions.find_module("module") is not None
+    assert versions.changed_files() == [str(file)]
+    runtime.chmod(0o777)
+    there = sorted(versions.folder.iterdir())
+    assert versions.find(str(file)) is None
+    assert versions.find_module("module") is None
+    assert versions.changed_files() == []
+    with pytest.raises(PermissionError, match="other users may write there"):
+        versions.keep(Version.of(str(other)))
+    versions.keep_loaded()
+    assert sorted(versions.folder.iterdir()) == there

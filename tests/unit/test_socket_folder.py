@@ -195,3 +195,14 @@ async def test_a_folder_that_cannot_be_written_does_not_keep_its_user_from_closi
     assert set(os.listdir("/proc/self/fd")) == descriptors
     assert f"/environments/one/{PORT}: Read-only file system" in caplog.text
     remove_abandoned_folders()
+
+
+def test_what_a_link_in_place_of_the_folder_leads_to_stays(place: Path, tmp_path: Path) -> None:
+    """Another user may make the runtime folder again, once something has removed it."""
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "file").touch()
+    with closing(SocketFolder("one")):
+        (place / "one").rmdir()
+        (place / "one").symlink_to(results)
+    assert (results / "file").exists()
