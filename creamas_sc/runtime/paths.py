@@ -27,7 +27,8 @@ def runtime_folder() -> Path:
     another folder were used, processes started after its creation would not find earlier ones.
 
     Raises:
-        CreamasError: It cannot be created, is accessible to others or belongs to another user.
+        CreamasError: It cannot be created, is accessible to others or belongs to another user, or
+            other users can put one of theirs in its place.
     """
     folder = runtime_path()
     try:
@@ -39,6 +40,11 @@ def runtime_folder() -> Path:
         ) from error
     if advice := _mend(folder):
         raise CreamasError(f"{folder} must be a folder that you own, with mode 0700: {advice}")
+    if (above := _open_folder_above(folder)) is not None:
+        raise CreamasError(
+            f"other users can put a folder in the place of {folder}, since they may write to "
+            f"{above}: set XDG_RUNTIME_DIR to a folder that is in none of theirs"
+        )
     return folder
 
 
@@ -53,6 +59,25 @@ def _mend(folder: Path) -> str:
     if not stat.S_ISDIR(status.st_mode):
         return "it is none; remove it"
     return f"type 'chmod 700 {folder}'" if status.st_mode & 0o077 else ""
+
+
+def _open_folder_above(folder: Path) -> Path | None:
+    """The first folder or link on the way to ``folder`` that lets other users rename what is in it.
+
+    A sticky one does so only for its owner. What is above the user's home is not looked at.
+    """
+    home = os.path.expanduser("~")
+    for path in (folder, folder.resolve()):
+        for each in path.parents:
+            status = each.lstat()
+            if _is_of_others(status.st_uid):
+                return each
+            sticky = status.st_mode & stat.S_ISVTX or stat.S_ISLNK(status.st_mode)
+            if not sticky and others_may_write(os.fspath(each)):
+                return each
+            if os.fspath(each) in (home, os.path.realpath(home)):
+                break
+    return None
 
 
 def is_private(folder: Path) -> bool:
@@ -95,7 +120,7 @@ def others_may_write(folder: str) -> bool:
     A group that may write counts as others unless it is the user's own, of the same name.
     """
     status = os.stat(folder)
-    return status.st_uid not in (0, os.geteuid()) or _is_open_to_others(status)
+    return _is_of_others(status.st_uid) or _is_open_to_others(status)
 
 
 def intruder_at(path: str) -> int | None:
@@ -107,7 +132,7 @@ def intruder_at(path: str) -> int | None:
         OSError: There is nothing.
     """
     owner, parent = os.lstat(path).st_uid, os.stat(os.path.dirname(path))
-    trusted = owner in (0, os.geteuid(), parent.st_uid)
+    trusted = owner == parent.st_uid or not _is_of_others(owner)
     return None if trusted or not _is_open_to_others(parent) else owner
 
 
@@ -115,6 +140,17 @@ def _is_open_to_others(folder: os.stat_result) -> bool:
     if folder.st_mode & stat.S_IWOTH:
         return True
     return bool(folder.st_mode & stat.S_IWGRP) and not _is_own_group(folder.st_gid)
+
+
+def _is_of_others(uid: int) -> bool:
+    """Whether that is neither this user nor root.
+
+    In a user namespace all users that are not in it seem to be one: as a rule, they are root.
+    """
+    if uid in (0, os.geteuid()):
+        return False
+    ranges = (line.split() for line in Path("/proc/self/uid_map").read_text().splitlines())
+    return any(int(first) <= uid < int(first) + int(count) for first, _, count in ranges)
 
 
 def _is_own_group(number: int) -> bool:

@@ -7,6 +7,7 @@ import stat
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,6 +85,80 @@ def test_a_folder_of_somebody_else_is_refused(base: Path, monkeypatch: pytest.Mo
     told = rf"folder that you own, .*: it belongs to the user {owner}; .* 'export XDG_RUNTIME_DIR="
     with pytest.raises(CreamasError, match=told):
         user_membership()
+
+
+@pytest.fixture
+def of_others(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
+    """What is in this set belongs to another user."""
+    theirs: set[Path] = set()
+    lstat = Path.lstat
+
+    def look(path: Path) -> Any:
+        status = lstat(path)
+        if path not in theirs:
+            return status
+        return os.stat_result((*status[:4], os.getuid() + 1, *status[5:]))
+
+    monkeypatch.setattr(Path, "lstat", look)
+    return theirs
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize(
+    ("mode", "theirs", "refused"),
+    [
+        (0o755, False, False),
+        (0o777, False, True),
+        (0o1777, False, False),
+        (0o700, True, True),
+        (0o1777, True, True),
+    ],
+)
+def test_a_folder_that_others_can_replace_is_refused(
+    base: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    of_others: set[Path],
+    mode: int,
+    theirs: bool,
+    refused: bool,
+    link: bool,
+) -> None:
+    """They have made a folder above it first, say, or may write there."""
+    shared = base / "shared"
+    (shared / "run").mkdir(parents=True)
+    shared.chmod(mode)
+    if theirs:
+        of_others.add(shared)
+    place = base / "link" if link else shared / "run"
+    if link:
+        place.symlink_to(shared / "run")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
+    if not refused:
+        assert runtime_folder() == place / "creamas"
+        return
+    with pytest.raises(CreamasError, match=f"since they may write to {shared}: set XDG_RUNTIME_D"):
+        runtime_folder()
+
+
+def test_a_link_of_another_user_leads_to_no_runtime_folder(
+    base: Path, monkeypatch: pytest.MonkeyPatch, of_others: set[Path]
+) -> None:
+    (base / "run").mkdir()
+    (base / "link").symlink_to(base / "run")
+    of_others.add(base / "link")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(base / "link"))
+    with pytest.raises(CreamasError, match=f"since they may write to {base / 'link'}: "):
+        runtime_folder()
+
+
+def test_who_owns_what_is_above_the_home_is_not_asked(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base.chmod(0o777)
+    (base / "home").mkdir()
+    monkeypatch.setenv("HOME", str(base / "home"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(base / "home" / "run"))
+    assert runtime_folder() == base / "home" / "run" / "creamas"
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling link", "file"])

@@ -10,6 +10,9 @@ import pytest
 
 from creamas_sc.runtime.paths import others_may_write
 
+# A user that is not in this user namespace, as far as this can be known where all are.
+NOT_HERE = 2**32 - 1
+
 
 @pytest.mark.parametrize(
     ("owner", "mode", "others"),
@@ -19,6 +22,8 @@ from creamas_sc.runtime.paths import others_may_write
         (None, 0o1777, True),
         (None, 0o775, False),
         (65_432, 0o700, True),
+        (NOT_HERE, 0o755, False),
+        (NOT_HERE, 0o777, True),
     ],
 )
 def test_whether_others_may_write_to_a_folder(
