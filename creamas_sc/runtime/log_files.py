@@ -11,6 +11,7 @@ and what they write later is lost.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -18,7 +19,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from creamas_sc.runtime.paths import make_private
+from creamas_sc.runtime.paths import exposed, make_private
 
 # A log takes 160 MiB at most, but for what programs of agents write into older files.
 FILE_BYTES = 32 << 20
@@ -32,10 +33,21 @@ def open_log_file(file: str) -> int:
     """Open a log for appending; created with its folder, for this user only.
 
     Raises:
-        OSError: It cannot be opened.
+        OSError: It cannot be opened, or other users may put files there.
     """
-    make_private(Path(file).parent)
+    make_log_folder(Path(file).parent)
     return os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def make_log_folder(folder: Path) -> None:
+    """Make a folder for logs, for this user only, if there is none.
+
+    Raises:
+        OSError: It cannot be made; or other users may put files there, as links to this user's.
+    """
+    make_private(folder)
+    if (place := exposed(folder)) is not None:
+        raise PermissionError(errno.EPERM, f"other users may write to {place}", str(folder))
 
 
 def log_files(path: Path) -> list[Path]:

@@ -40,7 +40,7 @@ def runtime_folder() -> Path:
         ) from error
     if advice := _mend(folder):
         raise CreamasError(f"{folder} must be a folder that you own, with mode 0700: {advice}")
-    if (above := _open_folder_above(folder)) is not None:
+    if (above := _exposed_above(folder)) is not None:
         raise CreamasError(
             f"other users can put a folder in the place of {folder}, since they may write to "
             f"{above}: set XDG_RUNTIME_DIR to a folder that is in none of theirs"
@@ -61,7 +61,7 @@ def _mend(folder: Path) -> str:
     return f"type 'chmod 700 {folder}'" if status.st_mode & 0o077 else ""
 
 
-def _open_folder_above(folder: Path) -> Path | None:
+def _exposed_above(folder: Path) -> Path | None:
     """The first folder or link on the way to ``folder`` that lets other users rename what is in it.
 
     A sticky one does so only for its owner. What is above the user's home is not looked at.
@@ -78,6 +78,15 @@ def _open_folder_above(folder: Path) -> Path | None:
             if os.fspath(each) in (home, os.path.realpath(home)):
                 break
     return None
+
+
+def exposed(folder: Path) -> Path | None:
+    """What lets other users put files into a folder, or another one in its place; None if nothing.
+
+    Raises:
+        OSError: There is no such folder.
+    """
+    return folder if others_may_write(os.fspath(folder)) else _exposed_above(folder)
 
 
 def is_private(folder: Path) -> bool:

@@ -27,9 +27,10 @@ import trio
 
 from creamas_sc.errors import ConnectionLost, CreamasError, StartError
 from creamas_sc.foreign import shorten
+from creamas_sc.runtime.log_files import open_log_file
 from creamas_sc.runtime.log_setup import close_log, open_log
 from creamas_sc.runtime.nurseries import open_unwrapping_nursery
-from creamas_sc.runtime.paths import daemon_socket, make_private
+from creamas_sc.runtime.paths import daemon_socket
 from creamas_sc.runtime.timeouts import LOOK_SECONDS
 from creamas_sc.supervisor_client.connection import PrivateSupervisor
 from creamas_sc.supervisor_client.launcher import PRELOADED_FOR_HOSTS, supervisor_command
@@ -246,8 +247,7 @@ def start(settings: Settings, timeout: float = timeouts.START_SECONDS) -> Path:
 def _spawn(settings: Settings, file: Path, report: int) -> subprocess.Popen[bytes]:
     """Start `main` in a new session, with its output in the log."""
     try:
-        make_private(file.parent)
-        log_fd = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        log_fd = open_log_file(str(file))
     except OSError as error:
         raise _no_log(file, error) from error
     arguments = [settings.name, str(settings.folder), str(report)]

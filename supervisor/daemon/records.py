@@ -15,7 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from creamas_sc.runtime.paths import daemon_socket, make_private, runtime_path
+from creamas_sc.runtime.log_files import make_log_folder
+from creamas_sc.runtime.paths import daemon_socket, exposed, runtime_path
 from supervisor.tree import linux, orphans
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ def recorded(folder: Path, name: str) -> Iterator[None]:
             "socket": str(daemon_socket(name)),
             "runtime": os.environ.get("XDG_RUNTIME_DIR", ""),
         }
-        make_private(folder)
+        make_log_folder(folder)
         path.write_text(json.dumps(content))
     except OSError as error:
         log.warning("no record of this daemon: %s: %s", path, error.strerror)
@@ -79,8 +80,13 @@ def recorded(folder: Path, name: str) -> Iterator[None]:
 
 
 def running(folder: Path, name: str) -> list[Record]:
-    """The daemons of that name, wherever they listen; records of those that were killed go."""
-    found = []
+    """The daemons of that name, wherever they listen; records of those that were killed go.
+
+    None where other users may put files: a record says which process to end.
+    """
+    found: list[Record] = []
+    if not folder.is_dir() or exposed(folder) is not None:
+        return found
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
             known = json.loads(path.read_bytes())

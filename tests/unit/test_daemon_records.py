@@ -91,6 +91,15 @@ def test_what_is_no_record_is_left(tmp_path: Path, text: str) -> None:
     assert (tmp_path / f"{NAME}.1.daemon").exists()
 
 
+def test_records_are_no_records_where_other_users_may_write(tmp_path: Path) -> None:
+    """Those of other users could name any process of this one for `stop` to end."""
+    folder = tmp_path / "shared"
+    with recorded(folder, "name"):
+        assert running(folder, "name")
+        folder.chmod(0o777)
+        assert running(folder, "name") == []
+
+
 def test_no_second_one_starts_while_the_files_of_the_first_are_gone(tmp_path: Path) -> None:
     with recorded(tmp_path, NAME):
         with pytest.raises(StartError, match=rf"runs already \(pid {os.getpid()}\).* within 5 s"):

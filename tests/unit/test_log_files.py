@@ -68,6 +68,19 @@ def test_the_folders_above_a_log_are_private(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o1777])
+def test_nothing_is_logged_where_other_users_may_write(tmp_path: Path, mode: int) -> None:
+    """They may have made a link there to a file of this user's."""
+    folder, file = tmp_path / "shared", tmp_path / "file"
+    folder.mkdir()
+    folder.chmod(mode)
+    file.write_text("before")
+    (folder / "log").symlink_to(file)
+    with pytest.raises(PermissionError, match=f"other users may write to {folder}"):
+        open_log_file(str(folder / "log"))
+    assert file.read_text() == "before"
+
+
 def test_a_log_is_cut_into_files_and_loses_nothing(path: Path) -> None:
     with closing(Writer(path)) as one, closing(Writer(path)) as other:
         for number in range(600):
