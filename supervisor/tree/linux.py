@@ -153,15 +153,23 @@ def reap() -> list[tuple[int, int]]:
         return ended
 
 
+def kill_child(pid: int) -> bool:
+    """Kill a child; False if it has become another user's, as `sudo` does: it may not be killed."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except PermissionError:
+        return False
+    return True
+
+
 def sweep() -> bool:
-    """Kill and reap every child, and what that adopts in turn; whether none is left."""
+    """Kill and reap every child, and what that adopts in turn; whether none is left to kill."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     deadline = time.monotonic() + SWEEP_SECONDS
     while time.monotonic() < deadline:
-        for pid in children():
-            os.kill(pid, signal.SIGKILL)
+        of_others = {pid for pid in children() if not kill_child(pid)}
         reap()
-        if not children():
+        if not set(children()) - of_others:
             return True
         signal.sigtimedwait({signal.SIGCHLD}, 0.01)
     return False

@@ -206,7 +206,7 @@ class _Zygote:
                 self._outbox.append(({"ended": pid, "status": status}, None))
         if ended and not self._over:
             for pid in set(linux.children()) - self._actors - {self._supervisor_pid}:
-                os.kill(pid, signal.SIGKILL)
+                linux.kill_child(pid)
 
     def _take_request(self) -> bool:
         """Serve the next request, if there is one; False if no more will come."""

@@ -149,3 +149,28 @@ def test_a_stopped_process_that_ends_before_it_is_woken(monkeypatch: pytest.Monk
     process.wait()
     monkeypatch.setattr(linux, "_stat", lambda pid: [b"T"])
     assert not linux.wake(process.pid)
+
+
+SWEEP = """
+import os, subprocess, time
+from supervisor.tree import linux
+
+ours, theirs = (subprocess.Popen(["sleep", "60"]) for _ in range(2))
+kill = os.kill
+
+def refuse(pid, number):
+    if pid == theirs.pid:
+        raise PermissionError(1, "Operation not permitted")
+    kill(pid, number)
+
+os.kill = refuse
+began = time.monotonic()
+print(linux.sweep(), linux.children() == [theirs.pid], time.monotonic() - began < 2)
+os.kill = kill
+print(linux.sweep(), linux.children())
+"""
+
+
+def test_children_that_are_another_users_by_now_are_left() -> None:
+    """``sudo``, say, of which a slave that is lost leaves one behind."""
+    assert run_code(SWEEP).stdout.splitlines() == ["True True True", "True []"]
