@@ -47,7 +47,8 @@ def make_log_folder(folder: Path) -> None:
     """
     make_private(folder)
     if (place := exposed(folder)) is not None:
-        raise PermissionError(errno.EPERM, f"other users may write to {place}", str(folder))
+        why = f"other users may write to {place}: choose another folder with CREAMAS_LOG_FOLDER"
+        raise PermissionError(errno.EPERM, why, str(folder))
 
 
 def log_files(path: Path) -> list[Path]:

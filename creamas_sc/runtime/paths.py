@@ -126,7 +126,7 @@ def make_private(folder: Path) -> None:
 def others_may_write(folder: str) -> bool:
     """Whether users other than this process's, and root, may put files into a folder.
 
-    A group that may write counts as others unless it is the user's own, of the same name.
+    A group that may write counts as others unless it is root's or the user's own, of the same name.
     """
     status = os.stat(folder)
     return _is_of_others(status.st_uid) or _is_open_to_others(status)
@@ -148,7 +148,7 @@ def intruder_at(path: str) -> int | None:
 def _is_open_to_others(folder: os.stat_result) -> bool:
     if folder.st_mode & stat.S_IWOTH:
         return True
-    return bool(folder.st_mode & stat.S_IWGRP) and not _is_own_group(folder.st_gid)
+    return bool(folder.st_mode & stat.S_IWGRP) and not _is_trusted_group(folder.st_gid)
 
 
 def _is_of_others(uid: int) -> bool:
@@ -162,7 +162,9 @@ def _is_of_others(uid: int) -> bool:
     return any(int(first) <= uid < int(first) + int(count) for first, _, count in ranges)
 
 
-def _is_own_group(number: int) -> bool:
+def _is_trusted_group(number: int) -> bool:
+    if number == 0:
+        return True
     try:
         name, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(number)
     except KeyError:

@@ -40,3 +40,5 @@ def test_whether_others_may_write_to_a_folder(
         assert others_may_write("folder")
         group.gr_mem, group.gr_name = [], "staff"
         assert others_may_write("folder")
+        status.st_gid = 0
+        assert not others_may_write("folder")
