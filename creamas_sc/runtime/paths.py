@@ -33,14 +33,15 @@ def runtime_folder() -> Path:
     folder = runtime_path()
     try:
         make_private(folder)
-    except OSError as error:
+        advice, above = _mend(folder), _exposed_above(folder)
+    except OSError as error:  # others may remove what they have made
         raise CreamasError(
             f"the folder {folder} cannot be created: {error.strerror}; set XDG_RUNTIME_DIR to a "
             "folder that you own"
         ) from error
-    if advice := _mend(folder):
+    if advice:
         raise CreamasError(f"{folder} must be a folder that you own, with mode 0700: {advice}")
-    if (above := _exposed_above(folder)) is not None:
+    if above is not None:
         raise CreamasError(
             f"other users can put a folder in the place of {folder}, since they may write to "
             f"{above}: set XDG_RUNTIME_DIR to a folder that is in none of theirs"

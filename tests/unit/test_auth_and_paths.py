@@ -14,6 +14,7 @@ import pytest
 from creamas_sc.errors import BadValue, CreamasError
 from creamas_sc.rpc import auth
 from creamas_sc.rpc.auth import KEY_BYTES, Membership, client_identity, user_membership
+from creamas_sc.runtime import paths
 from creamas_sc.runtime.paths import check_name, daemon_name, daemon_socket, runtime_folder
 
 
@@ -85,6 +86,15 @@ def test_a_folder_of_somebody_else_is_refused(base: Path, monkeypatch: pytest.Mo
     told = rf"folder that you own, .*: it belongs to the user {owner}; .* 'export XDG_RUNTIME_DIR="
     with pytest.raises(CreamasError, match=told):
         user_membership()
+
+
+def test_a_folder_that_is_removed_as_it_is_made(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by another user, who has made it and removes it."""
+    monkeypatch.setattr(paths, "make_private", lambda folder: None)
+    with pytest.raises(CreamasError, match=f"the folder {base / 'creamas'} cannot be created: No "):
+        runtime_folder()
 
 
 @pytest.fixture
