@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from creamas_sc.util import sort_addrs
+from creamas_sc.util import sort_by_number
 
 if TYPE_CHECKING:
     import networkx
@@ -15,12 +15,12 @@ __all__ = ["connections_from_graph", "graph_from_connections"]
 def connections_from_graph(env: Any, G: Any, edge_data: bool = False) -> None:
     """Connect agents in the way that the nodes of a graph are connected.
 
-    The agents, except managers, are assigned to the nodes in the order of their addresses (host,
-    port, number), so that neighbouring nodes tend to share an environment. Each node gets its
-    agent's address as the attribute ``addr``.
+    The agents, except managers, are assigned to the nodes in the order of spawning, which depends
+    on no slave or port. If each slave gets its agents by one ``spawn_n``, neighbouring nodes tend
+    to share a slave. Each node gets its agent's address as the attribute ``addr``.
 
     Args:
-        env: An Environment or MultiEnvironment.
+        env: An Environment or MultiEnvironment, or an attached simulation of the blocking client.
         G: A NetworkX Graph (an edge connects both ways) or DiGraph, with a node for each agent.
         edge_data: Store the data of edges in the connections; its keys must be strings.
 
@@ -34,7 +34,7 @@ def connections_from_graph(env: Any, G: Any, edge_data: bool = False) -> None:
         raise TypeError(f"G must be a NetworkX Graph or DiGraph, not {type(G).__name__}")
     if not hasattr(env, "get_agents"):
         raise TypeError(f"env must be an environment, not {type(env).__name__}")
-    addrs = sort_addrs(env.get_agents(addr=True))
+    addrs = sort_by_number(env, env.get_agents(addr=True))
     if len(addrs) != len(G):
         raise ValueError(f"the graph has {len(G)} nodes, the environment {len(addrs)} agents")
     addr_of = dict(zip(G, addrs, strict=True))
@@ -54,12 +54,13 @@ def graph_from_connections(env: Any, directed: bool = False) -> networkx.Graph[s
     """Return the graph of the agents' connections, with the connections' data as edge data.
 
     Args:
-        env: An Environment or MultiEnvironment.
+        env: As of `connections_from_graph`.
         directed: Make a DiGraph. In an undirected graph, an edge merges the data of both
-            directions; where they differ, the agent with the later address wins.
+            directions; where they differ, that of the agent that was spawned later wins.
 
     Returns:
-        A NetworkX graph whose nodes are the addresses of all agents, except managers.
+        A NetworkX graph whose nodes are the addresses of all agents, except managers, in the order
+        of spawning.
 
     Raises:
         ImportError: NetworkX is not installed.
@@ -67,7 +68,7 @@ def graph_from_connections(env: Any, directed: bool = False) -> networkx.Graph[s
     nx = _networkx()
     graph: networkx.Graph[str] = nx.DiGraph() if directed else nx.Graph()
     connections = dict(env.get_connections(data=True))
-    addrs = sort_addrs(connections)
+    addrs = sort_by_number(env, connections)
     graph.add_nodes_from(addrs)
     for addr in addrs:
         graph.add_edges_from((addr, other, data) for other, data in connections[addr].items())

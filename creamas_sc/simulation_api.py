@@ -197,6 +197,10 @@ class SimulationAPI:
     def get_agents(self, addr: bool = True, agent_cls: type | str | None = None) -> Any:
         """Return the agents of all slaves, in slave and then spawn order, except managers."""
 
+    @_operation(Kind.TWO_FORMS)
+    def get_numbers(self) -> Any:
+        """Return the agents' numbers, their places in the order of spawning, by address."""
+
     @_operation(Kind.METHOD)
     def gather(
         self, method: str, /, *args: Any, addrs: Iterable[str] | None = None, **kwargs: Any

@@ -23,6 +23,7 @@ __all__ = [
     "run_or_coro",
     "sanitize_agent_name",
     "sort_addrs",
+    "sort_by_number",
     "split_addrs",
     "wait_tasks",
 ]
@@ -173,6 +174,18 @@ def sort_addrs(addrs: Iterable[str]) -> list[str]:
         ValueError: One of them is not an agent's address.
     """
     return sorted(addrs, key=split_address)
+
+
+def sort_by_number(env: Any, addrs: Iterable[str]) -> list[str]:
+    """Sort addresses of agents by their `number`, the place in the order of spawning.
+
+    Args:
+        env: Their environment; if it has no ``get_numbers``, they are sorted by `sort_addrs`.
+    """
+    if not hasattr(env, "get_numbers"):
+        return sort_addrs(addrs)
+    places = {addr: place for place, addr in enumerate(env.get_numbers())}
+    return sorted(addrs, key=lambda addr: places.get(addr, len(places)))
 
 
 def split_addrs(addrs: Iterable[str]) -> dict[str, dict[int, list[str]]]:

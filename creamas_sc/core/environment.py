@@ -26,7 +26,7 @@ from creamas_sc.rpc.addresses import bind, split_address
 from creamas_sc.rpc.auth import membership, user_membership
 from creamas_sc.rpc.exposed import Proxy
 from creamas_sc.rpc.node import Node
-from creamas_sc.rpc.rounds.order import Order
+from creamas_sc.rpc.rounds.order import Order, sort_key
 from creamas_sc.rpc.rounds.plan import check_calls, step_plan
 from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.event_loop import (
@@ -260,6 +260,12 @@ class Environment:
         # Faster than the property, which would take as long as all the rest.
         return [agent._addr or agent.addr for agent in agents] if addr else agents
 
+    def get_numbers(self) -> dict[str, Order]:
+        """Return the agents' addresses and `number`, in ascending order; without the manager."""
+        agents = self.get_agents(addr=False)
+        agents.sort(key=lambda agent: sort_key(agent.number))
+        return {agent.addr: agent.number for agent in agents}
+
     def get_agent(self, addr: str) -> Agent:
         """Return the agent at ``addr``.
 
@@ -274,7 +280,7 @@ class Environment:
         return agent
 
     def get_random_agent(self, agent: Agent) -> Agent:
-        """Return an agent of this environment other than ``agent``, chosen at random.
+        """Return an agent of this environment other than ``agent``, drawn with its `rng`.
 
         Raises:
             ValueError: There is no other.
@@ -282,7 +288,7 @@ class Environment:
         others = [other for other in self.get_agents(addr=False) if other is not agent]
         if not others:
             raise ValueError(f"{self} has no agent besides {agent}")
-        return random.choice(others)  # type: ignore[no-any-return]
+        return others[_draw_below(len(others), agent)]  # type: ignore[no-any-return]
 
     @on_loop
     async def connect(self, addr: str, timeout: float | None = 0) -> Proxy:
@@ -372,7 +378,7 @@ class Environment:
     # ---- connections
 
     def create_random_connections(self, n: int = 5) -> None:
-        """Connect every agent to ``n`` others of this environment, chosen at random.
+        """Connect every agent to ``n`` others of this environment, drawn with the agent's `rng`.
 
         Existing connections count among the ``n``.
 
@@ -383,10 +389,13 @@ class Environment:
         if n <= 0:
             raise ValueError(f"n must be greater than zero, not {n}")
         addrs = self.get_agents(addr=True)
-        for agent in self.get_agents(addr=False):
-            chosen = random.sample(addrs, min(n + 1, len(addrs)))
-            for addr in [other for other in chosen if other != agent.addr][:n]:
-                agent.add_connection(addr)
+        for own, agent in enumerate(self.get_agents(addr=False)):
+            moved: dict[int, int] = {}  # into the place of one that was drawn: it is drawn once
+            for left in range(len(addrs) - 1, max(len(addrs) - 1 - n, 0), -1):
+                drawn = _draw_below(left, agent)
+                other = moved.get(drawn, drawn)
+                moved[drawn] = moved.get(left - 1, left - 1)
+                agent.add_connection(addrs[other + (other >= own)])
 
     def create_connections(self, connection_map: Mapping[str, Iterable[Any]]) -> list[list[bool]]:
         """Make the connections of ``connection_map`` whose agents are in this environment.
@@ -503,6 +512,11 @@ class Environment:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name})"
+
+
+def _draw_below(n: int, agent: Any) -> int:
+    """Draw an int with the generator of an agent, Python's or numpy's, if it has one."""
+    return int(getattr(agent, "rng", random).random() * n)
 
 
 async def _nothing() -> None:

@@ -24,11 +24,11 @@ from creamas_sc.runtime.event_loop import loop_of_thread
 
 __all__ = ["Simulation"]
 
-Order = Literal["alphabetical", "random"]
+Order = Literal["alphabetical", "spawned", "random"]
 Callback = Callable[[int], object]
 Folder = str | os.PathLike[str]
 
-_ORDERS = ("alphabetical", "random")
+_ORDERS = ("alphabetical", "spawned", "random")
 _NEEDED_OF_ENVIRONMENT = ("get_agents", "trigger_act", "trigger_all", "close")
 
 
@@ -125,7 +125,9 @@ class Simulation:
         self.callback = callback
         self.name = "sim"
         self.cur_step = 0
-        self._order: Order = "alphabetical"
+        # Addresses depend on slaves and ports, which a seed does not determine.
+        in_slaves = hasattr(env, "get_numbers") and not isinstance(env, Environment)
+        self._order: Order = "spawned" if in_slaves else "alphabetical"
         self._unfinished: _Turns | None = None
         self._started_at = self._step_started_at = time.monotonic()
         self._acting_seconds = 0.0
@@ -133,9 +135,11 @@ class Simulation:
 
     @property
     def order(self) -> Order:
-        """How `step` orders the agents: "alphabetical" (by address) or "random".
+        """How `step` orders the agents: "alphabetical" (by address), "spawned" or "random".
 
-        A change takes effect with the next step. Any other value raises a ValueError.
+        "spawned" is by their `number`, the place in the order of spawning, and the default for a
+        MultiEnvironment: it depends on no slave or port. "alphabetical" is the default for an
+        Environment. A change takes effect with the next step; other values raise a ValueError.
         """
         return self._order
 
@@ -156,7 +160,11 @@ class Simulation:
             RuntimeError: The last step is unfinished, or the call would block the agents' loop.
         """
         self._check_can_step("use `await astep()`, or trigger_act for each agent in turn")
-        addrs = sorted(self.env.get_agents(addr=True))
+        addrs = self.env.get_agents(addr=True)
+        if self._order == "alphabetical":
+            addrs = sorted(addrs)
+        else:
+            addrs = util.sort_by_number(self.env, addrs)
         if self._order == "random":
             seed = getattr(self.env, "seed", None)
             # The order does not depend on other users of `random`.

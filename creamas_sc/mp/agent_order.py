@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from creamas_sc.restarts.slave import Slave
@@ -65,6 +66,12 @@ class AgentOrder:
         url, number = locate(addr)
         numbers = self._node.steps.numbers.get(url, ())
         return sort_key(numbers[number - 1]) if 0 < number <= len(numbers) else (math.inf,)
+
+
+def merged(numbers: Iterable[Mapping[str, Order]]) -> dict[str, Order]:
+    """The numbers of several slaves' agents as one dict, in ascending order."""
+    items = chain.from_iterable(each.items() for each in numbers)
+    return dict(sorted(items, key=lambda item: sort_key(item[1])))
 
 
 def _address_of(item: Any) -> str:

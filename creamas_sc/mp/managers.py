@@ -223,6 +223,11 @@ class EnvManager(Manager):
         return self.env.get_agents(addr=addr, agent_cls=agent_cls)
 
     @expose
+    def get_numbers(self) -> dict[str, Any]:
+        """See `Environment.get_numbers`."""
+        return self.env.get_numbers()
+
+    @expose
     def set_log_folder(self, log_folder: str) -> None:
         """Set the environment's log folder."""
         self.env.log_folder = log_folder
@@ -377,6 +382,11 @@ class MultiEnvManager(Manager):
         return await self.menv.get_agents(  # type: ignore[no-any-return]
             addr=addr, agent_cls=agent_cls, as_coro=True
         )
+
+    @expose
+    async def get_numbers(self) -> dict[str, Any]:
+        """See `MultiEnvironment.get_numbers`."""
+        return await self.menv.get_numbers(as_coro=True)  # type: ignore[no-any-return]
 
     @expose
     async def create_connections(self, connection_map: dict[str, Any]) -> list[list[bool]]:

@@ -19,6 +19,7 @@ from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.environment import Environment
 from creamas_sc.core.step_loop import StepLimit, step_limit
 from creamas_sc.errors import NoSlaves
+from creamas_sc.mp.agent_order import merged
 from creamas_sc.mp.artifacts import ArtifactInbox, select_artifacts
 from creamas_sc.mp.closer import Closer, behind
 from creamas_sc.mp.manager_calls import ManagerCalls
@@ -346,6 +347,19 @@ class MultiEnvironment:
             as_coro: Return a coroutine instead of blocking.
         """
         return sync_or_coro(self, self._gather("get_agents", addr, agent_cls), as_coro)
+
+    def get_numbers(self, as_coro: bool = False) -> Any:
+        """Agents' `number`, the place in the order of spawning, by address, in ascending order.
+
+        Args:
+            as_coro: Return a coroutine instead of blocking.
+        """
+        return sync_or_coro(self, self._get_numbers(), as_coro)
+
+    @on_loop
+    async def _get_numbers(self) -> dict[str, Any]:
+        answers = await self._managers.call_all(self._open_slaves("get_numbers"), "get_numbers")
+        return merged(answers)
 
     @on_loop
     async def gather(

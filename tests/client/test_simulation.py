@@ -90,6 +90,7 @@ async def test_agents(kind: str, named: Named) -> None:
         addrs = [addr for _, addr in pair]
         assert sorted(await sim.get_agents()) == sorted([addr, *addrs])
         assert len(await sim.get_agents(agent_cls=PAINTER)) == 3
+        assert list((await sim.get_numbers()).items()) == [(addr, 0), (addrs[0], 1), (addrs[1], 2)]
         assert await sim.get_agents(agent_cls=f"{SOCIETY}:Sleeper") == []
         proxies = await sim.get_agents(addr=False)
         assert {proxy.addr for proxy in proxies} == {addr, *addrs}

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 import trio
 
-from creamas_sc import Artifact, CreativeAgent, Environment, MsgPack, MultiEnvironment, Proxy
+from creamas_sc import (
+    Artifact,
+    CreativeAgent,
+    Environment,
+    MsgPack,
+    MultiEnvironment,
+    Proxy,
+    Simulation,
+)
 from creamas_sc.core.randomness import RandomSource, Spawned
 from creamas_sc.errors import (
     AgentError,
@@ -33,6 +41,33 @@ async def test_agents_act_in_slave_and_then_spawn_order(menv: MultiEnvironment) 
     assert [split_address(a)[2] for a in await menv.get_agents(as_coro=True)] == [1, 2, 1, 2]
     assert await menv.trigger_all() == [1, 21, 11, 31]
     assert await menv.trigger_all() == [2, 22, 12, 32]
+
+
+async def test_numbers_say_the_order_of_spawning(menv: MultiEnvironment) -> None:
+    addrs = [(await menv.spawn(Counter))[1] for _ in range(5)]
+    assert list((await menv.get_numbers(as_coro=True)).items()) == [
+        *zip(addrs, range(5), strict=True)
+    ]
+    host = await menv.connect(menv.manager.addr)
+    assert list(await host.get_numbers()) == addrs
+    manager = await menv.connect(menv.addrs[1])
+    assert await manager.get_numbers() == {addrs[1]: 1, addrs[3]: 3}
+    (later,) = [addr for _, addr in await menv.spawn_n(Counter, 1, addr=menv.addrs[0])]
+    assert list(await menv.get_numbers(as_coro=True)) == [*addrs, later]
+
+
+async def test_agents_act_one_after_another_in_the_order_of_spawning(
+    menv: MultiEnvironment,
+) -> None:
+    starts: dict[str, int] = {}
+    for start, slave in enumerate([*menv.addrs, *menv.addrs[::-1]] * 2):
+        _, addr = await menv.spawn(Counter, 10 * start, addr=slave)
+        starts[addr] = 10 * start
+    sim = Simulation(menv)
+    assert await trio.to_thread.run_sync(sim.step) == [start + 1 for start in starts.values()]
+    sim.order = "alphabetical"
+    acted = await trio.to_thread.run_sync(sim.step)
+    assert acted == [starts[addr] + 2 for addr in sorted(starts)]
 
 
 async def test_its_repr_says_what_is_in_it(menv: MultiEnvironment) -> None:

@@ -342,6 +342,49 @@ def test_random_connections(env: Environment, n: int) -> None:
         assert len(known) == min(n, 5)
 
 
+@pytest.mark.parametrize("own_rng", [False, True])
+def test_a_seed_repeats_random_connections_and_agents(own_rng: bool) -> None:
+    numpy = pytest.importorskip("numpy")
+    drawn = []
+    for seed in (1, 1, 2):
+        env = Environment(("localhost", 0))
+        env.seed = seed
+        agents = [Echo(env) for _ in range(9)]
+        for agent in agents:
+            if own_rng:
+                agent.rng = numpy.random.default_rng([seed, agent.number])
+        env.create_random_connections(4)
+        known = [agent.get_connections() for agent in agents]
+        random = [env.get_random_agent(agent).addr for agent in agents]
+        drawn.append((known, random))
+        for agent, others in zip(agents, known, strict=True):
+            assert agent.addr not in others
+            assert len(set(others)) == 4
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_random_connections_are_evenly_drawn() -> None:
+    env = Environment(("localhost", 0))
+    env.seed = 1
+    agents = [Echo(env) for _ in range(6)]
+    counts: dict[tuple[str, str], int] = {}
+    for _ in range(1000):
+        env.clear_connections()
+        env.create_random_connections(2)
+        for pair in [(agent.addr, addr) for agent in agents for addr in agent.connections]:
+            counts[pair] = counts.get(pair, 0) + 1
+    assert len(counts) == 30
+    assert all(330 < count < 470 for count in counts.values())
+
+
+def test_numbers_of_agents() -> None:
+    env = Environment(("localhost", 0))
+    agents = [Echo(env) for _ in range(3)]
+    agents[0]._order, agents[1]._order = (1, 0), 1
+    by_number = [(agents[i].addr, agents[i].number) for i in (1, 0, 2)]
+    assert list(env.get_numbers().items()) == by_number
+
+
 @pytest.mark.parametrize(
     ("n", "error"), [(0, ValueError), (-1, ValueError), (1.0, TypeError), ("1", TypeError)]
 )

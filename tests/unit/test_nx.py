@@ -46,6 +46,26 @@ def test_nodes_take_agents_in_the_order_of_addresses(env: FakeEnvironment) -> No
     assert dict(graph.nodes(data="addr")) == {"a": first, "b": second, "c": third}
 
 
+class SlavesEnvironment(FakeEnvironment):
+    """Its agents were spawned in the reverse order of their addresses."""
+
+    def get_numbers(self) -> dict[str, int]:
+        return {addr: number for number, addr in enumerate(reversed(ADDRS))}
+
+
+def test_graphs_have_the_order_of_spawning() -> None:
+    env = SlavesEnvironment(ADDRS)
+    graph = nx.path_graph(3)
+    connections_from_graph(env, graph, edge_data=True)
+    assert dict(graph.nodes(data="addr")) == dict(enumerate(reversed(ADDRS)))
+    third, second, _ = ADDRS
+    env.known[second][third] = {"attitude": 0.1}
+    env.known[third][second] = {"attitude": 0.9}
+    seen = graph_from_connections(env)
+    assert list(seen) == ADDRS[::-1]
+    assert seen[second][third] == {"attitude": 0.9}, "the one that was spawned later prevails"
+
+
 def test_an_undirected_edge_connects_both_ways(env: FakeEnvironment) -> None:
     connections_from_graph(env, nx.path_graph(3))
     first, second, third = ADDRS

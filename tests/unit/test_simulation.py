@@ -209,7 +209,7 @@ def test_order(env: FakeEnvironment, sim: Simulation, monkeypatch: pytest.Monkey
     monkeypatch.setattr(random, "shuffle", lambda addrs: addrs.insert(0, addrs.pop()))
     sim.step()
     assert env.acted == [ADDRS[2], ADDRS[0], ADDRS[1]]
-    with pytest.raises(ValueError, match="one of alphabetical, random, not 'reversed'"):
+    with pytest.raises(ValueError, match="one of alphabetical, spawned, random, not 'reversed'"):
         sim.order = "reversed"  # type: ignore[assignment]
     assert sim.order == "random"
 
@@ -225,6 +225,50 @@ def test_a_seed_makes_the_random_order_repeatable(env: FakeEnvironment) -> None:
         orders.append(env.acted)
     assert orders[0] == orders[1] != orders[2]
     assert orders[0][:29] != orders[0][29:], "not the same order each step"
+
+
+class SlavesEnvironment(FakeEnvironment):
+    """Its agents were spawned in the reverse order of their addresses, or as ``spawned`` is."""
+
+    spawned = ADDRS[::-1]
+
+    def get_numbers(self) -> dict[str, int]:
+        return {addr: number for number, addr in enumerate(self.spawned)}
+
+
+def test_agents_in_slaves_act_in_the_order_of_spawning() -> None:
+    env = SlavesEnvironment()
+    env.addrs = ADDRS[1:] + ADDRS[:1]
+    sim = Simulation(env)
+    assert sim.order == "spawned"
+    sim.step()
+    assert env.acted == ADDRS[::-1]
+    env.acted.clear()
+    sim.order = "alphabetical"
+    sim.step()
+    assert env.acted == ADDRS
+
+
+def test_the_random_order_is_drawn_from_that_of_spawning() -> None:
+    drawn = []
+    for spawned in (ADDRS, ADDRS[::-1]):
+        env = SlavesEnvironment()
+        env.spawned, env.seed = spawned, 5
+        sim = Simulation(env)
+        sim.order = "random"
+        sim.steps(5)
+        drawn.append([spawned.index(addr) for addr in env.acted])
+    assert drawn[0] == drawn[1]
+
+
+def test_agents_of_one_environment_act_in_the_order_of_addresses(studios: list[Studio]) -> None:
+    sim = Simulation.create(Painter, 11, env_cls=Studio)
+    for agent in studios[0].get_agents(addr=False):
+        agent.colour = str(agent.number)
+    assert sim.order == "alphabetical"
+    assert sim.step() == ["0", "1", "10", *"23456789"]
+    sim.order = "spawned"
+    assert sim.step() == [*"0123456789", "10"]
 
 
 async def test_what_blocks_is_refused_on_the_agents_loop(env: Any, sim: Simulation) -> None:
