@@ -13,49 +13,48 @@ from pathlib import Path
 
 from creamas_sc.util import run
 
-from .report import contact_sheet, novelty_plot, table
-from .society import Plan, Step, simulate
+from .report import contact_sheet, effects_plot, table
+from .society import SOCIETIES, Plan, Step, simulate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a society and show its progress; print a table and write two pictures.
+    """Run the societies and show their progress; print a table and write two pictures.
 
     Ctrl-C ends the run; what there is by then is written.
     """
     options = _parse(arguments)
     seed = random.randrange(2**32) if options.seed is None else options.seed
     plan = Plan(options.agents, options.steps, options.slaves, seed=seed)
-    steps: list[Step] = []
-    progress = _Progress(plan.steps)
-
-    def note(step: Step) -> None:
-        steps.append(step)
-        progress(step)
-
+    runs: dict[str, list[Step]] = {}
     started = time.monotonic()
+    ended = 0
     try:
-        run(simulate(plan, note))
+        for name, habits in SOCIETIES.items():
+            run(simulate(plan, habits, _Progress(name, plan.steps, runs)))
     except KeyboardInterrupt:
+        steps = [*runs.values()][-1] if runs else []
         written = "" if steps else ": nothing was written"
-        print(f"\ninterrupted in step {len(steps) + 1}{written}", file=sys.stderr)
-    about = f"{plan.agents} agents in {plan.slaves} slaves, seed {plan.seed}"
-    if steps:
-        print(f"{about}, {time.monotonic() - started:.1f} s\n")
-        print(table(steps))
-        contact_sheet(steps, options.out / "spirographs.png", about)
-        novelty_plot(steps, options.out / "novelty.png", about)
-        print(f"\nwrote {options.out / 'spirographs.png'} and {options.out / 'novelty.png'}")
-    return 0 if len(steps) == plan.steps else 130
+        print(f"\ninterrupted in step {len(steps) % plan.steps + 1}{written}", file=sys.stderr)
+        ended = 130
+    if runs:
+        about = f"{plan.agents} agents, seed {plan.seed}"
+        print(f"{about}, in {plan.slaves} slaves, {time.monotonic() - started:.1f} s\n")
+        print(table(runs))
+        name, steps = next(iter(runs.items()))
+        contact_sheet(steps, options.out / "spirographs.png", f"{about}, {name}")
+        effects_plot(runs, options.out / "effects.png", about)
+        print(f"\nwrote {options.out / 'spirographs.png'} and {options.out / 'effects.png'}")
+    return ended
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="spirographs", description="A novelty-seeking society invents spirographs."
+        prog="spirographs", description="Novelty-seeking societies invent spirographs."
     )
     default = Plan()
     for name, about in (
-        ("agents", "agents in the society"),
-        ("steps", "steps; every agent invents once in each"),
+        ("agents", "agents in each society"),
+        ("steps", "steps of each; every agent invents once in each"),
         ("slaves", "processes that the agents are spread over"),
     ):
         value = getattr(default, name)
@@ -91,14 +90,23 @@ def _at_least(least: int, text: str) -> int:
 
 
 class _Progress:
-    """Shows how far the run is: one changing line on a terminal, else a new line each second."""
+    """Keeps a society's steps, and shows how far it is.
 
-    def __init__(self, steps: int) -> None:
+    On a terminal that is one changing line, else a new line each second.
+
+    Args:
+        runs: Gets the steps, under the society's name.
+    """
+
+    def __init__(self, name: str, steps: int, runs: dict[str, list[Step]]) -> None:
+        self._name = name
         self._steps = steps
+        self._runs = runs
         self._published = 0
         self._shown = -math.inf
 
     def __call__(self, step: Step) -> None:
+        self._runs.setdefault(self._name, []).append(step)
         self._published += len(step.published)
         last = step.number == self._steps
         terminal = sys.stderr.isatty()
@@ -106,7 +114,7 @@ class _Progress:
         if not last and now - self._shown < (0.05 if terminal else 1.0):
             return
         self._shown = now
-        line = f"step {step.number}/{self._steps}, {self._published} published"
+        line = f"step {step.number}/{self._steps}, {self._published} published, {self._name}"
         end = "" if terminal and not last else "\n"
         print(f"\r{line}" if terminal else line, end=end, file=sys.stderr, flush=True)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import numpy as np
@@ -21,7 +21,7 @@ from creamas_sc.core.agent import CreativeAgent
 from .curves import Gears, Image, mutate, picture, random_gears
 from .memory import Memory
 
-__all__ = ["Habits", "Spirographer", "gears_of"]
+__all__ = ["Habits", "Outcome", "Spirographer", "gears_of"]
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,20 @@ class Habits:
 
     capacity: int = 100  # pictures in memory
     doodles: int = 10  # random pictures in memory before the first step
-    attempts: int = 8  # candidates drawn for one invention
+    attempts: int = 4  # candidates drawn for one invention
     boldness: float = 0.3  # share of candidates that are random, not near something remembered
-    threshold: float = 0.36  # least novelty to show a picture, or to agree to another's
-    quorum: float = 0.75  # share of the agents asked that must agree
+    threshold: float = 0.34  # least novelty to show a picture, or to agree to another's
+    self_critical: bool = True  # whether the agent discards what is less novel to itself
+    quorum: float = 0.75  # share of the agents asked that must agree; for 0, none is asked
     attention: float = 0.5  # chance to memorize a picture that was published
+
+
+class Outcome(NamedTuple):
+    """What came of an invention."""
+
+    novelty: float  # to its inventor
+    discarded: bool  # by its inventor
+    asked: int  # opinions of others
 
 
 def gears_of(artifact: Artifact) -> Gears:
@@ -58,27 +67,29 @@ class Spirographer(CreativeAgent):
             self.memory.memorize(gears, picture(gears))
 
     @expose
-    async def act(self, published: Sequence[Artifact] | None = None) -> tuple[float, bool] | None:
-        """Take part in one of the two rounds of a step: learn first, then invent.
+    async def act(self, published: Sequence[Artifact] | None = None) -> Outcome | None:
+        """Take part in one of the two halves of a step: learn first, then invent.
 
-        The memory changes in the first round only. So all pictures of a step are judged by what was
-        known when it began, and a seeded run is repeatable in whatever order the calls arrive.
+        The memory changes in the first half only, so all pictures of a step are judged by what was
+        known when it began.
 
         Args:
             published: The pictures that the last step published, to learn from; None to invent.
 
         Returns:
-            After inventing, the novelty of the picture and whether it was published; else None.
+            After inventing, what came of it; else None.
         """
         if published is not None:
             self.learn(published)
             return None
         invention = self.invent()
         novelty = invention.evals[self.name]
-        accepted = novelty >= self.habits.threshold and await self.persuade(invention)
-        if accepted:
+        if self.habits.self_critical and novelty < self.habits.threshold:
+            return Outcome(novelty, discarded=True, asked=0)
+        asked = len(self.connections) if self.habits.quorum else 0
+        if not asked or await self.persuade(invention):
             self.publish(invention)
-        return novelty, accepted
+        return Outcome(novelty, discarded=False, asked=asked)
 
     def learn(self, published: Sequence[Artifact]) -> None:
         """Memorize the agent's own latest picture, and the published ones that it notices."""

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SIDE", "Gears", "Image", "curve", "distance", "mutate", "picture", "random_gears"]
+__all__ = [
+    "SIDE",
+    "Gears",
+    "Image",
+    "curve",
+    "distance",
+    "mutate",
+    "novelties",
+    "picture",
+    "random_gears",
+]
 
 Image = NDArray[np.uint8]
 
 SIDE = 32  # pixels along each side of a picture
 RINGS = (3, 24)  # teeth of a ring, least and most
 PENS = (0.2, 1.6)  # the pen's distance from the wheel's centre, in wheel radii, least and most
-POINTS_PER_TURN = 180
+POINTS_PER_TURN = 120
 INK = 1.5  # strokes through a pixel that darken it by a factor of e
 
 
@@ -85,18 +96,14 @@ def curve(gears: Gears) -> NDArray[np.float64]:
 def picture(gears: Gears, side: int = SIDE) -> Image:
     """Draw the spirograph: ``side`` x ``side`` grey values, from 0 (paper) to 255 (full ink)."""
     xy = (curve(gears) + 1.0) * (0.5 * (side - 2)) + 0.5
-    corner = np.floor(xy).astype(np.intp)
-    right, down = (xy - corner).T
-    ink = np.zeros(side * side)
+    x, y = xy.astype(np.intp).T
+    right, down = xy.T - (x, y)
+    both = right * down
     # Each point is spread over the four pixels around it, with more ink on the nearer ones.
-    for dx, dy, weight in (
-        (0, 0, (1 - right) * (1 - down)),
-        (1, 0, right * (1 - down)),
-        (0, 1, (1 - right) * down),
-        (1, 1, right * down),
-    ):
-        pixel = (corner[:, 1] + dy) * side + corner[:, 0] + dx
-        ink += np.bincount(pixel, weights=weight, minlength=side * side)
+    pixel = y * side + x
+    pixels = np.concatenate((pixel, pixel + 1, pixel + side, pixel + side + 1))
+    weights = np.concatenate((1 - right - down + both, right - both, down - both, both))
+    ink = np.bincount(pixels, weights=weights, minlength=side * side)
     strokes = ink * (side * gears.turns * 3.0 / len(xy))  # a turn is about 3 sides long
     grey: Image = np.rint(255.0 * (1.0 - np.exp(-strokes / INK))).astype(np.uint8)
     return grey.reshape(side, side)
@@ -108,3 +115,22 @@ def distance(image: Image, others: NDArray[np.float32]) -> NDArray[np.float32]:
     squares: NDArray[np.float32] = np.einsum("nij,nij->n", difference, difference)
     rms: NDArray[np.float32] = np.sqrt(squares / np.float32(image.size))
     return rms / np.float32(255)
+
+
+def novelties(images: Sequence[Image], block: int = 256) -> list[float]:
+    """Return the distance of each picture but the first to the most similar one before it.
+
+    As `distance`, of all at once. The numbers are whole and below 2**53, so they are exact, however
+    the machine adds them up.
+    """
+    if not images:
+        return []
+    rows = np.stack(images).reshape(len(images), -1).astype(np.float64)
+    lengths = np.einsum("np,np->n", rows, rows)
+    nearest: list[float] = []
+    for start in range(0, len(rows), block):
+        end = min(start + block, len(rows))
+        squares = lengths[start:end, None] + lengths[:end] - 2.0 * rows[start:end] @ rows[:end].T
+        squares[np.triu(np.ones(squares.shape, dtype=bool), start)] = np.inf
+        nearest += (np.sqrt(squares.min(axis=1) / rows.shape[1]) / 255.0).tolist()
+    return nearest[1:]

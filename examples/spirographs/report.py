@@ -1,9 +1,10 @@
-"""The results of a run: a table, a contact sheet of published pictures, and a plot of novelty."""
+"""The results of a run: a table, a contact sheet of published pictures, and a plot."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from statistics import fmean, pstdev
 
@@ -11,50 +12,47 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .agent import gears_of
-from .curves import Gears, curve
+from .curves import Gears, curve, novelties
 from .society import Step
 
-__all__ = ["contact_sheet", "novelty_plot", "table"]
+__all__ = ["contact_sheet", "effects_plot", "table"]
 
 Color = tuple[int, int, int]
+# The steps of each society, by its name.
+Runs = Mapping[str, Sequence[Step]]
 
 PAPER: Color = (252, 250, 245)
 INK: Color = (60, 58, 54)
 FAINT: Color = (224, 220, 210)
 EARLY: Color = (38, 84, 124)
 LATE: Color = (206, 84, 48)
-BAND_ALPHA, DOT_ALPHA = 45, 110  # of 255
-WINDOW = 5  # steps of which the plot's line is the mean
+COLORS: tuple[Color, ...] = (EARLY, LATE, (122, 117, 106))  # of societies, in the plot
+BAND_ALPHA = 45  # of 255
+WINDOW = 41  # published pictures, or
+STEPS_WINDOW = 5  # steps of which a line in the plot is the mean
 SCALE = 3  # everything is drawn this many times larger and then shrunk, for smooth lines
 
 
-def table(steps: Sequence[Step], rows: int = 6) -> str:
-    """Return the numbers of invented and published pictures and their mean novelty, as text."""
-    size = math.ceil(len(steps) / rows)
-    parts = [steps[start : start + size] for start in range(0, len(steps), size)]
-    lines = [f"{'steps':>9}{'invented':>10}{'novelty':>9}{'published':>11}{'novelty':>9}"]
-    for part in parts:
-        first, last = part[0].number, part[-1].number
-        lines.append(_row(f"{first}-{last}" if first < last else str(first), part))
-    return "\n".join([*lines, _row("all", steps)])
+def table(runs: Runs) -> str:
+    """Return what came of each society's inventions, as text."""
+    width = max(map(len, runs))
+    columns = ("invented", "discarded", "opinions", "vetoed", "published", "novelty")
+    lines = ["".join(["society".ljust(width), *(name.rjust(11) for name in columns)])]
+    for name, steps in runs.items():
+        counts = [(step.invented, step.discarded, step.asked) for step in steps]
+        invented, discarded, asked = map(sum, zip(*counts, strict=True))
+        published = sum(len(step.published) for step in steps)
+        found = novelty_of_published(steps)
+        novelty = f"{fmean(found):.3f}" if found else "-"
+        vetoed = invented - discarded - published
+        row = (invented, discarded, asked, vetoed, published, novelty)
+        lines.append("".join([name.ljust(width), *(str(each).rjust(11) for each in row)]))
+    return "\n".join(lines)
 
 
-def _row(label: str, part: Sequence[Step]) -> str:
-    invented = [novelty for step in part for novelty in step.novelties]
-    published = [novelty for step in part for novelty in _published(step)]
-    return (
-        f"{label:>9}{len(invented):>10}{_mean(invented):>9}"
-        f"{len(published):>11}{_mean(published):>9}"
-    )
-
-
-def _mean(values: Sequence[float]) -> str:
-    return f"{fmean(values):.3f}" if values else "-"
-
-
-def _published(step: Step) -> list[float]:
-    """Return each published picture's mean novelty to all that judged it, its maker included."""
-    return [fmean(artifact.evals.values()) for artifact in step.published]
+def novelty_of_published(steps: Sequence[Step]) -> list[float]:
+    """Return the distance of each published picture but the first to the most similar before it."""
+    return novelties([made.obj for step in steps for made in step.published])
 
 
 def contact_sheet(
@@ -100,86 +98,113 @@ def _blend(share: float) -> Color:
     return red, green, blue
 
 
-def novelty_plot(steps: Sequence[Step], path: Path, about: str = "") -> None:
-    """Plot the novelty of invented and of published pictures by step.
+def effects_plot(runs: Runs, path: Path, about: str = "") -> None:
+    """Plot what vetoes and self-criticism do: how novel is what is published, and at what effort.
 
-    Dots are the means of single steps. The line is the mean over `WINDOW` steps, the band around it
-    one standard deviation of the single pictures' novelty there.
+    Lines are means over `WINDOW` pictures and `STEPS_WINDOW` steps. The bands are one standard
+    deviation of single pictures.
 
     Args:
         about: The run, in a few words.
     """
-    series = (
-        ("invented (to its inventor)", EARLY, [step.novelties for step in steps]),
-        ("published (to all who judged it)", LATE, [_published(step) for step in steps]),
-    )
-    image, draw = _canvas(900, 540)
-    highest = max((max(each) for *_, values in series for each in values if each), default=1.0)
-    axes = _Axes(draw, (70, 90, 870, 470), len(steps), math.floor(highest * 10 + 1) / 10)
-    _text(draw, (70, 26), "Novelty by step", "lm", 19)
-    words = "the distance to the most similar picture remembered: 0 the same, 1 the opposite"
-    _text(draw, (70, 50), words, "lm", 14)
-    words = f"dots: mean of a step; line: mean of {WINDOW} steps; band: one standard deviation"
-    _text(draw, (70, 70), words, "lm", 14)
-    _text(draw, (870, 522), about, "rm", 14)
-    for place, (name, color, values) in enumerate(series):
-        axes.series(values, color)
-        _text(draw, (870, 50 + 20 * place), name, "rm", 15, color)
+    image, draw = _canvas(1120, 540)
+    found = {name: novelty_of_published(steps) for name, steps in runs.items()}
+    # As far as all have got: the more has been published, the harder it is to be novel.
+    common = max(2, min(map(len, found.values())))
+    values = [value for each in found.values() for value in each[:common]]
+    most = math.ceil(max(values, default=0.1) * 10) / 10
+    axes = _Axes(draw, (60, 100, 560, 470), (1, common), most, 0.1)
+    _text(draw, (60, 26), "Novelty of published pictures", "lm", 19)
+    _text(draw, (60, 50), "the distance to the most similar one published before:", "lm", 14)
+    words = f"0 the same, 1 the opposite; means of {WINDOW} pictures; bands: one standard deviation"
+    _text(draw, (60, 70), words, "lm", 14)
+    _text(draw, (310, 504), "pictures published", "mt", 15)
+    for color, each in zip(COLORS, found.values(), strict=False):
+        axes.series([[value] for value in each[:common]], color, WINDOW, band=True)
+
+    asked = {name: [float(step.asked) for step in steps] for name, steps in runs.items()}
+    steps = max(map(len, asked.values()))
+    highest = max((value for each in asked.values() for value in each), default=0.0)
+    tick = _tick(highest)
+    axes = _Axes(draw, (640, 100, 1090, 470), (1, steps), tick * (highest // tick + 1), tick)
+    _text(draw, (640, 26), "Opinions asked in a step", "lm", 19)
+    _text(draw, (640, 50), f"of all agents together; means of {STEPS_WINDOW} steps", "lm", 14)
+    _text(draw, (865, 504), "step", "mt", 15)
+    for color, numbers in zip(COLORS, asked.values(), strict=False):
+        axes.series([[value] for value in numbers], color, STEPS_WINDOW)
+
+    for place, (name, color) in enumerate(zip(runs, COLORS, strict=False)):
+        _text(draw, (1090, 30 + 20 * place), name, "rm", 15, color)
+    _text(draw, (1090, 524), about, "rm", 14)
     _save(image, path)
 
 
 class _Axes:
-    """The axes of the plot: draws their grid, and places steps and values on them.
+    """The axes of a plot: draws their grid, and places numbers and values on them.
 
     Args:
         box: Left, top, right and bottom.
-        most: The end of the scale, which begins at 0; a multiple of 0.1.
+        ends: The first number and the last one.
+        most: The end of the scale, which begins at 0; a multiple of ``tick``.
+        tick: The distance between the lines of the grid.
     """
 
     def __init__(
-        self, draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], steps: int, most: float
+        self,
+        draw: ImageDraw.ImageDraw,
+        box: tuple[int, int, int, int],
+        ends: tuple[int, int],
+        most: float,
+        tick: float,
     ) -> None:
         self._draw = draw
         self._left, self._top, self._right, self._bottom = box
-        self._steps = max(steps, 2)
+        self._first, self._last = ends[0], max(ends[1], ends[0] + 1)
         self._most = most
-        for tick in range(round(most * 10) + 1):
-            y = self.place(1, tick / 10)[1]
+        for count in range(round(most / tick) + 1):
+            y = self.place(1, count * tick)[1]
             _line(draw, [(self._left, y), (self._right, y)], FAINT, 1)
-            _text(draw, (self._left - 10, y), f"{tick / 10:.1f}", "rm", 14)
-        for number in sorted({1, *range(10, steps + 1, max(10, steps // 100 * 10)), steps}):
-            x = self.place(number, 0.0)[0]
-            _text(draw, (x, self._bottom + 10), str(number), "mt", 14)
-        _text(draw, ((self._left + self._right) / 2, self._bottom + 34), "step", "mt", 15)
+            label = f"{count * tick:.1f}" if tick < 1 else f"{count * tick:.0f}"
+            _text(draw, (self._left - 10, y), label, "rm", 14)
+        apart = _tick(self._last)
+        between = range(apart, self._last - apart // 2, apart)
+        for number in sorted({self._first, *between, self._last}):
+            _text(draw, (self.place(number, 0.0)[0], self._bottom + 10), str(number), "mt", 14)
 
     def place(self, number: int, value: float) -> tuple[float, float]:
-        across = (number - 1) / (self._steps - 1)
-        up = value / self._most
+        across = (number - self._first) / (self._last - self._first)
         x = self._left + across * (self._right - self._left)
-        return x, self._bottom - up * (self._bottom - self._top)
+        return x, self._bottom - value / self._most * (self._bottom - self._top)
 
-    def series(self, values: Sequence[Sequence[float]], color: Color) -> None:
-        """Draw the values of each step: their means, and line and band over `WINDOW` steps."""
+    def series(
+        self, values: Sequence[Sequence[float]], color: Color, window: int, *, band: bool = False
+    ) -> None:
+        """Draw a line through the mean, and a band for the standard deviation, over ``window``."""
         line, lower, upper = [], [], []
-        for index, own in enumerate(values):
-            near = values[max(0, index - WINDOW // 2) : index + WINDOW // 2 + 1]
-            window = [value for each in near for value in each]
-            if own:
-                self._dot(self.place(index + 1, fmean(own)), color)
-            if window:
-                mean, deviation = fmean(window), pstdev(window)
-                line.append(self.place(index + 1, mean))
-                lower.append(self.place(index + 1, max(0.0, mean - deviation)))
-                upper.append(self.place(index + 1, min(self._most, mean + deviation)))
+        for index in range(len(values)):
+            number = self._first + index
+            near = values[max(0, index - window // 2) : index + window // 2 + 1]
+            found = [value for each in near for value in each]
+            if found:
+                mean, deviation = fmean(found), pstdev(found)
+                line.append(self.place(number, mean))
+                lower.append(self.place(number, max(0.0, mean - deviation)))
+                upper.append(self.place(number, min(self._most, mean + deviation)))
         if len(line) > 1:
-            band = [(x * SCALE, y * SCALE) for x, y in (*upper, *reversed(lower))]
-            self._draw.polygon(band, fill=(*color, BAND_ALPHA))
+            if band:
+                outline = [(x * SCALE, y * SCALE) for x, y in (*upper, *reversed(lower))]
+                self._draw.polygon(outline, fill=(*color, BAND_ALPHA))
             _line(self._draw, line, color, 3)
 
-    def _dot(self, place: tuple[float, float], color: Color) -> None:
-        x, y = place
-        box = [(x - 2) * SCALE, (y - 2) * SCALE, (x + 2) * SCALE, (y + 2) * SCALE]
-        self._draw.ellipse(box, fill=(*color, DOT_ALPHA))
+
+def _tick(most: float) -> int:
+    """Return a round number, 1 at least, that fits into ``most`` up to eight times."""
+    tick = 1
+    for factor in cycle((2, 2.5, 2)):
+        if most / tick <= 8:
+            break
+        tick = int(tick * factor)
+    return tick
 
 
 def _canvas(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:

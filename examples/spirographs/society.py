@@ -1,10 +1,11 @@
-"""The society: spreads its agents over slaves, connects them across slaves, and steps them."""
+"""The societies: each spreads its agents over slaves, connects them, and steps them."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from creamas_sc import Artifact
 from creamas_sc.core.environment import Environment
@@ -12,7 +13,14 @@ from creamas_sc.mp import EnvManager, MultiEnvironment
 
 from .agent import Spirographer
 
-__all__ = ["Plan", "Step", "peers_of", "simulate"]
+__all__ = ["SOCIETIES", "Plan", "Step", "peers_of", "simulate"]
+
+# What is compared: the habits, as far as they are not the defaults, of all agents of a society.
+SOCIETIES: dict[str, dict[str, Any]] = {
+    "self-criticism and vetoes": {},
+    "vetoes alone": {"self_critical": False},
+    "neither": {"self_critical": False, "quorum": 0.0},
+}
 
 
 @dataclass(frozen=True)
@@ -20,7 +28,7 @@ class Plan:
     """Parameters of a run."""
 
     agents: int = 24
-    steps: int = 60
+    steps: int = 30
     slaves: int = 2
     peers: int = 4  # agents whose opinion each agent asks
     seed: int = field(default_factory=lambda: random.getrandbits(32))
@@ -31,42 +39,51 @@ class Step:
     """The results of one step."""
 
     number: int  # from 1
-    novelties: list[float]  # of every agent's invention, as its inventor sees it
+    invented: int
+    discarded: int  # by their inventors
+    asked: int  # opinions of others
     published: list[Artifact]
 
 
-async def simulate(plan: Plan, on_step: Callable[[Step], None]) -> list[Step]:
-    """Run a simulation; its processes have ended when this returns or raises.
+async def simulate(
+    plan: Plan, habits: Mapping[str, Any], on_step: Callable[[Step], None]
+) -> list[Step]:
+    """Run a society; its processes have ended when this returns or raises.
+
+    Calls go in rounds: so the seed decides what is published, and in which order, at any number of
+    slaves.
 
     Args:
+        habits: Of its agents.
         on_step: Called after each step, for progress.
     """
     any_port = ("localhost", 0)
     async with MultiEnvironment(
-        any_port, Environment, name="spirographs", seed=plan.seed
+        any_port, Environment, name="spirographs", seed=plan.seed, calls="rounds"
     ) as environment:
         await environment.spawn_slaves([any_port] * plan.slaves, Environment, EnvManager)
         await environment.wait_slaves(10, check_ready=True)
-        await _populate(environment, plan)
+        await _populate(environment, plan, habits)
         steps: list[Step] = []
         published: list[Artifact] = []
         for number in range(1, plan.steps + 1):
             await environment.trigger_all(published)
             seen = len(environment.artifacts)
-            inventions = await environment.trigger_all()
-            # Sorted, because which of two agents publishes first depends on timing.
-            published = sorted(environment.artifacts[seen:], key=lambda made: made.creator)
-            steps.append(Step(number, [novelty for novelty, _ in inventions], published))
+            outcomes = await environment.trigger_all()
+            published = environment.artifacts[seen:]
+            discarded = sum(outcome.discarded for outcome in outcomes)
+            asked = sum(outcome.asked for outcome in outcomes)
+            steps.append(Step(number, len(outcomes), discarded, asked, published))
             on_step(steps[-1])
         return steps
 
 
-async def _populate(environment: MultiEnvironment, plan: Plan) -> None:
+async def _populate(environment: MultiEnvironment, plan: Plan, habits: Mapping[str, Any]) -> None:
     names = [f"agent {number:02}" for number in range(plan.agents)]
     addrs: list[str] = []
     for number, name in enumerate(names):
         slave = environment.addrs[number % plan.slaves]
-        _, addr = await environment.spawn(Spirographer, name=name, addr=slave)
+        _, addr = await environment.spawn(Spirographer, dict(habits), name=name, addr=slave)
         addrs.append(addr)
     peers = peers_of(plan)
     await environment.create_connections(
@@ -79,12 +96,11 @@ async def _populate(environment: MultiEnvironment, plan: Plan) -> None:
 
 
 def peers_of(plan: Plan) -> list[list[int]]:
-    """Return for each agent the agents that it asks, in other slaves if there are any."""
+    """Return for each agent the agents that it asks; they do not depend on the slaves."""
     draw = random.Random(plan.seed)
     agents = range(plan.agents)
     peers = []
     for agent in agents:
-        elsewhere = [other for other in agents if (other - agent) % plan.slaves != 0]
-        others = elsewhere or [other for other in agents if other != agent]
+        others = [other for other in agents if other != agent]
         peers.append(draw.sample(others, min(plan.peers, len(others))))
     return peers

@@ -18,6 +18,7 @@ from PIL import Image
 from tests.support.programs import ROOT, Program, run
 
 SPIROGRAPHS = [sys.executable, "-m", "examples.spirographs"]
+PICTURES = ("spirographs.png", "effects.png")
 PORTED = ROOT / "examples" / "porting"
 BOUND_SECONDS = 60
 
@@ -72,23 +73,30 @@ def test_the_readmes_simulation_runs(tmp_path: Path) -> None:
 def test_spirographs_leave_a_table_and_two_pictures(tmp_path: Path) -> None:
     done = _run(*SPIROGRAPHS, "--agents=8", "--steps=12", "--seed=1", f"--out={tmp_path}")
     assert "step 12/12" in done.stderr
-    assert done.stdout.startswith("8 agents in 2 slaves, seed 1, ")
-    invented = [line.split()[:2] for line in done.stdout.splitlines() if line.startswith("  ")]
-    assert ["steps", "invented"] in invented
-    assert ["all", "96"] in invented
-    for name in ("spirographs.png", "novelty.png"):
+    assert done.stdout.startswith("8 agents, seed 1, in 2 slaves, ")
+    lines = done.stdout.splitlines()
+    (header,) = [line for line in lines if line.startswith("society")]
+    assert header.split()[1:4] == ["invented", "discarded", "opinions"]
+    for society in ("self-criticism and vetoes", "vetoes alone", "neither"):
+        (row,) = [line.removeprefix(society) for line in lines if line.startswith(society)]
+        invented, discarded, opinions, vetoed, published = map(int, row.split()[:5])
+        assert invented == 96 == discarded + vetoed + published
+        assert (discarded > 0) == society.startswith("self-criticism")
+        assert opinions == (0 if society == "neither" else 4 * (96 - discarded))
+    for name in PICTURES:
         with Image.open(tmp_path / name) as image:
             image.verify()
 
 
 @pytest.mark.slow
-def test_a_seed_repeats_the_pictures(tmp_path: Path) -> None:
-    options = ["--agents=6", "--steps=6", "--slaves=3", "--seed=7"]
-    for each in ("one", "two"):
-        _run(*SPIROGRAPHS, *options, f"--out={tmp_path / each}")
-    for name in ("spirographs.png", "novelty.png"):
-        one, two = ((tmp_path / each / name).read_bytes() for each in ("one", "two"))
-        assert one == two
+def test_a_seed_repeats_the_pictures_at_any_number_of_slaves(tmp_path: Path) -> None:
+    drawn = []
+    for number, slaves in enumerate((1, 2, 4, 3)):
+        out = tmp_path / str(number)
+        options = ["--agents=10", "--steps=6", f"--slaves={slaves}", "--seed=7", f"--out={out}"]
+        _run(*SPIROGRAPHS, *options)
+        drawn.append([(out / name).read_bytes() for name in PICTURES])
+    assert drawn == [drawn[0]] * 4
 
 
 def test_ctrl_c_ends_spirographs_at_once(tmp_path: Path) -> None:
@@ -103,8 +111,8 @@ def test_ctrl_c_ends_spirographs_at_once(tmp_path: Path) -> None:
     assert code == 130
     step = int(stderr.splitlines()[-1].removeprefix("interrupted in step "))
     assert "Traceback" not in stdout + stderr
-    assert re.search(rf"^ +all +{24 * (step - 1)} ", stdout, re.MULTILINE)
-    for name in ("spirographs.png", "novelty.png"):
+    assert re.search(rf"^self-criticism and vetoes +{24 * (step - 1)} ", stdout, re.MULTILINE)
+    for name in PICTURES:
         with Image.open(tmp_path / "out" / name) as image:
             image.verify()
 

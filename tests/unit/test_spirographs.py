@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ pytest.importorskip("PIL", reason="the extra 'examples' is not installed")
 
 from PIL import Image
 
-from creamas_sc.core.artifact import Artifact
+from creamas_sc import Artifact, Environment, run
 from examples.spirographs import curves, report
+from examples.spirographs.agent import Spirographer
 from examples.spirographs.curves import Gears
 from examples.spirographs.memory import Memory
 from examples.spirographs.society import Plan, Step, peers_of
@@ -101,35 +103,69 @@ def test_a_memory_needs_room() -> None:
         Memory(0)
 
 
-def test_peers_live_in_other_slaves_and_follow_the_seed() -> None:
-    plan = Plan(agents=9, slaves=3, peers=4, seed=7)
-    peers = peers_of(plan)
-    assert peers == peers_of(plan)
+def test_novelties_are_distances_to_the_nearest_before() -> None:
+    draw = np.random.default_rng(1)
+    images = [curves.picture(curves.random_gears(draw)) for _ in range(12)]
+    images[7] = images[3]
+    others = np.stack(images).astype(np.float32)
+    nearest = [curves.distance(images[n], others[:n]).min() for n in range(1, 12)]
+    for block in (1, 5, 256):
+        assert curves.novelties(images, block) == pytest.approx(nearest)
+    assert curves.novelties(images)[6] == 0.0
+    assert curves.novelties(images[:1]) == curves.novelties([]) == []
+
+
+def test_peers_follow_the_seed_and_not_the_slaves() -> None:
+    peers = peers_of(Plan(agents=9, slaves=3, peers=4, seed=7))
+    assert peers == peers_of(Plan(agents=9, slaves=1, peers=4, seed=7))
+    assert peers != peers_of(Plan(agents=9, slaves=3, peers=4, seed=8))
     for agent, asked in enumerate(peers):
         assert len(asked) == len(set(asked)) == 4
-        assert all(peer % 3 != agent % 3 for peer in asked)
+        assert agent not in asked
 
 
 @pytest.mark.parametrize(("agents", "asked"), [(1, 0), (3, 2)])
-def test_in_one_slave_the_others_are_peers(agents: int, asked: int) -> None:
+def test_in_a_small_society_all_others_are_peers(agents: int, asked: int) -> None:
     peers = peers_of(Plan(agents=agents, slaves=1, peers=4))
     assert [len(others) for others in peers] == [asked] * agents
     assert all(agent not in others for agent, others in enumerate(peers))
 
 
-def test_the_table_sums_up_parts_and_the_whole() -> None:
-    lines = report.table([_step(number) for number in range(1, 5)], rows=2).splitlines()
-    assert [line.split() for line in lines] == [
-        ["steps", "invented", "novelty", "published", "novelty"],
-        ["1-2", "4", "0.300", "2", "0.350"],
-        ["3-4", "4", "0.300", "2", "0.350"],
-        ["all", "8", "0.300", "4", "0.350"],
+@pytest.mark.parametrize(
+    ("habits", "discards", "asks", "publishes"),
+    [
+        ({}, True, False, False),
+        ({"self_critical": False}, False, True, False),
+        ({"self_critical": False, "quorum": 0.0}, False, False, True),
+        ({"threshold": 0.0}, False, True, True),
+    ],
+)
+def test_what_becomes_of_an_invention(
+    habits: dict[str, Any], discards: bool, asks: bool, publishes: bool
+) -> None:
+    env = Environment.create(("localhost", 0))
+    env.seed, env.calls = 1, "rounds"
+    try:
+        agents = [Spirographer(env, {"threshold": 0.9, **habits}) for _ in range(3)]
+        for agent in agents:
+            for other in agents:
+                if other is not agent:
+                    agent.add_connection(other.addr, name=other.name)
+        outcomes = run(env.trigger_all())
+        assert [outcome.discarded for outcome in outcomes] == [discards] * 3
+        assert [outcome.asked for outcome in outcomes] == [2 * asks] * 3
+        assert len(env.artifacts) == 3 * publishes
+    finally:
+        env.close()
+
+
+def test_the_table_sums_up_each_society() -> None:
+    runs = {"bold": [_step(number) for number in range(1, 4)], "shy": [Step(1, 2, 2, 0, [])]}
+    assert [line.split() for line in report.table(runs).splitlines()] == [
+        ["society", "invented", "discarded", "opinions", "vetoed", "published", "novelty"],
+        ["bold", "9", "3", "15", "3", "3", "0.039"],
+        ["shy", "2", "2", "0", "0", "0", "-"],
     ]
-
-
-def test_the_table_of_a_single_step_without_publications() -> None:
-    lines = report.table([Step(1, [0.5], [])]).splitlines()
-    assert lines[1].split() == ["1", "1", "0.500", "0", "-"]
 
 
 @pytest.mark.parametrize("published", [True, False])
@@ -137,7 +173,8 @@ def test_the_table_of_a_single_step_without_publications() -> None:
 def test_the_pictures_are_drawn(tmp_path: Path, count: int, published: bool) -> None:
     steps = [_step(number, published) for number in range(1, count + 1)]
     report.contact_sheet(steps, tmp_path / "sheet.png", most=50)
-    report.novelty_plot(steps, tmp_path / "plot.png", "seed 1")
+    runs = {"first": steps, "second": steps[:1], "third": steps}
+    report.effects_plot(runs, tmp_path / "plot.png", "seed 1")
     for name in ("sheet.png", "plot.png"):
         with Image.open(tmp_path / name) as image:
             image.load()
@@ -150,18 +187,24 @@ def _flat(grey: int) -> curves.Image:
 
 
 def _step(number: int, published: bool = True) -> Step:
-    made = Artifact("maker", _flat(9), domain=np.ndarray)
+    made = Artifact("maker", _flat(10 * number % 256), domain=np.ndarray)
     made.add_feature_value("gears", (5, 2, 0.8, 0.1))
-    made.add_eval("maker", 0.4)
-    made.add_eval("judge", 0.3)
-    return Step(number, [0.2, 0.4], [made] if published else [])
+    return Step(number, 3, 1, 5, [made] if published else [])
+
+
+@pytest.mark.parametrize(
+    ("most", "tick"), [(0, 1), (8, 1), (9, 2), (17, 5), (41, 10), (96, 20), (400, 50), (401, 100)]
+)
+def test_ticks_are_round(most: float, tick: int) -> None:
+    assert report._tick(most) == tick
 
 
 def test_the_plots_scale_begins_at_0_and_its_band_shows_the_spread() -> None:
     image, draw = report._canvas(100, 120)
-    axes = report._Axes(draw, (0, 0, 100, 100), 3, 0.5)
+    axes = report._Axes(draw, (0, 0, 100, 100), (1, 3), 0.5, 0.1)
     assert [axes.place(1, value)[1] for value in (0.0, 0.25, 0.5)] == [100, 50, 0]
-    axes.series([[0.2, 0.4], [], [0.2, 0.4]], report.EARLY)  # mean 0.3, standard deviation 0.1
+    # Mean 0.3, standard deviation 0.1.
+    axes.series([[0.2, 0.4], [], [0.2, 0.4]], report.EARLY, 3, band=True)
     pixels = np.asarray(image)[:, image.width // 2].astype(int)
     drawn = [y / report.SCALE for y in range(100 * report.SCALE) if pixels[y][2] - pixels[y][0] > 8]
     assert min(drawn) == pytest.approx(20, abs=1)
