@@ -209,7 +209,10 @@ class Environment:
 
     @property
     def calls(self) -> str:
-        """How agents' calls go in a step: "rounds" or "free"; see `MultiEnvironment`."""
+        """How agents' calls go in a step and in `gather`: "rounds" or "free".
+
+        See `MultiEnvironment`.
+        """
         return "rounds" if self.network.steps.in_rounds else "free"
 
     @calls.setter
@@ -363,13 +366,15 @@ class Environment:
         """Call one exposed method of every agent but the manager, concurrently.
 
         As `MultiEnvironment.gather`, of this environment's agents in the order of their creation.
-        If one lacks the method or does not exist, none is called.
+        If one lacks the method or does not exist, none is called. Calls that the methods make go as
+        in a step; see `calls`.
         """
         if addrs is None:
             agents = self.get_agents(addr=False)
         else:
             agents = [self.get_agent(addr) for addr in dict.fromkeys(addrs)]
-        return await call_each(agents, method, args, kwargs)
+        with self.network.steps.take(step_plan.get()) as rounds:
+            return await call_each(agents, method, args, kwargs, rounds)
 
     def is_ready(self) -> bool:
         """Return whether the environment is ready; override it if becoming ready takes time."""

@@ -36,9 +36,16 @@ async def act_each(
 
 
 async def call_each(
-    agents: Sequence[Agent], method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    agents: Sequence[Agent],
+    method: str,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    rounds: Rounds | None = None,
 ) -> dict[str, Any]:
     """Call an exposed method of all ``agents``, concurrently; address -> value, in their order.
+
+    Args:
+        rounds: As of `run_acts`.
 
     Raises:
         NotExposed: One lacks the method; none was called.
@@ -46,9 +53,11 @@ async def call_each(
         AgentErrors: Some raised.
     """
     methods = [exposed_method(agent, method) for agent in agents]
+    left = iter(methods)  # agents are taken in order, each once
     token = step_limit.set(UNLIMITED)  # of a step that this may be part of
     try:
-        results, failed = await run_acts(methods, lambda call: start_call(call, args, kwargs))
+        act = lambda _: start_call(next(left), args, kwargs)  # noqa: E731
+        results, failed = await run_acts(agents, act, rounds)
     finally:
         step_limit.reset(token)
     values = {agent.addr: result for agent, result in zip(agents, results, strict=True)}

@@ -136,28 +136,37 @@ class ManagerCalls:
         addrs: Iterable[str] | None,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
+        in_rounds: bool = False,
     ) -> dict[str, Any]:
         """Call a method of the agents at ``addrs``, or of all; its name is the first of ``args``.
+
+        Args:
+            in_rounds: Whether calls that the methods make go in rounds: then all slaves take part.
 
         Raises:
             AgentErrors: Some failed.
         """
-        if addrs is None:
-            answers = await self.call_all(slaves, "gather", args, kwargs, kept=(AgentErrors,))
-        else:
+        parts: dict[Slave, list[str]] = {slave: [] for slave in slaves if in_rounds}
+        if addrs is not None:
             addrs = list(dict.fromkeys(addrs))
-            parts: dict[Slave, list[str]] = {}
             for addr in addrs:
                 parts.setdefault(self._slaves.at(get_manager(addr)), []).append(addr)
+        called, name = args[0], "gather"
+        if in_rounds:
+            await self._connect_peers(slaves, UNLIMITED)
+            name, args = "gather_in_rounds", (*self._next_step(slaves), *args)
 
-            async def call(slave: Slave) -> Any:
-                try:
-                    payload = self._node.codec.encode((args, {**kwargs, "addrs": parts[slave]}))
-                    answer = await self._node.send(slave.address, "gather", payload)
-                    return self._decode(slave, "gather", answer)
-                except AgentErrors as errors:
-                    return errors
+        async def call(slave: Slave) -> Any:
+            try:
+                payload = self._node.codec.encode((args, {**kwargs, "addrs": parts[slave]}))
+                answer = await self._node.send(slave.address, name, payload)
+                return self._decode(slave, name, answer)
+            except AgentErrors as errors:
+                return errors
 
+        if addrs is None:
+            answers = await self.call_all(slaves, name, args, kwargs, kept=(AgentErrors,))
+        else:
             answers = await at_once(call, list(parts))
         values: dict[str, Any] = {}
         failures: dict[str, AgentError] = {}
@@ -166,9 +175,17 @@ class ManagerCalls:
                 failures.update(answer.failures)
                 answer = answer.results
             values.update(answer)
+        if addrs is None:
+            values = dict(self.order.sort(list(values.items())))
         if failures:
-            raise agent_errors(f"failed in {args[0]}", failures, values)
+            failures = dict(self.order.sort(list(failures.items())))
+            raise agent_errors(f"failed in {called}", failures, values)
         return values if addrs is None else {addr: values[addr] for addr in addrs}
+
+    def _next_step(self, slaves: Sequence[Slave]) -> tuple[int, list[str]]:
+        """The number of a step in rounds, and those who take part."""
+        self._step += 1
+        return self._step, [slave.base_url for slave in slaves]
 
     async def call_all(
         self,
@@ -326,9 +343,8 @@ class ManagerCalls:
             limit_seconds = left + SILENT_SECONDS
             method, kept = "trigger_all_within", (*kept, DeadlineExceeded)
         if self._node.steps.in_rounds:
-            self._step += 1
             method = "trigger_all_in_rounds"
-            args = (self._step, [slave.base_url for slave in slaves], left, *args)
+            args = (*self._next_step(slaves), left, *args)
         elif left is not None:
             args = (left, *args)
         answers = await self.call_all(

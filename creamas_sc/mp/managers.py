@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from inspect import isawaitable
 from types import FunctionType
@@ -304,17 +304,22 @@ class EnvManager(Manager):
             peers: Base URLs of all environments that take part.
             seconds: As of `trigger_all_within`; None for no limit.
         """
+        async with self._in_rounds(step, peers):
+            if seconds is None:
+                return await self.trigger_all(*args, **kwargs)
+            return await self.trigger_all_within(seconds, *args, **kwargs)
+
+    @asynccontextmanager
+    async def _in_rounds(self, step: int, peers: list[str]) -> AsyncIterator[None]:
         async with self._step:  # one that was cancelled may not have ended here
             self.env.network.send_numbers(self.env.get_agents(addr=False))
             number = step * TAKES_PER_STEP
             token = step_plan.set(Plan(number, peers))
             try:
-                if seconds is None:
-                    return await self.trigger_all(*args, **kwargs)
-                return await self.trigger_all_within(seconds, *args, **kwargs)
+                yield
             finally:
                 step_plan.reset(token)
-                # Also where a subclass's `trigger_all` took none: the peers wait for this one.
+                # Also where the environment took no step: the peers wait for this one.
                 self.env.network.steps.begin(number + TAKES_PER_STEP)
 
     @expose
@@ -322,10 +327,26 @@ class EnvManager(Manager):
         self, method: str, /, *args: Any, addrs: list[str] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Call one method of every agent of the environment; see `Environment.gather`."""
+        self.env.network.send_numbers(self.env.get_agents(addr=False))
         try:
             return await self.env.gather(method, *args, addrs=addrs, **kwargs)
         except CallRefused as refusal:
             raise refusal.by(self.addr) from refusal.__cause__
+
+    @expose
+    async def gather_in_rounds(
+        self,
+        step: int,
+        peers: list[str],
+        method: str,
+        /,
+        *args: Any,
+        addrs: list[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """As `gather`; calls that the methods make go in rounds, as of `trigger_all_in_rounds`."""
+        async with self._in_rounds(step, peers):
+            return await self.gather(method, *args, addrs=addrs, **kwargs)
 
     @expose
     def close(self, folder: str | None = None) -> Any:

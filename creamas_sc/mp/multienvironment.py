@@ -367,6 +367,9 @@ class MultiEnvironment:
     ) -> dict[str, Any]:
         """Call one exposed method of all agents, concurrently, in one message to each slave.
 
+        If agents' calls go in rounds, so do those that the methods make, unless a step is under
+        way: then they go at once. As steps, such calls of ``gather`` wait for each other.
+
         Args:
             method: Its name.
             addrs: Addresses of the agents to call instead of all.
@@ -374,7 +377,7 @@ class MultiEnvironment:
 
         Returns:
             Address -> what the method returned, in the order of ``addrs``, or in slave and then
-            spawn order.
+            spawn order; if agents' calls go in rounds, in spawn order alone.
 
         Raises:
             NotExposed, UnknownAgent: One lacks the method, or does not exist.
@@ -385,8 +388,13 @@ class MultiEnvironment:
             SlaveLost: A slave died.
             NoSlaves: There are none.
         """
-        slaves = self._open_slaves("gather")
-        return await self._managers.gather(slaves, addrs, (method, *args), kwargs)
+        slaves, args = self._open_slaves("gather"), (method, *args)
+        if self._env.network.steps.in_rounds:
+            async with self._step_lock.held_by_gather() as in_rounds:
+                if in_rounds:
+                    with self._inbox.step([slave.base_url for slave in slaves]):
+                        return await self._managers.gather(slaves, addrs, args, kwargs, True)
+        return await self._managers.gather(slaves, addrs, args, kwargs)
 
     # ---- acting
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import trio
 
 from creamas_sc.core.step_loop import UNLIMITED, step_limit
@@ -18,6 +21,7 @@ class StepLock:
 
     def __init__(self) -> None:
         self._lock = trio.Lock()
+        self._gathers = trio.Lock()
 
     def locked(self) -> bool:
         """Whether a step is under way."""
@@ -51,3 +55,18 @@ class StepLock:
 
     async def __aexit__(self, *exc_info: object) -> None:
         self._lock.release()
+
+    @asynccontextmanager
+    async def held_by_gather(self) -> AsyncIterator[bool]:
+        """Hold the lock in the block, unless a step is under way; whether it is held.
+
+        Gathers wait for each other, unless an agent's call asks for one.
+        """
+        call = served_call.get()
+        if not self._lock.locked() or call is None or not call.of_agent:
+            async with self._gathers:
+                if not self._lock.locked():
+                    async with self._lock:
+                        yield True
+                    return
+        yield False

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from creamas_sc import Artifact, CreativeAgent, Environment, MultiEnvironment, expose
 from creamas_sc.errors import (
@@ -91,6 +92,12 @@ class Member(CreativeAgent):
     @expose
     def die(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
+
+    @expose
+    async def show(self) -> tuple[float, int]:
+        judged = await self.judge(0.5, 2)
+        self.publish(Artifact(self, judged[0], domain=float))
+        return judged
 
     @expose
     def say(self, value: Any) -> Any:
@@ -176,6 +183,60 @@ async def test_one_seed_gives_the_same_at_any_number_of_slaves() -> None:
     assert len(seen[0][1]) == 15
     assert seen[1] == seen[0]
     assert seen[2] == seen[0]
+
+
+async def test_one_seed_gathers_the_same_at_any_number_of_slaves() -> None:
+    seen = []
+    for slaves in (1, 2, 3):
+        async with society(slaves, members=5) as menv:
+            results = [[*(await menv.gather("show")).values()] for _ in range(3)]
+            addrs = [*await menv.get_numbers(as_coro=True)]
+            some = await menv.gather("judge", 0.5, 2, addrs=addrs[3:0:-2])
+            assert list(some) == [addrs[3], addrs[1]]
+            results += [[*some.values()], await menv.trigger_all()]
+            seen.append((results, [artifact.obj for artifact in menv.artifacts]))
+    assert len(seen[0][1]) == 20
+    assert seen[1] == seen[0]
+    assert seen[2] == seen[0]
+
+
+async def test_gathers_that_fail_name_agents_in_the_order_of_spawning() -> None:
+    async with society(2) as menv:
+        addrs = [*await menv.get_numbers(as_coro=True)]
+        with pytest.raises(AgentErrors, match="failed in odd") as failed:
+            await menv.gather("odd")
+        assert list(failed.value.failures) == addrs
+        with pytest.raises(NotExposed, match="secret"):
+            await menv.gather("secret")
+        with pytest.raises(ValueError, match="is not a slave's manager"):
+            await menv.gather("pid", addrs=["tcp://localhost:1/1"])
+        assert await menv.gather("pid", addrs=[]) == {}
+        assert list(await menv.gather("judge", 0.5, 2)) == addrs
+
+
+async def test_a_gather_in_a_step_does_not_wait_for_it() -> None:
+    async with society(2) as menv, trio.open_nursery() as nursery:
+        nursery.start_soon(menv.trigger_all, "hold")
+        await trio.testing.wait_all_tasks_blocked()
+        assert menv.in_step
+        assert list((await menv.gather("own_number")).values()) == [0, 1, 2, 3]
+        await menv.gather("wake")
+
+
+async def test_gathers_wait_for_one_another() -> None:
+    seen = []
+    for _ in range(2):
+        values: list[Any] = []
+        async with society(2) as menv:
+
+            async def gather(menv: MultiEnvironment = menv, to: list[Any] = values) -> None:
+                to.append([*(await menv.gather("judge", 0.5, 2)).values()])
+
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(gather)
+        seen.append(values)
+    assert seen[0] == seen[1]
 
 
 async def test_agents_and_connections_are_in_the_order_of_spawning() -> None:
