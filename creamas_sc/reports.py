@@ -1,4 +1,4 @@
-"""Reports of slaves: of one that was restarted, of one that was stopped, of all at the close."""
+"""Reports: of a step, of a slave that was restarted or stopped, of all slaves at the close."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from creamas_sc.errors import AgentError, agent_errors
 
-__all__ = ["Restart", "SlaveReceipt", "StopReport"]
+__all__ = ["Restart", "SlaveReceipt", "StepReport", "StopReport"]
 
 
 class _Carried:
@@ -67,6 +67,22 @@ class Restart(_Carried):
             f"{self.cause}; it was started again (pid {self.pid}), restart {self.number}, "
             f"with {', '.join(parts)}{code}{failed}"
         )
+
+
+@dataclass(frozen=True)
+class StepReport(_Carried):
+    """Whether a step repeats itself.
+
+    Attributes:
+        repeatable: Whether another run with the same seed goes through the step in the same way,
+            if it went so through those before it, as far as the library can see: agents that draw
+            from the module ``random``, say, do not count here (see `creamas_sc.verify`). None if
+            agents' calls are free: what they lead to may depend on timing.
+        why: Why it is not repeatable, in words, with the addresses of agents or slaves.
+    """
+
+    repeatable: bool | None
+    why: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,10 @@ class SimulationAPI:
     def get_restarts(self) -> Any:
         """Return all restarts of slaves so far, with what was restored."""
 
+    @_operation(Kind.GETTER, "last_step")
+    def get_last_step(self) -> Any:
+        """Return whether the last step of all agents repeats itself, and why not."""
+
     @_operation(Kind.GETTER, "age")
     def get_age(self) -> Any:
         """Return the age of the environment in simulation steps."""
@@ -351,7 +355,9 @@ class SimulationAPI:
         ``state`` ("idle", "stepping", "paused", "failed", or "closed" if the simulation's close
         ended the steps); ``step`` and ``of`` for the steps that were started last (``of`` is None
         for no end); ``pausing``, whether it stops after the current step; ``overran``, how many of
-        these steps ran out of time; ``step_seconds``, how long the current step has taken so far
+        these steps ran out of time; ``repeatable``, whether all steps so far repeat themselves
+        (False once one does not, None if agents' calls are free), and ``why`` the last one that
+        does not; ``step_seconds``, how long the current step has taken so far
         (None if there is none; if it only grows, an agent is stuck); ``acts_per_second`` and
         ``seconds_left`` (None if unknown); ``error`` (text of what stopped the steps); ``age``,
         ``agents``, ``slaves``, ``artifacts``, ``restarts`` (of slaves, so far) and ``clients``.
@@ -378,6 +384,8 @@ class SimulationAPI:
         Returns:
             The number of the last event so far, and ``[(number, name, details), ...]``: "steps"
             (the progress, at most ten times a second while stepping and at every change of state),
-            "slave_lost", "slave_restarted" (the fields of `creamas_sc.mp.Restart`), "closing". The
-            list is empty if the timeout passed, and always for ``since=None``, without waiting.
+            "slave_lost", "slave_restarted" (the fields of `creamas_sc.mp.Restart`),
+            "not_repeatable" (``age`` at a step that does not repeat itself, and ``why``),
+            "closing". The list is empty if the timeout passed, and always for ``since=None``,
+            without waiting.
         """

@@ -12,7 +12,7 @@ try:
         spawn_containers,
         start,
     )
-    from creamas_sc.reports import Restart, SlaveReceipt, StopReport
+    from creamas_sc.reports import Restart, SlaveReceipt, StepReport, StopReport
     from creamas_sc.restarts.policy import RestartPolicy
     from creamas_sc.rpc.node import set_base_timeout
 except ModuleNotFoundError as error:
@@ -27,6 +27,7 @@ __all__ = [
     "Restart",
     "RestartPolicy",
     "SlaveReceipt",
+    "StepReport",
     "StopReport",
     "set_base_timeout",
     "spawn_container",

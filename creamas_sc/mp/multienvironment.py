@@ -27,7 +27,7 @@ from creamas_sc.mp.managers import check_number, make_master
 from creamas_sc.mp.observer import Observer, Overview
 from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.mp.step_lock import StepLock
-from creamas_sc.reports import Restart, StopReport
+from creamas_sc.reports import Restart, StepReport, StopReport
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.auth import Membership
@@ -171,6 +171,11 @@ class MultiEnvironment:
     def restarts(self) -> list[Restart]:
         """Every restart of a slave so far, and what of its contents was restored."""
         return list(self._slaves.restarts)
+
+    @property
+    def last_step(self) -> StepReport | None:
+        """Whether the last step of all agents repeats itself, and why not; None before it."""
+        return self._managers.last_step
 
     @property
     def age(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Self, TypedDict
 
 from creamas_sc.errors import SlaveLost
-from creamas_sc.reports import Restart
+from creamas_sc.reports import Restart, StepReport
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.runtime.timeouts import GRACE_SECONDS
 
@@ -21,6 +21,9 @@ class Observer:
 
     def slave_restarted(self, restart: Restart) -> None:
         """A slave is back."""
+
+    def step_taken(self, step: StepReport) -> None:
+        """A step has ended."""
 
     def end_simulation(self, cause: SlaveLost) -> None:
         """The restart policy ends the simulation: close it."""

@@ -55,7 +55,7 @@ from creamas_sc.rpc.endpoint import Endpoint
 from creamas_sc.rpc.exposed import Proxy, bad_arguments, exposed_method, is_awaitable, start_call
 from creamas_sc.rpc.rounds.order import order_of, text_of
 from creamas_sc.rpc.rounds.steps import Steps
-from creamas_sc.rpc.step_replies import cannot_travel, encodable, undecodable_reply
+from creamas_sc.rpc.step_replies import STEP_METHODS, cannot_travel, encodable, undecodable_reply
 from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.runtime.event_loop import LoopHandle
 from creamas_sc.runtime.nurseries import cancellation_in
@@ -228,8 +228,11 @@ class Node:
         if not self.loop.is_current():
             return self.loop.call(self.call_agent, address, method, args, kwargs)
         rounds = self.steps.rounds
-        if rounds is not None and (place := rounds.place(address)) is not None:
-            return rounds.call(place, method, args, kwargs)
+        if rounds is not None:
+            if (place := rounds.place(address)) is not None:
+                return rounds.call(place, method, args, kwargs)
+            if address.startswith(self.base_url):
+                self.steps.note_outside(address, method)
         return self.call_at_once(address, method, args, kwargs)
 
     def call_at_once(
@@ -366,6 +369,8 @@ class Node:
         agent, name = self.agent(request.target), request.method
         if not name:
             return self.codec.encode(class_name(type(agent)))
+        if self.steps.rounds is not None and name not in STEP_METHODS:
+            self.steps.note_outside(agent.addr, name)
         method = exposed_method(agent, name)
         call = self.codec.decode(request.payload)
         if not is_call(call):
@@ -425,6 +430,11 @@ class Node:
         """Send the master the numbers of the environment's agents; see `Steps.send_numbers`."""
         if self._upstream is not None:
             self.steps.send_numbers(self._upstream, agents)
+
+    def post_to_master(self, name: str, value: Any) -> None:
+        """Send the master an event, ahead of the next answer to it, if there is a master."""
+        if self._upstream is not None:
+            self._upstream.post(name, self.codec.encode(value), with_answer=True)
 
     def _on_link(self, link: Connection, peer: Identity) -> None:
         self._peers[peer.address] = peer

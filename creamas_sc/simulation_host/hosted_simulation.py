@@ -24,7 +24,7 @@ from creamas_sc.errors import (
 from creamas_sc.foreign import shown
 from creamas_sc.mp import MultiEnvironment, RestartPolicy
 from creamas_sc.mp.observer import Observer
-from creamas_sc.reports import Restart
+from creamas_sc.reports import Restart, StepReport
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.exposed import is_exposed, start_call
@@ -117,6 +117,8 @@ class HostedSimulation(Observer):
         self.node = menv.env.network
         self._menv = menv
         self._events = Events()
+        self._repeatable: bool | None = None
+        self._why: tuple[str, ...] = ()
         self.shutdown = Shutdown(menv, self.address, self._events.post)
         self._stepper = Stepper(
             menv, self.address, nursery, lambda: self._events.post("steps", self.progress())
@@ -224,7 +226,8 @@ class HostedSimulation(Observer):
     def progress(self) -> dict[str, Any]:
         """How far it is: plain values, at once, even if the user's class is broken."""
         counts = MultiEnvironment.overview(self._menv).counts
-        return {**self._stepper.progress(), **counts, "clients": len(self.clients)}
+        repeats = {"repeatable": self._repeatable, "why": list(self._why)}
+        return {**self._stepper.progress(), **counts, **repeats, "clients": len(self.clients)}
 
     def describe(self) -> dict[str, Any]:
         """The same for the supervisor, and what stays the same."""
@@ -267,6 +270,15 @@ class HostedSimulation(Observer):
     def slave_restarted(self, restart: Restart) -> None:
         """Post an event."""
         self._events.post("slave_restarted", dict(vars(restart)))
+
+    def step_taken(self, step: StepReport) -> None:
+        """Keep whether all steps so far repeat themselves; post an event if one does not."""
+        if self._repeatable is not False:
+            self._repeatable = step.repeatable
+        if step.repeatable is False:
+            self._why = step.why
+            details = {"age": MultiEnvironment.overview(self._menv).counts["age"]}
+            self._events.post("not_repeatable", {**details, "why": list(step.why)})
 
     def end_simulation(self, cause: SlaveLost) -> None:
         """Request the close."""

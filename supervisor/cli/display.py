@@ -206,6 +206,8 @@ def event_line(name: str, details: Progress) -> str:
             return f"lost: {details['cause']}"
         case "slave_restarted":
             return f"restarted a slave: {_restart(details)}"
+        case "not_repeatable":
+            return f"step {details['age']:,} does not repeat itself: {'; '.join(details['why'])}"
         case "closing":
             return "is being closed"
         case "gap":

@@ -24,7 +24,7 @@ from creamas_sc.errors import (
     StepOverran,
     UnknownAgent,
 )
-from creamas_sc.mp import EnvManager
+from creamas_sc.mp import EnvManager, StepReport
 
 ANY_PORT = ("localhost", 0)
 BOUND_SECONDS = 30
@@ -88,6 +88,10 @@ class Member(CreativeAgent):
     @expose
     def wake(self) -> None:
         self.waiting.set()
+
+    @expose
+    def is_waiting(self) -> bool:
+        return self.waiting.statistics().tasks_waiting > 0
 
     @expose
     def die(self) -> None:
@@ -387,3 +391,67 @@ async def test_how_calls_go_can_be_changed_between_steps() -> None:
         with pytest.raises(BadValue, match='calls must be "rounds" or "free"'):
             menv.calls = "ronds"
         assert menv.calls == "free"
+
+
+async def test_a_step_says_whether_it_repeats_itself_and_why_not() -> None:
+    async with society(2) as menv:
+        assert menv.last_step is None
+        await menv.trigger_all()
+        with pytest.raises(AgentErrors):
+            await menv.trigger_all("secret")
+        assert menv.last_step == StepReport(True)
+        first = (await agents_of(menv, menv.addrs[0]))[0]
+        await menv.trigger_all("wake")
+        held = f"a round ended while {first} waited for something that no call brought"
+        assert menv.last_step == StepReport(False, (held,))
+        await menv.trigger_all()
+        assert menv.last_step == StepReport(True)
+        menv.calls = "free"
+        await menv.trigger_all()
+        assert menv.last_step == StepReport(None)
+
+
+async def test_a_call_from_outside_makes_a_step_not_repeatable() -> None:
+    async with society(2) as menv, trio.open_nursery() as nursery:
+        nursery.start_soon(menv.trigger_all, "hold", 0)
+        first = await proxy(menv, 0)
+        while not await first.is_waiting():
+            await trio.lowlevel.checkpoint()
+        await first.wake()
+        while menv.in_step:
+            await trio.lowlevel.checkpoint()
+        assert menv.last_step is not None
+        assert menv.last_step.repeatable is False
+        why = f"wake of {first.addr} was called from outside the step"
+        assert why in menv.last_step.why
+        await menv.trigger_all("judge", -1)
+        assert menv.last_step == StepReport(True)
+
+
+async def test_a_step_that_is_cut_short_is_not_repeatable() -> None:
+    async with society(2) as menv:
+        addrs = await menv.get_agents(as_coro=True)
+        with pytest.raises(StepOverran):
+            await menv.trigger_all_within(0.3, "hold")
+        why = f"the step's time was up before these had acted: {', '.join(addrs)}"
+        assert menv.last_step == StepReport(False, (why,))
+        with trio.move_on_after(0.3):
+            await menv.trigger_all("wait for good")
+        assert menv.last_step == StepReport(False, ("the step was cut short",))
+        await menv.trigger_all_within(30, "judge", -1)
+        assert menv.last_step == StepReport(True)
+
+
+async def test_a_step_with_a_loss_is_not_repeatable_nor_one_after_a_restart() -> None:
+    async with society(2, restart="permanent") as menv:
+        with pytest.raises(SlaveLost) as lost:
+            await menv.trigger_all("kill", 0)
+        assert menv.last_step is not None
+        assert menv.last_step.repeatable is False
+        why = menv.last_step.why
+        assert str(lost.value) in why
+        await menv.trigger_all("judge", -1)
+        restarted = f"{menv.restarts[0].cause}; it was started again"
+        assert restarted in {*why, *menv.last_step.why}
+        await menv.trigger_all("judge", -1)
+        assert menv.last_step == StepReport(True)

@@ -23,6 +23,7 @@ from creamas_sc.errors import (
     SlaveLost,
     StartError,
 )
+from creamas_sc.mp import StepReport
 from creamas_sc.supervisor_client.spec import unpack
 from tests.support.hosting import ANY_PORT, Client, ManagedSimulation, hosting, spec
 from tests.support.values import Point
@@ -272,6 +273,29 @@ async def test_a_lost_slave_is_reported_and_the_others_go_on() -> None:
             await pid_of(client, first)
         report = await client("close")
         assert [slave.ended_by for slave in report] == ["gone", "request"]
+
+
+async def test_a_step_that_does_not_repeat_itself_is_reported() -> None:
+    async with hosting() as host, host.client() as client:
+        first, second = await client("get_addrs")
+        await client("set_calls", "rounds")
+        for addr in (first, second):
+            await client("spawn_n", "tests.support.agents:Counter", 2, addr=addr)
+        await client("trigger_all")
+        assert await client("get_last_step") == StepReport(True)
+        progress = await client("progress")
+        assert (progress["repeatable"], progress["why"]) == (True, [])
+        number, _ = await client("next_events")
+        pid = await pid_of(client, first)
+        os.kill(pid, signal.SIGKILL)
+        await client("start_steps", 10)
+        with trio.fail_after(TOLD_SECONDS):
+            details = await _event(client, number, "not_repeatable")
+        assert f"(pid {pid}) was killed by SIGKILL" in details["why"][0]
+        await client("wait_steps")
+        assert await client("get_last_step") == StepReport(True)
+        progress = await client("progress")
+        assert (progress["repeatable"], progress["why"]) == (False, details["why"])
 
 
 async def _event(client: Client, since: int, name: str) -> dict[str, Any]:

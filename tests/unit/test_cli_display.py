@@ -189,6 +189,13 @@ def test_steps_that_were_cut_short_are_counted() -> None:
     assert progress_line("sim", progress(overran=1)).endswith(", 1 step cut short")
 
 
+def test_a_step_that_does_not_repeat_itself_is_shown() -> None:
+    details = {"age": 1200, "why": ["one was called", "another one waited"]}
+    assert event_line("not_repeatable", details) == (
+        "step 1,200 does not repeat itself: one was called; another one waited"
+    )
+
+
 # ---- output
 
 

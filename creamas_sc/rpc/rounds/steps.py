@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NUMBERS_EVENT = "numbers"
+# Why a step may not repeat itself; what follows is its number.
+UNREPEATABLE_EVENT = "not repeatable"
+# So many calls or agents are named.
+MAX_NAMED = 20
 
 
 class Steps:
@@ -34,6 +38,8 @@ class Steps:
         in_rounds: Whether those that no multi-environment takes go in rounds; of a master,
             whether those of its slaves do.
         numbers: Of a master: by base URL of a slave, the numbers of its agents.
+        why: Why the step that is under way may not repeat itself; of a master, as its slaves say.
+        taken: Of a master: the number of the last step.
     """
 
     def __init__(self, node: Node) -> None:
@@ -41,6 +47,8 @@ class Steps:
         self.rounds: Rounds | None = None
         self.in_rounds = False
         self.numbers: dict[str, list[Order]] = {}
+        self.why: dict[str, None] = {}
+        self.taken = 0
         self._node = node
         self._numbers_sent = 0
 
@@ -65,13 +73,26 @@ class Steps:
             yield rounds
         finally:
             self.rounds = None
+            step = self.frames.step
             exchange.leave(rounds.over)
-            if rounds.held_up:
-                log.warning(
-                    "a round ended while %s waited for something that no call brought: the step "
-                    "may not repeat itself",
-                    ", ".join(dict.fromkeys(rounds.held_up)),
-                )
+            self._report(step, rounds)
+
+    def _report(self, step: int, rounds: Rounds) -> None:
+        """Log why a step may not repeat itself, and tell the master with the next answer."""
+        why, self.why = self.why, {}
+        if rounds.held_up:
+            held_up = named(list(dict.fromkeys(rounds.held_up)))
+            text = f"a round ended while {held_up} waited for something that no call brought"
+            log.warning("%s: the step may not repeat itself", text)
+            why[text] = None
+        if why:
+            name = f"{UNREPEATABLE_EVENT}:{step // TAKES_PER_STEP}"
+            self._node.post_to_master(name, list(why))
+
+    def note_outside(self, address: str, method: str) -> None:
+        """A call comes from outside the step that is under way."""
+        if len(self.why) < MAX_NAMED:
+            self.why[f"{method} of {address} was called from outside the step"] = None
 
     async def connect(self, peers: Iterable[str]) -> dict[str, CreamasError]:
         """Connect to other environments; base URL -> why, for those that cannot be reached."""
@@ -112,6 +133,9 @@ class Steps:
             step, number = map(int, name.split(":")[1:])
             if self.rounds is not None and step == self.frames.step:
                 self.rounds.cancel_served(link.name, number)
+        elif name.startswith(UNREPEATABLE_EVENT):
+            if int(name.partition(":")[2]) == self.taken:
+                self.why.update(dict.fromkeys(self._node.codec.decode(payload)))
         elif name == NUMBERS_EVENT:
             self.numbers[link.name] = numbers_of(self._node.codec.decode(payload))
         else:
@@ -128,3 +152,9 @@ class Steps:
             self._numbers_sent = len(agents)
             runs = runs_of([agent.number for agent in agents])
             master.post(NUMBERS_EVENT, self._node.codec.encode(runs), with_answer=True)
+
+
+def named(addresses: Sequence[str]) -> str:
+    """Agents in words: the first ones by their addresses, and how many more there are."""
+    more = len(addresses) - MAX_NAMED
+    return ", ".join(addresses[:MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")
