@@ -50,8 +50,8 @@ _INHERITED = (
     "Seccomp", "Cpus_allowed", "Mems_allowed",
 )  # fmt: skip
 
-# Fixed in slaves and hosts unless the user has set it, so that sets of strings have the same order in
-# each run. Python draws it against strangers who send keys that collide; here, peers have proved to
+# Fixed in slaves and hosts unless the user has set it, so that sets of strings have one order in
+# all runs. Python draws it against strangers who send keys that collide; here, peers have proved to
 # be the user's before more than a short hello is decoded. If agents parse what strangers wrote, the
 # user may set it to "random".
 _HASH_SEED = ("PYTHONHASHSEED", "0")
