@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from creamas_sc.serializers import MsgPack
     from creamas_sc.supervisor_client.launcher import prestart
     from creamas_sc.util import run
+    from creamas_sc.verification import verify
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ __all__ = [
     "prestart",
     "run",
     "run_asyncio",
+    "verify",
 ]
 
 
@@ -51,5 +53,6 @@ __getattr__, __dir__ = lazy_attributes(
         "runtime.asyncio_thread": ("run_asyncio",),
         "serializers": ("MsgPack",),
         "util": ("run",),
+        "verification": ("verify",),
     },
 )

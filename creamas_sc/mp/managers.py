@@ -16,6 +16,7 @@ import trio
 from creamas_sc.core.agent import Agent, makes_agents, missing_act
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.construction import make_environment
+from creamas_sc.core.digests import digests_of, state_of
 from creamas_sc.core.environment import Environment
 from creamas_sc.core.step_loop import StepLimit, step_limit
 from creamas_sc.errors import CallRefused, ConnectionLost, CreamasError, LoadError
@@ -104,6 +105,16 @@ class Manager(Agent):
         except CallRefused:  # as spawning them will be
             return None
         return missing_act(factory) if isinstance(factory, type) else None
+
+    @expose
+    def _digests(self, places: dict[str, Any]) -> dict[str, Any]:
+        """Digests of the agents' states; see `digests_of`."""
+        return digests_of(self.env, places)
+
+    @expose
+    def _state_of(self, places: dict[str, Any], number: Any) -> dict[str, bytes]:
+        """What an agent says of its state; see `state_of`."""
+        return state_of(self.env, places, number)
 
     @expose
     async def checkpoint(self) -> tuple[tuple[Any], dict[str, Any]] | None:
