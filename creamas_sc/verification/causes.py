@@ -26,8 +26,8 @@ REORDERED_AGENTS = (
     "run"
 )
 HASHES_DIFFER = (
-    "strings hash differently in the two runs, as PYTHONHASHSEED is not fixed, so sets of them have "
-    "another order"
+    "strings hash differently in the two runs, as PYTHONHASHSEED is not fixed, so sets of them "
+    "have another order"
 )
 FREE_CALLS = (
     'agents\' calls are free, so what they lead to may depend on timing: see calls="rounds"'

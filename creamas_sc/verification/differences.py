@@ -65,7 +65,7 @@ def _alike(first: Form, second: Form) -> bool:
     both_lists = type(first) is list and type(second) is list
     if not both_lists or len(first) < 2 or first[:2] != second[:2]:
         return False
-    return first[0] != "array" or first[2] == second[2]
+    return first[0] != "array" or bool(first[2] == second[2])
 
 
 def _reordered(ones: Sequence[Form], others: Sequence[Form]) -> bool:

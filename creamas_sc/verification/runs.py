@@ -11,7 +11,7 @@ from creamas_sc.core.digests import Forms, global_generators, unpack
 from creamas_sc.errors import AgentErrors, BadValue
 from creamas_sc.foreign import shown
 from creamas_sc.mp import MultiEnvironment
-from creamas_sc.rpc.rounds.order import Order, runs_of, sort_key
+from creamas_sc.rpc.rounds.order import Order, runs_of
 from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.util import run
@@ -123,6 +123,9 @@ class _Run:
         menv = _result(build(slaves, seed))
         if not isinstance(menv, MultiEnvironment):
             raise BadValue(f"build must return a MultiEnvironment, not {shown(menv)}")
+        if menv.seed != seed:
+            menv.close()
+            raise BadValue(f"build must pass its seed on, {seed}: the simulation has {menv.seed}")
         self.menv: MultiEnvironment = stack.enter_context(menv)
         self.slaves = slaves
         self.why: tuple[str, ...] = ()

@@ -10,7 +10,15 @@ from typing import Any
 from cyclopts import App, Group, Parameter
 
 from creamas_sc.runtime.installation import installed_version
-from supervisor.cli import create, daemon_commands, follow, logs, simulation_commands, step_commands
+from supervisor.cli import (
+    create,
+    daemon_commands,
+    follow,
+    logs,
+    simulation_commands,
+    step_commands,
+    verify,
+)
 from supervisor.cli.exits import EXIT_CODES
 from supervisor.cli.settings import SETTINGS_HELP, config_file
 
@@ -46,6 +54,7 @@ VERBS: dict[str, tuple[Callable[..., int], ...]] = {
         logs.logs,
         simulation_commands.close,
         simulation_commands.kill,
+        verify.verify,
     ),
 }
 
