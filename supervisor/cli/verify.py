@@ -21,7 +21,7 @@ from supervisor.cli.output import emit, note
 from supervisor.cli.params import Class, Json, JsonObject, Whole, at_least
 
 if TYPE_CHECKING:
-    from creamas_sc.mp import MultiEnvironment
+    from creamas_sc import MultiEnvironment
 
 _ENVIRONMENT = "creamas_sc:Environment"
 

@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from creamas_sc.errors import (
 )
 from creamas_sc.reports import SlaveReceipt, StopReport
 from creamas_sc.restarts.policy import RestartPolicy
+from creamas_sc.verification import Change, Difference, Verification
 from creamas_sc.wire.codec import Codec
 from supervisor.cli import output
 from supervisor.cli.app import VERBS, build
@@ -89,7 +91,7 @@ def test_each_verb_helps_with_examples(run: Run, verb: str) -> None:
     assert (code, err) == (0, "")
     assert f"\n    creamas-supervisor {verb}" in out
     assert "Exit codes: " in out
-    assert "--daemon NAME" in out
+    assert ("--daemon NAME" in out) is (verb != "verify")
     assert "--json" in out
     assert max(map(len, out.splitlines())) <= 80
 
@@ -159,7 +161,8 @@ def _whole_numbers() -> list[list[str]]:
             if re.search(r"\bint\b", str(parameter.annotation)):
                 option = f"--{parameter.name.replace('_', '-')}"
                 named = parameter.kind is parameter.KEYWORD_ONLY
-                found.append([name, *([] if name == "logs" else [NAME]), *[option] * named])
+                first = {"logs": [], "verify": ["--agents", "m:Agent=1"]}.get(name, [NAME])
+                found.append([name, *first, *[option] * named])
     return found
 
 
@@ -464,6 +467,42 @@ def test_create_passes_on_what_was_given(run: Run, client: FakeClient) -> None:
         "env_cls": "e:E",
         "env_kwargs": {"name": "x"},
     }
+
+
+def test_verify_passes_on_what_was_given(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").touch()
+    seen: dict[str, Any] = {}
+    same = Verification(True, 7, 3, (2, 2, 8), "rounds")
+
+    def verify(build: Any, **kwargs: Any) -> Verification:
+        seen.update(kwargs, path=sys.path[0])
+        return seen["outcome"]  # type: ignore[no-any-return]
+
+    monkeypatch.setattr("creamas_sc.verify", verify)
+    words = ["--agents", f"{tmp_path / 'own.py'}:Own=4", "--slaves", "2,8"]
+    words += ["--seed", "7", "--steps", "3", "--calls", "rounds"]
+    seen["outcome"] = same
+    before = sys.path[:]
+    assert run("verify", *words) == (0, f"{same}\n", "")
+    assert {**seen, "outcome": None} == {
+        "outcome": None, "steps": 3, "seed": 7, "slaves": [2, 8], "path": str(tmp_path),
+    }  # fmt: skip
+    assert sys.path == before
+    change = Change("state", "memory[2]", ("0.5", "0.7"))
+    seen["outcome"] = replace(same, same=False, difference=Difference(2, 3, (2, 8), (change,)))
+    assert run("verify", *words)[:2] == (1, f"{seen['outcome']}\n")
+    code, out, _ = run("verify", *words, "--json")
+    assert code == 1
+    assert json.loads(out)["difference"]["changes"] == [["state", "memory[2]", ["0.5", "0.7"]]]
+
+
+@pytest.mark.parametrize("counts", ["", "0", "1,", "1,-2", "one", "1.5"])
+def test_verify_needs_numbers_of_slaves(run: Run, counts: str) -> None:
+    code, out, err = run("verify", "--agents", "m:Agent=1", "--slaves", counts)
+    assert (code, out) == (2, "")
+    assert "expected numbers above 0, say 1,2,4" in err
 
 
 def test_two_files_of_one_name(run: Run, client: FakeClient, tmp_path: Path) -> None:
