@@ -31,13 +31,12 @@ from creamas_sc.foreign import printable
 from creamas_sc.mp.agent_order import AgentOrder
 from creamas_sc.mp.managers import SPAWN_INDEX
 from creamas_sc.mp.slave_pool import SlavePool
-from creamas_sc.reports import StepReport
+from creamas_sc.mp.step_reports import StepReports
 from creamas_sc.restarts.journal import SlaveJournal
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.calls import Call, Calls
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.node import BaseTimeout, Node
-from creamas_sc.rpc.rounds.steps import named
 from creamas_sc.rpc.socket_stream import TRIO_LOOP
 from creamas_sc.rpc.step_replies import STEP_METHODS, undecodable_reply
 from creamas_sc.runtime.class_loading import portable_name
@@ -63,15 +62,14 @@ class ManagerCalls:
         slaves: Knows which slaves are being restarted, and explains losses to the node.
 
     Attributes:
-        last_step: How the last step went; None before the first one.
+        reports: Of the steps.
     """
 
     def __init__(self, node: Node, slaves: SlavePool) -> None:
         self._node = node
         self._slaves = slaves
-        self.last_step: StepReport | None = None
+        self.reports = StepReports(node, slaves)
         self._spawned = 0
-        self._restarts = 0
         self.order = AgentOrder(node)
         # The processes of the slaves that are connected to each other, as far as they can be.
         self._connected: list[tuple[str, int]] = []
@@ -331,34 +329,8 @@ class ManagerCalls:
         kwargs: Mapping[str, Any],
     ) -> list[Any]:
         """As `_take_step`; reports how it went."""
-        steps = self._node.steps
-        steps.why = {}
-        try:
+        with self.reports.step():
             return await self._take_step(slaves, limit, args, kwargs)
-        except AgentErrors:  # as they are in each run
-            raise
-        except StepOverran as error:
-            late = named(error.addresses)
-            steps.why[f"the step's time was up before these had acted: {late}"] = None
-            raise
-        except CreamasError as error:
-            steps.why[str(error)] = None
-            raise
-        except BaseException:
-            steps.why["the step was cut short"] = None
-            raise
-        finally:
-            self._note_step()
-
-    def _note_step(self) -> None:
-        """Report the step that has ended."""
-        steps, restarts = self._node.steps, self._slaves.restarts
-        for restart in restarts[self._restarts :]:
-            steps.why[f"{restart.cause}; it was started again"] = None
-        self._restarts = len(restarts)
-        repeatable = not steps.why if steps.in_rounds else None
-        self.last_step = StepReport(repeatable, () if repeatable is None else tuple(steps.why))
-        self._slaves.observer.step_taken(self.last_step)
 
     async def _take_step(
         self,

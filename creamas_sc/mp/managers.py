@@ -107,13 +107,10 @@ class Manager(Agent):
         return missing_act(factory) if isinstance(factory, type) else None
 
     @expose
-    def _digests(self, places: dict[str, Any]) -> dict[str, Any]:
-        """Digests of the agents' states; see `digests_of`."""
-        return digests_of(self.env, places)
-
-    @expose
-    def _state_of(self, places: dict[str, Any], number: Any) -> dict[str, bytes]:
-        """What an agent says of its state; see `state_of`."""
+    def _digests(self, places: dict[str, Any], number: Any = None) -> dict[str, Any]:
+        """Digests of the agents' states, or the state of one; see `creamas_sc.core.digests`."""
+        if number is None:
+            return digests_of(self.env, places)
         return state_of(self.env, places, number)
 
     @expose
@@ -230,7 +227,7 @@ class EnvManager(Manager):
         self, addr: bool = True, agent_cls: type | None = None, as_coro: bool = False
     ) -> list[Any]:
         """The environment's agents without this manager; see `Environment.get_agents`."""
-        self.env.network.send_numbers(self.env.get_agents(addr=False))
+        self.env.network.steps.send_numbers(self.env.get_agents(addr=False))
         return self.env.get_agents(addr=addr, agent_cls=agent_cls)
 
     @expose
@@ -264,7 +261,7 @@ class EnvManager(Manager):
     @expose
     def get_connections(self, data: bool = False) -> list[tuple[str, Any]]:
         """See `Environment.get_connections`."""
-        self.env.network.send_numbers(self.env.get_agents(addr=False))
+        self.env.network.steps.send_numbers(self.env.get_agents(addr=False))
         return self.env.get_connections(data=data)
 
     @expose
@@ -323,7 +320,7 @@ class EnvManager(Manager):
     @asynccontextmanager
     async def _in_rounds(self, step: int, peers: list[str]) -> AsyncIterator[None]:
         async with self._step:  # one that was cancelled may not have ended here
-            self.env.network.send_numbers(self.env.get_agents(addr=False))
+            self.env.network.steps.send_numbers(self.env.get_agents(addr=False))
             number = step * TAKES_PER_STEP
             token = step_plan.set(Plan(number, peers))
             try:

@@ -175,7 +175,7 @@ class MultiEnvironment:
     @property
     def last_step(self) -> StepReport | None:
         """Whether the last step of all agents repeats itself, and why not; None before it."""
-        return self._managers.last_step
+        return self._managers.reports.last
 
     @property
     def age(self) -> int:

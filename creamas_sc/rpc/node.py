@@ -129,7 +129,6 @@ class Node:
         )
         self._known: dict[str, Proxy] = {}
         self._peers: dict[str, Identity] = {}
-        self._upstream: Connection | None = None
         self._yield_at = 0.0
 
     def become_master(self, slaves: Slaves, artifact_sink: ArtifactSink) -> None:
@@ -398,13 +397,10 @@ class Node:
             if cancelled is not None:
                 raise cancelled from None
             error = unwrapped(raised)
-            if isinstance(error, AgentErrors):
-                raise encodable(self.codec, self._agents, error.failures, error.results) from None
-            if isinstance(error, StepOverran):
-                late = error.addresses
-                raise encodable(
-                    self.codec, self._agents, error.failures, error.results, late
-                ) from None
+            if isinstance(error, (AgentErrors, StepOverran)):
+                late = getattr(error, "addresses", ())
+                done = error.failures, error.results, late
+                raise encodable(self.codec, self._agents, *done) from None
             raise _reported(agent.addr, raised) from raised
         try:
             return self.codec.encode(result, root=f"the reply of {method}")
@@ -421,25 +417,16 @@ class Node:
         Raises:
             EncodeError: The artifact cannot travel.
         """
-        if self._upstream is not None and self._upstream.alive:
+        master = self.steps.master
+        if master is not None and master.alive:
             payload = self.codec.encode(artifact, root="artifact")
             name = f"{ARTIFACT_EVENT}:{text_of(self.steps.number)}"
-            self._upstream.post(name, payload, with_answer=True)
-
-    def send_numbers(self, agents: Sequence[Any]) -> None:
-        """Send the master the numbers of the environment's agents; see `Steps.send_numbers`."""
-        if self._upstream is not None:
-            self.steps.send_numbers(self._upstream, agents)
-
-    def post_to_master(self, name: str, value: Any) -> None:
-        """Send the master an event, ahead of the next answer to it, if there is a master."""
-        if self._upstream is not None:
-            self._upstream.post(name, self.codec.encode(value), with_answer=True)
+            master.post(name, payload, with_answer=True)
 
     def _on_link(self, link: Connection, peer: Identity) -> None:
         self._peers[peer.address] = peer
         if peer.role == "master":
-            self._upstream = link
+            self.steps.master = link
 
     def _on_event(self, link: Connection, name: str, payload: Payload) -> None:
         # The connection logs what this raises, such as an unknown class, and lives on.

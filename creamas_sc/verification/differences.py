@@ -93,6 +93,8 @@ def _text(form: Form) -> str:
             return f"agent {'.'.join(map(str, numbers))}"
         case ["manager" | "environment" as what]:
             return f"the {what}"
+        case ["missing"]:
+            return "nothing"
         case ["int", text] | ["named", text, *_]:
             return str(text)
         case ["datetime", text, _]:

@@ -186,7 +186,7 @@ class _Run:
 
         async def ask(addr: str) -> Any:
             network = self.menv.env.network
-            return await network.call_agent(addr, "_state_of", (self._places, number), {})
+            return await network.call_agent(addr, "_digests", (self._places, number), {})
 
         async def ask_all() -> list[Any]:
             return await at_once(ask, self.menv.addrs)
@@ -226,7 +226,7 @@ def _explain(
         assert what.agent is not None
         states = first.state(what.agent), other.state(what.agent)  # type: ignore[arg-type]
         for name in sorted(states[0].keys() | states[1].keys()):
-            forms = states[0].get(name), states[1].get(name)
+            forms = states[0].get(name, ["missing"]), states[1].get(name, ["missing"])
             if forms[0] != forms[1]:
                 places.append(("state", first_difference(*forms, path=name)))
     evidence = Evidence(
@@ -234,7 +234,7 @@ def _explain(
         (first.now.hashes, other.now.hashes),
         {**other.drawn(), **first.drawn()},
         [*first.why, *other.why],
-        "free" in (first.menv.calls, other.menv.calls),
+        step > 0 and "free" in (first.menv.calls, other.menv.calls),
     )
     changes = [
         Change(what, place.path, (text_of(place.forms[0]), text_of(place.forms[1])))

@@ -246,7 +246,7 @@ class CutsFrame(CreativeAgent):
 
     @expose
     async def act(self) -> None:
-        upstream = self.env.network._upstream
+        upstream = self.env.network.steps.master
         assert upstream is not None
         assert upstream.out._raw is not None
         upstream.out._raw.send(b"".join(encode_frame(Kind.REPLY, 1, b"", b"x" * 1000))[:500])

@@ -327,7 +327,7 @@ async def test_what_raises_as_it_arrives_ends_nothing(caplog: pytest.LogCaptureF
         with pytest.raises(CreamasError, match="_from_wire_state_ failed: SystemExit"):
             await odd.evaluate(Arrives("name", 1))
         link = next(iter(there.network.endpoint._links.values()))
-        there.network._upstream = link
+        there.network.steps.master = link
         there.network.publish(Arrives("name", 1))
         assert await manager.is_ready()
     assert [r for r in caplog.records if r.levelno >= logging.ERROR] == []
@@ -342,7 +342,7 @@ async def test_what_is_too_large_fails_by_its_agent(monkeypatch: pytest.MonkeyPa
     async with society(
         lambda agent: 1, lambda agent: huge, lambda agent: agent.publish(Artifact(agent, huge))
     ) as (there, (manager, _, returns, publishes)):
-        there.network._upstream = next(iter(there.network.endpoint._links.values()))
+        there.network.steps.master = next(iter(there.network.endpoint._links.values()))
         with pytest.raises(AgentErrors) as caught:
             await manager.trigger_all()
         assert caught.value.results == [1]

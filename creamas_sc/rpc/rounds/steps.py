@@ -40,6 +40,7 @@ class Steps:
         numbers: Of a master: by base URL of a slave, the numbers of its agents.
         why: Why the step that is under way may not repeat itself; of a master, as its slaves say.
         taken: Of a master: the number of the last step.
+        master: The connection to the master, if it has connected.
     """
 
     def __init__(self, node: Node) -> None:
@@ -49,6 +50,7 @@ class Steps:
         self.numbers: dict[str, list[Order]] = {}
         self.why: dict[str, None] = {}
         self.taken = 0
+        self.master: Connection | None = None
         self._node = node
         self._numbers_sent = 0
 
@@ -87,7 +89,7 @@ class Steps:
             why[text] = None
         if why:
             name = f"{UNREPEATABLE_EVENT}:{step // TAKES_PER_STEP}"
-            self._node.post_to_master(name, list(why))
+            self._post(name, list(why))
 
     def note_outside(self, address: str, method: str) -> None:
         """A call comes from outside the step that is under way."""
@@ -142,16 +144,20 @@ class Steps:
             return False
         return True
 
-    def send_numbers(self, master: Connection, agents: Sequence[Any]) -> None:
-        """Send the numbers of the agents to the master, with the next answer, if it lacks them.
+    def send_numbers(self, agents: Sequence[Any]) -> None:
+        """Send the numbers of the agents to the master, if there is one and it lacks them.
 
         Args:
             agents: All of the environment but the manager.
         """
-        if len(agents) != self._numbers_sent:
+        if self.master is not None and len(agents) != self._numbers_sent:
             self._numbers_sent = len(agents)
-            runs = runs_of([agent.number for agent in agents])
-            master.post(NUMBERS_EVENT, self._node.codec.encode(runs), with_answer=True)
+            self._post(NUMBERS_EVENT, runs_of([agent.number for agent in agents]))
+
+    def _post(self, name: str, value: Any) -> None:
+        """Send the master an event, with the next answer, if there is a master."""
+        if self.master is not None:
+            self.master.post(name, self._node.codec.encode(value), with_answer=True)
 
 
 def named(addresses: Sequence[str]) -> str:
