@@ -132,14 +132,19 @@ def seed_process(set_seed: bool | int, index: int = 0, incarnation: int = 0) -> 
         if "numpy" in sys.modules:  # if it is imported later, it seeds itself
             sys.modules["numpy"].random.seed()
         return
-    again = f"/{incarnation}" if incarnation else ""
-    generator = random.Random(f"{set_seed}/{index}{again}")
-    random.seed(generator.getrandbits(64))
-    seed = generator.getrandbits(32)
+    own, seed = process_seeds(set_seed, index, incarnation)
+    random.seed(own)
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed(seed)
     else:
         sys.meta_path.insert(0, _SeedsNumpy(seed))
+
+
+def process_seeds(seed: int, index: int, incarnation: int = 0) -> tuple[int, int]:
+    """What seeds a process's own generators, Python's and numpy's, where there is a ``seed``."""
+    again = f"/{incarnation}" if incarnation else ""
+    generator = random.Random(f"{seed}/{index}{again}")
+    return generator.getrandbits(64), generator.getrandbits(32)
 
 
 class _SeedsNumpy(MetaPathFinder):

@@ -54,12 +54,14 @@ class Window(NamedTuple):
         return cls((begin.wall[0], wall), (begin.monotonic[0], monotonic))
 
     def has(self, number: float) -> bool:
-        """Whether a number is a time in the window, in seconds or nanoseconds."""
-        return any(
-            first <= value <= last
-            for first, last in (self.wall, self.monotonic)
-            for value in (number, number / 1e9)
-        )
+        """Whether a number is a time in the window, in seconds or, as an int, in nanoseconds.
+
+        A whole number of seconds since the machine's start may be any count, so it is none.
+        """
+        seconds = number if type(number) is float else number / 1e9
+        if self.wall[0] <= number <= self.wall[1] or self.wall[0] <= seconds <= self.wall[1]:
+            return True
+        return self.monotonic[0] <= seconds <= self.monotonic[1] and not seconds.is_integer()
 
 
 class Evidence(NamedTuple):
@@ -68,7 +70,7 @@ class Evidence(NamedTuple):
     Attributes:
         window: When they went on.
         hashes: Of one string, in the slaves of the one run and of the other.
-        generators: Names of the generators of whole processes that drew numbers in the step, and
+        generators: Names of the generators of whole processes that were used in the step, and
             where.
         why: Why the step is not repeatable, by the report of either run.
         free: Whether agents' calls are free.
@@ -95,8 +97,8 @@ def causes_of(places: Iterable[Place], evidence: Evidence) -> list[str]:
     for name, where in evidence.generators.items():
         own = "agent.rng" if name == "random" else "agent.numpy_rng"
         found[
-            f"numbers were drawn in this step from {name}, the generator of a whole process "
-            f"(in {where}): its agents share it, and other slaves have others; draw from {own}"
+            f"{name}, a generator that agents share, was used ({where}): other slaves have others; "
+            f"draw from {own}"
         ] = None
     found |= dict.fromkeys(f"the step is not repeatable: {why}" for why in evidence.why)
     if evidence.free:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from inspect import isawaitable
+from itertools import repeat
 from typing import Any
 
-from creamas_sc.core.digests import Forms, global_generators, unpack
+from creamas_sc.core.digests import Forms, digest, global_generators, unpack
+from creamas_sc.core.randomness import process_seeds
 from creamas_sc.errors import AgentErrors, BadValue
 from creamas_sc.foreign import shown
 from creamas_sc.mp import MultiEnvironment
@@ -66,7 +69,7 @@ def verify(
 
     Where two runs differ, the outcome says in which step, which agent, in what (its result, its
     artifacts, an attribute and what is there), and what makes them differ if there is evidence for
-    it: calls that are free, numbers drawn from the module ``random``, a value that is the time or
+    it: calls that are free, use of the module ``random``, a value that is the time or
     holds an address, the same items in another order, a step that is not repeatable.
 
     **What is compared of an agent**: what its ``__getstate__`` returns, by default its attributes;
@@ -136,7 +139,8 @@ class _Run:
         self.forms = Forms(menv.env.network.codec, {})
         self.before = self.now = Snapshot()
         self._take(Snapshot())
-        self.before.generators = [*self.now.generators[:-1], generators]
+        slaves_own = map(_seeded, repeat(seed), range(slaves))
+        self.before.generators = [*slaves_own, generators]
 
     def step(self) -> None:
         """Take a step."""
@@ -193,16 +197,23 @@ class _Run:
 
         return {k: unpack(v) for answer in run(ask_all()) for k, v in answer.items()}
 
-    def drawn(self) -> Mapping[str, str]:
-        """The generators of whole processes that have drawn in the last step, and where."""
+    def used_generators(self) -> Mapping[str, str]:
+        """The generators of whole processes that were used in the last step, and where."""
         found: dict[str, str] = {}
         pairs = list(zip(self.before.generators, self.now.generators, strict=False))
         for at, (before, after) in enumerate(pairs):
-            where = f"slave {at + 1} of {self.slaves}" if at < len(pairs) - 1 else "this script"
+            where = (
+                f"in slave {at + 1} of {self.slaves}" if at < len(pairs) - 1 else "in this script"
+            )
             for name in before.keys() & after.keys():
                 if before[name] != after[name]:
                     found.setdefault(name, where)
         return found
+
+
+def _seeded(seed: int, slave: int) -> dict[str, bytes]:
+    """The state of a slave's own generator before anything has used it."""
+    return {"random": digest(random.Random(process_seeds(seed, slave)[0]).getstate())}
 
 
 def _compare(runs: Sequence[_Run], window: Window, step: int = 0) -> Difference | None:
@@ -232,7 +243,7 @@ def _explain(
     evidence = Evidence(
         Window.since(window),
         (first.now.hashes, other.now.hashes),
-        {**other.drawn(), **first.drawn()},
+        {**other.used_generators(), **first.used_generators()},
         [*first.why, *other.why],
         step > 0 and "free" in (first.menv.calls, other.menv.calls),
     )

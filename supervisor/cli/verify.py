@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 import creamas_sc
+from creamas_sc.errors import AgentErrors, CreamasError
+from creamas_sc.foreign import summary_of
 from creamas_sc.runtime.class_loading import load_subclass
 from creamas_sc.runtime.paths import others_may_write
 from supervisor.cli import params
@@ -110,7 +112,7 @@ def verify(
         _spawn(menv, batches, of_agents)
         return menv
 
-    with _searched(classes.folders):
+    with _searched(classes.folders), _own_errors():
         outcome = creamas_sc.verify(build, steps=steps, seed=seed, slaves=counts)
     emit(asdict(outcome), json, lambda: str(outcome).splitlines())
     return Exit.DONE if outcome.same else Exit.FAILED
@@ -133,6 +135,17 @@ def _counts(text: str) -> list[int]:
     if not counts or min(counts) < 1:
         raise Failure(f"--slaves {text!r}: expected numbers above 0, say 1,2,4", Exit.USAGE)
     return counts
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """Say in a line what the user's classes have raised in this process."""
+    try:
+        yield
+    except (CreamasError, AgentErrors, OSError):
+        raise
+    except Exception as error:
+        raise Failure(f"the simulation's own code failed: {summary_of(error)}") from error
 
 
 @contextmanager

@@ -54,6 +54,9 @@ class Member(CreativeAgent):
         self.asked = 0
         self.waiting = trio.Event()
 
+        if how == "born at random":
+            self.luck = random.random()
+
     @expose
     async def judge(self, value: float, depth: int) -> float:
         self.asked += 1
@@ -131,7 +134,7 @@ def test_agents_that_fail_alike_repeat_themselves() -> None:
 @pytest.mark.parametrize(
     ("how", "slaves", "agent", "change", "cause"),
     [
-        ("random", (1, 2), 1, "result", "drawn in this step from random, the generator"),
+        ("random", (1, 2), 1, "result", "random, a generator that agents share, was used (in"),
         ("time", (1, 1), 0, "state memory[1]['at']", causes.USES_TIME),
         ("address", (1, 1), 0, "state memory[1]['by']", causes.USES_ADDRESS),
         ("published address", (1, 1), 0, "artifacts[1].obj", causes.USES_ADDRESS),
@@ -177,7 +180,16 @@ def test_the_start_is_compared_too() -> None:
     assert difference is not None
     assert (difference.step, difference.agent) == (0, 0)
     assert [change.path for change in difference.changes] == ["how"]
-    assert re.search(r"from random, .* \(in this script\)", difference.causes[0])
+    assert re.search(r"random, .* used \(in this script\)", difference.causes[0])
+
+
+def test_agents_that_are_born_at_random() -> None:
+    difference = verify(society("born at random"), steps=3, slaves=(1, 2)).difference
+    assert difference is not None
+    assert (difference.step, difference.agent, difference.slaves) == (0, 1, (1, 2))
+    assert [change.path for change in difference.changes] == ["luck"]
+    (cause,) = difference.causes
+    assert cause.startswith("random, a generator that agents share, was used (in slave 1 of 1)")
 
 
 def test_steps_may_be_the_users_own() -> None:

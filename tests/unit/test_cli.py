@@ -498,6 +498,18 @@ def test_verify_passes_on_what_was_given(
     assert json.loads(out)["difference"]["changes"] == [["state", "memory[2]", ["0.5", "0.7"]]]
 
 
+def test_verify_says_what_the_users_own_code_raised(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def verify(build: Any, **kwargs: Any) -> Verification:
+        raise ZeroDivisionError("odd")
+
+    monkeypatch.setattr("creamas_sc.verify", verify)
+    code, out, err = run("verify", "--agents", "m:Agent=1")
+    assert (code, out) == (1, "")
+    assert err.endswith(": the simulation's own code failed: ZeroDivisionError: odd\n")
+
+
 @pytest.mark.parametrize("counts", ["", "0", "1,", "1,-2", "one", "1.5"])
 def test_verify_needs_numbers_of_slaves(run: Run, counts: str) -> None:
     code, out, err = run("verify", "--agents", "m:Agent=1", "--slaves", counts)
