@@ -335,7 +335,7 @@ class EnvManager(Manager):
         self, method: str, /, *args: Any, addrs: list[str] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Call one method of every agent of the environment; see `Environment.gather`."""
-        self.env.network.send_numbers(self.env.get_agents(addr=False))
+        self.env.network.steps.send_numbers(self.env.get_agents(addr=False))
         try:
             return await self.env.gather(method, *args, addrs=addrs, **kwargs)
         except CallRefused as refusal:
