@@ -204,10 +204,11 @@ class Endpoint:
         Args:
             proving: Cancelled if it must go before that.
         """
+        handshake = Handshake(self._identity, client=False, discreet=not stream.local)
         try:
             with proving:
                 try:
-                    link = await self._authenticate(stream, Handshake(self._identity, client=False))
+                    link = await self._authenticate(stream, handshake)
                 finally:
                     self._strangers.pop(proving, None)
                     self._stranger_left.unpark_all()

@@ -7,7 +7,9 @@ Three HELLO frames, the client's first::
     client  body: empty                        meta: MAC("client", both bodies)
 
 A MAC (HMAC-SHA256) covers both bodies whole: nothing that is sent in clear can be altered, and
-the nonces keep an old proof from being used again. An end that refuses says why in a HELLO.
+the nonces keep an old proof from being used again. An end that refuses says why in a HELLO. A
+server says who it is only to a client that names its simulation. The client has to name it first,
+in clear: the server cannot prove itself, nor a refusal be explained, before both know which key.
 
 The client can say whom it called: another member of the simulation that answers in its place gets
 no proof. All this does not show that nobody sits between the ends and passes the handshake on. Over
@@ -67,6 +69,8 @@ class Handshake:
         client: Whether it is the end that connected, which speaks first.
         accepts: For a client: whether the address of who answers is that of who was called; None
             accepts all.
+        discreet: Whether a peer of another simulation is not told which one this is: on a network
+            it may be anybody.
 
     Raises:
         ValueError: The key is too short, or the other fields too long.
@@ -76,7 +80,12 @@ class Handshake:
     """
 
     def __init__(
-        self, identity: Identity, *, client: bool, accepts: Callable[[str], bool] | None = None
+        self,
+        identity: Identity,
+        *,
+        client: bool,
+        accepts: Callable[[str], bool] | None = None,
+        discreet: bool = False,
     ) -> None:
         if len(identity.key) < MIN_KEY_BYTES:
             raise ValueError(f"a key has at least {MIN_KEY_BYTES} bytes, not {len(identity.key)}")
@@ -85,6 +94,7 @@ class Handshake:
         self._over = False
         self._client = client
         self._accepts = accepts
+        self._discreet = discreet
         self._outgoing: list[bytes] = []
         self._peer: Identity | None = None
         self._transcript = b""
@@ -171,7 +181,8 @@ class Handshake:
         if simulation != ours.simulation:
             self._refuse(
                 f"{role} {address} of simulation {simulation!r} met "
-                f"{ours.role} {ours.address} of simulation {ours.simulation!r}"
+                f"{ours.role} {ours.address} of simulation {ours.simulation!r}",
+                "this is another simulation" if self._discreet else None,
             )
         self._peer = Identity(simulation, b"", role, address, pid)
         return self._peer
@@ -186,9 +197,10 @@ class Handshake:
     def _send(self, meta: bytes = b"", body: bytes = b"") -> None:
         self._outgoing.append(b"".join(encode_frame(Kind.HELLO, 0, meta, body)))
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, reason: str, answer: str | None = None) -> None:
+        """Raise the reason, and send it to the peer, or another answer."""
         reason = printable(reason)  # it may name what a stranger calls itself
-        self._send(meta=_REFUSED, body=reason.encode(errors="replace")[:500])
+        self._send(meta=_REFUSED, body=(answer or reason).encode(errors="replace")[:500])
         raise HandshakeError(reason)
 
 

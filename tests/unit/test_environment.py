@@ -43,6 +43,7 @@ from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.runtime.timeouts import HANDSHAKE_SECONDS, LOOK_SECONDS
 from creamas_sc.wire.codec import Payload
 from creamas_sc.wire.frames import Kind, encode_frame
+from creamas_sc.wire.handshake import Handshake, Identity
 from creamas_sc.wire.sealing import RecordWriter
 from tests.support.agents import Counter, Echo, Raises
 from tests.support.streams import connect_to, stranger_at
@@ -827,6 +828,22 @@ async def test_silent_strangers_on_the_network_keep_no_peer_out(
         assert "127.0.0.1" not in caplog.text
         assert "it proved nothing, and 2 more had connected" in caplog.text
         await other.close(as_coro=True)
+        await env.close(as_coro=True)
+
+
+async def test_strangers_on_the_network_learn_nothing_of_the_simulation() -> None:
+    async with adopt_running_loop():
+        env = await Environment.create(("0.0.0.0", 0), as_coro=True)
+        port = split_address(f"{env.base_url}0")[1]
+        stranger = Identity("guessed", bytes(32), "slave", "tcp://x:1/", 1)
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            for data in Handshake(stranger, client=True).data_to_send():
+                await stream.send_all(data)
+            answer = b"".join([bytes(data) async for data in stream])
+        assert b"another simulation" in answer
+        own = env.network.endpoint._identity
+        for known in (own.simulation, own.role, str(own.pid), str(port)):
+            assert known.encode() not in answer
         await env.close(as_coro=True)
 
 

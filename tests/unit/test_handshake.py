@@ -70,6 +70,14 @@ def test_another_simulation_is_refused_by_both_names() -> None:
         assert "'spiro'" in text
 
 
+def test_a_stranger_on_the_network_does_not_hear_which_simulation_this_is() -> None:
+    client = Handshake(replace(MASTER, simulation="guessed"), client=True)
+    server = Handshake(SLAVE, client=False, discreet=True)
+    said, heard = refusal(client, server)
+    assert "'guessed' met slave tcp://localhost:5556 of simulation 'novelty'" in said
+    assert heard == "the peer refused: this is another simulation"
+
+
 def test_a_client_with_a_wrong_key() -> None:
     client = Handshake(replace(MASTER, key=b"x" * 32), client=True)
     server = Handshake(SLAVE, client=False)
