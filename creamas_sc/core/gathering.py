@@ -9,7 +9,9 @@ from creamas_sc.core.agent import Agent
 from creamas_sc.core.step_loop import UNLIMITED, Unfinished, run_acts, step_limit
 from creamas_sc.errors import CallRefused, agent_errors, step_error
 from creamas_sc.rpc.exposed import exposed_method, start_call
+from creamas_sc.rpc.node import Node
 from creamas_sc.rpc.rounds.driver import Rounds
+from creamas_sc.rpc.rounds.plan import TAKES_PER_STEP, Plan
 
 
 async def act_each(
@@ -69,3 +71,12 @@ async def call_each(
             raise error
         del values[addr]
     raise agent_errors(f"failed in {method}", failures, values)
+
+
+async def take_part(node: Node, plan: Plan) -> None:
+    """Serve calls in a step that goes in rounds, without acts; until its end, wherever that is."""
+    try:
+        with node.steps.take(plan) as rounds:
+            await run_acts((), rounds=rounds)
+    finally:
+        node.steps.begin(plan.step + TAKES_PER_STEP)

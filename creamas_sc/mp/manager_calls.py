@@ -8,13 +8,14 @@ as silent, with all its agents; and silent slaves are stopped if the limit asks 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from itertools import chain
 from typing import Any
 
 import trio
 
+from creamas_sc.core.gathering import take_part
 from creamas_sc.core.step_loop import UNLIMITED, StepLimit
 from creamas_sc.errors import (
     AgentError,
@@ -37,10 +38,12 @@ from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.calls import Call, Calls
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.node import BaseTimeout, Node
+from creamas_sc.rpc.rounds.plan import TAKES_PER_STEP, Plan
 from creamas_sc.rpc.socket_stream import TRIO_LOOP
 from creamas_sc.rpc.step_replies import STEP_METHODS, undecodable_reply
 from creamas_sc.runtime.class_loading import portable_name
 from creamas_sc.runtime.coroutines import at_once, backoff
+from creamas_sc.runtime.nurseries import open_unwrapping_nursery
 from creamas_sc.runtime.timeouts import ACKNOWLEDGE_SECONDS
 from creamas_sc.util import get_manager
 from creamas_sc.wire.codec import Payload
@@ -168,10 +171,11 @@ class ManagerCalls:
             except AgentErrors as errors:
                 return errors
 
-        if addrs is None:
-            answers = await self.call_all(slaves, name, args, kwargs, kept=(AgentErrors,))
-        else:
-            answers = await at_once(call, list(parts))
+        async with self._serving(args if in_rounds else None):
+            if addrs is None:
+                answers = await self.call_all(slaves, name, args, kwargs, kept=(AgentErrors,))
+            else:
+                answers = await at_once(call, list(parts))
         values: dict[str, Any] = {}
         failures: dict[str, AgentError] = {}
         for answer in answers:
@@ -190,7 +194,23 @@ class ManagerCalls:
         """The number of a step in rounds, and those who take part."""
         steps = self._node.steps
         steps.taken, steps.why = steps.taken + 1, {}
-        return steps.taken, [slave.base_url for slave in slaves]
+        master = [self._node.base_url] if self._slaves.have_host_manager else []
+        return steps.taken, [*(slave.base_url for slave in slaves), *master]
+
+    @asynccontextmanager
+    async def _serving(self, step: Sequence[Any] | None) -> AsyncIterator[None]:
+        """Have the host manager serve calls in a step in rounds, if there is one.
+
+        Args:
+            step: Begins with what `_next_step` returned; None for no rounds.
+        """
+        if step is None or self._node.base_url not in step[1]:
+            yield
+            return
+        async with open_unwrapping_nursery() as nursery:
+            nursery.start_soon(take_part, self._node, Plan(step[0] * TAKES_PER_STEP, step[1]))
+            yield
+            nursery.cancel_scope.cancel()  # all slaves have answered
 
     async def call_all(
         self,
@@ -363,9 +383,10 @@ class ManagerCalls:
             args = (*self._next_step(slaves), left, *args)
         elif left is not None:
             args = (left, *args)
-        answers = await self.call_all(
-            slaves, method, args, kwargs, kept=kept, limit_seconds=limit_seconds
-        )
+        async with self._serving(args if self._node.steps.in_rounds else None):
+            answers = await self.call_all(
+                slaves, method, args, kwargs, kept=kept, limit_seconds=limit_seconds
+            )
         results: list[Any] = []
         failures: dict[str, AgentError] = {}
         late: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -486,5 +487,6 @@ def make_master(
         env.seed = seed
     if mgr_cls is not None:
         env.manager = mgr_cls(env)
+        env.manager._order = (sys.maxsize, 0, 0)  # after all agents
         env.manager.menv = menv
     return env

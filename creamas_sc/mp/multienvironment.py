@@ -297,7 +297,11 @@ class MultiEnvironment:
 
     @on_loop
     async def set_host_managers(self, timeout: float = 5) -> list[Any]:
-        """Make this multi-environment's manager the host manager of all slaves' managers."""
+        """Make this multi-environment's manager the host manager of all slaves' managers.
+
+        If agents' calls go in rounds, calls of it do so from then on: it takes part in each round,
+        so steps with few calls take longer.
+        """
         check_seconds(timeout)
         slaves = self._open_slaves("set_host_managers")
         self._need_manager()

@@ -88,10 +88,12 @@ class SlavePool:
         driver: Carries the policy out; runs from a start of slaves to their stop.
         end_cause: Why the restart policy ended the simulation: of this error, all further calls
             raise copies.
+        have_host_manager: Whether a slave has got the address of one.
     """
 
     agent_classes: Sequence[str] = ()
     end_cause: SlaveLost | None = None
+    have_host_manager = False
     _closing = False
 
     def __init__(
@@ -342,6 +344,7 @@ class SlavePool:
 
     def note_host_manager(self, manager: str, host: str) -> None:
         """Keep the address of a slave's host manager for its restart."""
+        self.have_host_manager = True
         slave = self._find(manager)
         if slave is not None and slave.journal is not None:
             slave.journal.note_host_manager(host)

@@ -10,6 +10,7 @@ import trio
 from creamas_sc.core.step_loop import UNLIMITED, step_limit
 from creamas_sc.errors import CreamasError, DeadlineExceeded
 from creamas_sc.rpc.calls import served_call
+from creamas_sc.rpc.rounds.activity import current_activity
 
 
 class StepLock:
@@ -39,7 +40,7 @@ class StepLock:
             if limit is UNLIMITED:
                 self._lock.acquire_nowait()
                 return
-        elif (call := served_call.get()) is not None and call.of_agent:
+        elif _asked_by_agent():
             raise CreamasError(
                 "a step is under way, and an agent's call cannot take another: the step would wait "
                 "for its own agent; take the step when this one is done"
@@ -62,11 +63,17 @@ class StepLock:
 
         Gathers wait for each other, unless an agent's call asks for one.
         """
-        call = served_call.get()
-        if not self._lock.locked() or call is None or not call.of_agent:
+        if not (self._lock.locked() and _asked_by_agent()):
             async with self._gathers:
                 if not self._lock.locked():
                     async with self._lock:
                         yield True
                     return
         yield False
+
+
+def _asked_by_agent() -> bool:
+    """Whether the running task serves an agent's call, in rounds or not."""
+    call, activity = served_call.get(), current_activity.get()
+    in_rounds = activity is not None and not activity.over
+    return in_rounds or (call is not None and call.of_agent)

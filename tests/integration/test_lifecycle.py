@@ -187,10 +187,11 @@ async def test_an_agent_that_closes_its_own_environment(menv: MultiEnvironment) 
 @pytest.mark.parametrize(
     "way", ["trigger_all", "step_one", "step_within", "step_simulation", "step_in_a_task"]
 )
+@pytest.mark.parametrize("calls", ["free", "rounds"])
 @pytest.mark.usefixtures("shared_supervisor")
-async def test_a_step_from_within_a_step_is_refused(way: str) -> None:
+async def test_a_step_from_within_a_step_is_refused(way: str, calls: str) -> None:
     with uses_shared_supervisor():
-        menv = MultiEnvironment(ANY_PORT, Environment, Host)
+        menv = MultiEnvironment(ANY_PORT, Environment, Host, calls=calls)
     with trio.fail_after(30):
         async with menv:
             await menv.spawn_slaves([ANY_PORT], Environment, Manager)

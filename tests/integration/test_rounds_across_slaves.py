@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
 from collections.abc import AsyncIterator
@@ -24,7 +25,7 @@ from creamas_sc.errors import (
     StepOverran,
     UnknownAgent,
 )
-from creamas_sc.mp import EnvManager, StepReport
+from creamas_sc.mp import EnvManager, MultiEnvManager, StepReport
 
 ANY_PORT = ("localhost", 0)
 BOUND_SECONDS = 30
@@ -163,15 +164,52 @@ class Member(CreativeAgent):
         raise AssertionError(what)
 
 
+class Host(MultiEnvManager):
+    """Numbers what is reported, and keeps it as artifacts."""
+
+    count = 0
+
+    @expose
+    async def handle(self, msg: Any) -> Any:
+        self.count += 1
+        agent = await self.env.connect(msg.creator)
+        self.menv.add_artifact(msg)
+        return self.count, await agent.judge(0.5, 1)
+
+    @expose
+    async def numbers(self) -> list[Any]:
+        return [*(await self.menv.gather("own_number")).values()]
+
+
+class ReportingMember(Member):
+    """Reports to the host manager, at a moment of its own."""
+
+    @expose
+    async def act(self, what: str = "report", who: int | None = None) -> Any:
+        if who not in (None, self.number):
+            return None
+        await trio.sleep(random.random() / 30)
+        if what == "numbers":
+            host = await self.env.connect(self.env.manager.host_manager())
+            return await host.numbers()
+        report = await self.env.manager.report(Artifact(self, self.number, domain=int))
+        found = await self.env.get_artifacts()
+        return report, len(found)
+
+
 @asynccontextmanager
-async def society(slaves: int, members: int = 4, **kwargs: Any) -> AsyncIterator[MultiEnvironment]:
+async def society(
+    slaves: int, members: int = 4, kind: type[Member] = Member, **kwargs: Any
+) -> AsyncIterator[MultiEnvironment]:
     """A multi-environment in rounds, with members dealt out to its slaves."""
     with trio.fail_after(BOUND_SECONDS):
         async with MultiEnvironment(
             ANY_PORT, Environment, calls="rounds", **{"seed": 5, **kwargs}
         ) as menv:
             await menv.spawn_slaves([ANY_PORT] * slaves, Environment, EnvManager)
-            addrs = [(await menv.spawn(Member))[1] for _ in range(members)]
+            if menv.manager is not None:
+                await menv.set_host_managers()
+            addrs = [(await menv.spawn(kind))[1] for _ in range(members)]
             for number, addr in enumerate(addrs):
                 member = await menv.connect(addr)
                 await member.meet(addrs[number + 1 :] + addrs[:number])
@@ -202,6 +240,18 @@ async def test_one_seed_gathers_the_same_at_any_number_of_slaves() -> None:
     assert len(seen[0][1]) == 20
     assert seen[1] == seen[0]
     assert seen[2] == seen[0]
+
+
+async def test_the_host_manager_serves_calls_in_an_order_that_repeats_itself() -> None:
+    seen = []
+    for slaves in (1, 2, 3, 2):
+        async with society(slaves, 6, ReportingMember, mgr_cls=Host) as menv:
+            results = [await menv.trigger_all() for _ in range(3)]
+            results.append([await menv.trigger_all("numbers", 4)])
+            seen.append((results, [artifact.obj for artifact in menv.artifacts]))
+    assert len(seen[0][1]) == 18
+    assert seen[0][0][-1][0][4] == list(range(6))
+    assert seen == [seen[0]] * 4
 
 
 async def test_gathers_that_fail_name_agents_in_the_order_of_spawning() -> None:

@@ -28,6 +28,10 @@ the driver goes on in a new task, and such an activity's calls wait there.
 its tasks wait for answers; so long the agent's other calls and answers are put off, and the round
 stays open. So a sleep, a thread or a web service holds the round open, many of them side by side.
 
+**What else agents call.** The master environment takes part once its manager is the host manager of
+slaves' managers: then calls of that are served in the same order. Calls to anywhere else are served
+at once, and what they lead to may depend on timing.
+
 **Nothing hangs.** Where a busy activity waits for what only a call of this round may bring, such as
 an event, and nothing has run for `HOLD_SECONDS`, the round ends without it. The step's result may
 then depend on timing: `Rounds.held_up` names the agents.
