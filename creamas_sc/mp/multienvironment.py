@@ -376,8 +376,8 @@ class MultiEnvironment:
     ) -> dict[str, Any]:
         """Call one exposed method of all agents, concurrently, in one message to each slave.
 
-        If agents' calls go in rounds, so do those that the methods make, unless a step is under
-        way: then they go at once. As steps, such calls of ``gather`` wait for each other.
+        If agents' calls go in rounds, so do those that the methods make: such a ``gather`` is a
+        step, and steps wait for it. While another step is under way, they go at once.
 
         Args:
             method: Its name.

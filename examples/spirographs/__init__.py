@@ -13,9 +13,9 @@ compared with those of the same place among the published ones. With the default
 seeds 1 to 8:
 
 * Vetoes do make the pictures more novel: the 52nd to 201st have a mean novelty of 0.34 to 0.36 with
-  vetoes, of 0.30 to 0.31 without. After some 250 pictures there is no difference any more: agents
-  remember 100, so they no longer know most of what is published. And a society with vetoes
-  publishes 254 to 333 pictures in the 30 steps in which one without publishes all of its 720.
+  vetoes, of 0.30 to 0.31 without. With their number the difference shrinks: agents remember 100,
+  so in the end they do not know most of what was published. And a society with vetoes publishes
+  254 to 333 pictures in the 30 steps in which one without publishes all of its 720.
 * Self-criticism saves 29 to 37 % of the opinions that are asked, 1,820 to 2,040 in place of 2,880.
   It does not change the novelty: the means of both societies with vetoes differ by 0.01 at most,
   in either direction.

@@ -277,6 +277,39 @@ async def test_a_gather_in_a_step_does_not_wait_for_it() -> None:
         await menv.gather("wake")
 
 
+async def test_a_gather_that_a_slave_does_not_survive() -> None:
+    async with society(3, members=6) as menv:
+        addrs = [*await menv.get_numbers(as_coro=True)]
+        with pytest.raises(SlaveLost):
+            await menv.gather("die", addrs=addrs[1:2])
+        others = [addr for number, addr in enumerate(addrs) if number % 3 != 1]
+        assert list(await menv.gather("own_number")) == others
+        assert list((await menv.get_numbers(as_coro=True)).values()) == [0, 2, 3, 5]
+
+
+async def test_a_cancelled_gather_ends_in_all_slaves() -> None:
+    async with society(2) as menv:
+        with trio.move_on_after(0.3) as scope:
+            await menv.gather("wait")
+        assert scope.cancelled_caught
+        assert [*(await menv.gather("was_cancelled")).values()] == [True] * 4
+        assert len(await menv.trigger_all()) == 4
+
+
+async def test_a_host_manager_in_a_step_that_overruns_or_loses_a_slave() -> None:
+    async with society(3, 6, mgr_cls=Host) as menv:
+        with pytest.raises(StepOverran) as late:
+            await menv.trigger_all_within(0.3, "hold")
+        assert len(late.value.addresses) == 6
+        with pytest.raises(SlaveLost):
+            await menv.trigger_all("kill", 0)
+        assert len(await menv.trigger_all("judge", -1)) == 4
+        with trio.move_on_after(0.3) as scope:
+            await menv.trigger_all("wait for good", 2)
+        assert scope.cancelled_caught
+        assert len(await menv.trigger_all("judge", -1)) == 4
+
+
 async def test_gathers_wait_for_one_another() -> None:
     seen = []
     for _ in range(2):

@@ -100,6 +100,30 @@ def test_agents_that_agents_make_have_numbers_and_generators_of_their_own() -> N
     env.close()
 
 
+class Notes(CreativeAgent):
+    """Says its number to the first agent, twice."""
+
+    @expose
+    def note(self, number: int) -> None:
+        self.A.append(number)  # type: ignore[arg-type]
+
+    @expose
+    async def introduce(self) -> None:
+        first = await self.env.connect(f"{self.env.base_url}0")
+        for _ in range(2):
+            await first.note(self.number)
+
+
+@pytest.mark.parametrize(("calls", "noted"), [("free", [0, 0, 1, 1]), ("rounds", [0, 1, 0, 1])])
+def test_calls_that_a_gathered_method_makes(calls: str, noted: list[int]) -> None:
+    env = Environment.create(("localhost", 0))
+    env.calls = calls
+    agents = [Notes(env) for _ in range(2)]
+    assert run(env.gather("introduce")) == {agent.addr: None for agent in agents}
+    assert agents[0].A == noted
+    env.close()
+
+
 def test_agents_of_an_environment_alone_are_numbered_as_they_were_made() -> None:
     env = Environment.create(("localhost", 0))
     assert [CreativeAgent(env).number for _ in range(3)] == [0, 1, 2]
