@@ -6,12 +6,14 @@ import builtins
 import os
 import stat
 import subprocess
+from collections.abc import Sequence
 from typing import Any
 
 import trio
 
 from creamas_sc import CreativeAgent, Environment, expose
 from creamas_sc.mp import EnvManager
+from tests.support.agents import Echo
 
 
 class Odd(BaseException):
@@ -46,8 +48,10 @@ class Raiser(CreativeAgent):
             raise_it(self.kind)
 
     @expose
-    async def act(self) -> str:
+    async def act(self, addr: str | None = None) -> str:
         self._perhaps("act")
+        if addr is not None:
+            await self.ask(addr)
         return "acted"
 
     @expose
@@ -62,6 +66,14 @@ class Raiser(CreativeAgent):
     @expose
     def close(self, folder: str | None = None) -> None:
         self._perhaps("close")
+
+
+class Asker(Echo):
+    """Asks others in its acts."""
+
+    @expose
+    async def act(self, addrs: Sequence[str] = (), *args: Any) -> list[str]:
+        return [await self.ask(addr, addr) for addr in addrs if addr != self.addr]
 
 
 class RaisingEnvironment(Environment):

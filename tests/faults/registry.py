@@ -11,13 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ROWS", "TOTAL", "Figures", "Row", "row"]
+__all__ = ["ROWS", "TOTAL", "Figures", "Row", "calls_of", "in_rounds_too", "row"]
 
 Figures = dict[str, float]
 Once = Callable[[str, int, Path], Figures]
 
 # Prefix of figures that the table sums over all rounds; of the others it shows the largest.
 TOTAL = "total "
+# Ends the name of a case in which agents' calls go in rounds.
+IN_ROUNDS = ", in rounds"
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,17 @@ class Row:
             value = sum(values) if name.startswith(TOTAL) else max(values)
             texts.append(f"{name} {value:.4g}" if value % 1 else f"{name} {value:.0f}")
         return ", ".join(texts)
+
+
+def in_rounds_too(cases: Sequence[str]) -> tuple[str, ...]:
+    """The cases, and each of them with agents' calls in rounds."""
+    return (*cases, *(f"{case}{IN_ROUNDS}" for case in cases))
+
+
+def calls_of(case: str) -> tuple[str, str]:
+    """How agents' calls go in a case, as `MultiEnvironment` takes it, and the case without that."""
+    plain = case.removesuffix(IN_ROUNDS)
+    return ("free" if plain == case else "rounds"), plain
 
 
 # Shares no factor with any number of cases.

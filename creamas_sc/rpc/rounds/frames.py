@@ -121,9 +121,11 @@ class Frames:
         return alone
 
     def lose(self, url: str) -> None:
-        """The step goes on without a peer."""
+        """The step goes on without a peer; what that has sent for later steps stays."""
         self._gone.add(url)
-        self._by_url.pop(url, None)
+        events = self._by_url[url]
+        while events and events[0][0] <= self.step:
+            events.popleft()
 
     def next(self, url: str) -> tuple[bool, Payload, int] | None:
         """The next event of a peer: whether more follow, its payload, and for whom it brings."""

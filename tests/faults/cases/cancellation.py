@@ -19,8 +19,9 @@ from creamas_sc.mp import EnvManager
 from tests.faults.cancel_points import CancelPoint, held
 from tests.faults.daemon import Daemon, daemon
 from tests.faults.programs import MARK, marked
-from tests.faults.registry import Figures, row
-from tests.support.agents import Counter, Echo
+from tests.faults.agents import Asker
+from tests.faults.registry import Figures, calls_of, in_rounds_too, row
+from tests.support.agents import Counter
 
 BOUND_SECONDS = 30.0
 # For a daemon to notice that its client is gone, and to end what that client was running.
@@ -43,28 +44,31 @@ _taken: dict[str, tuple[int, float]] = {}
     7,
     "cancellation at seeded points of create, grow, attach, spawn, trigger, events, close",
     "0 leaked tasks, descriptors, processes; the next one works",
-    cases=tuple(
-        f"{form} {phase}, the {what}"
-        for form, phases in PHASES.items()
-        for phase, what in product(phases, WHAT)
+    cases=in_rounds_too(
+        [
+            f"{form} {phase}, the {what}"
+            for form, phases in PHASES.items()
+            for phase, what in product(phases, WHAT)
+        ]
     ),
-    rounds=500,
+    rounds=1000,
     short=3,
 )
 def cancelled(case: str, number: int, folder: Path) -> Figures:
     """Cancel one program once, at a step or at a moment; the next one then runs to its end."""
     chosen = random.Random(number)
+    calls, _ = calls_of(case)
     if case.startswith("embedded"):
-        return trio.run(_cancel_then_run, case, chosen, _Embedded())
+        return trio.run(_cancel_then_run, case, chosen, _Embedded(calls))
     with daemon(NAME, folder) as running:
         with connect_sync(NAME) as client:  # what is opened once is not a leak
             client.create("first", slave_addrs=SLAVES)
             client.close("first")
-        return trio.run(_cancel_then_run, case, chosen, _InDaemon(running))
+        return trio.run(_cancel_then_run, case, chosen, _InDaemon(running, calls))
 
 
 async def _cancel_then_run(case: str, chosen: random.Random, form: _Embedded) -> Figures:
-    _, phase, _, what = case.replace(",", "").split()
+    _, phase, _, what = calls_of(case)[1].replace(",", "").split()
     point = partial(CancelPoint, phase, what == "program")
     if case not in _taken:
         _taken[case] = (await _run(point(), form)).taken
@@ -81,7 +85,7 @@ async def _cancel_then_run(case: str, chosen: random.Random, form: _Embedded) ->
     assert tried.done, f"it never took {steps} steps and {seconds} s again"
     return {
         f"total {'steps' if by_step else 'moments'} cancelled at": 1,
-        f"steps of {case.partition(',')[0]}": steps,
+        f"steps of {' '.join(case.split(', ')[::2])}": steps,
     }
 
 
@@ -98,13 +102,14 @@ async def _run(point: CancelPoint, form: _Embedded) -> CancelPoint:
 class _Embedded:
     """A simulation in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, calls: str) -> None:
+        self._calls = calls
         self._mark = secrets.token_hex(8)
         os.environ[MARK] = self._mark
 
     async def program(self, point: CancelPoint) -> None:
         """From its creation to its close."""
-        async with MultiEnvironment(("localhost", 0), Environment) as menv:
+        async with MultiEnvironment(("localhost", 0), Environment, calls=self._calls) as menv:
             await point.phase("create", lambda: self._create(menv, 2))
             await point.phase("grow", lambda: self._create(menv, 4))  # beside others
             await point.phase("spawn", lambda: self._spawn(menv))
@@ -121,16 +126,16 @@ class _Embedded:
     async def _spawn(self, menv: MultiEnvironment) -> None:
         for addr in menv.addrs:
             await menv.spawn(Counter, addr=addr)
-            await menv.spawn_n(Echo, 3, addr=addr)
+            await menv.spawn_n(Asker, 3, addr=addr)
 
     async def _trigger(self, menv: MultiEnvironment) -> None:
-        results = await menv.trigger_all()
+        askers = await menv.get_agents(agent_cls=Asker, as_coro=True)
+        results = await menv.trigger_all(askers)
         agents = await menv.get_agents(as_coro=True)
         assert len(results) == len(agents)
-        echoes = await menv.get_agents(agent_cls=Echo, as_coro=True)
-        first = await menv.connect(echoes[0])
-        assert await first.ask(echoes[-1], 1) == 1  # from slave to slave
-        await menv.trigger_act(echoes[0])
+        first = await menv.connect(askers[0])
+        assert await first.ask(askers[-1], 1) == 1  # from slave to slave
+        await menv.trigger_act(askers[0])
 
     async def check(self) -> None:
         """Nothing of it is left, at once."""
@@ -141,7 +146,8 @@ class _Embedded:
 class _InDaemon(_Embedded):
     """A simulation in a daemon, which lives on."""
 
-    def __init__(self, running: Daemon) -> None:
+    def __init__(self, running: Daemon, calls: str) -> None:
+        self._calls = calls
         self._daemon = running
         self._held = running.settled()
         self._members = running.program.members()
@@ -161,7 +167,7 @@ class _InDaemon(_Embedded):
     async def _create_there(self, client: Client) -> None:
         if not self._ours:
             assert self._daemon.program.members() == self._members
-            await client.create("one", slave_addrs=SLAVES)
+            await client.create("one", slave_addrs=SLAVES, calls=self._calls)
             self._ours = True
 
     async def _attach(self, client: Client) -> None:
@@ -171,10 +177,11 @@ class _InDaemon(_Embedded):
     async def _spawn_there(self, simulation: Simulation) -> None:
         for addr in await simulation.get_addrs():
             await simulation.spawn("tests.support.agents:Counter", addr=addr)
-            await simulation.spawn_n("tests.support.agents:Echo", 3, addr=addr)
+            await simulation.spawn_n("tests.faults.agents:Asker", 3, addr=addr)
 
     async def _trigger_there(self, simulation: Simulation) -> None:
-        results = await simulation.trigger_all()
+        askers = await simulation.get_agents(agent_cls="tests.faults.agents:Asker")
+        results = await simulation.trigger_all(askers)
         agents = await simulation.get_agents()
         assert len(results) == len(agents)
         echo = await simulation.connect(agents[-1])

@@ -16,7 +16,7 @@ import trio
 from creamas_sc import Environment, MultiEnvironment, expose
 from creamas_sc.errors import SlaveLost
 from creamas_sc.mp import EnvManager, RestartPolicy
-from tests.faults.registry import Figures, row
+from tests.faults.registry import Figures, calls_of, row
 from tests.support.agents import Echo, end_process
 
 SEEN_SECONDS = 1.0
@@ -28,33 +28,47 @@ ANY_PORT = ("localhost", 0)
 
 
 class Holder(Echo):
-    """Can be held in a call."""
+    """Can be held in a call; asks others in its acts, or one of them until it is lost."""
 
     @expose
     async def hold(self) -> None:
         await trio.sleep_forever()
+
+    @expose
+    async def act(self, kill: int, addrs: list[str], lost: str | None = None) -> list[int]:
+        try:
+            while lost is not None:
+                await self.ask(lost, kill)
+        except SlaveLost:
+            return []
+        return [await self.ask(addr, kill) for addr in addrs]
 
 
 @row(
     4,
     "a random slave killed every 2 s for 10 minutes under restart='permanent'",
     f"each seen <= {SEEN_SECONDS:g} s; restarts reported = kills; siblings' results right",
-    cases=("4 kills, one after the other", "300 kills, 2 s apart"),
-    rounds=2,
-    short=1,
+    cases=(
+        "4 kills, one after the other",
+        "4 kills, one after the other, in rounds",
+        "300 kills, 2 s apart",
+        "300 kills, 2 s apart, in rounds",
+    ),
+    rounds=4,
+    short=2,
     quick=0,
 )
 def kills(case: str, number: int, folder: Path) -> Figures:
-    """So many kills, each with a call in flight there and calls to all others."""
+    """So many kills, each with calls in flight there and to all others, and in a step."""
     n = int(case.split()[0])
-    return trio.run(_kills, n, 2.0 if "2 s apart" in case else 0.0)
+    return trio.run(_kills, n, 2.0 if "2 s apart" in case else 0.0, calls_of(case)[0])
 
 
-async def _kills(n: int, seconds_apart: float) -> Figures:
+async def _kills(n: int, seconds_apart: float, calls: str) -> Figures:
     chosen = random.Random(n)
     figures = {"seen in seconds": 0.0, "back in seconds": 0.0}
     policy = RestartPolicy("permanent", restarts=10, seconds=10.0)
-    async with MultiEnvironment(ANY_PORT, Environment, restart=policy) as menv:
+    async with MultiEnvironment(ANY_PORT, Environment, restart=policy, calls=calls) as menv:
         await menv.spawn_slaves([ANY_PORT] * SLAVES, Environment, EnvManager)
         held = [(await menv.spawn_n(Holder, AGENTS, addr=addr))[0][0] for addr in menv.addrs]
         for kill in range(1, n + 1):
@@ -75,33 +89,43 @@ async def _kill(
     """Kill one; seconds until the call in flight there failed, and until a step was done."""
     pid = await _pid(held[victim])
     siblings = [agent for agent in held if agent is not held[victim]]
-    failed_at: list[float] = []
+    # Where calls go at once, those to a slave that is not back yet fail.
+    asked = [agent.addr for agent in held] if menv.calls == "rounds" else []
+    failed_at: dict[str, float] = {}
 
     async def hold() -> None:
         with pytest.raises(SlaveLost) as caught:
             await held[victim].hold()
-        failed_at.append(time.monotonic())
+        failed_at["call"] = time.monotonic()
         assert (caught.value.pid, caught.value.signal) == (pid, signal.SIGKILL)
         assert caught.value.may_have_run
 
+    async def step() -> None:
+        with pytest.raises(SlaveLost) as caught:
+            await menv.trigger_all(kill, [], lost=held[victim].addr)
+        failed_at["step"] = time.monotonic()
+        assert caught.value.pid == pid
+
     async def ask(agent: Any) -> None:
-        asked = 0
-        while not failed_at or asked < 10:
-            assert await agent.evaluate((kill, asked)) == (kill, asked)
-            asked += 1
+        number = 0
+        while not failed_at or number < 10:
+            assert await agent.evaluate((kill, number)) == (kill, number)
+            number += 1
 
     with trio.fail_after(BACK_SECONDS):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hold)
+            nursery.start_soon(step)
             for agent in siblings:
                 nursery.start_soon(ask, agent)
             await held[victim].evaluate(0)  # so that the call before is there too
             killed_at = time.monotonic()
             os.kill(pid, signal.SIGKILL)
-        assert failed_at[0] - killed_at <= SEEN_SECONDS
-        assert await menv.trigger_all(kill) == [((kill,), {})] * (SLAVES * AGENTS)
+        seen = max(failed_at.values()) - killed_at
+        assert seen <= SEEN_SECONDS, failed_at
+        assert await menv.trigger_all(kill, asked) == [[kill] * len(asked)] * (SLAVES * AGENTS)
         assert await _pid(held[victim]) != pid
-    return failed_at[0] - killed_at, time.monotonic() - killed_at
+    return seen, time.monotonic() - killed_at
 
 
 async def _pid(agent: Any) -> int:

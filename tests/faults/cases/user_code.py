@@ -14,7 +14,7 @@ from creamas_sc import Environment, MultiEnvironment
 from creamas_sc.errors import AgentError, AgentErrors, StartError
 from creamas_sc.mp import EnvManager
 from tests.faults.agents import Raiser, RaisingEnvironment, RaisingManager
-from tests.faults.registry import Figures, row
+from tests.faults.registry import Figures, calls_of, in_rounds_too, row
 
 BOUND_SECONDS = 20.0
 KINDS = (
@@ -40,24 +40,27 @@ SLAVES = [("localhost", 0)]
     13,
     "user code that raises anything anywhere, SystemExit and KeyboardInterrupt included",
     "the named error at the caller, everything else goes on",
-    cases=tuple(
-        f"{kind} in {where}"
-        for where, kind in product((*IN_AGENTS, *IN_STARTS, *IN_ENVIRONMENTS), KINDS)
+    cases=in_rounds_too(
+        [
+            f"{kind} in {where}"
+            for where, kind in product((*IN_AGENTS, *IN_STARTS, *IN_ENVIRONMENTS), KINDS)
+        ]
     ),
-    rounds=9 * 11,
-    short=4,
+    rounds=2 * 9 * 11,
+    short=5,
 )
 def user_code_raises(case: str, number: int, folder: Path) -> Figures:
-    """Raise one error in one place, next to a healthy slave and healthy agents."""
-    kind, _, where = case.partition(" in ")
-    trio.run(_bounded, kind, where)
+    """Raise one error in one place, next to healthy slaves and a healthy agent in another one."""
+    calls, plain = calls_of(case)
+    kind, _, where = plain.partition(" in ")
+    trio.run(_bounded, kind, where, calls)
     return {}
 
 
-async def _bounded(kind: str, where: str) -> None:
+async def _bounded(kind: str, where: str, calls: str) -> None:
     with trio.fail_after(BOUND_SECONDS):
-        async with MultiEnvironment(("localhost", 0), Environment) as menv:
-            await menv.spawn_slaves(SLAVES, Environment, EnvManager)
+        async with MultiEnvironment(("localhost", 0), Environment, calls=calls) as menv:
+            await menv.spawn_slaves(SLAVES * 2, Environment, EnvManager)
             well, _ = await menv.spawn(Raiser, kind, "nowhere")
             if where in IN_AGENTS:
                 await _in_agent(menv, kind, where)
@@ -78,7 +81,7 @@ async def _in_agent(menv: MultiEnvironment, kind: str, where: str) -> None:
         await _fails(kind, AgentError, lambda: menv.spawn(Raiser, kind, where))
         assert await menv.trigger_all() == ["acted"]
         return
-    ill, addr = await menv.spawn(Raiser, kind, where.split()[0])
+    ill, addr = await menv.spawn(Raiser, kind, where.split()[0], addr=menv.addrs[1])
     if where == "act":
         errors = await _fails(kind, AgentErrors, menv.trigger_all)
         assert (list(errors.failures), errors.results) == ([addr], ["acted"])
@@ -87,9 +90,11 @@ async def _in_agent(menv: MultiEnvironment, kind: str, where: str) -> None:
         await _fails(kind, AgentError, lambda: ill.evaluate(None))
         assert await menv.trigger_all() == ["acted"] * 2
     elif where == "evaluate for another":
-        asker = menv.get_agents(as_coro=True)
-        first = await menv.connect((await asker)[0])
+        agents = await menv.get_agents(as_coro=True)
+        first = await menv.connect(agents[0])
         await _fails("", AgentError, lambda: first.ask(addr))
+        in_step = await _fails("", AgentErrors, lambda: menv.trigger_all(addr))
+        assert list(in_step.failures) == agents
 
 
 async def _in_environment(menv: MultiEnvironment, kind: str, where: str) -> None:
