@@ -16,10 +16,10 @@ from creamas_sc import Environment, MultiEnvironment
 from creamas_sc.client import Client, Simulation, connect, connect_sync
 from creamas_sc.errors import UnknownSimulation
 from creamas_sc.mp import EnvManager
+from tests.faults.agents import Asker
 from tests.faults.cancel_points import CancelPoint, held
 from tests.faults.daemon import Daemon, daemon
 from tests.faults.programs import MARK, marked
-from tests.faults.agents import Asker
 from tests.faults.registry import Figures, calls_of, in_rounds_too, row
 from tests.support.agents import Counter
 

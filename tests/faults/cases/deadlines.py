@@ -96,10 +96,9 @@ async def _steps(menv: Any, addrs: list[str], settings: Mapping[str, Any], numbe
     assert first == [each for slave in range(SLAVES) for each in of_slave(slave, 1)]
     pid = await (await menv.connect(addrs[victim])).pid()
     os.kill(pid, signal.SIGSTOP)
-    began = trio.current_time()
+    began, on_overrun = trio.current_time(), "kill" if kill else "cancel"
     try:
         with pytest.raises(StepOverran) as caught:
-            on_overrun = "kill" if kill else "cancel"
             await menv.trigger_all_within(SECONDS, askers, on_overrun=on_overrun)
         late = trio.current_time() - began - SECONDS
     finally:
