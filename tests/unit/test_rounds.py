@@ -43,7 +43,7 @@ def take_steps(
     environments: int,
     *,
     steps: int = 1,
-    seconds: float | None = None,
+    seconds: Sequence[float | None] = (None,),
     env_cls: Callable[..., Environment] = Environment,
     meanwhile: Callable[[list[Environment]], Any] | None = None,
 ) -> list[Any]:
@@ -69,7 +69,9 @@ def take_steps(
                 async def take(index: int, step: int) -> None:
                     manager, late, failed = envs[index].manager, (), {}
                     try:
-                        values = await manager.trigger_all_in_rounds(step, urls, seconds)
+                        values = await manager.trigger_all_in_rounds(
+                            step, urls, seconds[index % len(seconds)]
+                        )
                     except (AgentErrors, StepOverran) as error:
                         values, failed = error.results, error.failures
                         late = getattr(error, "addresses", ())
@@ -275,9 +277,24 @@ class Sleeps(Peer):
 
 @both
 def test_shielded_calls_at_the_end_of_a_step_that_is_cut_short(environments: int) -> None:
-    assert take_steps([CleansUp, Peer], environments, seconds=0.1) == ["late", None]
-    _, error = take_steps([Sleeps, AsksShielded], environments, seconds=0.1)
+    assert take_steps([CleansUp, Peer], environments, seconds=[0.1]) == ["late", None]
+    _, error = take_steps([Sleeps, AsksShielded], environments, seconds=[0.1])
     assert "the step was cut short" in str(error)
+
+
+class AsksForEver(Peer):
+    @expose
+    async def act(self) -> Any:
+        while True:
+            await self.ask(self.number - 1, "echo")
+
+
+def test_agents_are_late_where_the_time_is_up_later(caplog: Any) -> None:
+    began = time.perf_counter()
+    agents = [AsksForEver] * 6
+    assert take_steps(agents, 3, seconds=[BOUND_SECONDS, 0.1, BOUND_SECONDS]) == ["late"] * 6
+    assert time.perf_counter() - began < BOUND_SECONDS / 2
+    assert take_steps([*agents, Peer], 3, seconds=[0.1], steps=3) == [*["late"] * 6, None]
 
 
 class ActsNot(Environment):

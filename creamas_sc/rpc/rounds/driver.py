@@ -201,11 +201,13 @@ class Rounds:
 
         Args:
             next_act: Starts an activity with acts that have not begun; None if none are left.
-            nursery: For the tasks of activities; when it is cancelled, they are.
+            nursery: For the tasks of activities; when it is cancelled, they are. Its deadline is the
+                step's time limit.
         """
         run_tasks_in_order()
         self._next_act, self._nursery = next_act, nursery
         self._deadline = effective_deadline()
+        self._exchange.limited = nursery.cancel_scope.deadline < math.inf
         await self._run()
 
     async def _run(self) -> None:
@@ -213,6 +215,8 @@ class Rounds:
             await self._drive()
         except BaseException:  # the step is cancelled, and so are the activities, each in a task
             self._cut = True
+            if trio.current_time() >= self._nursery.cancel_scope.deadline:
+                self._exchange.time_is_up = True
             for activity in self._parked:
                 self._nursery.start_soon(self._keep_woken, activity)
             self._parked.clear()
@@ -405,6 +409,9 @@ class Rounds:
         if self._ready:
             return False
         over = await self._exchange.exchange(self._open + len(self._busy.deferred))
+        if self._exchange.time_is_up:  # as clocks differ, a moment before it is here
+            self._nursery.cancel_scope.cancel()
+            await trio.lowlevel.checkpoint()
         for url, number in self._serving.of_lost_peers():
             self.cancel_served(url, number)
         self._ready += self._exchange.received

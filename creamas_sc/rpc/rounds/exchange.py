@@ -31,6 +31,7 @@ from creamas_sc.rpc.rounds.frames import (
     NOBODY,
     NOTHING,
     OTHERS,
+    TIME_UP,
     YOU,
     Failed,
     Piece,
@@ -54,6 +55,8 @@ class Exchange:
     Attributes:
         received: After `exchange`: calls to serve and calls that are answered, in order.
         irregular: Whether a peer was lost: others may have seen more of it, and go on longer.
+        limited: Whether the step's time is limited, here and so everywhere.
+        time_is_up: Whether it is up, here or for a peer.
     """
 
     def __init__(self, node: Node, plan: Plan) -> None:
@@ -77,7 +80,7 @@ class Exchange:
         self._pending: dict[int, Call] = {}
         self._answered: list[Call] = []
         self._last_number = 0
-        self.irregular = False
+        self.irregular = self.limited = self.time_is_up = False
 
     @property
     def changed(self) -> TrioWaiter:
@@ -96,12 +99,11 @@ class Exchange:
 
     def leave(self, over: bool) -> None:
         """Tell the peers that this environment does not go on, unless they know: it is over."""
+        if not over or self.irregular:
+            for url in self._peers:
+                self._sending.post(url, TIME_UP if self.time_is_up else LEAVES)
+            self.urge()
         self._node.steps.begin(self._plan.step + 1)
-        if over and not self.irregular:
-            return
-        for url in self._peers:
-            self._sending.post(url, LEAVES)
-        self.urge()
 
     # ---- what is made in a round
 
@@ -316,6 +318,9 @@ class Exchange:
                 frame, calls_failed, failed = without_undecodable(codec.decode_leniently(payload))
                 self._failures[url] += calls_failed
                 self._settle((), failed)
+            if frame[0] is None and frame[1] and self.limited:
+                self.time_is_up = True
+                return False
             if frame[0] is None:
                 gone = ConnectionLost(f"the step was cut short at {url}", address=url)
                 await self._lose(url, gone)

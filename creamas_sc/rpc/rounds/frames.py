@@ -5,7 +5,8 @@ frame is one or more events of their connection. The name says ``step:content:mo
 for whom its sender has made calls or answers in the round (`NOBODY`, `YOU`, `OTHERS`), and whether
 another event of the same frame follows. The payload is a list of columns::
 
-    open        how many activities are under way, None where the environment leaves the step
+    open        how many activities are under way; None where the environment leaves the step,
+                with a second column that says whether that is because the step's time is up
     orders, numbers, targets, methods, args, kwargs      of calls
     numbers, values                                      of answers
     numbers, errors                                      of calls that failed
@@ -35,8 +36,8 @@ CANCEL_EVENT = "cancel call"
 # For whom calls or answers were made in a round: for the receiver of a frame alone, or for others.
 NOBODY, YOU, OTHERS = range(3)
 
-# The frame of an environment that leaves a step.
-LEAVES = Codec().encode([None, *([()] * 10)])
+# The frame of an environment that leaves a step; and of one that does as the step's time is up.
+LEAVES, TIME_UP = (Codec().encode([None, time_is_up]) for time_is_up in (False, True))
 # Those of one that has made nothing for the peer, with nothing and something under way.
 IDLE, BUSY = Payload(b"0"), Payload(b"1")
 NOTHING = Payload(b"")
@@ -87,7 +88,7 @@ class Frames:
         if meaning is None or url in self._gone:
             step, content, more = map(int, name.split(":")[1:])
             if step < self.step or (step == self.step and url in self._gone):
-                return step if payload.body != LEAVES.body else None
+                return step if not _leaves(payload) else None
             meaning = content, bool(more)
             if step == self.step:
                 self._meanings[name] = meaning
@@ -114,7 +115,7 @@ class Frames:
         for url, events in list(self._by_url.items()):
             while events and events[0][0] < step:
                 old, _, _, payload = events.popleft()
-                if payload.body != LEAVES.body:
+                if not _leaves(payload):
                     alone.append((url, old))
             if not events:
                 del self._by_url[url]
@@ -140,6 +141,10 @@ class Frames:
         return any(
             events and events[0][0] == step and events[0][1] for events in self._by_url.values()
         )
+
+
+def _leaves(payload: Payload) -> bool:
+    return payload.body in (LEAVES.body, TIME_UP.body)
 
 
 def event_name(step: int, content: int = NOBODY, more: bool = False) -> str:
