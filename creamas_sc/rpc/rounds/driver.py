@@ -201,8 +201,8 @@ class Rounds:
 
         Args:
             next_act: Starts an activity with acts that have not begun; None if none are left.
-            nursery: For the tasks of activities; when it is cancelled, they are. Its deadline is the
-                step's time limit.
+            nursery: For the tasks of activities; when it is cancelled, they are. Its deadline is
+                the step's time limit.
         """
         run_tasks_in_order()
         self._next_act, self._nursery = next_act, nursery

@@ -43,6 +43,8 @@ IDLE, BUSY = Payload(b"0"), Payload(b"1")
 NOTHING = Payload(b"")
 
 Failed: TypeAlias = tuple[int, BaseException]
+# The step, whether it brings calls or answers, whether more of its frame follow, the payload.
+_Event: TypeAlias = tuple[int, int, bool, Payload]
 
 
 class Piece(NamedTuple):
@@ -76,7 +78,7 @@ class Frames:
         self._meanings: dict[str, tuple[int, bool]] = {}
         # Peers without which the step goes on.
         self._gone: set[str] = set()
-        self._by_url: dict[str, deque[tuple[int, int, bool, Payload]]] = defaultdict(deque)
+        self._by_url: dict[str, deque[_Event]] = defaultdict(deque)
 
     def take(self, url: str, name: str, payload: Payload) -> int | None:
         """Keep an event that has arrived.
@@ -111,22 +113,25 @@ class Frames:
         self.step = step
         self._gone = set()
         self._meanings = {}
-        alone: list[tuple[str, int]] = []
-        for url, events in list(self._by_url.items()):
-            while events and events[0][0] < step:
-                old, _, _, payload = events.popleft()
-                if not _leaves(payload):
-                    alone.append((url, old))
-            if not events:
-                del self._by_url[url]
-        return alone
+        dropped = [(url, event) for url in list(self._by_url) for event in self._drop(url, step)]
+        return [(url, event[0]) for url, event in dropped if not _leaves(event[3])]
 
     def lose(self, url: str) -> None:
         """The step goes on without a peer; what that has sent for later steps stays."""
         self._gone.add(url)
-        events = self._by_url[url]
-        while events and events[0][0] <= self.step:
-            events.popleft()
+        self._drop(url, self.step + 1)
+
+    def _drop(self, url: str, step: int) -> list[_Event]:
+        """Drop and return what a peer has sent for steps before ``step``.
+
+        Not all of that is ahead of the rest: a peer that goes on with the next step says once more
+        that it has left this one when something comes that is late.
+        """
+        events = self._by_url.pop(url, ())
+        kept = deque(event for event in events if event[0] >= step)
+        if kept:
+            self._by_url[url] = kept
+        return [event for event in events if event[0] < step]
 
     def next(self, url: str) -> tuple[bool, Payload, int] | None:
         """The next event of a peer: whether more follow, its payload, and for whom it brings."""
