@@ -330,7 +330,14 @@ class ManagerCalls:
     async def _connect_peers(self, slaves: Sequence[Slave], limit: StepLimit) -> None:
         """Have slaves connect to each other: while an act computes, they cannot."""
         if self._slaves.driver.coming:  # they take part
-            await at_once(lambda slave: self._slaves.wait_for(slave.address), slaves)
+            with trio.move_on_at(limit.deadline) as waiting:
+                await at_once(lambda slave: self._slaves.wait_for(slave.address), slaves)
+            if waiting.cancelled_caught:
+                raise DeadlineExceeded(
+                    "the step's time was up before all slaves were back, so no agent acted",
+                    may_have_run=False,
+                    acknowledged=True,
+                )
         processes = [(slave.base_url, slave.pid) for slave in slaves]
         if len(slaves) > 1 and processes != self._connected:
             seconds = None

@@ -463,7 +463,8 @@ class MultiEnvironment:
         Raises:
             StepOverran: Some were not: ``addresses`` names them, and ``results`` and ``failures``
                 hold what the others did.
-            DeadlineExceeded: The time was up before it was this step's turn; no agent acted.
+            DeadlineExceeded: The time was up before it was this step's turn or, where calls go in
+                rounds, before all slaves that are started again were back; no agent acted.
             AgentErrors, SlaveLost, NoSlaves: As of `trigger_all`.
         """
         token = step_limit.set(StepLimit.within(seconds, on_overrun))

@@ -30,6 +30,12 @@ def seed() -> int | None:
 
 
 @pytest.fixture
+def calls() -> str:
+    """How agents' calls go in steps; `tests.support.marks.in_rounds_too` replaces it."""
+    return "free"
+
+
+@pytest.fixture
 async def own_menv(seed: int | None) -> AsyncIterator[MultiEnvironment]:
     """The same as `menv` in a separate tree, for tests of keeper, zygote and supervisor."""
     with trio.fail_after(BOUND_SECONDS):
@@ -39,11 +45,15 @@ async def own_menv(seed: int | None) -> AsyncIterator[MultiEnvironment]:
 
 
 @pytest.fixture
-async def menv(shared_supervisor: None, seed: int | None) -> AsyncIterator[MultiEnvironment]:
+async def menv(
+    shared_supervisor: None, seed: int | None, calls: str
+) -> AsyncIterator[MultiEnvironment]:
     """Two empty slaves in the shared tree; the fixture bounds the body of the test, too."""
     with trio.fail_after(BOUND_SECONDS):
         with uses_shared_supervisor():
-            menv = MultiEnvironment(("localhost", 0), Environment, agents.Host, seed=seed)
+            menv = MultiEnvironment(
+                ("localhost", 0), Environment, agents.Host, seed=seed, calls=calls
+            )
         async with menv:
             await menv.spawn_slaves([("localhost", 0)] * 2, Environment, agents.Manager)
             yield menv

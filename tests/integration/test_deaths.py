@@ -25,7 +25,7 @@ from creamas_sc import CreativeAgent, Environment, MultiEnvironment
 from creamas_sc.errors import AgentError, ConnectionLost, NoSlaves, SlaveLost
 from tests.support import processes
 from tests.support.agents import Busy, Counter, CutsFrame, Deserter, Echo, Forker, Killer, Sleeper
-from tests.support.marks import slow_but
+from tests.support.marks import in_rounds_too, slow_but
 from tests.support.programs import Program, running_script
 from tests.support.shared_supervisor import own_children
 
@@ -92,6 +92,7 @@ def test_nothing_is_left(script: Path, victim: str, busy: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGSEGV", "exit"])
+@in_rounds_too
 async def test_a_slave_that_dies_in_a_step(menv: MultiEnvironment, how: str) -> None:
     await menv.spawn(Killer, how)
     await menv.spawn(Sleeper)
@@ -115,6 +116,7 @@ async def test_a_slave_that_dies_in_a_step(menv: MultiEnvironment, how: str) -> 
     assert [slave.ended_by for slave in report] == ["gone", "request"]
 
 
+@in_rounds_too
 async def test_a_slave_that_dies_between_steps_is_reported_at_the_next(
     menv: MultiEnvironment,
 ) -> None:
@@ -152,6 +154,7 @@ async def test_a_slave_whose_environment_has_ended_is_lost(
         assert await menv.trigger_all() == [3]
 
 
+@in_rounds_too
 async def test_once_all_slaves_are_lost_steps_say_that(menv: MultiEnvironment) -> None:
     for addr in menv.addrs:
         await menv.spawn(Killer, "SIGKILL", addr=addr)
@@ -184,6 +187,7 @@ async def test_an_address_where_nothing_listens_holds_no_step_back(
 
 
 @pytest.mark.parametrize("busy", ["python", "c", "stopped"])
+@in_rounds_too
 async def test_a_slave_that_is_killed_while_it_cannot_answer(
     menv: MultiEnvironment, busy: str
 ) -> None:
@@ -228,6 +232,7 @@ async def test_calls_to_a_dead_slave_fail_and_name_it(menv: MultiEnvironment) ->
     assert await one.evaluate(1) == 1
 
 
+@in_rounds_too
 async def test_a_slave_killed_in_the_middle_of_a_frame_harms_no_other(
     menv: MultiEnvironment,
 ) -> None:
@@ -249,6 +254,7 @@ async def test_detached_children_of_a_dead_slave_are_killed(menv: MultiEnvironme
 
 
 @pytest.mark.parametrize("busy", ["python", "c", "stopped"])
+@in_rounds_too
 async def test_a_slave_that_does_not_answer_is_killed_at_close(
     menv: MultiEnvironment, busy: str
 ) -> None:

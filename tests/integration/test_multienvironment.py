@@ -32,6 +32,7 @@ from creamas_sc.errors import (
 from creamas_sc.rpc.addresses import split_address
 from tests.support import agents
 from tests.support.agents import Counter, Echo, Gives, Raises, Reporter
+from tests.support.marks import in_rounds_too
 from tests.support.shared_supervisor import uses_shared_supervisor
 
 
@@ -101,6 +102,7 @@ async def test_get_agents_by_class_and_as_proxies(menv: MultiEnvironment) -> Non
     assert [await echo.evaluate(1) for echo in echoes] == [1]
 
 
+@in_rounds_too
 async def test_agents_use_asyncio_in_a_thread(menv: MultiEnvironment) -> None:
     agents = [await menv.spawn(Echo) for _ in range(2)]
     for asker, _ in agents:
@@ -174,6 +176,7 @@ async def test_an_artifact_of_a_single_call_is_there_when_it_returns(
     assert [artifact.obj for artifact in menv.artifacts] == [1, 2]
 
 
+@in_rounds_too
 async def test_what_is_published_and_reported_in_a_step_is_there_once(
     menv: MultiEnvironment,
 ) -> None:
@@ -206,6 +209,7 @@ async def test_managers_talk_to_the_host(menv: MultiEnvironment) -> None:
     await host.set_as_host_manager(menv.addrs[0])
 
 
+@in_rounds_too
 async def test_managers_run_the_whole(menv: MultiEnvironment) -> None:
     host = await menv.connect(menv.manager.addr)
     addr = await host.spawn("tests.support.agents:Counter", 4)
@@ -243,6 +247,7 @@ async def test_connections(menv: MultiEnvironment) -> None:
     ]
 
 
+@in_rounds_too
 async def test_a_failed_act_keeps_the_others_results(menv: MultiEnvironment) -> None:
     for start in (0, 10):
         await menv.spawn(Counter, start)
@@ -435,6 +440,7 @@ class TestTheMasterEnvironment:
 
 
 @pytest.mark.parametrize("many", [2, 20])  # the latter travel as columns
+@in_rounds_too
 async def test_what_cannot_be_decoded_is_its_agents_failure(
     menv: MultiEnvironment, many: int
 ) -> None:

@@ -18,12 +18,13 @@ import trio
 import trio.testing
 
 from creamas_sc import Environment, MultiEnvironment
-from creamas_sc.errors import NoSlaves, SlaveLost, StartError
+from creamas_sc.errors import DeadlineExceeded, NoSlaves, SlaveLost, StartError
 from creamas_sc.mp import Restart, RestartPolicy
 from creamas_sc.restarts import driver, slave
 from creamas_sc.rpc.addresses import split_address
 from creamas_sc.util import run
 from tests.support import agents, processes, programs
+from tests.support.marks import in_rounds_too
 from tests.support.shared_supervisor import own_children, uses_shared_supervisor
 
 pytestmark = pytest.mark.usefixtures("shared_supervisor")
@@ -42,6 +43,7 @@ async def society(
     seed: int | None = None,
     shared: bool = True,
     place: tuple[str, int] = ANY_PORT,
+    calls: str = "free",
     **kwargs: Any,
 ) -> AsyncIterator[MultiEnvironment]:
     """A multi-environment with slaves and that policy; the block is bounded.
@@ -53,7 +55,9 @@ async def society(
     """
     with trio.fail_after(BOUND_SECONDS):
         with uses_shared_supervisor() if shared else nullcontext():
-            m = MultiEnvironment(place, Environment, agents.Host, seed=seed, restart=restart)
+            m = MultiEnvironment(
+                place, Environment, agents.Host, seed=seed, restart=restart, calls=calls
+            )
         async with m:
             await m.spawn_slaves([place] * slaves, env_cls, agents.Manager, [kwargs] * slaves)
             yield m
@@ -238,8 +242,9 @@ async def test_a_taken_port_still_fails_a_start_at_once() -> None:
 # ---- checkpoints
 
 
-async def test_a_checkpoint_is_taken_after_each_step_and_given_back() -> None:
-    async with society("permanent", agents.Keeper) as menv:
+@in_rounds_too
+async def test_a_checkpoint_is_taken_after_each_step_and_given_back(calls: str) -> None:
+    async with society("permanent", agents.Keeper, calls=calls) as menv:
         for addr in menv.addrs:
             await menv.spawn_n(agents.Counter, 2, addr=addr)
         for n in (1, 2, 3):
@@ -495,8 +500,9 @@ def test_a_script_without_a_loop() -> None:
 # ---- those who call meanwhile
 
 
-async def test_a_step_waits_for_what_is_being_restored() -> None:
-    async with society("permanent", agents.SlowKeeper) as menv:
+@in_rounds_too
+async def test_a_step_waits_for_what_is_being_restored(calls: str) -> None:
+    async with society("permanent", agents.SlowKeeper, calls=calls) as menv:
         for addr in menv.addrs:
             await menv.spawn(agents.Counter, addr=addr)
         assert await menv.trigger_all() == [1, 1]
@@ -507,6 +513,17 @@ async def test_a_step_waits_for_what_is_being_restored() -> None:
         assert menv.restarts == []
         assert await menv.trigger_all() == [2, 2]
         assert len(menv.restarts) == 1
+
+
+async def test_a_limited_step_in_rounds_does_not_wait_longer_for_a_restart() -> None:
+    async with society("permanent", agents.SlowKeeper, calls="rounds") as menv:
+        for addr in menv.addrs:
+            await menv.spawn(agents.Counter, addr=addr)
+        await lose(menv, menv.addrs[0])
+        with pytest.raises(DeadlineExceeded, match="before all slaves were back") as caught:
+            await menv.trigger_all_within(0.01)
+        assert (menv.restarts, caught.value.may_have_run) == ([], False)
+        assert await menv.trigger_all_within(BOUND_SECONDS) == [1, 1]
 
 
 async def test_a_call_during_a_restart_can_be_cancelled(tmp_path: Path) -> None:

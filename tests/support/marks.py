@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
-__all__ = ["slow_but"]
+__all__ = ["in_rounds_too", "slow_but"]
+
+# For tests whose agents' calls may go in either way; in rounds the test is slow.
+in_rounds_too = pytest.mark.parametrize(
+    "calls", ["free", pytest.param("rounds", marks=pytest.mark.slow)]
+)
 
 
 def slow_but(quick: Collection[tuple[Any, ...]], cases: Iterable[tuple[Any, ...]]) -> list[Any]:

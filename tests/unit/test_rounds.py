@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -167,6 +168,29 @@ class UsesThread(Peer):
         return "done"
 
 
+class WaitsInThread(Peer):
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        self.event = threading.Event()
+
+    @expose
+    def set(self) -> None:
+        self.event.set()
+
+    @expose
+    async def act(self) -> Any:
+        return await trio.to_thread.run_sync(self.event.wait, BOUND_SECONDS / 2)
+
+
+@both
+def test_a_thread_that_waits_for_a_call_of_the_round_does_not_hold_it_for_ever(
+    environments: int, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("creamas_sc.rpc.rounds.activity.OUTSIDE_SECONDS", 0.1)
+    assert take_steps([WaitsInThread, Sets], environments) == [True, None]
+    assert "may not repeat itself" in caplog.text
+
+
 class AsksFirst(Peer):
     @expose
     async def act(self) -> Any:
@@ -230,6 +254,39 @@ def test_a_call_may_be_given_up_when_its_own_call_is_answered(environments: int)
     assert take_steps([Slow, Relays, GivesUp], environments) == [None, None, "gave up"]
 
 
+class BusyAtFirst(Waits):
+    @expose
+    async def act(self) -> Any:
+        await trio.sleep(0.3)
+        return self.heard
+
+    @expose
+    def has_heard(self) -> bool:
+        return self.heard
+
+
+class GivesUpBefore(Peer):
+    @expose
+    async def act(self) -> Any:
+        with trio.move_on_after(0.05):
+            await self.ask(0, "set")
+        return "gave up"
+
+
+class AsksLater(Peer):
+    @expose
+    async def act(self) -> Any:
+        for _ in range(3):
+            await self.ask(0, "echo")
+        return await self.ask(0, "has_heard")
+
+
+@pytest.mark.parametrize("environments", [1, 2, 3])
+def test_a_call_that_is_given_up_before_it_is_served_is_not_served(environments: int) -> None:
+    agents = [BusyAtFirst, GivesUpBefore, AsksLater]
+    assert take_steps(agents, environments) == [False, "gave up", False]
+
+
 class StartsTask(Peer):
     @expose
     async def act(self) -> Any:
@@ -286,7 +343,8 @@ class AsksForEver(Peer):
     @expose
     async def act(self) -> Any:
         while True:
-            await self.ask(self.number - 1, "echo")
+            await self.ask(-1, "echo")
+            await self.ask(0, "echo")
 
 
 def test_agents_are_late_where_the_time_is_up_later(caplog: Any) -> None:

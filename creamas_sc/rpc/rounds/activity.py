@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Coroutine
 from contextvars import Context, ContextVar, copy_context
 from typing import Any
@@ -11,6 +12,11 @@ import trio
 from creamas_sc.rpc.rounds.calls import Call, PeerCall
 from creamas_sc.rpc.rounds.order import Order
 from creamas_sc.rpc.socket_stream import effective_deadline
+
+# How long nothing may run before a round ends without the activities that wait; and without those
+# that wait for the outside, which may be slow, or for what only a call of this round would bring.
+HOLD_SECONDS = 0.05
+OUTSIDE_SECONDS = 60.0
 
 current_activity: ContextVar[Activity | None] = ContextVar("activity", default=None)
 # What a task that waits for an answer is marked with; trio removes it when the task goes on.
@@ -75,10 +81,13 @@ class Activity:
         assert self.task is not None
         return self.waiting > 0 and _all_wait(self.task, self.inner)
 
-    def waits_outside(self, until: float) -> bool:
-        """Whether, keeping a task, it waits for the outside, or a time before ``until``."""
+    def hold_seconds(self, until: float) -> float:
+        """How long, keeping a task, it may hold a round open in which nothing runs.
+
+        For ever if it waits for a time before ``until``.
+        """
         assert self.task is not None
-        return _waits_outside(self.task, self.inner, until)
+        return _hold_seconds(self.task, self.inner, until)
 
 
 def _all_wait(task: trio.lowlevel.Task, inner: int = 0) -> bool:
@@ -94,15 +103,17 @@ def _all_wait(task: trio.lowlevel.Task, inner: int = 0) -> bool:
     return waits
 
 
-def _waits_outside(task: trio.lowlevel.Task, inner: int, until: float) -> bool:
-    """Whether a task or one that it has started waits for a thread, a socket, a time, or the like.
+def _hold_seconds(task: trio.lowlevel.Task, inner: int, until: float) -> float:
+    """The longest that a task, or one that it has started, may hold a round open.
 
     Trio does not tell what a task waits for, but the function that would end the wait does.
     """
-    abort = task._abort_func
+    abort, seconds = task._abort_func, HOLD_SECONDS
     if abort is not None and task.custom_sleep_data is not WAITS:
         module = abort.__module__
-        if module not in _INSIDE and (module != _SLEEP or effective_deadline(task) < until):
-            return True
+        if module == _SLEEP and effective_deadline(task) < until:
+            return math.inf
+        if module not in (*_INSIDE, _SLEEP):  # a thread, a socket, or the like
+            seconds = OUTSIDE_SECONDS
     children = (each for nursery in task.child_nurseries[inner:] for each in nursery.child_tasks)
-    return any(_waits_outside(child, 0, until) for child in children)
+    return max(seconds, *(_hold_seconds(child, 0, until) for child in children), 0.0)

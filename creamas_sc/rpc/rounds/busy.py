@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from itertools import chain
 
@@ -59,9 +60,13 @@ class Busy:
             if activity.is_quiet():
                 self.remove(activity)
 
-    def wait_outside(self, until: float) -> bool:
-        """Whether some wait for the outside, or a time before ``until``."""
-        return any(each.waits_outside(until) for each in self.agents.values())
+    def hold_seconds(self, until: float) -> float:
+        """How long nothing may run before the round ends without them.
+
+        Args:
+            until: When the step ends; that some of them wait for this is no reason to wait.
+        """
+        return max((each.hold_seconds(until) for each in self.agents.values()), default=math.inf)
 
     def wait_in_part(self) -> bool:
         """Whether some have tasks that wait for answers, beside others."""

@@ -33,8 +33,9 @@ slaves' managers: then calls of that are served in the same order. Calls to anyw
 at once, and what they lead to may depend on timing.
 
 **Nothing hangs.** Where a busy activity waits for what only a call of this round may bring, such as
-an event, and nothing has run for `HOLD_SECONDS`, the round ends without it. The step's result may
-then depend on timing: `Rounds.held_up` names the agents.
+an event, and nothing has run for `HOLD_SECONDS`, the round ends without it; where it seems to wait
+for the outside, as for a thread or a call that does not go in rounds, after `OUTSIDE_SECONDS`. The
+step's result may then depend on timing: `Rounds.held_up` names the agents.
 """
 
 from __future__ import annotations
@@ -63,8 +64,6 @@ if TYPE_CHECKING:
     from creamas_sc.rpc.node import Node
     from creamas_sc.rpc.rounds.exchange import Exchange
 
-# How long nothing may run before a round ends without the activities that wait.
-HOLD_SECONDS = 0.05
 # Calls of plain methods that are served before other tasks may run.
 SERVED_AT_ONCE = 64
 # After so many checkpoints in turn, an activity may be waiting for what another one does.
@@ -332,7 +331,7 @@ class Rounds:
 
         None if nothing is ready, or if other tasks are to have their turn first.
         """
-        ready, busy = self._ready, self._busy.agents
+        ready, busy, given_up = self._ready, self._busy.agents, self._serving.given_up
         for _ in range(SERVED_AT_ONCE):
             if not ready:
                 break
@@ -343,6 +342,8 @@ class Rounds:
                     self._busy.defer(number, item)
                     continue
             if not item.answered:
+                if given_up and (item.url, item.number) in given_up:
+                    continue
                 activity = self._serving.begin(item)
                 self._open += activity is not None
             elif item.given_up:  # type: ignore[union-attr]
@@ -369,9 +370,10 @@ class Rounds:
         return None
 
     def cancel_served(self, url: str | None, number: int) -> None:
-        """The caller of a served call has given it up."""
+        """The caller of a call has given it up: it is cancelled, or not served at all."""
         activity = self._serving.activities.get((url, number))
         if activity is None:
+            self._serving.given_up.add((url, number))
             return
         call = self._parked.pop(activity, None)
         if call is not None:
@@ -394,8 +396,8 @@ class Rounds:
             has_content = bool(busy.deferred) or exchange.has_content()
             if self._ready or not (busy.agents or (busy.stuck and not has_content)):
                 break
-            holding = has_content and not busy.wait_outside(self._deadline)
-            pause = LOOK_SECONDS if busy.wait_in_part() else HOLD_SECONDS if holding else math.inf
+            hold_seconds = busy.hold_seconds(self._deadline) if has_content else math.inf
+            pause = LOOK_SECONDS if busy.wait_in_part() else hold_seconds
             exchange.urge()
             exchange.changed = changed = TrioWaiter()
             with trio.move_on_after(pause):
@@ -404,7 +406,7 @@ class Rounds:
                 await trio.lowlevel.checkpoint()  # on a busy machine, others may be late
             if changed.is_set():
                 idle_since = trio.current_time()
-            elif holding and trio.current_time() - idle_since >= HOLD_SECONDS:
+            elif trio.current_time() - idle_since >= hold_seconds:
                 self.held_up += busy.give_up()
         if self._ready:
             return False

@@ -24,11 +24,13 @@ class Serving:
     Attributes:
         agent: The one whose plain method serves a call just now.
         activities: Those that serve calls, by the caller's environment and the call's number.
+        given_up: Calls that were not served when they were given up; some had been before.
     """
 
     def __init__(self, node: Node, exchange: Exchange) -> None:
         self.agent: Any = None
         self.activities: dict[tuple[str | None, int], Activity] = {}
+        self.given_up: set[tuple[str | None, int]] = set()
         self._node = node
         self._exchange = exchange
 
