@@ -26,7 +26,7 @@ from creamas_sc.errors import DecodeError, to_wire
 from creamas_sc.rpc.rounds.calls import Call
 from creamas_sc.rpc.socket_stream import TrioWaiter
 from creamas_sc.wire.codec import Codec, Payload
-from creamas_sc.wire.packing import Undecodable
+from creamas_sc.wire.packing import LARGE_BYTES, Undecodable
 
 # Of the events of rounds; what follows is the step's number.
 ROUND_EVENT = "round"
@@ -166,13 +166,36 @@ def columns(piece: Piece) -> list[Any]:
         [call.number for call in calls],
         [call.target for call in calls],
         [call.method for call in calls],
-        [list(call.args) for call in calls],
+        [_items(call.args) for call in calls],
         kwargs if any(kwargs) else None,
         [number for number, _ in answers],
-        [value for _, value in answers],
+        _items([value for _, value in answers]),
         [number for number, _ in failures],
         [to_wire(error) for _, error in failures],
     ]
+
+
+class Large:
+    """Large bytes among the items of a column: as the state of an object they go out of band."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: bytes) -> None:
+        self.value = value
+
+    def _wire_state_(self) -> dict[str, bytes]:
+        return {"value": self.value}
+
+    @classmethod
+    def _from_wire_state_(cls, state: dict[str, bytes]) -> bytes:
+        return state["value"]
+
+
+def _items(values: Sequence[Any]) -> list[Any]:
+    """The values as a list, with large bytes in a form that is not copied."""
+    if bytes not in map(type, values):
+        return list(values)
+    return [Large(v) if type(v) is bytes and len(v) >= LARGE_BYTES else v for v in values]
 
 
 def without_undecodable(frame: list[Any]) -> tuple[list[Any], list[Failed], list[Failed]]:
