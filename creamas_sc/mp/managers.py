@@ -73,20 +73,16 @@ class Manager(Agent):
     async def _spawn(
         self, agent_cls: Any, n: int, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> list[tuple[Agent, str]]:
-        """Make ``n`` agents, all or none; those of a coroutine function are not undone."""
+        """Make ``n`` agents, all or none."""
         index = kwargs.pop(SPAWN_INDEX, None)
         try:
             factory = _agent_factory(agent_cls)
             arguments = (self.env, *args)
             make = partial(start_call, factory, arguments, kwargs)
-            made = await self.env._spawning.make(make, n, index)
+            complete = None if isinstance(factory, type) else partial(_completed, factory)
+            made = await self.env._spawning.make(make, n, index, complete)
         except CallRefused as refusal:
             raise refusal.by(self.addr) from refusal.__cause__
-        if not isinstance(factory, type):
-            made = [await agent if isawaitable(agent) else agent for agent in made]
-        for agent in made:
-            if not isinstance(agent, Agent):
-                raise LoadError(f"{factory!r} must return an agent, not {agent!r}").by(self.addr)
         return [(agent, agent.addr) for agent in made]
 
     @expose
@@ -158,6 +154,14 @@ def check_number(n: Any) -> None:
     """Raise a ValueError unless ``n`` agents can be made in one call."""
     if type(n) is not int or not 0 <= n <= MAX_SPAWNED:
         raise ValueError(f"n must be an int of at least 0, at most {MAX_SPAWNED:,}, not {shown(n)}")
+
+
+async def _completed(factory: Any, made: Any) -> Agent:
+    """The agent that a factory has returned, or returns in time."""
+    agent = await made if isawaitable(made) else made
+    if not isinstance(agent, Agent):
+        raise LoadError(f"{factory!r} must return an agent, not {agent!r}")
+    return agent
 
 
 def _agent_factory(agent_cls: str | type | Callable[..., Any]) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -129,6 +130,80 @@ class VerySlow(Made):
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
         time.sleep(2 * YIELD_SECONDS)
+
+
+class Waits(Made):
+    """Made by a coroutine function, which waits once the agent is there, but for the first two."""
+
+    made = 0
+
+
+@agent_factory
+async def waits(environment: Environment) -> Waits:
+    agent = Waits(environment)
+    Waits.made += 1
+    if Waits.made > 2:
+        await trio.sleep_forever()
+    return agent
+
+
+@agent_factory
+async def fails_at_the_third(environment: Environment) -> Waits:
+    agent = Waits(environment)
+    Waits.made += 1
+    await trio.lowlevel.checkpoint()
+    if Waits.made > 2:
+        raise ValueError("no more")
+    return agent
+
+
+@agent_factory
+async def makes_agents_for_nothing(environment: Environment) -> str:
+    await environment.manager.spawn(Made)
+    Made(environment)
+    return "no agent"
+
+
+@pytest.mark.parametrize("factory", [waits, fails_at_the_third, makes_agents_for_nothing])
+async def test_agents_of_a_coroutine_function_are_undone_too(
+    factory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Waits, "made", 0)
+    async with managed() as env:
+        Made(env)
+        before = env.get_agents()
+        with trio.move_on_after(0.1), contextlib.suppress(ValueError, LoadError):
+            await env.manager.spawn_n(factory, 10)
+        assert env.get_agents() == before
+        assert len(await env.manager.spawn_n(Made, 3)) == 3
+
+
+async def test_a_coroutine_function_may_wait_for_another_spawn() -> None:
+    there = trio.Event()
+
+    @agent_factory
+    async def waits_for_another(environment: Environment) -> Made:
+        await there.wait()
+        return Made(environment)
+
+    async with managed() as env:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(env.manager.spawn, waits_for_another)
+            await a_few_rounds()
+            await env.manager.spawn(Made)
+            there.set()
+        assert len(env.get_agents()) == 2
+
+
+async def test_what_a_coroutine_function_made_stays_if_others_made_agents_after_it() -> None:
+    async with managed() as env:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(env.manager.spawn_n, waits, 10)
+                await a_few_rounds()
+                own = Made(env, "own")
+                scope.cancel()
+        assert env.get_agent(own.addr) is own
 
 
 @asynccontextmanager
