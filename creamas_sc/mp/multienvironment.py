@@ -60,8 +60,9 @@ class MultiEnvironment:
         mgr_cls: Class of its manager, a subclass of `MultiEnvManager`; None for no manager.
         name: Shown in logs; "host:port" by default.
         logger: Has ``log(level, message)``.
-        seed: Makes a run repeatable: each agent's ``rng`` depends on it and the order of spawning.
-            By default one is drawn, which the property `seed` and the stop report have.
+        seed: Makes a run repeatable: each agent's ``rng`` depends on it and the order of spawning;
+            see `creamas_sc.verification` for what else it covers. By default one is drawn, which
+            the property `seed` and the stop report have.
         restart: What happens when a slave is lost. "temporary": the others go on without it.
             "transient": it is started again unless it ended normally. "permanent": it is started
             again however it ended. "all": the multi-environment closes. A `RestartPolicy` also
