@@ -22,7 +22,8 @@ class StepLock:
 
     def __init__(self) -> None:
         self._lock = trio.Lock()
-        self._gathers = trio.Lock()
+        # That hold the lock, or wait for it.
+        self._gathers = 0
 
     def locked(self) -> bool:
         """Whether a step is under way."""
@@ -61,15 +62,17 @@ class StepLock:
     async def held_by_gather(self) -> AsyncIterator[bool]:
         """Hold the lock in the block, unless a step is under way; whether it is held.
 
-        Gathers wait for each other, unless an agent's call asks for one.
+        Gathers wait for each other as steps do, unless an agent's call asks for one.
         """
-        if not (self._lock.locked() and _asked_by_agent()):
-            async with self._gathers:
-                if not self._lock.locked():
-                    async with self._lock:
-                        yield True
-                    return
-        yield False
+        if self._lock.locked() and (not self._gathers or _asked_by_agent()):
+            yield False
+            return
+        self._gathers += 1
+        try:
+            async with self._lock:
+                yield True
+        finally:
+            self._gathers -= 1
 
 
 def _asked_by_agent() -> bool:
