@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from creamas_sc.util import run
+from creamas_sc import prestart, run
 
 from .report import contact_sheet, effects_plot, table
 from .society import SOCIETIES, Plan, Step, simulate
@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     seed = random.randrange(2**32) if options.seed is None else options.seed
     plan = Plan(options.agents, options.steps, options.slaves, seed=seed)
+    prestart("numpy")  # once, not in each slave of the three societies
     runs: dict[str, list[Step]] = {}
     started = time.monotonic()
     ended = 0
