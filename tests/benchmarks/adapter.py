@@ -107,6 +107,26 @@ class Adapter(ABC):
         """The first caller has "numpy" arrays or "bytes" judged; the seconds of all."""
         raise NotImplementedError
 
+    async def setup_step_calls(self, n: int) -> None:
+        """Callers in the first slave, each with an agent of its own to call in the second one."""
+        raise NotImplementedError
+
+    async def step_calls(self, m: int) -> None:
+        """One step, in which each caller makes that many calls, one after the other."""
+        raise NotImplementedError
+
+    async def setup_opinions(self, n: int) -> None:
+        """Agents that ask each other, spread evenly over the slaves."""
+        raise NotImplementedError
+
+    async def ask_opinions(self, m: int) -> None:
+        """One step, in which each asks so many others for an opinion of an array of 8 KiB."""
+        raise NotImplementedError
+
+    async def trigger_neighbours(self, n: int) -> list[Any]:
+        """As `trigger_all`, of so many agents that ask one other each, if the system has calls."""
+        return await self.trigger_all()
+
     def hang(self, kind: str, on_acting: Callable[[], object]) -> None:
         """Ten agents of that kind act, until a signal comes; ends as a user's script would."""
 

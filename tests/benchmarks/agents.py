@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import trio
 
 from creamas_sc import Artifact, CreativeAgent, Environment, Proxy, expose
-from tests.benchmarks.work import burn, touch
+from tests.benchmarks.work import OUTSIDE_SECONDS, burn, burn_unevenly, touch
 
 
 class Tally(CreativeAgent):
@@ -82,6 +83,10 @@ class Rater(CreativeAgent):
     """Is called by a `Caller`."""
 
     @expose
+    async def act(self, *args: Any) -> None:
+        """Only callers do something."""
+
+    @expose
     def evaluate(self, artifact: Any) -> tuple[float, None]:
         return touch(artifact.obj if isinstance(artifact, Artifact) else artifact), None
 
@@ -129,3 +134,66 @@ class Caller(CreativeAgent):
         for _ in range(times):
             await rater.evaluate(Artifact(self, data))
         return time.perf_counter() - began
+
+
+class StepCaller(CreativeAgent):
+    """Calls, in its act, the agent with its own number in another slave."""
+
+    @expose
+    async def act(self, place: str, calls: int) -> None:
+        rater: Any = await self.env.connect(f"{place}{self.addr.rpartition('/')[2]}")
+        for number in range(calls):
+            await rater.evaluate(number)
+
+
+class Neighbour(CreativeAgent):
+    """Asks others, by its place in the society: its agents are spread evenly over the slaves."""
+
+    def neighbour(self, places: Sequence[str], n: int, distance: int) -> str:
+        """The address of the agent at that distance, of a society of ``n``."""
+        place, slash, number = self.addr.rpartition("/")
+        slave = places.index(place + slash)
+        at = ((int(number) - 1) * len(places) + slave + distance) % n
+        return f"{places[at % len(places)]}{at // len(places) + 1}"
+
+    @expose
+    def answer(self, value: Any) -> float:
+        return 0.5
+
+
+class Critic(Neighbour):
+    """Asks others for an opinion of an array."""
+
+    @expose
+    async def act(self, places: Sequence[str], n: int, asked: int) -> float:
+        import numpy as np  # the other workloads' slaves go without it
+
+        array, total = np.full((32, 32), 0.5), 0.0
+        for distance in range(1, asked + 1):
+            other: Any = await self.env.connect(self.neighbour(places, n, 7 * distance))
+            total += await other.opinion(array)
+        return total
+
+    @expose
+    def opinion(self, array: Any) -> float:
+        return float(array[0, 0])
+
+
+class Uneven(Neighbour):
+    """Works for a moment, one of a hundred for a hundred times as long, and asks another one."""
+
+    @expose
+    async def act(self, places: Sequence[str], n: int) -> None:
+        burn_unevenly(int(self.addr.rpartition("/")[2]))
+        other: Any = await self.env.connect(self.neighbour(places, n, 7))
+        await other.answer(1)
+
+
+class Outside(Neighbour):
+    """Waits for the outside, and asks another one."""
+
+    @expose
+    async def act(self, places: Sequence[str], n: int) -> None:
+        await trio.sleep(OUTSIDE_SECONDS)
+        other: Any = await self.env.connect(self.neighbour(places, n, 7))
+        await other.answer(1)

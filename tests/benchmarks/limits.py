@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.benchmarks.adapter import Adapter, drive
 from tests.benchmarks.measures import shares
-from tests.benchmarks.work import burn
+from tests.benchmarks.work import OUTSIDE_SECONDS, burn, burn_unevenly
 
 __all__ = ["Fork"]
 
@@ -70,11 +70,29 @@ class Pausing(Counter):
         await trio.lowlevel.checkpoint()
 
 
+class Uneven(Counter):
+    """Works for a moment, one of a hundred for a hundred times as long."""
+
+    async def act(self, *args: Any) -> Any:
+        return burn_unevenly(int(self.addr.rpartition("/")[2]))
+
+
+class Outside(Pausing):
+    """Waits for the outside."""
+
+    async def act(self, *args: Any) -> Any:
+        import trio
+
+        await trio.sleep(OUTSIDE_SECONDS)
+
+
 KINDS: dict[str, type[Counter]] = {
     "Burner": Burner,
     "Counter": Counter,
     "Echo": Echo,
+    "Outside": Outside,
     "Pausing": Pausing,
+    "Uneven": Uneven,
 }
 
 
@@ -108,7 +126,7 @@ class Worker:
 
     def trigger_all(self, *args: Any) -> list[Any]:
         """Act after act in one task; or a task an agent where agents wait."""
-        if any(type(agent) is Pausing for agent in self.agents.values()):
+        if any(isinstance(agent, Pausing) for agent in self.agents.values()):
             import trio
 
             return trio.run(self._tasks, args)

@@ -1,7 +1,8 @@
 """This project, as a system that the workloads measure, in each of its forms.
 
-Embedded, a script's own `MultiEnvironment`: "trio", awaited under trio, and "sync", from plain
-code. "attached" and "attached-sync", a client of a running daemon.
+Embedded, a script's own `MultiEnvironment`: "trio", awaited under trio, "rounds", the same with
+agents' calls in rounds, and "sync", from plain code. "attached" and "attached-sync", a client of a
+running daemon.
 """
 
 from __future__ import annotations
@@ -44,11 +45,12 @@ class Society(Adapter):
 
     peer = "creamas_sc"
     version = f"{__version__}, Python {'.'.join(map(str, sys.version_info[:3]))}"
-    variants = ("trio", "sync", "attached", "attached-sync")
+    variants = ("trio", "rounds", "sync", "attached", "attached-sync")
 
     addrs: list[str]
     name: str
     _callers: list[Any]
+    _n: int
 
     @classmethod
     def surroundings(cls, variant: str) -> Any:
@@ -115,13 +117,42 @@ class Society(Adapter):
         (took,) = await self._at_once([partial(self._callers[0].measure, m)])
         return took  # type: ignore[no-any-return]
 
+    @property
+    def places(self) -> list[str]:
+        """What the addresses of a slave's agents begin with, for each slave."""
+        return [addr.removesuffix("0") for addr in self.addrs]
+
+    async def setup_step_calls(self, n: int) -> None:
+        first, second = self.addrs
+        await self._call("spawn_n", f"{MODULE}:StepCaller", n, addr=first)
+        await self._call("spawn_n", f"{MODULE}:Rater", n, addr=second)
+
+    async def step_calls(self, m: int) -> None:
+        await self.trigger_all(self.places[1], m)
+
+    async def setup_opinions(self, n: int) -> None:
+        self._n = len(await self.spawn("Critic", n))
+
+    async def ask_opinions(self, m: int) -> None:
+        heard = await self.trigger_all(self.places, self._n, m)
+        assert heard == [0.5 * m] * self._n
+
+    async def trigger_neighbours(self, n: int) -> list[Any]:
+        return await self.trigger_all(self.places, n)
+
     async def payload(self, kind: str, nbytes: int, m: int) -> float:
         (took,) = await self._at_once([partial(self._callers[0].send, kind, nbytes, m)])
         return took  # type: ignore[no-any-return]
 
 
 class _Embedded(Society):
-    """A `MultiEnvironment` of this process."""
+    """A `MultiEnvironment` of this process.
+
+    Attributes:
+        calls: How agents' calls go in steps.
+    """
+
+    calls = "free"
 
     @abstractmethod
     async def _enter(self) -> None:
@@ -140,7 +171,7 @@ class _Embedded(Society):
         from creamas_sc.mp import EnvManager, MultiEnvManager
 
         self.marks["imported"] = time.monotonic()
-        self.menv = MultiEnvironment(ANY_PORT, Environment, MultiEnvManager)
+        self.menv = MultiEnvironment(ANY_PORT, Environment, MultiEnvManager, calls=self.calls)
         await self._enter()
         places = [ANY_PORT] * self.slaves
         await self._finish(self.menv.spawn_slaves(places, Environment, EnvManager))
@@ -189,6 +220,10 @@ class _Trio(_Embedded):
 
     async def _finish(self, coroutine: Awaitable[Any]) -> Any:
         return await coroutine
+
+
+class _Rounds(_Trio):
+    calls = "rounds"
 
 
 class _Sync(_Embedded):
@@ -295,6 +330,7 @@ class _AttachedSync(Society):
 
 _FORMS: dict[str, type[Society]] = {
     "trio": _Trio,
+    "rounds": _Rounds,
     "sync": _Sync,
     "attached": _Attached,
     "attached-sync": _AttachedSync,

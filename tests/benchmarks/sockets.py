@@ -25,22 +25,25 @@ import trio
 from tests.benchmarks.adapter import Adapter, drive
 from tests.benchmarks.work import touch
 
-__all__ = ["Raw", "Sockets"]
+__all__ = ["ARRAY", "CallsAlone", "Raw", "Sockets", "served", "unpacker_of_calls"]
 
 READ_BYTES = 1 << 18
 LARGEST_BYTES = 1 << 27
 SHARED_BYTES = 1 << 21
 DONE = b"."
+# What is judged: as much as 32 x 32 floats.
+ARRAY = bytes(8 * 32 * 32)
 SIZE = struct.Struct("!Q")
 VERSION = f"Python {'.'.join(map(str, sys.version_info[:3]))}"
 
 
-def _unpacker() -> msgpack.Unpacker:
+def unpacker_of_calls() -> msgpack.Unpacker:
+    """Of messages of any size that occurs."""
     return msgpack.Unpacker(max_buffer_size=LARGEST_BYTES)
 
 
 @contextmanager
-def _served(serve: Callable[[socket.socket], object]) -> Iterator[socket.socket]:
+def served(serve: Callable[[socket.socket], object]) -> Iterator[socket.socket]:
     """A connection to a forked process that serves it until it is closed."""
     ours, theirs = socket.socketpair()
     pid = os.fork()
@@ -64,8 +67,8 @@ def _serve_and_exit(
         os._exit(0)
 
 
-class _Calls(Adapter):
-    """An adapter for W5 and W7 only: it has no agents, and calls go one way."""
+class CallsAlone(Adapter):
+    """An adapter for workloads of calls: it has no agents, and calls go one way."""
 
     peer = "limit"
     version = VERSION
@@ -79,6 +82,15 @@ class _Calls(Adapter):
     async def setup_calls(self, n: int, local: bool) -> None:
         if local:
             raise NotImplementedError
+        self._callers = n
+
+    async def setup_step_calls(self, n: int) -> None:
+        self._callers = n
+
+    async def step_calls(self, m: int) -> None:
+        await self.run_calls(m)
+
+    async def setup_opinions(self, n: int) -> None:
         self._callers = n
 
     async def spawn(self, kind: str, n: int) -> list[str]:
@@ -103,13 +115,13 @@ class _Calls(Adapter):
         raise NotImplementedError
 
 
-class Sockets(_Calls):
+class Sockets(CallsAlone):
     """The limit under trio."""
 
     variants = ("sockets", "sockets-direct")
 
     def run(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-        with _served(lambda sock: trio.run(_trio_server, sock)) as sock:
+        with served(lambda sock: trio.run(_trio_server, sock)) as sock:
             return trio.run(self._connected, sock, function, *args)
 
     async def _connected(
@@ -124,13 +136,19 @@ class Sockets(_Calls):
         return result
 
     async def run_calls(self, m: int) -> None:
+        await self._all_call(range(m))
+
+    async def ask_opinions(self, m: int) -> None:
+        await self._all_call([ARRAY] * m)
+
+    async def _all_call(self, values: Sequence[Any]) -> None:
         async with trio.open_nursery() as nursery:
             for _ in range(self._callers):
-                nursery.start_soon(self._several, m)
+                nursery.start_soon(self._several, values)
 
-    async def _several(self, m: int) -> None:
-        for number in range(m):
-            await self._client.call(number)
+    async def _several(self, values: Sequence[Any]) -> None:
+        for value in values:
+            await self._client.call(value)
 
     async def latencies(self, m: int) -> list[float]:
         took = []
@@ -150,7 +168,7 @@ class Sockets(_Calls):
 
 async def _trio_server(sock: socket.socket) -> None:
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-    pack, unpacker = msgpack.Packer().pack, _unpacker()
+    pack, unpacker = msgpack.Packer().pack, unpacker_of_calls()
     while data := await stream.receive_some(READ_BYTES):
         unpacker.feed(data)
         answers = [pack((number, (touch(value), None))) for number, value in unpacker]
@@ -172,7 +190,7 @@ class _TrioClient:
 
     async def read(self) -> None:
         """Wake the callers whose answers come."""
-        unpacker = _unpacker()
+        unpacker = unpacker_of_calls()
         while data := await self._stream.receive_some(READ_BYTES):
             unpacker.feed(data)
             for number, answer in unpacker:
@@ -203,7 +221,7 @@ class _TrioClient:
         return await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
 
 
-class Raw(_Calls):
+class Raw(CallsAlone):
     """The limit of blocking sockets, with one caller."""
 
     variants = ("raw", "shm")
@@ -213,7 +231,7 @@ class Raw(_Calls):
         assert memory.buf is not None
         self._shared = memory.buf
         try:
-            with _served(self._serve) as self._sock:
+            with served(self._serve) as self._sock:
                 return drive(function, *args)
         finally:
             memory.close()

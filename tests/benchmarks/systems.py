@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,11 +10,14 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMS", "PLAN", "make"]
 
-FORMS = ("trio", "sync", "attached", "attached-sync")
+FORMS = ("trio", "rounds", "sync", "attached", "attached-sync")
+_FREE = ("trio", "sync", "attached", "attached-sync")
+# The limits of calls; the second one if it is installed: ``--with uvloop``.
+_CALLS = ("sockets", "uvloop") if find_spec("uvloop") else ("sockets",)
 
 # Workload -> the systems that it is run on: forms of this project, then the limits.
 PLAN: dict[str, tuple[str, ...]] = {
-    "w1": (*FORMS, "fork"),
+    "w1": (*_FREE, "fork"),
     "w2": ("trio", "sync", "fork"),
     "w3": (*FORMS, "fork"),
     "w4": ("trio", "sync", "fork"),
@@ -23,6 +27,10 @@ PLAN: dict[str, tuple[str, ...]] = {
     "w8": ("trio", "sync", "attached", "fork"),
     "w9": ("trio", "fork"),
     "w10": ("sync", "fork"),
+    "w11": ("rounds", "trio", *_CALLS),
+    "w12": ("rounds", "trio", *_CALLS),
+    "w13": ("rounds", "trio", "fork"),
+    "w14": ("rounds", "trio", "fork"),
 }
 
 
@@ -44,6 +52,10 @@ def make(name: str, slaves: int) -> Adapter:
         from tests.benchmarks.sockets import Sockets
 
         return Sockets(name, slaves)
+    if name == "uvloop":
+        from tests.benchmarks.uvloop_sockets import Uvloop
+
+        return Uvloop(name, slaves)
     if name in ("raw", "shm"):
         from tests.benchmarks.sockets import Raw
 

@@ -52,6 +52,8 @@ class Row:
 
 _ACROSS, _INSIDE = {"where": "across"}, {"where": "inside"}
 _ATTACHED = ("attached", "attached-sync")
+_STEPS = ("trio", "sync", "rounds")
+_IN_STEPS = ("rounds", "trio")
 
 ROWS: list[Row] = [
     Row("w1", "start from exec", 3.1, {"slaves": 4}, less=True),
@@ -68,12 +70,12 @@ ROWS: list[Row] = [
     Row("w2", "spawn_n", 0.19, {"n": 10_000}),
     Row("w2", "spawn one by one", 0.51),
     Row("w2", "spawn one by one, late", 0.51),
-    Row("w3", "acts", 0.73, {"n": 10_000}),
-    Row("w3", "acts", 0.68, {"n": 1_000}),
-    Row("w3", "step, acts", 1.47, {"n": 100}, less=True),
+    Row("w3", "acts", 0.73, {"n": 10_000}, forms=_STEPS),
+    Row("w3", "acts", 0.68, {"n": 1_000}, forms=_STEPS),
+    Row("w3", "step, acts", 1.47, {"n": 100}, less=True, forms=_STEPS),
     Row("w3", "step, acts", 2.33, {"n": 100}, less=True, forms=_ATTACHED),
     Row("w3", "acts, default", 0.052, {"n": 10_000}, limit_metric="acts"),
-    Row("w3", "acts that wait", 1.0, {"n": 10_000}),
+    Row("w3", "acts that wait", 1.0, {"n": 10_000}, forms=_STEPS),
     Row("w4", "efficiency", 0.98),
     Row("w5", "calls", 0.5, _ACROSS, limit="sockets"),
     Row("w5", "latency p50", 1.17, _ACROSS, less=True, limit="sockets"),
@@ -88,6 +90,13 @@ ROWS: list[Row] = [
     Row("w8", "close", 2.3, {"slaves": 8}, less=True),
     Row("w9", "idle slave, PSS", 1.34, less=True, forms=("trio",)),
     Row("w9", "agent", 2.03, less=True, forms=("trio",)),
+    Row("w11", "call", 1.1, {"callers": 1}, less=True, forms=("rounds",), limit="trio"),
+    Row("w11", "calls", 1.0, {"callers": 100}, forms=_IN_STEPS, limit="uvloop"),
+    Row("w11", "calls", 2.0, {"callers": 1_000}, forms=_IN_STEPS, limit="uvloop"),
+    Row("w11", "calls", 2.0, {"callers": 10_000}, forms=_IN_STEPS, limit="uvloop"),
+    Row("w12", "opinions", 5.0, forms=("rounds",), limit="trio"),
+    Row("w13", "step, uneven", 1.0, {"n": 1_000}, less=True, forms=("rounds",), limit="trio"),
+    Row("w14", "step, outside", 1.0, {"n": 1_000}, less=True, forms=("rounds",), limit="trio"),
 ]
 
 

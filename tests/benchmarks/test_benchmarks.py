@@ -35,6 +35,19 @@ def test_it_measures_steps_and_calls(tmp_path: Path) -> None:
     assert "| W5 latency p50 where=across | trio |" in done.stdout
 
 
+@pytest.mark.slow
+def test_it_measures_calls_in_steps() -> None:
+    command = [sys.executable, "-m", "tests.benchmarks", "w11", "w12", "w13", "w14"]
+    command += ["--tiny", "--rounds", "1", "--systems", "rounds,trio,fork,sockets"]
+    done = subprocess.run(
+        command, cwd=ROOT, check=True, timeout=SECONDS, stdout=subprocess.PIPE, text=True
+    )
+    lines = [line for line in done.stdout.splitlines() if "/s |" in line or " ms |" in line]
+    measured = {tuple(line.split("|")[1:3]) for line in lines}
+    assert len(measured) == 2 * 3 + 3 + 3 + 3
+    assert "| W11 call callers=1 | rounds |" in done.stdout
+
+
 @pytest.mark.parametrize(("better", "verdict"), [(1.01, "yes"), (0.99, "no")])
 def test_each_row_is_judged_by_its_ratio(better: float, verdict: str) -> None:
     figures = []

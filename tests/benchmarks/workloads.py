@@ -1,4 +1,4 @@
-"""The workloads W1 to W10, written once for every system."""
+"""The workloads, written once for every system, but for those that are seen from outside."""
 
 from __future__ import annotations
 
@@ -36,6 +36,10 @@ class Sizes:
         big, small: W7: artifacts of 1 MiB and 64 KiB.
         remembered: W9: agents.
         imports: W10: slaves, simulations.
+        callers_in_step: W11: callers, calls of each in a step.
+        critics, asked: W12: agents, and how many each asks.
+        neighbours: W13 and W14: agents.
+        calls_steps: W11 to W14: steps.
     """
 
     cold: tuple[int, ...] = (4, 8)
@@ -57,6 +61,11 @@ class Sizes:
     small: int = 500
     remembered: int = 10_000
     imports: tuple[int, int] = (2, 4)
+    callers_in_step: tuple[tuple[int, int], ...] = ((1, 1_000), (100, 50), (1_000, 10), (10_000, 2))
+    critics: int = 200
+    asked: int = 10
+    neighbours: int = 1_000
+    calls_steps: int = 3
 
 
 FULL = Sizes()
@@ -80,6 +89,11 @@ TINY = Sizes(
     small=2,
     remembered=10,
     imports=(1, 1),
+    callers_in_step=((1, 3), (2, 2)),
+    critics=4,
+    asked=2,
+    neighbours=100,
+    calls_steps=1,
 )
 
 
@@ -235,6 +249,61 @@ async def w9(system: Adapter, report: Report, sizes: Sizes) -> None:
     await system.stop()
 
 
+async def w11(system: Adapter, report: Report, sizes: Sizes) -> None:
+    """Calls across slaves, made in steps by few and by many callers."""
+    for callers, calls in sizes.callers_in_step:
+        await system.start()
+        await system.setup_step_calls(callers)
+        await system.step_calls(1)
+        with _timed() as took:
+            for _ in range(sizes.calls_steps):
+                await system.step_calls(calls)
+        n = callers * calls * sizes.calls_steps
+        report("calls", n / took[0], "calls/s", callers=callers)
+        if callers == 1:
+            report("call", took[0] / n * 1e6, "us", callers=callers)
+        await system.stop()
+
+
+async def w12(system: Adapter, report: Report, sizes: Sizes) -> None:
+    """A society where each agent asks others for an opinion of an array of 32 x 32."""
+    await system.start()
+    await system.setup_opinions(sizes.critics)
+    await system.ask_opinions(sizes.asked)
+    with _timed() as took:
+        for _ in range(sizes.calls_steps):
+            await system.ask_opinions(sizes.asked)
+    opinions = sizes.critics * sizes.asked * sizes.calls_steps
+    report("opinions", opinions / took[0], "opinions/s")
+    await system.stop()
+
+
+async def w13(system: Adapter, report: Report, sizes: Sizes) -> None:
+    """One act of a hundred takes a hundred times as long."""
+    await _neighbours(system, report, sizes, "Uneven", "step, uneven")
+
+
+async def w14(system: Adapter, report: Report, sizes: Sizes) -> None:
+    """Each agent waits 50 ms for the outside."""
+    await _neighbours(system, report, sizes, "Outside", "step, outside")
+
+
+async def _neighbours(
+    system: Adapter, report: Report, sizes: Sizes, kind: str, metric: str
+) -> None:
+    await system.start()
+    await system.spawn(kind, sizes.neighbours)
+    await system.trigger_neighbours(sizes.neighbours)
+    took: list[float] = []
+    for _ in range(sizes.calls_steps):
+        with _timed() as took_one:
+            results = await system.trigger_neighbours(sizes.neighbours)
+        took += took_one
+        assert len(results) == sizes.neighbours
+    report(metric, percentile(took, 50) * 1e3, "ms", n=sizes.neighbours)
+    await system.stop()
+
+
 def _settled(pids: Iterable[int]) -> list[Memory]:
     """Of each, when it has come to rest."""
     time.sleep(SETTLE_SECONDS)
@@ -242,5 +311,5 @@ def _settled(pids: Iterable[int]) -> list[Memory]:
 
 
 WORKLOADS: dict[str, Callable[[Adapter, Report, Sizes], Awaitable[None]]] = {
-    each.__name__: each for each in (w2, w3, w4, w5, w6, w7, w9)
+    each.__name__: each for each in (w2, w3, w4, w5, w6, w7, w9, w11, w12, w13, w14)
 }
