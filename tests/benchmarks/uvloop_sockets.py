@@ -6,15 +6,17 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 import msgpack
-import uvloop
 
 from tests.benchmarks.sockets import ARRAY, CallsAlone, served, unpacker_of_calls
 from tests.benchmarks.work import touch
 
 __all__ = ["Uvloop"]
+
+uvloop: Any = import_module("uvloop")  # it may not be installed, as where types are checked
 
 
 class Uvloop(CallsAlone):
