@@ -13,6 +13,7 @@
     |   `-- UnknownAgent, UnknownSimulation, NotExposed, BadArguments, BadValue, LoadError
     +-- AgentError                     user code raised
     +-- StartError                     a slave or supervisor did not start
+    +-- RecordError                    a step could not be written to the record
     `-- NoSlaves                       a MultiEnvironment without slaves was asked for some
     AgentErrors                        a group of AgentError, with the others' results
 
@@ -44,6 +45,7 @@ __all__ = [
     "NoSlaves",
     "NotExposed",
     "ProtocolError",
+    "RecordError",
     "SlaveLost",
     "StartError",
     "StepOverran",
@@ -219,6 +221,23 @@ class BadValue(CallRefused, ValueError):
 
 class StartError(CreamasError):
     """A process or environment did not start; nothing of it is left."""
+
+
+class RecordError(CreamasError, OSError):
+    """A step could not be written to the record of the simulation, which goes on.
+
+    Attributes:
+        may_have_run: Whether the agents have acted: False if the step before it could not be
+            written even now, and so this one was not taken.
+        results: What they returned.
+    """
+
+    fields = ("may_have_run", "results")
+
+    def __init__(self, message: str, *, may_have_run: bool = True, results: Results = ()) -> None:
+        super().__init__(message)
+        self.may_have_run = may_have_run
+        self.results = results
 
 
 class NoSlaves(CreamasError, RuntimeError):

@@ -16,6 +16,7 @@ from creamas_sc.client.class_resolution import RemoteClasses, script_file, versi
 from creamas_sc.errors import CreamasError, DeadlineExceeded, DecodeError, EncodeError
 from creamas_sc.reports import SlaveReceipt, StopReport
 from creamas_sc.restarts.policy import RestartPolicy
+from creamas_sc.results.record import Record
 from creamas_sc.rpc.rounds.plan import check_calls
 from creamas_sc.runtime.class_loading import MainScript, end_script_load
 from creamas_sc.runtime.paths import check_name, others_may_write
@@ -144,6 +145,7 @@ class DaemonAPI:
         slave_kwargs: Sequence[Mapping[str, Any]] | None = None,
         restart: str | RestartPolicy = "temporary",
         calls: str = "free",
+        record: Any = None,
         agent_classes: Sequence[type | str] = (),
         timeout: float | None = None,
     ) -> Any:
@@ -167,6 +169,8 @@ class DaemonAPI:
                 limits the restarts, after which the simulation ends; the default is 3 in 60 s.
             calls: How calls between agents go in a step. "free": each at once. "rounds": all at
                 once, again and again, so that a seed gives the same at any number of slaves.
+            record: A folder, or a `creamas_sc.results.Record` without ``metrics``: each step is
+                recorded there.
             agent_classes: Classes that will be spawned: all slaves load them at their start, side
                 by side. Any other is loaded by each slave when it is first spawned there.
             timeout: Seconds until the simulation must be ready.
@@ -200,6 +204,7 @@ class DaemonAPI:
             restart=astuple(policy),
             agent_classes=[remote.name(cls) for cls in agent_classes],
             calls=calls,
+            record=None if record is None else Record.of(record).fields(),
         )
         order = process_order(HOST_ENTRY, spec.encode(), _search_path())
         about = {
@@ -208,6 +213,7 @@ class DaemonAPI:
             **{key: getattr(spec, key) for key in ("slave_env_cls", "slave_mgr_cls")},
             "restart": str(policy),
             "calls": calls,
+            "record": None if spec.record is None else spec.record["folder"],
             "script": script_file(),
             "python": ".".join(map(str, sys.version_info[:3])),
         }

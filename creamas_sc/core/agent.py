@@ -304,6 +304,7 @@ class CreativeAgent(Agent):
         if addr in connections:
             return False
         connections[addr] = data
+        self._note_reconnected()
         return True
 
     @expose
@@ -319,17 +320,25 @@ class CreativeAgent(Agent):
             if new:
                 known[addr] = kept
             added.append(new)
+        self._note_reconnected()
         return added
 
     @expose
     def remove_connection(self, addr: Any) -> dict[str, Any] | None:
         """Remove a connection; returns its data, or None if there was none."""
+        self._note_reconnected()
         return self.connections.pop(_address_of(addr), None)
 
     @expose
     def clear_connections(self) -> None:
         """Remove all connections."""
         self._known = None
+        self._note_reconnected()
+
+    def _note_reconnected(self) -> None:
+        """Note for a record, if there is one, that the connections are others now."""
+        if (changed := self._env._reconnected) is not None:
+            changed.add(self._number)
 
     @expose
     def get_connections(self, data: bool = False) -> Any:

@@ -17,10 +17,13 @@ from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.construction import make_environment, place_of, serializers_of
 from creamas_sc.core.gathering import act_each, call_each
 from creamas_sc.core.randomness import RandomSource, check_seed, draw_seed
+from creamas_sc.core.recorded import EnvironmentSubject
 from creamas_sc.core.spawning import Spawning
 from creamas_sc.errors import ConnectionLost, agent_errors
 from creamas_sc.foreign import is_ctrl_c
 from creamas_sc.logging import ObjectLogger
+from creamas_sc.results import recordings
+from creamas_sc.results.observing import Asked, Observed, observe
 from creamas_sc.rpc.addresses import base_url as url_of
 from creamas_sc.rpc.addresses import bind, split_address
 from creamas_sc.rpc.auth import membership, user_membership
@@ -59,6 +62,9 @@ class Environment:
             registered with `creamas_sc.serializers.register`.
         name: Shown in logs; the address by default.
         log_folder: See the property.
+        record: A folder, or a `creamas_sc.results.Record`: each `trigger_all` is recorded there,
+            with what the ``observe()`` of agents and of the environment return; see
+            `creamas_sc.results`.
 
     Attributes:
         manager: The environment's manager, agent number 0, or None.
@@ -78,6 +84,9 @@ class Environment:
     _logger: ObjectLogger | None = None
     _log_folder: str | None = None
     _random = RandomSource()
+    _recording: Any = None
+    # In a simulation that is recorded, numbers of agents that have other connections since then.
+    _reconnected: set[int] | None = None
 
     def __init__(
         self,
@@ -90,6 +99,7 @@ class Environment:
         extra_serializers: Iterable[Callable[[], tuple[Any, ...]]] | None = None,
         name: str | None = None,
         log_folder: str | None = None,
+        record: Any = None,
     ) -> None:
         end_script_load()
         self._host, self._port = place = place_of(addr, base_url)
@@ -104,6 +114,8 @@ class Environment:
         self._spawning = Spawning(self._agents)
         if log_folder is not None:
             self.log_folder = log_folder
+        if record is not None:
+            self._record(record)
 
     @classmethod
     def create(cls, addr: tuple[str, int], *args: Any, as_coro: bool = False, **kwargs: Any) -> Any:
@@ -350,6 +362,11 @@ class Environment:
         Raises:
             AgentErrors: Some raised; the group names them and holds the others' results.
         """
+        if self._recording is not None:
+            return await self._recording.take(partial(self._act_observed, args, kwargs))  # type: ignore[no-any-return]
+        return await self._act_all(args, kwargs)
+
+    async def _act_all(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         agents = self.get_agents(addr=False)
         act: Callable[[Any], Any] | None = None  # passing arguments on, even none, takes time
         if type(self).trigger_act is not Environment.trigger_act:
@@ -358,6 +375,14 @@ class Environment:
             act = lambda agent: agent.act(*args, **kwargs)  # noqa: E731
         with self.network.steps.take(step_plan.get()) as rounds:
             return await act_each(agents, act, rounds)
+
+    async def _act_observed(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], asked: Asked | None
+    ) -> list[Any]:
+        try:
+            return await self._act_all(args, kwargs)
+        finally:
+            await self._observe_agents(asked)
 
     @on_loop
     async def gather(
@@ -375,6 +400,22 @@ class Environment:
             agents = [self.get_agent(addr) for addr in dict.fromkeys(addrs)]
         with self.network.steps.take(step_plan.get()) as rounds:
             return await call_each(agents, method, args, kwargs, rounds)
+
+    # ---- recording
+
+    def _record(self, record: Any) -> None:
+        """Record what follows; see `creamas_sc.results`."""
+        self._recording = recordings.make(record, EnvironmentSubject(self), self._recording)
+
+    def _observe(self, asked: Asked) -> Observed:
+        """Observe the agents for a record."""
+        changed, self._reconnected = self._reconnected, set()
+        return observe(self.get_agents(addr=False), asked, changed)
+
+    async def _observe_agents(self, asked: Asked | None) -> None:
+        """Pass on to the record what it asks for."""
+        if asked is not None:
+            self._recording.take_observed(self.base_url, self._observe(asked))
 
     def is_ready(self) -> bool:
         """Return whether the environment is ready; override it if becoming ready takes time."""
@@ -445,6 +486,8 @@ class Environment:
         artifact.env_time = self.age
         self.network.publish(artifact)
         self._artifacts.append(artifact)
+        if self._recording is not None:
+            self._recording.note_artifact(artifact)
         self._log(logging.DEBUG, "Artifact %d added: %s", len(self._artifacts), artifact)
 
     def add_artifacts(self, artifacts: Iterable[Artifact]) -> None:
@@ -501,6 +544,9 @@ class Environment:
                 await _guarded(failures, agent.addr, partial(agent.close, folder=folder))
         finally:
             await self.network.endpoint.aclose()
+            if self._recording is not None:
+                error = await recordings.close(self._recording)
+                failures |= {} if error is None else {self.base_url: error}
         if failures:
             raise agent_errors("failed to close", failures, [])
         return saved

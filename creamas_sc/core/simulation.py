@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 from creamas_sc import util
 from creamas_sc.core.agent import CreativeAgent
 from creamas_sc.core.environment import Environment
-from creamas_sc.errors import AgentError, AgentErrors, CallRefused, CreamasError
+from creamas_sc.errors import AgentError, AgentErrors, CallRefused, CreamasError, RecordError
 from creamas_sc.logging import ObjectLogger
 from creamas_sc.runtime.event_loop import loop_of_thread
 
@@ -48,6 +48,8 @@ class Simulation:
         env: An Environment or a MultiEnvironment.
         callback: Called with the step's number after each step, in the caller's thread.
         log_folder: If given, the simulation logs its steps.
+        record: A folder, or a `creamas_sc.results.Record`: the steps are recorded there, as of
+            ``record=`` of the environment.
 
     Attributes:
         env: The environment that is stepped.
@@ -71,6 +73,7 @@ class Simulation:
         callback: Callback | None = None,
         conns: int = 0,
         log_folder: Folder | None = None,
+        record: Any = None,
     ) -> Self:
         """Create an environment, agents in it, and their simulation.
 
@@ -85,6 +88,7 @@ class Simulation:
             conns: How many random connections each agent starts with.
             log_folder: Where environment, agents and simulation log; overrides a ``log_folder``
                 in ``agent_kwargs``.
+            record: As of the constructor.
 
         Raises:
             TypeError: A class or the callback is not what it should be.
@@ -108,19 +112,29 @@ class Simulation:
                     agent_class(env, **{**kwargs, **overrides})
             if conns > 0:
                 env.create_random_connections(n=conns)
-            return cls(env, callback, log_folder)
+            return cls(env, callback, log_folder, **({} if record is None else {"record": record}))
         except BaseException:
             env.close()
             raise
 
     def __init__(
-        self, env: Any, callback: Callback | None = None, log_folder: Folder | None = None
+        self,
+        env: Any,
+        callback: Callback | None = None,
+        log_folder: Folder | None = None,
+        *,
+        record: Any = None,
     ) -> None:
         missing = [name for name in _NEEDED_OF_ENVIRONMENT if not hasattr(env, name)]
         if missing:
             kind = type(env).__name__
             raise TypeError(f"a simulation needs an environment; {kind} has no {missing[0]}")
         _check_callback(callback)
+        if record is not None:
+            if not hasattr(env, "_record"):
+                kind = type(env).__name__
+                raise TypeError(f"record: {kind} runs elsewhere; give record= where it is created")
+            env._record(record)
         self.env = env
         self.callback = callback
         self.name = "sim"
@@ -306,15 +320,21 @@ class Simulation:
                 n = len(turns.failures) + len(turns.results)
                 message = f"in step {self.cur_step}, {len(turns.failures)} of {n} agents failed"
                 raise AgentErrors(message, turns.failures, turns.results)
+            if turns.error is not None:
+                raise turns.error
         return turns.results
 
     @contextmanager
     def _finished_after(self) -> Iterator[None]:
-        """Finish the step after the block, also if it raises AgentErrors: then all have acted."""
+        """Finish the step after the block, also if it raises an error after all have acted."""
         try:
             yield
         except AgentErrors:
             self._finish()
+            raise
+        except RecordError as error:
+            if error.may_have_run:
+                self._finish()
             raise
         self._finish()
 
@@ -350,9 +370,30 @@ class _Turns:
     to_act: deque[str]
     results: list[Any] = field(default_factory=list)
     failures: dict[str, AgentError] = field(default_factory=dict)
+    error: Exception | None = None
 
     async def take(self) -> None:
         """Let the remaining agents act; may be awaited again if something stopped it."""
+        recording = getattr(self.env, "_recording", None)
+        if recording is None:
+            await self._take()
+            return
+        try:
+            await recording.take(self._take_observed)
+        except (AgentErrors, RecordError) as error:
+            if isinstance(error, RecordError) and not error.may_have_run:
+                raise
+            self.error = error
+
+    async def _take_observed(self, asked: Any) -> list[Any]:
+        """As `take`, for a record, to which ``asked`` is passed on."""
+        await self._take()
+        await self.env._observe_agents(asked)
+        if self.failures:
+            raise AgentErrors("failed to act", self.failures, self.results)
+        return self.results
+
+    async def _take(self) -> None:
         while self.to_act:
             addr = self.to_act.popleft()
             try:

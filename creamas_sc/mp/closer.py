@@ -24,7 +24,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from inspect import isawaitable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import trio
@@ -35,6 +35,7 @@ from creamas_sc.foreign import printable
 from creamas_sc.mp.observer import Observer
 from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.reports import StopReport
+from creamas_sc.results import recordings
 from creamas_sc.runtime.timeouts import GRACE_SECONDS
 
 if TYPE_CHECKING:
@@ -56,7 +57,10 @@ class Closer(Observer):
 
     Attributes:
         report: Made when the close begins, complete once ``closed`` is set.
+        recording: Closed last; None if nothing is recorded.
     """
+
+    recording: Any = None
 
     def __init__(self, menv: MultiEnvironment, env: Environment, slaves: SlavePool) -> None:
         self.report: StopReport | None = None
@@ -135,6 +139,8 @@ class Closer(Observer):
             except AgentErrors as errors:
                 report.failures.update(errors.failures)
             finally:
+                if self.recording is not None:
+                    error = await recordings.close(self.recording) or error
                 self._env.get_loop().closers.pop(self, None)
                 self.closed.set()
         if error is not None:

@@ -35,6 +35,7 @@ from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.mp.step_reports import StepReports
 from creamas_sc.restarts.journal import SlaveJournal
 from creamas_sc.restarts.slave import Slave
+from creamas_sc.results.observing import Asked
 from creamas_sc.rpc.calls import Call, Calls
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.node import BaseTimeout, Node
@@ -354,10 +355,11 @@ class ManagerCalls:
         limit: StepLimit,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
+        asked: Asked | None = None,
     ) -> list[Any]:
         """As `_take_step`; reports how it went."""
         with self.reports.step():
-            return await self._take_step(slaves, limit, args, kwargs)
+            return await self._take_step(slaves, limit, args, kwargs, asked)
 
     async def _take_step(
         self,
@@ -365,8 +367,12 @@ class ManagerCalls:
         limit: StepLimit,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
+        asked: Asked | None,
     ) -> list[Any]:
         """Make the agents of ``slaves`` act once, within the limit.
+
+        Args:
+            asked: What is to be observed, for a record.
 
         Returns:
             One value per agent, in slave and then spawn order.
@@ -390,7 +396,10 @@ class ManagerCalls:
             args = (*self._next_step(slaves), left, *args)
         elif left is not None:
             args = (left, *args)
-        async with self._serving(args if self._node.steps.in_rounds else None):
+        step = args if self._node.steps.in_rounds else None
+        if asked is not None:
+            method, args = "trigger_all_observed", (method, tuple(asked), *args)
+        async with self._serving(step):
             answers = await self.call_all(
                 slaves, method, args, kwargs, kept=kept, limit_seconds=limit_seconds
             )

@@ -22,8 +22,9 @@ from creamas_sc.core.environment import Environment
 from creamas_sc.core.step_loop import StepLimit, step_limit
 from creamas_sc.errors import CallRefused, ConnectionLost, CreamasError, LoadError
 from creamas_sc.foreign import shown
+from creamas_sc.results.observing import Asked
 from creamas_sc.rpc.auth import Membership
-from creamas_sc.rpc.exposed import expose, start_call
+from creamas_sc.rpc.exposed import expose, exposed_method, start_call
 from creamas_sc.rpc.node import BaseTimeout
 from creamas_sc.rpc.rounds.plan import TAKES_PER_STEP, Plan, step_plan
 from creamas_sc.runtime.class_loading import class_name, load_object, portable_name
@@ -334,6 +335,28 @@ class EnvManager(Manager):
                 step_plan.reset(token)
                 # Also where the environment took no step: the peers wait for this one.
                 self.env.network.steps.begin(number + TAKES_PER_STEP)
+
+    @expose
+    async def trigger_all_observed(
+        self, method: str, asked: tuple[int, bool, bool], *args: Any, **kwargs: Any
+    ) -> list[Any]:
+        """As this manager's ``method``; what is to be recorded goes ahead of the answer.
+
+        Args:
+            asked: Fields of an `Asked`.
+        """
+        try:
+            return await exposed_method(self, method)(*args, **kwargs)  # type: ignore[no-any-return]
+        finally:
+            self.observe_agents(asked)
+
+    @expose
+    def observe_agents(self, asked: tuple[int, bool, bool]) -> None:
+        """Send the master what is to be recorded of the agents."""
+        observed = self.env._observe(Asked(*asked))
+        if not observed.is_empty:
+            self.env.network.send_observed(observed.to_wire())
+        self.env.network.steps.send_numbers(self.env.get_agents(addr=False))
 
     @expose
     async def gather(

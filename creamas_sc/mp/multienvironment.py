@@ -25,11 +25,14 @@ from creamas_sc.mp.closer import Closer, behind
 from creamas_sc.mp.manager_calls import ManagerCalls
 from creamas_sc.mp.managers import check_number, make_master
 from creamas_sc.mp.observer import Observer, Overview
+from creamas_sc.mp.recorded import MultiEnvironmentSubject
 from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.mp.step_lock import StepLock
 from creamas_sc.reports import Restart, StepReport, StopReport
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.restarts.slave import Slave
+from creamas_sc.results import recordings
+from creamas_sc.results.observing import Asked
 from creamas_sc.rpc.auth import Membership
 from creamas_sc.rpc.exposed import Proxy
 from creamas_sc.runtime.class_loading import end_script_load
@@ -72,15 +75,19 @@ class MultiEnvironment:
             leads to may depend on timing. "rounds": all that were made are exchanged at once, again
             and again, so that a seed gives the same at any number of slaves: see
             `creamas_sc.rpc.rounds`. Results and artifacts are in the order of agents' numbers then.
+        record: A folder, or a `creamas_sc.results.Record`: each step is recorded there, with what
+            the ``observe()`` of agents and of this class return; see `creamas_sc.results`. By
+            default nothing is.
         **env_kwargs: Passed to ``env_cls``.
 
     Raises:
-        BadValue: ``restart`` or ``calls`` is none of these.
+        BadValue: ``restart``, ``calls`` or ``record`` is none of these.
         ValueError: ``seed`` is not an int of at least 0.
     """
 
     _age = 0
     _loop: LoopHandle | None = None
+    _recording: Any = None
 
     def __init__(
         self,
@@ -93,6 +100,7 @@ class MultiEnvironment:
         seed: int | None = None,
         restart: str | RestartPolicy = "temporary",
         calls: str = "free",
+        record: Any = None,
         **env_kwargs: Any,
     ) -> None:
         end_script_load()
@@ -107,6 +115,8 @@ class MultiEnvironment:
         self._closer = Closer(self, env, self._slaves)
         env.network.become_master(self._slaves, self._inbox.take)
         self._step_lock, self._exits = StepLock(), AsyncExitStack()
+        if record is not None:
+            self._record(record, env_kwargs)
 
     def __repr__(self) -> str:
         now = MultiEnvironment.overview(self).counts
@@ -238,6 +248,8 @@ class MultiEnvironment:
         orders = self._slaves.orders(slave_addrs, slave_env_cls, slave_mgr_cls, slave_kwargs)
         self._open_slaves()
         await self._closer.wait_abandoned()
+        if self._recording is not None:
+            await self._recording.open()
         await self._env.open()
         self.get_loop().closers[self._closer] = partial(self._closer.close, None)
         await self._slaves.start(self.get_loop(), orders)
@@ -439,8 +451,20 @@ class MultiEnvironment:
         """
         slaves = self._open_slaves("trigger_all")
         async with self._step_lock:
-            with self._inbox.step([slave.base_url for slave in slaves]):
-                return await self._managers.take_step(slaves, step_limit.get(), args, kwargs)
+            if self._recording is None:
+                return await self._take_step(slaves, args, kwargs, None)
+            step = partial(self._take_step, slaves, args, kwargs)
+            return await self._recording.take(step)  # type: ignore[no-any-return]
+
+    async def _take_step(
+        self,
+        slaves: Sequence[Slave],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        asked: Asked | None,
+    ) -> list[Any]:
+        with self._inbox.step([slave.base_url for slave in slaves]):
+            return await self._managers.take_step(slaves, step_limit.get(), args, kwargs, asked)
 
     @on_loop
     async def trigger_all_within(
@@ -509,6 +533,8 @@ class MultiEnvironment:
         check_kind("artifact", artifact, Artifact)
         artifact.env_time = self.age
         self._artifacts.append(artifact)
+        if self._recording is not None:
+            self._recording.note_artifact(artifact)
         self._log(logging.DEBUG, f"Artifact {len(self._artifacts)} added: {artifact}")
 
     def add_artifacts(self, artifacts: Iterable[Artifact]) -> None:
@@ -529,6 +555,22 @@ class MultiEnvironment:
             ValueError: ``since`` or ``limit`` is not an int of at least 0.
         """
         return select_artifacts(self._artifacts, agent_name, since, limit)
+
+    # ---- recording
+
+    def _record(self, record: Any, parameters: Mapping[str, Any] | None = None) -> None:
+        """Record what follows; see `creamas_sc.results`."""
+        subject = MultiEnvironmentSubject(self, parameters or {})
+        self._recording = recording = recordings.make(record, subject, self._recording)
+        self._slaves.note_event, self._closer.recording = recording.note_event, recording
+        self._env.network.observed_sink = subject.sink(recording)
+
+    @on_loop
+    async def _observe_agents(self, asked: Asked | None) -> None:
+        """Have the slaves send what a record asks for."""
+        if asked is not None:
+            slaves = self._open_slaves()
+            await self._managers.call_all(slaves, "observe_agents", (tuple(asked),))
 
     # ---- for a host
 

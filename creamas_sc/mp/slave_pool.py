@@ -27,7 +27,7 @@ without that slave, unless it comes back.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from typing import Any
@@ -85,6 +85,7 @@ class SlavePool:
         ordering: Makes the orders, and says which code they load.
         supervisor: Runs from the first start until `aclose`.
         restarts: Every restart so far.
+        note_event: Takes what is to be recorded of them, by name.
         driver: Carries the policy out; runs from a start of slaves to their stop.
         end_cause: Why the restart policy ended the simulation: of this error, all further calls
             raise copies.
@@ -92,6 +93,7 @@ class SlavePool:
     """
 
     agent_classes: Sequence[str] = ()
+    note_event: Callable[[str, Mapping[str, Any]], None] | None = None
     end_cause: SlaveLost | None = None
     have_host_manager = False
     _closing = False
@@ -276,6 +278,7 @@ class SlavePool:
                 slave.gone.set()
                 if slave.ended_as or not exit_["expected"]:
                     log.warning("%s", printable(slave.describe_end()))
+                    self._note_event("slave_lost", slave.loss_details())
                     self.observer.slave_lost(slave)
                     self.driver.note_loss(slave)
                 return
@@ -385,6 +388,7 @@ class SlavePool:
         """A slave is back."""
         self.restarts.append(restart)
         self._log(str(restart))
+        self._note_event("slave_restarted", vars(restart))
         self.observer.slave_restarted(restart)
 
     def end_simulation(self, cause: SlaveLost) -> None:
@@ -447,6 +451,10 @@ class SlavePool:
                 del self._by_url[slave.base_url]
         if self._node is not None:
             self._node.forget([slave.base_url for slave in slaves])
+
+    def _note_event(self, event: str, details: Mapping[str, Any]) -> None:
+        if self.note_event is not None:
+            self.note_event(event, details)
 
     def _log(self, warning: str) -> None:
         """Tell the user's logger, if there is one."""

@@ -6,6 +6,7 @@ import signal
 import socket
 from copy import copy
 from dataclasses import dataclass, field
+from typing import Any
 
 import trio
 
@@ -97,6 +98,16 @@ class Slave:
         if self.ended_as:
             why = f", as {self.ended_as}"
         return f"the slave {self.base_url} (pid {self.pid}) {how}{why}"
+
+    def loss_details(self) -> dict[str, Any]:
+        """How it ended, for an event."""
+        return {
+            "address": self.address,
+            "pid": self.pid,
+            "exit_code": self.exit["exit_code"],
+            "signal": self.exit["signal"],
+            "cause": self.describe_end(),
+        }
 
     def loss(self, cause: str = "") -> SlaveLost:
         """Make the error for a caller, who counts as informed from now on.

@@ -19,7 +19,14 @@ from creamas_sc.wire.codec import MAX_VALUE_BYTES, Codec, payload_size
 
 # A manager's methods whose reply is what its agents returned: a list, or a dict by address.
 STEP_METHODS = frozenset(
-    {"trigger_all", "trigger_all_within", "trigger_all_in_rounds", "gather", "gather_in_rounds"}
+    {
+        "trigger_all",
+        "trigger_all_within",
+        "trigger_all_in_rounds",
+        "trigger_all_observed",
+        "gather",
+        "gather_in_rounds",
+    }
 )
 # Of the results of a step in which agents fail; the rest is for the failures.
 MAX_RESULTS_BYTES = MAX_VALUE_BYTES // 4 * 3

@@ -204,13 +204,20 @@ class CodeVersions:
             name, path, loader=loader, submodule_search_locations=folders
         )
 
-    def changed_files(self) -> list[str]:
-        """Paths of the files that are not any more what the simulation has loaded."""
+    def sources(self) -> list[bytes]:
+        """The sources of all files that the simulation has loaded so far."""
+        return [version.source for version in self._versions()]
+
+    def _versions(self) -> list[Version]:
         if not self._is_ours or not self.folder.is_dir():
             return []
         places = [each for each in self.folder.iterdir() if len(each.name) == _NAME_LENGTH]
         versions = [self._read(place) for place in places]
-        return sorted(each.path for each in versions if each is not None and each.is_changed)
+        return [version for version in versions if version is not None]
+
+    def changed_files(self) -> list[str]:
+        """Paths of the files that are not any more what the simulation has loaded."""
+        return sorted(each.path for each in self._versions() if each.is_changed)
 
 
 def _is_newer(version: Version, module: Mapping[str, Any]) -> bool:
@@ -248,6 +255,15 @@ def _loaded_files() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
             path = os.path.abspath(file)
             if _is_users(path) and os.path.isfile(path):
                 yield name, path, contents
+
+
+def loaded_sources() -> list[bytes]:
+    """The sources of the user's modules that this process has loaded, as their files are now."""
+    sources = []
+    for _, path, _ in _loaded_files():
+        with suppress(OSError):
+            sources.append(Version.of(path).source)
+    return sources
 
 
 def _contents(module: Any) -> dict[str, Any]:

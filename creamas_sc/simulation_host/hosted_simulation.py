@@ -235,6 +235,8 @@ class HostedSimulation(Observer):
         menv_cls = class_name(type(self._menv))
         fixed = {"addrs": now.addrs, "pids": now.pids, "menv_cls": menv_cls}
         fixed |= {"restart": now.policy, "seed": now.seed}
+        if (recording := self._menv._recording) is not None:
+            fixed["record"] = recording.path
         return {**self.progress(), **fixed}
 
     def _check_open(self) -> None:
@@ -258,14 +260,7 @@ class HostedSimulation(Observer):
 
     def slave_lost(self, slave: Slave) -> None:
         """Post an event."""
-        details = {
-            "address": slave.address,
-            "pid": slave.pid,
-            "exit_code": slave.exit["exit_code"],
-            "signal": slave.exit["signal"],
-            "cause": slave.describe_end(),
-        }
-        self._events.post("slave_lost", details)
+        self._events.post("slave_lost", slave.loss_details())
 
     def slave_restarted(self, restart: Restart) -> None:
         """Post an event."""

@@ -23,6 +23,7 @@ from creamas_sc.mp import MultiEnvironment
 from creamas_sc.mp.managers import Manager
 from creamas_sc.mp.slave_main import Control, name_process
 from creamas_sc.restarts.policy import RestartPolicy
+from creamas_sc.results.record import Record
 from creamas_sc.rpc.fd_passing import CONTROL, receive
 from creamas_sc.runtime.class_loading import load_subclass
 from creamas_sc.runtime.code_versions import load_from
@@ -152,6 +153,8 @@ def _make(order: HostSpec, seed: int, connection: HostConnection) -> MultiEnviro
         drawn_seed.reset(drawn)
     if order.calls != "free":  # else as the class has set it
         menv.calls = order.calls
+    if order.record is not None:
+        menv._record(Record(**order.record), order.env_kwargs)
     return menv
 
 

@@ -31,6 +31,7 @@ from creamas_sc.errors import (
     BadValue,
     CreamasError,
     DeadlineExceeded,
+    RecordError,
     SlaveLost,
     StepOverran,
     agent_errors,
@@ -283,6 +284,10 @@ class Stepper:
                     self._count(acts)
                     group = agent_errors("failed to act", failures, results)
                     return State.FAILED, self._log_failure(group, group.exceptions[0])
+            except RecordError as error:
+                if error.may_have_run:  # all agents have acted
+                    self._count(len(error.results))
+                return State.FAILED, self._log_failure(error, error)
             except CreamasError as error:
                 return State.FAILED, self._log_failure(error, error)
             self._count(acts)

@@ -131,6 +131,7 @@ class HostSpec(_Spec):
         restart: What a slave's loss leads to: what `RestartPolicy.of` takes.
         agent_classes: Names of classes that slaves load at their start.
         calls: How agents' calls go in a step.
+        record: Fields of the `Record`; None if nothing is recorded.
     """
 
     name: str
@@ -147,6 +148,7 @@ class HostSpec(_Spec):
     restart: str | tuple[str, int, float] = "temporary"
     agent_classes: Sequence[str] = ()
     calls: str = "free"
+    record: Mapping[str, Any] | None = None
 
     _root = "simulation"
     _kwargs_fields = ("env_kwargs", "slave_kwargs")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import inf
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _MASTER = Parameter(group=Group.create_ordered("Options of the master environment"))
 _SLAVES = Parameter(group=Group.create_ordered("Options of slaves"))
 _AGENTS = Parameter(group=Group.create_ordered("Options of agents"))
+_RECORD = Parameter(group=Group.create_ordered("Options of the record"))
 _RESTARTS = Parameter(group=Group.create_ordered("When a slave is lost"))
 
 Modes = Literal["temporary", "transient", "permanent", "all"]
@@ -48,6 +50,7 @@ def create(
     addr: Annotated[str | None, _MASTER, Parameter(metavar="HOST:PORT")] = None,
     seed: Annotated[int | None, _MASTER, Whole, at_least(0, inf)] = None,
     calls: Annotated[Literal["free", "rounds"], _MASTER] = "free",
+    record: Annotated[Path | None, _RECORD, Parameter(metavar="DIR")] = None,
     restart: Annotated[Modes, _RESTARTS, Parameter(metavar="MODE")] = "temporary",
     restarts: Annotated[int | None, _RESTARTS, Whole, at_least(0)] = None,
     within: Annotated[Seconds, _RESTARTS] = None,
@@ -89,6 +92,8 @@ def create(
             and close show it.
         calls: How calls between agents go in a step: each at once (free), or so that
             a seed gives the same at any number of slaves (rounds).
+        record: A folder; each step is recorded there, with what the observe() of agents and of
+            menv_cls return. See the command export.
         restart: What to do; see above. Default: temporary.
         restarts: How many restarts to allow; one more ends the simulation. Default: 3.
         within: The time in which restarts are counted. Default: 60.
@@ -110,6 +115,7 @@ def create(
         "slave_mgr_cls": slave_mgr_cls and classes.name(slave_mgr_cls, "--slave-mgr-cls"),
         "slave_kwargs": _for_each(slave_kwargs, len(places)),
         "agent_classes": [batch.cls for batch in batches] or None,
+        "record": record,
     }
     given = {key: value for key, value in arguments.items() if value is not None}
     init_kwargs = params.json_object(agent_kwargs, "--agent-kwargs") if agent_kwargs else {}

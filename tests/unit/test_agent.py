@@ -18,6 +18,7 @@ class FakeEnvironment:
     """What agents use of an environment; agents stand for their own proxies."""
 
     base_url = "tcp://localhost:5556/"
+    _reconnected = None
 
     def __init__(self) -> None:
         self.agents: list[Any] = []

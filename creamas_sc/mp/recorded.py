@@ -1,0 +1,87 @@
+"""A multi-environment as what is recorded."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from creamas_sc.results.observing import Observed
+from creamas_sc.rpc.addresses import locate
+from creamas_sc.rpc.rounds.order import Order
+from creamas_sc.runtime.class_loading import class_name
+
+if TYPE_CHECKING:
+    from creamas_sc.mp.multienvironment import MultiEnvironment
+    from creamas_sc.results.recording import Recording
+    from creamas_sc.wire.codec import Codec
+
+
+class MultiEnvironmentSubject:
+    """What the record of a multi-environment asks for; see `creamas_sc.results.recording`.
+
+    Args:
+        menv: It is not kept alive.
+        parameters: Keyword arguments of its master environment.
+    """
+
+    def __init__(self, menv: MultiEnvironment, parameters: Mapping[str, Any]) -> None:
+        self._menv = weakref.ref(menv)
+        self._env, self._slaves = menv.env, menv._slaves
+        self._class = class_name(type(menv))
+        self._parameters = parameters
+
+    @property
+    def environment(self) -> Any:
+        """The multi-environment; None if it is gone."""
+        return self._menv()
+
+    @property
+    def codec(self) -> Codec:
+        """Encodes the objects of artifacts."""
+        return self._env.network.codec
+
+    @property
+    def address(self) -> str:
+        """Stands for the user's code in errors."""
+        return self._env.base_url
+
+    def setup(self) -> dict[str, Any]:
+        """How it is set up."""
+        return {
+            "class": self._class,
+            "seed": self._env.seed,
+            "parameters": dict(self._parameters),
+            "env_cls": class_name(type(self._env)),
+            "calls": self._env.calls,
+            "restart": str(self._slaves.policy),
+            "slaves": len(self._slaves.members),
+        }
+
+    def sources(self) -> list[bytes] | None:
+        """The user's code that the slaves have loaded too."""
+        versions = self._slaves.ordering.versions
+        return (None if versions is None else versions.sources()) or None
+
+    def numbers(self, url: str) -> Sequence[Order]:
+        """The numbers of the agents of a slave."""
+        return self._env.network.steps.numbers.get(url, ())
+
+    def number_of(self, address: str) -> Order | None:
+        """The number of the agent at an address, if it is one in a slave."""
+        if not address.startswith("tcp://"):
+            return None
+        try:
+            url, number = locate(address)
+        except ValueError:
+            return None
+        numbers = self.numbers(url)
+        return numbers[number - 1] if 0 < number <= len(numbers) else None
+
+    def sink(self, recording: Recording) -> Callable[[str, Any], None]:
+        """What takes what the slaves observe, as it arrives."""
+
+        def take(url: str, observed: Any) -> None:
+            recording.take_observed(url, Observed.from_wire(observed))
+
+        return take

@@ -1,0 +1,45 @@
+"""Records of simulations: each step in a database, readable while it runs and after a crash.
+
+**Record.** ``record="folder"`` of `MultiEnvironment`, `Environment`, `Simulation` and the daemon's
+``create`` writes a run into a file of its own in that folder, a step in one transaction; a `Record`
+in its place says more. What agents and the whole are in a step, optional methods say::
+
+    class Painter(CreativeAgent):
+        def observe(self):  # a plain method
+            return {"novelty": self.novelty, "style": self.style}
+
+    class Society(MultiEnvironment):
+        async def observe(self):
+            return {"artifacts": len(self.artifacts)}
+
+Scalars only: int, float, str, bool, None. Artifacts are recorded as they are published, connections
+where agents change them by their methods, losses and restarts of slaves as events.
+
+**Read.** `open` reads a folder or a file, also of a simulation that runs::
+
+    results = creamas_sc.results.open("folder")
+    results.agents.to_pandas()      # or to_polars, to_arrow, to_parquet, to_csv
+    results.filter(run="run-2", step=range(10, 20)).artifacts
+    results.plot("novelty", by="alpha")
+
+Tables and columns: `creamas_sc.results.schema`. pyarrow is in the extra "results", and what `plot`
+needs in "plot".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from creamas_sc.runtime.lazy_import import lazy_attributes
+
+if TYPE_CHECKING:
+    from creamas_sc.results.reader import Results, open
+    from creamas_sc.results.record import Record
+    from creamas_sc.results.tables import Table
+
+__all__ = ["Record", "Results", "Table", "open"]
+
+__getattr__, __dir__ = lazy_attributes(
+    __name__,
+    {"reader": ("Results", "open"), "record": ("Record",), "tables": ("Table",)},
+)

@@ -1,0 +1,330 @@
+"""Reading records: of one run or many, also while they are written."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from array import array
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from creamas_sc.errors import BadValue
+from creamas_sc.results.columns import Column, unpack
+from creamas_sc.results.describing import decode_object
+from creamas_sc.results.rows import agent_key, numbers_from
+from creamas_sc.results.run_file import BUSY_SECONDS, read_object
+from creamas_sc.results.schema import COLUMNS, RUN, VERSION
+from creamas_sc.results.tables import Table, concat
+from creamas_sc.serializers import get_serializers, to_serializers
+from creamas_sc.wire.codec import Codec
+
+_JSON: Final = frozenset(
+    {
+        *("parameters", "setup", "versions", "machine"),
+        *("evaluations", "framings", "features", "data", "details"),
+    }
+)
+# Which of a table's rows: a value, a range, or several values.
+Which = int | str | Container[Any] | None
+
+
+def open(path: str | os.PathLike[str]) -> Results:
+    """Open a record: a folder with the files of runs, or one of these files.
+
+    It may be written meanwhile: each table holds the whole steps that there are when it is read.
+
+    Raises:
+        FileNotFoundError: There is no such folder or file.
+        BadValue: There are no runs, or the file is none of a run.
+    """
+    place = Path(path)
+    if not place.is_dir():
+        if not place.exists():
+            raise FileNotFoundError(f"there is no record {place}")
+        return Results((_Run(place.stem, place),))
+    files = sorted(place.glob("run-*.sqlite"), key=lambda file: (len(file.name), file.name))
+    runs = [run for run in (_Run(file.stem, file) for file in files) if run.is_begun]
+    if not runs:
+        raise BadValue(f"the folder {place} has no record of a run in it")
+    return Results(tuple(runs))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The file of a run."""
+
+    name: str
+    path: Path
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether it has its tables; it gets them right after it was created."""
+        return self._version() != 0
+
+    def select(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a query, all of one moment.
+
+        Raises:
+            BadValue: It is not the file of a run, or of another version.
+            OSError: It cannot be read.
+        """
+        version = self._version()
+        if version != VERSION:
+            raise BadValue(
+                f"{self.path} is no record that this creamas-sc can read: its version is "
+                f"{version}, not {VERSION}"
+            )
+        return self._select(query, parameters)
+
+    def _version(self) -> int:
+        ((version,),) = self._select("PRAGMA user_version", ())
+        return version  # type: ignore[no-any-return]
+
+    def _select(self, query: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        uri = f"{self.path.absolute().as_uri()}?mode=ro"
+        try:
+            database = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)
+            try:
+                return database.execute(query, parameters).fetchall()
+            finally:
+                database.close()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise OSError(f"{self.path} cannot be read: {error}") from error
+            raise BadValue(f"{self.path} is not the record of a run: {error}") from error
+
+
+@dataclass(frozen=True)
+class Results:
+    """The runs of a record, and their tables; made by `open`.
+
+    Each table is read when it is asked for. Its first column is ``run``, the name of the run; an
+    ``agent`` is its number.
+    """
+
+    _runs: tuple[_Run, ...]
+    _steps: Which = None
+    _agents: Which = None
+
+    def __repr__(self) -> str:
+        names = [run.name for run in self._runs]
+        return f"<Results of {len(names)} runs: {', '.join(names)}>"
+
+    def filter(self, *, run: Which = None, step: Which = None, agent: Which = None) -> Results:
+        """Only a part of them; of what is None, all.
+
+        Args:
+            run: The name of a run, or several.
+            step: A step, a range, or several.
+            agent: An agent's number, or several: of tables with agents, only their rows.
+        """
+        runs = tuple(each for each in self._runs if run is None or _is_in(each.name, run))
+        if not runs:
+            names = ", ".join(each.name for each in self._runs)
+            raise BadValue(f"there is no run {run!r}; there are: {names}")
+        return replace(
+            self,
+            _runs=runs,
+            _steps=self._steps if step is None else step,
+            _agents=self._agents if agent is None else agent,
+        )
+
+    @property
+    def runs(self) -> Table:
+        """The runs: class, parameters, seed, versions, code, machine, and when."""
+        return self._read("run", RUN, lambda row: True)
+
+    @property
+    def steps(self) -> Table:
+        """One row a step."""
+        return self._read_table("steps")
+
+    @property
+    def metrics(self) -> Table:
+        """One row a step, a column for each metric of the whole; None where there was none."""
+        table = self._read_table("metrics")
+        rows: dict[tuple[Any, Any], dict[str, Any]] = {}
+        for run, step, name, value in zip(*table.values(), strict=True):
+            rows.setdefault((run, step), {})[name] = value
+        names = dict.fromkeys(table["name"])
+        columns: dict[str, list[Any]] = {
+            "run": [run for run, _ in rows],
+            "step": [step for _, step in rows],
+        }
+        for name in names:
+            columns[name] = [row.get(name) for row in rows.values()]
+        return Table(columns)
+
+    @property
+    def agents(self) -> Table:
+        """One row for each step and agent, a column for each name that ``observe`` returned."""
+        parts = [self._agents_of(run) for run in self._runs]
+        names = list(dict.fromkeys(name for part in parts for name in part))
+        columns: dict[str, Sequence[Any]] = {}
+        for name in names:
+            columns[name] = concat(
+                [part.get(name, [None] * len(part["step"])) for part in parts if "step" in part]
+            )
+        return Table(columns)
+
+    @property
+    def artifacts(self) -> Table:
+        """One row for each artifact; ``object`` has its object, decoded, when it is asked for."""
+        table = dict(self._read_table("artifacts"))
+        files = table.pop("file")
+        paths = {run.name: run.path.parent for run in self._runs}
+        places = [paths[run] for run in table["run"]]
+        table["object"] = _Objects(table["object"], files, places)
+        return Table(table)
+
+    @property
+    def connections(self) -> Table:
+        """From its step on, an agent's rows of that step are all its connections."""
+        return self._read_table("connections")
+
+    @property
+    def events(self) -> Table:
+        """What may have changed results: slaves that were lost and restarted, say."""
+        return self._read_table("events")
+
+    # ---- reading
+
+    def _read_table(self, table: str) -> Table:
+        columns = COLUMNS[table]
+        step = columns.index("step")
+        agent = columns.index("agent") if "agent" in columns else None
+
+        def kept(row: tuple[Any, ...]) -> bool:
+            return _is_in(row[step], self._steps) and (
+                agent is None or _is_in(row[agent], self._agents)
+            )
+
+        return self._read(table, columns, kept)
+
+    def _read(
+        self, table: str, names: Sequence[str], kept: Callable[[tuple[Any, ...]], bool]
+    ) -> Table:
+        columns: list[list[Any]] = [[] for _ in range(len(names) + 1)]
+        query = f"SELECT {', '.join(names)} FROM {table} ORDER BY rowid"
+        for run in self._runs:
+            rows = [row for row in run.select(query) if kept(row)]
+            columns[0] += [run.name] * len(rows)
+            for column, values in zip(columns[1:], zip(*rows, strict=True), strict=False):
+                column += values
+        for column, name in zip(columns[1:], names, strict=True):
+            if name in _JSON:
+                column[:] = [None if text is None else json.loads(text) for text in column]
+        return Table(dict(zip(("run", *names), columns, strict=True)))
+
+    def _agents_of(self, run: _Run) -> dict[str, Sequence[Any]]:
+        """The columns of what was observed of the agents in a run."""
+        query = (
+            'SELECT step, name, agents, form, "values" FROM agents '
+            "JOIN numbers ON numbers = numbers.id ORDER BY agents.rowid"
+        )
+        steps: dict[int, list[tuple[str, str, Column]]] = {}
+        for step, name, agents, form, values in run.select(query.replace("step,", "agents.step,")):
+            if _is_in(step, self._steps):
+                steps.setdefault(step, []).append((name, agents, Column(form, values)))
+        numbers = _Numbers()
+        blocks = [self._block(step, of_step, numbers) for step, of_step in steps.items()]
+        names = list(dict.fromkeys(name for block in blocks for name in block))
+        columns: dict[str, Sequence[Any]] = {"run": [], "step": [], "agent": []}
+        for name in names:
+            columns[name] = concat(
+                [block.get(name, [None] * len(block["agent"])) for block in blocks]
+            )
+        columns["run"] = [run.name] * len(columns["step"])
+        return columns
+
+    def _block(
+        self, step: int, columns: list[tuple[str, str, Column]], numbers: _Numbers
+    ) -> dict[str, Sequence[Any]]:
+        """The columns of a step: one row for each agent that was observed."""
+        sets = list(dict.fromkeys(agents for _, agents, _ in columns))
+        agents = numbers.of(sets[0]) if len(sets) == 1 else numbers.union(sets)
+        block: dict[str, Sequence[Any]] = {"step": array("q", [step]) * len(agents)}
+        block["agent"] = agents
+        for name, of, column in columns:
+            values = unpack(column)
+            if len(sets) > 1:
+                found = dict(zip(numbers.of(of), values, strict=True))
+                values = [found.get(agent) for agent in agents]
+            block[name] = values
+        if self._agents is not None:
+            at = [i for i, agent in enumerate(agents) if _is_in(agent, self._agents)]
+            block = {name: [values[i] for i in at] for name, values in block.items()}
+        return block
+
+
+class _Numbers:
+    """Sets of agents: a step has most often those of the step before."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, Sequence[Any]] = ("[]", array("q"))
+
+    def of(self, text: str) -> Sequence[Any]:
+        """The numbers of a set, in ascending order."""
+        if self._last[0] != text:
+            found: Sequence[Any] = numbers_from(text)
+            if all(type(number) is int for number in found):
+                found = array("q", found)
+            self._last = text, found
+        return self._last[1]
+
+    def union(self, texts: Iterable[str]) -> Sequence[Any]:
+        """The numbers of several sets, in ascending order."""
+        return sorted({number for text in texts for number in self.of(text)}, key=agent_key)
+
+
+class _Objects(Sequence[Any]):
+    """A column of objects, each decoded when it is asked for."""
+
+    def __init__(
+        self, inline: Sequence[Any], files: Sequence[Any], folders: Sequence[Path]
+    ) -> None:
+        self._inline, self._files, self._folders = inline, files, folders
+
+    def __len__(self) -> int:
+        return len(self._inline)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[at] for at in range(len(self))[index]]
+        data = self.encoded(index)
+        return None if data is None else decode_object(self._codec, data)
+
+    @cached_property
+    def _codec(self) -> Codec:
+        return Codec(to_serializers(get_serializers()), references=_Addresses())
+
+    def encoded(self, index: int) -> bytes | None:
+        """The object as it is in the record; None if it could not be encoded."""
+        name = self._files[index]
+        return self._inline[index] if name is None else read_object(self._folders[index], name)
+
+
+class _Addresses:
+    """Agents in objects, which are gone: each is its address."""
+
+    types: tuple[type, ...] = ()
+
+    def describe(self, obj: Any) -> tuple[str, str]:
+        """Nothing is encoded here."""
+        raise NotImplementedError
+
+    def resolve(self, address: str, class_name: str) -> str:
+        """The address."""
+        return address
+
+
+def _is_in(value: Any, which: Which) -> bool:
+    if which is None:
+        return True
+    if isinstance(which, (int, str)):
+        return bool(value == which)
+    return value in which

@@ -1,0 +1,374 @@
+"""The record of a simulation while it runs: step after step, each in one transaction.
+
+    slaves                      this process                                 a thread
+    ------                      ------------                                 --------
+    acts, then `observe`
+      columns, artifacts --->   take_observed, note_artifact
+      answer to the step --->   `take` goes on: metrics, rows of all    -->  RunFile.write
+                                tables, waits for the commit            <--  committed
+                                returns the results
+
+When `take` returns, the step is on the disk, and nothing of it is kept here. The wait is bounded by
+WRITE_SECONDS and shielded: a step that was taken is recorded, even if its caller is cancelled.
+
+What cannot be written, because the disk is full say, raises a `RecordError` that holds the results,
+and is kept: before the next step is taken it is written, or that step is refused. So no step is
+missing, and one at most is kept. If the file is gone, or the writing hangs, that is raised once,
+and the simulation goes on without a record.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from inspect import isawaitable
+from typing import Any, Final, Protocol, TypeVar
+
+import trio
+
+from creamas_sc.errors import (
+    AgentError,
+    AgentErrors,
+    BadValue,
+    CreamasError,
+    RecordError,
+    agent_errors,
+    from_wire,
+)
+from creamas_sc.foreign import is_ctrl_c
+from creamas_sc.results import rows
+from creamas_sc.results.columns import scalar, to_json
+from creamas_sc.results.describing import artifact_row, code_fingerprint, machine, versions
+from creamas_sc.results.observing import Asked, Observed
+from creamas_sc.results.record import Record
+from creamas_sc.results.run_file import Batch, RecordGone, RunFile, now
+from creamas_sc.rpc.rounds.order import Order
+from creamas_sc.runtime.nurseries import cancellation_in
+from creamas_sc.wire.codec import Codec
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# How long writing a step may take: disks of networks stall for a while.
+WRITE_SECONDS: Final = 60.0
+
+
+class Subject(Protocol):
+    """What is recorded: an environment or a multi-environment."""
+
+    @property
+    def codec(self) -> Codec:
+        """Encodes the objects of artifacts."""
+
+    @property
+    def address(self) -> str:
+        """Stands for the user's code in errors."""
+
+    @property
+    def environment(self) -> Any:
+        """What ``metrics`` gets; it has an ``age``. None if it is gone."""
+
+    def setup(self) -> dict[str, Any]:
+        """How it is set up, "class" and "seed" among it, and "parameters"."""
+
+    def sources(self) -> list[bytes] | None:
+        """The user's code; None for what this process has loaded."""
+
+    def numbers(self, url: str) -> Sequence[Order]:
+        """The numbers of the agents, without the manager, of an environment."""
+
+    def number_of(self, address: str) -> Order | None:
+        """The number of the agent at an address, if it is one."""
+
+
+class Recording:
+    """Records one run.
+
+    Args:
+        record: What, and where.
+        subject: Of what.
+
+    Attributes:
+        stopped: Nothing is recorded any more: it is closed, or cannot be written.
+    """
+
+    def __init__(self, record: Record, subject: Subject) -> None:
+        self.stopped = False
+        self._record, self._subject = record, subject
+        self._file: RunFile | None = None
+        self._step = 0
+        self._in_step = False
+        self._described = False
+        self._artifacts: list[tuple[int, Any]] = []
+        self._artifact_count = 0
+        self._events: list[tuple[Any, ...]] = []
+        self._observed: dict[str, Observed] = {}
+        self._agents = rows.AgentRows()
+        self._left: Batch | None = None
+        # Also makes one write wait for another.
+        self._limiter = trio.CapacityLimiter(1)
+
+    @property
+    def path(self) -> str | None:
+        """The file, once there is one."""
+        return None if self._file is None else str(self._file.path.absolute())
+
+    async def open(self) -> None:
+        """Create the file; once.
+
+        Raises:
+            BadValue: There can be none in the folder.
+        """
+        if self._file is not None:
+            return
+        folder, run = os.fspath(self._record.folder), self._run()
+        first = {"id": uuid.uuid4().hex, "began": now()}
+        try:
+            self._file = await self._in_thread(partial(RunFile.create, folder, {**first, **run}))
+        except trio.TooSlowError:
+            text = f"the folder {folder} did not answer for {WRITE_SECONDS:g} s"
+            raise BadValue(f"nothing can be recorded: {text}") from None
+
+    # ---- what comes between and in steps
+
+    def note_artifact(self, artifact: Any) -> None:
+        """An artifact was published."""
+        if not self.stopped:
+            self._artifacts.append((self._step, artifact))
+
+    def note_event(self, event: str, details: Mapping[str, Any]) -> None:
+        """Something has happened that may have changed results."""
+        if not self.stopped:
+            self._events.append((self._step, now(), event, to_json(dict(details))))
+
+    def take_observed(self, url: str, observed: Observed) -> None:
+        """What was observed in the environment at ``url`` has arrived."""
+        if not self.stopped:
+            self._observed[url] = observed
+
+    # ---- steps
+
+    async def take(self, act: Callable[[Asked | None], Awaitable[list[Any]]]) -> list[Any]:
+        """Take a step, and write it.
+
+        Args:
+            act: Makes the agents act; gets what is to be observed.
+
+        Raises:
+            AgentErrors: As ``act``, or what is to be recorded of the agents or the environment
+                could not be observed.
+            RecordError: The step could not be written.
+            Exception: As ``act``.
+        """
+        if self.stopped or self._in_step:  # within a step, another is a part of it
+            return await act(None)
+        self._in_step = True
+        try:
+            await self.open()
+            await self._write_left()
+            return await self._take(act)
+        finally:
+            self._in_step = False
+
+    async def _take(self, act: Callable[[Asked], Awaitable[list[Any]]]) -> list[Any]:
+        self._step += 1
+        began, at = now(), time.perf_counter()
+        failed: Exception | None = None
+        try:
+            results: Any = await act(self._record.asks(self._step))
+        except Exception as error:
+            if isinstance(error, CreamasError) and not error.may_have_run:
+                self._step -= 1  # no agent has acted
+                raise
+            failed, results = error, getattr(error, "results", ())
+        except BaseException:  # it was cancelled: it is not whole
+            self.note_event("step_cancelled", {})
+            raise
+        seconds = time.perf_counter() - at
+        metrics, failures = await self._measure()
+        marks = (began, seconds, results, failed)
+        left = await self._write(self._batch(marks, metrics, failures))
+        if failed is not None:
+            raise failed
+        if left is not None:
+            left.results = results
+            raise left
+        if failures:
+            raise agent_errors("failed in observe", failures, results)
+        return results  # type: ignore[no-any-return]
+
+    async def _measure(self) -> tuple[dict[str, Any], dict[str, BaseException]]:
+        """The metrics of the whole after a step, and what failed, by address."""
+        environment = self._subject.environment
+        function = self._record.metrics
+        if function is None:
+            function = getattr(type(environment), "observe", None)
+        if function is None:
+            return {}, {}
+        try:
+            found = function(environment)
+            found = await found if isawaitable(found) else found
+            if not isinstance(found, Mapping):
+                kind = type(found).__name__
+                raise TypeError(f"metrics must be a dict of names and values, not {kind}")
+            return {str(name): _metric(name, value) for name, value in found.items()}, {}
+        except BaseException as error:  # user code may raise anything, SystemExit included
+            cancelled = cancellation_in(error)
+            if cancelled is not None or is_ctrl_c(error):
+                self.note_event("step_cancelled", {})
+                raise
+            address = self._subject.address
+            return {}, {address: AgentError.from_exception(address, error)}
+
+    def _batch(
+        self,
+        marks: tuple[float, float, Any, Exception | None],
+        metrics: Mapping[str, Any],
+        failures: dict[str, BaseException],
+    ) -> Batch:
+        """The rows of a step, all that has come since the last one included."""
+        began, seconds, results, failed = marks
+        step, subject = self._step, self._subject
+        observed = {url: each for url, each in self._observed.items() if each.step == step}
+        numbers = {url: subject.numbers(url) for url in self._observed}
+        for each in observed.values():
+            for described in each.errors:
+                error: Any = from_wire(described)
+                failures[error.address] = error
+        of_agents = getattr(failed, "failures", {})
+        text = None if failed is None or isinstance(failed, AgentErrors) else str(failed)
+        acts = len(results) + len(of_agents)
+        environment = subject.environment
+        mark = (step, environment.age, began, seconds, acts, len(of_agents), text, None)
+        batch = self._rest(step)
+        batch.rows.update(self._agents.of_step(step, observed, numbers))
+        batch.rows["connections"] = rows.of_connections(
+            step, self._observed, numbers, subject.number_of
+        )
+        batch.rows["metrics"] = [(step, name, value) for name, value in metrics.items()]
+        batch.rows["steps"] = [mark]
+        for address, failure in failures.items():
+            details: dict[str, Any] = {"address": address, "error": str(failure)}
+            number = subject.number_of(address)
+            if number is not None:
+                details = {"agent": number, "error": str(failure).replace(address, str(number))}
+            batch.rows["events"].append((step, now(), "observe_failed", to_json(details)))
+        self._observed = {}
+        return batch
+
+    def _rest(self, step: int | None) -> Batch:
+        """What has come since the last step, and belongs to no step under way."""
+        subject = self._subject
+        artifacts, self._artifacts = self._artifacts, []
+        events, self._events = self._events, []
+        of_artifacts = [
+            artifact_row(index, at, artifact, subject.codec, subject.number_of)
+            for index, (at, artifact) in enumerate(artifacts, self._artifact_count)
+        ]
+        self._artifact_count += len(artifacts)
+        run: dict[str, Any] = {}
+        if step is not None and not self._described:  # seed, code and more are settled now
+            self._described, run = True, self._run()
+        return Batch(step, {"artifacts": of_artifacts, "events": events}, run)
+
+    def _run(self) -> dict[str, Any]:
+        """Columns of the run."""
+        setup = self._subject.setup()
+        parameters = {**setup.pop("parameters", {}), **self._record.parameters}
+        return {
+            "class": setup.pop("class"),
+            "seed": str(setup.pop("seed")),
+            "parameters": to_json(parameters),
+            "setup": to_json(setup),
+            "versions": to_json(versions()),
+            "machine": to_json(machine()),
+            "code": code_fingerprint(self._subject.sources()),
+        }
+
+    # ---- writing
+
+    async def _write_left(self) -> None:
+        """Write the step that could not be written.
+
+        Raises:
+            RecordError: It still cannot be.
+        """
+        if self._left is not None:
+            error = await self._write(self._left)
+            if error is not None:
+                error.may_have_run = False
+                raise error
+
+    async def _write(self, batch: Batch) -> RecordError | None:
+        """Write a batch; returns what to raise if it was not written, and keeps it then."""
+        assert self._file is not None
+        try:
+            await self._in_thread(partial(self._file.write, batch))
+        except (OSError, sqlite3.Error, trio.TooSlowError) as error:
+            self._left = batch
+            path, step = self._file.path, batch.step or self._step
+            if isinstance(error, RecordGone):
+                why, what = f"{error}", "the simulation goes on without a record"
+            elif isinstance(error, trio.TooSlowError):
+                why = f"{path} was not written for {WRITE_SECONDS:g} s"
+                what = "the simulation goes on without a record"
+            else:
+                why = f"{path} cannot be written: {getattr(error, 'strerror', None) or error}"
+                what = "it will be written before the next step, or that is refused"
+            if isinstance(error, (RecordGone, trio.TooSlowError)):
+                self._stop()
+            log.error("step %d is not in the record: %s; %s", step, why, what)
+            failure = RecordError(f"step {step} is not in the record: {why}; {what}")
+            failure.__cause__ = error
+            return failure
+        self._left = None
+        return None
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        with trio.fail_after(WRITE_SECONDS) as scope:
+            scope.shield = True
+            return await trio.to_thread.run_sync(
+                function, abandon_on_cancel=True, limiter=self._limiter
+            )
+
+    def _stop(self) -> None:
+        self.stopped = True
+        self._left = None
+        self._artifacts, self._events, self._observed = [], [], {}
+
+    async def aclose(self) -> None:
+        """Write what has come since the last step, and the run's end; shielded and bounded.
+
+        Raises:
+            RecordError: It could not be written.
+        """
+        file = self._file
+        if self.stopped or file is None:
+            return
+        error: RecordError | None = None
+        if self._left is not None:
+            error = await self._write(self._left)
+        if error is None:
+            last = self._rest(None)
+            last.run["ended"] = now()
+            error = await self._write(last)
+        self._stop()
+        try:
+            await self._in_thread(file.close)
+        except (OSError, sqlite3.Error, trio.TooSlowError) as failure:
+            log.error("%s could not be closed: %s", file.path, failure)
+        if error is not None:
+            raise error
+
+
+def _metric(name: Any, value: Any) -> Any:
+    try:
+        return scalar(value)
+    except TypeError as error:
+        raise TypeError(f"the metric {name!r} {error}") from None

@@ -1,0 +1,38 @@
+"""Making and closing recordings: where nothing is recorded, no database is imported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from creamas_sc.errors import BadValue, RecordError
+from creamas_sc.results.record import Record
+
+if TYPE_CHECKING:
+    from creamas_sc.results.recording import Recording, Subject
+
+
+def make(record: Any, subject: Subject, current: Recording | None) -> Recording:
+    """Make the recording of a simulation.
+
+    Args:
+        record: A folder or a `Record`.
+        current: The one that the simulation has already.
+
+    Raises:
+        BadValue: ``record`` is something else, or there is one already.
+    """
+    checked = Record.of(record)
+    if current is not None:
+        raise BadValue("this simulation is recorded already: give record= once")
+    from creamas_sc.results.recording import Recording
+
+    return Recording(checked, subject)
+
+
+async def close(recording: Recording) -> RecordError | None:
+    """Close a recording; returns the error if something could not be written."""
+    try:
+        await recording.aclose()
+    except RecordError as error:
+        return error
+    return None
