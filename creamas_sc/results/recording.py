@@ -348,23 +348,26 @@ class Recording:
         Raises:
             RecordError: It could not be written.
         """
-        file = self._file
-        if self.stopped or file is None:
-            return
-        error: RecordError | None = None
-        if self._left is not None:
-            error = await self._write(self._left)
-        if error is None:
-            last = self._rest(None)
-            last.run["ended"] = now()
-            error = await self._write(last)
+        error = None if self.stopped else await self._write_end()
         self._stop()
+        file, self._file = self._file, None
+        if file is None or not self._limiter.available_tokens:  # a thread hangs in it
+            return
         try:
             await self._in_thread(file.close)
         except (OSError, sqlite3.Error, trio.TooSlowError) as failure:
             log.error("%s could not be closed: %s", file.path, failure)
         if error is not None:
             raise error
+
+    async def _write_end(self) -> RecordError | None:
+        if self._file is None:
+            return None
+        if self._left is not None and (error := await self._write(self._left)) is not None:
+            return error
+        last = self._rest(None)
+        last.run["ended"] = now()
+        return await self._write(last)
 
 
 def _metric(name: Any, value: Any) -> Any:

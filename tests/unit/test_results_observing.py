@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,7 +39,7 @@ class Seen(Plain):
 
 
 def seen(*rows: Any) -> list[Seen]:
-    return [Seen(number, lambda row=row: row) for number, row in enumerate(rows, 1)]
+    return [Seen(number, partial(copy, row)) for number, row in enumerate(rows, 1)]
 
 
 def columns_of(observed: Observed) -> list[tuple[Any, dict[str, list[Any]]]]:
