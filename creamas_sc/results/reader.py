@@ -15,6 +15,7 @@ from typing import Any, Final
 from creamas_sc.errors import BadValue
 from creamas_sc.results.columns import Column, unpack
 from creamas_sc.results.describing import decode_object
+from creamas_sc.results.plotting import lines, plot
 from creamas_sc.results.rows import agent_key, numbers_from
 from creamas_sc.results.run_file import BUSY_SECONDS, read_object
 from creamas_sc.results.schema import COLUMNS, RUN, VERSION
@@ -190,6 +191,24 @@ class Results:
     def events(self) -> Table:
         """What may have changed results: slaves that were lost and restarted, say."""
         return self._read_table("events")
+
+    def plot(self, name: str, *, by: str | None = None, ax: Any = None) -> Any:
+        """Plot a metric over the steps, by matplotlib; returns the axes.
+
+        It is one of `metrics`, or else the mean over the agents of what they return by that name.
+
+        Args:
+            by: A parameter of the runs: those with the same value are one line, their mean, with a
+                band of one standard deviation to each side. By default each run is a line.
+            ax: Axes to draw on; by default those of a new figure, ``.figure`` of what is returned.
+
+        Raises:
+            BadValue: There is no such metric or parameter.
+            ImportError: matplotlib is not installed.
+        """
+        metrics = self.metrics
+        agents = Table({}) if name in metrics else self.agents
+        return plot(lines(metrics, agents, self.runs, name, by), name, ax)
 
     # ---- reading
 

@@ -128,10 +128,19 @@ class Recording:
         if self._file is not None:
             return
         folder, run = os.fspath(self._record.folder), self._run()
-        first = {"id": uuid.uuid4().hex, "began": now()}
+        run |= {"id": uuid.uuid4().hex, "began": now()}
+        given_up = False
+
+        def create() -> RunFile:
+            file = RunFile.create(folder, run)
+            if given_up:
+                file.close()
+            return file
+
         try:
-            self._file = await self._in_thread(partial(RunFile.create, folder, {**first, **run}))
+            self._file = await self._in_thread(create)
         except trio.TooSlowError:
+            given_up = True
             text = f"the folder {folder} did not answer for {WRITE_SECONDS:g} s"
             raise BadValue(f"nothing can be recorded: {text}") from None
 

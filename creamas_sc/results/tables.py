@@ -10,8 +10,11 @@ from typing import Any, Final
 
 from creamas_sc.errors import BadValue
 from creamas_sc.results.columns import to_json
+from creamas_sc.runtime.installation import how_to_install
 
 _ARROW_TYPES: Final = {"d": "float64", "q": "int64"}
+# The others are the user's own.
+_OF_EXTRAS: Final = frozenset({"matplotlib", "pyarrow"})
 _SUFFIXES: Final = (".parquet", ".csv")
 
 
@@ -100,9 +103,9 @@ def needed(module: str, extra: str) -> Any:
         return import_module(module)
     except ModuleNotFoundError as error:
         package = module.partition(".")[0]
-        raise ImportError(
-            f'{package} is not installed: pip install "creamas-sc[{extra}]"', name=error.name
-        ) from error
+        text = f"{package}, which this Python lacks"
+        how = f": {how_to_install(extra)}" if package in _OF_EXTRAS else ""
+        raise ImportError(f"this needs {text}{how}", name=error.name) from error
 
 
 def concat(columns: Sequence[Sequence[Any]]) -> Sequence[Any]:

@@ -21,11 +21,11 @@ def missing_packages() -> list[str]:
     return ["tractor" if name == CARRIED else name for name in missing]
 
 
-def how_to_install() -> str:
-    """Return the shell command that installs what slaves and the daemon need."""
+def how_to_install(extra: str = "supervisor") -> str:
+    """Return the shell command that installs an extra; by default what slaves need."""
     import shlex  # here, like those below, so that clients import little
 
-    source = shlex.join(_source())
+    source = shlex.join(_source(extra))
     python = shlex.quote(sys.executable)
     if find_spec("pip") is not None:
         return f"{python} -m pip install {source}"
@@ -50,8 +50,8 @@ def explain_import(error: ModuleNotFoundError) -> ImportError:
     return ImportError(f"environments need trio, which this Python lacks: {how_to_install()}")
 
 
-def _source() -> list[str]:
-    """Return pip's arguments for creamas-sc with its extra, from where it was installed."""
+def _source(extra: str) -> list[str]:
+    """Return pip's arguments for creamas-sc with an extra, from where it was installed."""
     import json
     from importlib.metadata import PackageNotFoundError, distribution
     from urllib.parse import unquote, urlsplit
@@ -59,13 +59,13 @@ def _source() -> list[str]:
     try:
         origin = json.loads(distribution("creamas-sc").read_text("direct_url.json") or "{}")
     except PackageNotFoundError:  # run from a clone that was never installed
-        return [f"{Path(__file__).parents[2]}[supervisor]"]
+        return [f"{Path(__file__).parents[2]}[{extra}]"]
     if "url" not in origin:
-        return ["creamas-sc[supervisor]"]
+        return [f"creamas-sc[{extra}]"]
     url, vcs = origin["url"], origin.get("vcs_info")
     if vcs is not None:
-        return [f"creamas-sc[supervisor] @ {vcs['vcs']}+{url}@{vcs['commit_id']}"]
+        return [f"creamas-sc[{extra}] @ {vcs['vcs']}+{url}@{vcs['commit_id']}"]
     if not url.startswith("file:"):
-        return [f"creamas-sc[supervisor] @ {url}"]
-    place = f"{unquote(urlsplit(url).path)}[supervisor]"
+        return [f"creamas-sc[{extra}] @ {url}"]
+    place = f"{unquote(urlsplit(url).path)}[{extra}]"
     return ["--editable", place] if origin.get("dir_info", {}).get("editable") else [place]

@@ -287,6 +287,8 @@ class Stepper:
             except RecordError as error:
                 if error.may_have_run:  # all agents have acted
                     self._count(len(error.results))
+                else:
+                    self._menv.age -= 1
                 return State.FAILED, self._log_failure(error, error)
             except CreamasError as error:
                 return State.FAILED, self._log_failure(error, error)

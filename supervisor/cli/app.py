@@ -15,6 +15,7 @@ from supervisor.cli import (
     daemon_commands,
     follow,
     logs,
+    result_commands,
     simulation_commands,
     step_commands,
     verify,
@@ -56,6 +57,7 @@ VERBS: dict[str, tuple[Callable[..., int], ...]] = {
         simulation_commands.kill,
         verify.verify,
     ),
+    "Results": (result_commands.export, result_commands.plot),
 }
 
 

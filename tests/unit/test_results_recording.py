@@ -299,9 +299,9 @@ async def test_a_folder_that_vanishes_ends_the_record_and_not_the_simulation(
 async def test_writing_that_hangs_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recording, "WRITE_SECONDS", 0.05)
     async with studio(tmp_path) as env:
         await env.trigger_all()
+        monkeypatch.setattr(recording, "WRITE_SECONDS", 0.05)
         database = file_of(env)
         go_on = trio.Event()
         token = trio.lowlevel.current_trio_token()
@@ -318,6 +318,28 @@ async def test_writing_that_hangs_is_bounded(
         go_on.set()
         async with env._recording._limiter:  # until the thread has ended
             assert open(tmp_path).steps["step"] == [1, 2]
+
+
+async def test_a_folder_that_does_not_answer_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+    create = RunFile.create
+
+    def hang(folder: str, run: dict[str, Any]) -> RunFile:
+        trio.from_thread.run(go_on.wait, trio_token=token)
+        return create(folder, run)
+
+    monkeypatch.setattr(RunFile, "create", hang)
+    async with studio(tmp_path) as env:
+        monkeypatch.setattr(recording, "WRITE_SECONDS", 0.05)
+        with pytest.raises(BadValue, match=r"did not answer for 0\.05 s"):
+            await env.trigger_all()
+        assert [agent.acts for agent in env.get_agents(addr=False)] == [0, 0]
+        go_on.set()
+        async with env._recording._limiter:  # until the thread has ended
+            assert not list(tmp_path.glob(".*"))  # and has closed what it made
 
 
 async def test_a_cancelled_step_is_not_in_the_record(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from creamas_sc.errors import (
     BadValue,
     CreamasError,
     DeadlineExceeded,
+    RecordError,
     SlaveLost,
     StepOverran,
     agent_errors,
@@ -291,6 +292,25 @@ async def test_the_log_has_the_agents_traceback(
         await own.wait(None)
     (error,) = (record for record in caplog.records if record.levelname == "ERROR")
     assert story in error.getMessage()
+
+
+@pytest.mark.parametrize("may_have_run", [True, False])
+async def test_a_step_that_is_not_in_the_record_ends_the_stepping(
+    may_have_run: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    error = RecordError("the disk is full", may_have_run=may_have_run, results=[1, 2, 3])
+    steps = Steps(None, error)
+    async with stepper(steps) as (own, _):
+        own.start(3, (), {})
+        await own.wait(None)
+        assert own.progress()["state"] == "failed"
+        assert own.progress()["error"] == "the disk is full"
+        # One in which no agent has acted is taken again.
+        assert own.progress()["step"] == (2 if may_have_run else 1)
+        own.resume()
+        await own.wait(None)
+        assert own.progress()["step"] == steps.age == 3
+        assert own.progress()["state"] == "idle"
 
 
 async def test_the_others_go_on_without_a_lost_slave(
