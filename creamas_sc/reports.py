@@ -146,6 +146,16 @@ class StopReport(_Carried, list[SlaveReceipt]):
         """Whether no slave needed a signal."""
         return all(slave.graceful for slave in self)
 
+    def _repr_html_(self) -> str:
+        """For notebooks: a row for each slave."""
+        from creamas_sc.runtime import html  # few need it
+
+        head = ("address", "pid", "exit_code", "signal", "seconds", "ended_by", "errors")
+        rows = [[getattr(slave, name) for name in head[:-1]] for slave in self]
+        errors = ["; ".join(slave.errors) for slave in self]
+        note = f"seed {self.seed}" + "".join(f"; {error}" for error in self.errors)
+        return html.table(head, [(*row, e) for row, e in zip(rows, errors, strict=True)], note)
+
     def _wire_state_(self) -> dict[str, Any]:
         fields = {"saved": self.saved, "errors": self.errors, "seed": self.seed}
         return {"slaves": list(self), **fields}

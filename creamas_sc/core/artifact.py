@@ -127,6 +127,15 @@ class Artifact:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._creator!r}, {reprlib.repr(self._obj)})"
 
+    def _repr_html_(self) -> str:
+        """For notebooks: the object, a picture if it is one, and its evaluations."""
+        from creamas_sc.runtime import html  # few need it
+
+        evaluations = [(name, e, self._framings.get(name)) for name, e in self._evals.items()]
+        below = html.table(("evaluated by", "evaluation", "framing"), evaluations)
+        title = html.cell(f"{type(self).__name__} of {self._creator}")
+        return f"<div>{title}</div><div>{html.cell(self._obj)}</div>{below if evaluations else ''}"
+
 
 def _name_of(agent: Any) -> str:
     name = agent if isinstance(agent, str) else getattr(agent, "name", None)

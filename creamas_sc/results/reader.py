@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 from array import array
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,13 +15,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from creamas_sc.errors import BadValue
-from creamas_sc.results.columns import Column, unpack
+from creamas_sc.results.columns import Column, to_json, unpack
 from creamas_sc.results.describing import decode_object
 from creamas_sc.results.plotting import lines, plot
 from creamas_sc.results.rows import agent_key, numbers_from
 from creamas_sc.results.run_file import BUSY_SECONDS, read_object
 from creamas_sc.results.schema import COLUMNS, RUN, VERSION
 from creamas_sc.results.tables import Table, concat
+from creamas_sc.runtime import html
 from creamas_sc.serializers import get_serializers, to_serializers
 from creamas_sc.wire.codec import Codec
 
@@ -114,6 +117,17 @@ class Results:
     def __repr__(self) -> str:
         names = [run.name for run in self._runs]
         return f"<Results of {len(names)} runs: {', '.join(names)}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a row for each run."""
+        runs, steps = self.runs, Counter(self.steps["run"])
+        head = ("run", "class", "seed", "parameters", "steps", "began", "ended")
+        rows = []
+        for run in runs.rows():
+            moments = [None if run[name] is None else time.ctime(run[name]) for name in head[5:]]
+            row = [run[name] for name in head[:3]]
+            rows.append([*row, to_json(run["parameters"]), steps[run["run"]], *moments])
+        return html.table(head, rows)
 
     def filter(self, *, run: Which = None, step: Which = None, agent: Which = None) -> Results:
         """Only a part of them; of what is None, all.

@@ -10,8 +10,11 @@ from typing import Any, Final
 
 from creamas_sc.errors import BadValue
 from creamas_sc.results.columns import to_json
+from creamas_sc.runtime import html
 from creamas_sc.runtime.installation import how_to_install
 
+# Rows that notebooks show.
+HTML_ROWS: Final = 20
 _ARROW_TYPES: Final = {"d": "float64", "q": "int64"}
 # The others are the user's own.
 _OF_EXTRAS: Final = frozenset({"matplotlib", "pyarrow"})
@@ -42,6 +45,12 @@ class Table(Mapping[str, Sequence[Any]]):
 
     def __repr__(self) -> str:
         return f"<Table of {self.num_rows} rows: {', '.join(self)}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the first rows, with pictures where objects are some."""
+        shown = range(min(self.num_rows, HTML_ROWS))
+        rows = [[column[at] for column in self.values()] for at in shown]
+        return html.table(list(self), rows, f"{len(shown)} of {self.num_rows} rows")
 
     @property
     def num_rows(self) -> int:
