@@ -204,6 +204,8 @@ class Recording:
         marks = (began, seconds, results, failed)
         left = await self._write(self._batch(marks, metrics, failures))
         if failed is not None:
+            if left is not None:
+                log.error("%s", left)
             raise failed
         if left is not None:
             left.results = results
@@ -332,7 +334,6 @@ class Recording:
                 what = "it will be written before the next step, or that is refused"
             if isinstance(error, (RecordGone, trio.TooSlowError)):
                 self._stop()
-            log.error("step %d is not in the record: %s; %s", step, why, what)
             failure = RecordError(f"step {step} is not in the record: {why}; {what}")
             failure.__cause__ = error
             return failure
