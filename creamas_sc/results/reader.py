@@ -40,6 +40,8 @@ def open(path: str | os.PathLike[str]) -> Results:
     """Open a record: a folder with the files of runs, or one of these files.
 
     It may be written meanwhile: each table holds the whole steps that there are when it is read.
+    The objects of artifacts are decoded by classes that their names lead to: do not look at those
+    of a record that you do not trust.
 
     Raises:
         FileNotFoundError: There is no such folder or file.

@@ -57,6 +57,7 @@ T = TypeVar("T")
 
 # How long writing a step may take: disks of networks stall for a while.
 WRITE_SECONDS: Final = 60.0
+CLOSE_SECONDS: Final = 10.0
 
 
 class Subject(Protocol):
@@ -102,10 +103,11 @@ class Recording:
         self.stopped = False
         self._record, self._subject = record, subject
         self._file: RunFile | None = None
+        self._seconds = WRITE_SECONDS
         self._step = 0
         self._in_step = False
         self._described = False
-        self._artifacts: list[tuple[int, Any]] = []
+        self._artifacts: list[Any] = []
         self._artifact_count = 0
         self._events: list[tuple[Any, ...]] = []
         self._observed: dict[str, Observed] = {}
@@ -141,7 +143,7 @@ class Recording:
             self._file = await self._in_thread(create)
         except trio.TooSlowError:
             given_up = True
-            text = f"the folder {folder} did not answer for {WRITE_SECONDS:g} s"
+            text = f"the folder {folder} did not answer for {self._seconds:g} s"
             raise BadValue(f"nothing can be recorded: {text}") from None
 
     # ---- what comes between and in steps
@@ -149,12 +151,12 @@ class Recording:
     def note_artifact(self, artifact: Any) -> None:
         """An artifact was published."""
         if not self.stopped:
-            self._artifacts.append((self._step, artifact))
+            self._artifacts.append(artifact)
 
     def note_event(self, event: str, details: Mapping[str, Any]) -> None:
         """Something has happened that may have changed results."""
         if not self.stopped:
-            self._events.append((self._step, now(), event, to_json(dict(details))))
+            self._events.append((now(), event, to_json(dict(details))))
 
     def take_observed(self, url: str, observed: Observed) -> None:
         """What was observed in the environment at ``url`` has arrived."""
@@ -197,7 +199,7 @@ class Recording:
                 raise
             failed, results = error, getattr(error, "results", ())
         except BaseException:  # it was cancelled: it is not whole
-            self.note_event("step_cancelled", {})
+            self._note_cancelled()
             raise
         seconds = time.perf_counter() - at
         metrics, failures = await self._measure()
@@ -213,6 +215,9 @@ class Recording:
         if failures:
             raise agent_errors("failed in observe", failures, results)
         return results  # type: ignore[no-any-return]
+
+    def _note_cancelled(self) -> None:
+        self.note_event("step_cancelled", {"step": self._step})
 
     async def _measure(self) -> tuple[dict[str, Any], dict[str, BaseException]]:
         """The metrics of the whole after a step, and what failed, by address."""
@@ -232,7 +237,7 @@ class Recording:
         except BaseException as error:  # user code may raise anything, SystemExit included
             cancelled = cancellation_in(error)
             if cancelled is not None or is_ctrl_c(error):
-                self.note_event("step_cancelled", {})
+                self._note_cancelled()
                 raise
             address = self._subject.address
             return {}, {address: AgentError.from_exception(address, error)}
@@ -274,13 +279,13 @@ class Recording:
         return batch
 
     def _rest(self, step: int | None) -> Batch:
-        """What has come since the last step, and belongs to no step under way."""
-        subject = self._subject
+        """What has come since the last step: of the ``step`` that is done, or after all of them."""
+        subject, at = self._subject, self._step + 1 if step is None else step
         artifacts, self._artifacts = self._artifacts, []
-        events, self._events = self._events, []
+        events, self._events = [(at, *event) for event in self._events], []
         of_artifacts = [
             artifact_row(index, at, artifact, subject.codec, subject.number_of)
-            for index, (at, artifact) in enumerate(artifacts, self._artifact_count)
+            for index, artifact in enumerate(artifacts, self._artifact_count)
         ]
         self._artifact_count += len(artifacts)
         run: dict[str, Any] = {}
@@ -327,7 +332,7 @@ class Recording:
             if isinstance(error, RecordGone):
                 why, what = f"{error}", "the simulation goes on without a record"
             elif isinstance(error, trio.TooSlowError):
-                why = f"{path} was not written for {WRITE_SECONDS:g} s"
+                why = f"{path} was not written for {self._seconds:g} s"
                 what = "the simulation goes on without a record"
             else:
                 why = f"{path} cannot be written: {getattr(error, 'strerror', None) or error}"
@@ -341,7 +346,7 @@ class Recording:
         return None
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
-        with trio.fail_after(WRITE_SECONDS) as scope:
+        with trio.fail_after(self._seconds) as scope:
             scope.shield = True
             return await trio.to_thread.run_sync(
                 function, abandon_on_cancel=True, limiter=self._limiter
@@ -355,9 +360,12 @@ class Recording:
     async def aclose(self) -> None:
         """Write what has come since the last step, and the run's end; shielded and bounded.
 
+        A close must not take long: its bound is CLOSE_SECONDS.
+
         Raises:
             RecordError: It could not be written.
         """
+        self._seconds = CLOSE_SECONDS
         error = None if self.stopped else await self._write_end()
         self._stop()
         file, self._file = self._file, None

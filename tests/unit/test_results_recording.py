@@ -16,7 +16,7 @@ import trio
 from creamas_sc import Artifact, CreativeAgent, Environment, Simulation, expose
 from creamas_sc.core.randomness import RandomSource
 from creamas_sc.errors import AgentErrors, BadValue, RecordError
-from creamas_sc.results import Record, Results, open, recording
+from creamas_sc.results import Record, Results, open
 from creamas_sc.results.run_file import RunFile
 from creamas_sc.runtime.event_loop import adopt_running_loop
 
@@ -127,11 +127,11 @@ async def test_artifacts(tmp_path: Path) -> None:
         env.add_artifact(Artifact("nobody", object()))
     rows = list(open(tmp_path).artifacts.rows())
     assert [(row["artifact"], row["step"], row["agent"]) for row in rows] == [
-        (0, 0, None),
+        (0, 1, None),  # before the step
         (1, 1, 0),
         (2, 1, 1),
-        (3, 1, 1),
-        (4, 1, None),
+        (3, 2, 1),  # after it
+        (4, 2, None),
     ]
     assert [row["creator"] for row in rows] == ["nobody", "0", "1", "1", "nobody"]
     assert rows[1]["evaluations"] == {"0": 0.5, "critic": 0.25}
@@ -301,7 +301,7 @@ async def test_writing_that_hangs_is_bounded(
 ) -> None:
     async with studio(tmp_path) as env:
         await env.trigger_all()
-        monkeypatch.setattr(recording, "WRITE_SECONDS", 0.05)
+        monkeypatch.setattr(env._recording, "_seconds", 0.05)
         database = file_of(env)
         go_on = trio.Event()
         token = trio.lowlevel.current_trio_token()
@@ -333,7 +333,7 @@ async def test_a_folder_that_does_not_answer_is_bounded(
 
     monkeypatch.setattr(RunFile, "create", hang)
     async with studio(tmp_path) as env:
-        monkeypatch.setattr(recording, "WRITE_SECONDS", 0.05)
+        monkeypatch.setattr(env._recording, "_seconds", 0.05)
         with pytest.raises(BadValue, match=r"did not answer for 0\.05 s"):
             await env.trigger_all()
         assert [agent.acts for agent in env.get_agents(addr=False)] == [0, 0]
@@ -357,7 +357,8 @@ async def test_a_cancelled_step_is_not_in_the_record(tmp_path: Path) -> None:
         await env.trigger_all()
     results = open(tmp_path)
     assert results.steps["step"] == [1, 3]
-    assert (results.events["step"], results.events["event"]) == ([2], ["step_cancelled"])
+    assert (results.events["step"], results.events["event"]) == ([3], ["step_cancelled"])
+    assert results.events["details"] == [{"step": 2}]
 
 
 async def test_a_step_that_is_done_is_written_even_if_its_caller_is_cancelled(
