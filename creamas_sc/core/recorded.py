@@ -38,6 +38,9 @@ class EnvironmentSubject:
     def sources(self) -> None:
         """All of the user's code is in this process."""
 
+    def last_step(self) -> None:
+        """It is not known whether a step of it is repeatable."""
+
     def numbers(self, url: str) -> Sequence[Order]:
         """The numbers of its agents."""
         return [agent.number for agent in self.environment.get_agents(addr=False)]

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from creamas_sc.reports import StepReport
 from creamas_sc.results.observing import Observed
 from creamas_sc.rpc.addresses import locate
 from creamas_sc.rpc.rounds.order import Order
@@ -27,7 +28,7 @@ class MultiEnvironmentSubject:
 
     def __init__(self, menv: MultiEnvironment, parameters: Mapping[str, Any]) -> None:
         self._menv = weakref.ref(menv)
-        self._env, self._slaves = menv.env, menv._slaves
+        self._env, self._slaves, self._reports = menv.env, menv._slaves, menv._managers.reports
         self._class = class_name(type(menv))
         self._parameters = parameters
 
@@ -62,6 +63,10 @@ class MultiEnvironmentSubject:
         """The user's code that the slaves have loaded too."""
         versions = self._slaves.ordering.versions
         return (None if versions is None else versions.sources()) or None
+
+    def last_step(self) -> StepReport | None:
+        """Whether the last step is repeatable."""
+        return self._reports.last
 
     def numbers(self, url: str) -> Sequence[Order]:
         """The numbers of the agents of a slave."""

@@ -29,7 +29,7 @@ from creamas_sc.wire.codec import Codec
 _JSON: Final = frozenset(
     {
         *("parameters", "setup", "versions", "machine"),
-        *("evaluations", "framings", "features", "data", "details"),
+        *("evaluations", "framings", "features", "data", "details", "why"),
     }
 )
 # Which of a table's rows: a value, a range, or several values.

@@ -41,6 +41,7 @@ from creamas_sc.errors import (
     from_wire,
 )
 from creamas_sc.foreign import is_ctrl_c
+from creamas_sc.reports import StepReport
 from creamas_sc.results import rows
 from creamas_sc.results.columns import scalar, to_json
 from creamas_sc.results.describing import artifact_row, code_fingerprint, machine, versions
@@ -81,6 +82,9 @@ class Subject(Protocol):
     def sources(self) -> list[bytes] | None:
         """The user's code; None for what this process has loaded."""
 
+    def last_step(self) -> StepReport | None:
+        """Whether the step that was taken is repeatable, if that is known."""
+
     def numbers(self, url: str) -> Sequence[Order]:
         """The numbers of the agents, without the manager, of an environment."""
 
@@ -106,6 +110,7 @@ class Recording:
         self._seconds = WRITE_SECONDS
         self._step = 0
         self._in_step = False
+        self._reported: StepReport | None = None
         self._described = False
         self._artifacts: list[Any] = []
         self._artifact_count = 0
@@ -189,6 +194,7 @@ class Recording:
 
     async def _take(self, act: Callable[[Asked], Awaitable[list[Any]]]) -> list[Any]:
         self._step += 1
+        self._reported = self._subject.last_step()
         began, at = now(), time.perf_counter()
         failed: Exception | None = None
         try:
@@ -261,14 +267,18 @@ class Recording:
         text = None if failed is None or isinstance(failed, AgentErrors) else str(failed)
         acts = len(results) + len(of_agents)
         environment = subject.environment
-        mark = (step, environment.age, began, seconds, acts, len(of_agents), text, None)
+        report = subject.last_step()
+        if report is None or report is self._reported:  # turns of a `Simulation` have none
+            report = StepReport(None)
+        why = to_json(report.why) if report.why else None
+        mark = (step, environment.age, began, seconds, acts, len(of_agents), text)
         batch = self._rest(step)
         batch.rows.update(self._agents.of_step(step, observed, numbers))
         batch.rows["connections"] = rows.of_connections(
             step, self._observed, numbers, subject.number_of
         )
         batch.rows["metrics"] = [(step, name, value) for name, value in metrics.items()]
-        batch.rows["steps"] = [mark]
+        batch.rows["steps"] = [(*mark, report.repeatable, why)]
         for address, failure in failures.items():
             details: dict[str, Any] = {"address": address, "error": str(failure)}
             number = subject.number_of(address)

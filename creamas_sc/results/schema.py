@@ -38,7 +38,8 @@ CREATE TABLE steps (
     acts INTEGER,        -- agents that acted, those that failed included
     errors INTEGER,      -- agents whose act raised
     error TEXT,          -- what else the step raised
-    repeatable INTEGER   -- 1 or 0; NULL if unknown
+    repeatable INTEGER,  -- 1 or 0; NULL if unknown, as where agents' calls are free
+    why TEXT             -- JSON: why it is not
 );
 CREATE TABLE metrics (step INTEGER, name TEXT, value);
 CREATE TABLE numbers (
@@ -77,7 +78,7 @@ CREATE TABLE events (step INTEGER, time REAL, event TEXT, details TEXT);
 """
 
 COLUMNS: Final = {
-    "steps": ("step", "age", "began", "seconds", "acts", "errors", "error", "repeatable"),
+    "steps": ("step", "age", "began", "seconds", "acts", "errors", "error", "repeatable", "why"),
     "metrics": ("step", "name", "value"),
     "numbers": ("id", "step", "agents"),
     "agents": ("step", "name", "numbers", "form", "values"),

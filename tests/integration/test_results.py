@@ -15,9 +15,18 @@ from typing import Any
 import pytest
 import trio
 
-from creamas_sc import Artifact, CreativeAgent, Environment, MultiEnvironment, expose, results
+from creamas_sc import (
+    Artifact,
+    CreativeAgent,
+    Environment,
+    MultiEnvironment,
+    Simulation,
+    expose,
+    results,
+    run,
+)
 from creamas_sc.client import connect_sync
-from creamas_sc.errors import AgentErrors, BadValue, SlaveLost
+from creamas_sc.errors import AgentErrors, BadValue, SlaveLost, StepOverran
 from creamas_sc.mp import EnvManager
 from tests.support.daemons import running
 from tests.support.programs import Program, script_command
@@ -104,6 +113,7 @@ async def test_two_runs_of_one_seed_leave_equal_rows(tmp_path: Path) -> None:
         assert first == both[: len(first)]
     agents = runs[0].agents
     assert list(agents["agent"]) == [0, 1, 2, 3, 4, 5] * 4
+    assert runs[0].steps["repeatable"] == [1] * 4
     assert len(set(agents["drawn"])) > 4
     assert runs[0].connections["other"][:4] == [5, 4, 0, 5]
     assert runs[0].metrics["artifacts"][-1] == len(runs[0].artifacts["object"]) > 0
@@ -138,6 +148,7 @@ async def test_a_step_in_which_a_slave_dies_is_in_the_record(tmp_path: Path) -> 
             await menv.trigger_all()  # they know some that are lost
     steps = results.open(tmp_path).steps
     assert steps["step"] == [1, 2, 3]
+    assert steps["repeatable"] == [None] * 3  # calls are free
     assert steps["error"][0] is None
     assert "SIGKILL" in steps["error"][1]
     assert list(results.open(tmp_path).filter(step=3).agents["agent"]) == [1, 3, 5]
@@ -161,6 +172,35 @@ async def test_a_folder_that_cannot_be_starts_nothing(tmp_path: Path) -> None:
             with pytest.raises(BadValue, match="cannot be created"):
                 await menv.spawn_slaves([ANY_PORT], Environment, EnvManager)
             assert menv.overview().pids == []
+
+
+async def test_a_step_that_does_not_repeat_itself_says_why(tmp_path: Path) -> None:
+    async with society(tmp_path, calls="rounds", agents=2) as menv:
+        await menv.trigger_all()
+        os.kill(menv._slaves.members[1].pid, signal.SIGSTOP)
+        with pytest.raises(StepOverran):
+            await menv.trigger_all_within(0.05, on_overrun="kill")
+    steps = results.open(tmp_path).steps
+    assert steps["repeatable"] == [1, 0]
+    assert steps["why"][0] is None
+    assert "time was up" in steps["why"][1][0]
+    assert "time was up" in steps["error"][1]
+
+
+def test_a_simulation_of_turns(tmp_path: Path) -> None:
+    with MultiEnvironment(ANY_PORT, Environment, seed=1) as menv:
+        run(menv.spawn_slaves([ANY_PORT] * 2, Environment, EnvManager))
+        for _ in range(3):
+            run(menv.spawn(Member))
+        simulation = Simulation(menv, record=results.Record(tmp_path))
+        menv.calls = "rounds"
+        simulation.async_step()
+        simulation.step()
+    found = results.open(tmp_path)
+    assert found.steps["acts"] == [3, 3]
+    assert found.steps["repeatable"] == [1, None]
+    assert list(found.agents["agent"]) == [0, 1, 2] * 2
+    assert found.steps["age"] == [1, 2]
 
 
 # ---- kill -9

@@ -38,7 +38,7 @@ def write_run(
     run |= {"versions": "{}", "machine": "{}", "began": 0.0}
     file = RunFile.create(str(folder), run)
     for step in range(1, 1 + max(len(agents), len(metrics), bool(objects))):
-        rows: dict[str, list[Any]] = {"steps": [(step, step, 0.0, 0.5, 2, 0, None, None)]}
+        rows: dict[str, list[Any]] = {"steps": [(step, step, 0.0, 0.5, 2, 0, None, None, None)]}
         if step == 1:
             rows["artifacts"] = [_artifact(*each) for each in enumerate(objects)]
         if step <= len(metrics):

@@ -41,7 +41,7 @@ def test_polars(tmp_path: Path) -> None:
 def test_pandas_reads_the_file_itself_while_it_is_written(tmp_path: Path) -> None:
     pandas = installed("pandas")
     file = RunFile.create(str(tmp_path), {"id": "a"})
-    mark = (1, 0, 0.0, 0.0, 1, 0, None, None)
+    mark = (1, 0, 0.0, 0.0, 1, 0, None, None, None)
     file.write(Batch(1, {"steps": [mark], "metrics": [(1, "x", 0.5)]}, {}))
     with closing(sqlite3.connect(file.path)) as database:
         frame = pandas.read_sql("SELECT * FROM metrics", database)

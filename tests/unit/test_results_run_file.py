@@ -26,7 +26,7 @@ RUN = {"id": "a", "class": "m:C", "seed": "1"}
 
 
 def step(number: int, **rows: list[tuple[Any, ...]]) -> Batch:
-    mark = (number, 0, 0.0, 0.0, 1, 0, None, None)
+    mark = (number, 0, 0.0, 0.0, 1, 0, None, None, None)
     return Batch(number, {"steps": [mark], **rows}, {})
 
 
