@@ -22,7 +22,7 @@ import functools
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import anyio
 import trio
@@ -80,6 +80,20 @@ def numeric(host: str) -> str:
 def is_loopback(host: str) -> bool:
     """Whether only this machine can be meant by ``host``."""
     return numeric(host).startswith("127.") or host == "::1"
+
+
+async def resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    """The one address of ``host`` at which environments listen, and at which peers look for them.
+
+    At another address that the name has, the same port may be another user's. With one address,
+    port 0 is one port, too.
+
+    Raises:
+        OSError: The name has no address.
+    """
+    found = await anyio.getaddrinfo(numeric(host), port, type=socket.SOCK_STREAM)
+    family, _, _, _, place = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    return family, place
 
 
 class Port(NamedTuple):
@@ -155,9 +169,7 @@ async def _unbound(host: str, port: int) -> AsyncIterator[tuple[socket.socket, t
     """A socket, and what to bind it to; closed if the block fails."""
     if not 0 <= port < 1 << 16:  # getaddrinfo would take it for another
         raise OverflowError("a port is from 0 to 65535")
-    found = await anyio.getaddrinfo(numeric(host), port, type=socket.SOCK_STREAM)
-    # One address of those that a name has, so that port 0 is one port.
-    family, _, _, _, place = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    family, place = await resolve(host, port)
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if family == socket.AF_INET6:

@@ -30,7 +30,7 @@ from anyio.abc import TaskStatus
 
 from creamas_sc.errors import ConnectionLost, HandshakeError, ProtocolError
 from creamas_sc.rpc.accepting import RefusalLog, accept, keep_listening
-from creamas_sc.rpc.addresses import Port, base_url, is_loopback, split_address
+from creamas_sc.rpc.addresses import Port, base_url, is_loopback, resolve, split_address
 from creamas_sc.rpc.calls import served_call
 from creamas_sc.rpc.connection import Connection, Handler, perform_handshake
 from creamas_sc.rpc.sealed_stream import SealedStream
@@ -326,8 +326,9 @@ class Endpoint:
                 if local:
                     return _adopt(folder.connect(port), url)
                 with anyio.fail_after(max(HANDSHAKE_SECONDS, 0 if timeout is None else timeout)):
+                    _, place = await resolve(host, port)
                     # anyio's own does not close what is cancelled just as it is connected.
-                    return ConnectedStream.adopt(await trio.open_tcp_stream(host, port))
+                    return ConnectedStream.adopt(await trio.open_tcp_stream(place[0], place[1]))
             except HandshakeError:
                 raise
             except (OSError, TimeoutError) as error:

@@ -721,6 +721,48 @@ async def test_what_a_relay_on_the_network_says_is_refused(
         nursery.cancel_scope.cancel()
 
 
+class TwoAddresses(trio.abc.HostnameResolver):
+    """Knows one name, with an IPv6 address first, as the system has it for the most part."""
+
+    async def getaddrinfo(self, host: Any, port: Any, *kinds: int) -> Any:
+        assert host == b"named"
+        return [
+            *socket.getaddrinfo("::1", port, 0, *kinds[1:]),
+            *socket.getaddrinfo("127.0.0.4", port, 0, *kinds[1:]),
+        ]
+
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> Any:
+        raise NotImplementedError
+
+
+async def test_peers_look_for_an_environment_only_where_it_listens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At another address of the same name, the port may be another user's, who passes all on."""
+    monkeypatch.setattr(addresses, "is_loopback", lambda _: False)
+    trio.socket.set_custom_hostname_resolver(TwoAddresses())
+    async with adopt_running_loop(), trio.open_nursery() as nursery:
+        there = await Environment.create(("named", 0), as_coro=True)
+        here = await Environment.create(("0.0.0.0", 0), as_coro=True)
+        port = split_address(Echo(there).addr)[1]
+        strangers: list[trio.SocketStream] = []
+
+        async def note(stream: trio.SocketStream) -> None:
+            strangers.append(stream)
+
+        try:
+            listeners = await trio.open_tcp_listeners(port, host="::1")
+        except OSError:
+            pytest.skip("there is no IPv6 here")
+        nursery.start_soon(trio.serve_listeners, note, listeners)
+        proxy = await here.connect(f"tcp://named:{port}/0")
+        assert await proxy.evaluate("as sent") == "as sent"
+        assert strangers == []
+        for env in (here, there):
+            await env.close(as_coro=True)
+        nursery.cancel_scope.cancel()
+
+
 async def test_another_user_in_an_environments_place(monkeypatch: pytest.MonkeyPatch) -> None:
     async with environments(2) as (here, there):
         uid = os.geteuid()
