@@ -91,13 +91,13 @@ def exposed(folder: Path) -> Path | None:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether there is such a folder, and only this user may enter it.
+    """Whether there is such a folder, which only this user may enter or replace.
 
     After something has removed the runtime folder, another user may make one in its place: whatever
     lies in that was put there by them.
     """
     try:
-        return not _mend(folder)
+        return not _mend(folder) and _exposed_above(folder) is None
     except OSError:
         return False
 

@@ -15,7 +15,13 @@ from creamas_sc.errors import BadValue, CreamasError
 from creamas_sc.rpc import auth
 from creamas_sc.rpc.auth import KEY_BYTES, Membership, client_identity, user_membership
 from creamas_sc.runtime import paths
-from creamas_sc.runtime.paths import check_name, daemon_name, daemon_socket, runtime_folder
+from creamas_sc.runtime.paths import (
+    check_name,
+    daemon_name,
+    daemon_socket,
+    is_private,
+    runtime_folder,
+)
 
 
 @pytest.fixture
@@ -145,9 +151,11 @@ def test_a_folder_that_others_can_replace_is_refused(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
     if not refused:
         assert runtime_folder() == place / "creamas"
+        assert is_private(place / "creamas")
         return
     with pytest.raises(CreamasError, match=f"since they may write to {shared}: set XDG_RUNTIME_D"):
         runtime_folder()
+    assert not is_private(place / "creamas")
 
 
 def test_a_link_of_another_user_leads_to_no_runtime_folder(
