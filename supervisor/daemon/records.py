@@ -69,6 +69,7 @@ def recorded(folder: Path, name: str) -> Iterator[None]:
             "runtime": os.environ.get("XDG_RUNTIME_DIR", ""),
         }
         make_log_folder(folder)
+        path.touch(mode=0o600)  # it says which process `stop` ends
         path.write_text(json.dumps(content))
     except OSError as error:
         log.warning("no record of this daemon: %s: %s", path, error.strerror)

@@ -91,6 +91,16 @@ def test_what_is_no_record_is_left(tmp_path: Path, text: str) -> None:
     assert (tmp_path / f"{NAME}.1.daemon").exists()
 
 
+def test_only_the_user_can_write_a_record(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with recorded(tmp_path, "name"):
+            (record,) = tmp_path.iterdir()
+            assert record.stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
+
+
 def test_records_are_no_records_where_other_users_may_write(tmp_path: Path) -> None:
     """Those of other users could name any process of this one for `stop` to end."""
     folder = tmp_path / "shared"
