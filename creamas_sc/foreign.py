@@ -6,6 +6,7 @@ memory on its way; and escaped where they are shown, so that none controls the t
 
 from __future__ import annotations
 
+import linecache
 import opcode
 import os
 import re
@@ -72,6 +73,7 @@ def traceback_of(error: BaseException, short: bool = False) -> str:
             cut_tracebacks(error)
             if _says_all(error):
                 return ""
+        _name_only_relative_files(error)
         pieces = traceback.TracebackException.from_exception(error).format()
         return shorten("".join(map(shorten, pieces)), TRACEBACK_LENGTH)
     except BaseException as failure:
@@ -91,6 +93,16 @@ def cut_tracebacks(error: BaseException, *more: str) -> None:
         more: Names of more libraries.
     """
     folders = library_folders("asyncio", *more)
+    for each in reversed(_chain(error)):
+        cut_traceback(each, folders)
+        if each.__context__ is not None and _says_all(each.__context__):
+            each.__context__ = None
+        if each.__cause__ is not None and _says_all(each.__cause__):
+            each.__cause__ = None
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error, its causes and its parts."""
     chain, found = [error], {id(error)}
     for each in chain:  # it grows
         parts = each.exceptions if isinstance(each, BaseExceptionGroup) else ()
@@ -98,12 +110,20 @@ def cut_tracebacks(error: BaseException, *more: str) -> None:
             if linked is not None and id(linked) not in found:
                 found.add(id(linked))
                 chain.append(linked)
-    for each in reversed(chain):
-        cut_traceback(each, folders)
-        if each.__context__ is not None and _says_all(each.__context__):
-            each.__context__ = None
-        if each.__cause__ is not None and _says_all(each.__cause__):
-            each.__cause__ = None
+    return chain
+
+
+def _name_only_relative_files(error: BaseException) -> None:
+    """Have its traceback show no lines of files that have a relative path, as compiled modules'.
+
+    They would be looked for in the working folder, where another user may have put a file of that
+    name, or a pipe from which to read takes forever.
+    """
+    for each in _chain(error):
+        for frame, _ in traceback.walk_tb(each.__traceback__):
+            file = frame.f_code.co_filename
+            if not os.path.isabs(file) and not file.startswith("<"):
+                linecache.cache.setdefault(file, (0, None, [], file))
 
 
 def cut_traceback(error: BaseException, folders: tuple[str, ...] = ()) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import linecache
 import logging
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from textwrap import indent
 from typing import Any
 
@@ -367,3 +369,21 @@ async def test_results_that_are_too_large_together(monkeypatch: pytest.MonkeyPat
         assert caught.value.results == [large, 4]
         assert list(caught.value.failures) == [second.addr, third.addr]
         assert "publish artifacts, or return less" in caught.value.failures[third.addr].message
+
+
+def test_no_lines_of_files_in_the_working_folder_are_shown_as_those_of_compiled_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """These give relative paths; another user may have put a file there, or a pipe that blocks."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(linecache, "cache", {})
+    (tmp_path / "compiled.pyx").write_text("what another user wrote\n")
+    fail = compile("raise ValueError('within')", "compiled.pyx", "exec")
+    error = RuntimeError("without")
+    with pytest.raises(ValueError, match="within") as caught:
+        exec(fail, {})
+    error.__cause__ = caught.value
+    shown = traceback_of(error)
+    assert 'File "compiled.pyx", line 1' in shown
+    assert "exec(fail, {})" in shown
+    assert "another user" not in shown
