@@ -11,6 +11,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from creamas_sc.runtime.validation import check_own, make_folder
 from creamas_sc.util import sanitize_agent_name
 
 __all__ = ["ObjectLogger", "log_after", "log_before"]
@@ -49,8 +50,7 @@ class ObjectLogger:
         self._obj = obj
         name = sanitize_agent_name(obj.name)
         self._folder = None if folder is None else Path(folder, name if add_name else "")
-        if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         self._handlers: list[logging.Handler] = []
         # With a dot in the name, it would be a child of another logger.
         self.logger = logging.getLogger(f"creamas_sc.{name.replace('.', '_')}")
@@ -104,13 +104,19 @@ class ObjectLogger:
 
         Returns:
             The line; None if the logger has no folder.
+
+        Raises:
+            BadValue: Another user may have put the file there.
         """
         if self._folder is None:
             return None
         line = self._line(attr_name)
         if prefix is not None:
             line = f"{getattr(self._obj, prefix)}\t{line}"
-        with open(self.get_file(attr_name), "a", encoding="utf-8") as file:
+        path = self.get_file(attr_name)
+        if os.path.lexists(path):
+            check_own(path)
+        with open(path, "a", encoding="utf-8") as file:
             file.write(f"{line}\n")
         return line
 

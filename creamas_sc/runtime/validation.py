@@ -56,11 +56,17 @@ def make_folder(folder: Any = None) -> str | None:
         why = getattr(error, "strerror", None) or error
         raise BadValue(f"the folder {folder} cannot be created: {why}") from None
     if planted is not None:
-        raise BadValue(
-            f"{planted} belongs to the user {intruder_at(planted)}, who may have put it there: "
-            "save into a folder of your own, to which nobody else may write"
-        )
+        check_own(planted)
     return path
+
+
+def check_own(path: str) -> None:
+    """Raise a BadValue if another user may have put there what is at ``path``."""
+    if (user := intruder_at(path)) is not None:
+        raise BadValue(
+            f"{path} belongs to the user {user}, who may have put it there: save into a folder of "
+            "your own, to which nobody else may write"
+        )
 
 
 def _folders_within(path: str) -> Iterator[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from creamas_sc.errors import BadValue
 from creamas_sc.logging import ObjectLogger, log_after, log_before
 from creamas_sc.rpc.exposed import expose
 
@@ -205,3 +207,24 @@ def test_decorated_methods_stay_what_they_were() -> None:
     # However @expose and the decorators are stacked, the method is exposed.
     marks = [vars(method) for method in (Painter.sketch, Painter.resketch)]
     assert all("__creamas_exposed__" in mark for mark in marks)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="makes files of another user")
+def test_what_another_user_has_put_there_is_not_written_to(tmp_path: Path) -> None:
+    shared, own = tmp_path / "shared", tmp_path / "own"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    own.write_text("before")
+    link, folder = shared / "mood.log", shared / "ada"
+    link.symlink_to(own)
+    folder.mkdir()
+    for planted in (link, folder):
+        os.lchown(planted, 65534, 65534)
+    with pytest.raises(BadValue, match=f"{folder} belongs to the user 65534, "):
+        ObjectLogger(Painter(), shared, add_name=True)
+    logger = ObjectLogger(Painter(), shared)
+    with pytest.raises(BadValue, match=f"{link} belongs to the user 65534, "):
+        logger.write("mood")
+    assert logger.write("name") == "ada"
+    assert own.read_text() == "before"
+    logger.close()
