@@ -8,6 +8,7 @@ from creamas_sc.runtime.lazy_import import lazy_attributes
 
 if TYPE_CHECKING:
     from creamas_sc.core import Artifact, CreativeAgent, Environment, Simulation, agent_factory
+    from creamas_sc.experiments import Experiment
     from creamas_sc.logging import ObjectLogger, log_after, log_before
     from creamas_sc.mp import EnvManager, MultiEnvironment, MultiEnvManager
     from creamas_sc.rpc.exposed import Proxy, expose
@@ -24,6 +25,7 @@ __all__ = [
     "CreativeAgent",
     "EnvManager",
     "Environment",
+    "Experiment",
     "MsgPack",
     "MultiEnvManager",
     "MultiEnvironment",
@@ -46,6 +48,7 @@ __getattr__, __dir__ = lazy_attributes(
     __name__,
     {
         "core": ("Artifact", "CreativeAgent", "Environment", "Simulation", "agent_factory"),
+        "experiments": ("Experiment",),
         "logging": ("ObjectLogger", "log_after", "log_before"),
         "mp": ("EnvManager", "MultiEnvManager", "MultiEnvironment"),
         "supervisor_client.launcher": ("prestart",),

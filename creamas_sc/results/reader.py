@@ -37,7 +37,7 @@ Which = int | str | Container[Any] | None
 
 
 def open(path: str | os.PathLike[str]) -> Results:
-    """Open a record: a folder with the files of runs, or one of these files.
+    """Open a record: a folder with the files of runs, or one of these files, or an experiment.
 
     It may be written meanwhile: each table holds the whole steps that there are when it is read.
     The objects of artifacts are decoded by classes that their names lead to: do not look at those
@@ -53,7 +53,10 @@ def open(path: str | os.PathLike[str]) -> Results:
             raise FileNotFoundError(f"there is no record {place}")
         return Results((_Run(place.stem, place),))
     files = sorted(place.glob("run-*.sqlite"), key=lambda file: (len(file.name), file.name))
-    runs = [run for run in (_Run(file.stem, file) for file in files) if run.is_begun]
+    found = [_Run(file.stem, file) for file in files]
+    # Of an experiment, a folder has the record of each run.
+    found += [_Run(file.parent.name, file) for file in sorted(place.glob("runs/*/run-1.sqlite"))]
+    runs = [run for run in found if run.is_begun]
     if not runs:
         raise BadValue(f"the folder {place} has no record of a run in it")
     return Results(tuple(runs))

@@ -26,7 +26,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import find_spec, spec_from_file_location
@@ -257,12 +257,17 @@ def _loaded_files() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
                 yield name, path, contents
 
 
-def loaded_sources() -> list[bytes]:
-    """The sources of the user's modules that this process has loaded, as their files are now."""
+def loaded_sources(modules: Container[str] | None = None) -> list[bytes]:
+    """The sources of the user's modules that this process has loaded, as their files are now.
+
+    Args:
+        modules: Only of those with these names.
+    """
     sources = []
-    for _, path, _ in _loaded_files():
-        with suppress(OSError):
-            sources.append(Version.of(path).source)
+    for name, path, _ in _loaded_files():
+        if modules is None or name in modules:
+            with suppress(OSError):
+                sources.append(Version.of(path).source)
     return sources
 
 
@@ -277,13 +282,18 @@ def _contents(module: Any) -> dict[str, Any]:
 
 
 def modules_of_script() -> set[str]:
-    """Names of the modules that the script has imported, directly or through others of the user's.
+    """Names of the modules that the script has imported; see `imported_by`."""
+    return imported_by(_MAIN)
+
+
+def imported_by(module: str) -> set[str]:
+    """Names of a module and of those that it has imported, directly or through the user's.
 
     They are those of the modules, classes and functions to which one of them has a name. A program
     that loads modules for other ends, as pytest does, has none of these.
     """
     users = {name for name, _, _ in _loaded_files()}
-    found, unseen = {_MAIN}, [_MAIN]
+    found, unseen = {module}, [module]
     while unseen:
         for value in list(_contents(sys.modules[unseen.pop()]).values()):
             kind, name = type(value), None  # isinstance would ask a proxy for its object

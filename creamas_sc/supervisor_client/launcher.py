@@ -138,15 +138,20 @@ def prestart(*modules: str) -> None:
 
 
 def supervisor_command() -> list[str]:
-    """Return the command that starts the supervisor's package, with this Python's own options.
+    """Return the command that starts the supervisor's package.
 
-    Slaves are forked from what it starts, so ``-O``, ``-W``, ``-X dev`` and the like reach them.
+    Slaves are forked from what it starts, so this Python's options reach them.
     """
+    return [*python_command(), str(SUPERVISOR / "__main__.py")]
+
+
+def python_command() -> list[str]:
+    """Return how another Python is started with this one's options: ``-O``, ``-X dev`` and more."""
     # A private name, which multiprocessing relies on too.
     options: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     if "-S" in options:
-        options.remove("-S")  # what slaves need may be in site-packages
-    return [sys.executable, *options, "-P", str(SUPERVISOR / "__main__.py")]
+        options.remove("-S")  # what it needs may be in site-packages
+    return [sys.executable, *options, "-P"]
 
 
 def launch(inherited: Sequence[int] = (), preload: Sequence[str] = ()) -> Launched:

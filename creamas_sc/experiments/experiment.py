@@ -1,0 +1,282 @@
+"""Experiments, as users know them: what is run, the running, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from creamas_sc import results
+from creamas_sc.core.randomness import check_seed
+from creamas_sc.errors import BadValue
+from creamas_sc.experiments.design import Run, design
+from creamas_sc.experiments.ledger import RUN_COLUMNS, Ledger, read_runs
+from creamas_sc.experiments.worker import Outcome, RunOrder, prepare, take_run
+from creamas_sc.experiments.workers import Workers
+from creamas_sc.foreign import shown, summary_of
+from creamas_sc.results.tables import Table
+from creamas_sc.runtime.class_loading import end_script_load, portable_name
+
+RUNS: Final = "runs"
+"""The folder of what each run records."""
+
+
+class Executor(Protocol):
+    """What takes runs: of `concurrent.futures`, or a client of dask's."""
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Have ``function(*args)`` called."""
+
+
+@dataclass
+class Progress:
+    """How far an experiment is.
+
+    Attributes:
+        total: How many runs it has.
+        done, failed, lost: How many of them are; a failed or lost one is run again by the next
+            `Experiment.run`.
+        taken: How many were taken since `Experiment.run` was called.
+        seconds: Since then.
+    """
+
+    total: int
+    done: int
+    failed: int = 0
+    lost: int = 0
+    taken: int = 0
+    seconds: float = 0.0
+    _began: float = field(default_factory=time.monotonic, repr=False)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """About how long the rest takes; None before the first run has ended."""
+        left = self.total - self.done - self.failed - self.lost
+        return self.seconds / self.taken * left if self.taken else None
+
+    def __str__(self) -> str:
+        parts = [f"{self.done} of {self.total} runs done"]
+        parts += [f"{n} {name}" for name, n in (("failed", self.failed), ("lost", self.lost)) if n]
+        if self.seconds_left:
+            parts.append(f"about {_in_words(self.seconds_left)} left")
+        return ", ".join(parts)
+
+    def note(self, state: str) -> None:
+        """A run has ended."""
+        setattr(self, state, getattr(self, state) + 1)
+        self.taken += 1
+        self.seconds = time.monotonic() - self._began
+
+
+class Experiment:
+    """A simulation that is run with combinations of parameters, several times each.
+
+    Args:
+        build: ``build(parameters, seed)`` makes a `Simulation`, `Environment` or `MultiEnvironment`
+            with its agents; a function or class of a module or of the script, or its name as
+            "module:name". Environments that are given no seed get the run's.
+        parameters: A dict of lists, of which all combinations are run; or rows: dicts, a data frame
+            of pandas or polars, or a pair of names and rows of values, such as samples of scipy's.
+            Values are None, bools, numbers, strings and lists of these.
+        steps: How many each run takes.
+        folder: Where the ledger and the records are; created if need be.
+        replicates: How many runs each combination has, which differ by their seeds.
+        seed: Decides, with a run's key, the run's seed.
+        metrics: As of `creamas_sc.results.Record`; a function of a module or of the script, or its
+            name. By default the environment's method ``observe()``, if it has one.
+
+    Raises:
+        BadValue: An argument is none of these.
+        LoadError: Another process cannot load ``build`` or ``metrics``.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[dict[str, Any], int], Any] | str,
+        parameters: Any,
+        *,
+        steps: int,
+        folder: str | os.PathLike[str],
+        replicates: int = 10,
+        seed: int = 1,
+        metrics: Callable[[Any], Any] | str | None = None,
+    ) -> None:
+        end_script_load()
+        for name, value in (("steps", steps), ("replicates", replicates)):
+            if type(value) is not int or value < 1:
+                raise BadValue(f"{name} must be an int above 0, not {shown(value)}")
+        if check_seed(seed) is None:
+            raise BadValue("seed must be an int of at least 0")
+        self.folder = Path(folder)
+        self.build = portable_name(build)
+        self.metrics = "" if metrics is None else portable_name(metrics)
+        self.steps, self.seed = steps, seed
+        self._design = design(self.build, parameters, replicates, seed)
+
+    def __repr__(self) -> str:
+        return f"<Experiment {self.build} in {self.folder}: {len(self._design)} runs>"
+
+    def run(
+        self,
+        workers: int | None = None,
+        *,
+        executor: Executor | None = None,
+        progress: Callable[[Progress], object] | None = None,
+    ) -> Progress:
+        """Take all runs that are not done, several at a time.
+
+        Ctrl-C stops them in order; those that were under way are run again by the next call.
+
+        Args:
+            workers: How many processes take them side by side; by default as many as there are
+                cores. Simulations with slaves want fewer.
+            executor: Takes the runs in place of processes of this experiment's; then ``workers`` is
+                how many it is given at a time, by default all. Its folder must be the same there.
+            progress: Called as each run ends. By default a line on a terminal is kept up to date.
+
+        Raises:
+            BadValue: The folder has another experiment, the code has changed since, or another
+                process is running it.
+            LoadError: ``build`` or ``metrics`` cannot be loaded.
+        """
+        if workers is not None and (type(workers) is not int or workers < 1):
+            raise BadValue(f"workers must be an int above 0, not {shown(workers)}")
+        with closing(Ledger(self.folder)) as ledger:
+            if executor is not None:
+                at_once = workers or len(self._design)
+                if hasattr(executor, "get_executor"):  # dask's client has its own kind of futures
+                    executor = executor.get_executor()
+                return self._run(ledger, executor, at_once, progress)
+            own = Workers(min(workers or len(os.sched_getaffinity(0)), len(self._design)))
+            try:
+                report = self._run(ledger, own, own.n, progress)
+            except BaseException:
+                own.stop()
+                raise
+            finally:
+                own.close()
+            return report
+
+    def _run(
+        self,
+        ledger: Ledger,
+        executor: Executor,
+        at_once: int,
+        progress: Callable[[Progress], object] | None,
+    ) -> Progress:
+        code = executor.submit(prepare, self.build, self.metrics).result()
+        ledger.check(
+            {
+                "build": self.build,
+                "metrics": self.metrics,
+                "steps": self.steps,
+                "seed": self.seed,
+                "parameters": sorted(self._design[0].parameters),
+                "code": code,
+            }
+        )
+        to_do = ledger.plan(self._design)
+        report = Progress(len(self._design), len(self._design) - len(to_do))
+        line = _Line()
+        tell = line.show if progress is None else progress
+        waiting, under_way = iter(to_do), dict[Future[Any], Run]()
+        try:
+            while True:
+                for run in waiting:
+                    ledger.begin(run.key, os.getpid())
+                    under_way[executor.submit(take_run, self._order(run))] = run
+                    if len(under_way) >= at_once:
+                        break
+                if not under_way:
+                    return report
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    report.note(_note_end(ledger, under_way.pop(future), future))
+                    tell(report)
+        finally:
+            for future, run in under_way.items():
+                future.cancel()
+                ledger.put_back(run.key)
+            line.end()
+
+    def _order(self, run: Run) -> RunOrder:
+        return {
+            "build": self.build,
+            "metrics": self.metrics,
+            "parameters": run.parameters,
+            "seed": run.seed,
+            "steps": self.steps,
+            "folder": str((self.folder / RUNS / run.key).absolute()),
+        }
+
+    @property
+    def runs(self) -> Table:
+        """The ledger: one row for each run that was planned, and a column for each parameter.
+
+        The others are ``key``, ``replicate``, ``seed``, ``state``, ``pid`` (of the process that ran
+        the experiment), ``began`` (seconds since 1970), ``seconds``, ``error`` and ``traceback``.
+        """
+        return _table(read_runs(self.folder))
+
+    def results(self) -> results.Results:
+        """What the runs have recorded; see `creamas_sc.results.open`.
+
+        Raises:
+            BadValue: There is nothing yet.
+        """
+        return results.open(self.folder)
+
+
+def _note_end(ledger: Ledger, run: Run, future: Future[Outcome]) -> str:
+    """Note what came of a run; returns its state."""
+    try:
+        outcome = future.result()
+    except Exception as error:  # of the executor: the run's own are in its outcome
+        ledger.end(run.key, "lost", 0.0, summary_of(error), None)
+        return "lost"
+    state = "done" if outcome["error"] is None else "failed"
+    ledger.end(run.key, state, **outcome)
+    return state
+
+
+def _table(rows: Iterable[tuple[Any, ...]]) -> Table:
+
+    columns: dict[str, list[Any]] = {name: [] for name in RUN_COLUMNS}
+    for row in rows:
+        for name, value in zip(columns, row, strict=True):
+            columns[name].append(value)
+    parameters: list[Mapping[str, Any]] = [json.loads(text) for text in columns.pop("parameters")]
+    names = list(dict.fromkeys(name for row in parameters for name in row))
+    columns["seed"] = [int(seed) for seed in columns["seed"]]
+    of_parameters = {name: [row.get(name) for row in parameters] for name in names}
+    return Table({"key": columns.pop("key"), **of_parameters, **columns})
+
+
+class _Line:
+    """A line of the terminal that is kept up to date, if standard error is one."""
+
+    def __init__(self) -> None:
+        self._length = 0
+
+    def show(self, report: Progress) -> None:
+        """Show a report in place of the last one."""
+        if sys.stderr.isatty():
+            print(f"\r{report!s:{self._length}}", end="", file=sys.stderr, flush=True)
+            self._length = len(str(report))
+
+    def end(self) -> None:
+        """What is printed next is on the next line."""
+        if self._length:
+            print(file=sys.stderr)
+
+
+def _in_words(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

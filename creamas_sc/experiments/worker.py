@@ -1,0 +1,151 @@
+"""Takes runs of experiments: here, or in the process of a worker, which this module is the main of.
+
+A worker reads requests, a line of JSON each, and answers each with one. It has a process group of
+its own, so that Ctrl-C reaches only the process that runs the experiment: that one decides. When
+that process has ended, so does the worker, and what it runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextvars import Context
+from queue import SimpleQueue
+from typing import Any, Final, TypedDict
+
+from creamas_sc.foreign import cut_tracebacks, summary_of, traceback_of
+from creamas_sc.runtime.class_loading import MainScript, adopt_script, load_object
+from creamas_sc.runtime.code_versions import imported_by, loaded_sources
+
+
+class RunOrder(TypedDict):
+    """What a run is.
+
+    Attributes:
+        build, metrics: Names of functions; "" for no metrics.
+        folder: Where it is recorded; what is there of an earlier attempt is removed.
+    """
+
+    build: str
+    metrics: str
+    parameters: dict[str, Any]
+    seed: int
+    steps: int
+    folder: str
+
+
+class Outcome(TypedDict):
+    """What came of a run.
+
+    Attributes:
+        error, traceback: What it raised, as text; None if it was done.
+    """
+
+    seconds: float
+    error: str | None
+    traceback: str | None
+
+
+def prepare(build: str, metrics: str) -> str:
+    """Load the experiment's functions; return the SHA-256 of their code.
+
+    Raises:
+        LoadError: They are not found.
+    """
+    from creamas_sc.results.describing import code_fingerprint
+
+    modules: set[str] = set()
+    for name in filter(None, (build, metrics)):
+        modules |= imported_by(load_object(name).__module__)
+    return code_fingerprint(loaded_sources(modules))
+
+
+def take_run(order: RunOrder) -> Outcome:
+    """Take a run to its end; what it raises is in the outcome, but for Ctrl-C."""
+    began = time.perf_counter()
+    error = traceback = None
+    try:
+        Context().run(_take, order)
+    except (Exception, SystemExit) as raised:
+        cut_tracebacks(raised)
+        error, traceback = summary_of(raised), traceback_of(raised)
+    return {"seconds": time.perf_counter() - began, "error": error, "traceback": traceback}
+
+
+def _take(order: RunOrder) -> None:
+    from creamas_sc.core.randomness import drawn_seed
+    from creamas_sc.core.simulation import Simulation
+    from creamas_sc.results import Record
+
+    shutil.rmtree(order["folder"], ignore_errors=True)
+    metrics = load_object(order["metrics"]) if order["metrics"] else None
+    record = Record(order["folder"], metrics, order["parameters"])
+    build = load_object(order["build"])
+    drawn_seed.set(order["seed"])  # of environments that get none
+    built = build(dict(order["parameters"]), order["seed"])
+    simulation = built if isinstance(built, Simulation) else None
+    try:
+        if simulation is None:
+            simulation = Simulation(built)
+        simulation.env.seed  # noqa: B018 - drawn now, if it was given none
+        simulation.env._record(record)
+        simulation.async_steps(order["steps"])
+    finally:
+        if simulation is not None:
+            simulation.close()
+
+
+# ---- the process of a worker
+
+_FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
+    function.__name__: function for function in (prepare, take_run)
+}
+
+
+def main() -> None:
+    """Answer requests until there are no more; file descriptors of both are arguments."""
+    read, write = map(int, sys.argv[1:3])
+    requests: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+    busy = threading.Event()
+    threading.Thread(target=_read, args=(read, requests, busy), daemon=True).start()
+    with open(write, "w", encoding="utf-8") as answers:
+        try:
+            while (request := requests.get()) is not None:
+                busy.set()
+                answer = json.dumps(_answer(request))
+                busy.clear()
+                print(answer, file=answers, flush=True)
+        except (KeyboardInterrupt, BrokenPipeError):
+            return
+
+
+def _read(read: int, requests: SimpleQueue[dict[str, Any] | None], busy: threading.Event) -> None:
+    with open(read, encoding="utf-8") as lines:
+        for line in lines:
+            requests.put(json.loads(line))
+    requests.put(None)
+    if busy.is_set():  # who runs the experiment has ended
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    if "path" in request:  # the first one
+        sys.path[:] = request["path"]
+        file, package, argv = request["script"]
+        if file:
+            adopt_script(MainScript(file, package, tuple(argv)))
+        return {}
+    try:
+        return {"value": _FUNCTIONS[request["call"]](*request["args"])}
+    except Exception as error:
+        return {"error": summary_of(error)}
+
+
+if __name__ == "__main__":
+    main()
