@@ -15,12 +15,16 @@ import sys
 import threading
 import traceback
 from types import TracebackType
+from typing import Any
 
 TEXT_LENGTH = 2000
 TRACEBACK_LENGTH = 20_000
 _RAISE = opcode.opmap["RAISE_VARARGS"]
 # Their frames say nothing to users; asyncio's say whether its loop was running.
 _LIBRARIES = ("creamas_sc", "supervisor", "trio", "anyio", "outcome", "concurrent", "msgpack")
+
+# Of a TracebackException: the error's text, and those of a SyntaxError.
+_TEXTS = ("_str", "msg", "text")
 
 # The control characters, and those that reorder what is around them or separate lines.
 _CONTROLS = "\x7f-\x9f\u2028-\u202e\u2066-\u2069"
@@ -55,7 +59,8 @@ def text_of(error: BaseException) -> str:
 def summary_of(error: BaseException) -> str:
     """Return the last lines of the traceback, which name the error; shortened."""
     try:
-        return shorten("".join(traceback.format_exception_only(error)).strip())
+        last = traceback.TracebackException(type(error), error, None, compact=True)
+        return shorten("".join(_with_short_texts(last).format_exception_only()).strip())
     except BaseException as failure:
         if is_ctrl_c(failure):
             raise
@@ -74,12 +79,30 @@ def traceback_of(error: BaseException, short: bool = False) -> str:
             if _says_all(error):
                 return ""
         _name_only_relative_files(error)
-        pieces = traceback.TracebackException.from_exception(error).format()
+        pieces = _with_short_texts(traceback.TracebackException.from_exception(error)).format()
         return shorten("".join(map(shorten, pieces)), TRACEBACK_LENGTH)
     except BaseException as failure:
         if is_ctrl_c(failure):
             raise
         return "<the traceback cannot be printed>"
+
+
+def _with_short_texts(whole: traceback.TracebackException) -> traceback.TracebackException:
+    """Shorten the texts in what is to be formatted, for which Python takes a minute in 180 MB."""
+    parts: list[traceback.TracebackException] = [whole]
+    for each in parts:  # it grows
+        for name in _TEXTS:
+            setattr(each, name, _shortened(getattr(each, name, None)))
+        if isinstance(notes := each.__notes__, list):
+            each.__notes__ = [_shortened(note) for note in notes]
+        linked = (each.__cause__, each.__context__, *(each.exceptions or ()))
+        parts += [part for part in linked if part is not None]
+    return whole
+
+
+def _shortened(text: Any) -> Any:
+    # A user's own kind of text may have no length.
+    return shorten(str.__str__(text)) if isinstance(text, str) else text
 
 
 def cut_tracebacks(error: BaseException, *more: str) -> None:

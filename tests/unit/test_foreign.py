@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import logging
+import time
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -103,6 +104,38 @@ def test_a_short_text_stays_as_it_is() -> None:
     assert isinstance(received, AgentError)
     assert str(received) == str(described) == "ValueError in tcp://localhost:1/1: one\ntwo \x1b[1m"
     assert "raise error" in received.traceback_text
+
+
+def noted(text: str) -> Exception:
+    error = ValueError("noted")
+    error.add_note(text)
+    return error
+
+
+LINES = "x\n" * (4 * MIB)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError(LINES),
+        ExceptionGroup("g", [ValueError(LINES)] * 3),
+        noted(LINES),
+        SyntaxError(LINES, ("file", 1, 1, LINES)),
+        SyntaxError("bad", ("file", 1, 12 * MIB, "1 + " * (4 * MIB), 1, 13 * MIB)),
+    ],
+    ids=["text", "group", "note", "message", "code"],
+)
+def test_many_lines_take_no_time(error: BaseException) -> None:
+    error = raised(error)
+    began = time.process_time()
+    AgentError.from_exception("tcp://localhost:1/1", error)
+    summary_of(error)
+    assert time.process_time() - began < 0.5
+
+
+def test_a_text_of_an_odd_kind_does_not_hide_where_it_was_raised() -> None:
+    assert "raise error" in traceback_of(raised(TextIsOdd()))
 
 
 @pytest.mark.parametrize("error", [Unprintable(), TextIsOdd()])
