@@ -107,9 +107,20 @@ def runtime_path() -> Path:
     base = os.environ.get("XDG_RUNTIME_DIR", "")
     if os.path.isabs(base):
         return Path(base) / "creamas"
-    import tempfile  # slow to import, and seldom needed
+    return _temporary_folder() / f"creamas-{os.getuid()}"
 
-    return Path(tempfile.gettempdir()) / f"creamas-{os.getuid()}"
+
+def _temporary_folder() -> Path:
+    """The folder for temporary files, as the environment has it.
+
+    `tempfile.gettempdir` takes another one while the disk is full: then processes would not find
+    those that were started before.
+    """
+    chosen = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    for folder in (*filter(None, chosen), "/tmp", "/var/tmp"):
+        if os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK):
+            return Path(folder).absolute()
+    return Path("/tmp")
 
 
 def make_private(folder: Path) -> None:

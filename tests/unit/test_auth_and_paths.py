@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -48,9 +49,36 @@ def test_without_a_runtime_folder_of_the_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("XDG_RUNTIME_DIR")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     assert runtime_folder() == tmp_path / f"creamas-{os.getuid()}"
     assert mode(runtime_folder()) == 0o700
+
+
+def test_a_full_disk_changes_no_runtime_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or else no command would reach a daemon any more."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("io.open", fail)
+    monkeypatch.setattr("os.write", fail)
+    monkeypatch.setattr("os.open", fail)
+    assert paths.runtime_path() == tmp_path / f"creamas-{os.getuid()}"
+
+
+def test_a_folder_for_temporary_files_that_is_none_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
+    monkeypatch.setenv("TMP", str(tmp_path))
+    monkeypatch.delenv("TEMP", raising=False)
+    assert paths.runtime_path() == tmp_path / f"creamas-{os.getuid()}"
 
 
 def test_a_relative_runtime_folder_is_no_runtime_folder(
@@ -58,7 +86,7 @@ def test_a_relative_runtime_folder_is_no_runtime_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_RUNTIME_DIR", "run")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     assert runtime_folder() == tmp_path / f"creamas-{os.getuid()}"
     assert not (tmp_path / "run").exists()
 
