@@ -16,6 +16,7 @@ from cyclopts import Parameter
 
 from creamas_sc.errors import CreamasError, UnknownSimulation
 from creamas_sc.runtime.log_files import BEGINS, log_files
+from creamas_sc.runtime.paths import exposed
 from supervisor.cli.daemon_connection import checked_name, chosen_daemon, connected
 from supervisor.cli.exits import Exit, Failure
 from supervisor.cli.output import colored, out, out_json
@@ -61,6 +62,8 @@ def logs(
     """
     path, pid = _find(name, daemon)
     show = out_json if json else partial(_show, name)
+    if path.parent.is_dir() and (place := exposed(path.parent)) is not None:
+        raise Failure(f"the log {path} is not shown: other users may write to {place}")
     try:
         opened = path.open("rb")
     except FileNotFoundError:

@@ -65,6 +65,19 @@ def test_lines_are_readable(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_no_log_is_shown_where_other_users_may_write(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be theirs, or a pipe from which to read takes for ever."""
+    for folder in (file.parent, file.parent.parent):
+        folder.chmod(0o777)
+        assert main(["logs", NAME]) == 1
+        text = capsys.readouterr().err
+        assert f"the log {file} is not shown: other users may write to {folder}" in text
+        folder.chmod(0o700)
+    assert main(["logs", NAME]) == 0
+
+
 @pytest.mark.usefixtures("file")
 def test_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["logs", NAME, "--json"]) == 0
