@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import struct
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
@@ -139,7 +140,7 @@ class Handshake:
         if len(frame.body) + len(frame.meta) > HELLO_FRAME_BYTES:
             self._refuse(f"a hello has at most {HELLO_FRAME_BYTES} bytes")
         if frame.meta == _REFUSED:
-            reason = printable(frame.body[:500].decode(errors="replace"))
+            reason = _quoted(frame.body[:500].decode(errors="replace"))
             raise HandshakeError(f"the peer refused: {reason}")
         try:
             self._steps.send(frame)
@@ -179,9 +180,9 @@ class Handshake:
         _, simulation, role, address, pid, _ = fields
         ours = self._identity
         if simulation != ours.simulation:
+            claim = _quoted(f"{role} {address} of simulation {simulation!r}")
             self._refuse(
-                f"{role} {address} of simulation {simulation!r} met "
-                f"{ours.role} {ours.address} of simulation {ours.simulation!r}",
+                f"{claim} met {ours.role} {ours.address} of simulation {ours.simulation!r}",
                 "this is another simulation" if self._discreet else None,
             )
         self._peer = Identity(simulation, b"", role, address, pid)
@@ -202,6 +203,11 @@ class Handshake:
         reason = printable(reason)  # it may name what a stranger calls itself
         self._send(meta=_REFUSED, body=(answer or reason).encode(errors="replace")[:500])
         raise HandshakeError(reason)
+
+
+def _quoted(text: str) -> str:
+    """What a stranger says; blanks that would make it look like lines of its own become one."""
+    return re.sub(r"\s{2,}", " ", printable(text))
 
 
 def _joined(*pieces: bytes) -> bytes:

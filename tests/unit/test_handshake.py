@@ -185,6 +185,16 @@ def test_what_strangers_say_is_one_line_without_control_characters() -> None:
     assert str(caught.value) == r"the peer refused: \x1b]0;title\x07"
 
 
+def test_blanks_do_not_make_what_strangers_say_look_like_lines_of_its_own() -> None:
+    blanks = " " * 80 + "\t\u3000" * 20
+    rude = replace(MASTER, simulation="x", role="x" + blanks + "ERROR:", address="type" + blanks)
+    for text in refusal(Handshake(rude, client=True), Handshake(SLAVE, client=False)):
+        assert "x ERROR: type of simulation 'x' met" in text
+    refused = Frame(Kind.HELLO, 0, b"refused", f"no{blanks}ERROR: type".encode())
+    with pytest.raises(HandshakeError, match=r"^the peer refused: no ERROR: type$"):
+        Handshake(MASTER, client=True).receive(refused)
+
+
 def test_a_weak_key_or_a_long_name_is_an_error_at_once() -> None:
     with pytest.raises(ValueError, match="16 bytes"):
         Handshake(replace(MASTER, key=b"short"), client=True)
