@@ -16,8 +16,7 @@ from typing import Any, Final
 
 from creamas_sc.errors import BadValue
 from creamas_sc.experiments.design import Run
-from creamas_sc.results.run_file import lock_file, on_network
-from creamas_sc.runtime.validation import make_folder
+from creamas_sc.results.run_file import lock_file, on_network, record_folder
 
 FILE: Final = "experiment.sqlite"
 _VERSION: Final = 1
@@ -53,7 +52,7 @@ class Ledger:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(make_folder(folder) or "")
+        self.folder = record_folder(folder)
         path = self.folder / FILE
         try:
             self._lock = lock_file(path)

@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import os
 import sqlite3
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -81,7 +82,7 @@ class RunFile:
         Raises:
             BadValue: There can be none in that folder.
         """
-        make_folder(folder)
+        record_folder(folder)
         try:
             path, lock = _claim(Path(folder))
             try:
@@ -165,6 +166,22 @@ class RunFile:
             finally:
                 draft.unlink(missing_ok=True)
         return (*row[:_OBJECT], None, name)
+
+
+def record_folder(folder: str | os.PathLike[str]) -> Path:
+    """Create a folder for records, if need be.
+
+    Raises:
+        BadValue: It cannot be created, or every user may write to it. SQLite believes what lies
+            beside a database under the name of its journal, whoever has put it there.
+    """
+    path = Path(make_folder(folder) or "")
+    if path.stat().st_mode & stat.S_IWOTH:
+        raise BadValue(
+            f"nothing can be recorded in the folder {folder}: every user may write to it, and "
+            "could change what is read from there; record into a folder of your own"
+        )
+    return path
 
 
 def read_object(folder: Path, name: str) -> bytes:

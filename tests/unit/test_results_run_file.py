@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from creamas_sc.errors import BadValue
+from creamas_sc.experiments.ledger import Ledger
 from creamas_sc.results import run_file
 from creamas_sc.results.run_file import (
     INLINE_BYTES,
@@ -202,3 +203,17 @@ def test_on_a_network_there_is_a_journal(tmp_path: Path, monkeypatch: pytest.Mon
     assert names == {".run-1.lock", "run-1.sqlite", "run-1.sqlite-journal"}
     file.close()
     assert [each.name for each in tmp_path.iterdir()] == ["run-1.sqlite"]
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777])
+def test_nothing_is_recorded_where_every_user_may_write(tmp_path: Path, mode: int) -> None:
+    """Who puts a ``run-1.sqlite-wal`` there changes what is read."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(mode)
+    text = f"recorded in the folder {shared}: every user may write to it"
+    with pytest.raises(BadValue, match=text):
+        RunFile.create(str(shared), {})
+    with pytest.raises(BadValue, match=text):
+        Ledger(shared)
+    assert not list(shared.iterdir())
