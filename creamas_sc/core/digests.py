@@ -120,10 +120,15 @@ class Forms:
 
     def state(self, agent: Agent) -> dict[str, Form]:
         """The forms of what an agent says of its state, by name, and of its generators."""
-        own = agent.__getstate__()
+        own: Any = None
+        self._whose = f"{type(agent).__qualname__}: "
+        try:
+            own = agent.__getstate__()
+        except Exception as error:  # user code may raise anything
+            self._unseen(f"__getstate__, {type(error).__name__}")
         state: dict[str, Any] = {}
         for part in own if isinstance(own, tuple) else (own,):  # attributes, and slots
-            state |= part if isinstance(part, dict) else {"__getstate__()": part}
+            state |= part if _is_attributes(part) else {"__getstate__()": part}
         for name in ("_rng", "_numpy_rng"):
             state[name] = getattr(agent, name, None)
         forms: dict[str, Form] = {}
@@ -195,9 +200,7 @@ class Forms:
 
     def _of_state(self, state: Any) -> Form:
         """An object's state; the order in which it got its attributes is not part of it."""
-        if isinstance(state, dict) and all(type(name) is str for name in state):
-            state = dict(sorted(state.items()))
-        return self.of(state)
+        return self.of(dict(sorted(state.items())) if _is_attributes(state) else state)
 
     def _of_numpy(self, value: Any, name: str) -> Form | None:
         import numpy as np
@@ -214,6 +217,10 @@ class Forms:
 
 def _words(form: Form) -> str:
     return form if type(form) is str else f"<{' '.join(map(str, form))}>"
+
+
+def _is_attributes(state: Any) -> bool:
+    return isinstance(state, dict) and all(type(name) is str for name in state)
 
 
 def _is_python(kind: type) -> bool:

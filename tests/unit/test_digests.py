@@ -141,8 +141,15 @@ class Member(CreativeAgent):
 
 
 class Secretive(Member):
+    said: Any = {"all": 1}  # noqa: RUF012
+
     def __getstate__(self) -> Any:
-        return {"all": 1}
+        return self.said
+
+
+class Refusing(Member):
+    def __getstate__(self) -> Any:
+        raise ValueError
 
 
 def test_the_state_of_an_agent() -> None:
@@ -166,7 +173,15 @@ def test_the_state_of_an_agent() -> None:
     assert changed["rng"][:2] == ["generator", "Random"]
     agent.rng.random()
     assert made.state(agent)["rng"] != changed["rng"]
-    assert made.state(Secretive(env)) == {"all": 1, "rng": None, "numpy_rng": None}
+    generators = {"rng": None, "numpy_rng": None}
+    secretive = Secretive(env)
+    assert made.state(secretive) == {"all": 1, **generators}
+    for said in ({1: 2, "a": 3}, 5, [6], (7,)):
+        secretive.said = said
+        whole = said[0] if isinstance(said, tuple) else said
+        assert made.state(secretive) == {"__getstate__()": made.of(whole), **generators}
+    assert made.state(Refusing(env)) == {"__getstate__()": None, **generators}
+    assert list(made.unseen)[1:] == ["Refusing: __getstate__, ValueError"]
 
 
 def test_digests_of_an_environment() -> None:
