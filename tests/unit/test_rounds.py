@@ -511,3 +511,31 @@ class Keeps(Peer):
 @both
 def test_a_call_may_be_awaited_in_the_next_step(environments: int) -> None:
     assert take_steps([Keeps, Peer], environments, steps=2) == ["late", None]
+
+
+class WaitsForWord(Peer):
+    word: trio.Event | None = None
+    noted: Sequence[str] = ()
+
+    @expose
+    def say(self) -> None:
+        assert self.word is not None
+        self.word.set()
+        self.noted = [*self.env.network.steps.why]
+
+    @expose
+    async def act(self) -> Any:
+        self.word = trio.Event()
+        await self.word.wait()
+        return self.noted == [f"say of {self.addr} was called from outside the step"]
+
+
+@both
+def test_a_call_from_outside_is_noted_for_the_step(environments: int) -> None:
+    async def call(envs: list[Environment]) -> None:
+        agent = envs[-1].get_agents(addr=False)[-1]
+        while agent.word is None:
+            await trio.lowlevel.checkpoint()
+        await envs[0].network.call_agent(agent.addr, "say", (), {})
+
+    assert take_steps([Peer, WaitsForWord], environments, meanwhile=call) == [None, True]
