@@ -55,7 +55,7 @@ from creamas_sc.rpc.endpoint import Endpoint
 from creamas_sc.rpc.exposed import Proxy, bad_arguments, exposed_method, is_awaitable, start_call
 from creamas_sc.rpc.rounds.order import order_of, text_of
 from creamas_sc.rpc.rounds.steps import Steps
-from creamas_sc.rpc.step_replies import STEP_METHODS, cannot_travel, encodable, undecodable_reply
+from creamas_sc.rpc.step_replies import ROUNDS_METHODS, cannot_travel, encodable, undecodable_reply
 from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.runtime.event_loop import LoopHandle
 from creamas_sc.runtime.nurseries import cancellation_in
@@ -373,7 +373,7 @@ class Node:
         agent, name = self.agent(request.target), request.method
         if not name:
             return self.codec.encode(class_name(type(agent)))
-        if self.steps.rounds is not None and name not in STEP_METHODS:
+        if self.steps.rounds is not None and name not in ROUNDS_METHODS:
             self.steps.note_outside(agent.addr, name)
         method = exposed_method(agent, name)
         call = self.codec.decode(request.payload)

@@ -17,17 +17,10 @@ from creamas_sc.errors import (
 )
 from creamas_sc.wire.codec import MAX_VALUE_BYTES, Codec, payload_size
 
-# A manager's methods whose reply is what its agents returned: a list, or a dict by address.
-STEP_METHODS = frozenset(
-    {
-        "trigger_all",
-        "trigger_all_within",
-        "trigger_all_in_rounds",
-        "trigger_all_observed",
-        "gather",
-        "gather_in_rounds",
-    }
-)
+# A manager's methods with which a master has it take part in a step in rounds.
+ROUNDS_METHODS = frozenset({"trigger_all_in_rounds", "trigger_all_observed", "gather_in_rounds"})
+# Those whose reply is what its agents returned: a list, or a dict by address.
+STEP_METHODS = ROUNDS_METHODS | {"trigger_all", "trigger_all_within", "gather"}
 # Of the results of a step in which agents fail; the rest is for the failures.
 MAX_RESULTS_BYTES = MAX_VALUE_BYTES // 4 * 3
 

@@ -500,13 +500,15 @@ async def test_a_call_from_outside_makes_a_step_not_repeatable() -> None:
         first = await proxy(menv, 0)
         while not await first.is_waiting():
             await trio.lowlevel.checkpoint()
+        manager = await menv.connect(menv.addrs[0])
+        await manager.gather("own_number")
         await first.wake()
         while menv.in_step:
             await trio.lowlevel.checkpoint()
         assert menv.last_step is not None
         assert menv.last_step.repeatable is False
-        why = f"wake of {first.addr} was called from outside the step"
-        assert why in menv.last_step.why
+        for what in (f"wake of {first.addr}", f"gather of {manager.addr}"):
+            assert f"{what} was called from outside the step" in menv.last_step.why
         await menv.trigger_all("judge", -1)
         assert menv.last_step == StepReport(True)
 
@@ -536,5 +538,17 @@ async def test_a_step_with_a_loss_is_not_repeatable_nor_one_after_a_restart() ->
         await menv.trigger_all("judge", -1)
         restarted = f"{menv.restarts[0].cause}; it was started again"
         assert restarted in {*why, *menv.last_step.why}
+        await menv.trigger_all("judge", -1)
+        assert menv.last_step == StepReport(True)
+
+
+async def test_a_host_manager_that_takes_part_keeps_what_slaves_say_of_a_step() -> None:
+    async with society(2, mgr_cls=MultiEnvManager) as menv:
+        await menv.set_host_managers()
+        await menv.trigger_all("judge", -1)
+        assert menv.last_step == StepReport(True)
+        await menv.trigger_all("wake")
+        assert menv.last_step is not None
+        assert [why[:25] for why in menv.last_step.why] == ["a round ended while tcp://"[:25]]
         await menv.trigger_all("judge", -1)
         assert menv.last_step == StepReport(True)

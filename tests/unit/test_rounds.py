@@ -521,7 +521,7 @@ class WaitsForWord(Peer):
     def say(self) -> None:
         assert self.word is not None
         self.word.set()
-        self.noted = [*self.env.network.steps.why]
+        self.noted = [*self.env.network.steps.noted]
 
     @expose
     async def act(self) -> Any:

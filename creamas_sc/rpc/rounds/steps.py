@@ -38,7 +38,8 @@ class Steps:
         in_rounds: Whether those that no multi-environment takes go in rounds; of a master,
             whether those of its slaves do.
         numbers: Of a master: by base URL of a slave, the numbers of its agents.
-        why: Why the step that is under way may not repeat itself; of a master, as its slaves say.
+        noted: Why the step that is under way here may not repeat itself.
+        why: Of a master: the same of the last step, as all who take part say.
         taken: Of a master: the number of the last step.
         master: The connection to the master, if it has connected.
     """
@@ -48,6 +49,7 @@ class Steps:
         self.rounds: Rounds | None = None
         self.in_rounds = False
         self.numbers: dict[str, list[Order]] = {}
+        self.noted: dict[str, None] = {}
         self.why: dict[str, None] = {}
         self.taken = 0
         self.master: Connection | None = None
@@ -81,20 +83,21 @@ class Steps:
 
     def _report(self, step: int, rounds: Rounds) -> None:
         """Log why a step may not repeat itself, and tell the master with the next answer."""
-        why, self.why = self.why, {}
+        noted, self.noted = self.noted, {}
         if rounds.held_up:
             held_up = named(list(dict.fromkeys(rounds.held_up)))
             text = f"a round ended while {held_up} waited for something that no call brought"
             log.warning("%s: the step may not repeat itself", text)
-            why[text] = None
-        if why:
-            name = f"{UNREPEATABLE_EVENT}:{step // TAKES_PER_STEP}"
-            self._post(name, list(why))
+            noted[text] = None
+        if self.taken:  # by the master, which takes part
+            self.why |= noted
+        elif noted:
+            self._post(f"{UNREPEATABLE_EVENT}:{step // TAKES_PER_STEP}", list(noted))
 
     def note_outside(self, address: str, method: str) -> None:
         """A call comes from outside the step that is under way."""
-        if len(self.why) < MAX_NAMED:
-            self.why[f"{method} of {address} was called from outside the step"] = None
+        if len(self.noted) < MAX_NAMED:
+            self.noted[f"{method} of {address} was called from outside the step"] = None
 
     async def connect(self, peers: Iterable[str]) -> dict[str, CreamasError]:
         """Connect to other environments; base URL -> why, for those that cannot be reached."""
