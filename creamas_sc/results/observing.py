@@ -153,10 +153,11 @@ def _part(positions: Sequence[int], rows: Sequence[Any]) -> Part:
     Raises:
         KeyError, TypeError: They do not.
     """
-    if set(map(type, rows)) != {dict} or len(set(map(len, rows))) != 1:
+    names = rows[0]
+    if not (names and type(names) is dict and set(map(len, rows)) == {len(names)}):
         raise TypeError
     columns = {}
-    for name in rows[0]:
+    for name in names:  # what is no dict cannot be asked for it
         if type(name) is not str:
             raise TypeError
         columns[name] = pack(list(map(itemgetter(name), rows)))

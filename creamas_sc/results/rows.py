@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from operator import is_
 from typing import Any, Final
 
 from creamas_sc.results.columns import Column, join
@@ -26,36 +27,35 @@ class AgentRows:
         self._ids: dict[str, int] = {}
         self._next_id = 1
         # The agents of the last step, their ``numbers`` as JSON, and their order if it is another.
-        self._last: tuple[list[Order], str, list[int] | None] = ([], "[]", None)
+        self._last: tuple[list[Sequence[Order]], str, list[int] | None] = ([], "[]", None)
 
     def of_step(self, step: int, observed: Mapping[str, Observed], numbers: Numbers) -> Rows:
         """The rows of a step, for the tables ``agents`` and ``numbers``."""
         rows: Rows = {"numbers": [], "agents": []}
         by_name: dict[str, list[tuple[Sequence[Order], Column]]] = {}
-        for url, each in observed.items():
-            of_url = numbers[url]
+        # In an order that the moments of arrival do not change.
+        for url in sorted(observed, key=lambda url: sort_key(next(iter(numbers[url]), ()))):
+            each, of_url = observed[url], numbers[url]
             for positions, columns in each.parts:
                 agents = of_url if positions is None else [of_url[at] for at in positions]
                 for name, column in columns.items():
                     by_name.setdefault(name, []).append((agents, column))
         for name in sorted(by_name):
             parts = by_name[name]
-            agents = [agent for agents, _ in parts for agent in agents]
-            text, order = self._ordered(agents)
+            text, order = self._ordered([agents for agents, _ in parts])
             form, data = join([column for _, column in parts], order)
             rows["agents"].append((step, name, self._id(text, step, rows), form, data))
         return rows
 
-    def _ordered(self, agents: list[Order]) -> tuple[str, list[int] | None]:
+    def _ordered(self, parts: list[Sequence[Order]]) -> tuple[str, list[int] | None]:
         """Their numbers as JSON, in ascending order, and which comes first, second ..."""
-        if agents != self._last[0]:
-            order: list[int] | None = sorted(
-                range(len(agents)), key=lambda at: sort_key(agents[at])
-            )
-            assert order is not None
+        # The same lists hold the same numbers: a slave that has others sends another list.
+        if len(parts) != len(self._last[0]) or not all(map(is_, parts, self._last[0])):
+            agents = [agent for part in parts for agent in part]
+            order = sorted(range(len(agents)), key=lambda at: sort_key(agents[at]))
             numbers = [agents[at] for at in order]
             runs = [text_of(run) if type(run) is tuple else run for run in runs_of(numbers)]
-            self._last = agents, json.dumps(runs), None if numbers == agents else order
+            self._last = parts, json.dumps(runs), None if numbers == agents else order
         return self._last[1:]
 
     def _id(self, text: str, step: int, rows: Rows) -> int:

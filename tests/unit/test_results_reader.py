@@ -47,6 +47,9 @@ def test_columns_of_slaves_are_joined_in_the_order_of_numbers() -> None:
     assert found["agents"] == [(1, "x", 1, *pack([0, 1, 2, 20, 3]))]
     again = rows.of_step(2, {"a": observed(2, x=[5, 6, 7])}, numbers)
     assert again["numbers"] == [(2, 2, '[0, 2, "2.0"]'.replace("0, 2", "[0, 1], [2, 1]"))]
+    order = rows._last
+    rows.of_step(2, {"a": observed(2, x=[8, 9, 10])}, numbers)
+    assert rows._last is order  # it is not sorted again
     third = rows.of_step(3, {"a": observed(3, x=[5, 6, 7])}, numbers)
     assert third["numbers"] == []
     assert third["agents"][0][2] == 2
