@@ -355,7 +355,7 @@ class EnvManager(Manager):
         """Send the master what is to be recorded of the agents."""
         observed = self.env._observe(Asked(*asked))
         if not observed.is_empty:
-            self.env.network.send_observed(observed.to_wire())
+            self.env.network.steps.send_observed(observed.to_wire())
         self.env.network.steps.send_numbers(self.env.get_agents(addr=False))
 
     @expose

@@ -563,7 +563,7 @@ class MultiEnvironment:
         subject = MultiEnvironmentSubject(self, parameters or {})
         self._recording = recording = recordings.make(record, subject, self._recording)
         self._slaves.note_event, self._closer.recording = recording.note_event, recording
-        self._env.network.observed_sink = subject.sink(recording)
+        self._env.network.steps.observed_sink = subject.sink(recording)
 
     @on_loop
     async def _observe_agents(self, asked: Asked | None) -> None:

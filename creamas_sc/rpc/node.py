@@ -67,13 +67,10 @@ from creamas_sc.wire.packing import is_call
 
 # What follows is the number of the agent, if it is known.
 ARTIFACT_EVENT = "artifact"
-OBSERVED_EVENT = "observed"
 # Proxies remembered, so that connecting again to a known agent costs no round trip.
 MAX_KNOWN_PROXIES = 100_000
 _NOTHING = Payload(b"")
 
-# Gets the URL of an environment, and what was observed of its agents.
-ObservedSink = Callable[[str, Any], None]
 # Gets the URL of an environment, the number of the agent that published, if known, and what.
 ArtifactSink = Callable[[str, Any, Any], None]
 
@@ -103,13 +100,11 @@ class Node:
     Attributes:
         endpoint: Its listeners and connections.
         steps: Those that go in rounds.
-        observed_sink: Takes what slaves observe; None where nothing is recorded.
         checks_local: Whether calls within the environment pass through the codec.
         slaves_return: Whether a slave whose connection has ended may be started again.
     """
 
     slaves_return = True
-    observed_sink: ObservedSink | None = None
 
     def __init__(
         self,
@@ -428,13 +423,6 @@ class Node:
             name = f"{ARTIFACT_EVENT}:{text_of(self.steps.number)}"
             master.post(name, payload, with_answer=True)
 
-    def send_observed(self, observed: Any) -> None:
-        """Send the master what was observed in a step, ahead of the next answer to it."""
-        master = self.steps.master
-        if master is not None and master.alive:
-            payload = self.codec.encode(observed, root="what was observed")
-            master.post(OBSERVED_EVENT, payload, with_answer=True)
-
     def _on_link(self, link: Connection, peer: Identity) -> None:
         self._peers[peer.address] = peer
         if peer.role == "master":
@@ -444,8 +432,6 @@ class Node:
         # The connection logs what this raises, such as an unknown class, and lives on.
         if self.steps.take_event(link, name, payload):
             return
-        if name == OBSERVED_EVENT and self.observed_sink is not None:
-            self.observed_sink(link.name, self.codec.decode(payload))
         event, _, number = name.partition(":")
         if event == ARTIFACT_EVENT and self._artifact_sink is not None:
             self._artifact_sink(link.name, order_of(number), self.codec.decode(payload))

@@ -127,6 +127,23 @@ def ending(program: Program) -> tuple[int, str]:
     return code, err
 
 
+# ---- what a simulation leaves
+
+
+def test_a_record_is_exported_while_its_simulation_lives_and_afterwards(run: Run) -> None:
+    agents = ["--slaves", "2", "--agents", "agents_of_test.py:Painter=4", "--record", "kept"]
+    assert run("create", "recorded", *agents)[0] == 0
+    try:
+        assert run("step", "recorded", "3", "--wait")[0] == 0
+        words = ["export", "recorded", "of.csv", "--table"]
+        assert run(*words, "steps") == (0, "of.csv: 3 rows of steps\n", "")
+        assert run(*words, "artifacts") == (0, "of.csv: 12 rows of artifacts\n", "")
+    finally:
+        assert run("kill", "recorded")[0] == 0
+    assert run(*words, "steps") == (0, "of.csv: 3 rows of steps\n", "")
+    assert run("export", "kept", "of.csv", "--table", "steps")[1] == "of.csv: 3 rows of steps\n"
+
+
 # ---- a simulation's life
 
 

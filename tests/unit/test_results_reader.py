@@ -47,12 +47,21 @@ def test_columns_of_slaves_are_joined_in_the_order_of_numbers() -> None:
     assert found["agents"] == [(1, "x", 1, *pack([0, 1, 2, 20, 3]))]
     again = rows.of_step(2, {"a": observed(2, x=[5, 6, 7])}, numbers)
     assert again["numbers"] == [(2, 2, '[0, 2, "2.0"]'.replace("0, 2", "[0, 1], [2, 1]"))]
-    order = rows._last
-    rows.of_step(2, {"a": observed(2, x=[8, 9, 10])}, numbers)
-    assert rows._last is order  # it is not sorted again
     third = rows.of_step(3, {"a": observed(3, x=[5, 6, 7])}, numbers)
     assert third["numbers"] == []
     assert third["agents"][0][2] == 2
+
+
+def test_agents_are_not_put_in_order_again_if_slaves_answer_in_another_one() -> None:
+    rows = AgentRows()
+    numbers: dict[str, list[Order]] = {"a": [0, 1], "b": [2, 3]}
+    slaves = {"a": observed(1, x=[0, 1]), "b": observed(1, x=[2, 3])}
+    first = rows.of_step(1, slaves, numbers)
+    order = rows._last
+    assert order[2] is None  # they are in their order
+    again = rows.of_step(1, dict(reversed(slaves.items())), numbers)
+    assert again["agents"] == first["agents"]
+    assert rows._last is order
 
 
 def test_connections_in_the_order_of_numbers() -> None:

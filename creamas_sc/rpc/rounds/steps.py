@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NUMBERS_EVENT = "numbers"
+OBSERVED_EVENT = "observed"
 # Why a step may not repeat itself; what follows is its number.
 UNREPEATABLE_EVENT = "not repeatable"
 # So many calls or agents are named.
@@ -42,7 +43,11 @@ class Steps:
         why: Of a master: the same of the last step, as all who take part say.
         taken: Of a master: the number of the last step.
         master: The connection to the master, if it has connected.
+        observed_sink: Of a master: gets the base URL of a slave and what was observed there; None
+            where nothing is recorded.
     """
+
+    observed_sink: Callable[[str, Any], None] | None = None
 
     def __init__(self, node: Node) -> None:
         self.frames = Frames()
@@ -143,6 +148,9 @@ class Steps:
                 self.why.update(dict.fromkeys(self._node.codec.decode(payload)))
         elif name == NUMBERS_EVENT:
             self.numbers[link.name] = numbers_of(self._node.codec.decode(payload))
+        elif name == OBSERVED_EVENT:
+            if self.observed_sink is not None:
+                self.observed_sink(link.name, self._node.codec.decode(payload))
         else:
             return False
         return True
@@ -156,6 +164,10 @@ class Steps:
         if self.master is not None and len(agents) != self._numbers_sent:
             self._numbers_sent = len(agents)
             self._post(NUMBERS_EVENT, runs_of([agent.number for agent in agents]))
+
+    def send_observed(self, observed: Any) -> None:
+        """Send what was observed of the agents in a step to the master, if there is one."""
+        self._post(OBSERVED_EVENT, observed)
 
     def _post(self, name: str, value: Any) -> None:
         """Send the master an event, with the next answer, if there is a master."""
