@@ -116,7 +116,9 @@ class CreativeAgent(Agent):
     """Base of the agents that make and judge artifacts.
 
     A subclass overrides `act` and, if needed, `evaluate` and `close`. Other agents can call only
-    methods that are marked with ``@expose``; an override must be marked again.
+    methods that are marked with ``@expose``; an override must be marked again. Where a simulation
+    is recorded, an optional method ``observe()`` is called after each step, and the dict of names
+    and scalars that it returns is kept: see `creamas_sc.results`.
 
     Args:
         environment: Where the agent lives.

@@ -164,9 +164,18 @@ class Recording:
             self._events.append((now(), event, to_json(dict(details))))
 
     def take_observed(self, url: str, observed: Observed) -> None:
-        """What was observed in the environment at ``url`` has arrived."""
-        if not self.stopped:
-            self._observed[url] = observed
+        """What was observed in the environment at ``url`` has arrived.
+
+        A slave that was late with a step, or whose step was cancelled, says so after its end. Of
+        that step, it is not whole; but where connections have changed is said only once.
+        """
+        if self.stopped:
+            return
+        before = self._observed.get(url)
+        if before is not None:
+            known = {**before.connections, **observed.connections}
+            observed = observed._replace(connections=known)
+        self._observed[url] = observed
 
     # ---- steps
 
