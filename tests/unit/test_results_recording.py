@@ -17,6 +17,8 @@ from creamas_sc import Artifact, CreativeAgent, Environment, Simulation, expose
 from creamas_sc.core.randomness import RandomSource
 from creamas_sc.errors import AgentErrors, BadValue, RecordError
 from creamas_sc.results import Record, Results, open
+from creamas_sc.results.columns import pack
+from creamas_sc.results.observing import Observed, Part
 from creamas_sc.results.run_file import RunFile
 from creamas_sc.runtime.event_loop import adopt_running_loop
 
@@ -176,6 +178,18 @@ async def test_connections_when_they_change(tmp_path: Path) -> None:
         (4, 0, None, None),
         (4, 1, None, None),
     ]
+
+
+async def test_connections_that_arrive_late_are_kept(tmp_path: Path) -> None:
+    async with studio(tmp_path) as env:
+        late = Observed(0, [Part(None, {"late": pack([1, 1])})], {0: [("x", "{}")]}, [])
+        await env.trigger_all()
+        env._recording.take_observed(env.base_url, late)
+        env.get_agents(addr=False)[1].add_connection("tcp://elsewhere:1/2")
+        await env.trigger_all()
+    found = open(tmp_path)
+    assert found.connections["other"] == ["x", "tcp://elsewhere:1/2"]
+    assert "late" not in found.agents  # it is of another step
 
 
 async def test_every_nth_step(tmp_path: Path) -> None:
