@@ -353,10 +353,10 @@ class EnvManager(Manager):
     @expose
     def observe_agents(self, asked: tuple[int, bool, bool]) -> None:
         """Send the master what is to be recorded of the agents."""
+        self.env.network.steps.send_numbers(self.env.get_agents(addr=False))
         observed = self.env._observe(Asked(*asked))
         if not observed.is_empty:
             self.env.network.steps.send_observed(observed.to_wire())
-        self.env.network.steps.send_numbers(self.env.get_agents(addr=False))
 
     @expose
     async def gather(

@@ -115,7 +115,9 @@ class Recording:
         self._artifacts: list[Any] = []
         self._artifact_count = 0
         self._events: list[tuple[Any, ...]] = []
+        # By the environments' base URLs.
         self._observed: dict[str, Observed] = {}
+        self._numbers: dict[str, Sequence[Order]] = {}
         self._agents = rows.AgentRows()
         self._left: Batch | None = None
         # Also makes one write wait for another.
@@ -176,6 +178,8 @@ class Recording:
             known = {**before.connections, **observed.connections}
             observed = observed._replace(connections=known)
         self._observed[url] = observed
+        # A slave that is lost before the step is over takes its numbers along.
+        self._numbers[url] = self._subject.numbers(url)
 
     # ---- steps
 
@@ -267,7 +271,6 @@ class Recording:
         began, seconds, results, failed = marks
         step, subject = self._step, self._subject
         observed = {url: each for url, each in self._observed.items() if each.step == step}
-        numbers = {url: subject.numbers(url) for url in self._observed}
         for each in observed.values():
             for described in each.errors:
                 error: Any = from_wire(described)
@@ -282,9 +285,9 @@ class Recording:
         why = to_json(report.why) if report.why else None
         mark = (step, environment.age, began, seconds, acts, len(of_agents), text)
         batch = self._rest(step)
-        batch.rows.update(self._agents.of_step(step, observed, numbers))
+        batch.rows.update(self._agents.of_step(step, observed, self._numbers))
         batch.rows["connections"] = rows.of_connections(
-            step, self._observed, numbers, subject.number_of
+            step, self._observed, self._numbers, subject.number_of
         )
         batch.rows["metrics"] = [(step, name, value) for name, value in metrics.items()]
         batch.rows["steps"] = [(*mark, report.repeatable, why)]
@@ -294,7 +297,7 @@ class Recording:
             if number is not None:
                 details = {"agent": number, "error": str(failure).replace(address, str(number))}
             batch.rows["events"].append((step, now(), "observe_failed", to_json(details)))
-        self._observed = {}
+        self._observed, self._numbers = {}, {}
         return batch
 
     def _rest(self, step: int | None) -> Batch:
@@ -374,7 +377,7 @@ class Recording:
     def _stop(self) -> None:
         self.stopped = True
         self._left = None
-        self._artifacts, self._events, self._observed = [], [], {}
+        self._artifacts, self._events, self._observed, self._numbers = [], [], {}, {}
 
     async def aclose(self) -> None:
         """Write what has come since the last step, and the run's end; shielded and bounded.

@@ -192,6 +192,21 @@ async def test_connections_that_arrive_late_are_kept(tmp_path: Path) -> None:
     assert "late" not in found.agents  # it is of another step
 
 
+async def test_numbers_that_are_forgotten_before_the_step_is_over(tmp_path: Path) -> None:
+    async with studio(tmp_path) as env:
+        recording = env._recording
+        take, numbers = recording.take_observed, recording._subject.numbers
+
+        def take_and_forget(*observed: Any) -> None:
+            take(*observed)
+            recording._subject.numbers = lambda url: ()
+
+        recording.take_observed = take_and_forget
+        await env.trigger_all()
+        recording._subject.numbers = numbers
+    assert list(open(tmp_path).agents["agent"]) == [0, 1]
+
+
 async def test_every_nth_step(tmp_path: Path) -> None:
     record = Record(tmp_path, observe_every=2, connections_every=3)
     async with studio(record) as env:
