@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from creamas_sc.errors import CreamasError
+from creamas_sc.foreign import is_ctrl_c
 from creamas_sc.results.columns import plain, to_json
+from creamas_sc.results.schema import COLUMNS
 from creamas_sc.rpc.rounds.order import Order, text_of
 from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.runtime.code_versions import loaded_sources
@@ -68,8 +70,18 @@ def number_cell(number: Order | None) -> int | str | None:
 def artifact_row(
     index: int, step: int, artifact: Any, codec: Codec, number_of: NumberOf
 ) -> tuple[Any, ...]:
-    """The row of an artifact."""
+    """The row of an artifact; of one whose class fails, which is logged, little more than that."""
+    kind = class_name(type(artifact))
+    try:
+        return index, step, *_contents(artifact, kind, codec, number_of)
+    except BaseException as error:  # user code may raise anything, SystemExit included
+        if is_ctrl_c(error):
+            raise
+        log.exception("an artifact of %s is left out of the record", kind)
+        return (index, step, None, None, kind, *[None] * (len(COLUMNS["artifacts"]) - 5))
 
+
+def _contents(artifact: Any, kind: str, codec: Codec, number_of: NumberOf) -> tuple[Any, ...]:
     def label(name: str) -> str:
         """A name as given; of an agent without one, whose name is its address, its number."""
         number = number_of(name)
@@ -81,11 +93,9 @@ def artifact_row(
     creator, domain = artifact.creator, artifact.domain
     features = [[plain(key), plain(value)] for key, value in artifact.feature_values.items()]
     return (
-        index,
-        step,
         number_cell(number_of(creator)),
         label(creator),
-        class_name(type(artifact)),
+        kind,
         class_name(domain) if isinstance(domain, type) else str(plain(domain)),
         by_label(artifact.evals),
         by_label(artifact.framings),

@@ -147,6 +147,21 @@ async def test_artifacts(tmp_path: Path) -> None:
     assert len(list((tmp_path / "objects").iterdir())) == 1
 
 
+async def test_an_artifact_whose_class_fails_costs_no_step(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Artifact):
+        @property
+        def evals(self) -> dict[str, Any]:
+            raise SystemExit("no evaluations")
+
+    async with studio(tmp_path) as env:
+        env.add_artifact(Broken("x", 1))
+        assert await env.trigger_all(0.5) == [1, 1]
+    assert open(tmp_path).artifacts["creator"] == [None, "0", "1"]
+    assert "is left out of the record" in caplog.text
+
+
 async def test_artifacts_are_not_kept_for_the_record(tmp_path: Path) -> None:
     async with studio(tmp_path) as env:
         await env.trigger_all(0.5)
