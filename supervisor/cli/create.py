@@ -92,8 +92,7 @@ def create(
             and close show it.
         calls: How calls between agents go in a step: each at once (free), or so that
             a seed gives the same at any number of slaves (rounds).
-        record: A folder; each step is recorded there, with what the observe() of agents and of
-            menv_cls return. See the command export.
+        record: A folder for a record of each step, which export and plot read.
         restart: What to do; see above. Default: temporary.
         restarts: How many restarts to allow; one more ends the simulation. Default: 3.
         within: The time in which restarts are counted. Default: 60.
