@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, TypeVar
 
 from creamas_sc.errors import BadValue
@@ -70,8 +71,12 @@ def check_own(path: str) -> None:
 
 
 def _folders_within(path: str) -> Iterator[str]:
-    """A folder, and those of slaves in it, if others may have put some there."""
-    yield path
+    """A folder, those that it is in, and those of slaves in it if others may put some there."""
+    yield from dict.fromkeys(
+        str(each)
+        for end in map(Path, (path, os.path.realpath(path)))
+        for each in [end, *end.parents]
+    )
     if others_may_write(path):
         names = sorted(os.listdir(path))
         yield from (os.path.join(path, name) for name in names if _SLAVE.fullmatch(name))

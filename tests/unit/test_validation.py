@@ -78,6 +78,19 @@ def test_a_folder_that_another_user_may_have_put_there(
     assert make_folder(there) == str(there)
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="makes files of another user")
+def test_a_folder_within_one_that_another_user_may_have_put_there(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    theirs = tmp_path / "results"
+    (theirs / "run" / "slave-0").mkdir(parents=True)
+    (tmp_path / "own").symlink_to(theirs / "run")
+    for folder in (theirs, theirs / "run", theirs / "run" / "slave-0"):
+        os.chown(folder, 65534, 65534)
+    for folder in (theirs / "run", theirs / "other", tmp_path / "own"):
+        with pytest.raises(BadValue, match=f"^{theirs} belongs to the user 65534"):
+            make_folder(folder)
+
+
 def test_numbers_of_numpy() -> None:
     np = pytest.importorskip("numpy")
     check_seconds(np.float32(1))
