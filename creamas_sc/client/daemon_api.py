@@ -144,7 +144,7 @@ class DaemonAPI:
         slave_mgr_cls: type | str = "creamas_sc.mp:EnvManager",
         slave_kwargs: Sequence[Mapping[str, Any]] | None = None,
         restart: str | RestartPolicy = "temporary",
-        calls: str = "free",
+        calls: str = "rounds",
         record: Any = None,
         agent_classes: Sequence[type | str] = (),
         timeout: float | None = None,
@@ -167,8 +167,8 @@ class DaemonAPI:
                 it. "transient": it is started again unless it ended normally. "permanent": it is
                 started again however it ended. "all": the simulation ends. A `RestartPolicy` also
                 limits the restarts, after which the simulation ends; the default is 3 in 60 s.
-            calls: How calls between agents go in a step. "free": each at once. "rounds": all at
-                once, again and again, so that a seed gives the same at any number of slaves.
+            calls: How calls between agents go in a step. "rounds": all at once, again and again,
+                so that a seed gives the same at any number of slaves. "free": each at once.
             record: A folder, or a `creamas_sc.results.Record` without ``metrics``: each step is
                 recorded there.
             agent_classes: Classes that will be spawned: all slaves load them at their start, side

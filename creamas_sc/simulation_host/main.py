@@ -151,7 +151,7 @@ def _make(order: HostSpec, seed: int, connection: HostConnection) -> MultiEnviro
     finally:
         supervisor_factory.reset(token)
         drawn_seed.reset(drawn)
-    if order.calls != "free":  # else as the class has set it
+    if order.calls != "rounds":  # else as the class has set it
         menv.calls = order.calls
     if order.record is not None:
         menv._record(Record(**order.record), order.env_kwargs)

@@ -147,7 +147,7 @@ class HostSpec(_Spec):
     slave_kwargs: Sequence[Mapping[str, Any]] | None
     restart: str | tuple[str, int, float] = "temporary"
     agent_classes: Sequence[str] = ()
-    calls: str = "free"
+    calls: str = "rounds"
     record: Mapping[str, Any] | None = None
 
     _root = "simulation"

@@ -58,7 +58,7 @@ def verify(
 
 
         def build(slaves, seed):
-            menv = MultiEnvironment(("localhost", 0), Environment, seed=seed, calls="rounds")
+            menv = MultiEnvironment(("localhost", 0), Environment, seed=seed)
             run(menv.spawn_slaves([("localhost", 0)] * slaves, Environment, EnvManager))
             for _ in range(6):
                 run(menv.spawn(Painter))

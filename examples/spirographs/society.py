@@ -59,7 +59,7 @@ async def simulate(
     """
     any_port = ("localhost", 0)
     async with MultiEnvironment(
-        any_port, Environment, name="spirographs", seed=plan.seed, calls="rounds"
+        any_port, Environment, name="spirographs", seed=plan.seed
     ) as environment:
         await environment.spawn_slaves([any_port] * plan.slaves, Environment, EnvManager)
         await environment.wait_slaves(10, check_ready=True)

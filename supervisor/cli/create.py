@@ -49,7 +49,7 @@ def create(
     env_kwargs: Annotated[JsonObject, _MASTER] = None,
     addr: Annotated[str | None, _MASTER, Parameter(metavar="HOST:PORT")] = None,
     seed: Annotated[int | None, _MASTER, Whole, at_least(0, inf)] = None,
-    calls: Annotated[Literal["free", "rounds"], _MASTER] = "free",
+    calls: Annotated[Literal["free", "rounds"], _MASTER] = "rounds",
     record: Annotated[Path | None, _RECORD, Parameter(metavar="DIR")] = None,
     restart: Annotated[Modes, _RESTARTS, Parameter(metavar="MODE")] = "temporary",
     restarts: Annotated[int | None, _RESTARTS, Whole, at_least(0)] = None,
@@ -90,8 +90,8 @@ def create(
         addr: Where it listens. Default: localhost, on a free port.
         seed: Makes the agents' random numbers repeatable. Default: drawn; inspect
             and close show it.
-        calls: How calls between agents go in a step: each at once (free), or so that
-            a seed gives the same at any number of slaves (rounds).
+        calls: How calls between agents go in a step: so that a seed gives the same at
+            any number of slaves (rounds), or each at once (free). Default: rounds.
         record: A folder for a record of each step, which export and plot read.
         restart: What to do; see above. Default: temporary.
         restarts: How many restarts to allow; one more ends the simulation. Default: 3.

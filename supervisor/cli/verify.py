@@ -35,7 +35,7 @@ def verify(
     slaves: Annotated[str, Parameter(metavar="COUNTS")] = "1,2,4",
     steps: Annotated[int, Whole, at_least(1)] = 10,
     seed: Annotated[int, Whole, at_least(0, inf)] = 1,
-    calls: Literal["free", "rounds"] = "free",
+    calls: Literal["free", "rounds"] = "rounds",
     slave_env_cls: Class = None,
     slave_mgr_cls: Class = None,
     slave_kwargs: JsonObject = None,
@@ -55,7 +55,7 @@ def verify(
 
     For example:
 
-        creamas-supervisor verify --calls rounds --agents painters.py:Painter=24
+        creamas-supervisor verify --agents painters.py:Painter=24
         creamas-supervisor verify --slaves 2,8 --steps 50 --agents a.py:Agent=100
 
     Args:
@@ -65,7 +65,7 @@ def verify(
         steps: How many steps to compare. Default: 10.
         seed: Of all runs. Default: 1.
         calls: How calls between agents go in a step, as for create: only rounds
-            promise the same at any number of slaves. Default: free.
+            promise the same at any number of slaves. Default: rounds.
         slave_env_cls: The class of the slaves' environments.
         slave_mgr_cls: The class of their managers.
         slave_kwargs: For the environments' __init__.
@@ -99,7 +99,7 @@ def verify(
             )
         )
         menv: MultiEnvironment = kind(("localhost", 0), master, manager, seed=seed, **own)
-        if calls != "free":  # else as the class has set it
+        if calls != "rounds":  # else as the class has set it
             menv.calls = calls
         creamas_sc.run(
             menv.spawn_slaves(

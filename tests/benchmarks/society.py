@@ -265,7 +265,9 @@ class _Attached(Society):
         self.name = f"bench-{os.getpid()}"
         self._client = await self._exits.enter_async_context(connect(DAEMON))
         self.marks["connected"] = time.monotonic()
-        created = await self._client.create(self.name, slave_addrs=[ANY_PORT] * self.slaves)
+        created = await self._client.create(
+            self.name, slave_addrs=[ANY_PORT] * self.slaves, calls="free"
+        )
         self.addrs = created["addrs"]
         self._simulation = await self._exits.enter_async_context(self._client.attach(self.name))
         assert await self._simulation.wait_slaves(READY_SECONDS, check_ready=True)
@@ -304,7 +306,7 @@ class _AttachedSync(Society):
         self.name = f"bench-{os.getpid()}"
         self._client = self._exits.enter_context(connect_sync(DAEMON))
         self.marks["connected"] = time.monotonic()
-        created = self._client.create(self.name, slave_addrs=[ANY_PORT] * self.slaves)
+        created = self._client.create(self.name, slave_addrs=[ANY_PORT] * self.slaves, calls="free")
         self.addrs = created["addrs"]
         self._simulation = self._exits.enter_context(self._client.attach(self.name))
         assert self._simulation.wait_slaves(READY_SECONDS, check_ready=True)

@@ -31,8 +31,8 @@ def seed() -> int | None:
 
 @pytest.fixture
 def calls() -> str:
-    """How agents' calls go in steps; `tests.support.marks.in_rounds_too` replaces it."""
-    return "free"
+    """How agents' calls go in steps; `tests.support.marks.also_free` replaces it."""
+    return "rounds"
 
 
 @pytest.fixture

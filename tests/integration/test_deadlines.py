@@ -18,7 +18,7 @@ from creamas_sc.mp import RestartPolicy, set_base_timeout
 from creamas_sc.mp.manager_calls import SILENT_SECONDS
 from creamas_sc.rpc.write_queue import HIGH_WATER_BYTES
 from tests.support.agents import Counter, Echo, GivesStranger, Killer, Manager, Raises, Sleeper
-from tests.support.marks import in_rounds_too
+from tests.support.marks import also_free
 
 ANY_PORT = ("localhost", 0)
 BOUND_SECONDS = 30
@@ -71,7 +71,7 @@ async def pid_of(menv: MultiEnvironment, slave: int) -> int:
     return int(await (await menv.connect(menv.addrs[slave])).pid())
 
 
-@in_rounds_too
+@also_free
 async def test_the_others_results_are_kept(menv: MultiEnvironment) -> None:
     first, second = menv.addrs
     await menv.spawn_n(Counter, 3, 10, addr=first)
@@ -91,7 +91,7 @@ async def test_the_others_results_are_kept(menv: MultiEnvironment) -> None:
     assert caught.value.results == [12, 12, 12, 22, 22, 32, 32]
 
 
-@in_rounds_too
+@also_free
 async def test_an_overrun_also_reports_agents_that_raised(menv: MultiEnvironment) -> None:
     _, failed = await menv.spawn(Raises, "value", "act")
     _, late = await menv.spawn(Sleeper)
@@ -106,7 +106,7 @@ async def test_an_overrun_also_reports_agents_that_raised(menv: MultiEnvironment
     assert caught.value.results == [1]
 
 
-@in_rounds_too
+@also_free
 async def test_a_step_in_time_returns_what_trigger_all_returns(menv: MultiEnvironment) -> None:
     await menv.spawn(Echo)
     await menv.spawn(Echo)
@@ -117,7 +117,7 @@ async def test_a_step_in_time_returns_what_trigger_all_returns(menv: MultiEnviro
         await menv.trigger_all_within(BOUND_SECONDS)
 
 
-@in_rounds_too
+@also_free
 async def test_a_step_with_no_time_does_not_start(menv: MultiEnvironment) -> None:
     await menv.spawn(Counter)
     with pytest.raises(DeadlineExceeded) as caught:
@@ -145,7 +145,7 @@ async def test_a_users_own_trigger_all_is_used() -> None:
             assert (caught.value.addresses, caught.value.results) == ([late], [2])
 
 
-@in_rounds_too
+@also_free
 async def test_a_slave_that_is_silent_takes_only_its_own_results(menv: MultiEnvironment) -> None:
     first = menv.addrs[0]
     for addr in menv.addrs:
@@ -159,7 +159,7 @@ async def test_a_slave_that_is_silent_takes_only_its_own_results(menv: MultiEnvi
     assert await menv.trigger_all() in ([2, 2, 2, 2], [1, 1, 2, 2])
 
 
-@in_rounds_too
+@also_free
 async def test_a_silent_slave_is_ended_where_asked_for(menv: MultiEnvironment) -> None:
     first, second = menv.addrs
     for addr in menv.addrs:
@@ -185,7 +185,7 @@ async def clogged(menv: MultiEnvironment, slave: int) -> AsyncIterator[None]:
             nursery.cancel_scope.cancel()
 
 
-@in_rounds_too
+@also_free
 async def test_a_slave_that_reads_nothing_is_silent_alone(menv: MultiEnvironment) -> None:
     await menv.spawn(Counter, addr=menv.addrs[1])
     async with clogged(menv, 0):
@@ -194,6 +194,7 @@ async def test_a_slave_that_reads_nothing_is_silent_alone(menv: MultiEnvironment
     assert (caught.value.addresses, caught.value.results) == ([menv.addrs[0]], [1])
 
 
+@pytest.mark.parametrize("calls", ["free"])  # in rounds nobody acts before all are ready
 async def test_a_slave_that_reads_nothing_hides_no_loss(menv: MultiEnvironment) -> None:
     await menv.spawn(Killer, addr=menv.addrs[1])
     async with clogged(menv, 0):
@@ -201,7 +202,7 @@ async def test_a_slave_that_reads_nothing_hides_no_loss(menv: MultiEnvironment) 
             await menv.trigger_all()
 
 
-@in_rounds_too
+@also_free
 async def test_the_base_timeout_counts_for_a_step(
     menv: MultiEnvironment, base_timeout: float
 ) -> None:
@@ -215,7 +216,7 @@ async def test_the_base_timeout_counts_for_a_step(
     assert len(await menv.get_agents(as_coro=True)) == 2
 
 
-@in_rounds_too
+@also_free
 async def test_a_slave_that_answers_is_not_ended(menv: MultiEnvironment) -> None:
     await menv.spawn(Sleeper)
     addrs = menv.addrs
@@ -241,7 +242,7 @@ async def test_a_slave_killed_for_an_overrun_is_restarted_by_the_policy() -> Non
             assert "did not answer" in restart.cause
 
 
-@in_rounds_too
+@also_free
 async def test_waiting_for_another_step_counts_towards_the_limit(menv: MultiEnvironment) -> None:
     gate, _ = await menv.spawn(Gate)
     results: list[Any] = []
@@ -261,7 +262,7 @@ async def test_waiting_for_another_step_counts_towards_the_limit(menv: MultiEnvi
     assert await menv.trigger_all_within(BOUND_SECONDS) == ["acted"]
 
 
-@in_rounds_too
+@also_free
 async def test_a_cancelled_step_leaves_the_next_its_turn(menv: MultiEnvironment) -> None:
     gate, _ = await menv.spawn(Gate)
     with trio.move_on_after(SHORT):
@@ -281,7 +282,7 @@ async def test_bad_arguments(menv: MultiEnvironment, seconds: Any, on_overrun: s
     assert await menv.trigger_all() == [1]
 
 
-@in_rounds_too
+@also_free
 async def test_an_agents_own_manager_limits_a_step_too(menv: MultiEnvironment) -> None:
     _, late = await menv.spawn(Sleeper, addr=menv.addrs[0])
     await menv.spawn(Counter, addr=menv.addrs[0])

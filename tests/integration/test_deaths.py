@@ -25,7 +25,7 @@ from creamas_sc import CreativeAgent, Environment, MultiEnvironment
 from creamas_sc.errors import AgentError, ConnectionLost, NoSlaves, SlaveLost
 from tests.support import processes
 from tests.support.agents import Busy, Counter, CutsFrame, Deserter, Echo, Forker, Killer, Sleeper
-from tests.support.marks import in_rounds_too, slow_but
+from tests.support.marks import also_free, slow_but
 from tests.support.programs import Program, running_script
 from tests.support.shared_supervisor import own_children
 
@@ -92,7 +92,7 @@ def test_nothing_is_left(script: Path, victim: str, busy: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGSEGV", "exit"])
-@in_rounds_too
+@also_free
 async def test_a_slave_that_dies_in_a_step(menv: MultiEnvironment, how: str) -> None:
     await menv.spawn(Killer, how)
     await menv.spawn(Sleeper)
@@ -116,7 +116,7 @@ async def test_a_slave_that_dies_in_a_step(menv: MultiEnvironment, how: str) -> 
     assert [slave.ended_by for slave in report] == ["gone", "request"]
 
 
-@in_rounds_too
+@also_free
 async def test_a_slave_that_dies_between_steps_is_reported_at_the_next(
     menv: MultiEnvironment,
 ) -> None:
@@ -133,9 +133,13 @@ async def test_a_slave_that_dies_between_steps_is_reported_at_the_next(
     assert len(await menv.trigger_all()) == 1
 
 
-@pytest.mark.parametrize("how", ["task", "loop", "all", "close", "exec"])
+# In rounds, "task" ends no more than a connection.
+@pytest.mark.parametrize(
+    ("how", "calls"),
+    [("task", "free"), *((how, "rounds") for how in ("loop", "all", "close", "exec"))],
+)
 async def test_a_slave_whose_environment_has_ended_is_lost(
-    menv: MultiEnvironment, how: str
+    menv: MultiEnvironment, how: str, calls: str
 ) -> None:
     _, neighbour = await menv.spawn(Counter, addr=menv.addrs[0])
     await menv.spawn(Counter, addr=menv.addrs[1])
@@ -154,7 +158,7 @@ async def test_a_slave_whose_environment_has_ended_is_lost(
         assert await menv.trigger_all() == [3]
 
 
-@in_rounds_too
+@also_free
 async def test_once_all_slaves_are_lost_steps_say_that(menv: MultiEnvironment) -> None:
     for addr in menv.addrs:
         await menv.spawn(Killer, "SIGKILL", addr=addr)
@@ -187,7 +191,7 @@ async def test_an_address_where_nothing_listens_holds_no_step_back(
 
 
 @pytest.mark.parametrize("busy", ["python", "c", "stopped"])
-@in_rounds_too
+@also_free
 async def test_a_slave_that_is_killed_while_it_cannot_answer(
     menv: MultiEnvironment, busy: str
 ) -> None:
@@ -232,7 +236,7 @@ async def test_calls_to_a_dead_slave_fail_and_name_it(menv: MultiEnvironment) ->
     assert await one.evaluate(1) == 1
 
 
-@in_rounds_too
+@also_free
 async def test_a_slave_killed_in_the_middle_of_a_frame_harms_no_other(
     menv: MultiEnvironment,
 ) -> None:
@@ -254,7 +258,7 @@ async def test_detached_children_of_a_dead_slave_are_killed(menv: MultiEnvironme
 
 
 @pytest.mark.parametrize("busy", ["python", "c", "stopped"])
-@in_rounds_too
+@also_free
 async def test_a_slave_that_does_not_answer_is_killed_at_close(
     menv: MultiEnvironment, busy: str
 ) -> None:

@@ -32,16 +32,21 @@ from creamas_sc.errors import (
 from creamas_sc.rpc.addresses import split_address
 from tests.support import agents
 from tests.support.agents import Counter, Echo, Gives, Raises, Reporter
-from tests.support.marks import in_rounds_too
+from tests.support.marks import also_free
 from tests.support.shared_supervisor import uses_shared_supervisor
 
 
-async def test_agents_act_in_slave_and_then_spawn_order(menv: MultiEnvironment) -> None:
+@pytest.mark.parametrize("calls", ["free", "rounds"])
+async def test_results_are_in_spawn_order_with_free_calls_after_that_of_slaves(
+    menv: MultiEnvironment, calls: str
+) -> None:
     for start in (0, 10, 20, 30):
         await menv.spawn(Counter, start)
-    assert [split_address(a)[2] for a in await menv.get_agents(as_coro=True)] == [1, 2, 1, 2]
-    assert await menv.trigger_all() == [1, 21, 11, 31]
-    assert await menv.trigger_all() == [2, 22, 12, 32]
+    numbers = [split_address(a)[2] for a in await menv.get_agents(as_coro=True)]
+    free = calls == "free"
+    assert numbers == ([1, 2, 1, 2] if free else [1, 1, 2, 2])
+    assert await menv.trigger_all() == ([1, 21, 11, 31] if free else [1, 11, 21, 31])
+    assert await menv.trigger_all() == ([2, 22, 12, 32] if free else [2, 12, 22, 32])
 
 
 async def test_numbers_say_the_order_of_spawning(menv: MultiEnvironment) -> None:
@@ -102,7 +107,7 @@ async def test_get_agents_by_class_and_as_proxies(menv: MultiEnvironment) -> Non
     assert [await echo.evaluate(1) for echo in echoes] == [1]
 
 
-@in_rounds_too
+@also_free
 async def test_agents_use_asyncio_in_a_thread(menv: MultiEnvironment) -> None:
     agents = [await menv.spawn(Echo) for _ in range(2)]
     for asker, _ in agents:
@@ -161,9 +166,9 @@ async def test_artifacts_of_a_step_are_there_when_it_returns(menv: MultiEnvironm
         await menv.spawn(Counter, start)
     menv.age = 5
     await menv.trigger_all()
-    assert [artifact.obj for artifact in menv.artifacts] == [1, 21, 11]
+    assert [artifact.obj for artifact in menv.artifacts] == [1, 11, 21]
     assert {artifact.env_time for artifact in menv.artifacts} == {5}
-    name = menv.artifacts[1].creator
+    name = menv.artifacts[2].creator
     assert menv.get_artifacts(agent_name=name) == [Artifact(name, 21)]
 
 
@@ -176,7 +181,7 @@ async def test_an_artifact_of_a_single_call_is_there_when_it_returns(
     assert [artifact.obj for artifact in menv.artifacts] == [1, 2]
 
 
-@in_rounds_too
+@also_free
 async def test_what_is_published_and_reported_in_a_step_is_there_once(
     menv: MultiEnvironment,
 ) -> None:
@@ -209,7 +214,7 @@ async def test_managers_talk_to_the_host(menv: MultiEnvironment) -> None:
     await host.set_as_host_manager(menv.addrs[0])
 
 
-@in_rounds_too
+@also_free
 async def test_managers_run_the_whole(menv: MultiEnvironment) -> None:
     host = await menv.connect(menv.manager.addr)
     addr = await host.spawn("tests.support.agents:Counter", 4)
@@ -247,7 +252,7 @@ async def test_connections(menv: MultiEnvironment) -> None:
     ]
 
 
-@in_rounds_too
+@also_free
 async def test_a_failed_act_keeps_the_others_results(menv: MultiEnvironment) -> None:
     for start in (0, 10):
         await menv.spawn(Counter, start)
@@ -440,7 +445,7 @@ class TestTheMasterEnvironment:
 
 
 @pytest.mark.parametrize("many", [2, 20])  # the latter travel as columns
-@in_rounds_too
+@also_free
 async def test_what_cannot_be_decoded_is_its_agents_failure(
     menv: MultiEnvironment, many: int
 ) -> None:

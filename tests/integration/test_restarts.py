@@ -24,7 +24,7 @@ from creamas_sc.restarts import driver, slave
 from creamas_sc.rpc.addresses import split_address
 from creamas_sc.util import run
 from tests.support import agents, processes, programs
-from tests.support.marks import in_rounds_too
+from tests.support.marks import also_free
 from tests.support.shared_supervisor import own_children, uses_shared_supervisor
 
 pytestmark = pytest.mark.usefixtures("shared_supervisor")
@@ -43,7 +43,7 @@ async def society(
     seed: int | None = None,
     shared: bool = True,
     place: tuple[str, int] = ANY_PORT,
-    calls: str = "free",
+    calls: str = "rounds",
     **kwargs: Any,
 ) -> AsyncIterator[MultiEnvironment]:
     """A multi-environment with slaves and that policy; the block is bounded.
@@ -242,7 +242,7 @@ async def test_a_taken_port_still_fails_a_start_at_once() -> None:
 # ---- checkpoints
 
 
-@in_rounds_too
+@also_free
 async def test_a_checkpoint_is_taken_after_each_step_and_given_back(calls: str) -> None:
     async with society("permanent", agents.Keeper, calls=calls) as menv:
         for addr in menv.addrs:
@@ -500,7 +500,7 @@ def test_a_script_without_a_loop() -> None:
 # ---- those who call meanwhile
 
 
-@in_rounds_too
+@also_free
 async def test_a_step_waits_for_what_is_being_restored(calls: str) -> None:
     async with society("permanent", agents.SlowKeeper, calls=calls) as menv:
         for addr in menv.addrs:

@@ -14,6 +14,7 @@ from creamas_sc import MultiEnvironment
 from creamas_sc.errors import AgentError, CreamasError, HostLost, StartError
 from creamas_sc.reports import StopReport
 from tests.support.hosting import ANY_PORT, Client, hosting, spec, stop_payload
+from tests.support.processes import is_stopped
 from tests.support.values import Stranger
 
 pytestmark = pytest.mark.usefixtures("shared_supervisor")
@@ -232,11 +233,13 @@ async def test_a_close_overridden_by_the_user(how: str) -> None:
 
 async def test_slaves_that_do_not_answer_are_killed_at_close() -> None:
     async with hosting() as host, host.client() as client, host.client() as other:
-        await client("spawn", "tests.support.agents:Busy", "stopped")
+        first = (await client("get_addrs"))[0]
+        pid = await client.call_agent(first, "pid", (), {})
+        await client("spawn", "tests.support.agents:Busy", "stopped", addr=first)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_expect_end, other, "trigger_all")
-            while not await client("get_in_step"):
-                await trio.lowlevel.checkpoint()
+            while not is_stopped(pid):  # noqa: ASYNC110 - nothing tells
+                await trio.sleep(0.01)
             began = time.monotonic()
             host.control.ask_stop(stop_payload(None, 0.2))
             await host.ended.wait()

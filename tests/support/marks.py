@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-__all__ = ["in_rounds_too", "slow_but"]
+__all__ = ["also_free", "slow_but"]
 
-# For tests whose agents' calls may go in either way; in rounds the test is slow.
-in_rounds_too = pytest.mark.parametrize(
-    "calls", ["free", pytest.param("rounds", marks=pytest.mark.slow)]
+# For tests whose agents' calls may go in either way; with free ones the test is slow.
+also_free = pytest.mark.parametrize(
+    "calls", ["rounds", pytest.param("free", marks=pytest.mark.slow)]
 )
 
 

@@ -62,6 +62,11 @@ def record_of(pid: int) -> str:
     return found
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped, as by SIGSTOP."""
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"T"
+
+
 def children(pid: int) -> list[int]:
     """Pids of the children of ``pid``."""
     found = []

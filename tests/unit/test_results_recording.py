@@ -116,7 +116,7 @@ async def test_each_step_can_be_read_when_it_is_done(tmp_path: Path) -> None:
     (run,) = open(tmp_path).runs.rows()
     assert run["ended"] > run["began"]
     assert (run["seed"], run["class"]) == ("5", f"{__name__}:Studio")
-    assert run["setup"] == {"calls": "free"}
+    assert run["setup"] == {"calls": "rounds"}
     assert run["versions"]["numpy"] == np.__version__
 
 

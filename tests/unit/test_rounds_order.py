@@ -129,5 +129,5 @@ def test_agents_of_an_environment_alone_are_numbered_as_they_were_made() -> None
     assert [CreativeAgent(env).number for _ in range(3)] == [0, 1, 2]
     with pytest.raises(BadValue, match='calls must be "rounds" or "free"'):
         env.calls = random
-    assert env.calls == "free"
+    assert env.calls == "rounds"
     env.close()

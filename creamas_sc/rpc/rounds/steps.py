@@ -52,7 +52,7 @@ class Steps:
     def __init__(self, node: Node) -> None:
         self.frames = Frames()
         self.rounds: Rounds | None = None
-        self.in_rounds = False
+        self.in_rounds = True
         self.numbers: dict[str, list[Order]] = {}
         self.noted: dict[str, None] = {}
         self.why: dict[str, None] = {}
