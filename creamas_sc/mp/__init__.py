@@ -3,7 +3,8 @@
 from creamas_sc.runtime.installation import explain_import
 
 try:
-    from creamas_sc.mp.managers import EnvManager, MultiEnvManager
+    from creamas_sc.mp.managers import EnvManager
+    from creamas_sc.mp.master import MultiEnvManager
     from creamas_sc.mp.multienvironment import MultiEnvironment
     from creamas_sc.mp.single_environments import (
         Container,

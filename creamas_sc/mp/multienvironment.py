@@ -23,7 +23,8 @@ from creamas_sc.mp.agent_order import merged
 from creamas_sc.mp.artifacts import ArtifactInbox, select_artifacts
 from creamas_sc.mp.closer import Closer, behind
 from creamas_sc.mp.manager_calls import ManagerCalls
-from creamas_sc.mp.managers import check_number, make_master
+from creamas_sc.mp.managers import check_number
+from creamas_sc.mp.master import make_master
 from creamas_sc.mp.observer import Observer, Overview
 from creamas_sc.mp.recorded import MultiEnvironmentSubject
 from creamas_sc.mp.slave_pool import SlavePool

@@ -43,8 +43,8 @@ from creamas_sc.errors import (
     StartError,
 )
 from creamas_sc.foreign import printable
-from creamas_sc.mp.managers import script_agent_classes
 from creamas_sc.mp.observer import Observer
+from creamas_sc.mp.preloading import load_classes
 from creamas_sc.mp.slave_orders import SlaveOrders
 from creamas_sc.reports import Restart, StopReport
 from creamas_sc.restarts.driver import RestartDriver
@@ -217,7 +217,8 @@ class SlavePool:
             if self.policy.restarts_slaves:
                 await at_once(Slave.hold_port, started)
             await at_once(self._connect, started)
-            await self._load_classes(started)
+            if self._node is not None:
+                await load_classes(self._node, started, self.agent_classes)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self._stop_processes([order["slot"] for order in orders])
@@ -250,23 +251,6 @@ class SlavePool:
             ended = await slave.wait_for_exit_report()
             why = slave.describe_end() if ended else f"{slave.base_url}: {error}"
             raise StartError(why) from error
-
-    async def _load_classes(self, slaves: Sequence[Slave]) -> None:
-        """Have slaves load the agents' classes side by side, before they are spawned one by one."""
-        names = sorted({*script_agent_classes(), *self.agent_classes})
-        if self._node is None or not names:
-            return
-        node = self._node
-
-        async def load(slave: Slave) -> None:
-            try:
-                await node.call_agent(slave.address, "_load_classes", (names,), {})
-            except ConnectionLost as error:
-                raise StartError(str(error)) from error
-            except CreamasError as error:  # a spawn will meet it too
-                log.debug("%s has not loaded its agents' classes: %s", slave.address, error)
-
-        await at_once(load, slaves)
 
     # ---- losing
 

@@ -15,7 +15,7 @@ import trio
 
 from creamas_sc import CreativeAgent, Environment, EnvManager, agent_factory
 from creamas_sc.errors import LoadError
-from creamas_sc.mp.managers import script_agent_classes
+from creamas_sc.mp.preloading import script_agent_classes
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.runtime.timeouts import YIELD_SECONDS
 
