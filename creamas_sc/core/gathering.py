@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from creamas_sc.core.agent import Agent
-from creamas_sc.core.step_loop import UNLIMITED, Unfinished, run_acts, step_limit
+from creamas_sc.core.step_loop import UNLIMITED, Unfinished, limited, run_acts
 from creamas_sc.errors import CallRefused, agent_errors, step_error
 from creamas_sc.rpc.exposed import exposed_method, start_call
 from creamas_sc.rpc.node import Node
@@ -56,12 +56,9 @@ async def call_each(
     """
     methods = [exposed_method(agent, method) for agent in agents]
     left = iter(methods)  # agents are taken in order, each once
-    token = step_limit.set(UNLIMITED)  # of a step that this may be part of
-    try:
+    with limited(UNLIMITED):  # this may be part of a step that has a limit
         act = lambda _: start_call(next(left), args, kwargs)  # noqa: E731
         results, failed = await run_acts(agents, act, rounds)
-    finally:
-        step_limit.reset(token)
     values = {agent.addr: result for agent, result in zip(agents, results, strict=True)}
     if not failed:
         return values

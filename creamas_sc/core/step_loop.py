@@ -39,7 +39,8 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from inspect import isawaitable
@@ -92,6 +93,16 @@ UNLIMITED = StepLimit()
 # For the steps that the running task takes. A context variable, because users may override
 # `trigger_all` in between.
 step_limit: ContextVar[StepLimit] = ContextVar("step_limit", default=UNLIMITED)
+
+
+@contextmanager
+def limited(limit: StepLimit) -> Iterator[None]:
+    """Have steps that are taken in the block end within ``limit``."""
+    token = step_limit.set(limit)
+    try:
+        yield
+    finally:
+        step_limit.reset(token)
 
 
 class Unfinished(Exception):

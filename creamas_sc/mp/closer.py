@@ -22,20 +22,24 @@ import math
 import warnings
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
+from copy import copy
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import sniffio
 import trio
 
 from creamas_sc.core.environment import Environment
-from creamas_sc.errors import AgentError, AgentErrors, SlaveLost, first_error
+from creamas_sc.errors import AgentError, AgentErrors, NoSlaves, SlaveLost, first_error
 from creamas_sc.foreign import printable
 from creamas_sc.mp.observer import Observer
 from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.reports import StopReport
 from creamas_sc.results import recordings
+from creamas_sc.runtime.event_loop import adopt_running_loop
+from creamas_sc.runtime.signals import install_signal_handling
 from creamas_sc.runtime.timeouts import GRACE_SECONDS
 
 if TYPE_CHECKING:
@@ -58,6 +62,7 @@ class Closer(Observer):
     Attributes:
         report: Made when the close begins, complete once ``closed`` is set.
         recording: Closed last; None if nothing is recorded.
+        exits: What `enter` leads to at the end of an ``async with``.
     """
 
     recording: Any = None
@@ -65,6 +70,7 @@ class Closer(Observer):
     def __init__(self, menv: MultiEnvironment, env: Environment, slaves: SlavePool) -> None:
         self.report: StopReport | None = None
         self.closed = trio.Event()
+        self.exits = AsyncExitStack()
         self._ref = weakref.ref(menv)
         self._abandoned: MultiEnvironment | None = None
         self._env, self._slaves = env, slaves
@@ -73,6 +79,13 @@ class Closer(Observer):
     @property
     def _menv(self) -> MultiEnvironment | None:
         return self._abandoned or self._ref()
+
+    def check_open(self) -> None:
+        """Raise the error of a call that comes too late: when a close has begun."""
+        if self._slaves.end_cause is not None:
+            raise copy(self._slaves.end_cause)
+        if self.report is not None:
+            raise NoSlaves(f"{self._menv!r} is closed")
 
     def abandon(self, menv: MultiEnvironment) -> None:
         """Close, in the background, what is about to be collected; from any thread."""
@@ -113,6 +126,23 @@ class Closer(Observer):
             await self.close(None)
         except Exception:  # there is no caller to raise it to
             log.exception("%s: closing failed in part", self._menv)
+
+    async def enter(self) -> None:
+        """Begin an ``async with`` of the multi-environment, which closes it."""
+        install_signal_handling()
+        if self._env._loop is None and sniffio.current_async_library() == "trio":
+            self._env._loop = await self.exits.enter_async_context(adopt_running_loop())
+        self.exits.push_async_exit(self._leave)
+
+    async def _leave(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        with behind(error, self._menv):
+            await self.close_once(None)
+
+    async def close_once(self, folder: str | None) -> StopReport | None:
+        """As `close`, from any loop, which may have ended if everything is closed."""
+        if not self.closed.is_set():
+            await self._env.get_loop().call(self.close, folder)
+        return self.report
 
     async def close(self, folder: str | None) -> StopReport:
         """Close everything; see `MultiEnvironment.close`."""

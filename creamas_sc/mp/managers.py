@@ -16,7 +16,7 @@ from creamas_sc.core.agent import Agent, makes_agents, missing_act
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.digests import digests_of, state_of
 from creamas_sc.core.environment import Environment
-from creamas_sc.core.step_loop import StepLimit, step_limit
+from creamas_sc.core.step_loop import StepLimit, limited
 from creamas_sc.errors import CallRefused, ConnectionLost, CreamasError, LoadError
 from creamas_sc.foreign import shown
 from creamas_sc.results.observing import Asked
@@ -276,11 +276,8 @@ class EnvManager(Manager):
         Raises:
             StepOverran: Some were; it names them, and holds the others' results.
         """
-        token = step_limit.set(StepLimit(trio.current_time() + seconds))
-        try:
+        with limited(StepLimit(trio.current_time() + seconds)):
             return await self.trigger_all(*args, **kwargs)
-        finally:
-            step_limit.reset(token)
 
     @expose
     async def connect_peers(self, peers: list[str]) -> None:

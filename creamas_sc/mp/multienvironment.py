@@ -5,19 +5,16 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
-from copy import copy
 from functools import partial
 from inspect import isawaitable
 from itertools import chain
 from typing import Any, Self
 
-import sniffio
 import trio
 
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.environment import Environment
-from creamas_sc.core.step_loop import StepLimit, step_limit
+from creamas_sc.core.step_loop import StepLimit, limited
 from creamas_sc.errors import NoSlaves
 from creamas_sc.mp.agent_order import merged
 from creamas_sc.mp.artifacts import ArtifactInbox, select_artifacts
@@ -26,20 +23,18 @@ from creamas_sc.mp.manager_calls import ManagerCalls
 from creamas_sc.mp.managers import check_number
 from creamas_sc.mp.master import make_master
 from creamas_sc.mp.observer import Observer, Overview
-from creamas_sc.mp.recorded import MultiEnvironmentSubject
+from creamas_sc.mp.recorded import start_recording
 from creamas_sc.mp.slave_pool import SlavePool
-from creamas_sc.mp.step_lock import StepLock
+from creamas_sc.mp.steps import Steps
 from creamas_sc.reports import Restart, StepReport, StopReport
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.restarts.slave import Slave
-from creamas_sc.results import recordings
 from creamas_sc.results.observing import Asked
 from creamas_sc.rpc.auth import Membership
 from creamas_sc.rpc.exposed import Proxy
 from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.coroutines import at_once
-from creamas_sc.runtime.event_loop import LoopHandle, adopt_running_loop, on_loop, sync_or_coro
-from creamas_sc.runtime.signals import install_signal_handling
+from creamas_sc.runtime.event_loop import LoopHandle, on_loop, sync_or_coro
 from creamas_sc.runtime.validation import check_int, check_kind, check_seconds, make_folder
 
 
@@ -111,14 +106,11 @@ class MultiEnvironment:
         self._name = name if isinstance(name, str) else f"{addr[0]}:{addr[1]}"
         self._logger = logger
         self._artifacts: list[Artifact] = []
-        self._inbox = ArtifactInbox(self)
         self._slaves = SlavePool(member, env.seed, env.network, policy, logger, seed is None)
         self._managers = ManagerCalls(env.network, self._slaves)
+        self._steps = Steps(env.network, self._slaves, self._managers, ArtifactInbox(self))
         self._closer = Closer(self, env, self._slaves)
-        env.network.become_master(self._slaves, self._inbox.take)
-        self._step_lock, self._exits = StepLock(), AsyncExitStack()
-        if record is not None:
-            self._record(record, env_kwargs)
+        self._record(record, env_kwargs)
 
     def __repr__(self) -> str:
         now = MultiEnvironment.overview(self).counts
@@ -188,7 +180,7 @@ class MultiEnvironment:
     @property
     def last_step(self) -> StepReport | None:
         """Whether the last step of all agents repeats itself, and why not; None before it."""
-        return self._managers.reports.last
+        return self._steps.reports.last
 
     @property
     def age(self) -> int:
@@ -304,11 +296,8 @@ class MultiEnvironment:
         """
         check_kind("addr", addr, str)
         check_seconds(timeout)
-        host = self._need_manager()
-        manager = await self._env.connect(addr, timeout=timeout)
-        answer = await manager.set_host_manager(host.addr)
-        self._slaves.note_host_manager(addr, host.addr)
-        return answer
+        await self._env.open()  # the other manager will call this one
+        return await self._managers.set_host(addr, self._need_manager().addr, timeout)
 
     @on_loop
     async def set_host_managers(self, timeout: float = 5) -> list[Any]:
@@ -412,13 +401,8 @@ class MultiEnvironment:
             SlaveLost: A slave died.
             NoSlaves: There are none.
         """
-        slaves, args = self._open_slaves("gather"), (method, *args)
-        if self._env.network.steps.in_rounds:
-            async with self._step_lock.held_by_gather() as in_rounds:
-                if in_rounds:
-                    with self._inbox.step([slave.base_url for slave in slaves]):
-                        return await self._managers.gather(slaves, addrs, args, kwargs, True)
-        return await self._managers.gather(slaves, addrs, args, kwargs)
+        slaves = self._open_slaves("gather")
+        return await self._steps.gather(slaves, addrs, (method, *args), kwargs)
 
     # ---- acting
 
@@ -426,10 +410,9 @@ class MultiEnvironment:
     async def trigger_act(self, addr: str) -> Any:
         """Make the agent at ``addr`` act and return what its ``act`` returns."""
         slaves = self._open_slaves("trigger_act")
-        async with self._step_lock:
-            with self._inbox.step([slave.base_url for slave in slaves]):
-                agent = await self._env.connect(addr)  # in one attempt: other steps wait
-                return await agent.act()
+        async with self._steps.of_one_agent(slaves):
+            agent = await self._env.connect(addr)  # in one attempt: other steps wait
+            return await agent.act()
 
     @on_loop
     async def trigger_all(self, *args: Any, **kwargs: Any) -> list[Any]:
@@ -452,21 +435,7 @@ class MultiEnvironment:
             CreamasError: An agent's call asks for this step while another one is under way.
         """
         slaves = self._open_slaves("trigger_all")
-        async with self._step_lock:
-            if self._recording is None:
-                return await self._take_step(slaves, args, kwargs, None)
-            step = partial(self._take_step, slaves, args, kwargs)
-            return await self._recording.take(step)  # type: ignore[no-any-return]
-
-    async def _take_step(
-        self,
-        slaves: Sequence[Slave],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        asked: Asked | None,
-    ) -> list[Any]:
-        with self._inbox.step([slave.base_url for slave in slaves]):
-            return await self._managers.take_step(slaves, step_limit.get(), args, kwargs, asked)
+        return await self._steps.take(slaves, args, kwargs, self._recording)
 
     @on_loop
     async def trigger_all_within(
@@ -494,11 +463,8 @@ class MultiEnvironment:
                 rounds, before all slaves that are started again were back; no agent acted.
             AgentErrors, SlaveLost, NoSlaves: As of `trigger_all`.
         """
-        token = step_limit.set(StepLimit.within(seconds, on_overrun))
-        try:
+        with limited(StepLimit.within(seconds, on_overrun)):
             return await self.trigger_all(*args, **kwargs)
-        finally:
-            step_limit.reset(token)
 
     # ---- connections
 
@@ -561,11 +527,9 @@ class MultiEnvironment:
     # ---- recording
 
     def _record(self, record: Any, parameters: Mapping[str, Any] | None = None) -> None:
-        """Record what follows; see `creamas_sc.results`."""
-        subject = MultiEnvironmentSubject(self, parameters or {})
-        self._recording = recording = recordings.make(record, subject, self._recording)
-        self._slaves.note_event, self._closer.recording = recording.note_event, recording
-        self._env.network.steps.observed_sink = subject.sink(recording)
+        """Record what follows, unless ``record`` is None; see `creamas_sc.results`."""
+        if record is not None:
+            self._recording = start_recording(record, self, parameters or {})
 
     @on_loop
     async def _observe_agents(self, asked: Asked | None) -> None:
@@ -596,7 +560,7 @@ class MultiEnvironment:
     @property
     def in_step(self) -> bool:
         """Whether agents are acting."""
-        return self._step_lock.locked()
+        return self._steps.lock.locked()
 
     @on_loop
     async def stop_slaves(self, timeout: float = 1) -> StopReport:
@@ -640,9 +604,7 @@ class MultiEnvironment:
         return sync_or_coro(self, self._close(make_folder(folder)), as_coro)
 
     async def _close(self, folder: str | None) -> StopReport | None:
-        if self._closer.closed.is_set():
-            return self._closer.report
-        return await self.get_loop().call(self._closer.close, folder)
+        return await self._closer.close_once(folder)  # this object is kept alive until then
 
     def destroy(self, folder: str | None = None, as_coro: bool = False) -> Any:
         """Deprecated: use `close`."""
@@ -662,10 +624,7 @@ class MultiEnvironment:
 
     def _open_slaves(self, needed_by: str = "") -> list[Slave]:
         """The slaves of an environment that is not closed; ``needed_by`` needs at least one."""
-        if self._slaves.end_cause is not None:
-            raise copy(self._slaves.end_cause)
-        if self._closer.report is not None:
-            raise NoSlaves(f"{self!r} is closed")
+        self._closer.check_open()
         slaves = self._slaves.members
         if needed_by and not slaves:
             raise NoSlaves(f"{needed_by}: {self._slaves.why_none()}")
@@ -675,7 +634,7 @@ class MultiEnvironment:
     async def _gather(self, method: str, *args: Any) -> list[Any]:
         """Call ``method`` of all managers and join the lists that they return."""
         answers = await self._managers.call_all(self._open_slaves(method), method, args)
-        return self._managers.order.sort(list(chain.from_iterable(answers)))
+        return self._steps.order.sort(list(chain.from_iterable(answers)))
 
     def _log(self, level: int, msg: str) -> None:
         if self._logger is not None:
@@ -689,15 +648,8 @@ class MultiEnvironment:
             self.close()
 
     async def __aenter__(self) -> Self:
-        install_signal_handling()
-        if self._env._loop is None and sniffio.current_async_library() == "trio":
-            self._env._loop = await self._exits.enter_async_context(adopt_running_loop())
-        self._exits.push_async_exit(self._leave)
+        await self._closer.enter()
         return self
 
-    async def _leave(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        with behind(error, self):
-            await self._close(None)
-
     async def __aexit__(self, *exc_info: Any) -> bool | None:
-        return await self._exits.__aexit__(*exc_info)
+        return await self._closer.exits.__aexit__(*exc_info)

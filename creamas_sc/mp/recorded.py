@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from creamas_sc.reports import StepReport
+from creamas_sc.results import recordings
 from creamas_sc.results.observing import Observed
 from creamas_sc.rpc.addresses import locate
 from creamas_sc.rpc.rounds.order import Order
@@ -28,7 +29,7 @@ class MultiEnvironmentSubject:
 
     def __init__(self, menv: MultiEnvironment, parameters: Mapping[str, Any]) -> None:
         self._menv = weakref.ref(menv)
-        self._env, self._slaves, self._reports = menv.env, menv._slaves, menv._managers.reports
+        self._env, self._slaves, self._reports = menv.env, menv._slaves, menv._steps.reports
         self._class = class_name(type(menv))
         self._parameters = parameters
 
@@ -83,10 +84,17 @@ class MultiEnvironmentSubject:
         numbers = self.numbers(url)
         return numbers[number - 1] if 0 < number <= len(numbers) else None
 
-    def sink(self, recording: Recording) -> Callable[[str, Any], None]:
-        """What takes what the slaves observe, as it arrives."""
 
-        def take(url: str, observed: Any) -> None:
-            recording.take_observed(url, Observed.from_wire(observed))
+def start_recording(
+    record: Any, menv: MultiEnvironment, parameters: Mapping[str, Any]
+) -> Recording:
+    """Record what follows; see `recordings.make` and `MultiEnvironmentSubject`."""
+    subject = MultiEnvironmentSubject(menv, parameters)
+    recording = recordings.make(record, subject, menv._recording)
 
-        return take
+    def take(url: str, observed: Any) -> None:
+        recording.take_observed(url, Observed.from_wire(observed))
+
+    menv._slaves.note_event, menv._closer.recording = recording.note_event, recording
+    menv.env.network.steps.observed_sink = take
+    return recording

@@ -15,7 +15,7 @@ import trio.testing
 from creamas_sc import Artifact, CreativeAgent, Environment, MultiEnvironment, expose
 from creamas_sc.errors import AgentErrors, BadValue, DeadlineExceeded, SlaveLost, StepOverran
 from creamas_sc.mp import RestartPolicy, set_base_timeout
-from creamas_sc.mp.manager_calls import SILENT_SECONDS
+from creamas_sc.mp.steps import SILENT_SECONDS
 from creamas_sc.rpc.write_queue import HIGH_WATER_BYTES
 from tests.support.agents import Counter, Echo, GivesStranger, Killer, Manager, Raises, Sleeper
 from tests.support.marks import also_free

@@ -54,7 +54,7 @@ class Society(MultiEnvironment):
     cancelled = 0
 
     async def trigger_all(self, *args: Any, **kwargs: Any) -> list[Any]:
-        async with self._step_lock:
+        async with self._steps.lock:
             try:
                 await trio.sleep(1)
             except trio.Cancelled:
