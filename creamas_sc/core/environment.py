@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import logging
-import random
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from inspect import isawaitable
 from typing import Any, Self
 
-import trio
-
-from creamas_sc.core.agent import Agent, CreativeAgent
+from creamas_sc.core.agent import Agent
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.construction import make_environment, place_of, serializers_of
 from creamas_sc.core.gathering import act_each, call_each
+from creamas_sc.core.listener import Listener
+from creamas_sc.core.random_connections import connect_randomly, draw_below
 from creamas_sc.core.randomness import RandomSource, check_seed, draw_seed
 from creamas_sc.core.recorded import EnvironmentSubject
+from creamas_sc.core.saving import save_all
 from creamas_sc.core.spawning import Spawning
-from creamas_sc.errors import ConnectionLost, agent_errors
-from creamas_sc.foreign import is_ctrl_c
+from creamas_sc.errors import agent_errors
 from creamas_sc.logging import ObjectLogger
 from creamas_sc.results import recordings
 from creamas_sc.results.observing import Asked, Observed, observe
 from creamas_sc.rpc.addresses import base_url as url_of
-from creamas_sc.rpc.addresses import bind, split_address
-from creamas_sc.rpc.auth import membership, user_membership
+from creamas_sc.rpc.addresses import split_address
 from creamas_sc.rpc.exposed import Proxy
 from creamas_sc.rpc.node import Node
 from creamas_sc.rpc.rounds.order import Order, sort_key
@@ -40,7 +38,6 @@ from creamas_sc.runtime.event_loop import (
     sync_or_coro,
 )
 from creamas_sc.runtime.gc_control import gc_paused
-from creamas_sc.runtime.nurseries import cancellation_in
 from creamas_sc.runtime.validation import check_int, check_kind, check_seconds, make_folder
 
 __all__ = ["Environment"]
@@ -77,9 +74,6 @@ class Environment:
     manager: Any = None
 
     _loop: LoopHandle | None = None
-    _opened = False
-    _closed = False
-    _restarted = False
     _age = 0
     _logger: ObjectLogger | None = None
     _log_folder: str | None = None
@@ -102,20 +96,17 @@ class Environment:
         record: Any = None,
     ) -> None:
         end_script_load()
-        self._host, self._port = place = place_of(addr, base_url)
+        place = place_of(addr, base_url)
         serializers = serializers_of(codec, extra_serializers, connect_kwargs)
         self._agents: list[Agent] = []
         self.network = Node(self._agents, Agent, url_of(*place), serializers)
-        self.clock = clock
-        self._name = name
-        self._member = membership.get()
-        self._opening = trio.Lock()
+        self._listener = Listener(self.network, place)
+        self.clock, self._name = clock, name
         self._artifacts: list[Artifact] = []
         self._spawning = Spawning(self._agents)
         if log_folder is not None:
             self.log_folder = log_folder
-        if record is not None:
-            self._record(record)
+        self._record(record)
 
     @classmethod
     def create(cls, addr: tuple[str, int], *args: Any, as_coro: bool = False, **kwargs: Any) -> Any:
@@ -143,33 +134,14 @@ class Environment:
             StartError: The address is not available.
             ConnectionLost: The environment was closed before it listened.
         """
-        async with self._opening:
-            if self._opened:
-                return self
-            if self._closed:
-                raise ConnectionLost("this environment is closed", may_have_run=False)
-            port = await bind(self._host, self._port, self._restarted)
-            if self._closed:  # meanwhile
-                port.close()
-                raise ConnectionLost("this environment is closed", may_have_run=False)
-            self._port = port.number
-            self.network.loop = self.get_loop()
-            self.network.base_url = url_of(self._host, self._port)
+
+        def prepare() -> None:
             for agent in self._agents:
                 agent._addr = None
-            try:
-                if make_manager is not None:
-                    self.manager = make_manager(self)
-                identity = (self._member or user_membership()).identity(self.base_url)
-            except BaseException:
-                port.close()
-                raise
-            serve = partial(self.network.endpoint.run, port, identity)
-            await self.get_loop().nursery.start(serve)
-            self._opened = True
-            if self._closed:
-                await self.network.endpoint.aclose()
-                raise ConnectionLost("this environment is closed", may_have_run=False)
+            if make_manager is not None:
+                self.manager = make_manager(self)
+
+        await self._listener.open(self.get_loop(), prepare)
         return self
 
     def get_loop(self) -> LoopHandle:
@@ -303,7 +275,7 @@ class Environment:
         others = [other for other in self.get_agents(addr=False) if other is not agent]
         if not others:
             raise ValueError(f"{self} has no agent besides {agent}")
-        return others[_draw_below(len(others), agent)]  # type: ignore[no-any-return]
+        return others[draw_below(len(others), agent)]  # type: ignore[no-any-return]
 
     @on_loop
     async def connect(self, addr: str, timeout: float | None = 0) -> Proxy:
@@ -362,9 +334,7 @@ class Environment:
         Raises:
             AgentErrors: Some raised; the group names them and holds the others' results.
         """
-        if self._recording is not None:
-            return await self._recording.take(partial(self._act_observed, args, kwargs))  # type: ignore[no-any-return]
-        return await self._act_all(args, kwargs)
+        return await recordings.take(self._recording, partial(self._act_observed, args, kwargs))
 
     async def _act_all(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         agents = self.get_agents(addr=False)
@@ -404,8 +374,9 @@ class Environment:
     # ---- recording
 
     def _record(self, record: Any) -> None:
-        """Record what follows; see `creamas_sc.results`."""
-        self._recording = recordings.make(record, EnvironmentSubject(self), self._recording)
+        """Record what follows, unless ``record`` is None; see `creamas_sc.results`."""
+        if record is not None:
+            self._recording = recordings.make(record, EnvironmentSubject(self), self._recording)
 
     def _observe(self, asked: Asked) -> Observed:
         """Observe the agents for a record."""
@@ -434,14 +405,7 @@ class Environment:
         check_int("n", n)
         if n <= 0:
             raise ValueError(f"n must be greater than zero, not {n}")
-        addrs = self.get_agents(addr=True)
-        for own, agent in enumerate(self.get_agents(addr=False)):
-            moved: dict[int, int] = {}  # into the place of one that was drawn: it is drawn once
-            for left in range(len(addrs) - 1, max(len(addrs) - 1 - n, 0), -1):
-                drawn = _draw_below(left, agent)
-                other = moved.get(drawn, drawn)
-                moved[drawn] = moved.get(left - 1, left - 1)
-                agent.add_connection(addrs[other + (other >= own)])
+        connect_randomly(self.get_agents(addr=False), n)
 
     def create_connections(self, connection_map: Mapping[str, Iterable[Any]]) -> list[list[bool]]:
         """Make the connections of ``connection_map`` whose agents are in this environment.
@@ -526,22 +490,18 @@ class Environment:
             AgentErrors: `save_info` or an agent's ``close`` raised; all else was closed.
             BadValue: The folder cannot be created, or is another user's; nothing was closed.
         """
-        if self._closed:  # and the loop may have ended, too
+        if self._listener.closed:  # and the loop may have ended, too
             return _nothing() if as_coro else None
         return sync_or_coro(self, self._close(make_folder(folder)), as_coro)
 
     @on_loop
     async def _close(self, folder: str | None) -> Any:
-        if self._closed:
+        if self._listener.closed:
             return None
-        self._closed = True
+        self._listener.closed = True
         failures: dict[str, BaseException] = {}
         try:
-            saved = await _guarded(failures, f"{self.base_url}", lambda: self.save_info(folder))
-            for agent in self.get_agents(addr=False, include_manager=True):
-                if getattr(agent.close, "__func__", None) is CreativeAgent.close:
-                    continue  # nothing to do; there may be half a million of them
-                await _guarded(failures, agent.addr, partial(agent.close, folder=folder))
+            saved = await save_all(self, folder, failures)
         finally:
             await self.network.endpoint.aclose()
             if self._recording is not None:
@@ -565,27 +525,5 @@ class Environment:
         return f"{type(self).__name__}({self.name})"
 
 
-def _draw_below(n: int, agent: Any) -> int:
-    """Draw an int with the generator of an agent, Python's or numpy's, if it has one."""
-    return int(getattr(agent, "rng", random).random() * n)
-
-
 async def _nothing() -> None:
     return None
-
-
-async def _guarded(
-    failures: dict[str, BaseException], address: str, action: Callable[[], Any]
-) -> Any:
-    """Call user code and await what it returns; record what it raises in ``failures``."""
-    try:
-        value = action()
-        return await value if isawaitable(value) else value
-    except BaseException as error:  # user code may raise anything, SystemExit included
-        cancelled = cancellation_in(error)
-        if cancelled is not None:
-            raise cancelled from None
-        if is_ctrl_c(error):
-            raise
-        failures[address] = error
-        return None

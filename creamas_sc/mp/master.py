@@ -138,7 +138,7 @@ def make_master(
 ) -> Environment:
     """Make the master environment of ``menv``, and its manager if there is to be one."""
     env = make_environment(env_cls, addr, (), env_kwargs)
-    env._member = member
+    env._listener.member = member
     env.calls = calls
     if seed is not None:
         env.seed = seed

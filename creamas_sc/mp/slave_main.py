@@ -62,7 +62,7 @@ async def main(spec: bytes, control: Control) -> bytes:
         if not isinstance(order.set_seed, bool) and (seed is None or not order.seed_drawn):
             seed = order.set_seed
         env._random = RandomSource(seed, 1 + order.index, order.incarnation)
-        env._restarted = order.incarnation > 0
+        env._listener.restarted = order.incarnation > 0
         env.network.slaves_return = order.others_return
         await env.open(mgr_cls)
         name_process(f"creamas: {env_cls.__name__} {env.base_url}")

@@ -32,6 +32,7 @@ from creamas_sc.mp.step_lock import StepLock
 from creamas_sc.mp.step_reports import StepReports
 from creamas_sc.restarts.journal import SlaveJournal
 from creamas_sc.restarts.slave import Slave
+from creamas_sc.results import recordings
 from creamas_sc.results.observing import Asked
 from creamas_sc.rpc.node import Node
 from creamas_sc.rpc.rounds.plan import TAKES_PER_STEP, Plan
@@ -106,9 +107,7 @@ class Steps:
             SlaveLost: A slave died.
         """
         async with self.lock:
-            if recording is None:
-                return await self._take(slaves, args, kwargs, None)
-            return await recording.take(partial(self._take, slaves, args, kwargs))  # type: ignore[no-any-return]
+            return await recordings.take(recording, partial(self._take, slaves, args, kwargs))
 
     async def _take(
         self,

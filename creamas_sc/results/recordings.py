@@ -1,13 +1,15 @@
-"""Making and closing recordings: where nothing is recorded, no database is imported."""
+"""What simulations do with recordings: where nothing is recorded, no database is imported."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from creamas_sc.errors import BadValue, RecordError
 from creamas_sc.results.record import Record
 
 if TYPE_CHECKING:
+    from creamas_sc.results.observing import Asked
     from creamas_sc.results.recording import Recording, Subject
 
 
@@ -27,6 +29,13 @@ def make(record: Any, subject: Subject, current: Recording | None) -> Recording:
     from creamas_sc.results.recording import Recording
 
     return Recording(checked, subject)
+
+
+async def take(
+    recording: Recording | None, act: Callable[[Asked | None], Awaitable[list[Any]]]
+) -> list[Any]:
+    """Take a step, of which a record is made if there is a recording; see `Recording.take`."""
+    return await act(None) if recording is None else await recording.take(act)
 
 
 async def close(recording: Recording) -> RecordError | None:

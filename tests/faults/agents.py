@@ -109,7 +109,7 @@ class Insider(CreativeAgent):
 
     @expose
     def membership(self) -> tuple[str, bytes]:
-        member = self.env._member
+        member = self.env._listener.member
         assert member is not None
         return member.simulation, member.key
 

@@ -19,7 +19,7 @@ import trio.testing
 from anyio.abc import SocketAttribute
 
 from creamas_sc import Artifact, CreativeAgent, Environment, Proxy, Simulation, expose, run
-from creamas_sc.core import environment
+from creamas_sc.core import listener
 from creamas_sc.errors import (
     AgentError,
     AgentErrors,
@@ -194,7 +194,7 @@ async def test_opening_at_once_listens_once(monkeypatch: pytest.MonkeyPatch) -> 
         bound.append(await addresses.bind(*place))
         return bound[-1]
 
-    monkeypatch.setattr(environment, "bind", bind)
+    monkeypatch.setattr(listener, "bind", bind)
     async with adopt_running_loop():
         env = Environment(ANY_PORT)
         async with trio.open_nursery() as nursery:
@@ -978,8 +978,8 @@ async def test_another_user_can_keep_a_port_from_a_restart_on_the_network_only(h
             other.listen()
             env = Environment((host, other.getsockname()[1]))
             local = host == "localhost"
-            for env._restarted in (False, True):
-                if local and env._restarted:
+            for env._listener.restarted in (False, True):
+                if local and env._listener.restarted:
                     await env.open()
                     assert (await here.connect(Echo(env).addr)).class_name.endswith("Echo")
                 else:
@@ -1032,7 +1032,7 @@ async def test_a_close_while_the_address_is_looked_up_leaves_nothing_listening(
         ports.append(await addresses.bind(*place))
         return ports[0]
 
-    monkeypatch.setattr(environment, "bind", look_up_slowly)
+    monkeypatch.setattr(listener, "bind", look_up_slowly)
     async with adopt_running_loop(), trio.open_nursery() as nursery:
         env = Environment(("localhost", 0))
 
