@@ -12,13 +12,13 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from creamas_sc import util
 from creamas_sc.core.agent import CreativeAgent
 from creamas_sc.core.environment import Environment
-from creamas_sc.errors import AgentError, AgentErrors, CallRefused, CreamasError, RecordError
+from creamas_sc.core.turns import Turns
+from creamas_sc.errors import AgentErrors, CreamasError, RecordError
 from creamas_sc.logging import ObjectLogger
 from creamas_sc.runtime.event_loop import loop_of_thread
 
@@ -125,16 +125,10 @@ class Simulation:
         *,
         record: Any = None,
     ) -> None:
-        missing = [name for name in _NEEDED_OF_ENVIRONMENT if not hasattr(env, name)]
-        if missing:
-            kind = type(env).__name__
-            raise TypeError(f"a simulation needs an environment; {kind} has no {missing[0]}")
+        _check_environment(env)
         _check_callback(callback)
         if record is not None:
-            if not hasattr(env, "_record"):
-                kind = type(env).__name__
-                raise TypeError(f"record: {kind} runs elsewhere; give record= where it is created")
-            env._record(record)
+            _record(env, record)
         self.env = env
         self.callback = callback
         self.name = "sim"
@@ -142,7 +136,7 @@ class Simulation:
         # Addresses depend on slaves and ports, which a seed does not determine.
         in_slaves = hasattr(env, "get_numbers") and not isinstance(env, Environment)
         self._order: Order = "spawned" if in_slaves else "alphabetical"
-        self._unfinished: _Turns | None = None
+        self._unfinished: Turns | None = None
         self._started_at = self._step_started_at = time.monotonic()
         self._acting_seconds = 0.0
         self.logger = None if log_folder is None else ObjectLogger(self, log_folder)
@@ -185,7 +179,7 @@ class Simulation:
             rng = random if seed is None else random.Random(f"{seed}/{self.cur_step}")
             rng.shuffle(addrs)
         with self._counted():
-            self._unfinished = turns = _Turns(self.env, deque(addrs))
+            self._unfinished = turns = Turns(self.env, deque(addrs))
             self._run(turns)
         return self._finish_turns(turns)
 
@@ -303,7 +297,7 @@ class Simulation:
         acted = turns is not None and bool(turns.results or turns.failures)
         return isinstance(error, CreamasError) and not error.may_have_run and not acted
 
-    def _run(self, turns: _Turns) -> None:
+    def _run(self, turns: Turns) -> None:
         try:
             util.run(turns.take())
         except Exception as error:
@@ -314,7 +308,7 @@ class Simulation:
                 )
             raise
 
-    def _finish_turns(self, turns: _Turns) -> list[Any]:
+    def _finish_turns(self, turns: Turns) -> list[Any]:
         with self._finished_after():
             if turns.failures:
                 n = len(turns.failures) + len(turns.results)
@@ -362,49 +356,18 @@ class Simulation:
             self.logger.log(level, message)
 
 
-@dataclass
-class _Turns:
-    """A step whose agents act one after another, and how far it has got."""
+def _check_environment(env: Any) -> None:
+    missing = [name for name in _NEEDED_OF_ENVIRONMENT if not hasattr(env, name)]
+    if missing:
+        kind = type(env).__name__
+        raise TypeError(f"a simulation needs an environment; {kind} has no {missing[0]}")
 
-    env: Any
-    to_act: deque[str]
-    results: list[Any] = field(default_factory=list)
-    failures: dict[str, AgentError] = field(default_factory=dict)
-    error: Exception | None = None
 
-    async def take(self) -> None:
-        """Let the remaining agents act; may be awaited again if something stopped it."""
-        recording = getattr(self.env, "_recording", None)
-        if recording is None:
-            await self._take()
-            return
-        try:
-            await recording.take(self._take_observed)
-        except (AgentErrors, RecordError) as error:
-            if isinstance(error, RecordError) and not error.may_have_run:
-                raise
-            self.error = error
-
-    async def _take_observed(self, asked: Any) -> list[Any]:
-        """As `take`, for a record, to which ``asked`` is passed on."""
-        await self._take()
-        await self.env._observe_agents(asked)
-        if self.failures:
-            raise AgentErrors("failed to act", self.failures, self.results)
-        return self.results
-
-    async def _take(self) -> None:
-        while self.to_act:
-            addr = self.to_act.popleft()
-            try:
-                self.results.append(await self.env.trigger_act(addr=addr))
-            except Exception as error:
-                ours = isinstance(error, CreamasError)
-                if ours and not isinstance(error, (AgentError, CallRefused)):
-                    raise  # not the agent's failure: a lost slave
-                if not isinstance(error, AgentError):
-                    error = AgentError.from_exception(addr, error)
-                self.failures[addr] = error
+def _record(env: Any, record: Any) -> None:
+    if not hasattr(env, "_record"):
+        kind = type(env).__name__
+        raise TypeError(f"record: {kind} runs elsewhere; give record= where it is created")
+    env._record(record)
 
 
 def _check_callback(callback: Any) -> None:

@@ -68,8 +68,6 @@ if TYPE_CHECKING:
 SERVED_AT_ONCE = 64
 # After so many checkpoints in turn, an activity may be waiting for what another one does.
 MAX_CHECKPOINTS = 10_000
-# How often to look whether tasks that an activity has started have ended.
-LOOK_SECONDS = 0.001
 
 _CHECKPOINT = TRIO_LOOP.checkpoint
 
@@ -93,7 +91,6 @@ class Rounds:
 
     def __init__(self, node: Node, exchange: Exchange) -> None:
         self.driving: Activity | None = None
-        self.held_up: list[str] = []
         self.over = False
         self._node = node
         self._exchange = exchange
@@ -101,6 +98,7 @@ class Rounds:
         # Those that wait for answers without a task.
         self._parked: dict[Activity, Call] = {}
         self._busy = Busy(self._ready)
+        self.held_up = self._busy.given_up
         self._serving = Serving(node, exchange)
         self._open = 0
         # Calls that a task waits for; and whether the step has been cancelled.
@@ -390,24 +388,8 @@ class Rounds:
 
         Returns False as well if something is ready to run after all.
         """
-        busy, exchange, idle_since = self._busy, self._exchange, trio.current_time()
-        while busy.agents or busy.stuck:
-            busy.remove_quiet()
-            has_content = bool(busy.deferred) or exchange.has_content()
-            if self._ready or not (busy.agents or (busy.stuck and not has_content)):
-                break
-            hold_seconds = busy.hold_seconds(self._deadline) if has_content else math.inf
-            pause = LOOK_SECONDS if busy.wait_in_part() else hold_seconds
-            exchange.urge()
-            exchange.changed = changed = TrioWaiter()
-            with trio.move_on_after(pause):
-                await changed.wait()
-            if not changed.is_set():
-                await trio.lowlevel.checkpoint()  # on a busy machine, others may be late
-            if changed.is_set():
-                idle_since = trio.current_time()
-            elif trio.current_time() - idle_since >= hold_seconds:
-                self.held_up += busy.give_up()
+        if self._busy.agents or self._busy.stuck:
+            await self._busy.wait(self._exchange, self._deadline)
         if self._ready:
             return False
         over = await self._exchange.exchange(self._open + len(self._busy.deferred))
