@@ -20,9 +20,10 @@ from creamas_sc.experiments.design import Run, design
 from creamas_sc.experiments.ledger import RUN_COLUMNS, Ledger, read_runs
 from creamas_sc.experiments.worker import Outcome, RunOrder, prepare, take_run
 from creamas_sc.experiments.workers import Workers
-from creamas_sc.foreign import shown, summary_of
+from creamas_sc.foreign import summary_of
 from creamas_sc.results.tables import Table
 from creamas_sc.runtime.class_loading import end_script_load, portable_name
+from creamas_sc.runtime.validation import check_count
 
 RUNS: Final = "runs"
 """The folder of what each run records."""
@@ -109,9 +110,8 @@ class Experiment:
         metrics: Callable[[Any], Any] | str | None = None,
     ) -> None:
         end_script_load()
-        for name, value in (("steps", steps), ("replicates", replicates)):
-            if type(value) is not int or value < 1:
-                raise BadValue(f"{name} must be an int above 0, not {shown(value)}")
+        check_count("steps", steps)
+        check_count("replicates", replicates)
         if check_seed(seed) is None:
             raise BadValue("seed must be an int of at least 0")
         self.folder = Path(folder)
@@ -146,8 +146,8 @@ class Experiment:
                 process is running it.
             LoadError: ``build`` or ``metrics`` cannot be loaded.
         """
-        if workers is not None and (type(workers) is not int or workers < 1):
-            raise BadValue(f"workers must be an int above 0, not {shown(workers)}")
+        if workers is not None:
+            check_count("workers", workers)
         with closing(Ledger(self.folder)) as ledger:
             if executor is not None:
                 at_once = workers or len(self._design)
@@ -246,7 +246,6 @@ def _note_end(ledger: Ledger, run: Run, future: Future[Outcome]) -> str:
 
 
 def _table(rows: Iterable[tuple[Any, ...]]) -> Table:
-
     columns: dict[str, list[Any]] = {name: [] for name in RUN_COLUMNS}
     for row in rows:
         for name, value in zip(columns, row, strict=True):

@@ -70,7 +70,7 @@ class Ledger:
         except BaseException as error:
             os.close(self._lock)
             if isinstance(error, sqlite3.Error):
-                raise BadValue(f"{path} is no ledger of an experiment: {error}") from error
+                raise BadValue(f"{path} is not the ledger of an experiment: {error}") from error
             raise
 
     def _begin(self, path: Path) -> None:

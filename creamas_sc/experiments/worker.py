@@ -130,7 +130,7 @@ def _read(read: int, requests: SimpleQueue[dict[str, Any] | None], busy: threadi
         for line in lines:
             requests.put(json.loads(line))
     requests.put(None)
-    if busy.is_set():  # who runs the experiment has ended
+    if busy.is_set():  # the process that runs the experiment has ended
         os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -8,7 +8,6 @@ from itertools import chain
 from typing import Any
 
 from creamas_sc.restarts.slave import Slave
-from creamas_sc.rpc.addresses import locate
 from creamas_sc.rpc.node import Node
 from creamas_sc.rpc.rounds.order import Order, sort_key
 
@@ -63,9 +62,8 @@ class AgentOrder:
 
     def number_at(self, addr: str) -> tuple[float, ...]:
         """The number of the agent at an address, to sort by."""
-        url, number = locate(addr)
-        numbers = self._node.steps.numbers.get(url, ())
-        return sort_key(numbers[number - 1]) if 0 < number <= len(numbers) else (math.inf,)
+        number = self._node.steps.number_at(addr)
+        return (math.inf,) if number is None else sort_key(number)
 
 
 def merged(numbers: Iterable[Mapping[str, Order]]) -> dict[str, Order]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from creamas_sc.reports import StepReport
 from creamas_sc.results import recordings
 from creamas_sc.results.observing import Observed
-from creamas_sc.rpc.addresses import locate
 from creamas_sc.rpc.rounds.order import Order
 from creamas_sc.runtime.class_loading import class_name
 
@@ -78,11 +77,9 @@ class MultiEnvironmentSubject:
         if not address.startswith("tcp://"):
             return None
         try:
-            url, number = locate(address)
+            return self._env.network.steps.number_at(address)
         except ValueError:
             return None
-        numbers = self.numbers(url)
-        return numbers[number - 1] if 0 < number <= len(numbers) else None
 
 
 def start_recording(

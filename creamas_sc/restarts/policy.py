@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from creamas_sc.errors import BadValue
+from creamas_sc.runtime.validation import check_count
 
 
 class Mode(StrEnum):
@@ -63,8 +64,7 @@ class RestartPolicy:
                 "(it is started again unless it ended normally), 'permanent' (it is started again "
                 f"however it ended) or 'all' (the simulation ends), not {self.mode!r}"
             )
-        if type(self.restarts) is not int or self.restarts < 0:
-            raise BadValue(f"restarts must be an int of at least 0, not {self.restarts!r}")
+        check_count("restarts", self.restarts, 0)
         if type(self.seconds) not in (int, float) or not 0 < self.seconds < math.inf:
             raise BadValue(f"seconds must be a number above 0, not {self.seconds!r}")
 

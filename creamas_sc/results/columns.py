@@ -60,7 +60,7 @@ def pack(values: Sequence[Scalar]) -> Column:
     """
     kinds = set(map(type, values))
     if not kinds <= SCALARS:
-        raise TypeError("these are no plain scalars")
+        raise TypeError("these are not all plain scalars")
     kind = kinds.pop() if len(kinds) == 1 else None
     if kind is bool:
         return Column(_BOOLS, bytes(values))  # type: ignore[arg-type]

@@ -84,7 +84,7 @@ class _Run:
         version = self._version()
         if version != VERSION:
             raise BadValue(
-                f"{self.path} is no record that this creamas-sc can read: its version is "
+                f"{self.path} is not a record that this creamas-sc can read: its version is "
                 f"{version}, not {VERSION}"
             )
         return self._select(query, parameters)

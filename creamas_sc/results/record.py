@@ -10,6 +10,7 @@ from typing import Any
 from creamas_sc.errors import BadValue
 from creamas_sc.foreign import shown
 from creamas_sc.results.observing import Asked
+from creamas_sc.runtime.validation import check_count
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,9 @@ class Record:
     def __post_init__(self) -> None:
         if not isinstance(self.folder, (str, os.PathLike)):
             raise BadValue(f"record must be a folder or a Record, not {shown(self.folder)}")
-        for name in ("observe_every", "connections_every"):
-            value = getattr(self, name)
-            if type(value) is not int and (value, name) != (None, "connections_every"):
-                raise BadValue(f"{name} must be an int above 0, not {shown(value)}")
-            if value is not None and value < 1:
-                raise BadValue(f"{name} must be an int above 0, not {shown(value)}")
+        check_count("observe_every", self.observe_every)
+        if self.connections_every is not None:
+            check_count("connections_every", self.connections_every)
 
     @classmethod
     def of(cls, record: Any) -> Record:

@@ -114,7 +114,7 @@ class RunFile:
             OSError, sqlite3.Error: It cannot be written: the disk is full, say.
         """
         if batch.step is not None and batch.step <= self.step:
-            return  # the writing had taken too long for who waited, and succeeded
+            return  # it was written after the wait for it had ended
         self._check_there()
         rows = dict(batch.rows)
         if "artifacts" in rows:
@@ -173,7 +173,7 @@ def record_folder(folder: str | os.PathLike[str]) -> Path:
 
     Raises:
         BadValue: It cannot be created, or every user may write to it. SQLite believes what lies
-            beside a database under the name of its journal, whoever has put it there.
+            beside a database under the name of its journal, also if another user has put it there.
     """
     path = Path(make_folder(folder) or "")
     if path.stat().st_mode & stat.S_IWOTH:

@@ -2,7 +2,7 @@
 
 Each step is one transaction, and its row in ``steps`` is the mark that it is whole: rows of other
 tables with that number are there exactly if it is. What comes between two steps is in the rows of
-the second one; what comes after the last one has the next number, which is in ``steps`` never.
+the second one; what comes after the last one has the next number, which is not in ``steps``.
 Agents are known by their numbers: an int, or of one that another agent made, text such as "17.0".
 
 What agents' ``observe`` returns is many values of one type a step, so ``agents`` holds columns: a

@@ -8,11 +8,11 @@ on the host:
     any other host, or all (0.0.0.0)       TCP, for peers on other machines, beside the unix socket
 
 An environment that may be restarted at its address must not lose its TCP port meanwhile: another
-user could bind it first. So who restarts it holds the port too (`hold`), with a socket that is
-bound and does not listen: between two lives peers are refused at once. The two sockets share the
-port by SO_REUSEPORT, which the kernel allows only to sockets of one user that all ask for it. The
-first life asks for it only once it listens, so a port that is in use is taken for everybody, this
-user's other environments included.
+user could bind it first. So the process that restarts it holds the port too (`hold`), with a socket
+that is bound and does not listen: between two lives peers are refused at once. The two sockets
+share the port by SO_REUSEPORT, which the kernel allows only to sockets of one user that all ask for
+it. The first life asks for it only once it listens, so a port that is in use is taken for
+everybody, this user's other environments included.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ async def bind(host: str, port: int, restarted: bool = False) -> Port:
 
     Args:
         restarted: A process that ended had this port. Where peers connect over it, it is shared
-            with who holds it; elsewhere it does not matter who has got it meanwhile.
+            with the process that holds it; elsewhere it does not matter which one has it now.
 
     Raises:
         StartError: The address cannot be had; the message says which and why.

@@ -188,7 +188,7 @@ class Endpoint:
     async def _make_room(self) -> None:
         """Wait until there is room for one more stranger; the oldest must go if it had its time.
 
-        So who connects and says nothing keeps nobody out. More wait in the kernel's queue.
+        So a peer that connects and says nothing keeps nobody out. More wait in the kernel's queue.
         """
         while len(self._strangers) >= MAX_STRANGERS:
             oldest, since = next(iter(self._strangers.items()))

@@ -37,6 +37,13 @@ def check_int(name: str, value: Any) -> None:
         raise BadValue(f"{name} must be at most {MAX_INT:,}, not {shown(value)}")
 
 
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raise a BadValue unless ``value`` is an int of at least ``least``, 0 or 1."""
+    if type(value) is not int or value < least:
+        limit = "above 0" if least else "of at least 0"
+        raise BadValue(f"{name} must be an int {limit}, not {shown(value)}")
+
+
 def make_folder(folder: Any = None) -> str | None:
     """Create a folder to save into, unless it is None; return its absolute path.
 

@@ -7,13 +7,13 @@
   results, artifacts, agents and connections, which is that of `Agent.number`;
 - the order of sets of strings in slaves, where PYTHONHASHSEED is 0 unless it is set.
 
-It does not cover what is drawn from the modules ``random`` and ``numpy.random``, as
-`Environment.create_random_connections` does: each slave has generators of its own, which repeat
-themselves only with the same number of slaves. (To give each agent its own would cost some 50 us
-for each act and call, many times what these take.) Nor does it cover times, threads, files and web
-services; addresses, if ports are free ones; sets of objects, which are ordered by their place in
-memory; calls from outside during a step; and what the script itself draws. `menv.last_step` says if
-a step was not repeatable; the steps after it go on from what it led to.
+It does not cover what is drawn from the modules ``random`` and ``numpy.random``: each slave has
+generators of its own, which repeat themselves only with the same number of slaves. (To give each
+agent its own would cost some 50 us for each act and call, many times what these take.) Nor does it
+cover times, threads, files and web services; addresses, if ports are free ones; sets of objects,
+which are ordered by their place in memory; calls from outside during a step; and what the script
+itself draws. `menv.last_step` says if a step was not repeatable; the steps after it go on from what
+it led to.
 
 runs         the runs, side by side, and `verify`
 snapshots    what is compared of two runs after each step

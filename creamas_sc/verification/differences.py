@@ -1,4 +1,4 @@
-"""Where two values differ, and in what, told from their forms (see `creamas_sc.core.digests`)."""
+"""Where two values differ, and in what, by their forms (see `creamas_sc.core.digests`)."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from creamas_sc.mp import MultiEnvironment
 from creamas_sc.rpc.rounds.order import Order, runs_of
 from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.coroutines import at_once
+from creamas_sc.runtime.validation import check_count
 from creamas_sc.util import run
 from creamas_sc.verification.causes import Evidence, Window, causes_of
 from creamas_sc.verification.differences import Place, first_difference, text_of
@@ -95,8 +96,7 @@ def verify(
     counts = [*slaves]
     if not counts or not all(type(count) is int and count > 0 for count in counts):
         raise BadValue(f"slaves must be ints above 0, not {shown(slaves)}")
-    if type(steps) is not int or steps < 0:
-        raise BadValue(f"steps must be an int of at least 0, not {shown(steps)}")
+    check_count("steps", steps, 0)
     window = Window.since()
     with ExitStack() as stack:
         runs = [_Run(build, n, seed, stack, step) for n in (counts[0], *counts)]

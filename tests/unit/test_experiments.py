@@ -123,7 +123,7 @@ def test_another_experiment_is_refused_with_what_differs(tmp_path: Path) -> None
 def test_what_is_no_ledger_is_refused_and_left(tmp_path: Path) -> None:
     path = tmp_path / FILE
     path.write_text("something else " * 100)
-    with pytest.raises(BadValue, match="is no ledger of an experiment"):
+    with pytest.raises(BadValue, match="is not the ledger of an experiment"):
         Ledger(tmp_path)
     assert path.read_text().startswith("something else")
     path.unlink()

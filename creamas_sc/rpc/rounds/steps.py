@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from creamas_sc.errors import ConnectionLost, CreamasError, HandshakeError
+from creamas_sc.rpc.addresses import locate
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.rounds.driver import Rounds
 from creamas_sc.rpc.rounds.exchange import Exchange
@@ -154,6 +155,16 @@ class Steps:
         else:
             return False
         return True
+
+    def number_at(self, address: str) -> Order | None:
+        """The number of the agent at an address; None if it is not one of a slave's.
+
+        Raises:
+            ValueError: The address is malformed.
+        """
+        url, position = locate(address)
+        numbers = self.numbers.get(url, ())
+        return numbers[position - 1] if 0 < position <= len(numbers) else None
 
     def send_numbers(self, agents: Sequence[Any]) -> None:
         """Send the numbers of the agents to the master, if there is one and it lacks them.
