@@ -180,6 +180,10 @@ class EnvManager(Manager):
         """Address of the host manager; None before it is set."""
         return self._host_manager
 
+    def _send_numbers(self) -> None:
+        """Send the master the agents' numbers, if it lacks some."""
+        self.env.network.steps.send_numbers(self.env.get_agents(addr=False))
+
     async def _host(self, timeout: float | None) -> Any:
         if self._host_manager is None:
             raise CreamasError(
@@ -213,7 +217,7 @@ class EnvManager(Manager):
         self, addr: bool = True, agent_cls: type | None = None, as_coro: bool = False
     ) -> list[Any]:
         """The environment's agents without this manager; see `Environment.get_agents`."""
-        self.env.network.steps.send_numbers(self.env.get_agents(addr=False))
+        self._send_numbers()
         return self.env.get_agents(addr=addr, agent_cls=agent_cls)
 
     @expose
@@ -247,7 +251,7 @@ class EnvManager(Manager):
     @expose
     def get_connections(self, data: bool = False) -> list[tuple[str, Any]]:
         """See `Environment.get_connections`."""
-        self.env.network.steps.send_numbers(self.env.get_agents(addr=False))
+        self._send_numbers()
         return self.env.get_connections(data=data)
 
     @expose
@@ -303,7 +307,7 @@ class EnvManager(Manager):
     @asynccontextmanager
     async def _in_rounds(self, step: int, peers: list[str]) -> AsyncIterator[None]:
         async with self._step:  # one that was cancelled may not have ended here
-            self.env.network.steps.send_numbers(self.env.get_agents(addr=False))
+            self._send_numbers()
             number = step * TAKES_PER_STEP
             token = step_plan.set(Plan(number, peers))
             try:
@@ -330,7 +334,7 @@ class EnvManager(Manager):
     @expose
     def observe_agents(self, asked: tuple[int, bool, bool]) -> None:
         """Send the master what is to be recorded of the agents."""
-        self.env.network.steps.send_numbers(self.env.get_agents(addr=False))
+        self._send_numbers()
         observed = self.env._observe(Asked(*asked))
         if not observed.is_empty:
             self.env.network.steps.send_observed(observed.to_wire())
@@ -340,7 +344,7 @@ class EnvManager(Manager):
         self, method: str, /, *args: Any, addrs: list[str] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Call one method of every agent of the environment; see `Environment.gather`."""
-        self.env.network.steps.send_numbers(self.env.get_agents(addr=False))
+        self._send_numbers()
         try:
             return await self.env.gather(method, *args, addrs=addrs, **kwargs)
         except CallRefused as refusal:
