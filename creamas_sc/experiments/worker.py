@@ -1,8 +1,8 @@
 """Takes runs of experiments: here, or in the process of a worker, which this module is the main of.
 
-A worker reads requests, a line of JSON each, and answers each with one. It has a process group of
-its own, so that Ctrl-C reaches only the process that runs the experiment: that one decides. When
-that process has ended, so does the worker, and what it runs.
+A worker reads requests, a line of JSON each, and answers each but the first with one. It has a
+process group of its own, so that Ctrl-C reaches only the process that runs the experiment: that one
+decides. When that process has ended, so does the worker, and what it runs.
 """
 
 from __future__ import annotations
@@ -89,16 +89,13 @@ def _take(order: RunOrder) -> None:
     build = load_object(order["build"])
     drawn_seed.set(order["seed"])  # of environments that get none
     built = build(dict(order["parameters"]), order["seed"])
-    simulation = built if isinstance(built, Simulation) else None
+    simulation = built if isinstance(built, Simulation) else Simulation(built)
     try:
-        if simulation is None:
-            simulation = Simulation(built)
         simulation.env.seed  # noqa: B018 - drawn now, if it was given none
         simulation.env._record(record)
         simulation.async_steps(order["steps"])
     finally:
-        if simulation is not None:
-            simulation.close()
+        simulation.close()
 
 
 # ---- the process of a worker
@@ -117,6 +114,9 @@ def main() -> None:
     with open(write, "w", encoding="utf-8") as answers:
         try:
             while (request := requests.get()) is not None:
+                if "path" in request:  # the first one, which gets no answer
+                    _set_up(request)
+                    continue
                 busy.set()
                 answer = json.dumps(_answer(request))
                 busy.clear()
@@ -134,13 +134,15 @@ def _read(read: int, requests: SimpleQueue[dict[str, Any] | None], busy: threadi
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def _set_up(request: dict[str, Any]) -> None:
+    """Import modules from where the experiment's process does, and take its script as one's own."""
+    sys.path[:] = request["path"]
+    file, package, argv = request["script"]
+    if file:
+        adopt_script(MainScript(file, package, tuple(argv)))
+
+
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    if "path" in request:  # the first one
-        sys.path[:] = request["path"]
-        file, package, argv = request["script"]
-        if file:
-            adopt_script(MainScript(file, package, tuple(argv)))
-        return {}
     try:
         return {"value": _FUNCTIONS[request["call"]](*request["args"])}
     except Exception as error:

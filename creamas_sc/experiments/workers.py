@@ -120,7 +120,7 @@ class _Worker:
         self._requests = open(write, "w", encoding="utf-8")
         self._answers = open(read, encoding="utf-8")
         script = MainScript.of_this_process() or MainScript("", None, ())
-        self._ask({"path": sys.path, "script": script})
+        self._send({"path": sys.path, "script": script})
 
     def call(self, name: str, args: tuple[Any, ...]) -> Any:
         """Have it call a function; return what that returns.
@@ -129,20 +129,20 @@ class _Worker:
             LoadError: It raised an error.
             WorkerLost: The process has ended.
         """
-        answer = self._ask({"call": name, "args": args})
-        if "error" in answer:
-            raise LoadError(answer["error"])
-        return answer["value"]
-
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        with suppress(BrokenPipeError):
-            print(json.dumps(request), file=self._requests, flush=True)
+        self._send({"call": name, "args": args})
         line = self._answers.readline()
         if not line.endswith("\n"):
             code = self._process.wait()
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
             raise WorkerLost(f"the process of the run ended {how}")
-        return json.loads(line)  # type: ignore[no-any-return]
+        answer = json.loads(line)
+        if "error" in answer:
+            raise LoadError(answer["error"])
+        return answer["value"]
+
+    def _send(self, request: dict[str, Any]) -> None:
+        with suppress(BrokenPipeError):
+            print(json.dumps(request), file=self._requests, flush=True)
 
     def kill(self, number: int) -> None:
         """Send it a signal."""

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from creamas_sc.errors import BadValue
-from creamas_sc.experiments import Experiment
+from creamas_sc.experiments import Experiment, workers
 from creamas_sc.experiments.ledger import read_runs
+from creamas_sc.experiments.worker import prepare
 from tests.support import programs
 from tests.support.processes import children
 
@@ -198,3 +199,26 @@ def test_workers_is_checked(tmp_path: Path) -> None:
     study = Experiment("nowhere:build", {"a": [1]}, steps=1, folder=tmp_path / "out")
     with pytest.raises(BadValue, match="workers must be an int above 0, not 0"):
         study.run(workers=0)
+
+
+# In place of a worker's Python: ends, and says so if no other one has started beside it in time.
+STARTS = """
+echo started >> "$0"
+for _ in $(seq 500); do
+    [ "$(wc -l < "$0")" -ge 2 ] && exit 1
+    sleep 0.01
+done
+echo alone >> "$0"
+"""
+
+
+def test_workers_start_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "starts"
+    monkeypatch.setattr(workers, "python_command", lambda: ["sh", "-c", STARTS, str(file)])
+    own = workers.Workers(2)
+    futures = [own.submit(prepare, "study:build", "") for _ in range(2)]
+    for future in futures:
+        with pytest.raises(workers.WorkerLost, match="ended with exit code 1"):
+            future.result()
+    own.close()
+    assert file.read_text().splitlines() == ["started"] * 2
