@@ -298,7 +298,8 @@ class Environment:
         check_seconds(timeout)
         if (proxy := self.network.proxy_in_step(addr)) is not None:
             return proxy
-        await self.open()
+        if not self._listener.listens:
+            await self.open()
         return await self.network.connect(addr, timeout)
 
     # ---- acting

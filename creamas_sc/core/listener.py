@@ -24,17 +24,18 @@ class Listener:
     Attributes:
         member: Membership in a simulation; None for an environment of the user's own.
         restarted: Whether it listens again where another process did.
+        listens: Whether it has come to listen.
         closed: Set before the environment is closed: it does not come to listen any more.
     """
 
     def __init__(self, node: Node, place: tuple[str, int]) -> None:
         self.member = membership.get()
         self.restarted = False
+        self.listens = False
         self.closed = False
         self._node = node
         self._host, self._port = place
         self._lock = trio.Lock()
-        self._listens = False
 
     async def open(self, loop: LoopHandle, prepare: Callable[[], None]) -> None:
         """Start to listen, unless it has; see `Environment.open`.
@@ -45,7 +46,7 @@ class Listener:
         """
         node = self._node
         async with self._lock:
-            if self._listens:
+            if self.listens:
                 return
             self._check_open()
             port = await bind(self._host, self._port, self.restarted)
@@ -60,7 +61,7 @@ class Listener:
                 port.close()
                 raise
             await loop.nursery.start(partial(node.endpoint.run, port, identity))
-            self._listens = True
+            self.listens = True
             if self.closed:
                 await node.endpoint.aclose()
                 self._check_open()

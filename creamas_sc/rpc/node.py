@@ -182,6 +182,7 @@ class Node:
             return proxy
         url, number = locate(address)
         if address.startswith(self.base_url):
+            await trio.lowlevel.checkpoint()  # the caller may try until there is one
             name = class_name(type(self.agent(number)))
         else:
             if self._slaves is not None and self._slaves.holds(address):

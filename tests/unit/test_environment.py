@@ -630,6 +630,21 @@ async def test_connect_with_nobody_there() -> None:
             await env.connect("tcp://localhost")
 
 
+async def test_connecting_again_and_again_lets_others_run() -> None:
+    async with environments() as env, trio.open_nursery() as nursery:
+        made: list[Echo] = []
+
+        async def make() -> None:
+            made.append(Echo(env))
+
+        nursery.start_soon(make)
+        for _ in range(100):
+            with contextlib.suppress(UnknownAgent):
+                await env.connect(f"{env.base_url}0")
+                break
+        assert made
+
+
 @pytest.mark.parametrize("timeout", [BOUND_SECONDS, None])
 async def test_connect_waits_until_somebody_listens(
     timeout: float | None, monkeypatch: pytest.MonkeyPatch
