@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from creamas_sc.core.agent import CreativeAgent
 from creamas_sc.foreign import is_ctrl_c
-from creamas_sc.runtime.nurseries import cancellation_in
+from creamas_sc.runtime.nurseries import reraise_cancellation
 
 if TYPE_CHECKING:
     from creamas_sc.core.environment import Environment
@@ -37,9 +37,7 @@ async def _guarded(
         value = action()
         return await value if isawaitable(value) else value
     except BaseException as error:  # user code may raise anything, SystemExit included
-        cancelled = cancellation_in(error)
-        if cancelled is not None:
-            raise cancelled from None
+        reraise_cancellation(error)
         if is_ctrl_c(error):
             raise
         failures[address] = error

@@ -58,7 +58,7 @@ from creamas_sc.rpc.rounds.steps import Steps
 from creamas_sc.rpc.step_replies import ROUNDS_METHODS, cannot_travel, encodable, undecodable_reply
 from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.runtime.event_loop import LoopHandle
-from creamas_sc.runtime.nurseries import cancellation_in
+from creamas_sc.runtime.nurseries import reraise_cancellation
 from creamas_sc.runtime.timeouts import CONNECT_SECONDS, YIELD_SECONDS
 from creamas_sc.serializers import follow
 from creamas_sc.wire.codec import Codec, Payload, Serializer
@@ -177,6 +177,8 @@ class Node:
             ConnectionLost, HandshakeError: Its environment cannot be reached.
             UnknownAgent: Its environment has no such agent.
         """
+        if time.perf_counter() > self._yield_at:
+            await self._yield()
         proxy = self._known.get(address)
         if proxy is not None and not check_again:
             return proxy
@@ -292,6 +294,11 @@ class Node:
         except ConnectionLost as error:
             raise await self.explain(address, error) from None
 
+    async def _yield(self) -> None:
+        """Let others act, so that an act of many short calls stays cancellable."""
+        await trio.lowlevel.checkpoint()
+        self._yield_at = time.perf_counter() + YIELD_SECONDS
+
     async def _call_here(
         self, address: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
@@ -300,17 +307,13 @@ class Node:
         if self.checks_local:
             args, kwargs = self._through_codec((args, kwargs), "args")
         if time.perf_counter() > self._yield_at:
-            # An act of many short calls stays cancellable, and lets others act.
-            await trio.lowlevel.checkpoint()
-            self._yield_at = time.perf_counter() + YIELD_SECONDS
+            await self._yield()
         try:
             value = start_call(exposed_method(agent, name), args, kwargs)
             if is_awaitable(value):
                 value = await value
         except BaseException as error:
-            cancelled = cancellation_in(error)
-            if cancelled is not None:
-                raise cancelled from None
+            reraise_cancellation(error)
             raise _reported(address, error) from error
         return self._through_codec(value, f"the reply of {name}") if self.checks_local else value
 
@@ -394,9 +397,7 @@ class Node:
         try:
             result = await value
         except BaseException as raised:
-            cancelled = cancellation_in(raised)
-            if cancelled is not None:
-                raise cancelled from None
+            reraise_cancellation(raised)
             error = unwrapped(raised)
             if isinstance(error, (AgentErrors, StepOverran)):
                 late = getattr(error, "addresses", ())

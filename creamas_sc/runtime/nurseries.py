@@ -38,6 +38,13 @@ def cancellation_in(error: BaseException) -> BaseException | None:
     return cancelled
 
 
+def reraise_cancellation(error: BaseException) -> None:
+    """Raise the part of ``error`` that is cancellation, if there is any; see `cancellation_in`."""
+    cancelled = cancellation_in(error)
+    if cancelled is not None:
+        raise cancelled from None
+
+
 class open_unwrapping_nursery:
     """A `trio.open_nursery` that raises a single error as it is, not in a group.
 

@@ -18,7 +18,7 @@ from creamas_sc.errors import (
     unwrapped,
 )
 from creamas_sc.foreign import shorten, text_of
-from creamas_sc.runtime.nurseries import cancellation_in
+from creamas_sc.runtime.nurseries import reraise_cancellation
 
 # Frames of these packages do not make an error the user's.
 _NOT_THE_USERS = frozenset({"anyio", "creamas_sc", "outcome", "trio", *sys.stdlib_module_names})
@@ -41,9 +41,7 @@ def error_boundary(address: str, *, within_user_code: bool = False) -> Iterator[
     try:
         yield
     except BaseException as raised:  # user code may raise anything, SystemExit included
-        cancelled = cancellation_in(raised)
-        if cancelled is not None:
-            raise cancelled from None
+        reraise_cancellation(raised)
         error = unwrapped(raised)
         if isinstance(error, CallRefused) and within_user_code:
             raise AgentError.from_exception(address, error) from error

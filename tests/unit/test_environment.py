@@ -630,6 +630,15 @@ async def test_connect_with_nobody_there() -> None:
             await env.connect("tcp://localhost")
 
 
+async def test_connecting_again_and_again_can_be_cancelled() -> None:
+    async with environments() as env:
+        addr = Echo(env).addr
+        with trio.move_on_after(0.01) as scope:
+            for _ in range(100_000):
+                await env.connect(addr)
+        assert scope.cancelled_caught
+
+
 async def test_connecting_again_and_again_lets_others_run() -> None:
     async with environments() as env, trio.open_nursery() as nursery:
         made: list[Echo] = []
