@@ -6,12 +6,17 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from creamas_sc.core.randomness import DRAWN_BITS
 from creamas_sc.errors import BadValue
 from creamas_sc.foreign import shown
 from creamas_sc.results.columns import scalar
+
+# Other columns of `Experiment.runs`.
+_TAKEN: Final = frozenset(
+    {"key", "replicate", "seed", "state", "pid", "began", "seconds", "error", "traceback"}
+)
 
 
 class Run(NamedTuple):
@@ -81,6 +86,11 @@ def rows_of(parameters: Any) -> list[dict[str, Any]]:
         raise BadValue("parameters: there are no rows, so there is nothing to run")
     if any(row.keys() != found[0].keys() for row in found):
         raise BadValue("parameters: all rows must have the same names")
+    for name in found[0]:
+        if name in _TAKEN:
+            raise BadValue(
+                f"parameters: {name!r} is a column of the ledger already: use another name"
+            )
     return [json.loads(row) for row in dict.fromkeys(map(_canonical, found))]
 
 

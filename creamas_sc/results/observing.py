@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from creamas_sc.errors import AgentError, to_wire
 from creamas_sc.foreign import is_ctrl_c
 from creamas_sc.results.columns import Column, pack, scalar, to_json
 from creamas_sc.runtime.gc_control import gc_paused
+
+# The table of agents has these columns of its own.
+_TAKEN: Final = frozenset({"run", "step", "agent"})
 
 
 class Asked(NamedTuple):
@@ -158,7 +161,7 @@ def _part(positions: Sequence[int], rows: Sequence[Any]) -> Part:
         raise TypeError
     columns = {}
     for name in names:  # what is no dict cannot be asked for it
-        if type(name) is not str:
+        if type(name) is not str or name in _TAKEN:
             raise TypeError
         columns[name] = pack(list(map(itemgetter(name), rows)))
     return Part(None if type(positions) is range else list(positions), columns)
@@ -190,6 +193,8 @@ def _parts(
 def _name(name: Any) -> str:
     if not isinstance(name, str):
         raise TypeError(f"observe must return a dict with names as keys, not {name!r}")
+    if name in _TAKEN:
+        raise TypeError(f"observe: {name!r} is a column of the table already: use another name")
     return name
 
 

@@ -411,6 +411,8 @@ class Recording:
 
 
 def _metric(name: Any, value: Any) -> Any:
+    if name in ("run", "step"):
+        raise TypeError(f"the metric {name!r} is a column of the table already: use another name")
     try:
         return scalar(value)
     except TypeError as error:

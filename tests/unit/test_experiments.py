@@ -43,6 +43,7 @@ def test_rows_of_tables_and_samples() -> None:
         ([], "there are no rows"),
         ([{"a": 1}, {"b": 1}], "all rows must have the same names"),
         ({"a": [[{}]]}, "'a' must be an int, float, str, bool or None, not dict, nor a list"),
+        ({"seed": [1, 2]}, "'seed' is a column of the ledger already: use another name"),
         (5, "parameters must be a dict of lists to combine, rows of a table"),
         ((["a", "b"], [[1]]), "a pair of names and rows of values"),
     ],

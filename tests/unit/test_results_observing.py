@@ -91,6 +91,7 @@ async def _coroutine() -> dict[str, float]:
         ([1], "observe must return a dict of names and values, not list"),
         (None, "observe must return a dict of names and values, not NoneType"),
         ({1: 2}, "observe must return a dict with names as keys, not 1"),
+        ({"x": 2, "step": 5}, "observe: 'step' is a column of the table already: use another name"),
         ({"x": [2]}, "observe: 'x' must be an int, float, str, bool or None, not list"),
     ],
 )
@@ -98,6 +99,13 @@ def test_what_cannot_be_a_column_is_an_error_of_its_agent(row: Any, message: str
     observed = observe(seen({"x": 1}, row), ASKED, set())
     assert errors_of(observed) == {"tcp://localhost:1/2": message}
     assert columns_of(observed) == [([0], {"x": [1]})]
+
+
+@pytest.mark.parametrize("name", ["run", "step", "agent"])
+def test_no_name_takes_the_place_of_a_column_of_the_table(name: str) -> None:
+    observed = observe(seen({name: 1}, {name: 2}), ASKED, set())
+    assert len(errors_of(observed)) == 2
+    assert columns_of(observed) == []
 
 
 def test_an_async_observe_is_an_error() -> None:

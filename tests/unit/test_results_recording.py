@@ -264,6 +264,7 @@ async def test_an_observe_that_fails_is_raised_with_the_results(tmp_path: Path) 
     [
         (lambda env: 1 / 0, "ZeroDivisionError in .*: division by zero"),
         (lambda env: [1], "metrics must be a dict of names and values, not list"),
+        (lambda env: {"step": 1}, "the metric 'step' is a column of the table already"),
         (lambda env: {"x": [1]}, "the metric 'x' must be an int, float, str, bool or None"),
     ],
 )
