@@ -23,6 +23,7 @@ from creamas_sc.experiments.workers import Workers
 from creamas_sc.foreign import summary_of
 from creamas_sc.results.tables import Table
 from creamas_sc.runtime.class_loading import end_script_load, portable_name
+from creamas_sc.runtime.signals import install_signal_handling
 from creamas_sc.runtime.validation import check_count
 
 RUNS: Final = "runs"
@@ -132,7 +133,8 @@ class Experiment:
     ) -> Progress:
         """Take all runs that are not done, several at a time.
 
-        Ctrl-C stops them in order; those that were under way are run again by the next call.
+        Ctrl-C and SIGTERM stop them in order; those that were under way are run again by the next
+        call.
 
         Args:
             workers: How many processes take them side by side; by default as many as there are
@@ -148,6 +150,7 @@ class Experiment:
         """
         if workers is not None:
             check_count("workers", workers)
+        install_signal_handling()
         with closing(Ledger(self.folder)) as ledger:
             if executor is not None:
                 at_once = workers or len(self._design)

@@ -93,7 +93,7 @@ def _take(order: RunOrder) -> None:
     try:
         simulation.env.seed  # noqa: B018 - drawn now, if it was given none
         simulation.env._record(record)
-        simulation.async_steps(order["steps"])
+        simulation.async_steps(order["steps"], progress=False)  # the experiment shows its own
     finally:
         simulation.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from creamas_sc import Experiment
+from creamas_sc import Environment, Experiment
 from creamas_sc.errors import BadValue, LoadError
 from creamas_sc.experiments.design import Run, design, rows_of
 from creamas_sc.experiments.experiment import Progress
 from creamas_sc.experiments.ledger import FILE, Ledger, read_runs
+from creamas_sc.experiments.worker import RunOrder, take_run
 
 
 def test_all_combinations_and_each_row_once() -> None:
@@ -166,6 +168,26 @@ def test_progress_in_words() -> None:
     progress.seconds = 4.0
     assert str(progress) == "13 of 300 runs done, 1 failed, about 10 min left"
     assert progress.seconds_left == 4.0 / 2 * 286
+
+
+def build_empty(parameters: dict[str, Any], seed: int) -> Environment:
+    return Environment(("localhost", 0))
+
+
+def test_a_run_draws_no_progress_bar_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    order = RunOrder(
+        build=f"{__name__}:build_empty",
+        metrics="",
+        parameters={},
+        seed=1,
+        steps=3,
+        folder=str(tmp_path),
+    )
+    assert take_run(order)["error"] is None
+    assert capsys.readouterr().err == ""
 
 
 def test_no_ledger_no_rows(tmp_path: Path) -> None:
