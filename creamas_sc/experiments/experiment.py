@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -147,6 +147,7 @@ class Experiment:
             BadValue: The folder has another experiment, the code has changed since, or another
                 process is running it.
             LoadError: ``build`` or ``metrics`` cannot be loaded.
+            OSError: The ledger cannot be written; the disk is full, say.
         """
         if workers is not None:
             check_count("workers", workers)
@@ -205,7 +206,8 @@ class Experiment:
         finally:
             for future, run in under_way.items():
                 future.cancel()
-                ledger.put_back(run.key)
+                with suppress(OSError):  # it is noted as lost then, by the next call
+                    ledger.put_back(run.key)
             line.end()
 
     def _order(self, run: Run) -> RunOrder:

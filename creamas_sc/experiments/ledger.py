@@ -10,7 +10,8 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,6 +70,8 @@ class Ledger:
             self._begin(path)
         except BaseException as error:
             os.close(self._lock)
+            if isinstance(error, sqlite3.OperationalError):  # the disk's
+                raise BadValue(f"no experiment can be kept in {self.folder}: {error}") from error
             if isinstance(error, sqlite3.Error):
                 raise BadValue(f"{path} is not the ledger of an experiment: {error}") from error
             raise
@@ -93,31 +96,38 @@ class Ledger:
 
         Raises:
             BadValue: It differs from what is noted; the message says in what.
+            OSError: It cannot be noted.
         """
         for name, value in now.items():
             text = json.dumps(value)
-            insert = "INSERT OR IGNORE INTO experiment VALUES (?, ?)"
-            self._db.execute(insert, (name, text))
-            query = "SELECT value FROM experiment WHERE name = ?"
-            ((kept,),) = self._db.execute(query, (name,))
+            with self._writing():
+                insert = "INSERT OR IGNORE INTO experiment VALUES (?, ?)"
+                self._db.execute(insert, (name, text))
+                query = "SELECT value FROM experiment WHERE name = ?"
+                ((kept,),) = self._db.execute(query, (name,))
             if kept != text:
                 was = "" if name == "code" else f": {kept}, and now {text}"
                 raise BadValue(
                     f"the folder {self.folder} has an experiment of which the {name} differs{was}; "
-                    "take another folder, or remove this one to begin again"
+                    "take another folder, or remove this one to begin again "
+                    "(creamas_sc.results.open reads what is in it)"
                 )
 
     def plan(self, runs: Iterable[Run]) -> list[Run]:
         """Note the runs; return those that are not done, in order."""
         lost = "UPDATE runs SET state = 'lost', error = ? WHERE state = 'running'"
-        self._db.execute("BEGIN IMMEDIATE")
-        self._db.execute(lost, ("the process that ran the experiment ended",))
-        self._db.executemany(
-            "INSERT OR IGNORE INTO runs (key, parameters, replicate, seed, state) "
-            "VALUES (?, ?, ?, ?, 'planned')",
-            [(run.key, json.dumps(run.parameters), run.replicate, str(run.seed)) for run in runs],
-        )
-        self._db.execute("COMMIT")
+        with self._writing():
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(lost, ("the process that ran the experiment ended",))
+            self._db.executemany(
+                "INSERT OR IGNORE INTO runs (key, parameters, replicate, seed, state) "
+                "VALUES (?, ?, ?, ?, 'planned')",
+                [
+                    (run.key, json.dumps(run.parameters), run.replicate, str(run.seed))
+                    for run in runs
+                ],
+            )
+            self._db.execute("COMMIT")
         done = {key for (key,) in self._db.execute("SELECT key FROM runs WHERE state = 'done'")}
         return [run for run in runs if run.key not in done]
 
@@ -138,7 +148,18 @@ class Ledger:
 
     def _set(self, key: str, **columns: Any) -> None:
         names = ", ".join(f"{name} = ?" for name in columns)
-        self._db.execute(f"UPDATE runs SET {names} WHERE key = ?", (*columns.values(), key))
+        with self._writing():
+            self._db.execute(f"UPDATE runs SET {names} WHERE key = ?", (*columns.values(), key))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise OSError(
+                f"the ledger {self.folder / FILE} cannot be written: {error}; mend that, and run "
+                "the experiment again: what is done is kept"
+            ) from None
 
 
 def read_runs(folder: Path) -> list[tuple[Any, ...]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from creamas_sc import Environment, Experiment
 from creamas_sc.errors import BadValue, LoadError
 from creamas_sc.experiments.design import Run, design, rows_of
 from creamas_sc.experiments.experiment import Progress
-from creamas_sc.experiments.ledger import FILE, Ledger, read_runs
+from creamas_sc.experiments.ledger import _SQL, FILE, Ledger, read_runs
 from creamas_sc.experiments.worker import RunOrder, take_run
 
 
@@ -118,9 +120,31 @@ def test_another_experiment_is_refused_with_what_differs(tmp_path: Path) -> None
     ledger.check({"steps": 5, "code": "abc"})
     with pytest.raises(BadValue, match="of which the steps differs: 5, and now 6; take another"):
         ledger.check({"steps": 6, "code": "abc"})
-    with pytest.raises(BadValue, match="of which the code differs; take another folder"):
+    with pytest.raises(
+        BadValue, match=r"of which the code differs; take another folder.*open reads what"
+    ):
         ledger.check({"steps": 5, "code": "abd"})
     ledger.close()
+
+
+def test_a_full_disk_is_an_os_error_and_the_rest_is_run_later(tmp_path: Path) -> None:
+    study = Experiment(
+        f"{__name__}:build_empty", {"a": [1, 2]}, steps=1, folder=tmp_path, replicates=1
+    )
+    with sqlite3.connect(tmp_path / FILE) as database:
+        database.executescript(f"{_SQL}; PRAGMA user_version = 1;")
+        database.execute(  # as SQLite fails where there is no room
+            "CREATE TRIGGER full BEFORE UPDATE ON runs WHEN NEW.state IN ('done', 'planned') "
+            "BEGIN INSERT INTO nowhere VALUES (1); END"
+        )
+    database.close()
+    with pytest.raises(OSError, match=r"\.sqlite cannot be written: .*; mend that") as full:
+        study.run(executor=Here())
+    assert full.value.__suppress_context__  # one error is shown
+    with sqlite3.connect(tmp_path / FILE) as database:
+        database.execute("DROP TRIGGER full")
+    database.close()
+    assert study.run(executor=Here()).done == 2
 
 
 def test_what_is_no_ledger_is_refused_and_left(tmp_path: Path) -> None:
@@ -135,6 +159,15 @@ def test_what_is_no_ledger_is_refused_and_left(tmp_path: Path) -> None:
     database.close()
     with pytest.raises(BadValue, match="of another version of creamas-sc: 99, not 1"):
         Ledger(tmp_path)
+
+
+class Here:
+    """Takes runs in this process."""
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(*args))
+        return future
 
 
 def build(parameters: dict[str, Any], seed: int) -> Any:
