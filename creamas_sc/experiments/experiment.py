@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -20,12 +21,13 @@ from creamas_sc.experiments.design import Run, design
 from creamas_sc.experiments.ledger import RUN_COLUMNS, Ledger, read_runs
 from creamas_sc.experiments.worker import Outcome, RunOrder, prepare, take_run
 from creamas_sc.experiments.workers import Workers
-from creamas_sc.foreign import summary_of
+from creamas_sc.foreign import shown, summary_of
 from creamas_sc.results.tables import Table
 from creamas_sc.runtime.class_loading import end_script_load, portable_name
 from creamas_sc.runtime.signals import install_signal_handling
 from creamas_sc.runtime.validation import check_count
 
+_LOGGER: Final = logging.getLogger(__name__)
 RUNS: Final = "runs"
 """The folder of what each run records."""
 
@@ -47,6 +49,7 @@ class Progress:
             `Experiment.run`.
         taken: How many were taken since `Experiment.run` was called.
         seconds: Since then.
+        error: What the first of these that failed or was lost raised; None if none did.
     """
 
     total: int
@@ -55,6 +58,7 @@ class Progress:
     lost: int = 0
     taken: int = 0
     seconds: float = 0.0
+    error: str | None = None
     _began: float = field(default_factory=time.monotonic, repr=False)
 
     @property
@@ -70,8 +74,9 @@ class Progress:
             parts.append(f"about {_in_words(self.seconds_left)} left")
         return ", ".join(parts)
 
-    def note(self, state: str) -> None:
+    def note(self, state: str, error: str | None = None) -> None:
         """A run has ended."""
+        self.error = self.error or error
         setattr(self, state, getattr(self, state) + 1)
         self.taken += 1
         self.seconds = time.monotonic() - self._began
@@ -111,6 +116,8 @@ class Experiment:
         metrics: Callable[[Any], Any] | str | None = None,
     ) -> None:
         end_script_load()
+        if not isinstance(folder, (str, os.PathLike)):
+            raise BadValue(f"folder must be a path, not {shown(folder)}")
         check_count("steps", steps)
         check_count("replicates", replicates)
         if check_seed(seed) is None:
@@ -132,6 +139,8 @@ class Experiment:
         progress: Callable[[Progress], object] | None = None,
     ) -> Progress:
         """Take all runs that are not done, several at a time.
+
+        One that fails stops no other: it is in `runs` with its error, of which the first is logged.
 
         Ctrl-C and SIGTERM stop them in order; those that were under way are run again by the next
         call.
@@ -199,9 +208,9 @@ class Experiment:
                     if len(under_way) >= at_once:
                         break
                 if not under_way:
-                    return report
+                    break
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                    report.note(_note_end(ledger, under_way.pop(future), future))
+                    report.note(*_note_end(ledger, under_way.pop(future), future))
                     tell(report)
         finally:
             for future, run in under_way.items():
@@ -209,6 +218,9 @@ class Experiment:
                 with suppress(OSError):  # it is noted as lost then, by the next call
                     ledger.put_back(run.key)
             line.end()
+        if report.error is not None:
+            _LOGGER.warning("%s; the first error: %s", report, report.error)
+        return report
 
     def _order(self, run: Run) -> RunOrder:
         return {
@@ -235,19 +247,24 @@ class Experiment:
         Raises:
             BadValue: There is nothing yet.
         """
-        return results.open(self.folder)
+        try:
+            return results.open(self.folder)
+        except (BadValue, FileNotFoundError) as error:
+            failed = next(filter(None, self.runs["error"]), None)
+            why = "call run() first" if failed is None else f"the first run that failed: {failed}"
+            raise BadValue(f"there are no results: {error}; {why}") from None
 
 
-def _note_end(ledger: Ledger, run: Run, future: Future[Outcome]) -> str:
-    """Note what came of a run; returns its state."""
+def _note_end(ledger: Ledger, run: Run, future: Future[Outcome]) -> tuple[str, str | None]:
+    """Note what came of a run; returns its state, and its error if it has one."""
     try:
         outcome = future.result()
     except Exception as error:  # of the executor: the run's own are in its outcome
         ledger.end(run.key, "lost", 0.0, summary_of(error), None)
-        return "lost"
+        return "lost", summary_of(error)
     state = "done" if outcome["error"] is None else "failed"
     ledger.end(run.key, state, **outcome)
-    return state
+    return state, outcome["error"]
 
 
 def _table(rows: Iterable[tuple[Any, ...]]) -> Table:

@@ -19,6 +19,7 @@ from contextvars import Context
 from queue import SimpleQueue
 from typing import Any, Final, TypedDict
 
+from creamas_sc.errors import LoadError
 from creamas_sc.foreign import cut_tracebacks, summary_of, traceback_of
 from creamas_sc.runtime.class_loading import MainScript, adopt_script, load_object
 from creamas_sc.runtime.code_versions import imported_by, loaded_sources
@@ -146,7 +147,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"value": _FUNCTIONS[request["call"]](*request["args"])}
     except Exception as error:
-        return {"error": summary_of(error)}
+        return {"error": str(error) if isinstance(error, LoadError) else summary_of(error)}
 
 
 if __name__ == "__main__":

@@ -180,6 +180,7 @@ def build(parameters: dict[str, Any], seed: int) -> Any:
         ({"steps": 0}, "steps must be an int above 0, not 0"),
         ({"replicates": 1.0}, "replicates must be an int above 0, not 1.0"),
         ({"seed": None}, "seed must be an int"),
+        ({"folder": None}, "folder must be a path, not None"),
     ],
 )
 def test_refused_experiments(tmp_path: Path, arguments: dict[str, Any], reason: str) -> None:
@@ -221,6 +222,18 @@ def test_a_run_draws_no_progress_bar_of_its_own(
     )
     assert take_run(order)["error"] is None
     assert capsys.readouterr().err == ""
+
+
+def test_results_of_runs_that_failed_say_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = Experiment(f"{__name__}:build", {"a": [1]}, steps=1, folder=tmp_path / "out")
+    with pytest.raises(BadValue, match=r"there are no results: .*out; call run\(\) first"):
+        study.results()
+    assert study.run(executor=Here()).error == "AssertionError"
+    assert caplog.messages == ["0 of 10 runs done, 10 failed; the first error: AssertionError"]
+    with pytest.raises(BadValue, match=r"no results: .*; the first run that failed: Assert"):
+        study.results()
 
 
 def test_no_ledger_no_rows(tmp_path: Path) -> None:
