@@ -7,6 +7,19 @@ from typing import TYPE_CHECKING
 from creamas_sc.runtime.lazy_import import lazy_attributes
 
 if TYPE_CHECKING:
+    from creamas_sc import client as client
+    from creamas_sc import core as core
+    from creamas_sc import errors as errors
+    from creamas_sc import experiments as experiments
+    from creamas_sc import logging as logging
+    from creamas_sc import mp as mp
+    from creamas_sc import reports as reports
+    from creamas_sc import results as results
+    from creamas_sc import rpc as rpc
+    from creamas_sc import runtime as runtime
+    from creamas_sc import serializers as serializers
+    from creamas_sc import util as util
+    from creamas_sc import verification as verification
     from creamas_sc.core import Artifact, CreativeAgent, Environment, Simulation, agent_factory
     from creamas_sc.experiments import Experiment
     from creamas_sc.logging import ObjectLogger, log_after, log_before
@@ -58,4 +71,9 @@ __getattr__, __dir__ = lazy_attributes(
         "util": ("run",),
         "verification": ("verify",),
     },
+    # For `import creamas_sc` and then, say, `creamas_sc.results.open`.
+    (
+        *("client", "core", "errors", "experiments", "logging", "mp", "reports", "results"),
+        *("rpc", "runtime", "serializers", "util", "verification"),
+    ),
 )

@@ -42,4 +42,5 @@ __all__ = ["Record", "Results", "Table", "open"]
 __getattr__, __dir__ = lazy_attributes(
     __name__,
     {"reader": ("Results", "open"), "record": ("Record",), "tables": ("Table",)},
+    ("schema",),
 )

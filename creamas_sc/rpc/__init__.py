@@ -15,3 +15,9 @@ exposed          which methods are open to others, and proxies that call them
 auth             who belongs to a simulation, and its key
 fd_passing       connections handed from one process to another
 """
+
+from __future__ import annotations
+
+from creamas_sc.runtime.lazy_import import lazy_attributes
+
+__getattr__, __dir__ = lazy_attributes(__name__, {}, ("rounds",))

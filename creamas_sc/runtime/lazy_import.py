@@ -11,15 +11,17 @@ from creamas_sc.runtime.installation import explain_import
 
 
 def lazy_attributes(
-    package: str, modules: Mapping[str, Sequence[str]]
+    package: str, modules: Mapping[str, Sequence[str]], submodules: Sequence[str] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return ``__getattr__`` and ``__dir__`` for a package that imports its names at first use.
 
     Args:
         package: The package's ``__name__``.
         modules: Module, relative to the package -> the public names that it defines.
+        submodules: Modules of the package that are its names, too.
     """
-    module_of = {name: module for module, names in modules.items() for name in names}
+    module_of = {name: name for name in submodules}
+    module_of |= {name: module for module, names in modules.items() for name in names}
 
     def __getattr__(name: str) -> Any:
         if name not in module_of:
@@ -28,7 +30,7 @@ def lazy_attributes(
             module = import_module(f"{package}.{module_of[name]}")
         except ModuleNotFoundError as error:
             raise explain_import(error) from None
-        return getattr(module, name)
+        return module if name in submodules else getattr(module, name)
 
     def __dir__() -> list[str]:
         return sorted({*vars(sys.modules[package]), *module_of})

@@ -47,6 +47,18 @@ def test_names_that_are_imported_at_first_use_are_listed(package: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+DOCUMENTED = """
+client errors.AgentErrors experiments mp.EnvManager mp.RestartPolicy results.open results.Record
+results.schema rpc.rounds runtime.debugging serializers.register util.run verification
+""".split()
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_what_the_documentation_names_needs_no_import_but_the_packages(name: str) -> None:
+    done = run_code(f"import creamas_sc; creamas_sc.{name}")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_asyncio_is_imported_by_the_first_call_under_it() -> None:
     code = "import sys; from creamas_sc import run_asyncio; sys.exit('asyncio' in sys.modules)"
     assert run_code(code).returncode == 0
