@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
+from io import BytesIO
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
@@ -57,7 +59,9 @@ def plot(lines: Sequence[Line], name: str, ax: Any = None) -> Any:
     """
     if ax is None:
         # Without pyplot: no window opens, and no figure is kept.
-        ax = needed("matplotlib.figure", "plot").Figure(layout="constrained").subplots()
+        figure = needed("matplotlib.figure", "plot").Figure(layout="constrained")
+        figure._repr_png_ = partial(_png, figure)  # so notebooks show it without pyplot
+        ax = figure.subplots()
     for line in lines:
         (drawn,) = ax.plot(line.steps, line.values, label=line.label)
         if line.low:
@@ -68,6 +72,12 @@ def plot(lines: Sequence[Line], name: str, ax: Any = None) -> Any:
     if len(lines) > 1 or (lines and lines[0].low):
         ax.legend()
     return ax
+
+
+def _png(figure: Any) -> bytes:
+    file = BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
 
 
 def _by_run(metrics: Table, agents: Table, name: str) -> dict[str, dict[int, float]]:

@@ -51,7 +51,10 @@ def open(path: str | os.PathLike[str]) -> Results:
     if not place.is_dir():
         if not place.exists():
             raise FileNotFoundError(f"there is no record {place}")
-        return Results((_Run(place.stem, place),))
+        run = _Run(place.stem, place)
+        if not run.is_begun:
+            raise BadValue(f"the file {place} has no record of a run in it")
+        return Results((run,))
     files = sorted(place.glob("run-*.sqlite"), key=lambda file: (len(file.name), file.name))
     found = [_Run(file.stem, file) for file in files]
     # Of an experiment, a folder has the record of each run.
@@ -121,7 +124,10 @@ class Results:
 
     def __repr__(self) -> str:
         names = [run.name for run in self._runs]
-        return f"<Results of {len(names)} runs: {', '.join(names)}>"
+        amount = "1 run" if len(names) == 1 else f"{len(names)} runs"
+        if len(names) > 5:
+            names[4:-1] = ["..."]
+        return f"<Results of {amount}: {', '.join(names)}>"
 
     def _repr_html_(self) -> str:
         """For notebooks: a row for each run."""
@@ -144,8 +150,9 @@ class Results:
         """
         runs = tuple(each for each in self._runs if run is None or _is_in(each.name, run))
         if not runs:
+            asked = " nor ".join(map(repr, run)) if isinstance(run, (list, tuple)) else repr(run)
             names = ", ".join(each.name for each in self._runs)
-            raise BadValue(f"there is no run {run!r}; there are: {names}")
+            raise BadValue(f"there is no run {asked}; there are: {names}")
         return replace(
             self,
             _runs=runs,
@@ -219,7 +226,8 @@ class Results:
         Args:
             by: A parameter of the runs: those with the same value are one line, their mean, with a
                 band of one standard deviation to each side. By default each run is a line.
-            ax: Axes to draw on; by default those of a new figure, ``.figure`` of what is returned.
+            ax: Axes to draw on; by default those of a new figure, ``.figure`` of what is returned,
+                which notebooks show.
 
         Raises:
             BadValue: There is no such metric or parameter.

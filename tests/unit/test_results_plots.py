@@ -82,6 +82,7 @@ def test_it_is_drawn(matplotlib_started: None, tmp_path: Path) -> None:
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "m")
     axes.figure.savefig(tmp_path / "m.png")
     assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")
+    assert axes.figure._repr_png_().startswith(b"\x89PNG")  # for notebooks
     assert results.open(tmp_path).plot("m", ax=axes) is axes
 
 

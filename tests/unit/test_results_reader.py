@@ -97,6 +97,9 @@ def test_tables_of_two_runs(tmp_path: Path) -> None:
     write_run(tmp_path, AGENTS[:1])
     found = results.open(tmp_path)
     assert repr(found) == "<Results of 2 runs: run-1, run-2>"
+    assert repr(found.filter(run="run-2")) == "<Results of 1 run: run-2>"
+    with pytest.raises(BadValue, match="there is no run 'x' nor 'y'; there are: run-1, run-2"):
+        found.filter(run=["x", "y"])
     assert found.runs["parameters"] == [{"alpha": 1}, {}]
     assert found.steps["run"] == ["run-1", "run-1", "run-2"]
     assert list(found.metrics.rows()) == [
@@ -161,6 +164,13 @@ def test_an_object_whose_class_is_not_here(tmp_path: Path) -> None:
         results.open(tmp_path).artifacts["object"][0]
 
 
+def test_many_runs_are_not_all_named(tmp_path: Path) -> None:
+    for _ in range(8):
+        write_run(tmp_path, AGENTS[:1])
+    found = repr(results.open(tmp_path))
+    assert found == "<Results of 8 runs: run-1, run-2, run-3, run-4, ..., run-8>"
+
+
 def test_what_is_no_record(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is no record"):
         results.open(tmp_path / "nothing")
@@ -169,7 +179,10 @@ def test_what_is_no_record(tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text("no database, and long enough that SQLite looks at it" * 100)
     with pytest.raises(BadValue, match="is not the record of a run: file is not a database"):
-        print(results.open(text).steps)
+        results.open(text)
+    text.write_text("")
+    with pytest.raises(BadValue, match=r"the file .*text has no record of a run in it"):
+        results.open(text)
     other = tmp_path / "other.sqlite"
     with closing(sqlite3.connect(other)) as database:
         database.execute("PRAGMA user_version = 99")
