@@ -23,7 +23,7 @@ where agents change them by their methods, losses and restarts of slaves as even
     results.plot("novelty", by="alpha")
 
 Tables and columns: `creamas_sc.results.schema`. pyarrow is in the extra "results", and what `plot`
-needs in "plot".
+needs in "plot"; pandas and polars are in neither.
 """
 
 from __future__ import annotations

@@ -113,8 +113,8 @@ def needed(module: str, extra: str) -> Any:
     except ModuleNotFoundError as error:
         package = module.partition(".")[0]
         text = f"{package}, which this Python lacks"
-        how = f": {how_to_install(extra)}" if package in _OF_EXTRAS else ""
-        raise ImportError(f"this needs {text}{how}", name=error.name) from error
+        how = how_to_install(extra) if package in _OF_EXTRAS else f"pip install {package}"
+        raise ImportError(f"this needs {text}: {how}", name=error.name) from error
 
 
 def concat(columns: Sequence[Sequence[Any]]) -> Sequence[Any]:

@@ -261,7 +261,10 @@ def test_a_package_that_is_missing_is_named_with_its_extra() -> None:
     last = run_code(code).stderr.splitlines()[-1]
     assert last.startswith("ImportError: this needs pyarrow, which this Python lacks: ")
     assert "[results]" in last
-    with pytest.raises(ImportError, match="this needs nothing_here, which this Python lacks"):
+    with pytest.raises(
+        ImportError,
+        match=r"this needs nothing_here, which this Python lacks: pip install nothing_here$",
+    ):
         needed("nothing_here.x", "results")
 
 
