@@ -25,6 +25,10 @@ failed (with the error and its traceback) or lost (its process ended). `Experime
 is not done, in several processes side by side, and may be called again whenever it was stopped, by
 Ctrl-C, a kill or a crash. What each run records is in ``runs/KEY``; `creamas_sc.results.open` reads
 all of them.
+
+**Edited code.** Runs of different code do not mix: `Experiment.run` refuses if the file of
+``build``, or one that it imports, has changed since, even in a comment. So keep plots in a script
+of their own, with `creamas_sc.results.open`.
 """
 
 from __future__ import annotations
