@@ -61,7 +61,8 @@ def make_folder(folder: Any = None) -> str | None:
         os.makedirs(path, exist_ok=True)
         planted = next(filter(intruder_at, _folders_within(path)), None)
     except (OSError, ValueError) as error:  # a path with a null character
-        why = getattr(error, "strerror", None) or error
+        is_file = isinstance(error, FileExistsError)
+        why = "it is a file" if is_file else getattr(error, "strerror", None) or error
         raise BadValue(f"the folder {folder} cannot be created: {why}") from None
     if planted is not None:
         check_own(planted)

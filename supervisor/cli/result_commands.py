@@ -94,14 +94,19 @@ def _results(source: str, runs: list[str] | None, daemon: str | None) -> Results
         Failure: There is none.
     """
     from creamas_sc import results  # here, as most commands need none of it
+    from creamas_sc.errors import ConnectionLost
 
     path: str | None = source
     if not Path(source).exists():
         if "/" in source:
             raise Failure(f"there is no folder or file {source}")
         name = checked_name(source, "simulation")
-        with connected(daemon) as (client, _):
-            details = client.inspect(name)
+        try:
+            with connected(daemon) as (client, _):
+                details = client.inspect(name)
+        except ConnectionLost as error:
+            there = f"there is no folder or file {source} here, and"
+            raise Failure(f"{there} {error}", Exit.UNREACHABLE) from None
         host, about = details.get("host") or {}, details.get("about") or {}
         path = host.get("record") or about.get("record")
         if path is None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from creamas_sc.errors import ConnectionLost
 from supervisor.cli.main import main
 from tests.support.cli_fakes import NAME, FakeClient
 from tests.support.records import write_run
@@ -113,6 +114,17 @@ def test_exports_that_fail(
     assert (found, out) == (code, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_mistyped_folder_without_a_daemon(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(daemon: str, timeout: float) -> Any:
+        raise ConnectionLost("the daemon is not running")
+
+    monkeypatch.setattr("creamas_sc.client.connect_sync", refuse)
+    said = (
+        "creamas-supervisor: there is no folder or file recrod here, and the daemon is not running"
+    )
+    assert run("export", "recrod", "out.csv") == (69, "", f"{said}\n")
 
 
 def test_plot(matplotlib_started: None, run: Run, record: Path) -> None:

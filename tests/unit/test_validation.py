@@ -48,6 +48,8 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     for folder in (tmp_path / "file", tmp_path / "file" / "within", "a\0b"):
         with pytest.raises(BadValue, match=r"the folder .* cannot be created: .+"):
             make_folder(folder)
+    with pytest.raises(BadValue, match="file cannot be created: it is a file"):
+        make_folder(tmp_path / "file")
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="makes files of another user")
