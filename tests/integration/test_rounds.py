@@ -1,7 +1,8 @@
-"""Steps in rounds over real slaves: how slaves come to know each other."""
+"""Steps over real slaves: how slaves come to know each other, and which steps go in rounds."""
 
 from __future__ import annotations
 
+import pytest
 import trio
 
 from creamas_sc import CreativeAgent, Environment, MultiEnvironment, expose
@@ -31,3 +32,32 @@ async def test_slaves_are_connected_before_their_agents_act() -> None:
             assert first[1:] == [True, True]
             assert second == [True, False, True]
             assert third[:2] == [True, True]
+
+
+class Notes(CreativeAgent):
+    """Says its number to the first agent, twice."""
+
+    @expose
+    def note(self, number: int) -> None:
+        self.A.append(number)  # type: ignore[arg-type]
+
+    @expose
+    def noted(self) -> list[int]:
+        return self.A  # type: ignore[return-value]
+
+    @expose
+    async def act(self) -> None:
+        first = await self.env.connect(f"{self.env.base_url}1")
+        for _ in range(2):
+            await first.note(self.number)
+
+
+@pytest.mark.parametrize(("calls", "noted"), [("free", [0, 0, 1, 1]), ("rounds", [0, 1, 0, 1])])
+async def test_how_calls_go_within_a_slave(calls: str, noted: list[int]) -> None:
+    with trio.fail_after(BOUND_SECONDS):
+        async with MultiEnvironment(ANY_PORT, Environment, calls=calls) as menv:
+            await menv.spawn_slaves([ANY_PORT], Environment, EnvManager)
+            first, _ = await menv.spawn(Notes)
+            await menv.spawn(Notes)
+            await menv.trigger_all()
+            assert await first.noted() == noted

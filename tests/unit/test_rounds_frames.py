@@ -43,3 +43,14 @@ def test_a_peer_that_has_left_a_step_may_have_begun_the_next_one() -> None:
     frames.lose("peer")
     frames.begin(2)
     assert frames.next("peer") == (False, IDLE, False)
+
+
+def test_a_peer_that_has_begun_the_next_step_may_say_late_that_it_has_left_this_one() -> None:
+    frames = Frames()
+    frames.begin(1)
+    for step, payload in ((2, IDLE), (1, LEAVES)):
+        assert frames.take("peer", event_name(step), payload) is None
+    assert frames.next("peer") == (False, LEAVES, False)
+    assert frames.next("peer") is None
+    frames.begin(2)
+    assert frames.next("peer") == (False, IDLE, False)

@@ -136,10 +136,14 @@ class Frames:
     def next(self, url: str) -> tuple[bool, Payload, int] | None:
         """The next event of a peer: whether more follow, its payload, and for whom it brings."""
         events = self._by_url.get(url)
-        if not events or events[0][0] != self.step:
-            return None
-        _, content, more, payload = events.popleft()
-        return more, payload, content
+        for event in events or ():
+            # One that goes on with the next step may say late that it has left this one.
+            if event[0] == self.step:
+                assert events is not None
+                events.remove(event)
+                _, content, more, payload = event
+                return more, payload, content
+        return None
 
     def bring_content(self, step: int) -> bool:
         """Whether calls or answers have arrived."""

@@ -37,8 +37,8 @@ class Steps:
     Attributes:
         frames: What has arrived for them.
         rounds: The one that is under way.
-        in_rounds: Whether those that no multi-environment takes go in rounds; of a master,
-            whether those of its slaves do.
+        in_rounds: Whether those of an environment alone go in rounds; of a master, whether those
+            of its slaves do.
         numbers: Of a master: by base URL of a slave, the numbers of its agents.
         noted: Why the step that is under way here may not repeat itself.
         why: Of a master: the same of the last step, as all who take part say.
@@ -74,10 +74,12 @@ class Steps:
             step = max(plan.step, self.frames.step)
             # A connection that was opened in a step may have kept its plan.
             plan = plan._replace(step=step) if step < plan.step + TAKES_PER_STEP else None
-        if self.rounds is not None or not (plan or self.in_rounds):
+        elif self.in_rounds and self.master is None:
+            plan = Plan(self.frames.step)
+        if self.rounds is not None or plan is None:
             yield None
             return
-        exchange = Exchange(self._node, plan or Plan(self.frames.step))
+        exchange = Exchange(self._node, plan)
         rounds = self.rounds = Rounds(self._node, exchange)
         try:
             yield rounds
