@@ -169,8 +169,8 @@ class DaemonAPI:
                 limits the restarts, after which the simulation ends; the default is 3 in 60 s.
             calls: How calls between agents go in a step. "rounds": all at once, again and again,
                 so that a seed gives the same at any number of slaves. "free": each at once.
-            record: A folder, or a `creamas_sc.results.Record` without ``metrics``: each step is
-                recorded there.
+            record: A folder, or a `creamas_sc.results.Record`, whose ``metrics`` must be a name:
+                each step is recorded there.
             agent_classes: Classes that will be spawned: all slaves load them at their start, side
                 by side. Any other is loaded by each slave when it is first spawned there.
             timeout: Seconds until the simulation must be ready.

@@ -16,6 +16,8 @@
     study.run()
     study.results().plot("novelty", by="curiosity")
 
+A study may also be a TOML file, without any ``build``: see `creamas_sc.simulation_files`.
+
 **A run** is one combination of parameters with one number among its replicates. Its key, the hash
 of the three and of the name of ``build``, and the experiment's seed decide its own seed. So to add
 a value or a replicate changes no other run.

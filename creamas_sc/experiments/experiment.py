@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 from creamas_sc import results
 from creamas_sc.core.randomness import check_seed
@@ -30,6 +30,8 @@ from creamas_sc.runtime.validation import check_count
 _LOGGER: Final = logging.getLogger(__name__)
 RUNS: Final = "runs"
 """The folder of what each run records."""
+_BUILD: Final = "creamas_sc.simulation_files:build"
+"""What builds the simulations of a file; part of the keys of its runs."""
 
 
 class Executor(Protocol):
@@ -116,6 +118,8 @@ class Experiment:
         metrics: Callable[[Any], Any] | str | None = None,
     ) -> None:
         end_script_load()
+        self._file: tuple[str, ...] = ()
+        self._about: dict[str, str] = {}
         if not isinstance(folder, (str, os.PathLike)):
             raise BadValue(f"folder must be a path, not {shown(folder)}")
         check_count("steps", steps)
@@ -127,6 +131,21 @@ class Experiment:
         self.metrics = "" if metrics is None else portable_name(metrics)
         self.steps, self.seed = steps, seed
         self._design = design(self.build, parameters, replicates, seed)
+
+    @classmethod
+    def from_file(cls, file: str | os.PathLike[str]) -> Self:
+        """The study that a TOML file describes; see `creamas_sc.simulation_files`.
+
+        Raises:
+            BadValue: The file is not valid; the message has the line and the key.
+        """
+        from creamas_sc.simulation_files.study import read_study
+
+        study = read_study(file)
+        made = cls(_BUILD, study.parameters, **study.options())
+        made._file = (str(study.simulation.source.path), study.simulation.source.text)
+        made._about = {"simulation": study.simulation.about}
+        return made
 
     def __repr__(self) -> str:
         return f"<Experiment {self.build} in {self.folder}: {len(self._design)} runs>"
@@ -184,7 +203,8 @@ class Experiment:
         at_once: int,
         progress: Callable[[Progress], object] | None,
     ) -> Progress:
-        code = executor.submit(prepare, self.build, self.metrics).result()
+        rows = list({repr(run.parameters): run.parameters for run in self._design}.values())
+        code = executor.submit(prepare, self.build, self.metrics, self._file, rows).result()
         ledger.check(
             {
                 "build": self.build,
@@ -192,6 +212,7 @@ class Experiment:
                 "steps": self.steps,
                 "seed": self.seed,
                 "parameters": sorted(self._design[0].parameters),
+                **self._about,
                 "code": code,
             }
         )
@@ -226,6 +247,7 @@ class Experiment:
         return {
             "build": self.build,
             "metrics": self.metrics,
+            "file": self._file,
             "parameters": run.parameters,
             "seed": run.seed,
             "steps": self.steps,

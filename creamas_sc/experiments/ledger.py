@@ -23,7 +23,7 @@ FILE: Final = "experiment.sqlite"
 _VERSION: Final = 1
 _SQL: Final = """
 CREATE TABLE experiment (
-    name TEXT PRIMARY KEY,   -- build, steps, seed, metrics, parameters (their names) or code
+    name TEXT PRIMARY KEY,   -- build, steps, seed, metrics, parameters (names), simulation or code
     value TEXT               -- JSON
 );
 CREATE TABLE runs (
@@ -106,7 +106,7 @@ class Ledger:
                 query = "SELECT value FROM experiment WHERE name = ?"
                 ((kept,),) = self._db.execute(query, (name,))
             if kept != text:
-                was = "" if name == "code" else f": {kept}, and now {text}"
+                was = "" if name in ("code", "simulation") else f": {kept}, and now {text}"
                 raise BadValue(
                     f"the folder {self.folder} has an experiment of which the {name} differs{was}; "
                     "take another folder, or remove this one to begin again "
@@ -169,6 +169,8 @@ def read_runs(folder: Path) -> list[tuple[Any, ...]]:
         return []
     database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:
+        if database.execute("PRAGMA user_version").fetchone() == (0,):  # it is being made
+            return []
         query = f"SELECT {', '.join(RUN_COLUMNS)} FROM runs ORDER BY rowid"
         return database.execute(query).fetchall()
     finally:

@@ -14,15 +14,20 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Context
+from dataclasses import replace
+from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
-from creamas_sc.errors import LoadError
+from creamas_sc.errors import AgentErrors, LoadError
 from creamas_sc.foreign import cut_tracebacks, summary_of, traceback_of
 from creamas_sc.runtime.class_loading import MainScript, adopt_script, load_object
 from creamas_sc.runtime.code_versions import imported_by, loaded_sources
+
+if TYPE_CHECKING:
+    from creamas_sc.simulation_files.reading import SimulationFile
 
 
 class RunOrder(TypedDict):
@@ -30,11 +35,13 @@ class RunOrder(TypedDict):
 
     Attributes:
         build, metrics: Names of functions; "" for no metrics.
+        file: Path and text of the file of the simulation, which ``build`` is the reader of then.
         folder: Where it is recorded; what is there of an earlier attempt is removed.
     """
 
     build: str
     metrics: str
+    file: Sequence[str]
     parameters: dict[str, Any]
     seed: int
     steps: int
@@ -53,18 +60,36 @@ class Outcome(TypedDict):
     traceback: str | None
 
 
-def prepare(build: str, metrics: str) -> str:
-    """Load the experiment's functions; return the SHA-256 of their code.
+def prepare(
+    build: str, metrics: str, file: Sequence[str], parameters: Sequence[dict[str, Any]]
+) -> str:
+    """Load the experiment's functions and classes; return the SHA-256 of their code.
+
+    Args:
+        parameters: Of all runs, on which the classes in a file may depend.
 
     Raises:
         LoadError: They are not found.
     """
     from creamas_sc.results.describing import code_fingerprint
 
-    modules: set[str] = set()
-    for name in filter(None, (build, metrics)):
+    modules, names = set[str](), {build, metrics} - {""}
+    if file:
+        from creamas_sc.simulation_files.building import names_in
+
+        simulation = _simulation(file)
+        names = {name for row in parameters for name in names_in(simulation.plan(row))}
+    for name in names:
         modules |= imported_by(load_object(name).__module__)
     return code_fingerprint(loaded_sources(modules))
+
+
+def _simulation(file: Sequence[str]) -> SimulationFile:
+    from creamas_sc.simulation_files.reading import SimulationFile
+    from creamas_sc.simulation_files.source import Source
+
+    path, text = file
+    return SimulationFile(Source(Path(path), text))
 
 
 def take_run(order: RunOrder) -> Outcome:
@@ -76,6 +101,8 @@ def take_run(order: RunOrder) -> Outcome:
     except (Exception, SystemExit) as raised:
         cut_tracebacks(raised)
         error, traceback = summary_of(raised), traceback_of(raised)
+        if isinstance(raised, AgentErrors) and raised.failures:
+            error = f"{error}: {next(iter(raised.failures.values()))}"
     return {"seconds": time.perf_counter() - began, "error": error, "traceback": traceback}
 
 
@@ -85,11 +112,19 @@ def _take(order: RunOrder) -> None:
     from creamas_sc.results import Record
 
     shutil.rmtree(order["folder"], ignore_errors=True)
-    metrics = load_object(order["metrics"]) if order["metrics"] else None
-    record = Record(order["folder"], metrics, order["parameters"])
-    build = load_object(order["build"])
-    drawn_seed.set(order["seed"])  # of environments that get none
-    built = build(dict(order["parameters"]), order["seed"])
+    parameters, seed = order["parameters"], order["seed"]
+    drawn_seed.set(seed)  # of environments that get none
+    if order["file"]:
+        from creamas_sc.simulation_files.building import build_plan
+
+        plan = _simulation(order["file"]).plan(parameters)
+        record = plan.create.get("record") or Record(order["folder"])
+        record = replace(record, folder=order["folder"], parameters=parameters)
+        built = build_plan(plan, seed, None)
+    else:
+        metrics = load_object(order["metrics"]) if order["metrics"] else None
+        record = Record(order["folder"], metrics, parameters)
+        built = load_object(order["build"])(dict(parameters), seed)
     simulation = built if isinstance(built, Simulation) else Simulation(built)
     try:
         simulation.env.seed  # noqa: B018 - drawn now, if it was given none

@@ -20,8 +20,9 @@ class Record:
     Args:
         folder: Created if it does not exist. Each run is a file of its own there.
         metrics: Called with the environment or multi-environment after each step; returns a dict of
-            names and scalars, or an awaitable of one. By default its method ``observe()`` is
-            called, if it has one.
+            names and scalars, or an awaitable of one. It may be a name, "module:function", of what
+            the simulation's process loads. By default its method ``observe()`` is called, if it
+            has one.
         parameters: Names and values, kept with the run, by which runs can be compared.
         observe_every: The agents' ``observe()`` is called in each step whose number this divides.
         connections_every: Likewise, to keep the connections of all agents, and not only of those
@@ -29,7 +30,7 @@ class Record:
     """
 
     folder: str | os.PathLike[str]
-    metrics: Callable[[Any], Any] | None = None
+    metrics: Callable[[Any], Any] | str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     observe_every: int = 1
     connections_every: int | None = None
@@ -56,10 +57,14 @@ class Record:
         Raises:
             BadValue: It has a function, which does not travel.
         """
-        if self.metrics is not None:
-            raise BadValue("metrics does not travel to a daemon: give menv_cls a method observe()")
+        if not isinstance(self.metrics, str | None):
+            raise BadValue(
+                "metrics does not travel to a daemon: give its name, 'module:function', or give "
+                "menv_cls a method observe()"
+            )
         return {
             "folder": os.path.abspath(os.fspath(self.folder)),
+            "metrics": self.metrics,
             "parameters": dict(self.parameters),
             "observe_every": self.observe_every,
             "connections_every": self.connections_every,

@@ -241,7 +241,7 @@ class Recording:
     async def _measure(self) -> tuple[dict[str, Any], dict[str, BaseException]]:
         """The metrics of the whole after a step, and what failed, by address."""
         environment = self._subject.environment
-        function = self._record.metrics
+        function: Any = self._record.metrics
         if function is None:
             function = getattr(type(environment), "observe", None)
         if function is None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from creamas_sc.errors import BadValue, RecordError
 from creamas_sc.results.record import Record
+from creamas_sc.runtime.class_loading import load_object
 
 if TYPE_CHECKING:
     from creamas_sc.results.observing import Asked
@@ -22,8 +24,11 @@ def make(record: Any, subject: Subject, current: Recording | None) -> Recording:
 
     Raises:
         BadValue: ``record`` is something else, or there is one already.
+        LoadError: Its metrics are a name, and there is nothing of that name.
     """
     checked = Record.of(record)
+    if isinstance(checked.metrics, str):
+        checked = replace(checked, metrics=load_object(checked.metrics))
     if current is not None:
         raise BadValue("this simulation is recorded already: give record= once")
     from creamas_sc.results.recording import Recording

@@ -238,6 +238,8 @@ def test_results_of_runs_that_failed_say_why(
 
 def test_no_ledger_no_rows(tmp_path: Path) -> None:
     assert read_runs(tmp_path) == []
+    (tmp_path / FILE).touch()  # by a process that begins
+    assert read_runs(tmp_path) == []
     runs = Experiment(build, {"a": [1]}, steps=1, folder=tmp_path).runs
     assert list(runs)[:2] == ["key", "replicate"]
     assert json.dumps(list(runs.rows())) == "[]"
