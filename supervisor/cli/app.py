@@ -18,6 +18,7 @@ from supervisor.cli import (
     result_commands,
     simulation_commands,
     step_commands,
+    sweep,
     verify,
 )
 from supervisor.cli.exits import EXIT_CODES
@@ -57,7 +58,7 @@ VERBS: dict[str, tuple[Callable[..., int], ...]] = {
         simulation_commands.kill,
         verify.verify,
     ),
-    "Results": (result_commands.export, result_commands.plot),
+    "Results": (sweep.sweep, result_commands.export, result_commands.plot),
 }
 
 

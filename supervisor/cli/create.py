@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import chdir, contextmanager
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,6 +14,7 @@ from cyclopts import Group, Parameter
 
 from creamas_sc.errors import BadValue, CreamasError, DeadlineExceeded
 from creamas_sc.restarts.policy import RestartPolicy
+from creamas_sc.simulation_files.plan import Batch, Plan, spread
 from supervisor.cli import params
 from supervisor.cli.daemon_connection import checked_name, connected, extra_time, start_deadline
 from supervisor.cli.exits import Exit, Failure
@@ -21,7 +22,7 @@ from supervisor.cli.output import count, emit, note
 from supervisor.cli.params import Class, Daemon, Json, JsonObject, Seconds, Whole, at_least
 
 if TYPE_CHECKING:
-    from creamas_sc.client import SyncClient
+    from creamas_sc.client import SyncClient, SyncSimulation
 
 _MASTER = Parameter(group=Group.create_ordered("Options of the master environment"))
 _SLAVES = Parameter(group=Group.create_ordered("Options of slaves"))
@@ -29,11 +30,14 @@ _AGENTS = Parameter(group=Group.create_ordered("Options of agents"))
 _RECORD = Parameter(group=Group.create_ordered("Options of the record"))
 _RESTARTS = Parameter(group=Group.create_ordered("When a slave is lost"))
 
+_BESIDE_A_FILE = ("name", "file", "timeout", "daemon", "json")
+
 Modes = Literal["temporary", "transient", "permanent", "all"]
 
 
 def create(
     name: str,
+    file: Path | None = None,
     /,
     *,
     slaves: Annotated[int | None, _SLAVES, Whole, at_least(1)] = None,
@@ -49,9 +53,9 @@ def create(
     env_kwargs: Annotated[JsonObject, _MASTER] = None,
     addr: Annotated[str | None, _MASTER, Parameter(metavar="HOST:PORT")] = None,
     seed: Annotated[int | None, _MASTER, Whole, at_least(0, inf)] = None,
-    calls: Annotated[Literal["free", "rounds"], _MASTER] = "rounds",
+    calls: Annotated[Literal["free", "rounds"] | None, _MASTER] = None,
     record: Annotated[Path | None, _RECORD, Parameter(metavar="DIR")] = None,
-    restart: Annotated[Modes, _RESTARTS, Parameter(metavar="MODE")] = "temporary",
+    restart: Annotated[Modes | None, _RESTARTS, Parameter(metavar="MODE")] = None,
     restarts: Annotated[int | None, _RESTARTS, Whole, at_least(0)] = None,
     within: Annotated[Seconds, _RESTARTS] = None,
     timeout: Seconds = None,
@@ -60,9 +64,11 @@ def create(
 ) -> int:
     """Create a simulation, with slaves and agents.
 
-    It lives until it is closed. A class is given as package.module:Class,
-    which may be in the current folder, or as file.py:Class. If anything
-    fails, nothing of the simulation is left.
+    It lives until it is closed. What is in it is said by options, or by FILE,
+    a TOML file, beside which only --timeout, --daemon and --json may be given.
+    A class is given as package.module:Class, which may be in the current
+    folder, or as file.py:Class. If anything fails, nothing of the simulation
+    is left.
 
     When a slave is lost, the simulation goes on without it (temporary), or
     starts it again unless it ended normally (transient), or starts it again
@@ -73,9 +79,11 @@ def create(
         creamas-supervisor create novelty --slaves 2 --agents painters.py:Painter=24
         creamas-supervisor create two --slave localhost:5556 --slave localhost:5557
         creamas-supervisor create own --menv-cls society:Society --seed 1
+        creamas-supervisor create third simulation.toml
 
     Args:
         name: The new simulation's name: letters, digits, '.', '_' and '-'.
+        file: Its keys: python -c 'help("creamas_sc.simulation_files")'
         slaves: How many slaves, on free ports.
         slave: Where one slave listens; give it once for each slave.
         slave_env_cls: The class of their environments.
@@ -98,44 +106,66 @@ def create(
         within: The time in which restarts are counted. Default: 60.
         timeout: Seconds until everything is ready. Default: create_timeout, 30.
     """
+    given = {key: value for key, value in locals().items() if value is not None}
+    options = {key: value for key, value in given.items() if key not in _BESIDE_A_FILE}
     checked_name(name, "simulation")
-    classes = params.Classes()
-    batches = [params.agent_batch(text, classes) for text in agents or ()]
-    places = _places(slaves, slave, batches)
-    policy = _policy(restart, restarts, within)
-    arguments: dict[str, Any] = {
-        "menv_cls": menv_cls and classes.name(menv_cls, "--menv-cls"),
-        "addr": addr and params.address(addr, "--addr"),
-        "env_cls": env_cls and classes.name(env_cls, "--env-cls"),
-        "mgr_cls": mgr_cls and classes.name(mgr_cls, "--mgr-cls"),
-        "env_kwargs": env_kwargs and params.json_object(env_kwargs, "--env-kwargs"),
-        "slave_addrs": places or None,
-        "slave_env_cls": slave_env_cls and classes.name(slave_env_cls, "--slave-env-cls"),
-        "slave_mgr_cls": slave_mgr_cls and classes.name(slave_mgr_cls, "--slave-mgr-cls"),
-        "slave_kwargs": _for_each(slave_kwargs, len(places)),
-        "agent_classes": [batch.cls for batch in batches] or None,
-        "record": record,
-    }
-    given = {key: value for key, value in arguments.items() if value is not None}
-    init_kwargs = params.json_object(agent_kwargs, "--agent-kwargs") if agent_kwargs else {}
-    with connected(daemon) as (client, settings), _import_path(classes.folders):
+    plan = _of_options(options) if file is None else _of_file(file, options)
+    with connected(daemon) as (client, settings), _import_path(plan.folders):
         seconds = settings.create_timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
-        with extra_time(client, seconds), start_deadline(deadline):
-            created = client.create(
-                name, seed=seed, restart=policy, calls=calls, timeout=seconds, **given
-            )
+        with extra_time(client, seconds), start_deadline(deadline), chdir(plan.folder or "."):
+            created = client.create(name, timeout=seconds, **plan.create)
         with _killed_on_error(client, name):
-            _spawn(client, name, batches, init_kwargs, deadline)
-    number = sum(batch.number for batch in batches)
+            _populate(client, name, plan, deadline)
+    number = sum(batch.number for batch in plan.agents)
     agents_text, slaves_text = count(number, "agent"), count(len(created["addrs"]), "slave")
     line = f"created {name}: {agents_text} in {slaves_text} (pid {created['pid']})"
+    if plan.steps is not None:
+        line += f", which takes {count(plan.steps, 'step')}"
     emit({**created, "agents": number}, json, lambda: [line])
     return Exit.DONE
 
 
+def _of_file(file: Path, options: Mapping[str, Any]) -> Plan:
+    if options:
+        text = f"--{next(iter(options)).replace('_', '-')} does not go with a file: put it into"
+        raise Failure(f"{text} {file}", Exit.USAGE)
+    from creamas_sc.simulation_files.reading import SimulationFile
+
+    try:
+        return SimulationFile.read(file).plan()
+    except BadValue as error:
+        raise Failure(str(error), Exit.USAGE) from None
+
+
+def _of_options(options: Mapping[str, Any]) -> Plan:
+    classes = params.Classes()
+    create: dict[str, Any] = {}
+    for name in ("menv_cls", "env_cls", "mgr_cls", "slave_env_cls", "slave_mgr_cls"):
+        if name in options:
+            create[name] = classes.of(options[name], f"--{name.replace('_', '-')}")
+    if "addr" in options:
+        create["addr"] = params.address(options["addr"], "--addr")
+    if "env_kwargs" in options:
+        create["env_kwargs"] = params.json_object(options["env_kwargs"], "--env-kwargs")
+    create |= {name: options[name] for name in ("seed", "calls", "record") if name in options}
+    limits = {name: options[name] for name in ("restarts", "within") if name in options}
+    if limits or "restart" in options:
+        create["restart"] = _policy(options.get("restart", "temporary"), **limits)
+    text = options.get("agent_kwargs")
+    arguments = {} if text is None else params.json_object(text, "--agent-kwargs")
+    agents = [params.agent_batch(each, classes, arguments) for each in options.get("agents", ())]
+    if places := _places(options.get("slaves"), options.get("slave"), agents):
+        create["slave_addrs"] = places
+    if "slave_kwargs" in options:
+        create["slave_kwargs"] = _for_each(options["slave_kwargs"], len(places))
+    if agents:
+        create["agent_classes"] = [batch.cls for batch in agents]
+    return Plan(create, agents, folders=classes.folders)
+
+
 def _places(
-    slaves: int | None, slave: Sequence[str] | None, batches: Sequence[params.AgentBatch]
+    slaves: int | None, slave: Sequence[str] | None, batches: Sequence[Batch]
 ) -> list[tuple[str, int]]:
     if slaves is not None and slave:
         raise Failure("give either --slaves or each --slave, not both", Exit.USAGE)
@@ -146,7 +176,9 @@ def _places(
     return places
 
 
-def _policy(mode: str, restarts: int | None, within: float | None) -> str | RestartPolicy:
+def _policy(
+    mode: str, restarts: int | None = None, within: float | None = None
+) -> str | RestartPolicy:
     given = {"restarts": restarts, "seconds": within}
     limits: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if not limits:
@@ -161,9 +193,7 @@ def _policy(mode: str, restarts: int | None, within: float | None) -> str | Rest
     return policy
 
 
-def _for_each(texts: Sequence[str] | None, slaves: int) -> list[dict[str, Any]] | None:
-    if not texts:
-        return None
+def _for_each(texts: Sequence[str], slaves: int) -> list[dict[str, Any]]:
     kwargs = [params.json_object(text, "--slave-kwargs") for text in texts]
     if len(kwargs) == 1:
         return kwargs * slaves
@@ -205,24 +235,31 @@ def _killed_on_error(client: SyncClient, name: str) -> Iterator[None]:
         raise
 
 
-def _spawn(
-    client: SyncClient,
-    name: str,
-    batches: Sequence[params.AgentBatch],
-    kwargs: dict[str, Any],
-    deadline: float,
-) -> None:
-    if not batches:
+def _populate(client: SyncClient, name: str, plan: Plan, deadline: float) -> None:
+    """Spawn the agents, connect them, and have the steps begin."""
+    if not plan.agents and plan.steps is None:
         return
     with client.attach(name) as sim:
         managers = sim.get_addrs()
-        for batch in batches:
-            for manager, number in params.spread(batch.number, managers):
-                sim.timeout = deadline - time.monotonic()
-                if sim.timeout <= 0:
-                    raise DeadlineExceeded(f"the agents of {name} were not ready in time")
-                sim.spawn_n(batch.cls, number, addr=manager, **kwargs)
-        for cls in dict.fromkeys(batch.cls for batch in batches):
+        for batch in plan.agents:
+            for manager, number in spread(batch.number, managers):
+                _limit(sim, deadline)
+                sim.spawn_n(batch.cls, number, addr=manager, **batch.arguments)
+        for cls in dict.fromkeys(batch.cls for batch in plan.agents):
             missing = sim.call_agent(managers[0], "missing_act", (cls,), {})
             if missing is not None:
                 note(missing)
+        if plan.connections is not None:
+            from creamas_sc.simulation_files.connecting import connect
+
+            _limit(sim, deadline)
+            connect(sim, plan.connections)
+        if plan.steps is not None:
+            sim.start_steps(plan.steps)
+
+
+def _limit(sim: SyncSimulation, deadline: float) -> None:
+    """Have the next call fail if it is not answered by the deadline."""
+    sim.timeout = deadline - time.monotonic()
+    if sim.timeout <= 0:
+        raise DeadlineExceeded(f"the agents of {sim.name} were not ready in time")

@@ -35,7 +35,8 @@ EXIT_CODES = """\
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 69 daemon not reached,
 75 timed out, 77 permission denied, 130 after Ctrl-C, 143 after SIGTERM.
 The status command: 0 running, 3 not running, 4 unknown.
-The verify command: 0 the same, 1 different, or failed."""
+The verify command: 0 the same, 1 different, or failed.
+The sweep command: 1 also if a run failed or was lost."""
 
 
 class Failure(Exception):

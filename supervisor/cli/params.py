@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, TypeVar
 
 from cyclopts import Parameter, Token
 
+from creamas_sc.errors import BadValue
 from creamas_sc.runtime.validation import MAX_INT, MAX_SECONDS
+from creamas_sc.simulation_files import names
+from creamas_sc.simulation_files.plan import Batch
 from supervisor.cli.exits import Exit, Failure
 
-HIGHEST_PORT = 65535
-_NUMBER = re.compile("[0-9]{1,9}")
+T = TypeVar("T")
 _WHOLE = re.compile("[+-]?[0-9]{1,999}")
 
 
@@ -56,12 +56,7 @@ JsonObject = Annotated[str | None, Parameter(metavar="JSON")]
 
 def address(text: str, option: str) -> tuple[str, int]:
     """Parse ``HOST:PORT``; port 0 is any free one."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not _NUMBER.fullmatch(port):
-        raise _bad(option, text, "HOST:PORT, say localhost:5556, or localhost:0 for any free port")
-    if int(port) > HIGHEST_PORT:
-        raise _bad(option, text, f"a port up to {HIGHEST_PORT}")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return _checked(option, lambda: names.address(text))
 
 
 def json_object(text: str, option: str) -> dict[str, Any]:
@@ -75,47 +70,18 @@ def json_object(text: str, option: str) -> dict[str, Any]:
     return value
 
 
-class Classes:
-    """Parses names of classes, some of them given by files.
-
-    Attributes:
-        folders: Of those files; the simulation's processes must have them on their import path.
-    """
+class Classes(names.Classes):
+    """Parses names of classes of options, some of them given by files; see there."""
 
     def __init__(self) -> None:
-        self.folders: list[str] = []
-        self._files: dict[str, Path] = {}
+        super().__init__(Path.cwd())
 
-    def name(self, text: str, option: str) -> str:
-        """Return ``module:Class`` for this same form or for ``path/to/module.py:Class``."""
-        module, colon, cls = text.rpartition(":")
-        if not colon or not module or not cls:
-            raise _bad(option, text, "package.module:Class or file.py:Class")
-        if not module.endswith(".py") and os.sep not in module:
-            return text
-        file = Path(module).absolute()
-        if not file.is_file() or file.suffix != ".py" or not file.stem.isidentifier():
-            why = "is not a valid module name" if file.is_file() else "does not exist"
-            raise _bad(option, text, f"package.module:Class or file.py:Class; {file} {why}")
-        if file.stem in sys.stdlib_module_names:
-            raise _bad(option, text, f"a file of another name: {file.stem} is a module of Python's")
-        other = self._files.setdefault(file.stem, file.resolve())
-        if other != file.resolve():
-            raise _bad(option, text, f"a file of another name than {other}: both are {file.stem}")
-        folder = str(file.parent)
-        if folder not in self.folders:
-            self.folders.append(folder)
-        return f"{file.stem}:{cls}"
+    def of(self, text: str, option: str) -> str:
+        """Return ``module:Class`` for the value of an option."""
+        return _checked(option, lambda: self.name(text))
 
 
-class AgentBatch(NamedTuple):
-    """A number of agents of one class."""
-
-    cls: str
-    number: int
-
-
-def agent_batch(text: str, classes: Classes) -> AgentBatch:
+def agent_batch(text: str, classes: Classes, arguments: Mapping[str, Any]) -> Batch:
     """Parse ``CLASS=COUNT``."""
     cls, equals, number = text.rpartition("=")
     if (
@@ -126,14 +92,14 @@ def agent_batch(text: str, classes: Classes) -> AgentBatch:
         or int(number) == 0
     ):
         raise _bad("--agents", text, "a class and a number, say painters:Painter=24")
-    return AgentBatch(classes.name(cls, "--agents"), int(number))
+    return Batch(classes.of(cls, "--agents"), int(number), arguments)
 
 
-def spread(number: int, places: Sequence[str]) -> list[tuple[str, int]]:
-    """Share out a number as evenly as possible; the first places get the remainder."""
-    share, rest = divmod(number, len(places))
-    shares = [(place, share + (index < rest)) for index, place in enumerate(places)]
-    return [(place, part) for place, part in shares if part]
+def _checked(option: str, parse: Callable[[], T]) -> T:
+    try:
+        return parse()
+    except BadValue as error:
+        raise Failure(f"{option} {error}", Exit.USAGE) from None
 
 
 def _bad(option: str, text: str, expected: str) -> Failure:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,19 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 import creamas_sc
-from creamas_sc.errors import AgentErrors, CreamasError
-from creamas_sc.foreign import summary_of
-from creamas_sc.runtime.class_loading import load_subclass
-from creamas_sc.runtime.paths import others_may_write
+from creamas_sc.simulation_files.plan import Plan
 from supervisor.cli import params
 from supervisor.cli.exits import Exit, Failure
-from supervisor.cli.output import emit, note
+from supervisor.cli.output import emit
 from supervisor.cli.params import Class, Json, JsonObject, Whole, at_least
+from supervisor.cli.user_code import own_errors, searched
 
 if TYPE_CHECKING:
     from creamas_sc import MultiEnvironment
-
-_ENVIRONMENT = "creamas_sc:Environment"
 
 
 def verify(
@@ -75,55 +67,40 @@ def verify(
         env_kwargs: For its environment's __init__.
     """
     classes = params.Classes()
-    batches = [params.agent_batch(text, classes) for text in agents]
-    names = {
-        "--slave-env-cls": slave_env_cls or _ENVIRONMENT,
-        "--slave-mgr-cls": slave_mgr_cls or "creamas_sc.mp:EnvManager",
-        "--menv-cls": menv_cls or "creamas_sc.mp:MultiEnvironment",
-        "--env-cls": env_cls or _ENVIRONMENT,
-        "--mgr-cls": mgr_cls or "creamas_sc.mp:MultiEnvManager",
+    given = {
+        "menv_cls": menv_cls,
+        "env_cls": env_cls,
+        "mgr_cls": mgr_cls,
+        "slave_env_cls": slave_env_cls,
+        "slave_mgr_cls": slave_mgr_cls,
     }
-    names = {option: classes.name(name, option) for option, name in names.items()}
-    own = params.json_object(env_kwargs, "--env-kwargs") if env_kwargs else {}
+    create: dict[str, Any] = {
+        name: classes.of(cls, f"--{name.replace('_', '-')}")
+        for name, cls in given.items()
+        if cls is not None
+    }
+    if calls != "rounds":  # else as the class has set it
+        create["calls"] = calls
+    if env_kwargs:
+        create["env_kwargs"] = params.json_object(env_kwargs, "--env-kwargs")
     of_slaves = params.json_object(slave_kwargs, "--slave-kwargs") if slave_kwargs else {}
     of_agents = params.json_object(agent_kwargs, "--agent-kwargs") if agent_kwargs else {}
+    batches = [params.agent_batch(text, classes, of_agents) for text in agents]
     counts = _counts(slaves)
 
     def build(number: int, seed: int) -> MultiEnvironment:
-        kind, master, manager = (
-            load_subclass(option, names[option], base)
-            for option, base in (
-                ("--menv-cls", creamas_sc.MultiEnvironment),
-                ("--env-cls", creamas_sc.Environment),
-                ("--mgr-cls", creamas_sc.MultiEnvManager),
-            )
-        )
-        menv: MultiEnvironment = kind(("localhost", 0), master, manager, seed=seed, **own)
-        if calls != "rounds":  # else as the class has set it
-            menv.calls = calls
-        creamas_sc.run(
-            menv.spawn_slaves(
-                [("localhost", 0)] * number,
-                names["--slave-env-cls"],
-                names["--slave-mgr-cls"],
-                [of_slaves] * number,
-            )
-        )
-        _spawn(menv, batches, of_agents)
-        return menv
+        from creamas_sc.simulation_files.building import build_plan
 
-    with _searched(classes.folders), _own_errors():
+        places = {
+            "slave_addrs": [("localhost", 0)] * number,
+            "slave_kwargs": [of_slaves] * number,
+        }
+        return build_plan(Plan({**create, **places}, batches), seed, None)
+
+    with searched(classes.folders), own_errors():
         outcome = creamas_sc.verify(build, steps=steps, seed=seed, slaves=counts)
     emit(asdict(outcome), json, lambda: str(outcome).splitlines())
     return Exit.DONE if outcome.same else Exit.FAILED
-
-
-def _spawn(
-    menv: MultiEnvironment, batches: Sequence[params.AgentBatch], kwargs: Mapping[str, Any]
-) -> None:
-    for batch in batches:
-        for manager, number in params.spread(batch.number, menv.addrs):
-            creamas_sc.run(menv.spawn_n(batch.cls, number, addr=manager, **kwargs))
 
 
 def _counts(text: str) -> list[int]:
@@ -135,32 +112,3 @@ def _counts(text: str) -> list[int]:
     if not counts or min(counts) < 1:
         raise Failure(f"--slaves {text!r}: expected numbers above 0, say 1,2,4", Exit.USAGE)
     return counts
-
-
-@contextmanager
-def _own_errors() -> Iterator[None]:
-    """Say in a line what the user's classes have raised in this process."""
-    try:
-        yield
-    except (CreamasError, AgentErrors, OSError):
-        raise
-    except Exception as error:
-        raise Failure(f"the simulation's own code failed: {summary_of(error)}") from error
-
-
-@contextmanager
-def _searched(folders: Sequence[str]) -> Iterator[None]:
-    """Look for modules in these folders first, and in the working folder last, where create does.
-
-    The slaves have the same import path.
-    """
-    before, here = sys.path[:], os.getcwd()
-    sys.path[:0] = folders
-    if others_may_write(here):
-        note(f"{here} is not searched for modules, since other users may write to it")
-    elif here not in sys.path:
-        sys.path.append(here)
-    try:
-        yield
-    finally:
-        sys.path[:] = before

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from creamas_sc import Experiment
 from creamas_sc.errors import (
     AgentError,
     AgentErrors,
@@ -30,8 +31,10 @@ from creamas_sc.errors import (
     StartError,
     UnknownSimulation,
 )
+from creamas_sc.experiments import Progress
 from creamas_sc.reports import SlaveReceipt, StopReport
 from creamas_sc.restarts.policy import RestartPolicy
+from creamas_sc.results.record import Record
 from creamas_sc.verification import Change, Difference, Verification
 from creamas_sc.wire.codec import Codec
 from supervisor.cli import output
@@ -91,7 +94,7 @@ def test_each_verb_helps_with_examples(run: Run, verb: str) -> None:
     assert (code, err) == (0, "")
     assert f"\n    creamas-supervisor {verb}" in out
     assert "Exit codes: " in out
-    assert ("--daemon NAME" in out) is (verb != "verify")
+    assert ("--daemon NAME" in out) is (verb not in ("verify", "sweep"))
     assert "--json" in out
     assert max(map(len, out.splitlines())) <= 80
 
@@ -611,6 +614,138 @@ def test_a_file_in_place_of_a_module(
     assert run("create", NAME, "--slaves", "2", "--agents", f"{path}:Painter=1")[0] == 0
     assert seen == [f"{tmp_path}:/before"]
     assert client.sim.called("spawn_n")[0][0] == ("painters:Painter", 1)
+
+
+FILE = """\
+seed = 3
+steps = 50
+[slaves]
+number = 2
+[agents.Painter]
+class = "painters.py:Painter"
+number = 5
+arguments = { curiosity = 0.5 }
+[connections]
+random = 1
+[record]
+folder = "out"
+"""
+
+
+@pytest.fixture
+def simulation_file(tmp_path: Path) -> Path:
+    (tmp_path / "painters.py").touch()
+    path = tmp_path / "simulation.toml"
+    path.write_text(FILE)
+    return path
+
+
+def test_create_from_a_file(
+    run: Run, client: FakeClient, simulation_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, seen = simulation_file.parent, []
+
+    def create(name: str, **kwargs: Any) -> dict[str, Any]:
+        seen.append((os.getcwd(), os.environ["PYTHONPATH"].split(os.pathsep)[0], kwargs))
+        return {"name": name, "pid": 7, "addrs": ADDRS}
+
+    monkeypatch.setattr(client, "create", create)
+    agents = ["tcp://localhost:5556/1", "tcp://localhost:5557/1"]
+    client.sim.answers |= {"get_agents": [agents], "get_numbers": [{}], "get_seed": [3]}
+    code, out, _ = run("create", NAME, str(simulation_file))
+    line = "created novelty: 5 agents in 2 slaves (pid 7), which takes 50 steps\n"
+    assert (code, out) == (0, line)
+    kwargs = {
+        "seed": 3,
+        "slave_addrs": [("localhost", 0)] * 2,
+        "agent_classes": ["painters:Painter"],
+        "record": Record(folder / "out"),
+        "timeout": 30.0,
+    }
+    assert seen == [(str(folder), str(folder), kwargs)]
+    arguments = {"curiosity": 0.5}
+    assert client.sim.called("spawn_n") == [
+        (("painters:Painter", 3), {"addr": ADDRS[0], **arguments}),
+        (("painters:Painter", 2), {"addr": ADDRS[1], **arguments}),
+    ]
+    (((made,), _),) = client.sim.called("create_connections")
+    assert made == {agents[0]: [(agents[1], {})], agents[1]: [(agents[0], {})]}
+    assert client.sim.called("start_steps") == [((50,), {})]
+    assert os.getcwd() != str(folder)
+
+
+def test_create_refuses_a_bad_file_and_options_beside_one(
+    run: Run, client: FakeClient, simulation_file: Path
+) -> None:
+    code, _, err = run("create", NAME, str(simulation_file), "--seed", "5")
+    assert code == 2
+    assert f"--seed does not go with a file: put it into {simulation_file}" in err
+    simulation_file.write_text(FILE.replace("steps", "stebs"))
+    code, _, err = run("create", NAME, str(simulation_file))
+    assert code == 2
+    assert f"{simulation_file}, line 2: stebs: is not a known key" in err
+    assert client.created == {}
+
+
+# ---- sweep
+
+
+@pytest.fixture
+def experiment_runs(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """In place of runs: how many workers were asked for."""
+    asked: list[int | None] = []
+
+    def run(self: Experiment, workers: int | None = None) -> Progress:
+        asked.append(workers)
+        return Progress(12, 12, taken=12, seconds=1.5)
+
+    monkeypatch.setattr(Experiment, "run", run)
+    return asked
+
+
+STUDY = """\
+[study]
+simulation = "simulation.toml"
+folder = "study"
+steps = 5
+[study.parameters]
+agents.Painter.curiosity = [0.1, 0.5]
+"""
+
+
+def test_sweep_of_a_file(
+    run: Run, simulation_file: Path, experiment_runs: list[int | None]
+) -> None:
+    path = simulation_file.with_name("study.toml")
+    path.write_text(STUDY)
+    folder = path.parent / "study"
+    code, out, _ = run("sweep", str(path), "--workers", "3")
+    assert (code, out) == (0, f"12 of 12 runs done; they are in {folder}\n")
+    assert experiment_runs == [3]
+    counts = {"total": 12, "done": 12, "failed": 0, "lost": 0, "taken": 12, "seconds": 1.5}
+    found = json.loads(run("sweep", str(path), "--json")[1])
+    assert found == {"folder": str(folder), **counts}
+    path.write_text(STUDY.replace("steps", "stebs"))
+    code, _, err = run("sweep", str(path))
+    assert code == 2
+    assert f"{path}, line 4: study.stebs: is not a known key" in err
+
+
+def test_sweep_of_a_module(run: Run, tmp_path: Path, experiment_runs: list[int | None]) -> None:
+    path = tmp_path / "a_study_of_the_command.py"
+    path.write_text(
+        "from creamas_sc import Experiment\n"
+        "def build(parameters, seed): ...\n"
+        "study = Experiment(build, {'a': [1]}, steps=1, folder='out')\n"
+    )
+    assert run("sweep", f"{path}:study")[:2] == (0, "12 of 12 runs done; they are in out\n")
+    assert experiment_runs == [None]
+    code, _, err = run("sweep", f"{path}:build")
+    assert code == 2
+    assert "a_study_of_the_command:build must be an Experiment, not <function build" in err
+    assert run("sweep", "nowhere.py:study")[0] == 2
+    assert run("sweep", f"{path}:nothing")[0] == 1
+    assert str(tmp_path) not in sys.path
 
 
 # ---- closing

@@ -12,18 +12,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from creamas_sc.simulation_files.plan import Batch
 from supervisor.cli import output
 from supervisor.cli.display import Live, Plain, Result, event_line, picture, progress_line
 from supervisor.cli.exits import Failure
 from supervisor.cli.follow import on_terminal
 from supervisor.cli.output import clock, count, moment_in_short, pairs, table
 from supervisor.cli.params import (
-    AgentBatch,
     Classes,
     address,
     agent_batch,
     json_object,
-    spread,
 )
 from tests.support.cli_fakes import progress
 
@@ -288,12 +287,12 @@ DIGITS = "1" * 5000
         ),
         (lambda text: json_object(text, "--env-kwargs"), ["", "[]", "1", "{"]),
         (
-            lambda text: agent_batch(text, Classes()),
+            lambda text: agent_batch(text, Classes(), {}),
             ["", "a", "a:b", "a:b=", "a:b=-1", "b=1"],
         ),
         (lambda text: address(text, "--slave"), [f"a:{DIGITS}"]),
-        (lambda text: agent_batch(text, Classes()), [f"a:b={DIGITS}"]),
-        (lambda text: Classes().name(text, "--env-cls"), ["a", ":a", "a:", "/:a"]),
+        (lambda text: agent_batch(text, Classes(), {}), [f"a:b={DIGITS}"]),
+        (lambda text: Classes().of(text, "--env-cls"), ["a", ":a", "a:", "/:a"]),
     ],
 )
 def test_wrong_values_name_the_option(read: Callable[[str], object], texts: list[str]) -> None:
@@ -307,19 +306,14 @@ def test_classes_by_name_and_by_file(tmp_path: Any) -> None:
     (tmp_path / "painters.py").touch()
     (tmp_path / "no-module.py").touch()
     classes = Classes()
-    assert classes.name("package.module:Cls", "--env-cls") == "package.module:Cls"
+    assert classes.of("package.module:Cls", "--env-cls") == "package.module:Cls"
     assert classes.folders == []
     for _ in range(2):
-        assert classes.name(f"{tmp_path}/painters.py:Painter", "--agents") == "painters:Painter"
+        assert classes.of(f"{tmp_path}/painters.py:Painter", "--agents") == "painters:Painter"
     assert classes.folders == [str(tmp_path)]
     with pytest.raises(Failure, match=r"no-module\.py is not a valid module name"):
-        classes.name(f"{tmp_path}/no-module.py:Painter", "--agents")
+        classes.of(f"{tmp_path}/no-module.py:Painter", "--agents")
 
 
 def test_batches_of_agents() -> None:
-    assert agent_batch("painters:Painter=24", Classes()) == AgentBatch("painters:Painter", 24)
-
-
-def test_agents_are_spread_evenly() -> None:
-    assert spread(5, ["a", "b", "c"]) == [("a", 2), ("b", 2), ("c", 1)]
-    assert spread(1, ["a", "b"]) == [("a", 1)]
+    assert agent_batch("painters:Painter=24", Classes(), {}) == Batch("painters:Painter", 24)
