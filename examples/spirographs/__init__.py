@@ -27,4 +27,5 @@ One ``--seed`` gives the same pictures, byte for byte, at any number of slaves.
     agent     the agent: invents, criticises itself, judges others, learns
     society   the societies that are compared; how agents are spawned, connected and stepped
     report    the table, the contact sheet and the plot
+    citizen   the agent of simulation.toml and study.toml, for creamas-supervisor create and sweep
 """

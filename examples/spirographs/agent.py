@@ -132,7 +132,7 @@ class Spirographer(CreativeAgent):
 
         async with anyio.create_task_group() as tasks:
             for addr, data in self.connections.items():
-                tasks.start_soon(ask, addr, data["name"])
+                tasks.start_soon(ask, addr, data.get("name", addr))
         for name, novelty in opinions.items():
             artifact.add_eval(name, novelty)
         return sum(agreed) >= self.habits.quorum * len(agreed)

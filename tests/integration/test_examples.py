@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -86,6 +87,33 @@ def test_spirographs_leave_a_table_and_two_pictures(tmp_path: Path) -> None:
     for name in PICTURES:
         with Image.open(tmp_path / name) as image:
             image.verify()
+
+
+def test_the_readmes_study_and_its_plot(tmp_path: Path) -> None:
+    """With fewer and shorter runs than the README's, in another folder."""
+    pytest.importorskip("matplotlib")
+    study, plot = _block("sh", "sweep").splitlines()
+    folder = tmp_path / "spirographs-study"
+    for name in ("simulation.toml", "study.toml"):
+        text = (ROOT / "examples" / "spirographs" / name).read_text()
+        for old, new in (
+            ("../..", str(ROOT)),
+            ("spirographs-study", str(folder)),
+            ("steps = 20", "steps = 3"),
+            ("replicates = 10", "replicates = 1"),
+        ):
+            text = text.replace(old, new)
+        (tmp_path / name).write_text(text)
+    command = [sys.executable, "-m", "supervisor.cli"]
+    study = study.rpartition("creamas-supervisor ")[2]
+    plot = plot.rpartition("creamas-supervisor ")[2]
+    words = study.replace("examples/spirographs", str(tmp_path)).split()
+    assert _run(*command, *words).stdout == f"8 of 8 runs done; they are in {folder}\n"
+    words = plot.replace("spirographs-study", str(folder)).split()
+    words[words.index("study.png")] = str(tmp_path / "study.png")
+    assert json.loads(_run(*command, *words, "--json").stdout)["lines"] == 2
+    with Image.open(tmp_path / "study.png") as image:
+        image.verify()
 
 
 @pytest.mark.slow
