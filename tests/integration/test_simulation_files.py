@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -213,6 +215,19 @@ def test_a_study_that_is_stopped_is_run_to_its_end_by_the_same_command(
     assert "seen-4" not in os.listdir(folder)  # the simulation's seed does not count
     table = results.open(folder / "study").runs
     assert sorted({*table["parameters"][0]}) == ["agents.Walker.speed", "slaves.number"]
+
+
+def test_a_terminal_shows_one_line_of_progress(folder: Path, elsewhere: Path) -> None:
+    (folder / "study.toml").write_text(STUDY.replace("[1.0, 3.0]", "[1.0]").replace("3\n", "1\n"))
+    terminal, other_end = pty.openpty()
+    with open(terminal, "rb", buffering=0) as shown:
+        with open(other_end, "wb") as stderr:
+            command = [*COMMAND, "sweep", str(folder / "study.toml")]
+            with Program(command, folder=elsewhere, env=environ(), stderr=stderr) as program:
+                code, out, _ = program.finish()
+            assert (code, out) == (0, f"2 of 2 runs done; they are in {folder / 'study'}\n")
+            text = shown.read(10_000).decode()
+    assert re.fullmatch(r"\r1 of 2 runs done, about \d+ s left\r2 of 2 runs done *\r\n", text)
 
 
 def test_a_run_that_fails_is_shown_and_exits_with_1(folder: Path, elsewhere: Path) -> None:
