@@ -234,10 +234,10 @@ class Experiment:
                     report.note(*_note_end(ledger, under_way.pop(future), future))
                     tell(report)
         finally:
-            for future, run in under_way.items():
+            for future in under_way:
                 future.cancel()
-                with suppress(OSError):  # it is noted as lost then, by the next call
-                    ledger.put_back(run.key)
+            with suppress(OSError):  # what is left running is noted as lost by the next call
+                ledger.put_back()
             line.end()
         if report.error is not None:
             _LOGGER.warning("%s; the first error: %s", report, report.error)

@@ -142,9 +142,10 @@ class Ledger:
         """Note what came of a run."""
         self._set(key, state=state, seconds=seconds, error=error, traceback=traceback)
 
-    def put_back(self, key: str) -> None:
-        """Note that a run was stopped, and is to be run again."""
-        self._set(key, state="planned", pid=None, began=None)
+    def put_back(self) -> None:
+        """Note that the runs under way were stopped, and are to be run again."""
+        query = "UPDATE runs SET state = 'planned', pid = NULL, began = NULL"
+        self._db.execute(f"{query} WHERE state = 'running'")
 
     def _set(self, key: str, **columns: Any) -> None:
         names = ", ".join(f"{name} = ?" for name in columns)

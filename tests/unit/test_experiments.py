@@ -101,7 +101,7 @@ def test_a_ledger_keeps_what_came_of_runs(tmp_path: Path) -> None:
     assert read_runs(tmp_path)[2][8] == "the process that ran the experiment ended"
     ledger.begin(RUNS[1].key, 6)
     assert read_runs(tmp_path)[1][5:] == (6, read_runs(tmp_path)[1][6], None, None, None)
-    ledger.put_back(RUNS[1].key)
+    ledger.put_back()
     assert states(tmp_path)[1] == "planned"
     ledger.close()
 
