@@ -215,6 +215,7 @@ def test_a_run_draws_no_progress_bar_of_its_own(
     order = RunOrder(
         build=f"{__name__}:build_empty",
         metrics="",
+        file=(),
         parameters={},
         seed=1,
         steps=3,
