@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 120
 
 
+@pytest.mark.slow
 def test_it_measures_steps_and_calls(tmp_path: Path) -> None:
     out = tmp_path / "figures.jsonl"
     command = [sys.executable, "-m", "tests.benchmarks", "w3", "w5", "--tiny", "--rounds", "1"]

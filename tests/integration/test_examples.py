@@ -89,6 +89,7 @@ def test_spirographs_leave_a_table_and_two_pictures(tmp_path: Path) -> None:
             image.verify()
 
 
+@pytest.mark.slow
 def test_the_readmes_study_and_its_plot(tmp_path: Path) -> None:
     """With fewer and shorter runs than the README's, in another folder."""
     pytest.importorskip("matplotlib")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.marks import slow_but
 from tests.support.programs import environ, run, script_command
 
 SCRIPT = """
@@ -24,7 +25,10 @@ with MultiEnvironment(("localhost", 0), Environment) as menv:
 """
 
 
-@pytest.mark.parametrize(("chosen", "same"), [("", True), ("random", False), ("7", True)])
+@pytest.mark.parametrize(
+    ("chosen", "same"),
+    slow_but([("", True)], [("", True), ("random", False), ("7", True)]),
+)
 def test_strings_hash_alike_in_the_slaves_of_two_runs(
     tmp_path: Path, chosen: str, same: bool
 ) -> None:

@@ -217,7 +217,7 @@ class Painter(CreativeAgent):
         self.step += 1
         self.publish(Artifact(self, bytes(70_000) + self.step.to_bytes(4, "big"), domain=bytes))
     def observe(self):
-        return {"step": self.step, "text": "x" * 100}
+        return {"taken": self.step, "text": "x" * 100}
 
 class Society(MultiEnvironment):
     def observe(self):
