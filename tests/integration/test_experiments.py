@@ -161,6 +161,7 @@ def test_workers_end_with_the_process_that_runs_the_experiment(script: Path) -> 
     assert states(script) == ["lost", "done"]
 
 
+@pytest.mark.slow
 def test_edited_code_is_refused(script: Path) -> None:
     assert programs.run_script(script, "plain", "1").returncode == 0
     script.write_text(STUDY.replace("self.rng.random()", "1"))
@@ -187,6 +188,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_an_executor_takes_the_runs(script: Path) -> None:
     path = script.parent / "executor.py"
     path.write_text(EXECUTOR)

@@ -242,6 +242,7 @@ async def test_one_seed_gathers_the_same_at_any_number_of_slaves() -> None:
     assert seen[2] == seen[0]
 
 
+@pytest.mark.slow
 async def test_the_host_manager_serves_calls_in_an_order_that_repeats_itself() -> None:
     seen = []
     for slaves in (1, 2, 3, 2):

@@ -221,6 +221,7 @@ def test_a_study_that_is_stopped_is_run_to_its_end_by_the_same_command(
     assert sorted({*table["parameters"][0]}) == ["agents.Walker.speed", "slaves.number"]
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_one_line_of_progress(folder: Path, elsewhere: Path) -> None:
     (folder / "study.toml").write_text(STUDY.replace("[1.0, 3.0]", "[1.0]").replace("3\n", "1\n"))
     terminal, other_end = pty.openpty()
@@ -245,6 +246,7 @@ def test_a_run_that_fails_is_shown_and_exits_with_1(folder: Path, elsewhere: Pat
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_another_simulation_in_the_file_is_refused(folder: Path, elsewhere: Path) -> None:
     short = STUDY.replace("replicates = 3", "replicates = 1").replace("[1.0, 3.0]", "[1.0]")
     short = short.replace("[1, 2]", "[1]")

@@ -231,6 +231,7 @@ def test_a_slave_that_is_lost_is_an_error() -> None:
 # ---- in processes of their own
 
 
+@pytest.mark.slow
 def test_the_example_of_the_docstring(tmp_path: Path) -> None:
     assert verify.__doc__ is not None
     lines = inspect.cleandoc(verify.__doc__).split("::\n", 1)[1].split("\n")
@@ -255,7 +256,9 @@ class Listing(CreativeAgent):
 """
 
 
-@pytest.mark.parametrize(("chosen", "code"), [("", 0), ("random", 1)])
+@pytest.mark.parametrize(
+    ("chosen", "code"), [("", 0), pytest.param("random", 1, marks=pytest.mark.slow)]
+)
 def test_sets_of_strings_from_the_command_line(tmp_path: Path, chosen: str, code: int) -> None:
     (tmp_path / "society.py").write_text(SOCIETY)
     words = ["verify", "--agents", "society.py:Listing=4", "--slaves", "1,2", "--steps", "2"]

@@ -31,12 +31,15 @@ UNREAD_MIB = {UNREAD_OF_DAEMON: 64, UNREAD_OF_HOST: 256}
 TIMES, MIB = 30, 20
 # Orders for processes pass through tractor, which takes seconds for each of these.
 CREATE_SECONDS = 60.0
-SHORT_TIMES, SHORT_MIB = 100, 4
+SHORT_TIMES, SHORT_MIB = 200, 4
 SHORT_CREATES = 25
 # Of a value that is being sent there are so many copies.
 COPIES = 3
 # Of simulations that have ended, 16 MiB are kept, and allocators keep some.
 KEPT_MIB = 48
+# What malloc keeps in host and slave of blocks of less than 32 MiB that were freed: as measured, up
+# to 160 MiB in every fourth run. What is unread is several times that.
+HEAP_MIB = {UNREAD_OF_HOST: 208}
 # It grows no more after these.
 STEADY_SECONDS = 1.0
 GOOD_SECONDS = 5.0
@@ -83,8 +86,9 @@ def hoard(case: str, number: int, folder: Path) -> Figures:
                 calls = [request(*call, call_id=2 + n) for n in range(times)]
                 first = request(None, "attach", "one", {})
                 most = trio.run(_ask, running, client, first, calls, nullcontext())
-        assert most - before <= limit, f"{most - before:.0f} MiB more"
-        kept = _kept(running, before)
+        heap = HEAP_MIB.get(case, 0)
+        assert most - before <= limit + heap, f"{most - before:.0f} MiB more"
+        kept = _kept(running, before, KEPT_MIB + heap)
     return {"MiB more": most - before, "MiB more after it": kept}
 
 
@@ -147,10 +151,10 @@ def _host_stopped(running: Daemon, client: SyncClient) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-def _kept(running: Daemon, before: float) -> float:
-    """What the daemon still has more, once that is little."""
+def _kept(running: Daemon, before: float, limit: float) -> float:
+    """What the daemon still has more, once that is within the limit."""
     began = time.monotonic()
-    while (more := _mib(running) - before) > KEPT_MIB:
+    while (more := _mib(running) - before) > limit:
         assert time.monotonic() - began < FREED_SECONDS, f"{more:.0f} MiB more"
         time.sleep(SAMPLE_SECONDS)
     return more
