@@ -93,6 +93,7 @@ def walks(script: Path) -> dict[str, list[float]]:
     return found
 
 
+@pytest.mark.slow
 def test_failed_and_lost_runs_are_rows_and_are_run_again(script: Path) -> None:
     ended = programs.run_script(script, "plain,raise,die", "2")
     assert ended.returncode == 0
@@ -116,6 +117,7 @@ def test_failed_and_lost_runs_are_rows_and_are_run_again(script: Path) -> None:
     assert {run: after[run] for run in before} == before
 
 
+@pytest.mark.slow
 def test_slaves_of_runs(script: Path) -> None:
     ended = programs.run_script(script, "slaves,plain", "1")
     assert (ended.stdout, ended.stderr) == ("2 of 2 runs done\n", "")

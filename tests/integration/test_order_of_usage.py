@@ -119,6 +119,7 @@ with MultiEnvironment(("localhost", 0), Environment, **KWARGS) as menv:
 """
 
 
+@pytest.mark.slow
 def test_creamas_serializers_are_warned_of_once(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(NEEDLESS)

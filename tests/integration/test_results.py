@@ -121,6 +121,7 @@ async def test_two_runs_of_one_seed_leave_equal_rows(tmp_path: Path) -> None:
         assert [*runs[0].runs[name]] * 2 == runs[1].runs[name]
 
 
+@pytest.mark.slow
 async def test_losses_and_restarts_are_events(tmp_path: Path) -> None:
     async with society(tmp_path, restart="permanent") as menv:
         await menv.trigger_all()

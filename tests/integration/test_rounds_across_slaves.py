@@ -227,6 +227,7 @@ async def test_one_seed_gives_the_same_at_any_number_of_slaves() -> None:
     assert seen[2] == seen[0]
 
 
+@pytest.mark.slow
 async def test_one_seed_gathers_the_same_at_any_number_of_slaves() -> None:
     seen = []
     for slaves in (1, 2, 3):
@@ -311,6 +312,7 @@ async def test_a_host_manager_in_a_step_that_overruns_or_loses_a_slave() -> None
         assert len(await menv.trigger_all("judge", -1)) == 4
 
 
+@pytest.mark.slow
 async def test_gathers_wait_for_one_another() -> None:
     seen = []
     for _ in range(2):

@@ -40,6 +40,7 @@ def script(tmp_path: Path) -> Path:
     return tmp_path / "script.py"
 
 
+@pytest.mark.slow
 def test_a_low_soft_limit_of_descriptors(script: Path) -> None:
     society = SOCIETY.replace('[("localhost", 0)]', "SLAVES")
     society = society.replace(
@@ -164,6 +165,7 @@ def flags():
         pytest.param("-X dev", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_options_of_the_scripts_python_reach_its_slaves(options: str, script: Path) -> None:
     society = SOCIETY.replace("return sum(", "return flags() or sum(")
     script.write_text(f"{FLAGS}{society}print([flags()] == results(), flags())")

@@ -124,6 +124,7 @@ with build(sys.argv[1]) as menv:
 """
 
 
+@pytest.mark.slow
 def test_a_file_makes_the_same_simulation_in_a_daemon_and_in_a_script(
     daemon: None, folder: Path, elsewhere: Path
 ) -> None:

@@ -119,6 +119,7 @@ def society(
     return build
 
 
+@pytest.mark.slow
 def test_a_society_that_repeats_itself() -> None:
     outcome = verify(society(), steps=3, slaves=(1, 2, 4))
     assert outcome, str(outcome)
