@@ -220,6 +220,7 @@ async def test_a_slave_that_is_killed_while_it_cannot_answer(
 async def test_calls_to_a_dead_slave_fail_and_name_it(menv: MultiEnvironment) -> None:
     one, _ = await menv.spawn(Echo)
     two, two_addr = await menv.spawn(Echo)
+    killed = menv._slaves.members[1]
     assert await one.ask(two_addr, 5) == 5
     os.kill(await two.pid(), signal.SIGKILL)
 
@@ -233,6 +234,7 @@ async def test_calls_to_a_dead_slave_fail_and_name_it(menv: MultiEnvironment) ->
         neighbour = two_addr[:-1] + "7"
         with pytest.raises(AgentError, match=r"SlaveLost in .*: the slave .* is gone"):
             await one.reach(neighbour, None)
+        await killed.gone.wait()  # or its end would be one of the close
     assert await one.evaluate(1) == 1
 
 
