@@ -120,12 +120,12 @@ def test_the_readmes_study_and_its_plot(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_seed_repeats_the_pictures_at_any_number_of_slaves(tmp_path: Path) -> None:
     drawn = []
-    for number, slaves in enumerate((1, 2, 4, 3)):
+    for number, slaves in enumerate((1, 2, 4)):
         out = tmp_path / str(number)
         options = ["--agents=10", "--steps=6", f"--slaves={slaves}", "--seed=7", f"--out={out}"]
         _run(*SPIROGRAPHS, *options)
         drawn.append([(out / name).read_bytes() for name in PICTURES])
-    assert drawn == [drawn[0]] * 4
+    assert drawn == [drawn[0]] * len(drawn)
 
 
 def test_ctrl_c_ends_spirographs_at_once(tmp_path: Path) -> None:

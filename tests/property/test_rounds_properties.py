@@ -15,7 +15,7 @@ PROGRAMS = st.lists(
 )
 
 
-@holds_for(PROGRAMS, st.integers(2, 4), few=15, many=150)
+@holds_for(PROGRAMS, st.integers(2, 4), few=15, many=60)
 def test_the_same_at_any_number_of_environments(programs: list[list[Op]], several: int) -> None:
     alone = trio.run(run_society, programs, 1)
     assert trio.run(run_society, programs, several) == alone
