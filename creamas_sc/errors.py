@@ -161,9 +161,9 @@ class StepOverran(DeadlineExceeded):
     """A step's time was up before all agents had acted; the others' results are kept.
 
     Attributes:
-        addresses: Agents that had not finished, or not begun, in slave and then spawn order; for a
+        addresses: Agents that had not finished, or not begun, in spawn order; for a
             slave that did not answer, its manager's address instead.
-        results: What the agents that finished returned, in slave and then spawn order.
+        results: What the agents that finished returned, in spawn order.
         failures: Address of each agent whose ``act`` raised -> its ``AgentError``.
         acknowledged: Whether all slaves confirmed that their agents have stopped.
     """
@@ -340,8 +340,8 @@ class AgentErrors(ExceptionGroup[AgentError]):
 
     Attributes:
         failures: Address of each failed agent -> its ``AgentError``.
-        results: What the other agents returned, in slave and then spawn order; of ``gather``, a
-            dict of address -> value.
+        results: What the other agents returned, in spawn order; of ``gather``, a dict of address ->
+            value.
     """
 
     results: Any

@@ -199,7 +199,7 @@ class SimulationAPI:
 
     @_operation(Kind.TWO_FORMS)
     def get_agents(self, addr: bool = True, agent_cls: type | str | None = None) -> Any:
-        """Return the agents of all slaves, in slave and then spawn order, except managers."""
+        """Return the agents of all slaves, in spawn order, except managers."""
 
     @_operation(Kind.TWO_FORMS)
     def get_numbers(self) -> Any:
@@ -247,7 +247,7 @@ class SimulationAPI:
 
     @_operation(Kind.TWO_FORMS)
     def get_connections(self, data: bool = True) -> Any:
-        """Return ``(addr, connections)`` of all agents, in slave and then spawn order."""
+        """Return ``(addr, connections)`` of all agents, in spawn order."""
 
     # ---- artifacts
 

@@ -212,7 +212,7 @@ class Simulation:
         """Let all agents act concurrently, and block until they have.
 
         Returns:
-            What their ``act`` returned, in slave and then spawn order.
+            What their ``act`` returned, in spawn order.
 
         Raises:
             AgentErrors: Some ``act`` raised; all have acted.

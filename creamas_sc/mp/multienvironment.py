@@ -69,8 +69,8 @@ class MultiEnvironment:
             what a restarted slave gets back.
         calls: How calls between agents go in a step. "rounds": all that were made are exchanged at
             once, again and again, so that a seed gives the same at any number of slaves: see
-            `creamas_sc.rpc.rounds`. Results and artifacts are in the order of agents' numbers.
-            "free": each call at once, so that what a step leads to may depend on timing; a single
+            `creamas_sc.rpc.rounds`. "free": each call at once, so that what a step leads to may
+            depend on timing, and what is in spawn order else is so slave after slave; a single
             chain of calls takes about half as long then, many calls side by side take longer.
         record: A folder, or a `creamas_sc.results.Record`: each step is recorded there, with what
             the ``observe()`` of agents and of this class return; see `creamas_sc.results`. By
@@ -350,9 +350,7 @@ class MultiEnvironment:
     def get_agents(
         self, addr: bool = True, agent_cls: type | None = None, as_coro: bool = False
     ) -> Any:
-        """Agents of all slaves, without the managers: in slave and then spawn order.
-
-        If agents' calls go in rounds, they are in spawn order alone.
+        """Agents of all slaves, without the managers, in spawn order.
 
         Args:
             addr: Return their addresses rather than proxies.
@@ -389,8 +387,7 @@ class MultiEnvironment:
             *args, **kwargs: Passed to each.
 
         Returns:
-            Address -> what the method returned, in the order of ``addrs``, or in slave and then
-            spawn order; if agents' calls go in rounds, in spawn order alone.
+            Address -> what the method returned, in the order of ``addrs``, or in spawn order.
 
         Raises:
             NotExposed, UnknownAgent: One lacks the method, or does not exist.
@@ -424,7 +421,7 @@ class MultiEnvironment:
             *args, **kwargs: Passed to each ``act``.
 
         Returns:
-            One value per agent, in slave and then spawn order; managers do not act.
+            One value per agent, in spawn order; managers do not act.
 
         Raises:
             AgentErrors: Some ``act`` raised, or returned what cannot travel or be decoded here;
@@ -486,7 +483,7 @@ class MultiEnvironment:
         return await self._managers.create_connections(slaves, connection_map)
 
     def get_connections(self, data: bool = True, as_coro: bool = False) -> Any:
-        """``(addr, connections)`` of all agents, in slave and then spawn order.
+        """``(addr, connections)`` of all agents, in spawn order.
 
         Args:
             data: ``connections`` maps addresses to data rather than listing addresses.

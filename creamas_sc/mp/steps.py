@@ -99,7 +99,7 @@ class Steps:
             recording: Of the simulation, if it is recorded.
 
         Returns:
-            One value per agent, in slave and then spawn order.
+            One value per agent, in spawn order.
 
         Raises:
             StepOverran: Some were late.

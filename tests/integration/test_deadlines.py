@@ -202,6 +202,22 @@ async def test_a_slave_that_reads_nothing_hides_no_loss(menv: MultiEnvironment) 
             await menv.trigger_all()
 
 
+async def test_a_slave_that_reads_nothing_hides_no_loss_before_a_step_in_rounds(
+    menv: MultiEnvironment,
+) -> None:
+    await menv.spawn(Counter, addr=menv.addrs[1])
+    killed = menv._slaves.members[1]
+
+    async def kill() -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        os.kill(killed.pid, signal.SIGKILL)
+
+    async with clogged(menv, 0), trio.open_nursery() as nursery:
+        nursery.start_soon(kill)
+        with trio.fail_after(BOUND_SECONDS / 2), pytest.raises(SlaveLost):
+            await menv.trigger_all()
+
+
 @also_free
 async def test_the_base_timeout_counts_for_a_step(
     menv: MultiEnvironment, base_timeout: float
