@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from creamas_sc.experiments import Experiment
     from creamas_sc.logging import ObjectLogger, log_after, log_before
     from creamas_sc.mp import EnvManager, MultiEnvironment, MultiEnvManager
+    from creamas_sc.mp.resuming import branch, resume
     from creamas_sc.rpc.exposed import Proxy, expose
     from creamas_sc.runtime.asyncio_thread import run_asyncio
     from creamas_sc.serializers import MsgPack
@@ -46,10 +47,12 @@ __all__ = [
     "Proxy",
     "Simulation",
     "agent_factory",
+    "branch",
     "expose",
     "log_after",
     "log_before",
     "prestart",
+    "resume",
     "run",
     "run_asyncio",
     "verify",
@@ -63,6 +66,7 @@ __getattr__, __dir__ = lazy_attributes(
         "core": ("Artifact", "CreativeAgent", "Environment", "Simulation", "agent_factory"),
         "experiments": ("Experiment",),
         "logging": ("ObjectLogger", "log_after", "log_before"),
+        "mp.resuming": ("branch", "resume"),
         "mp": ("EnvManager", "MultiEnvManager", "MultiEnvironment"),
         "supervisor_client.launcher": ("prestart",),
         "rpc.exposed": ("Proxy", "expose"),

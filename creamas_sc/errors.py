@@ -240,6 +240,14 @@ class RecordError(CreamasError, OSError):
         self.results = results
 
 
+class CheckpointError(RecordError):
+    """A checkpoint could not be written or read; what was there before is as it was.
+
+    Attributes:
+        may_have_run, results: As of a `RecordError`: of the step after which it was to be written.
+    """
+
+
 class NoSlaves(CreamasError, RuntimeError):
     """The operation needs slaves, and there are none."""
 

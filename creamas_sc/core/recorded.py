@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class EnvironmentSubject:
     """What the record of a single environment asks for; see `creamas_sc.results.recording`."""
 
+    write_checkpoint = None
+
     def __init__(self, env: Environment) -> None:
         self.environment: Any = env
 

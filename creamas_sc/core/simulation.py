@@ -54,7 +54,8 @@ class Simulation:
     Attributes:
         env: The environment that is stepped.
         callback: As given.
-        cur_step: Number of the step that was started last; 0 before the first.
+        cur_step: Number of the step that was started last; 0 before the first. It goes on where a
+            resumed simulation was.
         name: The simulation's name in logs.
         logger: An `ObjectLogger`, or None.
 
@@ -132,7 +133,7 @@ class Simulation:
         self.env = env
         self.callback = callback
         self.name = "sim"
-        self.cur_step = 0
+        self.cur_step = getattr(env, "_resumed_age", 0)
         # Addresses depend on slaves and ports, which a seed does not determine.
         in_slaves = hasattr(env, "get_numbers") and not isinstance(env, Environment)
         self._order: Order = "spawned" if in_slaves else "alphabetical"
@@ -277,6 +278,8 @@ class Simulation:
     def _counted(self) -> Iterator[None]:
         """Count a step for the block, unless it is refused: then no agent has acted."""
         age = getattr(self.env, "age", self.cur_step)
+        if hasattr(self.env, "_age_counts_steps"):
+            self.env._age_counts_steps = True
         self.cur_step += 1
         self.env.age = self.cur_step
         self._step_started_at = time.monotonic()

@@ -66,9 +66,13 @@ class Spawning:
     def generator(self, agent: Any, source: RandomSource, numpy: bool) -> Any:
         """Make an agent's random generator, Python's or numpy's."""
         order = agent._order
-        made = order if type(order) is tuple and order[0] != sys.maxsize else None
+        made, number, calls = None, agent._number, self.calls
+        if type(order) is tuple and order[0] != sys.maxsize:
+            made = order
+        elif type(order) is tuple:  # it may have been made in another slave, before a checkpoint
+            source, number, calls = source._replace(environment=order[1]), order[2], []
         make = source.numpy_generator if numpy else source.generator
-        return make(agent._number, self.calls, made)
+        return make(number, calls, made)
 
     async def make(
         self,

@@ -45,13 +45,17 @@ class ManagerCalls:
     Args:
         node: The master environment's.
         slaves: Knows which slaves are being restarted, and explains losses to the node.
+
+    Attributes:
+        spawned: How many agents were spawned.
+        classes: Names of their classes.
     """
 
     def __init__(self, node: Node, slaves: SlavePool) -> None:
         self._node = node
         self._slaves = slaves
-        self._spawned = 0
-        self._classes: set[str] = set()
+        self.spawned = 0
+        self.classes: set[str] = set()
 
     async def wait_ready(self, slave: Slave, check_ready: bool) -> None:
         """Wait until a slave can be reached and, if asked, its manager says that it is ready."""
@@ -69,9 +73,9 @@ class ManagerCalls:
         members = self._slaves.members
         slave = self._slaves.at(addr) if addr else min(members, key=lambda slave: slave.agents)
         args = (portable_name(args[0]), *args[1:])
-        kwargs[SPAWN_INDEX] = self._spawned
+        kwargs[SPAWN_INDEX] = self.spawned
         # Counted before the call, so that calls under way count too.
-        self._spawned += n
+        self.spawned += n
         slave.agents += n
         try:
             answer = await self._node.call_agent(slave.address, method, args, kwargs)
@@ -80,8 +84,8 @@ class ManagerCalls:
             raise
         if slave.journal is not None:
             slave.journal.note_spawn(method, args, kwargs, answer)
-        if args[0] not in self._classes:
-            self._classes.add(args[0])
+        if args[0] not in self.classes:
+            self.classes.add(args[0])
             await self._warn_of(args[0], slave)
         return answer
 

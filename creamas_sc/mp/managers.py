@@ -126,6 +126,20 @@ class Manager(Agent):
             await restored
 
     @expose
+    async def _write_part(self, path: str) -> dict[str, Any]:
+        """Write the environment's part of a checkpoint; see `checkpoint_parts`."""
+        from creamas_sc.mp.checkpoint_parts import write_part  # few need it
+
+        return await write_part(self.env, path)
+
+    @expose
+    async def _restore_part(self, place: str, urls: list[str], master: str) -> int:
+        """Take up the environment's part of a checkpoint; how many agents that are."""
+        from creamas_sc.mp.checkpoint_parts import restore_part
+
+        return await restore_part(self.env, place, urls, master)
+
+    @expose
     def stop(self) -> None:
         """End the environment, and its process if it has its own."""
         self.env.get_loop().call_soon(self.stop_received.set)

@@ -36,6 +36,7 @@ from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.event_loop import LoopHandle, on_loop, sync_or_coro
 from creamas_sc.runtime.validation import check_int, check_kind, check_seconds, make_folder
+from creamas_sc.supervisor_client.messages import ActorOrder
 
 
 class MultiEnvironment:
@@ -85,6 +86,16 @@ class MultiEnvironment:
     _age = 0
     _loop: LoopHandle | None = None
     _recording: Any = None
+    _resumed_age = 0
+    # Whether who takes the steps counts them in the age, before each one.
+    _age_counts_steps = False
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Note the arguments, which a checkpoint keeps."""
+        menv = super().__new__(cls)
+        menv._made_with = args, kwargs
+        return menv
 
     def __init__(
         self,
@@ -183,6 +194,11 @@ class MultiEnvironment:
         return self._steps.reports.last
 
     @property
+    def steps_taken(self) -> int:
+        """How many steps of all agents were taken, those before it was resumed included."""
+        return self._steps.count
+
+    @property
     def age(self) -> int:
         """Age of the environment in simulation steps."""
         return self._age
@@ -240,6 +256,10 @@ class MultiEnvironment:
                 ``__init__`` raised.
         """
         orders = self._slaves.orders(slave_addrs, slave_env_cls, slave_mgr_cls, slave_kwargs)
+        await self._start_slaves(orders)
+
+    async def _start_slaves(self, orders: Sequence[ActorOrder]) -> None:
+        """Start slaves; see `spawn_slaves`."""
         self._open_slaves()
         await self._closer.wait_abandoned()
         if self._recording is not None:

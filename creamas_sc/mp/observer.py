@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Self, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypedDict
 
 from creamas_sc.errors import SlaveLost
 from creamas_sc.reports import Restart, StepReport
@@ -24,6 +24,9 @@ class Observer:
 
     def step_taken(self, step: StepReport) -> None:
         """A step has ended."""
+
+    def kept(self, step: int) -> Any:
+        """What a checkpoint after ``step`` is to keep of it: plain values."""
 
     def end_simulation(self, cause: SlaveLost) -> None:
         """The restart policy ends the simulation: close it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from creamas_sc.reports import StepReport
@@ -80,6 +81,15 @@ class MultiEnvironmentSubject:
             return self._env.network.steps.number_at(address)
         except ValueError:
             return None
+
+    async def write_checkpoint(
+        self, run_file: Path, run: str, step: int, recorded: Mapping[str, Any], kept: int
+    ) -> None:
+        """Write a checkpoint; see `creamas_sc.mp.checkpointing`."""
+        from creamas_sc.mp.checkpointing import write_checkpoint  # few need it
+
+        if (menv := self._menv()) is not None:
+            await write_checkpoint(menv, run_file, run, step, recorded, kept)
 
 
 def start_recording(

@@ -31,6 +31,7 @@ class SlaveOrders:
 
     Attributes:
         seed: Of the slaves, None for fresh entropy.
+        seed_drawn: Whether it was drawn.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class SlaveOrders:
     ) -> None:
         self._member = None if member is None else (member.simulation, member.key, "slave")
         self.seed = seed
-        self._seed_drawn = seed_drawn
+        self.seed_drawn = seed_drawn
         self._made = 0
 
     @cached_property
@@ -50,7 +51,7 @@ class SlaveOrders:
         """Change the seed of slaves that will be started; None draws one."""
         if self._made:
             raise CreamasError("the slaves have their seed: set seed before spawn_slaves")
-        self._seed_drawn = check_seed(seed) is None
+        self.seed_drawn = check_seed(seed) is None
         self.seed = draw_seed() if seed is None else seed
 
     def make(
@@ -88,7 +89,7 @@ class SlaveOrders:
                 kwargs=env_kwargs,
                 member=self._member,
                 set_seed=True if self.seed is None else self.seed,
-                seed_drawn=self._seed_drawn,
+                seed_drawn=self.seed_drawn,
                 index=index,
                 others_return=restarts,
             )

@@ -57,7 +57,10 @@ class Steps:
         lock: Held while agents act.
         order: Of the agents.
         reports: Of the steps of all agents.
+        count: How many steps of all agents were taken.
     """
+
+    count = 0
 
     def __init__(
         self, node: Node, slaves: SlavePool, managers: ManagerCalls, inbox: ArtifactInbox
@@ -119,8 +122,14 @@ class Steps:
         """As `take`; ``asked`` is what is to be observed, for a record."""
         limit = step_limit.get()
         with self._artifacts_last(slaves), self.reports.step():
-            answers = await self._call(slaves, limit, args, kwargs, asked)
-            return await self._join(slaves, limit, answers)
+            try:
+                answers = await self._call(slaves, limit, args, kwargs, asked)
+                results = await self._join(slaves, limit, answers)
+            except Exception as error:
+                self.count += getattr(error, "may_have_run", True)
+                raise
+            self.count += 1
+            return results
 
     async def _call(
         self,

@@ -3,7 +3,8 @@
 Values are kept encoded, as they were when they were given: later changes by the caller do not
 count. A restarted slave gets everything in the order in which the parts depend on each other: its
 host manager, its agents in the order of their numbers, so that each has its old address, their
-connections, and last the environment's checkpoint, which may refer to all of them.
+connections, and last the environment's checkpoint, which may refer to all of them. Where a run has
+checkpoints on disk, the last one takes the place of what was given before it.
 
 Agents that agents made, and connections that they made themselves, are not in the journal: they are
 for the environment's checkpoint to keep.
@@ -12,7 +13,7 @@ for the environment's checkpoint to keep.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -64,6 +65,7 @@ class SlaveJournal:
         self._spawns: list[_Spawn] = []
         self._connections: dict[str, dict[str, Any]] = {}
         self._host_manager: str | None = None
+        self._part: Payload | None = None
         self._checkpoint: Payload | None = None
         self._no_checkpoint = ""
         self.offers_checkpoint = True
@@ -86,6 +88,16 @@ class SlaveJournal:
     def note_host_manager(self, address: str) -> None:
         """Keep the address of its host manager."""
         self._host_manager = address
+
+    def note_checkpoint(self, place: str, urls: Sequence[str], master: str) -> None:
+        """Note that a checkpoint has its agents, in place of what they were made with.
+
+        Args:
+            place, urls, master: As of `restore_part`.
+        """
+        self._part = self._node.codec.encode(((place, list(urls), master), {}))
+        self._spawns.clear()
+        self._connections.clear()
 
     async def take_checkpoint(self) -> None:
         """Get a checkpoint from the slave and keep it in place of the last one.
@@ -125,6 +137,10 @@ class SlaveJournal:
             arguments = codec.encode(((self._host_manager,), {}))
             answer = await self._try(restored, "its host manager", "set_host_manager", arguments)
             restored.host_manager = answer is not None
+        if self._part is not None:
+            answer = await self._try(restored, "the last checkpoint", "_restore_part", self._part)
+            restored.checkpoint = answer is not None
+            restored.agents += 0 if answer is None else codec.decode(answer)
         for spawn in sorted(self._spawns, key=_first_number):
             old = spawn.addresses
             what = f"agents {', '.join(old[:3])}{', ...' * (len(old) > 3)}"
@@ -148,7 +164,7 @@ class SlaveJournal:
                     restored.fail(f"{missing} connections, whose agents are not there")
         if self._checkpoint is not None:
             answer = await self._try(restored, "its checkpoint", "restore", self._checkpoint)
-            restored.checkpoint = answer is not None
+            restored.checkpoint |= answer is not None
         elif self._no_checkpoint:
             restored.fail(f"its checkpoint: {self._no_checkpoint}")
         return restored

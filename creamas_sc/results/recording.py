@@ -35,6 +35,7 @@ from creamas_sc.errors import (
     AgentError,
     AgentErrors,
     BadValue,
+    CheckpointError,
     CreamasError,
     RecordError,
     agent_errors,
@@ -91,6 +92,10 @@ class Subject(Protocol):
     def number_of(self, address: str) -> Order | None:
         """The number of the agent at an address, if it is one."""
 
+    @property
+    def write_checkpoint(self) -> Callable[..., Awaitable[None]] | None:
+        """Writes a checkpoint; see `creamas_sc.mp.checkpointing`. None if there can be none."""
+
 
 class Recording:
     """Records one run.
@@ -100,12 +105,14 @@ class Recording:
         subject: Of what.
 
     Attributes:
+        record: As given.
         stopped: Nothing is recorded any more: it is closed, or cannot be written.
     """
 
     def __init__(self, record: Record, subject: Subject) -> None:
         self.stopped = False
-        self._record, self._subject = record, subject
+        self.record, self._subject = record, subject
+        self._checkpoint_at: float | None = None  # of the last one
         self._file: RunFile | None = None
         self._seconds = WRITE_SECONDS
         self._step = 0
@@ -136,7 +143,7 @@ class Recording:
         """
         if self._file is not None:
             return
-        folder, run = os.fspath(self._record.folder), self._run()
+        folder, run = os.fspath(self.record.folder), self._run()
         run |= {"id": uuid.uuid4().hex, "began": now()}
         given_up = False
 
@@ -201,6 +208,8 @@ class Recording:
         try:
             await self.open()
             await self._write_left()
+            if self.record.has_checkpoints and self._checkpoint_at is None:
+                await self._checkpoint()  # what cannot be kept shows before the first step
             return await self._take(act)
         finally:
             self._in_step = False
@@ -211,7 +220,7 @@ class Recording:
         began, at = now(), time.perf_counter()
         failed: Exception | None = None
         try:
-            results: Any = await act(self._record.asks(self._step))
+            results: Any = await act(self.record.asks(self._step))
         except Exception as error:
             if isinstance(error, CreamasError) and not error.may_have_run:
                 self._step -= 1  # no agent has acted
@@ -224,6 +233,11 @@ class Recording:
         metrics, failures = await self._measure()
         marks = (began, seconds, results, failed)
         left = await self._write(self._batch(marks, metrics, failures))
+        if left is None and self._checkpoint_is_due():
+            try:
+                await self._checkpoint()
+            except CheckpointError as error:
+                left = error
         if failed is not None:
             if left is not None:
                 log.error("%s", left)
@@ -241,7 +255,7 @@ class Recording:
     async def _measure(self) -> tuple[dict[str, Any], dict[str, BaseException]]:
         """The metrics of the whole after a step, and what failed, by address."""
         environment = self._subject.environment
-        function: Any = self._record.metrics
+        function: Any = self.record.metrics
         if function is None:
             function = getattr(type(environment), "observe", None)
         if function is None:
@@ -318,7 +332,7 @@ class Recording:
     def _run(self) -> dict[str, Any]:
         """Columns of the run."""
         setup = self._subject.setup()
-        parameters = {**setup.pop("parameters", {}), **self._record.parameters}
+        parameters = {**setup.pop("parameters", {}), **self.record.parameters}
         return {
             "class": setup.pop("class"),
             "seed": str(setup.pop("seed")),
@@ -328,6 +342,56 @@ class Recording:
             "machine": to_json(machine()),
             "code": code_fingerprint(self._subject.sources()),
         }
+
+    # ---- checkpoints
+
+    def _checkpoint_is_due(self) -> bool:
+        every, seconds = self.record.checkpoint_every, self.record.checkpoint_seconds
+        if self._checkpoint_at is None or self.stopped:
+            return False
+        waited = time.monotonic() - self._checkpoint_at
+        return bool(every and not self._step % every) or (seconds is not None and waited >= seconds)
+
+    async def _checkpoint(self) -> None:
+        """Write a checkpoint of the last step; errors as of `write_checkpoint`."""
+        write = self._subject.write_checkpoint
+        assert self._file is not None
+        assert write is not None
+        file, kept = self._file, self.record.checkpoints_kept
+        recorded = {"artifacts": self._artifact_count, "agents": self._agents.state()}
+        try:
+            await self._in_thread(file.sync)
+            await write(file.path, file.id, self._step, recorded, kept)
+        except (OSError, trio.TooSlowError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            text = f"there is no checkpoint of step {self._step}: {file.path}: {error}"
+            raise CheckpointError(text, may_have_run=self._step > 0) from error
+        self._checkpoint_at = time.monotonic()
+
+    def take_up(self, file: RunFile, step: int, recorded: Mapping[str, Any]) -> None:
+        """Go on with the record of a run that is resumed; nothing is written before `go_on`.
+
+        Args:
+            recorded: What the checkpoint of the step has kept of its recording.
+        """
+        self.stopped, self._described = True, True
+        self._file, self._step = file, step
+        self._artifact_count = recorded["artifacts"]
+        self._agents.go_on(recorded["agents"])
+        self._checkpoint_at = time.monotonic()
+
+    async def go_on(self, run: Mapping[str, Any], event: str, details: Mapping[str, Any]) -> None:
+        """Remove what is recorded of later steps, and record again.
+
+        Args:
+            run: Columns of the run that change.
+            event, details: What is noted.
+        """
+        assert self._file is not None
+        cut = partial(self._file.cut, self._step, run, event, to_json(dict(details)))
+        await self._in_thread(cut)
+        self.stopped = False
 
     # ---- writing
 

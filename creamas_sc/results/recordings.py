@@ -33,6 +33,8 @@ def make(record: Any, subject: Subject, current: Recording | None) -> Recording:
         raise BadValue("this simulation is recorded already: give record= once")
     from creamas_sc.results.recording import Recording
 
+    if checked.has_checkpoints and subject.write_checkpoint is None:
+        raise BadValue("checkpoints are for a MultiEnvironment: leave checkpoint_every out")
     return Recording(checked, subject)
 
 

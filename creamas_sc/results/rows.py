@@ -29,6 +29,14 @@ class AgentRows:
         # The agents of the last step, their ``numbers`` as JSON, and their order if it is another.
         self._last: tuple[list[Sequence[Order]], str, list[int] | None] = ([], "[]", None)
 
+    def state(self) -> dict[str, Any]:
+        """What it goes by, for `go_on`."""
+        return {"ids": dict(self._ids), "next": self._next_id}
+
+    def go_on(self, state: Mapping[str, Any]) -> None:
+        """Go on as the one that had this state."""
+        self._ids, self._next_id = dict(state["ids"]), state["next"]
+
     def of_step(self, step: int, observed: Mapping[str, Observed], numbers: Numbers) -> Rows:
         """The rows of a step, for the tables ``agents`` and ``numbers``."""
         rows: Rows = {"numbers": [], "agents": []}

@@ -14,15 +14,19 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import sqlite3
 import stat
 import time
-from contextlib import suppress
+import uuid
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from creamas_sc.errors import BadValue
+from creamas_sc.results.columns import to_json
 from creamas_sc.results.schema import COLUMNS, RUN, SQL, VERSION, insert
 from creamas_sc.runtime.validation import make_folder
 
@@ -97,14 +101,132 @@ class RunFile:
         return file
 
     def _begin(self, run: dict[str, Any], network: bool) -> None:
-        self._db.execute(f"PRAGMA journal_mode = {'TRUNCATE' if network else 'WAL'}")
-        self._db.execute(f"PRAGMA synchronous = {'FULL' if network else 'NORMAL'}")
+        self._set_modes(network)
         self._db.executescript(f"BEGIN IMMEDIATE; {SQL}; PRAGMA user_version = {VERSION};")
         self._db.execute(
             f"INSERT INTO run ({', '.join(RUN)}) VALUES ({', '.join('?' * len(RUN))})",
             [run.get(name) for name in RUN],
         )
         self._db.execute("COMMIT")
+
+    @classmethod
+    def reopen(cls, path: Path) -> Self:
+        """Open the file of a run that is to go on.
+
+        Raises:
+            BadValue: It is no such file, or is damaged, or another process writes it.
+        """
+        try:
+            found = stat.S_ISREG(path.lstat().st_mode)
+            lock = lock_file(path) if found else -1
+        except OSError as error:  # one that is locked says so
+            raise BadValue(f"{path}: {error.strerror or error}") from error
+        if not found:
+            raise BadValue(f"{path} is not the file of a run")
+        try:
+            file = cls(path, lock)
+            file._take_up()
+        except BaseException as error:
+            _release(path, lock)
+            if isinstance(error, sqlite3.Error):
+                raise BadValue(f"{path} cannot be read: {error}") from error
+            raise
+        return file
+
+    @classmethod
+    def branch(cls, path: Path) -> Self:
+        """Create the file of a new run with all that another one has.
+
+        Raises:
+            BadValue: The other is no such file, or there can be none in its folder.
+        """
+        record_folder(path.parent)
+        try:
+            new, lock = _claim(path.parent)
+            try:
+                file = cls(new, lock)
+                with closing(
+                    sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+                ) as db:
+                    db.backup(file._db)
+                file._take_up()
+                file._set_modes(on_network(str(path.parent)))
+                (file.step,) = file._db.execute(
+                    "SELECT coalesce(max(step), 0) FROM steps"
+                ).fetchone()
+            except BaseException:
+                new.unlink(missing_ok=True)
+                _release(new, lock)
+                raise
+        except (OSError, sqlite3.Error) as error:
+            why = getattr(error, "strerror", None) or error
+            raise BadValue(f"{path} cannot be copied: {why}") from error
+        return file
+
+    def branched(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Columns of the run that make it another one, with further parameters."""
+        (known,) = self._db.execute("SELECT parameters FROM run").fetchone()
+        merged = {**json.loads(known), **parameters}
+        return {"id": uuid.uuid4().hex, "parameters": to_json(merged)}
+
+    def discard(self) -> None:
+        """Close and remove the file."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    def _take_up(self) -> None:
+        """Check what is in the file, and be ready to write.
+
+        Raises:
+            BadValue: It is of another form, or damaged.
+        """
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version != VERSION:
+            raise BadValue(
+                f"{self.path} has the form {version}; this version of creamas_sc goes on with "
+                f"files of the form {VERSION}"
+            )
+        (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise BadValue(f"{self.path} is damaged: {found}")
+        self._set_modes(on_network(str(self.path.parent)))
+        (self.step,) = self._db.execute("SELECT coalesce(max(step), 0) FROM steps").fetchone()
+
+    def _set_modes(self, network: bool) -> None:
+        self._db.execute(f"PRAGMA journal_mode = {'TRUNCATE' if network else 'WAL'}")
+        self._db.execute(f"PRAGMA synchronous = {'FULL' if network else 'NORMAL'}")
+
+    @property
+    def id(self) -> str:
+        """The id of the run."""
+        (found,) = self._db.execute("SELECT id FROM run").fetchone()
+        return str(found)
+
+    def sync(self) -> None:
+        """Have all that was written survive a loss of power, too."""
+        for path in (self.path, self.path.with_name(f"{self.path.name}-wal")):
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def cut(self, step: int, run: Mapping[str, Any], event: str, details: str) -> None:
+        """Remove what came after a step, note an event, and change columns of the run.
+
+        Raises:
+            sqlite3.Error: It cannot be written.
+        """
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            for table in COLUMNS:
+                self._db.execute(f"DELETE FROM {table} WHERE step > ?", [step])
+            for name, value in run.items():
+                self._db.execute(f"UPDATE run SET {name} = ?", [value])
+            self._db.execute(insert("events"), [step, now(), event, details])
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        self.step = step
 
     def write(self, batch: Batch) -> None:
         """Write all of a batch, or nothing; one of a step that is there already is left alone.

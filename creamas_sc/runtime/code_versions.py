@@ -208,6 +208,11 @@ class CodeVersions:
         """The sources of all files that the simulation has loaded so far."""
         return [version.source for version in self._versions()]
 
+    def digests(self) -> dict[str, str]:
+        """Path -> SHA-256 of the files that the simulation has loaded so far."""
+        found = {each.path: hashlib.sha256(each.source).hexdigest() for each in self._versions()}
+        return dict(sorted(found.items()))
+
     def _versions(self) -> list[Version]:
         if not self._is_ours or not self.folder.is_dir():
             return []
@@ -253,7 +258,7 @@ def _loaded_files() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         file = contents.get("__file__")
         if isinstance(file, str) and (file.endswith(".py") or name == _MAIN):
             path = os.path.abspath(file)
-            if _is_users(path) and os.path.isfile(path):
+            if is_users(path) and os.path.isfile(path):
                 yield name, path, contents
 
 
@@ -308,7 +313,7 @@ def imported_by(module: str) -> set[str]:
     return found
 
 
-def _is_users(path: str) -> bool:
+def is_users(path: str) -> bool:
     """Whether the file at ``path`` is the user's code, not installed with Python or a package."""
     return not path.startswith((_STANDARD_LIBRARY, *_OURS)) and not _INSTALLED & set(
         path.split(os.sep)
@@ -327,7 +332,7 @@ def check_installed(module: str) -> None:
     if spec is None:
         raise ModuleNotFoundError(f"there is no module {package!r}", name=package)
     places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
-    if any(_is_users(os.path.abspath(place)) for place in places if os.path.exists(place)):
+    if any(is_users(os.path.abspath(place)) for place in places if os.path.exists(place)):
         raise ValueError(f"{module!r} is your own module, not an installed one: leave it out")
 
 
@@ -422,7 +427,7 @@ class _Finder:
             spec: ModuleSpec | None = None if find is None else find(name, path, target)
             if spec is not None:
                 loader = spec.loader
-                if type(loader) is SourceFileLoader and _is_users(os.path.abspath(loader.path)):
+                if type(loader) is SourceFileLoader and is_users(os.path.abspath(loader.path)):
                     spec.loader = _Loader(loader.name, loader.path)
                 return spec
         return None

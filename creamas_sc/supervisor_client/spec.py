@@ -165,6 +165,11 @@ def named_makers(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return _convert_makers(kwargs, portable_name)
 
 
+def loaded_makers(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The reverse of `named_makers`."""
+    return _convert_makers(kwargs, load_object)
+
+
 def _convert_makers(kwargs: Mapping[str, Any], convert: Callable[[Any], Any]) -> dict[str, Any]:
     makers = kwargs.get("extra_serializers")
     if makers is None:

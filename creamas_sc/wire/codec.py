@@ -172,7 +172,7 @@ class Codec:
         try:
             decoder = self._decoders.pop()
         except IndexError:
-            decoder = Decoder(self._decode_handlers, extensions.HASHED)
+            decoder = self._new_decoder()
         try:
             body, decoder.parts = payload
             if len(body) < _LARGE_BODY:
@@ -216,6 +216,11 @@ class Codec:
             return self._handler_of(cls) is not None
         except LoadError:
             return False
+
+    @property
+    def serializers(self) -> list[Serializer]:
+        """Those that it knows."""
+        return list(self._serializers.values())
 
     # ---- encoding
 
@@ -280,6 +285,9 @@ class Codec:
         return ext(extensions.REFERENCE, encoder.pack(list(self._references.describe(value))))
 
     # ---- decoding
+
+    def _new_decoder(self) -> Decoder:
+        return Decoder(self._decode_handlers, extensions.HASHED)
 
     def _decode_reference(self, decoder: Decoder, data: bytes) -> Any:
         address, name = decoder.unpack_list(data, 2)

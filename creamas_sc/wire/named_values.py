@@ -37,7 +37,7 @@ def encoder_of(cls: Any) -> EncodeHandler | None:
         return functools.partial(_encode_member, travel_name(cls))
     if _is_named_tuple(cls):
         return functools.partial(_encode_named_tuple, travel_name(cls))
-    if _is_plain_dataclass(cls):
+    if is_plain_dataclass(cls):
         return functools.partial(_encode_fields, travel_name(cls), _field_names(cls))
     return None
 
@@ -47,7 +47,7 @@ def _is_named_tuple(cls: Any) -> bool:
     return issubclass(cls, tuple) and type(getattr(cls, "_fields", None)) is tuple
 
 
-def _is_plain_dataclass(cls: Any) -> bool:
+def is_plain_dataclass(cls: Any) -> bool:
     """Whether objects of a class are no more than their fields.
 
     Its subclasses may be more, unless they are dataclasses, too.
@@ -149,7 +149,7 @@ def _set_fields(made: Any, fields: dict[str, Any]) -> None:
 def _dataclass(name: str) -> tuple[Any, frozenset[str], bool]:
     """The class of that name, its fields, and whether ``__post_init__`` can be called."""
     cls: Any = load_class(name)
-    if not _is_plain_dataclass(cls):
+    if not is_plain_dataclass(cls):
         raise DecodeError(f"{name!r} is no dataclass")
     derives = hasattr(cls, "__post_init__")
     if derives:

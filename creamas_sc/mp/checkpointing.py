@@ -1,0 +1,169 @@
+"""Writes the checkpoints of a multi-environment, between two of its steps.
+
+    master                                  slaves
+    ------                                  ------
+    makes the folder; its own file
+    asks all slaves               -->       write_part: encode, write, sync, rename
+    the manifest, synced: that    <--       sizes, SHA-256, the agents' numbers
+      is the commit
+    removes what is too old
+
+What fails leaves the checkpoints before as they were.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import astuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from creamas_sc.checkpoints.files import MASTER, Checkpoints, Manifest, PartFile
+from creamas_sc.core import kept_state
+from creamas_sc.errors import CheckpointError, CreamasError, SlaveLost
+from creamas_sc.mp.checkpoint_parts import write_frames
+from creamas_sc.restarts.slave import Slave
+from creamas_sc.runtime.class_loading import MainScript, class_name
+from creamas_sc.runtime.code_versions import is_users
+from creamas_sc.runtime.coroutines import at_once
+from creamas_sc.serializers import get_serializers, to_serializers
+from creamas_sc.supervisor_client.spec import named_makers, unpack
+from creamas_sc.wire.codec import Codec
+from creamas_sc.wire.frames import Kind, encode_frame
+
+if TYPE_CHECKING:
+    from creamas_sc.mp.multienvironment import MultiEnvironment
+
+# What `MultiEnvironment` itself has; other attributes are the user's.
+OWN: Final = frozenset(
+    {"_env", "_name", "_logger", "_artifacts", "_slaves", "_managers", "_steps", "_closer"}
+    | {"_age", "_loop", "_recording", "_made_with", "_resumed_age"}
+    | {"_age_counts_steps"}
+)
+# Arguments that are not kept: what they were is there in another way, or cannot travel.
+_NOT_KEPT: Final = ("record", "logger")
+
+
+async def write_checkpoint(
+    menv: MultiEnvironment,
+    run_file: Path,
+    run: str,
+    step: int,
+    recorded: Mapping[str, Any],
+    kept: int,
+) -> None:
+    """Write a checkpoint.
+
+    Args:
+        run_file: Of the record.
+        run: Its id.
+        step: After which it is.
+        recorded: What the recording keeps of itself.
+        kept: How many checkpoints are kept.
+
+    Raises:
+        CheckpointError: It cannot be written; the checkpoints before are there.
+        SlaveLost: A slave died.
+    """
+    files = Checkpoints(run_file)
+    node, slaves = menv._env.network, menv._slaves.members
+    try:
+        place = await trio.to_thread.run_sync(files.begin, step)
+        frames = await _master_frames(menv, step, recorded)
+        master = await write_frames(place / MASTER, frames, node.base_url)
+        parts: list[PartFile] = []
+
+        async def write_part(slave: Slave) -> PartFile:
+            path = str(place / f"slave-{slaves.index(slave)}")
+            answer = await node.call_agent(slave.address, "_write_part", (path,), {})
+            return PartFile.of(answer)
+
+        parts = await at_once(write_part, slaves)
+        manifest = Manifest(step, run, master, parts, **_surroundings(menv))
+        await trio.to_thread.run_sync(files.commit, manifest, kept)
+    except (OSError, CreamasError) as error:
+        if isinstance(error, SlaveLost):
+            raise
+        why = str(error) if isinstance(error, CreamasError) else error.strerror or str(error)
+        raise CheckpointError(
+            f"there is no checkpoint of step {step}: {why}", may_have_run=step > 0
+        ) from error
+    urls = [slave.base_url for slave in slaves]
+    for slave in slaves:
+        if slave.journal is not None:
+            slave.journal.note_checkpoint(str(place), urls, node.base_url)
+
+
+def _surroundings(menv: MultiEnvironment) -> dict[str, Any]:
+    """The user's code, and where it was found."""
+    versions, script = menv._slaves.ordering.versions, MainScript.of_this_process()
+    folders = dict.fromkeys(map(os.path.abspath, sys.path))
+    return {
+        "code": {} if versions is None else versions.digests(),
+        "script": None if script is None else tuple(script),
+        "path": [folder for folder in folders if is_users(os.path.join(folder, "a.py"))],
+        "cwd": os.getcwd(),
+    }
+
+
+async def _master_frames(
+    menv: MultiEnvironment, step: int, recorded: Mapping[str, Any]
+) -> list[bytes]:
+    """The frames of the master's file: how it was made, its state, and each artifact."""
+    setup = {
+        "class": class_name(type(menv)),
+        "made_with": _arguments(menv),
+        "seed": menv._env.seed,
+        "seed_drawn": menv._slaves.ordering.seed_drawn,
+        "calls": menv._env.calls,
+        "policy": astuple(menv._slaves.policy),
+        "slaves": [_slave_fields(slave) for slave in menv._slaves.members],
+        "classes": sorted(menv._managers.classes),
+        "agent_classes": list(menv._slaves.agent_classes),
+        "record": menv._recording.record.kept(),
+        "recorded": dict(recorded),
+        "host": menv._slaves.observer.kept(step),
+    }
+    env = menv._env
+    codec = kept_state.state_codec(env)
+    state: dict[str, Any] = {
+        "environment": await kept_state.environment_state(env),
+        "state": await kept_state.own_state(menv, OWN, "the multi-environment"),
+        "steps": menv._steps.count,
+        "age": menv._age - (step == 0 and menv._age_counts_steps),
+        "spawned": menv._managers.spawned,
+        "agents": [slave.agents for slave in menv._slaves.members],
+        "host_manager": menv._slaves.have_host_manager,
+    }
+    kind = class_name(type(menv))
+    frames = [_plain_frame(setup, kind), kept_state.encoded(codec, state, kind)]
+    for artifact in menv._artifacts:
+        label = artifact.creator[:1000]
+        frames.append(kept_state.encoded(codec, {"artifact": artifact}, "an artifact", label))
+    return frames
+
+
+def _plain_frame(setup: Mapping[str, Any], kind: str) -> bytes:
+    """A frame that can be decoded before there is an environment."""
+    try:
+        payload = Codec(to_serializers(get_serializers())).encode(setup, root="setup")
+    except CreamasError as error:
+        raise CheckpointError(f"how {kind} was made cannot be kept: {error}") from None
+    return b"".join(encode_frame(Kind.EVENT, 0, b"", payload.body, payload.parts))
+
+
+def _arguments(menv: MultiEnvironment) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What its class was called with."""
+    args, kwargs = menv._made_with
+    kwargs = {name: value for name, value in kwargs.items() if name not in _NOT_KEPT}
+    return args, named_makers(kwargs)
+
+
+def _slave_fields(slave: Slave) -> dict[str, Any]:
+    """What a slave was started with."""
+    fields = unpack(unpack(slave.order["spec"])[2])
+    return {name: fields[name] for name in ("addr", "env_cls", "mgr_cls", "args", "kwargs")}
