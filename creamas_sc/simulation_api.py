@@ -127,6 +127,10 @@ class SimulationAPI:
     def get_last_step(self) -> Any:
         """Return whether the last step of all agents repeats itself, and why not."""
 
+    @_operation(Kind.GETTER, "steps_taken")
+    def get_steps_taken(self) -> Any:
+        """Return how many steps of all agents were taken, those before a resume included."""
+
     @_operation(Kind.GETTER, "age")
     def get_age(self) -> Any:
         """Return the age of the environment in simulation steps."""

@@ -148,14 +148,14 @@ class Checkpoints:
             if not (place / MANIFEST).exists():
                 shutil.rmtree(place, ignore_errors=True)
 
-    def read(self, step: int | None = None) -> Manifest:
-        """The manifest of one, all of whose files are as they were written.
+    def manifest(self, step: int | None = None) -> Manifest:
+        """What one consists of.
 
         Args:
             step: After which it was taken; None for the last one.
 
         Raises:
-            CheckpointError: There is none, or a file was changed.
+            CheckpointError: There is none, or its manifest was changed.
         """
         steps = self.steps()
         if not steps:
@@ -168,17 +168,31 @@ class Checkpoints:
             )
         path = self.place(wanted) / MANIFEST
         try:
-            manifest = Manifest.decode(path.read_bytes())
-            for part in (manifest.master, *manifest.slaves):
-                path = self.place(wanted) / part.name
+            return Manifest.decode(path.read_bytes())
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._damaged(path, wanted, error) from error
+
+    def read(self, step: int | None = None) -> Manifest:
+        """As `manifest`; all files are as they were written.
+
+        Raises:
+            CheckpointError: They are not.
+        """
+        manifest = self.manifest(step)
+        for part in (manifest.master, *manifest.slaves):
+            path = self.place(manifest.step) / part.name
+            try:
                 if _digest(path) != (sum(part.sizes), part.sha256):
                     raise ValueError("it was changed: its size or its SHA-256 is another one")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            why = getattr(error, "strerror", None) or error
-            others = [each for each in steps if each != wanted]
-            hint = f"; to go on from that of step {others[-1]}, ask for it" if others else ""
-            raise refusal(f"{path}: {why}{hint}") from error
+            except (OSError, ValueError) as error:
+                raise self._damaged(path, manifest.step, error) from error
         return manifest
+
+    def _damaged(self, path: Path, step: int, error: Exception) -> CheckpointError:
+        why = getattr(error, "strerror", None) or error
+        others = [each for each in self.steps() if each != step]
+        hint = f"; to go on from the checkpoint of step {others[-1]}, ask for it" if others else ""
+        return refusal(f"{path}: {why}{hint}")
 
 
 def find_run(place: Path) -> Path:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from creamas_sc.checkpoints.files import Checkpoints, find_run
 from creamas_sc.client.class_resolution import RemoteClasses, script_file, version
 from creamas_sc.errors import CreamasError, DeadlineExceeded, DecodeError, EncodeError
 from creamas_sc.reports import SlaveReceipt, StopReport
@@ -27,7 +28,7 @@ from creamas_sc.runtime.validation import (
     check_places,
     make_folder,
 )
-from creamas_sc.supervisor_client.messages import os_text
+from creamas_sc.supervisor_client.messages import ProcessOrder, os_bytes, os_text
 from creamas_sc.supervisor_client.spec import HOST_ENTRY, HostSpec, pack, process_order, unpack
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import MAX_CONTROL_FRAME_BYTES
@@ -215,10 +216,56 @@ class DaemonAPI:
             "calls": calls,
             "record": None if spec.record is None else spec.record["folder"],
             "script": script_file(),
-            "python": ".".join(map(str, sys.version_info[:3])),
         }
+        return self._create(name, order, about, timeout)
+
+    def resume(
+        self,
+        name: str,
+        folder: str | os.PathLike[str],
+        *,
+        slaves: int | None = None,
+        step: int | None = None,
+        changed_code: bool = False,
+        timeout: float | None = None,
+    ) -> Any:
+        """Create a simulation that goes on with a recorded run, as `creamas_sc.resume` does.
+
+        Its processes look for modules where those of the run did, and it goes on with the steps
+        that it took by itself, if it did.
+
+        Args:
+            name: The simulation's new name.
+            folder, slaves, step, changed_code: As of `creamas_sc.resume`.
+            timeout: Seconds until the simulation must be ready.
+
+        Returns:
+            As `create`.
+
+        Raises:
+            CheckpointError, BadValue, LoadError, StartError: As of `creamas_sc.resume`.
+        """
+        end_script_load()
+        path = find_run(Path(folder).absolute())
+        manifest = Checkpoints(path).manifest(step)
+        resumed = {"path": str(path), "step": manifest.step, "slaves": slaves}
+        spec = HostSpec(
+            name=check_name(name, "simulation"),
+            resumed={**resumed, "changed_code": changed_code},
+        )
+        script = None if manifest.script is None else MainScript(*manifest.script)
+        order = process_order(HOST_ENTRY, spec.encode(script=script), manifest.path)
+        if os.path.isdir(manifest.cwd):
+            order["cwd"] = os_bytes(manifest.cwd)
+        about = {"record": str(path), "script": None if script is None else script.file}
+        return self._create(name, order, about, timeout)
+
+    def _create(
+        self, name: str, order: ProcessOrder, about: Mapping[str, Any], timeout: float | None
+    ) -> Any:
         token = os.urandom(8).hex()
         undo = Request("undo_create", (name, token))
+        about = {**about, "python": ".".join(map(str, sys.version_info[:3]))}
         args = (name, order, about, timeout, token)
         return self._request(Request("create", args, _created, undo))
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 from creamas_sc import util
 from creamas_sc.core.agent import CreativeAgent
 from creamas_sc.core.environment import Environment
-from creamas_sc.core.turns import Turns
+from creamas_sc.core.turns import Turns, age_ahead
 from creamas_sc.errors import AgentErrors, CreamasError, RecordError
 from creamas_sc.logging import ObjectLogger
 from creamas_sc.runtime.event_loop import loop_of_thread
@@ -278,14 +278,13 @@ class Simulation:
     def _counted(self) -> Iterator[None]:
         """Count a step for the block, unless it is refused: then no agent has acted."""
         age = getattr(self.env, "age", self.cur_step)
-        if hasattr(self.env, "_age_counts_steps"):
-            self.env._age_counts_steps = True
         self.cur_step += 1
         self.env.age = self.cur_step
         self._step_started_at = time.monotonic()
         self._log(logging.INFO, f"step {self.cur_step}")
         try:
-            yield
+            with age_ahead(self.env):
+                yield
         except CreamasError as error:
             if self._is_refusal(error):
                 self._log(logging.INFO, f"step {self.cur_step} was refused: {error}")

@@ -1,12 +1,27 @@
-"""A step whose agents act one after another, each in its turn."""
+"""A step whose agents act one after another, each in its turn; and one that the age counts."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from creamas_sc.errors import AgentError, AgentErrors, CallRefused, CreamasError, RecordError
+
+
+@contextmanager
+def age_ahead(env: Any) -> Iterator[None]:
+    """Take a step in the block that the age of a multi-environment counts already."""
+    if not hasattr(env, "_age_is_ahead"):
+        yield
+        return
+    env._age_is_ahead = True
+    try:
+        yield
+    finally:
+        env._age_is_ahead = False
 
 
 @dataclass

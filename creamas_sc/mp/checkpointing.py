@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 OWN: Final = frozenset(
     {"_env", "_name", "_logger", "_artifacts", "_slaves", "_managers", "_steps", "_closer"}
     | {"_age", "_loop", "_recording", "_made_with", "_resumed_age"}
-    | {"_age_counts_steps"}
+    | {"_age_is_ahead"}
 )
 # Arguments that are not kept: what they were is there in another way, or cannot travel.
 _NOT_KEPT: Final = ("record", "logger")
@@ -105,7 +105,7 @@ def _surroundings(menv: MultiEnvironment) -> dict[str, Any]:
     return {
         "code": {} if versions is None else versions.digests(),
         "script": None if script is None else tuple(script),
-        "path": [folder for folder in folders if is_users(os.path.join(folder, "a.py"))],
+        "path": [each for each in folders if os.path.isdir(each) and is_users(each + "/")],
         "cwd": os.getcwd(),
     }
 
@@ -134,7 +134,7 @@ async def _master_frames(
         "environment": await kept_state.environment_state(env),
         "state": await kept_state.own_state(menv, OWN, "the multi-environment"),
         "steps": menv._steps.count,
-        "age": menv._age - (step == 0 and menv._age_counts_steps),
+        "age": menv._age - (step == 0 and menv._age_is_ahead),
         "spawned": menv._managers.spawned,
         "agents": [slave.agents for slave in menv._slaves.members],
         "host_manager": menv._slaves.have_host_manager,
@@ -158,7 +158,7 @@ def _plain_frame(setup: Mapping[str, Any], kind: str) -> bytes:
 
 def _arguments(menv: MultiEnvironment) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What its class was called with."""
-    args, kwargs = menv._made_with
+    args, kwargs = menv._made_with or ((), {})
     kwargs = {name: value for name, value in kwargs.items() if name not in _NOT_KEPT}
     return args, named_makers(kwargs)
 

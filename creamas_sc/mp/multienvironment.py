@@ -21,7 +21,7 @@ from creamas_sc.mp.artifacts import ArtifactInbox, select_artifacts
 from creamas_sc.mp.closer import Closer, behind
 from creamas_sc.mp.manager_calls import ManagerCalls
 from creamas_sc.mp.managers import check_number
-from creamas_sc.mp.master import make_master
+from creamas_sc.mp.master import make_master, noting_arguments
 from creamas_sc.mp.observer import Observer, Overview
 from creamas_sc.mp.recorded import start_recording
 from creamas_sc.mp.slave_pool import SlavePool
@@ -87,16 +87,18 @@ class MultiEnvironment:
     _loop: LoopHandle | None = None
     _recording: Any = None
     _resumed_age = 0
-    # Whether who takes the steps counts them in the age, before each one.
-    _age_counts_steps = False
-    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
+    # Whether the age counts the step that is being taken.
+    _age_is_ahead = False
+    # What the class was called with, which a checkpoint keeps.
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]] | None = None
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Note the arguments, which a checkpoint keeps."""
-        menv = super().__new__(cls)
-        menv._made_with = args, kwargs
-        return menv
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Have its constructor note its arguments, too."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = noting_arguments(cls.__init__)  # type: ignore[method-assign]
 
+    @noting_arguments
     def __init__(
         self,
         addr: tuple[str, int],

@@ -117,17 +117,15 @@ class RunFile:
             BadValue: It is no such file, or is damaged, or another process writes it.
         """
         try:
-            found = stat.S_ISREG(path.lstat().st_mode)
-            lock = lock_file(path) if found else -1
-        except OSError as error:  # one that is locked says so
-            raise BadValue(f"{path}: {error.strerror or error}") from error
-        if not found:
-            raise BadValue(f"{path} is not the file of a run")
+            file = cls(path, lock_file(path))
+        except BlockingIOError as error:
+            raise BadValue(str(error)) from None
+        except OSError as error:
+            raise BadValue(f"{path} cannot be read: {error.strerror}") from error
         try:
-            file = cls(path, lock)
             file._take_up()
         except BaseException as error:
-            _release(path, lock)
+            file.close()
             if isinstance(error, sqlite3.Error):
                 raise BadValue(f"{path} cannot be read: {error}") from error
             raise
@@ -142,21 +140,15 @@ class RunFile:
         """
         record_folder(path.parent)
         try:
-            new, lock = _claim(path.parent)
+            file = cls(*_claim(path.parent))
             try:
-                file = cls(new, lock)
                 with closing(
                     sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
                 ) as db:
                     db.backup(file._db)
                 file._take_up()
-                file._set_modes(on_network(str(path.parent)))
-                (file.step,) = file._db.execute(
-                    "SELECT coalesce(max(step), 0) FROM steps"
-                ).fetchone()
             except BaseException:
-                new.unlink(missing_ok=True)
-                _release(new, lock)
+                file.discard()
                 raise
         except (OSError, sqlite3.Error) as error:
             why = getattr(error, "strerror", None) or error

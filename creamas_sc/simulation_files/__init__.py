@@ -46,8 +46,9 @@ All keys but ``agents.*.class`` and ``.number``, and the number of slaves, may b
   ``n`` is the number of agents and its ``seed`` follows from the simulation's, unless they are
   given. The agents are the nodes, in the order of spawning. Or ``random``: how many others each
   agent is connected to.
-* ``[record]``: ``folder``, ``metrics`` ("package.module:function"), ``observe_every`` and
-  ``connections_every``, as of `creamas_sc.results.Record`.
+* ``[record]``: ``folder``, ``metrics`` ("package.module:function"), ``observe_every``,
+  ``connections_every``, ``checkpoint_every``, ``checkpoint_seconds`` and ``checkpoints_kept``, as
+  of `creamas_sc.results.Record`.
 
 A study, run by ``creamas-supervisor sweep study.toml`` or `Experiment.from_file`, adds::
 

@@ -70,6 +70,9 @@ class _Record(_Table):
     metrics: str | None = None
     observe_every: _Whole = 1
     connections_every: _Whole | None = None
+    checkpoint_every: _Whole | None = None
+    checkpoint_seconds: float | None = None
+    checkpoints_kept: _Whole = 2
 
 
 class _Simulation(_Table):
@@ -236,6 +239,9 @@ class _Reader:
             self._class(("record", "metrics"), found.metrics),
             observe_every=found.observe_every,
             connections_every=found.connections_every,
+            checkpoint_every=found.checkpoint_every,
+            checkpoint_seconds=found.checkpoint_seconds,
+            checkpoints_kept=found.checkpoints_kept,
         )
 
     def _policy(self) -> RestartPolicy | None:

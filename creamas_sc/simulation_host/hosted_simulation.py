@@ -275,6 +275,15 @@ class HostedSimulation(Observer):
             details = {"age": MultiEnvironment.overview(self._menv).counts["age"]}
             self._events.post("not_repeatable", {**details, "why": list(step.why)})
 
+    def kept(self, step: int) -> Any:
+        """The steps that it takes by itself, for `take_up`."""
+        return self._stepper.kept(step > 0)
+
+    def take_up(self, kept: Any) -> None:
+        """Go on with the steps that it took when a checkpoint was written, if it did."""
+        if kept is not None:
+            self._stepper.take_up(kept)
+
     def end_simulation(self, cause: SlaveLost) -> None:
         """Request the close."""
         self.shutdown.request(cause=cause)

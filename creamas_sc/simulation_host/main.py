@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -21,6 +22,7 @@ from creamas_sc.core.randomness import check_seed, draw_seed, drawn_seed, seed_p
 from creamas_sc.errors import CreamasError, StartError
 from creamas_sc.mp import MultiEnvironment
 from creamas_sc.mp.managers import Manager
+from creamas_sc.mp.resuming import Resumption
 from creamas_sc.mp.slave_main import Control, name_process
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.results.record import Record
@@ -80,14 +82,19 @@ async def main(spec: bytes, control: Control) -> bytes:
             nursery.start_soon(connection.serve)
             try:
                 async with adopt_running_loop(), open_unwrapping_nursery() as tasks:
-                    menv = _make(order, seed, connection)
+                    resumption = await _resumption(order)
+                    menv = _make(order, seed, connection, resumption)
                     await menv.env.open()
                     if (versions := menv._slaves.ordering.versions) is not None:
                         load_from(versions)
                         versions.keep_loaded()
                     simulation = HostedSimulation(menv, order.name, tasks, _policy(order))
                     menv._slaves.agent_classes = order.agent_classes
-                    if order.slave_addrs:
+                    if resumption is not None and order.resumed is not None:
+                        await resumption.fill(order.resumed["changed_code"])
+                        await resumption.go_on()
+                        simulation.take_up(resumption.setup["host"])
+                    elif order.slave_addrs:
                         await menv.spawn_slaves(
                             order.slave_addrs,
                             order.slave_env_cls,
@@ -132,13 +139,31 @@ def _policy(order: HostSpec) -> RestartPolicy | None:
     return None if policy == RestartPolicy() else policy
 
 
-def _make(order: HostSpec, seed: int, connection: HostConnection) -> MultiEnvironment:
+async def _resumption(order: HostSpec) -> Resumption | None:
+    """The run that is to go on; None for a new one."""
+    if order.resumed is None:
+        return None
+    path, step, slaves = (order.resumed[name] for name in ("path", "step", "slaves"))
+    return await Resumption.open(Path(path), step, slaves)
+
+
+def _make(
+    order: HostSpec, seed: int, connection: HostConnection, resumption: Resumption | None
+) -> MultiEnvironment:
     """Make the user's multi-environment, whose slaves this host's supervisor will start.
 
     Args:
         seed: Drawn unless the order has one; not passed on as an argument then, which a class may
             not have.
     """
+    if resumption is not None:
+        token = supervisor_factory.set(connection.as_supervisor)
+        try:
+            resumed = resumption.make()
+        finally:
+            supervisor_factory.reset(token)
+        resumed._name = order.name
+        return resumed
     menv_cls = load_subclass("menv_cls", order.menv_cls, MultiEnvironment)
     env_cls = load_subclass("env_cls", order.env_cls, Environment)
     mgr_cls = None if order.mgr_cls is None else load_subclass("mgr_cls", order.mgr_cls, Manager)

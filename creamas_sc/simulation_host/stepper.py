@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, Protocol
 
 import trio
 
+from creamas_sc.core.turns import age_ahead
 from creamas_sc.errors import (
     AgentError,
     AgentErrors,
@@ -160,12 +161,14 @@ class Stepper:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         within: tuple[float, str] | None = None,
+        done: int = 0,
     ) -> None:
         """Take ``n`` steps from now on (None: no end); those that were paused are dropped.
 
         Args:
             args, kwargs: Of each ``act``.
             within: ``seconds`` and ``on_overrun`` of each step, for `trigger_all_within`.
+            done: How many of them were taken before.
 
         Raises:
             CreamasError: Steps are being taken already.
@@ -179,10 +182,27 @@ class Stepper:
             raise CreamasError(
                 "the simulation is taking steps already: pause it, or wait for its steps"
             )
-        self._step, self._of, self._overran = 0, n, 0
+        self._step, self._of, self._overran = done, n, 0
         self._within = within
         self._args, self._kwargs = args, kwargs
         self._go()
+
+    def kept(self, in_step: bool) -> Any:
+        """What a checkpoint is to keep: plain values; None if it takes no steps.
+
+        Args:
+            in_step: Whether the step under way counts as taken.
+        """
+        if self._step_began is None:
+            return None
+        done = self._step + in_step
+        return [self._of, done, list(self._args), dict(self._kwargs), self._within]
+
+    def take_up(self, kept: Any) -> None:
+        """Go on with the steps of a checkpoint."""
+        of, done, args, kwargs, within = kept
+        if of is None or done < of:
+            self.start(of, tuple(args), kwargs, within, done)
 
     def resume(self) -> None:
         """Go on with the steps that a pause or an error stopped; undo a pause that is under way.
@@ -306,7 +326,7 @@ class Stepper:
         """Make all agents act; returns how many did."""
         self._step_began = trio.current_time()
         try:
-            with error_boundary(self._address):
+            with error_boundary(self._address), age_ahead(self._menv):
                 self._menv.age += 1
                 if self._within is None:
                     results = self._menv.trigger_all(*self._args, **self._kwargs)

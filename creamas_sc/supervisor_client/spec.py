@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -49,18 +49,21 @@ class _Spec:
     # Fields with keyword arguments of an environment, whose ``extra_serializers`` go by name.
     _kwargs_fields: ClassVar[tuple[str, ...]]
 
-    def encode(self, versions: CodeVersions | None = None) -> bytes:
+    def encode(
+        self, versions: CodeVersions | None = None, script: MainScript | None = None
+    ) -> bytes:
         """Encode it for the supervisor.
 
         Args:
             versions: What the process loads of the user's code; the files as they are by default.
+            script: What ``__main__`` is there; by default what it is here.
 
         Raises:
             EncodeError: An argument cannot travel.
             LoadError: A function among ``extra_serializers`` cannot be found by name.
         """
         fields = self._converted(vars(self), portable_name)
-        script = MainScript.of_this_process()
+        script = script or MainScript.of_this_process()
         folder = None if versions is None else str(versions.folder)
         return pack((script and tuple(script), folder, pack(fields, self._root), {}))
 
@@ -132,23 +135,26 @@ class HostSpec(_Spec):
         agent_classes: Names of classes that slaves load at their start.
         calls: How agents' calls go in a step.
         record: Fields of the `Record`; None if nothing is recorded.
+        resumed: Arguments of `Resumption.open`, and ``changed_code``; then the checkpoint has all
+            else but the name.
     """
 
     name: str
-    menv_cls: str
-    addr: tuple[str, int]
-    env_cls: str
-    mgr_cls: str | None
-    env_kwargs: Mapping[str, Any]
-    seed: int | None
-    slave_addrs: Sequence[tuple[str, int]]
-    slave_env_cls: str
-    slave_mgr_cls: str
-    slave_kwargs: Sequence[Mapping[str, Any]] | None
+    menv_cls: str = ""
+    addr: tuple[str, int] = ("", 0)
+    env_cls: str = ""
+    mgr_cls: str | None = None
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    slave_addrs: Sequence[tuple[str, int]] = ()
+    slave_env_cls: str = ""
+    slave_mgr_cls: str = ""
+    slave_kwargs: Sequence[Mapping[str, Any]] | None = None
     restart: str | tuple[str, int, float] = "temporary"
     agent_classes: Sequence[str] = ()
     calls: str = "rounds"
     record: Mapping[str, Any] | None = None
+    resumed: Mapping[str, Any] | None = None
 
     _root = "simulation"
     _kwargs_fields = ("env_kwargs", "slave_kwargs")

@@ -14,6 +14,7 @@ from cyclopts import Group, Parameter
 
 from creamas_sc.errors import BadValue, CreamasError, DeadlineExceeded
 from creamas_sc.restarts.policy import RestartPolicy
+from creamas_sc.results.record import Record
 from creamas_sc.simulation_files.plan import Batch, Plan, spread
 from supervisor.cli import params
 from supervisor.cli.daemon_connection import checked_name, connected, extra_time, start_deadline
@@ -55,6 +56,7 @@ def create(
     seed: Annotated[int | None, _MASTER, Whole, at_least(0, inf)] = None,
     calls: Annotated[Literal["free", "rounds"] | None, _MASTER] = None,
     record: Annotated[Path | None, _RECORD, Parameter(metavar="DIR")] = None,
+    checkpoint_every: Annotated[int | None, _RECORD, Whole, at_least(1)] = None,
     restart: Annotated[Modes | None, _RESTARTS, Parameter(metavar="MODE")] = None,
     restarts: Annotated[int | None, _RESTARTS, Whole, at_least(0)] = None,
     within: Annotated[Seconds, _RESTARTS] = None,
@@ -101,6 +103,8 @@ def create(
         calls: How calls between agents go in a step: so that a seed gives the same at
             any number of slaves (rounds), or each at once (free). Default: rounds.
         record: A folder for a record of each step, which export and plot read.
+        checkpoint_every: With --record: after each so many steps, write a checkpoint, from which
+            resume goes on.
         restart: What to do; see above. Default: temporary.
         restarts: How many restarts to allow; one more ends the simulation. Default: 3.
         within: The time in which restarts are counted. Default: 60.
@@ -149,6 +153,11 @@ def _of_options(options: Mapping[str, Any]) -> Plan:
     if "env_kwargs" in options:
         create["env_kwargs"] = params.json_object(options["env_kwargs"], "--env-kwargs")
     create |= {name: options[name] for name in ("seed", "calls", "record") if name in options}
+    if "checkpoint_every" in options:
+        if "record" not in options:
+            raise Failure("--checkpoint-every goes with --record", Exit.USAGE)
+        every = options["checkpoint_every"]
+        create["record"] = Record(options["record"], checkpoint_every=every)
     limits = {name: options[name] for name in ("restarts", "within") if name in options}
     if limits or "restart" in options:
         create["restart"] = _policy(options.get("restart", "temporary"), **limits)

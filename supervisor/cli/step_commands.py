@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from creamas_sc.errors import DeadlineExceeded, UnknownSimulation
-from supervisor.cli.daemon_connection import connected
+from supervisor.cli.daemon_connection import checked_name, connected, extra_time, start_deadline
 from supervisor.cli.display import Result, progress_line, seen_by_client
 from supervisor.cli.exits import Exit, Failure
 from supervisor.cli.follow import closed, code_of, on_terminal, was_closed, watch
@@ -120,14 +122,54 @@ def _pause(
     return sim.pause(left)  # type: ignore[no-any-return]
 
 
-def resume(name: Name, /, *, daemon: Daemon = None, json: Json = False) -> int:
-    """Continue the steps after pause or an error.
+def resume(
+    name: Annotated[str, Parameter(help="A simulation's name; with FOLDER, that of a new one.")],
+    folder: Path | None = None,
+    /,
+    *,
+    slaves: Annotated[int | None, Whole, at_least(1)] = None,
+    step: Annotated[int | None, Whole, at_least(0)] = None,
+    changed_code: bool = False,
+    timeout: Seconds = None,
+    daemon: Daemon = None,
+    json: Json = False,
+) -> int:
+    """Continue the steps after pause or an error, or a recorded run.
+
+    With FOLDER, the record of a run that has ended, or whose processes were
+    killed, a new simulation goes on with it from its last checkpoint. What was
+    recorded after that is removed. FOLDER may also be the file of one run.
 
     For example:
 
         creamas-supervisor resume novelty
+        creamas-supervisor create novelty simulation.toml --record results --checkpoint-every 10
+        creamas-supervisor resume novelty results --slaves 4
+
+    Args:
+        slaves: With FOLDER: how many. Default: as many as there were.
+        step: With FOLDER: go on from the checkpoint of this step. Default: the last one.
+        changed_code: With FOLDER: go on although the agents' code is not what it was.
+        timeout: With FOLDER: seconds until everything is ready. Default: create_timeout, 30.
     """
-    return _request(name, daemon, json, lambda sim: sim.resume())
+    if folder is None:
+        given = {"--slaves": slaves, "--step": step, "--timeout": timeout}
+        given["--changed-code"] = changed_code or None
+        wrong = next((option for option, value in given.items() if value is not None), None)
+        if wrong is not None:
+            raise Failure(f"{wrong} goes with a FOLDER of a recorded run", Exit.USAGE)
+        return _request(name, daemon, json, lambda sim: sim.resume())
+    checked_name(name, "simulation")
+    with connected(daemon) as (client, settings):
+        seconds = settings.create_timeout if timeout is None else timeout
+        with extra_time(client, seconds), start_deadline(time.monotonic() + seconds):
+            created = client.resume(
+                name, folder, slaves=slaves, step=step, changed_code=changed_code, timeout=seconds
+            )
+        with client.attach(name) as sim:
+            progress = sim.progress()
+    emit({**created, **progress}, json, lambda: [f"resumed {progress_line(name, progress)}"])
+    return Exit.DONE
 
 
 def wait(
