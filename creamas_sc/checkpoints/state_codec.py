@@ -29,7 +29,7 @@ from creamas_sc.wire.packing import Decoder, EncodeHandler, Encoder, ext
 
 # Extensions beside those of the protocol.
 _FIRST: Final = 100  # [number, value]: an object that may come again
-_AGAIN: Final = 101  # the number
+_AGAIN: Final = 101  # [number]
 _PLACE: Final = 102  # the environment
 _ATTRIBUTES: Final = 103  # [class, attributes]: of a dataclass, all that it has
 
@@ -65,7 +65,7 @@ class StateCodec(Codec):
         self._encode_handlers[_Held] = self._once(lambda encoder, held: held.value)
         self._decode_handlers |= {
             _FIRST: self._decode_first,
-            _AGAIN: lambda decoder, data: self._decoded[decoder.unpack(data)],
+            _AGAIN: lambda decoder, data: self._decoded[decoder.unpack_list(data, 1)[0]],
             _PLACE: lambda decoder, data: self._environment,
             _ATTRIBUTES: _decode_attributes,
         }
@@ -129,7 +129,7 @@ class StateCodec(Codec):
         def encode_once(encoder: Encoder, value: Any) -> Any:
             number = self._numbers.get(id(value))
             if number is not None:
-                return ext(_AGAIN, encoder.pack(number))
+                return ext(_AGAIN, encoder.pack([number]))
             number = self._numbers[id(value)] = len(self._held)
             self._held.append(value)  # or something else might get its id
             return ext(_FIRST, encoder.pack([number, encode(encoder, value)]))

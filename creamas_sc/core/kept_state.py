@@ -160,7 +160,7 @@ def restore_agents(
     before = len(env._agents)
     try:
         agents = [_shell(env, number, frame) for number, frame in zip(numbers, frames, strict=True)]
-        _note_spawned(env, numbers, before + 1)
+        _note_spawned(env, numbers, before)
         changed: set[int] | None = set()
         for agent, frame in zip(agents, frames, strict=True):
             with _blamed(f"agent {text_of(agent.number)} ({class_name(type(agent))})"):
