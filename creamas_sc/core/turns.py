@@ -74,3 +74,6 @@ class Turns:
                 if not isinstance(error, AgentError):
                     error = AgentError.from_exception(addr, error)
                 self.failures[addr] = error
+        note_step = getattr(self.env, "_note_step", None)
+        if note_step is not None:
+            note_step()

@@ -24,7 +24,7 @@ import trio
 
 from creamas_sc.checkpoints.files import MASTER, Checkpoints, Manifest, PartFile
 from creamas_sc.core import kept_state
-from creamas_sc.errors import CheckpointError, CreamasError, SlaveLost
+from creamas_sc.errors import AgentError, CheckpointError, CreamasError
 from creamas_sc.mp.checkpoint_parts import write_frames
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.runtime.class_loading import MainScript, class_name
@@ -66,7 +66,8 @@ async def write_checkpoint(
         kept: How many checkpoints are kept.
 
     Raises:
-        CheckpointError: It cannot be written; the checkpoints before are there.
+        CheckpointError: Something cannot be kept, or a slave cannot write.
+        OSError: A file cannot be written.
         SlaveLost: A slave died.
     """
     files = Checkpoints(run_file)
@@ -85,13 +86,8 @@ async def write_checkpoint(
         parts = await at_once(write_part, slaves)
         manifest = Manifest(step, run, master, parts, **_surroundings(menv))
         await trio.to_thread.run_sync(files.commit, manifest, kept)
-    except (OSError, CreamasError) as error:
-        if isinstance(error, SlaveLost):
-            raise
-        why = str(error) if isinstance(error, CreamasError) else error.strerror or str(error)
-        raise CheckpointError(
-            f"there is no checkpoint of step {step}: {why}", may_have_run=step > 0
-        ) from error
+    except AgentError as error:  # a slave says so
+        raise CheckpointError(error.message) from error
     urls = [slave.base_url for slave in slaves]
     for slave in slaves:
         if slave.journal is not None:

@@ -485,6 +485,10 @@ class MultiEnvironment:
         with limited(StepLimit.within(seconds, on_overrun)):
             return await self.trigger_all(*args, **kwargs)
 
+    def _note_step(self) -> None:
+        """All agents have acted, one after another."""
+        self._steps.count += 1
+
     # ---- connections
 
     def create_connections(

@@ -18,7 +18,7 @@ import trio
 
 from creamas_sc.checkpoints.files import Checkpoints, Manifest, find_run, read_frames, refusal
 from creamas_sc.core import kept_state
-from creamas_sc.errors import AgentErrors, CreamasError
+from creamas_sc.errors import AgentError, AgentErrors, CreamasError
 from creamas_sc.mp.checkpoint_parts import ENVIRONMENT, SETUP, STATE, artifact_frames, moves
 from creamas_sc.mp.multienvironment import MultiEnvironment
 from creamas_sc.restarts.policy import RestartPolicy
@@ -196,7 +196,8 @@ class Resumption:
         menv: MultiEnvironment = cls(*args, **loaded_makers(kwargs))
         if menv._recording is None:
             menv._record(Record(**{**setup["record"], "folder": self._file.path.parent}))
-        menv._recording.take_up(self._file, self._manifest.step, setup["recorded"])
+        step, recorded = self._manifest.step, setup["recorded"]
+        menv._recording.take_up(self._file, step, recorded, self._branches)
         menv.calls = setup["calls"]
         menv._env.seed = setup["seed"]
         pool = menv._slaves
@@ -232,7 +233,10 @@ class Resumption:
         args = (str(self._folder), urls, node.base_url)
 
         async def restore(slave: Slave) -> None:
-            slave.agents = await node.call_agent(slave.address, "_restore_part", args, {})
+            try:
+                slave.agents = await node.call_agent(slave.address, "_restore_part", args, {})
+            except AgentError as error:
+                raise refusal(f"{self._folder}: {error.message}") from error
             if slave.journal is not None:
                 slave.journal.note_checkpoint(*args)
 

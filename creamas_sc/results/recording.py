@@ -209,7 +209,7 @@ class Recording:
             await self.open()
             await self._write_left()
             if self.record.has_checkpoints and self._checkpoint_at is None:
-                await self._checkpoint()  # what cannot be kept shows before the first step
+                await self._checkpoint(acted=False)  # what cannot be kept shows at once
             return await self._take(act)
         finally:
             self._in_step = False
@@ -235,7 +235,7 @@ class Recording:
         left = await self._write(self._batch(marks, metrics, failures))
         if left is None and self._checkpoint_is_due():
             try:
-                await self._checkpoint()
+                await self._checkpoint(acted=True)
             except CheckpointError as error:
                 left = error
         if failed is not None:
@@ -352,8 +352,16 @@ class Recording:
         waited = time.monotonic() - self._checkpoint_at
         return bool(every and not self._step % every) or (seconds is not None and waited >= seconds)
 
-    async def _checkpoint(self) -> None:
-        """Write a checkpoint of the last step; errors as of `write_checkpoint`."""
+    async def _checkpoint(self, acted: bool) -> None:
+        """Write a checkpoint of the last step.
+
+        Args:
+            acted: Whether agents have acted in the call that this is part of.
+
+        Raises:
+            CheckpointError: It cannot be written.
+            SlaveLost: A slave died.
+        """
         write = self._subject.write_checkpoint
         assert self._file is not None
         assert write is not None
@@ -363,23 +371,24 @@ class Recording:
             await self._in_thread(file.sync)
             await write(file.path, file.id, self._step, recorded, kept)
         except (OSError, trio.TooSlowError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            text = f"there is no checkpoint of step {self._step}: {file.path}: {error}"
-            raise CheckpointError(text, may_have_run=self._step > 0) from error
+            text = f"there is no checkpoint of step {self._step}: {error}"
+            raise CheckpointError(text, may_have_run=acted) from error
         self._checkpoint_at = time.monotonic()
 
-    def take_up(self, file: RunFile, step: int, recorded: Mapping[str, Any]) -> None:
+    def take_up(
+        self, file: RunFile, step: int, recorded: Mapping[str, Any], branches: bool
+    ) -> None:
         """Go on with the record of a run that is resumed; nothing is written before `go_on`.
 
         Args:
             recorded: What the checkpoint of the step has kept of its recording.
+            branches: Whether the file is of another run, which has no checkpoint yet.
         """
         self.stopped, self._described = True, True
         self._file, self._step = file, step
         self._artifact_count = recorded["artifacts"]
         self._agents.go_on(recorded["agents"])
-        self._checkpoint_at = time.monotonic()
+        self._checkpoint_at = None if branches else time.monotonic()
 
     async def go_on(self, run: Mapping[str, Any], event: str, details: Mapping[str, Any]) -> None:
         """Remove what is recorded of later steps, and record again.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from creamas_sc.checkpoints import files
 from creamas_sc.checkpoints.files import (
     MANIFEST,
     Checkpoints,
@@ -19,8 +19,10 @@ from creamas_sc.checkpoints.files import (
 )
 from creamas_sc.errors import CheckpointError
 from creamas_sc.mp.checkpoint_parts import assign, moves
+from creamas_sc.rpc.rounds.order import Order
 from creamas_sc.wire.frames import Kind, encode_frame
 
+NUMBERS: list[list[Order]] = [[0, 2, (2, 0)], [1]]
 FRAMES = [b"".join(encode_frame(Kind.EVENT, 0, b"", b"x" * n)) for n in (3, 5, 7)]
 
 
@@ -75,7 +77,7 @@ def test_nothing_is_removed_if_the_new_one_cannot_be_written(
 
     for name in ("fsync", "rename"):
         with monkeypatch.context() as patched:
-            patched.setattr(files.os if name == "fsync" else Path, name, full)
+            patched.setattr(os if name == "fsync" else Path, name, full)
             with pytest.raises(OSError, match="No space"):
                 write(checkpoints, 3)
         assert checkpoints.steps() == [1, 2]
@@ -132,14 +134,12 @@ def test_the_run_that_has_checkpoints_is_found(tmp_path: Path) -> None:
 
 
 def test_as_many_slaves_take_up_what_they_had() -> None:
-    numbers = [[0, 2, (2, 0)], [1]]
-    assert assign(numbers, 2) == [[(0, 0), (0, 1), (0, 2)], [(1, 0)]]
+    assert assign(NUMBERS, 2) == [[(0, 0), (0, 1), (0, 2)], [(1, 0)]]
 
 
 def test_others_get_the_agents_dealt_out_by_number() -> None:
-    numbers = [[0, 2, (2, 0)], [1]]
-    assert assign(numbers, 1) == [[(0, 0), (1, 0), (0, 1), (0, 2)]]
-    assert assign(numbers, 3) == [[(0, 0), (0, 2)], [(1, 0)], [(0, 1)]]
+    assert assign(NUMBERS, 1) == [[(0, 0), (1, 0), (0, 1), (0, 2)]]
+    assert assign(NUMBERS, 3) == [[(0, 0), (0, 2)], [(1, 0)], [(0, 1)]]
 
 
 def test_every_address_moves(tmp_path: Path) -> None:

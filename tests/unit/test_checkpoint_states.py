@@ -17,6 +17,7 @@ from creamas_sc import Artifact, CreativeAgent, Environment
 from creamas_sc.core import kept_state
 from creamas_sc.errors import CheckpointError, DecodeError, EncodeError
 from creamas_sc.rpc.exposed import Proxy
+from creamas_sc.rpc.rounds.order import Order
 from creamas_sc.wire.frames import Frame, FrameReader
 from tests.support.properties import bounded
 
@@ -36,6 +37,8 @@ class Memory:
 
 class Painter(CreativeAgent):
     """Holds what a test gives it."""
+
+    mood: str
 
     def __init__(self, environment: Environment, **attributes: Any) -> None:
         super().__init__(environment)
@@ -64,7 +67,10 @@ class Brief(Painter):
 
 
 class Slotted(Painter):
+    """Has an attribute elsewhere."""
+
     __slots__ = ("stroke",)
+    stroke: str
 
 
 def frame_of(data: bytes) -> Frame:
@@ -219,7 +225,7 @@ def test_a_generator_that_was_not_used_begins_as_it_would_have(numpy: bool) -> N
         envs.append(env)
     first, second = envs
     spawned = [Painter(first) for _ in range(3)]
-    numbers = [7, (4, 1), (2**63 - 1, 1, 2)]
+    numbers: list[Order] = [7, (4, 1), (2**63 - 1, 1, 2)]
     for agent, number in zip(spawned, numbers, strict=True):
         agent._order = number
     first._spawning.calls.clear()
