@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Mapping
-from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from creamas_sc.core.artifact import Artifact
 from creamas_sc.core.construction import make_environment
@@ -125,21 +124,6 @@ class MultiEnvManager(Manager):
     @expose
     def close(self, folder: str | None = None) -> Any:
         """Called before the multi-environment closes; override in a subclass."""
-
-
-Init = TypeVar("Init", bound=Callable[..., None])
-
-
-def noting_arguments(init: Init) -> Init:
-    """Make a constructor of a multi-environment note what its class was called with."""
-
-    @wraps(init)
-    def noting(self: Any, *args: Any, **kwargs: Any) -> None:
-        if self._made_with is None:  # else a subclass calls it
-            self._made_with = args, kwargs
-        init(self, *args, **kwargs)
-
-    return noting  # type: ignore[return-value]
 
 
 def make_master(

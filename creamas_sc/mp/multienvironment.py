@@ -21,9 +21,10 @@ from creamas_sc.mp.artifacts import ArtifactInbox, select_artifacts
 from creamas_sc.mp.closer import Closer, behind
 from creamas_sc.mp.manager_calls import ManagerCalls
 from creamas_sc.mp.managers import check_number
-from creamas_sc.mp.master import make_master, noting_arguments
+from creamas_sc.mp.master import make_master
 from creamas_sc.mp.observer import Observer, Overview
 from creamas_sc.mp.recorded import start_recording
+from creamas_sc.mp.resumable import Resumable
 from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.mp.steps import Steps
 from creamas_sc.reports import Restart, StepReport, StopReport
@@ -39,7 +40,7 @@ from creamas_sc.runtime.validation import check_int, check_kind, check_seconds, 
 from creamas_sc.supervisor_client.messages import ActorOrder
 
 
-class MultiEnvironment:
+class MultiEnvironment(Resumable):
     """An environment over several processes of one machine.
 
     Not a subclass of `Environment`: it has a master environment, `env`, which holds only its
@@ -86,19 +87,7 @@ class MultiEnvironment:
     _age = 0
     _loop: LoopHandle | None = None
     _recording: Any = None
-    _resumed_age = 0
-    # Whether the age counts the step that is being taken.
-    _age_is_ahead = False
-    # What the class was called with, which a checkpoint keeps.
-    _made_with: tuple[tuple[Any, ...], dict[str, Any]] | None = None
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Have its constructor note its arguments, too."""
-        super().__init_subclass__(**kwargs)
-        if "__init__" in vars(cls):
-            cls.__init__ = noting_arguments(cls.__init__)  # type: ignore[method-assign]
-
-    @noting_arguments
     def __init__(
         self,
         addr: tuple[str, int],
@@ -194,11 +183,6 @@ class MultiEnvironment:
     def last_step(self) -> StepReport | None:
         """Whether the last step of all agents repeats itself, and why not; None before it."""
         return self._steps.reports.last
-
-    @property
-    def steps_taken(self) -> int:
-        """How many steps of all agents were taken, those before it was resumed included."""
-        return self._steps.count
 
     @property
     def age(self) -> int:
@@ -484,10 +468,6 @@ class MultiEnvironment:
         """
         with limited(StepLimit.within(seconds, on_overrun)):
             return await self.trigger_all(*args, **kwargs)
-
-    def _note_step(self) -> None:
-        """All agents have acted, one after another."""
-        self._steps.count += 1
 
     # ---- connections
 

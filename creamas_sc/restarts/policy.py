@@ -30,10 +30,11 @@ class RestartPolicy:
 
     A restarted slave has its old address, and gets again what it had got through the
     `MultiEnvironment`: its host manager, the agents that were spawned there (constructed again,
-    with new random numbers) and the connections that were created. Agents' state comes back only
-    from a checkpoint: where the class of the slave's environment has the methods ``checkpoint()``
-    and ``restore(state)``, the first is called after each ``trigger_all``, and the second is
-    called in the restarted slave with what the first returned last.
+    with new random numbers) and the connections that were created. Where the run has checkpoints on
+    disk (`creamas_sc.results.Record`), the agents are those of the last one. Where the class of the
+    slave's environment has the methods ``checkpoint()`` and ``restore(state)``, the first is called
+    after each ``trigger_all``, and the second in the restarted slave, with what the first returned
+    last.
 
     The call during which the slave was lost raises `SlaveLost`; calls that begin while it is being
     restarted wait. As a restart changes a run's results, each one is logged and kept in

@@ -22,6 +22,19 @@ where agents change them by their methods, losses and restarts of slaves as even
     results.filter(run="run-2", step=range(10, 20)).artifacts
     results.plot("novelty", by="alpha")
 
+**Go on.** With ``Record("folder", checkpoint_every=10)`` a run can go on after its processes were
+killed, as if they had not been, at any number of slaves::
+
+    with creamas_sc.resume("folder") as menv:
+        for _ in range(menv.steps_taken, 1000):
+            run(menv.trigger_all())
+
+A checkpoint has what agents hold, with their random generators and connections; the artifacts; and
+the attributes that users' classes of environments, managers and multi-environment have added, or
+what their ``checkpoint()`` returns, for ``restore(state)``. What cannot be kept, as locks and open
+files, is refused before the first step: leave it out with ``__getstate__`` and ``__setstate__``.
+`creamas_sc.branch` begins another run at a checkpoint.
+
 Tables and columns: `creamas_sc.results.schema`. pyarrow is in the extra "results", and what `plot`
 needs in "plot"; pandas and polars are in neither.
 """

@@ -26,13 +26,11 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from inspect import isawaitable
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import trio
 
 from creamas_sc.errors import (
-    AgentError,
     AgentErrors,
     BadValue,
     CheckpointError,
@@ -41,17 +39,16 @@ from creamas_sc.errors import (
     agent_errors,
     from_wire,
 )
-from creamas_sc.foreign import is_ctrl_c
 from creamas_sc.reports import StepReport
 from creamas_sc.results import rows
-from creamas_sc.results.columns import scalar, to_json
+from creamas_sc.results.columns import to_json
 from creamas_sc.results.describing import artifact_row, code_fingerprint, machine, versions
+from creamas_sc.results.metrics import measure
 from creamas_sc.results.observing import Asked, Observed
 from creamas_sc.results.record import Record
 from creamas_sc.results.run_file import Batch, RecordGone, RunFile, now
+from creamas_sc.results.subject import Subject
 from creamas_sc.rpc.rounds.order import Order
-from creamas_sc.runtime.nurseries import cancellation_in
-from creamas_sc.wire.codec import Codec
 
 log = logging.getLogger(__name__)
 
@@ -60,41 +57,6 @@ T = TypeVar("T")
 # How long writing a step may take: disks of networks stall for a while.
 WRITE_SECONDS: Final = 60.0
 CLOSE_SECONDS: Final = 10.0
-
-
-class Subject(Protocol):
-    """What is recorded: an environment or a multi-environment."""
-
-    @property
-    def codec(self) -> Codec:
-        """Encodes the objects of artifacts."""
-
-    @property
-    def address(self) -> str:
-        """Stands for the user's code in errors."""
-
-    @property
-    def environment(self) -> Any:
-        """What ``metrics`` gets; it has an ``age``. None if it is gone."""
-
-    def setup(self) -> dict[str, Any]:
-        """How it is set up, "class" and "seed" among it, and "parameters"."""
-
-    def sources(self) -> list[bytes] | None:
-        """The user's code; None for what this process has loaded."""
-
-    def last_step(self) -> StepReport | None:
-        """Whether the step that was taken is repeatable, if that is known."""
-
-    def numbers(self, url: str) -> Sequence[Order]:
-        """The numbers of the agents, without the manager, of an environment."""
-
-    def number_of(self, address: str) -> Order | None:
-        """The number of the agent at an address, if it is one."""
-
-    @property
-    def write_checkpoint(self) -> Callable[..., Awaitable[None]] | None:
-        """Writes a checkpoint; see `creamas_sc.mp.checkpointing`. None if there can be none."""
 
 
 class Recording:
@@ -230,7 +192,13 @@ class Recording:
             self._note_cancelled()
             raise
         seconds = time.perf_counter() - at
-        metrics, failures = await self._measure()
+        try:
+            metrics, failures = await measure(
+                self._subject.environment, self.record.metrics, self._subject.address
+            )
+        except BaseException:  # it was cancelled
+            self._note_cancelled()
+            raise
         marks = (began, seconds, results, failed)
         left = await self._write(self._batch(marks, metrics, failures))
         if left is None and self._checkpoint_is_due():
@@ -251,29 +219,6 @@ class Recording:
 
     def _note_cancelled(self) -> None:
         self.note_event("step_cancelled", {"step": self._step})
-
-    async def _measure(self) -> tuple[dict[str, Any], dict[str, BaseException]]:
-        """The metrics of the whole after a step, and what failed, by address."""
-        environment = self._subject.environment
-        function: Any = self.record.metrics
-        if function is None:
-            function = getattr(type(environment), "observe", None)
-        if function is None:
-            return {}, {}
-        try:
-            found = function(environment)
-            found = await found if isawaitable(found) else found
-            if not isinstance(found, Mapping):
-                kind = type(found).__name__
-                raise TypeError(f"metrics must be a dict of names and values, not {kind}")
-            return {str(name): _metric(name, value) for name, value in found.items()}, {}
-        except BaseException as error:  # user code may raise anything, SystemExit included
-            cancelled = cancellation_in(error)
-            if cancelled is not None or is_ctrl_c(error):
-                self._note_cancelled()
-                raise
-            address = self._subject.address
-            return {}, {address: AgentError.from_exception(address, error)}
 
     def _batch(
         self,
@@ -481,12 +426,3 @@ class Recording:
         last = self._rest(None)
         last.run["ended"] = now()
         return await self._write(last)
-
-
-def _metric(name: Any, value: Any) -> Any:
-    if name in ("run", "step"):
-        raise TypeError(f"the metric {name!r} is a column of the table already: use another name")
-    try:
-        return scalar(value)
-    except TypeError as error:
-        raise TypeError(f"the metric {name!r} {error}") from None

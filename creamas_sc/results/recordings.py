@@ -12,7 +12,8 @@ from creamas_sc.runtime.class_loading import load_object
 
 if TYPE_CHECKING:
     from creamas_sc.results.observing import Asked
-    from creamas_sc.results.recording import Recording, Subject
+    from creamas_sc.results.recording import Recording
+    from creamas_sc.results.subject import Subject
 
 
 def make(record: Any, subject: Subject, current: Recording | None) -> Recording:
