@@ -17,6 +17,7 @@ from creamas_sc.core.randomness import RandomSource
 from creamas_sc.errors import AgentErrors, CreamasError, StepOverran
 from creamas_sc.mp import EnvManager
 from creamas_sc.mp.managers import SPAWN_INDEX
+from creamas_sc.rpc.rounds.frames import Frames
 from creamas_sc.runtime.event_loop import adopt_running_loop
 
 BOUND_SECONDS = 10
@@ -539,3 +540,30 @@ def test_a_call_from_outside_is_noted_for_the_step(environments: int) -> None:
         await envs[0].network.call_agent(agent.addr, "say", (), {})
 
     assert take_steps([Peer, WaitsForWord], environments, meanwhile=call) == [None, True]
+
+
+class AsksAgainAndAgain(Peer):
+    times = 50
+
+    @expose
+    async def act(self) -> int:
+        return sum([await self.ask(1, "echo", 1) for _ in range(self.times)])
+
+
+# In each of a call's two rounds: of the one that has something to do, and of those that look on.
+@pytest.mark.parametrize(("environments", "frames"), [(2, 1), (3, 4)])
+def test_who_waits_for_the_only_one_with_something_to_do_sends_no_frames(
+    environments: int, frames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = 0
+    take = Frames.take
+
+    def count(*args: Any) -> int | None:
+        nonlocal taken
+        taken += 1
+        return take(*args)
+
+    monkeypatch.setattr(Frames, "take", count)
+    times = AsksAgainAndAgain.times
+    assert take_steps([AsksAgainAndAgain, Peer, Peer], environments)[0] == times
+    assert taken <= 2 * times * frames + 20

@@ -25,10 +25,15 @@ from creamas_sc.rpc.addresses import is_number
 from creamas_sc.rpc.rounds.calls import Call, PeerCall
 from creamas_sc.rpc.rounds.frames import (
     BUSY,
+    BUSY_IF_ALONE,
     CANCEL_EVENT,
+    FRAME,
     IDLE,
+    IDLE_IF_ALONE,
     LEAVES,
+    MORE,
     NOBODY,
+    NOT_SENT,
     NOTHING,
     OTHERS,
     TIME_UP,
@@ -69,6 +74,10 @@ class Exchange:
         self._connected = False
         # Whether peers have something to do in the next round.
         self._urgent = False
+        # Who has made something in this round, None for this environment, and what follows that.
+        self._makers: list[tuple[str | None, int]] = []
+        # Whether nothing is under way here, if the frame that says so is not to be sent.
+        self._not_sent: bool | None = None
         self._sending = Sending(node, plan.step)
         self.places: dict[str, tuple[str | None, int]] = {}
         # Made in this round; those for peers by URL.
@@ -207,7 +216,10 @@ class Exchange:
         answered, self._answered = self._answered, []
         calls: list[Any] = self._local
         self._local = []
-        over = self._send_all(open_, here=bool(calls or answered))
+        self._urgent, self._makers = False, []
+        over, self._not_sent = self._not_sent, None
+        if over is None:
+            over = self._send_all(open_, here=bool(calls or answered))
         if self._node.checks_local:
             calls = self._through_codec(calls)
         for url in list(self._peers):
@@ -218,6 +230,8 @@ class Exchange:
                 await self._wait()
             else:
                 over = await self._read(url, event, calls) and over
+        if len(self._makers) == 1:
+            self._omit(*self._makers[0])
         answered += self._answered  # what has come, and what could not be sent
         self._answered = []
         for call in answered:
@@ -226,6 +240,14 @@ class Exchange:
         if over or (self._urgent and self.received):
             self.urge()
         return over
+
+    def _omit(self, url: str | None, following: int) -> None:
+        """Nobody else has made anything in this round: see `IDLE_IF_ALONE`."""
+        if following in NOT_SENT:
+            if url is None:
+                self._not_sent = following == IDLE_IF_ALONE
+            elif url in self._peers:
+                self._node.steps.frames.imply(url, NOT_SENT[following])
 
     async def _wait(self) -> None:
         self.urge()
@@ -286,30 +308,43 @@ class Exchange:
         Args:
             here: Whether there are calls or answers for this environment itself.
         """
-        made_for = self._calls.keys() | self._answers.keys() | self._failures.keys()
-        self._urgent = bool(made_for)
-        alone = not here and len(made_for) == 1
-        idle, content = BUSY if open_ else IDLE, OTHERS if here or made_for else NOBODY
-        for url in self._peers:
-            if url not in made_for:
-                self._sending.post(url, idle, content)
-                continue
+        made: dict[str, list[Payload]] = {}
+        for url in self._calls.keys() | self._answers.keys() | self._failures.keys():
             calls, answers = self._calls.pop(url, ()), self._answers.pop(url, ())
             piece = Piece(calls, answers, self._failures.pop(url, ()))
-            for failed in self._sending.send(url, piece, open_, YOU if alone else content):
-                self._fail(*failed)
+            made[url], failed = self._sending.encode(piece, open_)
+            for call in failed:
+                self._fail(*call)
+        self._urgent = bool(made)
+        content = OTHERS if here or made else NOBODY
+        for_one = YOU if len(made) == 1 and not here else content
+        following = FRAME
+        if made and not (here or self._answered or self.irregular):
+            following = BUSY_IF_ALONE if open_ else IDLE_IF_ALONE
+        if content:
+            self._makers.append((None, following))
+        for url in self._peers:
+            if url not in made:
+                self._sending.post(url, BUSY if open_ else IDLE, content, following)
+                continue
+            *pieces, last = made[url]
+            for piece_ in pieces:
+                self._sending.post(url, piece_, for_one, MORE)
+            self._sending.post(url, last, for_one, following)
         return not (open_ or content)
 
     def urge(self) -> None:
         """Have all that was sent leave now; see `Sending.urge`."""
         self._sending.urge(self._peers)
 
-    async def _read(self, url: str, event: tuple[bool, Payload, int], calls: list[Any]) -> bool:
+    async def _read(self, url: str, event: tuple[int, Payload, int], calls: list[Any]) -> bool:
         """Read a peer's frame; whether nothing is under way there."""
         codec, over = self._node.codec, True
         while True:
-            more, payload, content = event
+            following, payload, content = event
             self._urgent = self._urgent or content == OTHERS
+            if content and following != MORE:
+                self._makers.append((url, following))
             if payload.body in (IDLE.body, BUSY.body):
                 return over and not content and payload.body == IDLE.body
             try:
@@ -327,14 +362,14 @@ class Exchange:
                 return True
             over = over and not content and not frame[0]
             self._take(url, frame, calls)
-            if not more:
+            if following != MORE:
                 return over
-            while (following := self._node.steps.frames.next(url)) is None:
+            while (piece := self._node.steps.frames.next(url)) is None:
                 if not self._node.endpoint.link(url):
                     await self._lose(url)
                     return True
                 await self._wait()
-            event = following
+            event = piece
 
     def _take(self, url: str, frame: list[Any], calls: list[Any]) -> None:
         _, orders, numbers, targets, methods, args, kwargs, answered, values, failed, errors = frame

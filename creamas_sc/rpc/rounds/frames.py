@@ -1,9 +1,9 @@
 """The frames that the environments of a step send each other between two rounds.
 
 Each environment sends each other one a frame, and has ended the round when it has everybody's. A
-frame is one or more events of their connection. The name says ``step:content:more``: which step,
-for whom its sender has made calls or answers in the round (`NOBODY`, `YOU`, `OTHERS`), and whether
-another event of the same frame follows. The payload is a list of columns::
+frame is one or more events of their connection. The name says ``step:content:next``: which step,
+for whom its sender has made calls or answers in the round (`NOBODY`, `YOU`, `OTHERS`), and what
+follows (`FRAME`, `MORE`, `IDLE_IF_ALONE`, `BUSY_IF_ALONE`). The payload is a list of columns::
 
     open        how many activities are under way; None where the environment leaves the step,
                 with a second column that says whether that is because the step's time is up
@@ -35,16 +35,21 @@ CANCEL_EVENT = "cancel call"
 
 # For whom calls or answers were made in a round: for the receiver of a frame alone, or for others.
 NOBODY, YOU, OTHERS = range(3)
+# What follows an event: its sender's frame of the next round; more of the same frame; or the former
+# unless nobody else has made anything in this round. Then all know that its sender has nothing to
+# do in the next round: its frame of that is not sent, and taken to be `IDLE` or `BUSY`.
+FRAME, MORE, IDLE_IF_ALONE, BUSY_IF_ALONE = range(4)
 
 # The frame of an environment that leaves a step; and of one that does as the step's time is up.
 LEAVES, TIME_UP = (Codec().encode([None, time_is_up]) for time_is_up in (False, True))
 # Those of one that has made nothing for the peer, with nothing and something under way.
 IDLE, BUSY = Payload(b"0"), Payload(b"1")
+NOT_SENT = {IDLE_IF_ALONE: IDLE, BUSY_IF_ALONE: BUSY}
 NOTHING = Payload(b"")
 
 Failed: TypeAlias = tuple[int, BaseException]
-# The step, whether it brings calls or answers, whether more of its frame follow, the payload.
-_Event: TypeAlias = tuple[int, int, bool, Payload]
+# The step, for whom it brings calls or answers, what follows, the payload.
+_Event: TypeAlias = tuple[int, int, int, Payload]
 
 
 class Piece(NamedTuple):
@@ -75,7 +80,7 @@ class Frames:
         self.step = 0
         self.changed = TrioWaiter()
         # What the names of the step's events say.
-        self._meanings: dict[str, tuple[int, bool]] = {}
+        self._meanings: dict[str, tuple[int, int]] = {}
         # Peers without which the step goes on.
         self._gone: set[str] = set()
         self._by_url: dict[str, deque[_Event]] = defaultdict(deque)
@@ -88,10 +93,10 @@ class Frames:
         """
         meaning = self._meanings.get(name)
         if meaning is None or url in self._gone:
-            step, content, more = map(int, name.split(":")[1:])
+            step, content, following = map(int, name.split(":")[1:])
             if step < self.step or (step == self.step and url in self._gone):
                 return step if not _leaves(payload) else None
-            meaning = content, bool(more)
+            meaning = content, following
             if step == self.step:
                 self._meanings[name] = meaning
         else:
@@ -133,17 +138,21 @@ class Frames:
             self._by_url[url] = kept
         return [event for event in events if event[0] < step]
 
-    def next(self, url: str) -> tuple[bool, Payload, int] | None:
-        """The next event of a peer: whether more follow, its payload, and for whom it brings."""
+    def next(self, url: str) -> tuple[int, Payload, int] | None:
+        """The next event of a peer: what follows it, its payload, and for whom it brings."""
         events = self._by_url.get(url)
         for event in events or ():
             # One that goes on with the next step may say late that it has left this one.
             if event[0] == self.step:
                 assert events is not None
                 events.remove(event)
-                _, content, more, payload = event
-                return more, payload, content
+                _, content, following, payload = event
+                return following, payload, content
         return None
+
+    def imply(self, url: str, payload: Payload) -> None:
+        """Have a frame that a peer does not send be its next one."""
+        self._by_url[url].appendleft((self.step, NOBODY, FRAME, payload))
 
     def bring_content(self, step: int) -> bool:
         """Whether calls or answers have arrived."""
@@ -156,9 +165,9 @@ def _leaves(payload: Payload) -> bool:
     return payload.body in (LEAVES.body, TIME_UP.body)
 
 
-def event_name(step: int, content: int = NOBODY, more: bool = False) -> str:
+def event_name(step: int, content: int = NOBODY, following: int = FRAME) -> str:
     """What an event of a step is called."""
-    return f"{ROUND_EVENT}:{step}:{content}:{more:d}"
+    return f"{ROUND_EVENT}:{step}:{content}:{following}"
 
 
 def columns(piece: Piece) -> list[Any]:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from creamas_sc.errors import EncodeError
 from creamas_sc.rpc.rounds.frames import (
+    FRAME,
     NOBODY,
-    OTHERS,
-    YOU,
     Failed,
     Piece,
     columns,
@@ -26,17 +25,20 @@ class Sending:
 
     def __init__(self, node: Node, step: int) -> None:
         self._node = node
-        self._names = {
-            (content, more): event_name(step, content, more)
-            for content in (NOBODY, YOU, OTHERS)
-            for more in (False, True)
-        }
+        self._step = step
+        self._names: dict[tuple[int, int], str] = {}
 
-    def post(self, url: str, payload: Payload, content: int = NOBODY, more: bool = False) -> None:
+    def post(
+        self, url: str, payload: Payload, content: int = NOBODY, following: int = FRAME
+    ) -> None:
         """Send a peer one event, with what is sent next, or when that is urged."""
         link = self._node.endpoint.link(url)
         if link is not None:
-            link.post(self._names[content, more], payload, lazily=True)
+            name = self._names.get((content, following))
+            if name is None:
+                name = event_name(self._step, content, following)
+                self._names[content, following] = name
+            link.post(name, payload, lazily=True)
 
     def urge(self, urls: Iterable[str]) -> None:
         """Have all that was sent leave now.
@@ -50,14 +52,12 @@ class Sending:
             if link is not None:
                 link.out.urge()
 
-    def send(self, url: str, piece: Piece, open_: int, content: int) -> list[Failed]:
-        """Send a peer what was made for it; return the calls that cannot be encoded."""
+    def encode(self, piece: Piece, open_: int) -> tuple[list[Payload], list[Failed]]:
+        """The payloads of the events that bring a piece, and what in it cannot be encoded."""
         payloads: list[Payload] = []
         failed: list[Failed] = []
         self._encode(piece, open_, payloads, failed)
-        for position, payload in enumerate(payloads, 1):
-            self.post(url, payload, content, position < len(payloads))
-        return failed
+        return payloads, failed
 
     def _encode(
         self, piece: Piece, open_: int, payloads: list[Payload], failed: list[Failed]
