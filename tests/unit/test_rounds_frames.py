@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from creamas_sc.rpc.rounds.calls import Call
 from creamas_sc.rpc.rounds.frames import BUSY, IDLE, LEAVES, Frames, Piece, columns, event_name
 from creamas_sc.wire.codec import Codec
 from creamas_sc.wire.packing import LARGE_BYTES
@@ -10,14 +9,13 @@ from creamas_sc.wire.packing import LARGE_BYTES
 
 def test_large_bytes_travel_out_of_band() -> None:
     large = bytes(LARGE_BYTES)
-    call = Call(("peer", 1), "method", (large, 1), {})
-    call.order, call.number = 0, 1
+    call = 0, 1, None, 1, "method", (large, 1), {}
     codec = Codec()
-    payload = codec.encode(columns(Piece([call], [(2, large), (3, "small")])))
+    payload = codec.encode(columns(0, Piece([call], [(2, large), (3, "small")])))
     assert [len(part) for part in payload.parts] == [len(large)] * 2
     frame = codec.decode(payload)
-    assert frame[4][0] == [large, 1]
-    assert frame[7] == [large, "small"]
+    assert frame[7][0] == [large, 1]
+    assert frame[2] == [large, "small"]
 
 
 def test_a_peer_may_leave_a_step_once_more_when_it_has_begun_the_next_one() -> None:

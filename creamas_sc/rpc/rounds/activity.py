@@ -9,7 +9,6 @@ from typing import Any
 
 import trio
 
-from creamas_sc.rpc.rounds.calls import Call, PeerCall
 from creamas_sc.rpc.rounds.order import Order
 from creamas_sc.rpc.socket_stream import effective_deadline
 
@@ -32,7 +31,7 @@ class Activity:
 
     Args:
         work: Its coroutine.
-        served: The call that it serves.
+        agent: Whose code it is.
 
     Attributes:
         order: Whose code it is, once it has waited: that agent's number.
@@ -43,11 +42,9 @@ class Activity:
 
     __slots__ = ("context", "inner", "order", "over", "scope", "served", "task", "waiting", "work")
 
-    def __init__(
-        self, work: Coroutine[Any, Any, None], served: Call | PeerCall | None = None
-    ) -> None:
+    def __init__(self, work: Coroutine[Any, Any, None], agent: Any = None) -> None:
         self.work = work
-        self.served = served
+        self.served = agent
         self.order: Order | None = None
         self.waiting = 0
         self.over = False
@@ -60,8 +57,7 @@ class Activity:
     @property
     def agent(self) -> Any:
         """Whose code it is."""
-        assert self.served is not None
-        return self.served.agent
+        return self.served
 
     def resume(self, value: Any, error: BaseException | None) -> Any:
         """Let its code run on, with a value or an error; return what it waits for.

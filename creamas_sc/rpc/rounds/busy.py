@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from creamas_sc.rpc.rounds.activity import Activity
-from creamas_sc.rpc.rounds.calls import Call, PeerCall
+from creamas_sc.rpc.rounds.calls import Call, Request
 from creamas_sc.rpc.rounds.order import Order
 from creamas_sc.rpc.socket_stream import TrioWaiter
 
@@ -34,14 +34,14 @@ class Busy:
         given_up: The addresses of agents without which a round has ended.
     """
 
-    def __init__(self, ready: deque[Call | PeerCall]) -> None:
+    def __init__(self, ready: deque[Call | Request]) -> None:
         self.agents: dict[Order, Activity] = {}
         self.stuck: set[Activity] = set()
-        self.deferred: dict[Order, deque[Call | PeerCall]] = {}
+        self.deferred: dict[Order, deque[Call | Request]] = {}
         self.given_up: list[str] = []
         self._ready = ready
 
-    def defer(self, number: Order, item: Call | PeerCall) -> None:
+    def defer(self, number: Order, item: Call | Request) -> None:
         """Put off what the busy agent of that number is to handle."""
         self.deferred.setdefault(number, deque()).append(item)
 

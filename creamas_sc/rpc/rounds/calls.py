@@ -1,9 +1,9 @@
-"""Calls in rounds, at the end that makes them and at the end that serves them."""
+"""Calls in rounds: what their callers wait for, and what is sent and served."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from creamas_sc.rpc.rounds.order import Order
 from creamas_sc.rpc.socket_stream import TrioWaiter
@@ -11,77 +11,41 @@ from creamas_sc.rpc.socket_stream import TrioWaiter
 if TYPE_CHECKING:
     from creamas_sc.rpc.rounds.activity import Activity
 
+# A call as it is sent and served: the caller's number, and the call's own among those of the
+# caller's environment, which together are its place in the order; that environment, None for this
+# one; the called agent's number in its environment; method, arguments and keyword arguments.
+Request: TypeAlias = tuple[Order, int, str | None, int, str, Sequence[Any], dict[str, Any]]
+
 
 class Call:
-    """A call that an activity makes; within an environment it is also what is served.
+    """A call that an activity makes, for its answer.
 
     Attributes:
-        url, target: Where the called agent is, None for this environment, and its number there.
-        activity, order: Who calls.
-        number: Its own among this environment's calls.
+        activity: Who calls.
+        url: Where the called agent is, None for this environment.
+        request: What is sent, or served here.
         waiter: Set with the answer where a task waits for it; None for a parked activity.
         answered: Whether the answer is there: ``value``, or ``error``.
         given_up: Whether its caller does not wait any more.
-        agent: The called agent, once it is served.
     """
 
-    __slots__ = ("activity", "agent", "answered", "args", "error", "given_up", "kwargs", "method",
-                 "number", "order", "target", "url", "value", "waiter")  # fmt: skip
+    __slots__ = ("activity", "answered", "error", "given_up", "request", "url", "value", "waiter")
 
-    activity: Activity
-    agent: Any
-    number: int
-    order: Order
     value: Any
 
-    def __init__(
-        self,
-        place: tuple[str | None, int],
-        method: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        self.url, self.target = place
-        self.method = method
-        self.args = args
-        self.kwargs = kwargs
+    def __init__(self, activity: Activity, url: str | None, request: Request) -> None:
+        self.activity = activity
+        self.url = url
+        self.request = request
         self.answered = self.given_up = False
         self.waiter: TrioWaiter | None = None
         self.error: BaseException | None = None
 
+    @property
+    def number(self) -> int:
+        """Its own among this environment's calls."""
+        return self.request[1]
+
     def __await__(self) -> Generator[Call, None, None]:
         """Wait for the answer, as the driver of an activity has it."""
         yield self
-
-
-class PeerCall:
-    """A call of another environment's agent.
-
-    Attributes:
-        order, number: As of `Call`.
-        url: The caller's environment.
-        target: The called agent's number in this environment.
-    """
-
-    __slots__ = ("agent", "args", "kwargs", "method", "number", "order", "target", "url")
-
-    answered = False
-
-    def __init__(
-        self,
-        order: Order,
-        number: int,
-        url: str,
-        target: int,
-        method: str,
-        args: Sequence[Any],
-        kwargs: dict[str, Any],
-    ) -> None:
-        self.order = order
-        self.number = number
-        self.url = url
-        self.target = target
-        self.method = method
-        self.args = args
-        self.kwargs = kwargs
-        self.agent: Any = None

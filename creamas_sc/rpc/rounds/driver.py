@@ -54,7 +54,7 @@ import trio
 from creamas_sc.errors import DeadlineExceeded
 from creamas_sc.rpc.rounds.activity import WAITS, Activity, current_activity
 from creamas_sc.rpc.rounds.busy import Busy
-from creamas_sc.rpc.rounds.calls import Call, PeerCall
+from creamas_sc.rpc.rounds.calls import Call, Request
 from creamas_sc.rpc.rounds.serving import Serving
 from creamas_sc.rpc.socket_stream import TRIO_LOOP, TrioWaiter, effective_deadline
 from creamas_sc.runtime.scheduling import run_tasks_in_order
@@ -94,7 +94,7 @@ class Rounds:
         self.over = False
         self._node = node
         self._exchange = exchange
-        self._ready: deque[Call | PeerCall] = deque()
+        self._ready: deque[Call | Request] = deque()
         # Those that wait for answers without a task.
         self._parked: dict[Activity, Call] = {}
         self._busy = Busy(self._ready)
@@ -137,40 +137,35 @@ class Rounds:
         kwargs: dict[str, Any],
     ) -> Any:
         """Call the method of an agent, and return what it returns."""
-        node = self._node
+        node, exchange = self._node, self._exchange
         if (
             self._cut
             or node.steps.rounds is not self
-            or (self._exchange.irregular and not self._exchange.reaches(place[0]))
+            or (exchange.irregular and not exchange.reaches(place[0]))
         ):
-            address = f"{place[0] or node.base_url}{place[1]}"
-            return await node.call_at_once(address, method, args, kwargs)
-        call = Call(place, method, args, kwargs)
-        activity = self.driving
-        if activity is not None:
-            call.activity = activity
-            await call
-        else:
-            activity = current_activity.get()
-            if activity is None:
-                raise RuntimeError(f"{method}: awaited outside the step in which it was called")
-            call.activity = activity
-            await self._wait(call)
+            return await node.call_at_once(self._address(place), method, args, kwargs)
+        driven = self.driving
+        activity = driven or current_activity.get()
+        if activity is None:
+            raise RuntimeError(f"{method}: awaited outside the step in which it was called")
+        call = exchange.add_call(activity, place, method, args, kwargs)
+        await (call if driven else self._wait(call))
         if not call.answered:  # the step was cancelled, and the call shielded from that
-            if not self._exchange.withdraw(call):
+            if not exchange.withdraw(call):
                 raise DeadlineExceeded(f"{method}: the step was cut short")
-            address = f"{place[0] or node.base_url}{place[1]}"
-            return await node.call_at_once(address, method, args, kwargs)
+            return await node.call_at_once(self._address(place), method, args, kwargs)
         if call.error is not None:
             raise call.error
         return call.value
+
+    def _address(self, place: tuple[str | None, int]) -> str:
+        return f"{place[0] or self._node.base_url}{place[1]}"
 
     @coroutine
     def _wait(self, call: Call) -> Generator[Any, Any, None]:
         """Wait for the answer in the running task, which the activity keeps."""
         activity = call.activity
         call.waiter = TrioWaiter()
-        self._exchange.add_call(call)
         self._waited.add(call)
         activity.waiting += 1
         self._exchange.changed.set()
@@ -229,7 +224,6 @@ class Rounds:
         with trio.CancelScope() as scope:
             status, inner = task._cancel_status, len(task.child_nurseries)
             yield_at, yielded = time.perf_counter() + YIELD_SECONDS, False
-            parked, add_call = self._parked, self._exchange.add_call
             while True:
                 if time.perf_counter() > yield_at:
                     yield from trio.lowlevel.checkpoint()  # noqa: ASYNC105
@@ -257,8 +251,7 @@ class Rounds:
                     continue
                 entered = task._cancel_status is not status or len(task._child_nurseries) > inner
                 if type(trap) is Call and not entered:
-                    parked[activity] = trap
-                    add_call(trap)
+                    self._parked[activity] = trap
                 else:
                     activity.scope, activity.inner = scope, inner
                     self._nursery.start_soon(self._run)
@@ -339,15 +332,13 @@ class Rounds:
                 if number in busy:
                     self._busy.defer(number, item)
                     continue
-            if not item.answered:
-                if given_up and (item.url, item.number) in given_up:
-                    continue
-                activity = self._serving.begin(item)
-                self._open += activity is not None
-            elif item.given_up:  # type: ignore[union-attr]
+            if isinstance(item, Call):
+                activity = None if item.given_up else self._go_on(item)
+            elif given_up and (item[2], item[1]) in given_up:
                 continue
             else:
-                activity = self._go_on(item)  # type: ignore[arg-type]
+                activity = self._serving.begin(item)
+                self._open += activity is not None
             if activity is not None:
                 return activity
         if ready:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from copy import copy
 from itertools import repeat
 from operator import attrgetter
+from sys import intern
 from typing import TYPE_CHECKING, Any
 
 from creamas_sc.errors import (
@@ -22,7 +23,8 @@ from creamas_sc.errors import (
     from_wire,
 )
 from creamas_sc.rpc.addresses import is_number
-from creamas_sc.rpc.rounds.calls import Call, PeerCall
+from creamas_sc.rpc.rounds.activity import Activity
+from creamas_sc.rpc.rounds.calls import Call, Request
 from creamas_sc.rpc.rounds.frames import (
     BUSY,
     BUSY_IF_ALONE,
@@ -40,6 +42,7 @@ from creamas_sc.rpc.rounds.frames import (
     YOU,
     Failed,
     Piece,
+    read_columns,
     without_undecodable,
 )
 from creamas_sc.rpc.rounds.order import sort_key
@@ -51,7 +54,8 @@ from creamas_sc.wire.codec import Payload
 if TYPE_CHECKING:
     from creamas_sc.rpc.node import Node
 
-_by_number = attrgetter("order", "number")
+_request = attrgetter("request")
+_NO_KWARGS: dict[str, Any] = {}
 
 
 class Exchange:
@@ -65,7 +69,7 @@ class Exchange:
     """
 
     def __init__(self, node: Node, plan: Plan) -> None:
-        self.received: list[Call | PeerCall] = []
+        self.received: list[Call | Request] = []
         node.steps.begin(plan.step)
         self._node = node
         self._plan = plan
@@ -80,12 +84,11 @@ class Exchange:
         self._not_sent: bool | None = None
         self._sending = Sending(node, plan.step)
         self.places: dict[str, tuple[str | None, int]] = {}
-        # Made in this round; those for peers by URL.
-        self._local: list[Call] = []
-        self._calls: dict[str, list[Call]] = defaultdict(list)
+        # Made in this round, by URL; None is this environment.
+        self._calls: dict[str | None, list[Request]] = defaultdict(list)
         self._answers: dict[str, list[tuple[int, Any]]] = defaultdict(list)
         self._failures: dict[str, list[Failed]] = defaultdict(list)
-        # Calls of peers that are not answered.
+        # Calls that are not answered, by number.
         self._pending: dict[int, Call] = {}
         self._answered: list[Call] = []
         self._last_number = 0
@@ -136,70 +139,80 @@ class Exchange:
         """Whether an environment still takes part; None for this one."""
         return url is None or url in self._peers
 
-    def add_call(self, call: Call) -> None:
+    def add_call(
+        self,
+        activity: Activity,
+        place: tuple[str | None, int],
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Call:
         """Have a call sent at the end of the round."""
-        activity = call.activity
-        if activity.order is None:
-            activity.order = activity.agent.number
-        call.order = activity.order
-        call.number = self._last_number = self._last_number + 1
-        if call.url is None:
-            self._local.append(call)
-        else:
-            self._pending[call.number] = call
-            self._calls[call.url].append(call)
+        order = activity.order
+        if order is None:
+            order = activity.order = activity.agent.number
+        number = self._last_number = self._last_number + 1
+        url, target = place
+        request = order, number, None, target, method, args, kwargs
+        self._calls[url].append(request)
+        call = self._pending[number] = Call(activity, url, request)
+        return call
 
     def abandon(self, call: Call) -> None:
         """The caller does not wait for the answer any more: a peer is told so at once."""
         call.given_up = True
-        if not self.withdraw(call) and call.url is not None:
+        if self.withdraw(call) or self._pending.pop(call.number, None) is None:
+            return
+        if call.url is not None:
             link = self._node.endpoint.link(call.url)
-            if self._pending.pop(call.number, None) is not None and link is not None:
+            if link is not None:
                 link.post(f"{CANCEL_EVENT}:{self._plan.step}:{call.number}", NOTHING)
 
     def withdraw(self, call: Call) -> bool:
         """Take back a call that was made in this round; whether it was."""
-        made = self._local if call.url is None else self._calls.get(call.url, [])
-        if call not in made:
+        made = self._calls.get(call.url, [])
+        left = [request for request in made if request is not call.request]
+        if len(left) == len(made):
             return False
-        made.remove(call)
-        if call.url is not None:
-            del self._pending[call.number]
-            if not made:
-                del self._calls[call.url]
+        del self._pending[call.number]
+        if left:
+            self._calls[call.url] = left
+        else:
+            del self._calls[call.url]
         return True
 
-    def add_answer(self, call: Call | PeerCall, value: Any) -> None:
+    def add_answer(self, request: Request, value: Any) -> None:
         """Answer a call at the end of the round."""
-        if isinstance(call, PeerCall):
-            if call.url in self._peers:
-                self._answers[call.url].append((call.number, value))
-        elif not call.answered:
+        url, number = request[2], request[1]
+        if url is not None:
+            if url in self._peers:
+                self._answers[url].append((number, value))
+            return
+        call = self._pending.pop(number, None)
+        if call is not None:
             if self._node.checks_local:
                 codec = self._node.codec
                 try:
-                    value = codec.decode(codec.encode(value, f"the reply of {call.method}"))
+                    value = codec.decode(codec.encode(value, f"the reply of {request[4]}"))
                 except (EncodeError, DecodeError) as error:
                     call.error = error
             call.value = value
             self._answered.append(call)
 
-    def add_failure(self, call: Call | PeerCall, error: BaseException) -> None:
+    def add_failure(self, request: Request, error: BaseException) -> None:
         """Answer a call with an error at the end of the round."""
-        if isinstance(call, PeerCall):
-            if call.url in self._peers:
-                self._failures[call.url].append((call.number, error))
-        elif not call.answered:
-            call.error = error
-            self._answered.append(call)
+        url, number = request[2], request[1]
+        if url is None:
+            self._fail(number, error)
+        elif url in self._peers:
+            self._failures[url].append((number, error))
 
     def has_content(self) -> bool:
         """Whether there is anything to exchange, as far as is known here."""
         return self._has_made() or self._node.steps.frames.bring_content(self._plan.step)
 
     def _has_made(self) -> bool:
-        made = self._local, self._answered, self._calls, self._answers, self._failures
-        return any(made)
+        return any((self._answered, self._calls, self._answers, self._failures))
 
     # ---- the exchange
 
@@ -214,8 +227,7 @@ class Exchange:
         if not self._connected:
             await self._connect()
         answered, self._answered = self._answered, []
-        calls: list[Any] = self._local
-        self._local = []
+        calls = self._calls.pop(None, [])
         self._urgent, self._makers = False, []
         over, self._not_sent = self._not_sent, None
         if over is None:
@@ -236,7 +248,7 @@ class Exchange:
         self._answered = []
         for call in answered:
             call.answered = True
-        self.received = [*_sorted(calls), *_sorted(answered)]
+        self.received = [*_sorted(calls, None), *_sorted(answered, _request)]
         if over or (self._urgent and self.received):
             self.urge()
         return over
@@ -254,29 +266,25 @@ class Exchange:
         self.changed = TrioWaiter()
         await self.changed.wait()
 
-    def _through_codec(self, calls: list[Call]) -> list[Call]:
+    def _through_codec(self, calls: list[Request]) -> list[Request]:
         """Have local calls carry only what could travel."""
         codec, left = self._node.codec, []
-        for call in calls:
+        for request in calls:
+            *place, args, kwargs = request
             try:
-                call.args, call.kwargs = codec.decode(codec.encode((call.args, call.kwargs)))
+                left.append((*place, *codec.decode(codec.encode((args, kwargs)))))
             except (EncodeError, DecodeError) as error:
-                self.add_failure(call, error)
-            else:
-                left.append(call)
+                self.add_failure(request, error)
         return left
 
-    def _settle(
-        self, answers: Sequence[tuple[int, Any]], failures: Sequence[tuple[int, BaseException]]
-    ) -> None:
+    def _settle(self, numbers: Sequence[int], values: Sequence[Any]) -> None:
         """Take answers to this environment's calls."""
-        for number, value in answers:
-            call = self._pending.pop(number, None)
+        pending, answered = self._pending, self._answered
+        for number, value in zip(numbers, values, strict=True):
+            call = pending.pop(number, None)
             if call is not None:
                 call.value = value
-                self._answered.append(call)
-        for number, error in failures:
-            self._fail(number, error)
+                answered.append(call)
 
     def _fail(self, number: int, error: BaseException) -> None:
         call = self._pending.pop(number, None)
@@ -296,7 +304,7 @@ class Exchange:
         if lost:
             explained: Exception = error or ConnectionLost(f"{url} is gone", address=url)
             if isinstance(explained, ConnectionLost):
-                explained = await self._node.explain(f"{url}{lost[0].target}", explained)
+                explained = await self._node.explain(f"{url}{lost[0].request[3]}", explained)
             for call in lost:
                 self._fail(call.number, copy(explained))
 
@@ -309,12 +317,13 @@ class Exchange:
             here: Whether there are calls or answers for this environment itself.
         """
         made: dict[str, list[Payload]] = {}
-        for url in self._calls.keys() | self._answers.keys() | self._failures.keys():
+        for url in self._peers:
             calls, answers = self._calls.pop(url, ()), self._answers.pop(url, ())
             piece = Piece(calls, answers, self._failures.pop(url, ()))
-            made[url], failed = self._sending.encode(piece, open_)
-            for call in failed:
-                self._fail(*call)
+            if piece:
+                made[url], failed = self._sending.encode(piece, open_)
+                for call in failed:
+                    self._fail(*call)
         self._urgent = bool(made)
         content = OTHERS if here or made else NOBODY
         for_one = YOU if len(made) == 1 and not here else content
@@ -352,7 +361,8 @@ class Exchange:
             except DecodeError:
                 frame, calls_failed, failed = without_undecodable(codec.decode_leniently(payload))
                 self._failures[url] += calls_failed
-                self._settle((), failed)
+                for number, error in failed:
+                    self._fail(number, error)
             if frame[0] is None and frame[1] and self.limited:
                 self.time_is_up = True
                 return False
@@ -372,21 +382,22 @@ class Exchange:
             event = piece
 
     def _take(self, url: str, frame: list[Any], calls: list[Any]) -> None:
-        _, orders, numbers, targets, methods, args, kwargs, answered, values, failed, errors = frame
-        for order, number, target, method, arg, kwarg in zip(
-            orders, numbers, targets, methods, args, kwargs or repeat(None), strict=False
-        ):
-            calls.append(PeerCall(order, number, url, target, method, arg, kwarg or {}))
-        self._settle(
-            list(zip(answered, values, strict=True)),
-            [(number, from_wire(error)) for number, error in zip(failed, errors, strict=True)],
-        )
+        columns = read_columns(frame)
+        _, answered, values, orders, numbers, targets, methods, args, kwargs, *failures = columns
+        self._settle(answered, values)
+        for number, error in zip(*failures, strict=True):
+            self._fail(number, from_wire(error))
+        # Interned, as a class looks names up: many times faster.
+        names = repeat(intern(methods)) if type(methods) is str else map(intern, methods)
+        urls, kwargs = repeat(url), kwargs or repeat(_NO_KWARGS)
+        calls += zip(orders, numbers, urls, targets, names, args, kwargs, strict=False)
 
 
-def _sorted(calls: list[Any]) -> list[Any]:
+def _sorted(calls: list[Any], key: Any) -> list[Any]:
     if len(calls) > 1:
         try:
-            calls.sort(key=_by_number)
+            calls.sort(key=key)
         except TypeError:  # some callers were made by other agents
-            calls.sort(key=lambda call: (sort_key(call.order), call.number))
+            key = key or tuple
+            calls.sort(key=lambda call: (sort_key(key(call)[0]), key(call)[1]))
     return calls

@@ -7,9 +7,11 @@ follows (`FRAME`, `MORE`, `IDLE_IF_ALONE`, `BUSY_IF_ALONE`). The payload is a li
 
     open        how many activities are under way; None where the environment leaves the step,
                 with a second column that says whether that is because the step's time is up
-    orders, numbers, targets, methods, args, kwargs      of calls
     numbers, values                                      of answers
+    orders, numbers, targets, methods, args, kwargs      of calls
     numbers, errors                                      of calls that failed
+
+Instead of methods that are all the same, there is one. Columns at the end may be missing.
 
 Where that is too large, or something in it cannot be encoded, it goes in parts, so that a call or
 an answer fails for its caller alone. A call that is given up is cancelled at once, by an event of
@@ -20,12 +22,14 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 from creamas_sc.errors import DecodeError, to_wire
-from creamas_sc.rpc.rounds.calls import Call
+from creamas_sc.rpc.rounds.calls import Request
 from creamas_sc.rpc.socket_stream import TrioWaiter
 from creamas_sc.wire.codec import Codec, Payload
+from creamas_sc.wire.columns import FEW
 from creamas_sc.wire.packing import LARGE_BYTES, Undecodable
 
 # Of the events of rounds; what follows is the step's number.
@@ -55,7 +59,7 @@ _Event: TypeAlias = tuple[int, int, int, Payload]
 class Piece(NamedTuple):
     """Calls, answers and failures that go in one event."""
 
-    calls: Sequence[Call] = ()
+    calls: Sequence[Request] = ()
     answers: Sequence[tuple[int, Any]] = ()
     failures: Sequence[Failed] = ()
 
@@ -170,22 +174,34 @@ def event_name(step: int, content: int = NOBODY, following: int = FRAME) -> str:
     return f"{ROUND_EVENT}:{step}:{content}:{following}"
 
 
-def columns(piece: Piece) -> list[Any]:
+def columns(open_: int, piece: Piece) -> list[Any]:
     """What a piece is sent as."""
     calls, answers, failures = piece
-    kwargs = [call.kwargs for call in calls]
-    return [
-        [call.order for call in calls],
-        [call.number for call in calls],
-        [call.target for call in calls],
-        [call.method for call in calls],
-        [_items(call.args) for call in calls],
-        kwargs if any(kwargs) else None,
-        [number for number, _ in answers],
-        _items([value for _, value in answers]),
-        [number for number, _ in failures],
-        [to_wire(error) for _, error in failures],
-    ]
+    frame: list[Any] = [open_, [number for number, _ in answers], _items([v for _, v in answers])]
+    if calls:
+        orders, numbers, _, targets, methods, args, kwargs = map(list, zip(*calls, strict=True))
+        method = methods[0] if len(set(methods)) == 1 else methods
+        frame += orders, numbers, targets, method, _arguments(args), kwargs if any(kwargs) else None
+    if failures:
+        frame += _NO_COLUMNS[len(frame) : -2]
+        frame += [number for number, _ in failures], [to_wire(error) for _, error in failures]
+    return frame
+
+
+# Those that may be missing at the end of a frame.
+_NO_COLUMNS: list[Any] = [0, *([] for _ in range(7)), None, [], []]
+
+
+def read_columns(frame: list[Any]) -> list[Any]:
+    """What `columns` has made, whole."""
+    return frame + _NO_COLUMNS[len(frame) :]
+
+
+def _arguments(column: list[Sequence[Any]]) -> list[Any]:
+    if bytes in set(map(type, chain.from_iterable(column))):
+        return list(map(_items, column))
+    # Many tuples are sent in columns of their own.
+    return column if len(column) >= FEW else list(map(list, column))
 
 
 class Large:
@@ -217,26 +233,27 @@ def without_undecodable(frame: list[Any]) -> tuple[list[Any], list[Failed], list
     Returns:
         The rest, what the calls in it that are left out fail with, and the answers.
     """
-    open_, orders, numbers, targets, methods, args, kwargs, answered, values, *failures = frame
+    open_, numbers, values, *calls, methods, args, kwargs, failed, errors = read_columns(frame)
+    methods = [methods] * len(args) if type(methods) is str else methods
     kwargs = kwargs or [{}] * len(args)
-    calls, answers = [], []
     calls_failed: list[Failed] = []
-    failed: list[Failed] = []
-    for call in zip(orders, numbers, targets, methods, args, kwargs, strict=True):
+    answers_failed: list[Failed] = []
+    kept_calls, kept_answers = [], []
+    for call in zip(*calls, methods, args, kwargs, strict=True):
         bad = Undecodable.within([*call[4:]])
         if bad is None:
-            calls.append(call)
+            kept_calls.append(call)
         else:
             calls_failed.append((call[1], _decode_error(bad)))
-    for number, value in zip(answered, values, strict=True):
-        bad = Undecodable.within(value)
+    for answer in zip(numbers, values, strict=True):
+        bad = Undecodable.within(answer[1])
         if bad is None:
-            answers.append((number, value))
+            kept_answers.append(answer)
         else:
-            failed.append((number, _decode_error(bad)))
-    kept = [[call[at] for call in calls] for at in range(6)]
-    kept += [[answer[at] for answer in answers] for at in range(2)]
-    return [open_, *kept, *failures], calls_failed, failed
+            answers_failed.append((answer[0], _decode_error(bad)))
+    kept = [[call[at] for call in kept_calls] for at in range(6)]
+    answers = [[answer[at] for answer in kept_answers] for at in range(2)]
+    return [open_, *answers, *kept, failed, errors], calls_failed, answers_failed
 
 
 def _decode_error(bad: Undecodable) -> DecodeError:

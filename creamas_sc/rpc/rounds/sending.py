@@ -65,7 +65,7 @@ class Sending:
         """Encode a piece, or if it cannot be, its parts; single calls and answers fail then."""
         codec = self._node.codec
         try:
-            payloads.append(codec.encode([open_, *columns(piece)], "a call"))
+            payloads.append(codec.encode(columns(open_, piece), "a call"))
             return
         except EncodeError as error:
             refused = error
@@ -75,9 +75,8 @@ class Sending:
         if halves:
             return
         failures: list[Failed] = []
-        for call in piece.calls:
-            reason = _refusal(codec, (call.args, call.kwargs), "args") or refused
-            failed.append((call.number, reason))
+        for _, number, _, _, _, *arguments in piece.calls:
+            failed.append((number, _refusal(codec, tuple(arguments), "args") or refused))
         for number, value in piece.answers:
             failures.append((number, _refusal(codec, value, "the reply") or refused))
         for number, _ in piece.failures:

@@ -9,7 +9,7 @@ from creamas_sc.errors import DeadlineExceeded, UnknownAgent
 from creamas_sc.foreign import is_ctrl_c
 from creamas_sc.rpc.exposed import bad_arguments, exposed_method, is_awaitable
 from creamas_sc.rpc.rounds.activity import Activity
-from creamas_sc.rpc.rounds.calls import Call, PeerCall
+from creamas_sc.rpc.rounds.calls import Call, Request
 from creamas_sc.rpc.rounds.order import Order
 from creamas_sc.runtime.nurseries import cancellation_in
 
@@ -34,59 +34,59 @@ class Serving:
         self._node = node
         self._exchange = exchange
 
-    def begin(self, call: Call | PeerCall) -> Activity | None:
+    def begin(self, request: Request) -> Activity | None:
         """Serve a call: at once, or by the activity that is returned."""
-        try:
-            agent = self._node.agent(call.target)
-        except UnknownAgent as error:
-            self._exchange.add_failure(call, error)
-            return None
+        _, number, url, target, name, args, kwargs = request
         method: Any = None
         try:
-            self.agent = call.agent = agent
-            method = exposed_method(agent, call.method)
-            value = method(*call.args, **call.kwargs)
+            self.agent = agent = self._node.agent(target)
+            method = exposed_method(agent, name)
+            value = method(*args, **kwargs) if kwargs else method(*args)
             waits = type(value) is CoroutineType or is_awaitable(value)
         except BaseException as error:
-            self._fail(call, bad_arguments(method, error) or error)
+            if self.agent is None:  # there is no such agent
+                self._exchange.add_failure(request, error)
+            else:
+                self._fail(request, bad_arguments(method, error) or error)
             return None
         finally:
             self.agent = None
         if not waits:
-            self._exchange.add_answer(call, value)
+            self._exchange.add_answer(request, value)
             return None
-        activity = Activity(self._finish(call, value), call)
-        self.activities[call.url, call.number] = activity
+        activity = Activity(self._finish(request, value), agent)
+        self.activities[url, number] = activity
         return activity
 
-    async def _finish(self, call: Call | PeerCall, value: Any) -> None:
+    async def _finish(self, request: Request, value: Any) -> None:
+        _, number, url, _, name, *_ = request
         try:
             result = await value
         except BaseException as error:
             cancelled = cancellation_in(error)
             if cancelled is not None:
                 ended = DeadlineExceeded(
-                    f"{call.method} was cancelled, or its time ran out", acknowledged=True
+                    f"{name} was cancelled, or its time ran out", acknowledged=True
                 )
-                self._exchange.add_failure(call, ended)
+                self._exchange.add_failure(request, ended)
                 raise cancelled from None
-            self._fail(call, error)
+            self._fail(request, error)
         else:
-            self._exchange.add_answer(call, result)
+            self._exchange.add_answer(request, result)
         finally:
-            del self.activities[call.url, call.number]
+            del self.activities[url, number]
 
-    def _fail(self, call: Call | PeerCall, error: BaseException) -> None:
+    def _fail(self, request: Request, error: BaseException) -> None:
         if is_ctrl_c(error):
             raise error
-        self._exchange.add_failure(call, self._node.reported(call.target, error))
+        self._exchange.add_failure(request, self._node.reported(request[3], error))
 
-    def handler(self, item: Call | PeerCall) -> Order | None:
+    def handler(self, item: Call | Request) -> Order | None:
         """The number of the agent that handles a call or an answer, if there is such an agent."""
-        if item.answered:
-            return item.activity.agent.number  # type: ignore[union-attr, no-any-return]
+        if isinstance(item, Call):
+            return item.activity.agent.number  # type: ignore[no-any-return]
         try:
-            return self._node.agent(item.target).number  # type: ignore[no-any-return]
+            return self._node.agent(item[3]).number  # type: ignore[no-any-return]
         except UnknownAgent:
             return None
 
