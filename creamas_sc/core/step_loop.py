@@ -259,7 +259,7 @@ class _Acts(Activity):
     __slots__ = ("_worker",)
 
     def __init__(self, worker: _Worker) -> None:
-        super().__init__(worker.act_in_turn())
+        super().__init__(worker.act_in_turn(), suspend=worker.suspend)
         self._worker = worker
 
     @property
@@ -267,9 +267,6 @@ class _Acts(Activity):
         worker = self._worker
         at = len(worker.step.results) if worker.suspended_at is None else worker.suspended_at
         return worker.step.agents[at]
-
-    def suspended(self) -> None:
-        self._worker.suspend()
 
 
 def _next_acts(step: _Step) -> Activity | None:

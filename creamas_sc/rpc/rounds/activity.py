@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
@@ -32,6 +32,7 @@ class Activity:
     Args:
         work: Its coroutine.
         agent: Whose code it is.
+        suspend: Called before it suspends for the first time.
 
     Attributes:
         order: Whose code it is, once it has waited: that agent's number.
@@ -40,11 +41,20 @@ class Activity:
         scope: Cancels it, while it keeps a task.
     """
 
-    __slots__ = ("context", "inner", "order", "over", "scope", "served", "task", "waiting", "work")
+    __slots__ = (
+        "_agent", "context", "inner", "order", "over", "scope", "suspend", "task", "waiting",
+        "work",
+    )  # fmt: skip
 
-    def __init__(self, work: Coroutine[Any, Any, None], agent: Any = None) -> None:
+    def __init__(
+        self,
+        work: Coroutine[Any, Any, None],
+        agent: Any = None,
+        suspend: Callable[[], None] | None = None,
+    ) -> None:
         self.work = work
-        self.served = agent
+        self._agent = agent
+        self.suspend = suspend
         self.order: Order | None = None
         self.waiting = 0
         self.over = False
@@ -57,7 +67,7 @@ class Activity:
     @property
     def agent(self) -> Any:
         """Whose code it is."""
-        return self.served
+        return self._agent
 
     def resume(self, value: Any, error: BaseException | None) -> Any:
         """Let its code run on, with a value or an error; return what it waits for.
@@ -68,9 +78,6 @@ class Activity:
         if error is None:
             return self.context.run(self.work.send, value)
         return self.context.run(self.work.throw, error)
-
-    def suspended(self) -> None:
-        """Called when it has suspended, each time."""
 
     def is_quiet(self) -> bool:
         """Whether, keeping a task, it waits for answers, and for nothing from outside it."""

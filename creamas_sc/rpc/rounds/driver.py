@@ -262,7 +262,7 @@ class Rounds:
         self, activity: Activity, value: Any = None, *, error: BaseException | None = None
     ) -> Any:
         """Let an activity run on; return what it waits for, or None if it has ended."""
-        outer, self.driving = self.driving, activity
+        self.driving = activity
         try:
             trap = activity.resume(value, error)
         except StopIteration:
@@ -272,9 +272,10 @@ class Rounds:
             self._end(activity)
             raise
         finally:
-            self.driving = outer
-        if activity.served is None:
-            activity.suspended()
+            self.driving = None
+        if activity.suspend is not None:
+            activity.suspend()
+            activity.suspend = None
         return trap
 
     @coroutine

@@ -35,7 +35,6 @@ from creamas_sc.rpc.rounds.frames import (
     LEAVES,
     MORE,
     NOBODY,
-    NOT_SENT,
     NOTHING,
     OTHERS,
     TIME_UP,
@@ -80,8 +79,8 @@ class Exchange:
         self._urgent = False
         # Who has made something in this round, None for this environment, and what follows that.
         self._makers: list[tuple[str | None, int]] = []
-        # Whether nothing is under way here, if the frame that says so is not to be sent.
-        self._not_sent: bool | None = None
+        # Who sends no frame in this round, None for this environment, and whether it is idle.
+        self._silent: tuple[str | None, bool] | None = None
         self._sending = Sending(node, plan.step)
         self.places: dict[str, tuple[str | None, int]] = {}
         # Made in this round, by URL; None is this environment.
@@ -229,12 +228,14 @@ class Exchange:
         answered, self._answered = self._answered, []
         calls = self._calls.pop(None, [])
         self._urgent, self._makers = False, []
-        over, self._not_sent = self._not_sent, None
-        if over is None:
-            over = self._send_all(open_, here=bool(calls or answered))
+        silent, idle = self._silent or ("", True)
+        over = idle if silent is None else self._send_all(open_, here=bool(calls or answered))
         if self._node.checks_local:
             calls = self._through_codec(calls)
         for url in list(self._peers):
+            if url == silent:
+                over = over and idle
+                continue
             while (event := self._node.steps.frames.next(url)) is None:
                 if not self._node.endpoint.link(url):
                     await self._lose(url)
@@ -242,8 +243,11 @@ class Exchange:
                 await self._wait()
             else:
                 over = await self._read(url, event, calls) and over
+        self._silent = None
         if len(self._makers) == 1:
-            self._omit(*self._makers[0])
+            url_, following = self._makers[0]
+            if following in (IDLE_IF_ALONE, BUSY_IF_ALONE):
+                self._silent = url_, following == IDLE_IF_ALONE
         answered += self._answered  # what has come, and what could not be sent
         self._answered = []
         for call in answered:
@@ -252,14 +256,6 @@ class Exchange:
         if over or (self._urgent and self.received):
             self.urge()
         return over
-
-    def _omit(self, url: str | None, following: int) -> None:
-        """Nobody else has made anything in this round: see `IDLE_IF_ALONE`."""
-        if following in NOT_SENT:
-            if url is None:
-                self._not_sent = following == IDLE_IF_ALONE
-            elif url in self._peers:
-                self._node.steps.frames.imply(url, NOT_SENT[following])
 
     async def _wait(self) -> None:
         self.urge()

@@ -41,14 +41,13 @@ CANCEL_EVENT = "cancel call"
 NOBODY, YOU, OTHERS = range(3)
 # What follows an event: its sender's frame of the next round; more of the same frame; or the former
 # unless nobody else has made anything in this round. Then all know that its sender has nothing to
-# do in the next round: its frame of that is not sent, and taken to be `IDLE` or `BUSY`.
+# do in the next round: it sends no frame then, and is idle or busy still.
 FRAME, MORE, IDLE_IF_ALONE, BUSY_IF_ALONE = range(4)
 
 # The frame of an environment that leaves a step; and of one that does as the step's time is up.
 LEAVES, TIME_UP = (Codec().encode([None, time_is_up]) for time_is_up in (False, True))
 # Those of one that has made nothing for the peer, with nothing and something under way.
 IDLE, BUSY = Payload(b"0"), Payload(b"1")
-NOT_SENT = {IDLE_IF_ALONE: IDLE, BUSY_IF_ALONE: BUSY}
 NOTHING = Payload(b"")
 
 Failed: TypeAlias = tuple[int, BaseException]
@@ -153,10 +152,6 @@ class Frames:
                 _, content, following, payload = event
                 return following, payload, content
         return None
-
-    def imply(self, url: str, payload: Payload) -> None:
-        """Have a frame that a peer does not send be its next one."""
-        self._by_url[url].appendleft((self.step, NOBODY, FRAME, payload))
 
     def bring_content(self, step: int) -> bool:
         """Whether calls or answers have arrived."""
