@@ -16,6 +16,7 @@ from creamas_sc.wire.codec import Codec, Serializer
 
 __all__ = [
     "MsgPack",
+    "NeedlessSerializers",
     "array_serializer",
     "artifact_serializer",
     "check_codec",
@@ -34,6 +35,10 @@ _PICKLERS = frozenset({"_pickle", "pickle", "dill", "cloudpickle", "marshal", "j
 _LIBRARIES = frozenset({"builtins", "datetime", "decimal", "numpy", "uuid", "zoneinfo"})
 _registry: dict[str, Serializer] = {}
 _followers: list[weakref.WeakMethod[Callable[[Serializer], object]]] = []
+
+
+class NeedlessSerializers(UserWarning):
+    """Some ``extra_serializers`` are ignored: objects of their classes travel without."""
 
 
 class MsgPack:
@@ -134,7 +139,7 @@ def to_serializers(extra: Iterable[Any] = ()) -> list[Serializer]:
         found[serializer.cls] = serializer
     if ignored:
         text = f"extra_serializers for {', '.join(ignored)} are ignored: these travel without"
-        warnings.warn(text, stacklevel=4)
+        warnings.warn(text, NeedlessSerializers, stacklevel=4)
     return list(found.values())
 
 

@@ -73,10 +73,10 @@ def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     except ImportError:  # the client's tests run without trio
         yield
         return
-    from creamas_sc.runtime import code_versions
+    from creamas_sc.runtime import installation
 
     # The tests' own files stay as they are: no simulation need copy all of them.
-    code_versions._OURS += (str(Path(__file__).parent) + os.sep,)
+    installation._OURS += (str(Path(__file__).parent) + os.sep,)
     background_loop()  # its descriptors and thread stay until the end, and are not a leak
     yield
 

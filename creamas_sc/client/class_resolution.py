@@ -11,7 +11,8 @@ from typing import Any
 
 from creamas_sc.errors import LoadError
 from creamas_sc.rpc.exposed import Caller, Proxy
-from creamas_sc.runtime.class_loading import MAIN, SCRIPT_MODULES, MainScript, portable_name
+from creamas_sc.runtime.class_loading import SCRIPT_MODULES, portable_name
+from creamas_sc.runtime.main_script import MAIN, MainScript
 from creamas_sc.runtime.validation import check_mappings, check_places
 from creamas_sc.serializers import follow, get_serializers, to_serializers
 from creamas_sc.simulation_api import Operation

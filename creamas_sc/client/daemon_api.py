@@ -19,7 +19,8 @@ from creamas_sc.reports import SlaveReceipt, StopReport
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.results.record import Record
 from creamas_sc.rpc.rounds.plan import check_calls
-from creamas_sc.runtime.class_loading import MainScript, end_script_load
+from creamas_sc.runtime.class_loading import end_script_load
+from creamas_sc.runtime.main_script import MainScript
 from creamas_sc.runtime.paths import check_name, others_may_write
 from creamas_sc.runtime.validation import (
     check_mapping,

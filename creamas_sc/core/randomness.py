@@ -7,7 +7,6 @@ import random
 import sys
 from collections.abc import Sequence
 from contextvars import ContextVar
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -147,7 +146,7 @@ def process_seeds(seed: int, index: int, incarnation: int = 0) -> tuple[int, int
     return generator.getrandbits(64), generator.getrandbits(32)
 
 
-class _SeedsNumpy(MetaPathFinder):
+class _SeedsNumpy:
     """Seeds numpy's own generator when it is imported: an import takes long, and few need it."""
 
     def __init__(self, seed: int) -> None:

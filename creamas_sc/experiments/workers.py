@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from creamas_sc.errors import CreamasError, LoadError
-from creamas_sc.runtime.class_loading import MainScript
+from creamas_sc.runtime.main_script import MainScript
 from creamas_sc.supervisor_client.launcher import THREADS, python_command
 
 # How long runs may take to end in order, once they are to.

@@ -27,9 +27,10 @@ from creamas_sc.core import kept_state
 from creamas_sc.errors import AgentError, CheckpointError, CreamasError
 from creamas_sc.mp.checkpoint_parts import write_frames
 from creamas_sc.restarts.slave import Slave
-from creamas_sc.runtime.class_loading import MainScript, class_name
-from creamas_sc.runtime.code_versions import is_users
+from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.runtime.coroutines import at_once
+from creamas_sc.runtime.installation import is_users
+from creamas_sc.runtime.main_script import MainScript
 from creamas_sc.serializers import get_serializers, to_serializers
 from creamas_sc.supervisor_client.spec import named_makers, unpack
 from creamas_sc.wire.codec import Codec

@@ -25,8 +25,9 @@ from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.results.record import Record
 from creamas_sc.results.run_file import RunFile
-from creamas_sc.runtime.class_loading import MAIN, MainScript, end_script_load, load_subclass
+from creamas_sc.runtime.class_loading import end_script_load, load_subclass
 from creamas_sc.runtime.coroutines import at_once
+from creamas_sc.runtime.main_script import MAIN, MainScript
 from creamas_sc.runtime.validation import check_count
 from creamas_sc.serializers import get_serializers, to_serializers
 from creamas_sc.supervisor_client.messages import ActorOrder

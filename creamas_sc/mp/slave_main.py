@@ -19,6 +19,7 @@ from creamas_sc.runtime.debugging import refuse_breakpoints
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.runtime.log_setup import open_actor_log
 from creamas_sc.runtime.nurseries import first_of, open_unwrapping_nursery
+from creamas_sc.serializers import NeedlessSerializers
 from creamas_sc.supervisor_client.spec import SlaveSpec, pack, unpack
 
 _ENDED = "an agent has closed its environment, or cancelled the tasks in which it runs"
@@ -53,7 +54,7 @@ async def main(spec: bytes, control: Control) -> bytes:
     mgr_cls = load_subclass("mgr_cls", order.mgr_cls, Manager)
     seed_process(order.set_seed, order.index, order.incarnation)
     # The script has seen this, or would see it from each slave.
-    warnings.filterwarnings("ignore", "extra_serializers for .* are ignored")
+    warnings.simplefilter("ignore", NeedlessSerializers)
     if order.member is not None:
         membership.set(Membership(*order.member))
     async with adopt_running_loop():

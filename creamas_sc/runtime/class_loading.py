@@ -14,7 +14,6 @@ it, a slave loads the script again:
 
 from __future__ import annotations
 
-import functools
 import inspect
 import os
 import signal
@@ -27,13 +26,13 @@ from contextvars import Context
 from importlib import import_module
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from creamas_sc.errors import LoadError
 from creamas_sc.foreign import shown
 from creamas_sc.runtime.code_versions import change_note, keep_version, open_version
+from creamas_sc.runtime.main_script import MAIN, MainScript, adopted_script, in_slave
 
-MAIN = "__main__"
 SCRIPT_MODULE = "__creamas_script__"
 # The module of a script's classes: in its own process, in one that multiprocessing has started
 # (method "spawn" or "forkserver"), and in a slave.
@@ -44,61 +43,12 @@ class _LoadEnded(BaseException):
     """Ends the load of a script in a slave; ``except Exception`` in it does not catch this."""
 
 
-class MainScript(NamedTuple):
-    """Where the script's classes can be loaded from.
-
-    Attributes:
-        file: Absolute path.
-        package: Set for ``python -m package.module``, where relative imports must work.
-        argv: The script's ``sys.argv``.
-    """
-
-    file: str
-    package: str | None
-    argv: tuple[str, ...]
-
-    @classmethod
-    def of_this_process(cls) -> MainScript | None:
-        """Return the script, in a slave its master's; None for a notebook, ``-c`` or stdin."""
-        if _Script.source is not None:
-            return _Script.source
-        main = sys.modules.get(MAIN)
-        # After a script that `python -i` has run, its ``__file__`` is gone.
-        file = getattr(main, "__file__", None) or (sys.argv[0] if sys.flags.inspect else None)
-        path = _found(file) if file else ""
-        if not path:
-            return None
-        return cls(path, getattr(main, "__package__", None), tuple(sys.argv))
-
-
-@functools.lru_cache(maxsize=1)  # called at each spawn, for one file
-def _found(file: str) -> str:
-    """Return the absolute path of ``file``, "" if there is no such file.
-
-    It may be in an archive, as a zip application's is.
-    """
-    path = os.path.abspath(file)
-    found = os.path.isfile(path) or any(folder.is_file() for folder in Path(path).parents)
-    return path if found else ""
-
-
 class _Script:
     """State of the script's load in a slave; one per process."""
 
-    source: MainScript | None = None
     module: ModuleType | None = None
     loading_thread: int | None = None
     ended_at: str = ""
-
-
-def adopt_script(source: MainScript | None) -> None:
-    """Make ``__main__:`` names mean ``source`` in this process."""
-    _Script.source = source
-
-
-def in_slave() -> bool:
-    """Return whether ``__main__:`` names mean the script of another process."""
-    return _Script.source is not None
 
 
 def end_script_load() -> None:
@@ -108,9 +58,10 @@ def end_script_load() -> None:
     """
     if _Script.loading_thread != threading.get_ident():
         return
-    assert _Script.source is not None
+    source = adopted_script()
+    assert source is not None
     for frame in reversed(traceback.extract_stack()):
-        if frame.filename == _Script.source.file:
+        if frame.filename == source.file:
             _Script.ended_at = f"line {frame.lineno}"
             break
     raise _LoadEnded
@@ -165,19 +116,20 @@ def _execute(source: MainScript, module: ModuleType) -> None:
 
 def _script_module() -> ModuleType:
     """Return the script's module in this process; loads it at the first call."""
-    if _Script.source is None:
+    source = adopted_script()
+    if source is None:
         return sys.modules[MAIN]
     if _Script.module is None:
         module = ModuleType(SCRIPT_MODULE)
-        module.__file__ = _Script.source.file
-        module.__package__ = _Script.source.package
+        module.__file__ = source.file
+        module.__package__ = source.package
         sys.modules[SCRIPT_MODULE] = module
         try:
-            Context().run(_execute, _Script.source, module)
+            Context().run(_execute, source, module)
         except BaseException as error:  # a script may raise anything, SystemExit included
             del sys.modules[SCRIPT_MODULE]
             raise LoadError(
-                f"loading the script {_Script.source.file} failed: {_one_line(error)}"
+                f"loading the script {source.file} failed: {_one_line(error)}"
             ) from error
         _Script.module = module
     return _Script.module

@@ -29,18 +29,15 @@ import time
 from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from importlib.machinery import ModuleSpec, SourceFileLoader
-from importlib.util import find_spec, spec_from_file_location
+from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from creamas_sc.errors import LoadError
+from creamas_sc.runtime.installation import is_users
 from creamas_sc.runtime.paths import is_private
 
-_INSTALLED = frozenset({"site-packages", "dist-packages"})
-_STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
-_PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
-_OURS: tuple[str, ...] = (_PACKAGES + "creamas_sc" + os.sep, _PACKAGES + "supervisor" + os.sep)
 # From a process's start, which is known to a hundredth of a second, until it has read its script.
 _READ_NS = 20_000_000
 _MAIN = "__main__"
@@ -311,29 +308,6 @@ def imported_by(module: str) -> set[str]:
                 if name in users:
                     unseen.append(name)
     return found
-
-
-def is_users(path: str) -> bool:
-    """Whether the file at ``path`` is the user's code, not installed with Python or a package."""
-    return not path.startswith((_STANDARD_LIBRARY, *_OURS)) and not _INSTALLED & set(
-        path.split(os.sep)
-    )
-
-
-def check_installed(module: str) -> None:
-    """Check that a module comes with Python or an installed package; nothing is imported.
-
-    Raises:
-        ImportError: There is none of that name.
-        ValueError: It is the user's own.
-    """
-    package = module.partition(".")[0]
-    spec = find_spec(package)
-    if spec is None:
-        raise ModuleNotFoundError(f"there is no module {package!r}", name=package)
-    places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
-    if any(is_users(os.path.abspath(place)) for place in places if os.path.exists(place)):
-        raise ValueError(f"{module!r} is your own module, not an installed one: leave it out")
 
 
 class _Loading:

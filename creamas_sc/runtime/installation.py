@@ -1,7 +1,8 @@
-"""What an installation lacks for simulations, and the command that installs it."""
+"""What is installed, and what an installation lacks for simulations and how to get it."""
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,33 @@ from pathlib import Path
 CARRIED = "creamas_sc_carried"
 # The package of the supervisor, beside this one: a user's module may have its name.
 SUPERVISOR = Path(__file__).parents[2] / "supervisor"
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+_STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
+_PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
+_OURS: tuple[str, ...] = (_PACKAGES + "creamas_sc" + os.sep, _PACKAGES + "supervisor" + os.sep)
+
+
+def is_users(path: str) -> bool:
+    """Whether the file at ``path`` is the user's code, not installed with Python or a package."""
+    return not path.startswith((_STANDARD_LIBRARY, *_OURS)) and not _INSTALLED & set(
+        path.split(os.sep)
+    )
+
+
+def check_installed(module: str) -> None:
+    """Check that a module comes with Python or an installed package; nothing is imported.
+
+    Raises:
+        ImportError: There is none of that name.
+        ValueError: It is the user's own.
+    """
+    package = module.partition(".")[0]
+    spec = find_spec(package)
+    if spec is None:
+        raise ModuleNotFoundError(f"there is no module {package!r}", name=package)
+    places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
+    if any(is_users(os.path.abspath(place)) for place in places if os.path.exists(place)):
+        raise ValueError(f"{module!r} is your own module, not an installed one: leave it out")
 
 
 def missing_packages() -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
+from creamas_sc.runtime.gc_control import gc_paused
 from creamas_sc.runtime.installation import explain_import
 
 
@@ -27,7 +28,8 @@ def lazy_attributes(
         if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         try:
-            module = import_module(f"{package}.{module_of[name]}")
+            with gc_paused():  # what it makes stays
+                module = import_module(f"{package}.{module_of[name]}")
         except ModuleNotFoundError as error:
             raise explain_import(error) from None
         return module if name in submodules else getattr(module, name)

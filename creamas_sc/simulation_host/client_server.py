@@ -24,8 +24,8 @@ from creamas_sc.errors import (
 from creamas_sc.rpc.connection import Answer, Connection, Request
 from creamas_sc.rpc.fd_passing import CLIENT, Handed, receive
 from creamas_sc.rpc.socket_stream import ConnectedStream
-from creamas_sc.runtime.class_loading import MainScript
 from creamas_sc.runtime.log_setup import bound
+from creamas_sc.runtime.main_script import MainScript
 from creamas_sc.simulation_api import OPERATIONS
 from creamas_sc.simulation_host.error_boundary import error_boundary
 from creamas_sc.simulation_host.hosted_simulation import HostedSimulation

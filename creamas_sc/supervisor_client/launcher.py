@@ -5,14 +5,13 @@ before its own imports lets both go on at the same time: `prestart` starts a tre
 lends to one user after another, unless it is lent already or something that processes inherit has
 changed.
 
-Nothing heavy is imported here, so that the keeper starts first.
+Nothing heavy is imported here, so that the keeper starts first: not `logging`, say.
 """
 
 from __future__ import annotations
 
 import atexit
 import gc
-import logging
 import os
 import select
 import socket
@@ -23,13 +22,15 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from creamas_sc.errors import CreamasError, StartError
-from creamas_sc.runtime.class_loading import in_slave
-from creamas_sc.runtime.code_versions import check_installed
 from creamas_sc.runtime.descriptors import allow_descriptors, open_standard_descriptors
-from creamas_sc.runtime.installation import SUPERVISOR, how_to_install, missing_packages
+from creamas_sc.runtime.installation import (
+    SUPERVISOR,
+    check_installed,
+    how_to_install,
+    missing_packages,
+)
+from creamas_sc.runtime.main_script import in_slave
 from creamas_sc.runtime.paths import runtime_folder
-
-log = logging.getLogger(__name__)
 
 # What the zygote imports once for all actors: no user code, no numpy. A slave that loads a script's
 # classes imports what the script imports.
@@ -270,7 +271,11 @@ def _new_record() -> str:
     try:
         folder = runtime_folder()
     except CreamasError as error:
-        log.warning("processes that slaves detach may outlive the simulation: %s", error)
+        import logging  # here, as it takes a while
+
+        logging.getLogger(__name__).warning(
+            "processes that slaves detach may outlive the simulation: %s", error
+        )
         return ""
     return str(folder / f"{os.urandom(16).hex()}.tree")
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from creamas_sc.runtime.class_loading import MainScript, adopt_script, load_object, portable_name
+from creamas_sc.runtime.class_loading import load_object, portable_name
 from creamas_sc.runtime.code_versions import CodeVersions, load_from
+from creamas_sc.runtime.main_script import MainScript, adopt_script
 from creamas_sc.serializers import get_serializers, to_serializers
 from creamas_sc.supervisor_client.messages import ActorOrder, ProcessOrder, os_bytes
 from creamas_sc.wire.codec import Codec, Payload

@@ -137,9 +137,10 @@ def _apply(order: ProcessOrder) -> None:
     environ = {os_text(key): os_text(value) for key, value in order["environ"].items()}
     # What this process starts belongs to this tree, not to that of the process that ordered it.
     environ[orphans.VARIABLE] = os.environ.get(orphans.VARIABLE, "")
-    if environ != os.environ:  # as a rule it is inherited as it should be
-        os.environ.clear()
-        os.environ.update(environ)
+    # Most of it is inherited as it should be, in memory that is shared until it is written to.
+    for name in os.environ.keys() - environ.keys():
+        del os.environ[name]
+    os.environ.update({k: v for k, v in environ.items() if os.environ.get(k) != v})
     os.chdir(os_text(order["cwd"]))
     first = [os_text(folder) for folder in order["path"]]
     sys.path[:] = [*first, *(folder for folder in _clean_path if folder not in first)]

@@ -16,7 +16,7 @@ from creamas_sc.rpc import fd_passing
 from creamas_sc.rpc.connection import Connection, Request
 from creamas_sc.rpc.exposed import Proxy
 from creamas_sc.rpc.socket_stream import ConnectedStream
-from creamas_sc.runtime.class_loading import _Script
+from creamas_sc.runtime.main_script import adopt_script, adopted_script
 from creamas_sc.runtime.nurseries import split_cancellation
 from creamas_sc.serializers import get_serializers, to_serializers
 from creamas_sc.simulation_host import main as host_main
@@ -255,12 +255,13 @@ async def hosting(
 @contextmanager
 def _as_a_guest() -> Iterator[None]:
     """In a process that is not the host's own: it keeps its script, and no alarm may end it."""
-    before = _Script.source, host_main.EXIT_SECONDS
+    script, exit_seconds = adopted_script(), host_main.EXIT_SECONDS
     host_main.EXIT_SECONDS = 10 * BOUND_SECONDS
     try:
         yield
     finally:
-        _Script.source, host_main.EXIT_SECONDS = before
+        adopt_script(script)
+        host_main.EXIT_SECONDS = exit_seconds
 
 
 def stop_payload(folder: str | None, grace: float) -> bytes:

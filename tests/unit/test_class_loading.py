@@ -17,14 +17,13 @@ from creamas_sc.errors import LoadError
 from creamas_sc.runtime import class_loading, event_loop
 from creamas_sc.runtime.class_loading import (
     SCRIPT_MODULE,
-    MainScript,
-    adopt_script,
     class_name,
     end_script_load,
     load_class,
     load_object,
     portable_name,
 )
+from creamas_sc.runtime.main_script import MainScript, adopt_script, adopted_script
 
 
 class Outer:
@@ -144,11 +143,14 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         adopt_script(MainScript(str(file), package, ("script.py", "--option")))
 
     state = class_loading._Script
-    for name in ("source", "module", "loading_thread"):
+    for name in ("module", "loading_thread"):
         monkeypatch.setattr(state, name, None)
     monkeypatch.setattr(state, "ended_at", "")
     monkeypatch.setattr(sys, "argv", list(sys.argv))
+    before = adopted_script()
+    adopt_script(None)
     yield adopt
+    adopt_script(before)
     sys.modules.pop(SCRIPT_MODULE, None)
 
 

@@ -14,7 +14,7 @@ from creamas_sc.client import daemon_api
 from creamas_sc.client.class_resolution import ClassName, RemoteClasses, ScriptCodec, version
 from creamas_sc.client.daemon_api import _search_path
 from creamas_sc.errors import EncodeError, LoadError
-from creamas_sc.runtime.class_loading import MainScript
+from creamas_sc.runtime.main_script import MainScript
 from creamas_sc.simulation_api import OPERATIONS
 
 OURS = sys.version_info[:2]

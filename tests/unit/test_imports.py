@@ -59,6 +59,18 @@ def test_what_the_documentation_names_needs_no_import_but_the_packages(name: str
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_little_is_imported_before_processes_start() -> None:
+    # Nor is it all searched for garbage again and again, only once as the collector goes on.
+    code = """
+import gc, sys, creamas_sc
+collections = []
+gc.callbacks.append(lambda *each: collections.append(each))
+creamas_sc.prestart
+print({"hashlib", "inspect", "json", "logging"} & sys.modules.keys(), len(collections) <= 2)
+"""
+    assert run_code(code).stdout == "set() True\n"
+
+
 def test_asyncio_is_imported_by_the_first_call_under_it() -> None:
     code = "import sys; from creamas_sc import run_asyncio; sys.exit('asyncio' in sys.modules)"
     assert run_code(code).returncode == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections import UserDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from creamas_sc.errors import LoadError, StartError
 from supervisor.actors import entry_runner
+from supervisor.tree import orphans
 from tests.support import entries
 from tests.support.trees import order
 
@@ -123,6 +125,35 @@ async def test_the_text_of_an_error_is_bounded(
     assert len(outcome.error) < 2100
     assert len(outcome.traceback) < 21_000
     assert outcome.traceback.startswith("Traceback")
+
+
+class Writes(UserDict[str, str]):
+    """Notes which variables are written, or removed."""
+
+    def __init__(self, variables: dict[str, str]) -> None:
+        super().__init__(variables)
+        self.written: set[str] = set()
+
+    def __setitem__(self, name: str, value: str) -> None:
+        self.data[name] = value
+        if "written" in vars(self):
+            self.written.add(name)
+
+    def __delitem__(self, name: str) -> None:
+        del self.data[name]
+        self.written.add(name)
+
+
+async def test_variables_that_are_as_they_should_be_are_not_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    environ = Writes({"same": "1", "other": "2", "gone": "3", orphans.VARIABLE: "record"})
+    monkeypatch.setattr(os, "environ", environ)
+    ordered = order("a", "obey")
+    ordered["environ"] = {"same": "1", "other": "4", "new": "5"}
+    await entry_runner.run_entry(ordered, FakeStream(b"now"))
+    assert environ == {**ordered["environ"], orphans.VARIABLE: "record"}
+    assert environ.written == {"other", "gone", "new"}
 
 
 async def test_cancellation_passes_through() -> None:

@@ -155,10 +155,13 @@ def test_tractor_needs_the_module(module: str, again: Again) -> None:
     )
 
 
-def test_tractor_would_import_asyncio(again: Again) -> None:
-    without = "del compat.MODULES['tractor.to_asyncio']"
-    output = again(without=without, code="print('asyncio' in sys.modules)")
-    assert output == "True"
+@pytest.mark.parametrize(
+    ("module", "imports"), [("to_asyncio", "asyncio"), ("_clustering", "multiprocessing")]
+)
+def test_tractor_would_import_much(module: str, imports: str, again: Again) -> None:
+    looks = f"print({imports!r} in sys.modules)"
+    assert again(code=looks) == "False"
+    assert again(without=f"del compat.MODULES['tractor.{module}']", code=looks) == "True"
 
 
 def test_tractor_needs_multi_error(again: Again) -> None:

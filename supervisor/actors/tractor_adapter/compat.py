@@ -47,8 +47,9 @@ MODULES: Mapping[str, Mapping[str, object]] = {
     "colorlog": {"ColoredFormatter": lambda *_, **__: None},
     # A debugger that is never used here; its release for Python 3.13 breaks that Python's pdb.
     "pdbpp": {"DefaultConfig": object, "Pdb": object},
-    # Never used here, and would import all of asyncio.
+    # Never used here, and would import all of asyncio, or multiprocessing.
     "tractor.to_asyncio": {"run_as_asyncio_guest": None},
+    "tractor._clustering": {"open_actor_cluster": None},
 }
 
 # Modules of tractor that have `is_multi_cancelled`, which calls a method of MultiError alone.
