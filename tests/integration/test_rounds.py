@@ -7,9 +7,12 @@ import trio
 
 from creamas_sc import CreativeAgent, Environment, MultiEnvironment, expose
 from creamas_sc.mp import EnvManager
+from tests.support.shared_supervisor import uses_shared_supervisor
 
 ANY_PORT = ("localhost", 0)
 BOUND_SECONDS = 30
+
+pytestmark = pytest.mark.usefixtures("shared_supervisor")
 
 
 class Looks(CreativeAgent):
@@ -23,7 +26,9 @@ class Looks(CreativeAgent):
 async def test_slaves_are_connected_before_their_agents_act() -> None:
     # An act that computes for long keeps its slave from answering who connects.
     with trio.fail_after(BOUND_SECONDS):
-        async with MultiEnvironment(ANY_PORT, Environment, calls="rounds") as menv:
+        with uses_shared_supervisor():
+            menv = MultiEnvironment(ANY_PORT, Environment, calls="rounds")
+        async with menv:
             await menv.spawn_slaves([ANY_PORT] * 3, Environment, EnvManager)
             urls = [manager.removesuffix("0") for manager in menv.get_slave_managers()]
             for manager in menv.get_slave_managers():
@@ -55,7 +60,9 @@ class Notes(CreativeAgent):
 @pytest.mark.parametrize(("calls", "noted"), [("free", [0, 0, 1, 1]), ("rounds", [0, 1, 0, 1])])
 async def test_how_calls_go_within_a_slave(calls: str, noted: list[int]) -> None:
     with trio.fail_after(BOUND_SECONDS):
-        async with MultiEnvironment(ANY_PORT, Environment, calls=calls) as menv:
+        with uses_shared_supervisor():
+            menv = MultiEnvironment(ANY_PORT, Environment, calls=calls)
+        async with menv:
             await menv.spawn_slaves([ANY_PORT], Environment, EnvManager)
             first, _ = await menv.spawn(Notes)
             await menv.spawn(Notes)

@@ -7,7 +7,7 @@ import random
 import re
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -26,7 +26,9 @@ from creamas_sc.errors import (
     UnknownAgent,
 )
 from creamas_sc.mp import EnvManager, MultiEnvManager, StepReport
+from tests.support.shared_supervisor import uses_shared_supervisor
 
+pytestmark = pytest.mark.usefixtures("shared_supervisor")
 ANY_PORT = ("localhost", 0)
 BOUND_SECONDS = 30
 
@@ -199,13 +201,18 @@ class ReportingMember(Member):
 
 @asynccontextmanager
 async def society(
-    slaves: int, members: int = 4, kind: type[Member] = Member, **kwargs: Any
+    slaves: int,
+    members: int = 4,
+    kind: type[Member] = Member,
+    own_tree: bool = False,
+    **kwargs: Any,
 ) -> AsyncIterator[MultiEnvironment]:
     """A multi-environment in rounds, with members dealt out to its slaves."""
     with trio.fail_after(BOUND_SECONDS):
-        async with MultiEnvironment(
-            ANY_PORT, Environment, calls="rounds", **{"seed": 5, **kwargs}
-        ) as menv:
+        with nullcontext() if own_tree else uses_shared_supervisor():
+            kwargs = {"seed": 5, **kwargs}
+            menv = MultiEnvironment(ANY_PORT, Environment, calls="rounds", **kwargs)
+        async with menv:
             await menv.spawn_slaves([ANY_PORT] * slaves, Environment, EnvManager)
             if menv.manager is not None:
                 await menv.set_host_managers()
@@ -413,7 +420,7 @@ async def test_calls_of_a_cancelled_step_are_cancelled() -> None:
 async def test_an_act_may_wait_for_what_another_agents_call_brings(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    async with society(2) as menv:
+    async with society(2, own_tree=True) as menv:
         assert await menv.trigger_all("wake") == ["woken", None, None, None]
     assert "the step may not repeat itself" in capfd.readouterr().err
 

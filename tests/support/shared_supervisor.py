@@ -38,6 +38,8 @@ __all__ = ["SharedSupervisor", "own_children", "sharing_supervisor", "uses_share
 
 GRACE_SECONDS = 1.0
 START_SECONDS = 20.0
+# What slaves import with the classes of a test's module: it would take each longer than its start.
+PRELOADED = ("pytest", "trio.testing")
 
 
 class _Tree:
@@ -45,7 +47,7 @@ class _Tree:
 
     def __init__(self) -> None:
         self.on_exit: dict[str, OnExit] = {}
-        self.supervisor = PrivateSupervisor(self._note_exit)
+        self.supervisor = PrivateSupervisor(self._note_exit, preload=PRELOADED)
         self._started = threading.Event()
         self._nursery: trio.Nursery
         self._token: trio.lowlevel.TrioToken
