@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, Self
 
 from creamas_sc import results
 from creamas_sc.core.randomness import check_seed
-from creamas_sc.errors import BadValue
+from creamas_sc.errors import BadValue, CreamasError
 from creamas_sc.experiments.design import Run, design
 from creamas_sc.experiments.ledger import RUN_COLUMNS, Ledger, read_runs
 from creamas_sc.experiments.worker import Outcome, RunOrder, prepare, take_run
@@ -28,6 +28,7 @@ from creamas_sc.runtime.signals import install_signal_handling
 from creamas_sc.runtime.validation import check_count
 
 _LOGGER: Final = logging.getLogger(__name__)
+_STATE: Final = RUN_COLUMNS.index("state")
 RUNS: Final = "runs"
 """The folder of what each run records."""
 _BUILD: Final = "creamas_sc.simulation_files:build"
@@ -186,7 +187,7 @@ class Experiment:
                 if hasattr(executor, "get_executor"):  # dask's client has its own kind of futures
                     executor = executor.get_executor()
                 return self._run(ledger, executor, at_once, progress)
-            own = Workers(min(workers or len(os.sched_getaffinity(0)), len(self._design)))
+            own = Workers(self.workers(workers))
             try:
                 report = self._run(ledger, own, own.n, progress)
             except BaseException:
@@ -230,7 +231,10 @@ class Experiment:
                         break
                 if not under_way:
                     break
-                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                ended = wait(under_way, return_when=FIRST_COMPLETED).done
+                if getattr(executor, "stopping", False):
+                    raise CreamasError("the experiment was stopped")
+                for future in ended:
                     report.note(*_note_end(ledger, under_way.pop(future), future))
                     tell(report)
         finally:
@@ -253,6 +257,23 @@ class Experiment:
             "steps": self.steps,
             "folder": str((self.folder / RUNS / run.key).absolute()),
         }
+
+    def workers(self, workers: int | None) -> int:
+        """How many processes `run` starts if it is asked for ``workers``."""
+        if workers is not None:
+            check_count("workers", workers)
+        return min(workers or len(os.sched_getaffinity(0)), self.total)
+
+    @property
+    def total(self) -> int:
+        """How many runs there are."""
+        return len(self._design)
+
+    @property
+    def left(self) -> int:
+        """How many of them are not done."""
+        done = {row[0] for row in read_runs(self.folder) if row[_STATE] == "done"}
+        return sum(run.key not in done for run in self._design)
 
     @property
     def runs(self) -> Table:

@@ -34,6 +34,7 @@ class Workers:
 
     Attributes:
         n: As given.
+        stopping: Whether `stop` was called.
     """
 
     def __init__(self, n: int) -> None:
@@ -42,7 +43,7 @@ class Workers:
         self._idle: list[_Worker] = []
         self._all: set[_Worker] = set()
         self._lock = threading.Lock()
-        self._stopping = False
+        self.stopping = False
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         """Have a worker call a function of `creamas_sc.experiments.worker`."""
@@ -50,7 +51,7 @@ class Workers:
 
     def _call(self, name: str, args: tuple[Any, ...]) -> Any:
         with self._lock:
-            if self._stopping:
+            if self.stopping:
                 raise WorkerLost("it was stopped")
             worker = self._idle.pop() if self._idle else _Worker(self.n)
             self._all.add(worker)
@@ -65,10 +66,10 @@ class Workers:
             self._idle.append(worker)
         return value
 
-    def stop(self) -> None:
-        """Interrupt what runs, and wait until it has ended, within a bound."""
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Interrupt what runs, and wait until it has ended, so long at most; then kill it."""
         with self._lock:
-            self._stopping = True
+            self.stopping = True
             workers = list(self._all)
         for worker in workers:
             worker.kill(signal.SIGINT)
@@ -77,7 +78,7 @@ class Workers:
             for worker in workers:
                 worker.kill(signal.SIGKILL)
 
-        watch = threading.Timer(STOP_SECONDS, kill)
+        watch = threading.Timer(seconds, kill)
         watch.start()
         try:
             self._threads.shutdown(cancel_futures=True)

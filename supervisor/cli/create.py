@@ -114,12 +114,12 @@ def create(
     options = {key: value for key, value in given.items() if key not in _BESIDE_A_FILE}
     checked_name(name, "simulation")
     plan = _of_options(options) if file is None else _of_file(file, options)
-    with connected(daemon) as (client, settings), _import_path(plan.folders):
+    with connected(daemon) as (client, settings), import_path(plan.folders):
         seconds = settings.create_timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
         with extra_time(client, seconds), start_deadline(deadline), chdir(plan.folder or "."):
             created = client.create(name, timeout=seconds, **plan.create)
-        with _killed_on_error(client, name):
+        with killed_on_error(client, name):
             _populate(client, name, plan, deadline)
     number = sum(batch.number for batch in plan.agents)
     agents_text, slaves_text = count(number, "agent"), count(len(created["addrs"]), "slave")
@@ -216,7 +216,7 @@ def _for_each(texts: Sequence[str], slaves: int) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _import_path(folders: Sequence[str]) -> Iterator[None]:
+def import_path(folders: Sequence[str]) -> Iterator[None]:
     """Let the simulation look for modules in these folders before any other place."""
     before = os.environ.get("PYTHONPATH")
     if folders:
@@ -231,7 +231,7 @@ def _import_path(folders: Sequence[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _killed_on_error(client: SyncClient, name: str) -> Iterator[None]:
+def killed_on_error(client: SyncClient, name: str) -> Iterator[None]:
     """Leave nothing of the simulation if the block raises."""
     try:
         yield

@@ -264,3 +264,34 @@ def test_another_simulation_in_the_file_is_refused(folder: Path, elsewhere: Path
     walkers = folder / "agents" / "walkers.py"
     walkers.write_text(AGENTS.replace("self.rng.random()", "1"))
     assert "of which the code differs; take another" in sweep(folder, elsewhere).stderr
+
+
+@pytest.mark.slow
+def test_a_daemon_takes_the_runs_of_a_study(daemon: None, folder: Path, elsewhere: Path) -> None:
+    (folder / "study.toml").write_text(STUDY.replace("replicates = 3", "replicates = 2"))
+
+    def command(*words: str) -> Any:
+        done = run(*COMMAND, *words, "--json", folder=elsewhere, seconds=BOUND_SECONDS)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    begin = ("sweep", str(folder / "study.toml"), "--name", "study", "--workers", "2")
+    begun = command(*begin)
+    assert (begun["runs"], begun["total"]) == (8, 8)
+    paused = command("pause", "study")
+    assert paused["state"] == "paused"
+    assert paused["step"] < 8
+    command("close", "study", "--timeout", "10")
+    assert set(states(folder)) <= {"done", "planned"}
+    host = command(*begin)["pid"]
+    os.kill(host, signal.SIGKILL)  # the test would fail if its workers went on
+    while command("ls"):
+        time.sleep(0.02)
+    left = 8 - states(folder)["done"]
+    assert command(*begin)["runs"] == left
+    assert command("wait", "study")["step"] == left
+    assert states(folder) == {"done": 8}
+    command("close", "study")
+    again = run(*COMMAND, *begin, folder=elsewhere)
+    assert again.returncode == 1
+    assert f"all 8 runs are done; they are in {folder / 'study'}" in again.stderr
