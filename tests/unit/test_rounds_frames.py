@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from creamas_sc.rpc.rounds.frames import BUSY, IDLE, LEAVES, Frames, Piece, columns, event_name
 from creamas_sc.wire.codec import Codec
 from creamas_sc.wire.packing import LARGE_BYTES
@@ -9,7 +11,7 @@ from creamas_sc.wire.packing import LARGE_BYTES
 
 def test_large_bytes_travel_out_of_band() -> None:
     large = bytes(LARGE_BYTES)
-    call = 0, 1, None, 1, "method", (large, 1), {}
+    call: Any = 0, 1, None, 1, "method", (large, 1), {}
     codec = Codec()
     payload = codec.encode(columns(0, Piece([call], [(2, large), (3, "small")])))
     assert [len(part) for part in payload.parts] == [len(large)] * 2
