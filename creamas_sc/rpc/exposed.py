@@ -12,7 +12,7 @@ from creamas_sc.errors import BadArguments, NotExposed
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 # Values of these types are not; `inspect.isawaitable` takes longer than most calls.
-_NEVER_AWAITED = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})
+NEVER_AWAITED = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})
 _EXPOSED = "__creamas_exposed__"
 
 
@@ -88,7 +88,7 @@ def bad_arguments(method: Callable[..., Any], error: BaseException) -> BadArgume
 def is_awaitable(value: Any) -> bool:
     """Whether what a method returned must be awaited."""
     kind = type(value)
-    return kind is CoroutineType or (kind not in _NEVER_AWAITED and inspect.isawaitable(value))
+    return kind is CoroutineType or (kind not in NEVER_AWAITED and inspect.isawaitable(value))
 
 
 class Caller(Protocol):

@@ -21,31 +21,24 @@ class Call:
     """A call that an activity makes, for its answer.
 
     Attributes:
-        activity: Who calls.
+        activity: Who calls; None once that does not wait any more.
         url: Where the called agent is, None for this environment.
         request: What is sent, or served here.
         waiter: Set with the answer where a task waits for it; None for a parked activity.
-        answered: Whether the answer is there: ``value``, or ``error``.
-        given_up: Whether its caller does not wait any more.
+        value, error: The answer, once it is there; one of them is None.
     """
 
-    __slots__ = ("activity", "answered", "error", "given_up", "request", "url", "value", "waiter")
+    __slots__ = ("activity", "error", "request", "url", "value", "waiter")
 
     value: Any
+    error: BaseException | None
 
     def __init__(self, activity: Activity, url: str | None, request: Request) -> None:
-        self.activity = activity
+        self.activity: Activity | None = activity
         self.url = url
         self.request = request
-        self.answered = self.given_up = False
         self.waiter: TrioWaiter | None = None
-        self.error: BaseException | None = None
 
-    @property
-    def number(self) -> int:
-        """Its own among this environment's calls."""
-        return self.request[1]
-
-    def __await__(self) -> Generator[Call, None, None]:
+    def __await__(self) -> Generator[Call, Any, Any]:
         """Wait for the answer, as the driver of an activity has it."""
-        yield self
+        return (yield self)

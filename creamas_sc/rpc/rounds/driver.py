@@ -44,7 +44,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from types import coroutine
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -83,6 +83,7 @@ class Rounds:
         driving: The activity that runs now, driven from here.
         held_up: The addresses of agents without which a round has ended.
         over: Whether the step is over, everywhere.
+        under_way: Whether calls go in rounds: it has not ended here, and was not cancelled.
     """
 
     _next_act: Callable[[], Activity | None]
@@ -92,6 +93,7 @@ class Rounds:
     def __init__(self, node: Node, exchange: Exchange) -> None:
         self.driving: Activity | None = None
         self.over = False
+        self.under_way = True
         self._node = node
         self._exchange = exchange
         self._ready: deque[Call | Request] = deque()
@@ -101,9 +103,8 @@ class Rounds:
         self.held_up = self._busy.given_up
         self._serving = Serving(node, exchange)
         self._open = 0
-        # Calls that a task waits for; and whether the step has been cancelled.
+        # Calls that a task waits for.
         self._waited: set[Call] = set()
-        self._cut = False
         _under_way.add(self)
 
     def leave(self) -> None:
@@ -125,7 +126,7 @@ class Rounds:
         """Where the agent at ``address`` is, if a call of the running code to it goes in rounds."""
         if self.driving is None and self._serving.agent is None:
             running = current_activity.get()
-            if running is None or running.over or self._cut:
+            if running is None or running.over or not self.under_way:
                 return None
         return self._exchange.places.get(address) or self._exchange.place(address)
 
@@ -137,41 +138,30 @@ class Rounds:
         kwargs: dict[str, Any],
     ) -> Any:
         """Call the method of an agent, and return what it returns."""
-        node, exchange = self._node, self._exchange
-        if (
-            self._cut
-            or node.steps.rounds is not self
-            or (exchange.irregular and not exchange.reaches(place[0]))
-        ):
-            return await node.call_at_once(self._address(place), method, args, kwargs)
-        driven = self.driving
+        exchange, driven = self._exchange, self.driving
+        if not self.under_way or (exchange.irregular and not exchange.reaches(place[0])):
+            return await self._call_at_once(*place, method, args, kwargs)
         activity = driven or current_activity.get()
         if activity is None:
             raise RuntimeError(f"{method}: awaited outside the step in which it was called")
         call = exchange.add_call(activity, place, method, args, kwargs)
-        await (call if driven else self._wait(call))
-        if not call.answered:  # the step was cancelled, and the call shielded from that
-            if not exchange.withdraw(call):
-                raise DeadlineExceeded(f"{method}: the step was cut short")
-            return await node.call_at_once(self._address(place), method, args, kwargs)
-        if call.error is not None:
-            raise call.error
-        return call.value
+        return await (call if driven else self._wait(call))
 
-    def _address(self, place: tuple[str | None, int]) -> str:
-        return f"{place[0] or self._node.base_url}{place[1]}"
+    def _call_at_once(self, url: str | None, target: int, *call: Any) -> Coroutine[Any, Any, Any]:
+        return self._node.call_at_once(f"{url or self._node.base_url}{target}", *call)
 
     @coroutine
-    def _wait(self, call: Call) -> Generator[Any, Any, None]:
+    def _wait(self, call: Call) -> Generator[Any, Any, Any]:
         """Wait for the answer in the running task, which the activity keeps."""
         activity = call.activity
-        call.waiter = TrioWaiter()
+        assert activity is not None
+        call.waiter = waiter = TrioWaiter()
         self._waited.add(call)
         activity.waiting += 1
         self._exchange.changed.set()
         trio.lowlevel.current_task().custom_sleep_data = WAITS
         try:
-            yield from call.waiter.wait()
+            yield from waiter.wait()
         except BaseException:
             self._abandon(call)
             self._busy.add(activity)
@@ -179,12 +169,19 @@ class Rounds:
         finally:
             self._waited.discard(call)
             activity.waiting -= 1
+        if waiter.answer is None:  # the step was cancelled, and the call shielded from that
+            if not self._exchange.withdraw(call):
+                raise DeadlineExceeded(f"{call.request[4]}: the step was cut short")
+            return (yield from self._call_at_once(call.url, *call.request[3:]))
+        if call.error is not None:
+            raise call.error
+        return call.value
 
     def _abandon(self, call: Call) -> None:
         """Have a call cancelled: its caller does not wait any more."""
         self._exchange.abandon(call)
         if call.url is None:
-            self.cancel_served(None, call.number)
+            self.cancel_served(None, call.request[1])
 
     # ---- running
 
@@ -206,7 +203,7 @@ class Rounds:
         try:
             await self._drive()
         except BaseException:  # the step is cancelled, and so are the activities, each in a task
-            self._cut = True
+            self.under_way = False
             if trio.current_time() >= self._nursery.cancel_scope.deadline:
                 self._exchange.time_is_up = True
             for activity in self._parked:
@@ -231,22 +228,23 @@ class Rounds:
                 elif yielded:  # the step may have been cancelled
                     yield from trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC105
                     yielded = False
-                activity = self._next()
-                if activity is None:
+                following = self._next()
+                if following is None:
                     if not self._ready:
                         self.over = yield from self._end_round()
                         if self.over:
                             return
                     continue
-                trap, checkpoints = self._send(activity), 0
+                activity = following[0]
+                trap, checkpoints = self._send(*following), 0
                 while trap is _CHECKPOINT and checkpoints < MAX_CHECKPOINTS:
                     yielded, checkpoints = True, checkpoints + 1
                     try:
                         value = yield trap
                     except BaseException as error:
-                        trap = self._send(activity, error=error)
+                        trap = self._send(activity, None, error)
                     else:
-                        trap = self._send(activity, value)
+                        trap = self._send(activity, value, None)
                 if trap is None:
                     continue
                 entered = task._cancel_status is not status or len(task._child_nurseries) > inner
@@ -258,9 +256,7 @@ class Rounds:
                     yield from self._keep(activity, trap)
                     return
 
-    def _send(
-        self, activity: Activity, value: Any = None, *, error: BaseException | None = None
-    ) -> Any:
+    def _send(self, activity: Activity, value: Any, error: BaseException | None) -> Any:
         """Let an activity run on; return what it waits for, or None if it has ended."""
         self.driving = activity
         try:
@@ -289,8 +285,7 @@ class Rounds:
                 error: BaseException | None = None
                 try:
                     if type(trap) is Call:
-                        yield from self._wait(trap)
-                        value = None
+                        value = yield from self._wait(trap)
                     elif trap is None:  # it is to be cancelled
                         yield from TrioWaiter().wait()
                     else:
@@ -318,10 +313,11 @@ class Rounds:
 
     # ---- what is ready
 
-    def _next(self) -> Activity | None:
-        """The next activity to run on; calls of plain methods are served on the way.
+    def _next(self) -> tuple[Activity, Any, BaseException | None] | None:
+        """The next activity to run on, with the answer for which it has waited, if it has.
 
-        None if nothing is ready, or if other tasks are to have their turn first.
+        Calls of plain methods are served on the way. None if nothing is ready, or if other tasks
+        are to have their turn first.
         """
         ready, busy, given_up = self._ready, self._busy.agents, self._serving.given_up
         for _ in range(SERVED_AT_ONCE):
@@ -334,30 +330,27 @@ class Rounds:
                     self._busy.defer(number, item)
                     continue
             if isinstance(item, Call):
-                activity = None if item.given_up else self._go_on(item)
-            elif given_up and (item[2], item[1]) in given_up:
-                continue
-            else:
+                activity = item.activity
+                if activity is None:
+                    continue
+                if item.waiter is None:
+                    del self._parked[activity]
+                    return activity, item.value, item.error
+                self._busy.add(activity)
+                item.waiter.answer = item
+                item.waiter.set()
+            elif not given_up or (item[2], item[1]) not in given_up:
                 activity = self._serving.begin(item)
-                self._open += activity is not None
-            if activity is not None:
-                return activity
+                if activity is not None:
+                    self._open += 1
+                    return activity, None, None
         if ready:
             return None
         activity = self._next_act()
-        if activity is not None:
-            self._open += 1
-        return activity
-
-    def _go_on(self, call: Call) -> Activity | None:
-        """Let the caller of a call that is answered go on: it is returned, unless it has a task."""
-        activity = call.activity
-        if call.waiter is None:
-            del self._parked[activity]
-            return activity
-        self._busy.add(activity)
-        call.waiter.set()
-        return None
+        if activity is None:
+            return None
+        self._open += 1
+        return activity, None, None
 
     def cancel_served(self, url: str | None, number: int) -> None:
         """The caller of a call has given it up: it is cancelled, or not served at all."""

@@ -8,7 +8,6 @@ go on may disagree about that: then each says that it leaves.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from copy import copy
 from itertools import repeat
 from operator import attrgetter
@@ -159,13 +158,13 @@ class Exchange:
 
     def abandon(self, call: Call) -> None:
         """The caller does not wait for the answer any more: a peer is told so at once."""
-        call.given_up = True
-        if self.withdraw(call) or self._pending.pop(call.number, None) is None:
+        call.activity = None
+        number = call.request[1]
+        if self.withdraw(call) or self._pending.pop(number, None) is None or call.url is None:
             return
-        if call.url is not None:
-            link = self._node.endpoint.link(call.url)
-            if link is not None:
-                link.post(f"{CANCEL_EVENT}:{self._plan.step}:{call.number}", NOTHING)
+        link = self._node.endpoint.link(call.url)
+        if link is not None:
+            link.post(f"{CANCEL_EVENT}:{self._plan.step}:{number}", NOTHING)
 
     def withdraw(self, call: Call) -> bool:
         """Take back a call that was made in this round; whether it was."""
@@ -173,7 +172,7 @@ class Exchange:
         left = [request for request in made if request is not call.request]
         if len(left) == len(made):
             return False
-        del self._pending[call.number]
+        del self._pending[call.request[1]]
         if left:
             self._calls[call.url] = left
         else:
@@ -187,22 +186,20 @@ class Exchange:
             if url in self._peers:
                 self._answers[url].append((number, value))
             return
-        call = self._pending.pop(number, None)
-        if call is not None:
-            if self._node.checks_local:
-                codec = self._node.codec
-                try:
-                    value = codec.decode(codec.encode(value, f"the reply of {request[4]}"))
-                except (EncodeError, DecodeError) as error:
-                    call.error = error
-            call.value = value
-            self._answered.append(call)
+        if self._node.checks_local:
+            codec = self._node.codec
+            try:
+                value = codec.decode(codec.encode(value, f"the reply of {request[4]}"))
+            except (EncodeError, DecodeError) as error:
+                self._settle(number, None, error)
+                return
+        self._settle(number, value)
 
     def add_failure(self, request: Request, error: BaseException) -> None:
         """Answer a call with an error at the end of the round."""
         url, number = request[2], request[1]
         if url is None:
-            self._fail(number, error)
+            self._settle(number, None, error)
         elif url in self._peers:
             self._failures[url].append((number, error))
 
@@ -250,8 +247,6 @@ class Exchange:
                 self._silent = url_, following == IDLE_IF_ALONE
         answered += self._answered  # what has come, and what could not be sent
         self._answered = []
-        for call in answered:
-            call.answered = True
         self.received = [*_sorted(calls, None), *_sorted(answered, _request)]
         if over or (self._urgent and self.received):
             self.urge()
@@ -273,19 +268,11 @@ class Exchange:
                 self.add_failure(request, error)
         return left
 
-    def _settle(self, numbers: Sequence[int], values: Sequence[Any]) -> None:
-        """Take answers to this environment's calls."""
-        pending, answered = self._pending, self._answered
-        for number, value in zip(numbers, values, strict=True):
-            call = pending.pop(number, None)
-            if call is not None:
-                call.value = value
-                answered.append(call)
-
-    def _fail(self, number: int, error: BaseException) -> None:
+    def _settle(self, number: int, value: Any, error: BaseException | None = None) -> None:
+        """Take the answer to a call of this environment, if it is waited for."""
         call = self._pending.pop(number, None)
         if call is not None:
-            call.error = error
+            call.value, call.error = value, error
             self._answered.append(call)
 
     async def _lose(self, url: str, error: CreamasError | None = None) -> None:
@@ -302,7 +289,7 @@ class Exchange:
             if isinstance(explained, ConnectionLost):
                 explained = await self._node.explain(f"{url}{lost[0].request[3]}", explained)
             for call in lost:
-                self._fail(call.number, copy(explained))
+                self._settle(call.request[1], None, copy(explained))
 
     # ---- frames
 
@@ -318,8 +305,8 @@ class Exchange:
             piece = Piece(calls, answers, self._failures.pop(url, ()))
             if piece:
                 made[url], failed = self._sending.encode(piece, open_)
-                for call in failed:
-                    self._fail(*call)
+                for number, error in failed:
+                    self._settle(number, None, error)
         self._urgent = bool(made)
         content = OTHERS if here or made else NOBODY
         for_one = YOU if len(made) == 1 and not here else content
@@ -358,7 +345,7 @@ class Exchange:
                 frame, calls_failed, failed = without_undecodable(codec.decode_leniently(payload))
                 self._failures[url] += calls_failed
                 for number, error in failed:
-                    self._fail(number, error)
+                    self._settle(number, None, error)
             if frame[0] is None and frame[1] and self.limited:
                 self.time_is_up = True
                 return False
@@ -380,9 +367,10 @@ class Exchange:
     def _take(self, url: str, frame: list[Any], calls: list[Any]) -> None:
         columns = read_columns(frame)
         _, answered, values, orders, numbers, targets, methods, args, kwargs, *failures = columns
-        self._settle(answered, values)
+        for number, value in zip(answered, values, strict=True):
+            self._settle(number, value)
         for number, error in zip(*failures, strict=True):
-            self._fail(number, from_wire(error))
+            self._settle(number, None, from_wire(error))
         # Interned, as a class looks names up: many times faster.
         names = repeat(intern(methods)) if type(methods) is str else map(intern, methods)
         urls, kwargs = repeat(url), kwargs or repeat(_NO_KWARGS)

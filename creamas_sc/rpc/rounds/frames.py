@@ -29,7 +29,6 @@ from creamas_sc.errors import DecodeError, to_wire
 from creamas_sc.rpc.rounds.calls import Request
 from creamas_sc.rpc.socket_stream import TrioWaiter
 from creamas_sc.wire.codec import Codec, Payload
-from creamas_sc.wire.columns import FEW
 from creamas_sc.wire.packing import LARGE_BYTES, Undecodable
 
 # Of the events of rounds; what follows is the step's number.
@@ -192,11 +191,9 @@ def read_columns(frame: list[Any]) -> list[Any]:
     return frame + _NO_COLUMNS[len(frame) :]
 
 
-def _arguments(column: list[Sequence[Any]]) -> list[Any]:
-    if bytes in set(map(type, chain.from_iterable(column))):
-        return list(map(_items, column))
-    # Many tuples are sent in columns of their own.
-    return column if len(column) >= FEW else list(map(list, column))
+def _arguments(column: list[Sequence[Any]]) -> list[list[Any]]:
+    large = bytes in set(map(type, chain.from_iterable(column)))
+    return list(map(_items if large else list, column))
 
 
 class Large:

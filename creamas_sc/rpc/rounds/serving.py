@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from inspect import isawaitable
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from creamas_sc.errors import DeadlineExceeded, UnknownAgent
 from creamas_sc.foreign import is_ctrl_c
-from creamas_sc.rpc.exposed import bad_arguments, exposed_method, is_awaitable
+from creamas_sc.rpc.exposed import NEVER_AWAITED, bad_arguments, exposed_method
 from creamas_sc.rpc.rounds.activity import Activity
 from creamas_sc.rpc.rounds.calls import Call, Request
 from creamas_sc.rpc.rounds.order import Order
@@ -42,7 +43,8 @@ class Serving:
             self.agent = agent = self._node.agent(target)
             method = exposed_method(agent, name)
             value = method(*args, **kwargs) if kwargs else method(*args)
-            waits = type(value) is CoroutineType or is_awaitable(value)
+            kind = type(value)
+            waits = kind not in NEVER_AWAITED and (kind is CoroutineType or isawaitable(value))
         except BaseException as error:
             if self.agent is None:  # there is no such agent
                 self._exchange.add_failure(request, error)
@@ -84,7 +86,7 @@ class Serving:
     def handler(self, item: Call | Request) -> Order | None:
         """The number of the agent that handles a call or an answer, if there is such an agent."""
         if isinstance(item, Call):
-            return item.activity.agent.number  # type: ignore[no-any-return]
+            return None if item.activity is None else item.activity.agent.number
         try:
             return self._node.agent(item[3]).number  # type: ignore[no-any-return]
         except UnknownAgent:

@@ -85,6 +85,7 @@ class Steps:
             yield rounds
         finally:
             self.rounds = None
+            rounds.under_way = False
             step = self.frames.step
             exchange.leave(rounds.over)
             self._report(step, rounds)
