@@ -15,6 +15,7 @@ from supervisor.cli import (
     daemon_commands,
     follow,
     logs,
+    page,
     result_commands,
     simulation_commands,
     step_commands,
@@ -58,7 +59,7 @@ VERBS: dict[str, tuple[Callable[..., int], ...]] = {
         simulation_commands.kill,
         verify.verify,
     ),
-    "Results": (sweep.sweep, result_commands.export, result_commands.plot),
+    "Results": (sweep.sweep, page.page, result_commands.export, result_commands.plot),
 }
 
 
