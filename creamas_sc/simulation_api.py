@@ -362,9 +362,47 @@ class SimulationAPI:
         these steps ran out of time; ``repeatable``, whether all steps so far repeat themselves
         (False once one does not, None if agents' calls are free), and ``why`` the last one that
         does not; ``step_seconds``, how long the current step has taken so far
-        (None if there is none; if it only grows, an agent is stuck); ``acts_per_second`` and
-        ``seconds_left`` (None if unknown); ``error`` (text of what stopped the steps); ``age``,
-        ``agents``, ``slaves``, ``artifacts``, ``restarts`` (of slaves, so far) and ``clients``.
+        (None if there is none; if it only grows, an agent is stuck); ``steps_per_second``,
+        ``acts_per_second`` and ``seconds_left`` (None if unknown); ``error`` (text of what stopped
+        the steps); ``age``, ``agents``, ``slaves``, ``artifacts``, ``restarts`` (of slaves, so far)
+        and ``clients``.
+        """
+
+    @_operation(Kind.HOST)
+    def get_slaves(self) -> Any:
+        """Return a dict for each slave: how it is, and what it uses.
+
+        ``address`` (of its manager), ``pid``, ``state`` ("running", "restarting" or "lost"),
+        ``agents``, ``restarts``; of its process ``cpu_seconds`` so far and ``memory_bytes``,
+        with what it shares with others (None if it has ended); and ``step_seconds``, how long the
+        slave took to answer in the last step (None before one).
+        """
+
+    @_operation(Kind.HOST)
+    def get_artifact_scores(self, since: int = 0, limit: int = 2000) -> Any:
+        """Return columns about artifacts, without the artifacts.
+
+        Args:
+            since: The number of the first one, from 0 on.
+            limit: How many, 2,000 at most.
+
+        Returns:
+            A dict: ``total``, how many artifacts there are; and lists: ``step`` (the environment's
+            age when each was published), ``agent`` (the creator's number as text, or its name) and
+            ``score`` (the mean of its numeric evaluations; None without one).
+        """
+
+    @_operation(Kind.HOST)
+    def show_artifacts(self, numbers: Sequence[int], whole: bool = False, side: int = 512) -> Any:
+        """Return artifacts as plain values, as `creamas_sc.results.artifact_views` has them.
+
+        No class of theirs is needed here. ``look`` is how one looks, as a tuple of the fields of
+        `creamas_sc.runtime.pictures.Look`, or None.
+
+        Args:
+            numbers: Which ones, 100 at most; those that there are not are left out.
+            whole: With evaluations, framings and features.
+            side: The most pixels of a picture in a row or column, 512 at most.
         """
 
     @_operation(Kind.HOST)

@@ -16,6 +16,7 @@ from creamas_sc.runtime.class_loading import class_name
 if TYPE_CHECKING:
     from creamas_sc.mp.multienvironment import MultiEnvironment
     from creamas_sc.results.recording import Recording
+    from creamas_sc.rpc.node import Node
     from creamas_sc.wire.codec import Codec
 
 
@@ -75,12 +76,17 @@ class MultiEnvironmentSubject:
 
     def number_of(self, address: str) -> Order | None:
         """The number of the agent at an address, if it is one in a slave."""
-        if not address.startswith("tcp://"):
-            return None
-        try:
-            return self._env.network.steps.number_at(address)
-        except ValueError:
-            return None
+        return number_at(self._env.network, address)
+
+
+def number_at(node: Node, address: str) -> Order | None:
+    """The number of the agent at an address, if it is one in a slave of this master node."""
+    if not address.startswith("tcp://"):
+        return None
+    try:
+        return node.steps.number_at(address)
+    except ValueError:
+        return None
 
     async def write_checkpoint(
         self, run_file: Path, run: str, step: int, recorded: Mapping[str, Any], kept: int

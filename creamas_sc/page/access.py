@@ -144,7 +144,9 @@ class Access:
         # `http.cookies` gives up at the first cookie that is malformed, and other programs of this
         # machine have theirs here too.
         pairs = (each.strip().partition("=") for each in header.split(";"))
-        return any(name == self.cookie_name and _same(value, self._cookie) for name, _, value in pairs)
+        return any(
+            name == self.cookie_name and _same(value, self._cookie) for name, _, value in pairs
+        )
 
 
 def _same(one: str, other: str) -> bool:

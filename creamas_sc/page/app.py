@@ -40,7 +40,9 @@ _KEPT: Final = {"cache-control": "private, max-age=86400, immutable"}
 def static_file(name: str) -> bytes | None:
     """A file of the page itself; None if there is none of that name."""
     folder = files("creamas_sc.page") / "static"
-    known = {each.name: each for each in folder.iterdir() if "." + each.name.rpartition(".")[2] in _TYPES}
+    known = {
+        each.name: each for each in folder.iterdir() if "." + each.name.rpartition(".")[2] in _TYPES
+    }
     found = known.get(name)
     return None if found is None else found.read_bytes()
 
@@ -76,7 +78,11 @@ class Guard:
                 there = {name for name, _ in message["headers"]}
                 message["headers"] = [
                     *message["headers"],
-                    *((n.encode(), v.encode()) for n, v in HEADERS.items() if n.encode() not in there),
+                    *(
+                        (n.encode(), v.encode())
+                        for n, v in HEADERS.items()
+                        if n.encode() not in there
+                    ),
                 ]
             await send(message)
 
@@ -195,7 +201,9 @@ class Pages:
     async def _picture(self, request: Request) -> Response:
         source, number = self._source(request), request.path_params["number"]
         picture = await source.picture(request.query_params.get("run"), number)
-        kind = picture.kind + ("; charset=utf-8" if picture.kind.endswith(("svg+xml", "html")) else "")
+        kind = picture.kind + (
+            "; charset=utf-8" if picture.kind.endswith(("svg+xml", "html")) else ""
+        )
         # A browser that shows it never runs what is in it, in a frame, an image or a tab.
         headers = {**_KEPT, "content-security-policy": ARTIFACT_POLICY, "content-type": kind}
         return Response(picture.data, headers=headers)
@@ -237,7 +245,9 @@ async def _artifacts(source: Source, query: Mapping[str, str]) -> Any:
     return await source.artifacts(query.get("run"), asked)
 
 
-def _whole(query: Mapping[str, str], name: str, default: Any, least: int = 0, most: int = 2**53) -> Any:
+def _whole(
+    query: Mapping[str, str], name: str, default: Any, least: int = 0, most: int = 2**53
+) -> Any:
     """A whole number of the query, or the default.
 
     Raises:

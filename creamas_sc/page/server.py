@@ -87,9 +87,7 @@ async def _serve(
     return int(number)
 
 
-async def _run(
-    server: _Server, listener: socket.socket, *, task_status: TaskStatus[None]
-) -> None:
+async def _run(server: _Server, listener: socket.socket, *, task_status: TaskStatus[None]) -> None:
     server.ready = task_status.started
     await server.serve(sockets=[listener])
 

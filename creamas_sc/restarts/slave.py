@@ -40,6 +40,7 @@ class Slave:
         incarnation: How often it was restarted; ``before`` is what it was before the last restart.
         stoppable: The supervisor can stop it and report its end: False once that was done, and
             while a restart is under way.
+        step_seconds: How long it took to answer in the last step; None before one.
         held: Keeps its port while it may be restarted, if peers connect over that.
     """
 
@@ -56,6 +57,7 @@ class Slave:
     incarnation: int = 0
     before: Slave | None = None
     stoppable: bool = True
+    step_seconds: float | None = None
     held: socket.socket | None = None
 
     @property

@@ -82,28 +82,39 @@ def artifact_row(
 
 
 def _contents(artifact: Any, kind: str, codec: Codec, number_of: NumberOf) -> tuple[Any, ...]:
+    fields = artifact_fields(artifact, number_of)
+    return (
+        fields["agent"],
+        fields["creator"],
+        kind,
+        fields["domain"],
+        *(to_json(fields[name]) for name in ("evaluations", "framings", "features")),
+        fields["object_class"],
+        encode_object(codec, artifact.obj),
+        None,
+    )
+
+
+def artifact_fields(artifact: Any, number_of: NumberOf) -> dict[str, Any]:
+    """An artifact, without its object, as plain values: what a record has of it, by column."""
+
     def label(name: str) -> str:
         """A name as given; of an agent without one, whose name is its address, its number."""
         number = number_of(name)
         return name if number is None else text_of(number)
 
-    def by_label(values: dict[str, Any]) -> str:
-        return to_json({label(name): value for name, value in values.items()})
-
     creator, domain = artifact.creator, artifact.domain
     features = [[plain(key), plain(value)] for key, value in artifact.feature_values.items()]
-    return (
-        number_cell(number_of(creator)),
-        label(creator),
-        kind,
-        class_name(domain) if isinstance(domain, type) else str(plain(domain)),
-        by_label(artifact.evals),
-        by_label(artifact.framings),
-        to_json({str(key): value for key, value in features}),
-        class_name(type(artifact.obj)),
-        encode_object(codec, artifact.obj),
-        None,
-    )
+    return {
+        "agent": number_cell(number_of(creator)),
+        "creator": label(creator),
+        "class": class_name(type(artifact)),
+        "domain": class_name(domain) if isinstance(domain, type) else str(plain(domain)),
+        "evaluations": {label(name): plain(value) for name, value in artifact.evals.items()},
+        "framings": {label(name): plain(value) for name, value in artifact.framings.items()},
+        "features": {str(key): value for key, value in features},
+        "object_class": class_name(type(artifact.obj)),
+    }
 
 
 def encode_object(codec: Codec, value: Any) -> bytes | None:

@@ -46,9 +46,9 @@ def lines(
     groups: dict[str, list[str]] = {}
     for run, parameters in zip(runs["run"], runs["parameters"], strict=True):
         if run in by_run:
-            groups.setdefault(run if by is None else _group(by, parameters), []).append(run)
-    found = [_line(label, [by_run[run] for run in of]) for label, of in groups.items()]
-    return found if by is None else sorted(found, key=lambda line: _natural(line.label))
+            groups.setdefault(run if by is None else group_of(by, parameters), []).append(run)
+    found = [line_of(label, [by_run[run] for run in of]) for label, of in groups.items()]
+    return found if by is None else sorted(found, key=lambda line: natural(line.label))
 
 
 def plot(lines: Sequence[Line], name: str, ax: Any = None) -> Any:
@@ -103,7 +103,12 @@ def _by_run(metrics: Table, agents: Table, name: str) -> dict[str, dict[int, flo
     }
 
 
-def _group(by: str, parameters: Mapping[str, Any]) -> str:
+def group_of(by: str, parameters: Mapping[str, Any]) -> str:
+    """The label of the runs that have the same value of a parameter.
+
+    Raises:
+        BadValue: There is no such parameter.
+    """
     if by not in parameters:
         known = ", ".join(parameters) or "none"
         raise BadValue(f"a run has no parameter {by!r}; its parameters: {known}")
@@ -111,7 +116,8 @@ def _group(by: str, parameters: Mapping[str, Any]) -> str:
     return f"{by} = {value if isinstance(value, str) else to_json(value)}"
 
 
-def _line(label: str, runs: Sequence[Mapping[int, float]]) -> Line:
+def line_of(label: str, runs: Sequence[Mapping[int, float]]) -> Line:
+    """The mean of runs, each of them step -> value, with a band of one standard deviation."""
     steps = sorted({step for run in runs for step in run})
     values, low, high = [], [], []
     for step in steps:
@@ -125,7 +131,7 @@ def _line(label: str, runs: Sequence[Mapping[int, float]]) -> Line:
     return Line(label, steps, values, low, high)
 
 
-def _natural(label: str) -> tuple[str, float, str]:
+def natural(label: str) -> tuple[str, float, str]:
     """Sorts labels of numbers by these."""
     name, _, value = label.partition(" = ")
     try:

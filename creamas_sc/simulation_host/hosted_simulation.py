@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from inspect import isawaitable
 from typing import Any
 
@@ -24,8 +25,10 @@ from creamas_sc.errors import (
 from creamas_sc.foreign import shown
 from creamas_sc.mp import MultiEnvironment, RestartPolicy
 from creamas_sc.mp.observer import Observer
+from creamas_sc.mp.recorded import number_at
 from creamas_sc.reports import Restart, StepReport
 from creamas_sc.restarts.slave import Slave
+from creamas_sc.results.artifact_views import ArtifactViews
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.exposed import is_exposed, start_call
 from creamas_sc.runtime.class_loading import class_name
@@ -33,6 +36,7 @@ from creamas_sc.runtime.validation import check_seconds, make_folder
 from creamas_sc.simulation_api import Kind, Operation
 from creamas_sc.simulation_host.error_boundary import error_boundary
 from creamas_sc.simulation_host.shutdown import Shutdown, fit_to_travel
+from creamas_sc.simulation_host.slave_loads import slave_loads
 from creamas_sc.simulation_host.stepper import Stepper
 
 # What a step that is cancelled at the close may still take, in seconds.
@@ -123,6 +127,7 @@ class HostedSimulation(Observer):
         self._stepper = Stepper(
             menv, self.address, nursery, lambda: self._events.post("steps", self.progress())
         )
+        self._views = ArtifactViews(menv._artifacts, partial(number_at, self.node))
         menv.attach_observer(self, restart)
 
     # ---- operations
@@ -222,6 +227,20 @@ class HostedSimulation(Observer):
     async def next_events(self, since: int | None = None, timeout: float | None = None) -> Any:
         """Events after number ``since``, or the next to come."""
         return await self._events.after(since, timeout)
+
+    def get_slaves(self) -> list[dict[str, Any]]:
+        """How each slave is, and what it uses."""
+        return slave_loads(self._menv._slaves)
+
+    def get_artifact_scores(self, since: int = 0, limit: int = 2000) -> dict[str, Any]:
+        """Steps, creators and scores of artifacts."""
+        return self._views.scores(since, limit)
+
+    def show_artifacts(
+        self, numbers: Sequence[int], whole: bool = False, side: int = 512
+    ) -> list[dict[str, Any]]:
+        """Artifacts as plain values."""
+        return self._views.views(numbers, whole, side)
 
     def progress(self) -> dict[str, Any]:
         """How far it is: plain values, at once, even if the user's class is broken."""

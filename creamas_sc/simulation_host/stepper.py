@@ -148,6 +148,7 @@ class Stepper:
             "pausing": self._pausing and self.state is State.STEPPING,
             "overran": self._overran,
             "step_seconds": None if began is None else trio.current_time() - began,
+            "steps_per_second": steps,
             "acts_per_second": acts,
             "seconds_left": left,
             "error": self.error,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import os
 import select
 import sys
@@ -15,7 +14,8 @@ from typing import Annotated, Any, BinaryIO
 from cyclopts import Parameter
 
 from creamas_sc.errors import CreamasError, UnknownSimulation
-from creamas_sc.runtime.log_files import BEGINS, log_files
+from creamas_sc.runtime.log_files import BEGINS
+from creamas_sc.runtime.log_tail import LogTail, parsed
 from creamas_sc.runtime.paths import exposed
 from supervisor.cli.daemon_connection import checked_name, chosen_daemon, connected
 from supervisor.cli.exits import Exit, Failure
@@ -23,7 +23,6 @@ from supervisor.cli.output import colored, out, out_json
 from supervisor.cli.params import Daemon, Whole, at_least
 from supervisor.daemon.records import last_log
 
-BLOCK_BYTES = 1 << 16
 # How often a file is polled for new lines.
 POLL_SECONDS = 0.1
 LEVEL_COLORS = {"warning": "33", "error": "31", "critical": "31;1", "debug": "2"}
@@ -70,16 +69,16 @@ def logs(
         what = "the daemon" if name is None else f"the simulation {name!r}"
         raise Failure(f"{what} has no log: the file {path} does not exist") from None
     with (
-        closing(_Tail(opened, lines, None if all else name)) as tail,
+        closing(LogTail(opened, lines, None if all else name)) as tail,
         _watched(pid if follow else None) as process,
     ):
         if json and not follow:
-            out_json([_parsed(line) for line in tail.read(whole=True)], indent=2)
+            out_json([parsed(line) for line in tail.read(whole=True)], indent=2)
             return Exit.DONE
         alive = follow
         while True:
             for line in tail.read(whole=not alive):
-                show(_parsed(line))
+                show(parsed(line))
             if not alive:
                 return Exit.DONE
             # After its end, read once more what it wrote last.
@@ -118,109 +117,6 @@ def _watched(pid: int | None) -> BinaryIO:
         if pid is not None:
             return open(os.pidfd_open(pid), "rb", buffering=0)
     return open(os.devnull, "rb")
-
-
-class _Tail:
-    """The last lines of a log, and the lines that are appended later.
-
-    Args:
-        file: The newest of the log's files; closed with the tail.
-        simulation: Leave out what is from simulations that had this name before.
-    """
-
-    def __init__(self, file: BinaryIO, lines: int, simulation: str | None = None) -> None:
-        self._path = Path(file.name)
-        self._file = file
-        self._before: BinaryIO | None = None  # into which processes may go on writing for a while
-        last = _last_lines(file, lines)
-        for path in reversed(log_files(self._path)):
-            missing = lines - last.count(b"\n") - (not last.endswith(b"\n") and bool(last))
-            if missing <= 0:
-                break
-            with path.open("rb") as older:
-                if not _same(older, self._file):
-                    last = _last_lines(older, missing) + last
-        self._incomplete = last if simulation is None else _last_run(last, simulation)
-
-    def read(self, *, whole: bool) -> list[str]:
-        """Return the new lines; with ``whole`` also a last one without a line end."""
-        if os.fstat(self._file.fileno()).st_size < self._file.tell():
-            self._file.seek(0)  # the file was truncated
-        late = b"" if self._before is None else self._before.read()
-        data = late + self._incomplete + self._file.read()
-        while (newer := self._open_newer()) is not None:
-            data += self._file.read()  # until it was moved
-            if self._before is not None:
-                self._before.close()
-            self._before, self._file = self._file, newer
-            data += newer.read()
-        *lines, self._incomplete = data.split(b"\n")
-        if whole and self._incomplete:
-            lines, self._incomplete = [*lines, self._incomplete], b""
-        return [line.decode(errors="replace") for line in lines]
-
-    def _open_newer(self) -> BinaryIO | None:
-        """Open the file that follows the one being read; None if that is the newest."""
-        newer: BinaryIO | None = None
-        for path in reversed(log_files(self._path)):
-            try:
-                file = path.open("rb")
-            except FileNotFoundError:  # it was just moved
-                continue
-            if _same(file, self._file):
-                file.close()
-                break
-            if newer is not None:
-                newer.close()
-            newer = file
-        else:
-            # It was removed, or is just being moved and will be found again.
-            if newer is not None and os.fstat(self._file.fileno()).st_nlink:
-                newer.close()
-                return None
-        return newer
-
-    def close(self) -> None:
-        self._file.close()
-        if self._before is not None:
-            self._before.close()
-
-
-def _same(one: BinaryIO, other: BinaryIO) -> bool:
-    return os.path.sameopenfile(one.fileno(), other.fileno())
-
-
-def _last_lines(file: BinaryIO, lines: int) -> bytes:
-    """The last lines of a file, with their ends, and its end as the place to read on from."""
-    start = end = file.seek(0, os.SEEK_END)
-    block = BLOCK_BYTES
-    parts = [b""]
-    while start > 0 and lines and len(parts) <= lines + 1:
-        start, block = max(0, end - block), 2 * block
-        file.seek(start)
-        parts = file.read(end - start).split(b"\n")
-    # After a last line end, the last part is empty and not a line.
-    return b"\n".join(parts[-lines - (not parts[-1]) :])
-
-
-def _last_run(data: bytes, name: str) -> bytes:
-    """The lines of the last simulation of that name."""
-    lines = data.splitlines(keepends=True)
-    for number in range(len(lines) - 1, -1, -1):
-        if BEGINS.encode() in lines[number]:
-            entry = _parsed(lines[number].decode(errors="replace"))
-            if entry.get(BEGINS) == name:
-                return b"".join(lines[number:])
-    return data
-
-
-def _parsed(line: str) -> dict[str, Any]:
-    try:
-        entry = jsonlib.loads(line)
-    except ValueError:
-        entry = None
-    # Any other line was printed, usually by a user's code.
-    return entry if isinstance(entry, dict) and "event" in entry else {"printed": line}
 
 
 def _show(name: str | None, entry: dict[str, Any]) -> None:

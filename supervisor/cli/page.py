@@ -75,9 +75,15 @@ def _sources(source: str | None, flag: str | None) -> Sources:
     """
     from creamas_sc.page.choosing import DaemonSources, OneSource
     from creamas_sc.page.live import LiveSource
+    from creamas_sc.page.recorded import RecordSource
+    from creamas_sc.results.recorded_runs import find_runs
 
     if source is not None and (Path(source).exists() or "/" in source):
-        raise Failure("not yet")
+        try:
+            find_runs(source)
+        except FileNotFoundError:
+            raise Failure(f"there is no folder or file {source}") from None
+        return OneSource(RecordSource(Path(source)))
     _, daemon = chosen_daemon(flag)
     try:
         with connected(flag) as (client, _):

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from creamas_sc.runtime import log_tail
 from creamas_sc.runtime.log_files import begin_run
-from supervisor.cli import logs, output
+from creamas_sc.runtime.log_tail import LogTail
+from supervisor.cli import output
 from supervisor.cli.main import main
 from tests.support.cli_fakes import NAME, FakeClient, lost
 
@@ -186,7 +188,7 @@ def test_a_file_that_was_emptied_is_read_anew(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_text("one\ntwo\nthr")
     with path.open("rb") as file:
-        tail = logs._Tail(file, 1000)
+        tail = LogTail(file, 1000)
         assert tail.read(whole=False) == ["one", "two"]
         with path.open("a") as more:
             more.write("ee\n")
@@ -200,12 +202,12 @@ def test_a_file_that_was_emptied_is_read_anew(tmp_path: Path) -> None:
 def test_the_last_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, end: str
 ) -> None:
-    monkeypatch.setattr(logs, "BLOCK_BYTES", 4)
+    monkeypatch.setattr(log_tail, "BLOCK_BYTES", 4)
     lines = ["a", "", "three three", "", "five"]
     path = tmp_path / "a.log"
     path.write_text("\n".join(lines) + end)
     with path.open("rb") as file:
-        tail = logs._Tail(file, number).read(whole=True)
+        tail = LogTail(file, number).read(whole=True)
     assert tail == lines[max(0, 5 - number) :]
 
 
@@ -213,4 +215,4 @@ def test_an_empty_file_has_no_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.touch()
     with path.open("rb") as file:
-        assert logs._Tail(file, 5).read(whole=True) == []
+        assert LogTail(file, 5).read(whole=True) == []

@@ -14,7 +14,7 @@ import pytest
 
 from creamas_sc.runtime import log_files, log_setup
 from creamas_sc.runtime.log_files import keep_to_limit, open_log_file
-from supervisor.cli.logs import _Tail
+from creamas_sc.runtime.log_tail import LogTail
 
 LIMIT = 2000
 
@@ -138,14 +138,14 @@ def test_the_last_lines_are_found_in_all_files(path: Path, number: int) -> None:
     lines = numbered(0, 600)
     with closing(Writer(path)) as writer:
         writer.write(*lines)
-    with closing(_Tail(path.open("rb"), number)) as tail:
+    with closing(LogTail(path.open("rb"), number)) as tail:
         assert tail.read(whole=True) == lines[max(0, 600 - number) :]
 
 
 def test_new_lines_are_followed_from_file_to_file(path: Path) -> None:
     with closing(Writer(path)) as writer:
         writer.write("first")
-        with closing(_Tail(path.open("rb"), 10)) as tail:
+        with closing(LogTail(path.open("rb"), 10)) as tail:
             assert tail.read(whole=False) == ["first"]
             for first in (0, 10, 400):  # to be found in the same file, the next one, the third
                 last = {0: 10, 10: 400, 400: 750}[first]

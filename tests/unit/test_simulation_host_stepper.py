@@ -71,6 +71,7 @@ async def test_it_takes_as_many_steps_as_asked(autojump_clock: trio.testing.Mock
             "pausing": False,
             "overran": 0,
             "step_seconds": None,
+            "steps_per_second": None,
             "acts_per_second": None,
             "seconds_left": None,
             "error": "",
@@ -99,6 +100,7 @@ async def test_how_fast_and_how_long_still(autojump_clock: trio.testing.MockCloc
         await trio.sleep(20.5)
         progress = own.progress()
         assert (progress["step"], progress["acts_per_second"]) == (20, 3.0)
+        assert progress["steps_per_second"] == 1.0
         assert progress["seconds_left"] == 80.0
         assert [report["step"] for report in reports] == list(range(21))
 

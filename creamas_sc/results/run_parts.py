@@ -1,0 +1,248 @@
+"""Parts of a run's record, for what shows it: never a whole table at a time.
+
+Other than the tables of `creamas_sc.results.Results`, these are read again and again while the run
+goes on, and each time only what is new. All calls block, and one thread at a time makes them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from creamas_sc.errors import CreamasError
+from creamas_sc.results.artifact_views import LOOK_BYTES, score, view
+from creamas_sc.results.columns import Column, unpack
+from creamas_sc.results.curves import MOST_BUCKETS, Curve
+from creamas_sc.results.recorded_runs import RecordedObjects, RecordedRun
+from creamas_sc.results.rows import agent_key, numbers_from
+
+# Rows that are read at a time.
+ROWS: Final = 20_000
+MOST_METRICS: Final = 64
+MOST_EDGES: Final = 300_000
+# A file that was not written for so long, and has no end, is one of a run that was killed.
+QUIET_SECONDS: Final = 30.0
+_VIEWED: Final = (
+    *("artifact", "step", "agent", "creator", "class", "domain"),
+    *("evaluations", "framings", "features", "object_class"),
+)
+_METRIC: Final = "metric"
+_MEAN: Final = "agents' mean"
+_STEPS: Final = "steps"
+
+
+class RunParts:
+    """Of one run.
+
+    Args:
+        buckets: How many values there may be of each metric; see `Curve`.
+
+    Attributes:
+        curves: Name of a metric -> what kind of metric it is, and its values.
+    """
+
+    def __init__(self, run: RecordedRun, buckets: int = MOST_BUCKETS) -> None:
+        self.name = run.name
+        self.curves: dict[str, tuple[str, Curve]] = {}
+        self._run, self._buckets = run, buckets
+        # The last rows that were read.
+        self._metrics = self._agents = self._step = 0
+        self._artifacts = -1
+        self._about: dict[str, Any] | None = None
+
+    # ---- the run
+
+    def about(self) -> dict[str, Any]:
+        """What it is and how far: plain values; of a run that has ended they are read once."""
+        if self._about is not None:
+            return self._about
+        query = 'SELECT "class", seed, parameters, setup, began, ended FROM run'
+        ((kind, seed, parameters, setup, began, ended),) = self._run.select(query)
+        steps = "SELECT COUNT(*), MAX(step), MAX(age), SUM(errors), MIN(repeatable) FROM steps"
+        ((count, last, age, errors, repeatable),) = self._run.select(steps)
+        ((artifacts,),) = self._run.select("SELECT COUNT(*) FROM artifacts")
+        lately = "SELECT began, seconds, acts FROM steps ORDER BY step DESC LIMIT 20"
+        recent = self._run.select(lately)
+        about = {
+            "run": self.name,
+            "class": kind,
+            "seed": seed,
+            "parameters": json.loads(parameters or "{}"),
+            "slaves": json.loads(setup or "{}").get("slaves"),
+            "began": began,
+            "ended": ended,
+            "steps": count,
+            "last_step": last or 0,
+            "age": age,
+            "artifacts": artifacts,
+            "failed_acts": errors or 0,
+            "repeatable": None if repeatable is None else bool(repeatable),
+            "agents": recent[0][2] if recent else None,
+            **_speed(recent),
+        }
+        if ended is not None:
+            self._about = about
+        return about
+
+    def is_written(self) -> bool:
+        """Whether it goes on, as far as can be known from its files."""
+        if self.about()["ended"] is not None:
+            return False
+        path, written = self._run.path, 0.0
+        for each in (path, path.with_name(f"{path.name}-wal")):
+            if each.exists():
+                written = max(written, os.stat(each).st_mtime)
+        return time.time() - written < QUIET_SECONDS
+
+    def events(self, limit: int) -> list[tuple[float, str, dict[str, Any]]]:
+        """The last events, newest first: time, name and details."""
+        query = "SELECT time, event, details FROM events ORDER BY rowid DESC LIMIT ?"
+        rows = self._run.select(query, (limit,))
+        return [(when, event, json.loads(details or "{}")) for when, event, details in rows]
+
+    # ---- metrics
+
+    def read_metrics(self) -> None:
+        """Take what is new into ``curves``."""
+        query = (
+            "SELECT rowid, step, name, value FROM metrics WHERE rowid > ? ORDER BY rowid LIMIT ?"
+        )
+        while rows := self._run.select(query, (self._metrics, ROWS)):
+            self._metrics = rows[-1][0]
+            for _, step, name, value in rows:
+                self._add(name, _METRIC, step, value)
+        query = (
+            'SELECT rowid, step, name, form, "values" FROM agents WHERE rowid > ? '
+            "ORDER BY rowid LIMIT 500"
+        )
+        while rows := self._run.select(query, (self._agents,)):
+            self._agents = rows[-1][0]
+            for _, step, name, form, values in rows:
+                self._add(name, _MEAN, step, _mean(unpack(Column(form, values))))
+        query = "SELECT step, seconds, acts, errors FROM steps WHERE step > ? ORDER BY step LIMIT ?"
+        while rows := self._run.select(query, (self._step, ROWS)):
+            self._step = rows[-1][0]
+            for step, *values in rows:
+                for name, value in zip(("seconds", "acts", "errors"), values, strict=True):
+                    self._add(name, _STEPS, step, value)
+        self._count_artifacts()
+
+    def _count_artifacts(self) -> None:
+        """Add how many artifacts there are of each step that is whole."""
+        query = (
+            "SELECT artifact, step FROM artifacts WHERE artifact > ? AND step <= ? "
+            "ORDER BY artifact LIMIT ?"
+        )
+        counts: Counter[int] = Counter()
+        while rows := self._run.select(query, (self._artifacts, self._step, ROWS)):
+            self._artifacts = rows[-1][0]
+            counts.update(step for _, step in rows)
+        for step, count in counts.items():
+            self._add("artifacts", _STEPS, step, count)
+
+    def _add(self, name: str, kind: str, step: int, value: Any) -> None:
+        if not isinstance(value, (int, float)):
+            return
+        found = self.curves.get(name)
+        if found is None:
+            if len(self.curves) >= MOST_METRICS:
+                return
+            found = self.curves[name] = kind, Curve(self._buckets)
+        if found[0] == kind:
+            found[1].add(step, value)
+
+    # ---- artifacts
+
+    def scores(self, since: int, limit: int) -> dict[str, Any]:
+        """As `creamas_sc.results.artifact_views.ArtifactViews.scores`."""
+        query = (
+            "SELECT step, creator, evaluations FROM artifacts WHERE artifact >= ? "
+            "ORDER BY artifact LIMIT ?"
+        )
+        rows = self._run.select(query, (since, limit))
+        ((total,),) = self._run.select("SELECT COUNT(*) FROM artifacts")
+        return {
+            "total": total,
+            "step": [step for step, _, _ in rows],
+            "agent": [creator or "" for _, creator, _ in rows],
+            "score": [score(_loads(text).values()) for _, _, text in rows],
+        }
+
+    def views(self, numbers: Iterable[int], whole: bool, side: int) -> list[dict[str, Any]]:
+        """As `creamas_sc.results.artifact_views.ArtifactViews.views`."""
+        numbers = list(numbers)
+        marks = ", ".join("?" * len(numbers))
+        columns = ", ".join(_VIEWED)
+        query = f"SELECT {columns}, object, file FROM artifacts WHERE artifact IN ({marks})"
+        found = {row[0]: row for row in self._run.select(query, numbers)}
+        left, views = LOOK_BYTES, []
+        for row in (found[number] for number in numbers if number in found):
+            fields = dict(zip(_VIEWED, row, strict=False))
+            for name in ("evaluations", "framings", "features"):
+                fields[name] = _loads(fields[name])
+            made = view(
+                fields, self._object(fields["object_class"], *row[-2:]), whole=whole, side=side
+            )
+            if made["look"] is not None:
+                left -= len(made["look"].data)
+                made["look"] = tuple(made["look"]) if left >= 0 else None
+            views.append(made)
+        return views
+
+    def _object(self, kind: str | None, data: bytes | None, file: str | None) -> Any:
+        try:
+            return RecordedObjects([data], [file], [self._run.path.parent])[0]
+        except (CreamasError, OSError) as error:  # its class is not here, say
+            return f"{kind}, which cannot be shown here: {error}"
+
+    # ---- the society
+
+    def society(self, step: int | None) -> tuple[list[str], list[tuple[str, str, Any]]]:
+        """Agents and connections of a step (None: of the last): labels; and from, to and data."""
+        last = 2**62 if step is None else step
+        query = "SELECT agents FROM numbers WHERE step <= ? ORDER BY id DESC LIMIT 8"
+        agents = [
+            str(n) for (text,) in self._run.select(query, (last,)) for n in numbers_from(text)
+        ]
+        query = (
+            "SELECT DISTINCT creator FROM artifacts "
+            "WHERE agent IS NOT NULL AND step <= ? LIMIT 10000"
+        )
+        agents += [creator for (creator,) in self._run.select(query, (last,))]
+        query = (
+            "SELECT agent, other, data FROM connections JOIN "
+            "(SELECT agent AS a, MAX(step) AS s FROM connections WHERE step <= ? GROUP BY agent) "
+            "ON agent IS a AND step = s LIMIT ?"
+        )
+        rows = self._run.select(query, (last, MOST_EDGES))
+        agents += [str(agent) for agent, _, _ in rows]
+        edges = [
+            (str(agent), str(other), None if data is None else json.loads(data))
+            for agent, other, data in rows
+            if other is not None
+        ]
+        return sorted(dict.fromkeys(agents), key=agent_key), edges
+
+
+def _loads(text: str | None) -> dict[str, Any]:
+    return json.loads(text) if text else {}
+
+
+def _mean(values: Sequence[Any]) -> float | None:
+    numbers = [value for value in values if isinstance(value, (int, float)) and value == value]
+    return sum(numbers) / len(numbers) if numbers else None
+
+
+def _speed(recent: Sequence[tuple[Any, ...]]) -> dict[str, float | None]:
+    """Steps and acts a second over the last steps: when each began, its seconds, its acts."""
+    if len(recent) < 2:
+        return {"steps_per_second": None, "acts_per_second": None}
+    seconds = recent[0][0] + recent[0][1] - recent[-1][0]
+    acts = sum(each[2] or 0 for each in recent)
+    if seconds <= 0:
+        return {"steps_per_second": None, "acts_per_second": None}
+    return {"steps_per_second": len(recent) / seconds, "acts_per_second": acts / seconds}
