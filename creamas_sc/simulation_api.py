@@ -379,6 +379,27 @@ class SimulationAPI:
         """
 
     @_operation(Kind.HOST)
+    def get_society(self, timeout: float | None = None) -> Any:
+        """Return all agents and their connections, as they are between two steps.
+
+        Other than `get_connections`, which does not wait for the step under way, it leaves steps
+        repeatable.
+
+        Args:
+            timeout: Seconds to wait for the end of the step under way; None for no limit.
+
+        Returns:
+            A dict: ``age``; ``seconds``, how long the next step had to wait; lists with a place for
+            each agent: ``agent`` (its number as text), ``address`` and ``type`` (its class);
+            ``edges``, how many connections there are; and of 300,000 of these at most, lists:
+            ``from`` and ``to`` (places of agents), ``weight`` (the data, or "weight" in them, if
+            that is a number; else 1).
+
+        Raises:
+            DeadlineExceeded: ``timeout`` seconds passed.
+        """
+
+    @_operation(Kind.HOST)
     def get_artifact_scores(self, since: int = 0, limit: int = 2000) -> Any:
         """Return columns about artifacts, without the artifacts.
 

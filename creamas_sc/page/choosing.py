@@ -17,8 +17,8 @@ _KEPT: Final = 64
 class OneSource(Sources):
     """A single one."""
 
-    def __init__(self, source: Source, daemon: str | None = None) -> None:
-        self._source, self.daemon = source, daemon
+    def __init__(self, source: Source) -> None:
+        self._source, self.daemon = source, source.daemon
 
     async def all(self) -> list[tuple[str, str]]:
         return [(self._source.name, self._source.kind)]

@@ -56,7 +56,7 @@ class LiveSource(Source):
 
     def __init__(self, daemon: str, name: str) -> None:
         self.name = name
-        self._daemon = daemon
+        self.daemon: str = daemon
         self._last: dict[str, Any] = {}
         self._known = _Known(name, 0)
 
@@ -270,7 +270,7 @@ class LiveSource(Source):
             CreamasError: The daemon is not there, or does not answer.
         """
         try:
-            async with connect(self._daemon) as client, client.attach(self.name) as simulation:
+            async with connect(self.daemon) as client, client.attach(self.name) as simulation:
                 client.timeout = ANSWER_SECONDS
                 simulation.timeout = ANSWER_SECONDS + more_seconds
                 if self._known.pid != simulation.pid:

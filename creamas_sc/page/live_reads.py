@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Final
 
 import anyio
 from anyio import to_thread
 
 from creamas_sc.client import Simulation
+from creamas_sc.errors import DeadlineExceeded
 from creamas_sc.page.metrics import Curves
-from creamas_sc.page.society import Node, society, weight
+from creamas_sc.page.society import Node, society
 from creamas_sc.page.source import Json
 from creamas_sc.results.curves import Curve
-from creamas_sc.rpc.rounds.order import text_of
 
-# A society that took so many seconds is asked for again only after so many times that.
+# A society for which a step has waited is asked for again after so many times that.
 RARITY: Final = 20
 LEAST_SECONDS: Final = 2.0
+# How long the end of the step under way is waited for.
+STEP_SECONDS: Final = 5.0
 # CPU use is that since the last request, if that was so long ago.
 LOAD_SECONDS: Final = 0.5
 _SEEN: Final = {"artifacts": "metric", "acts_per_second": "steps", "steps_per_second": "steps"}
@@ -110,49 +111,34 @@ class Societies:
         self._asked, self._took = 0.0, 0.0
 
     async def now(self, simulation: Simulation, artifacts: Mapping[str, int]) -> Json:
-        """The society, as it was not long ago."""
+        """The society, as it was not long ago.
+
+        Raises:
+            DeadlineExceeded: The step under way takes long, and nothing was asked for before.
+        """
         async with self._lock:
             ago = time.monotonic() - self._asked
             if self._found is None or ago > max(LEAST_SECONDS, RARITY * self._took):
-                begin, age = time.monotonic(), await simulation.get_age()
-                agents = await simulation.get_agents(addr=False)
-                numbers = await simulation.get_numbers()
-                connections = await simulation.get_connections(data=True)
-                make = partial(_society, age, agents, numbers, connections, artifacts)
-                self._asked = time.monotonic()
-                self._took, ago = self._asked - begin, 0.0
-                self._found = await to_thread.run_sync(make)
+                try:
+                    view = await simulation.get_society(STEP_SECONDS)
+                except DeadlineExceeded:
+                    if self._found is None:
+                        raise
+                else:
+                    self._asked, self._took, ago = time.monotonic(), view["seconds"], 0.0
+                    self._found = await to_thread.run_sync(_society, view, artifacts)
             return {**self._found, "age_seconds": ago}
 
 
-def _society(
-    age: int,
-    agents: Sequence[Any],
-    numbers: Mapping[str, Any],
-    connections: Sequence[tuple[str, Mapping[str, Any]]],
-    artifacts: Mapping[str, int],
-) -> Json:
+def _society(view: Mapping[str, Any], artifacts: Mapping[str, int]) -> Json:
     """What the page shows.
 
     Args:
-        agents: Proxies, which know addresses and classes.
-        numbers: By address.
-        connections: Address, and by other addresses the data.
+        view: As the simulation's `get_society` has it.
     """
     nodes = [
-        Node(
-            text_of(numbers[agent.addr]) if agent.addr in numbers else agent.addr,
-            agent.class_name,
-            agent.addr.rpartition("/")[0] + "/",
-            agent.addr,
-        )
-        for agent in agents
+        Node(label, kind, f"{address.rpartition('/')[0]}/", address)
+        for label, kind, address in zip(view["agent"], view["type"], view["address"], strict=True)
     ]
-    place = {node.address: at for at, node in enumerate(nodes)}
-    edges = [
-        (place[one], place[other], weight(data))
-        for one, others in connections
-        for other, data in others.items()
-        if one in place and other in place
-    ]
-    return society(age, nodes, edges, artifacts)
+    edges = list(zip(view["from"], view["to"], view["weight"], strict=True))
+    return society(view["age"], nodes, edges, artifacts, view["edges"])

@@ -15,11 +15,12 @@ from anyio import to_thread
 from creamas_sc.errors import BadValue
 from creamas_sc.page.gallery import Gallery, Reader
 from creamas_sc.page.metrics import metrics
-from creamas_sc.page.society import Node, society, weight
+from creamas_sc.page.society import Node, society
 from creamas_sc.page.source import Asked, Emit, EventId, Json, PageError, Picture, Source
 from creamas_sc.results.curves import MOST_BUCKETS
 from creamas_sc.results.recorded_runs import find_runs
 from creamas_sc.results.run_parts import RunParts
+from creamas_sc.results.weights import weight
 
 T = TypeVar("T")
 
@@ -50,6 +51,17 @@ class RecordSource(Source):
         self._searched = -SEARCH_SECONDS
         # Files are read in one thread at a time.
         self._limiter = anyio.CapacityLimiter(1)
+
+    @classmethod
+    def open(cls, path: Path) -> RecordSource:
+        """A record that there is.
+
+        Raises:
+            FileNotFoundError: There is no such folder or file.
+            BadValue: There are no runs in it.
+        """
+        find_runs(path)
+        return cls(path)
 
     # ---- how far it is
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from heapq import nlargest
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from creamas_sc.page.source import Json
 
@@ -29,18 +29,12 @@ class Node(NamedTuple):
     address: str | None = None
 
 
-def weight(data: Any) -> float:
-    """The weight of a connection: its data, or "weight" in them, if that is a number; else 1."""
-    if isinstance(data, Mapping):
-        data = data.get("weight")
-    return float(data) if isinstance(data, (int, float)) and not isinstance(data, bool) else 1.0
-
-
 def society(
     step: int | None,
     nodes: Sequence[Node],
     edges: Sequence[tuple[int, int, float]],
     artifacts: Mapping[str, int],
+    total: int | None = None,
 ) -> Json:
     """What the page shows.
 
@@ -48,8 +42,13 @@ def society(
         nodes: In the order of the agents' numbers.
         edges: Places of two nodes, and the weight.
         artifacts: How many each agent has, by its label.
+        total: How many edges there are, if ``edges`` are not all.
     """
-    head = {"step": step, "agents": len(nodes), "edges_total": len(edges)}
+    head = {
+        "step": step,
+        "agents": len(nodes),
+        "edges_total": len(edges) if total is None else total,
+    }
     counts = [artifacts.get(node.agent, 0) for node in nodes]
     if len(nodes) >= MATRIX_FROM:
         return {**head, "view": "matrix", **_matrix(nodes, edges, counts)}

@@ -79,10 +79,12 @@ class Source(ABC):
     Attributes:
         name: In the page's addresses.
         kind: "simulation" or "record".
+        daemon: The name of its daemon; None for a record.
     """
 
     name: str
     kind: str
+    daemon: str | None = None
 
     @abstractmethod
     async def state(self) -> Json:

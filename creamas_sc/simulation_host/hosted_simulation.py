@@ -37,6 +37,7 @@ from creamas_sc.simulation_api import Kind, Operation
 from creamas_sc.simulation_host.error_boundary import error_boundary
 from creamas_sc.simulation_host.shutdown import Shutdown, fit_to_travel
 from creamas_sc.simulation_host.slave_loads import slave_loads
+from creamas_sc.simulation_host.society_view import society_view
 from creamas_sc.simulation_host.stepper import Stepper
 
 # What a step that is cancelled at the close may still take, in seconds.
@@ -231,6 +232,10 @@ class HostedSimulation(Observer):
     def get_slaves(self) -> list[dict[str, Any]]:
         """How each slave is, and what it uses."""
         return slave_loads(self._menv._slaves)
+
+    async def get_society(self, timeout: float | None = None) -> dict[str, Any]:
+        """Agents and connections, between two steps."""
+        return await society_view(self._menv, timeout)
 
     def get_artifact_scores(self, since: int = 0, limit: int = 2000) -> dict[str, Any]:
         """Steps, creators and scores of artifacts."""

@@ -59,7 +59,7 @@ VERBS: dict[str, tuple[Callable[..., int], ...]] = {
         simulation_commands.kill,
         verify.verify,
     ),
-    "Results": (sweep.sweep, page.page, result_commands.export, result_commands.plot),
+    "Results": (sweep.sweep, page.page, page.report, result_commands.export, result_commands.plot),
 }
 
 

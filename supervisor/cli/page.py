@@ -1,8 +1,10 @@
-"""The command page: a page in a browser that shows a simulation, or what one has recorded."""
+"""The commands page and report: a simulation, or what one has recorded, in a browser."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,13 +12,13 @@ from cyclopts import Parameter
 
 from creamas_sc.errors import ConnectionLost
 from creamas_sc.runtime.installation import how_to_install
-from supervisor.cli.daemon_connection import checked_name, chosen_daemon, connected
+from supervisor.cli.daemon_connection import checked_name, connected
 from supervisor.cli.exits import Exit, Failure
-from supervisor.cli.output import note, out
-from supervisor.cli.params import Daemon, Whole, at_least
+from supervisor.cli.output import emit, note, out
+from supervisor.cli.params import Daemon, Json, Whole, at_least
 
 if TYPE_CHECKING:
-    from creamas_sc.page.source import Sources
+    from creamas_sc.page.source import Source, Sources
 
 Port = Annotated[int, Parameter(metavar="PORT"), Whole, at_least(0, 65535)]
 
@@ -48,13 +50,8 @@ def page(
         port: The port to listen at. Default: any free one.
         read_only: Show only: neither pause nor resume.
     """
-    try:
+    with _installed():
         from creamas_sc.page import server
-    except ModuleNotFoundError as error:
-        text = f"the page needs {error.name}, which this Python lacks: {how_to_install('page')}"
-        raise Failure(text) from error
-
-    sources = _sources(source, daemon)
 
     def announce(url: str, tunnel: str) -> None:
         out(url)
@@ -62,38 +59,102 @@ def page(
         if tunnel:
             note(f"from another machine, type this there first: {tunnel}")
 
-    number = server.serve(sources, host=host, port=port, read_only=read_only, announce=announce)
+    with _sources(source, daemon) as sources:
+        number = server.serve(sources, host=host, port=port, read_only=read_only, announce=announce)
     note("the page has ended")
     return Exit.TERMINATED if number == signal.SIGTERM else Exit.INTERRUPTED
 
 
-def _sources(source: str | None, flag: str | None) -> Sources:
+def report(
+    source: str,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=("--output", "-o"), metavar="FILE")],
+    daemon: Daemon = None,
+    json: Json = False,
+) -> int:
+    """Write the page as one file, with its data inside.
+
+    SOURCE is as of page. The file needs nothing else: any browser shows it,
+    and it loads nothing. It has the metrics of all runs, the last 24 runs'
+    societies, and their newest and best artifacts, 600 at most.
+
+    For example:
+
+        creamas-supervisor report novelty -o report.html
+
+    Args:
+        output: The file to write, which ends with .html.
+    """
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise Failure(f"--output {output} must end with .html", Exit.USAGE)
+    with _installed():
+        import anyio
+
+        from creamas_sc.page.report import report as made
+        from creamas_sc.page.source import PageError
+
+    with _source(source, daemon) as chosen:
+        try:
+            text = anyio.run(made, chosen)
+        except PageError as error:
+            raise Failure(str(error)) from error
+    output.write_text(text, encoding="utf-8")
+    emit({"file": str(output), "bytes": len(text)}, json, lambda: [str(output)])
+    return Exit.DONE
+
+
+@contextmanager
+def _installed() -> Iterator[None]:
+    """Say how to install what the block imports, if that is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        text = f"the page needs {error.name}, which this Python lacks: {how_to_install('page')}"
+        raise Failure(text) from error
+
+
+@contextmanager
+def _sources(source: str | None, flag: str | None) -> Iterator[Sources]:
     """What the page shows.
 
     Raises:
         Failure: There is no such folder or simulation.
     """
     from creamas_sc.page.choosing import DaemonSources, OneSource
+
+    if source is not None:
+        with _source(source, flag) as one:
+            yield OneSource(one)
+        return
+    with connected(flag) as (client, _):
+        yield DaemonSources(client.daemon)
+
+
+@contextmanager
+def _source(source: str, flag: str | None) -> Iterator[Source]:
+    """A folder or file of records, or a simulation.
+
+    Raises:
+        Failure: There is none.
+    """
     from creamas_sc.page.live import LiveSource
     from creamas_sc.page.recorded import RecordSource
-    from creamas_sc.results.recorded_runs import find_runs
 
-    if source is not None and (Path(source).exists() or "/" in source):
+    if Path(source).exists() or "/" in source:
         try:
-            find_runs(source)
+            record = RecordSource.open(Path(source))
         except FileNotFoundError:
             raise Failure(f"there is no folder or file {source}") from None
-        return OneSource(RecordSource(Path(source)))
-    _, daemon = chosen_daemon(flag)
-    try:
-        with connected(flag) as (client, _):
-            if source is not None:
-                client.inspect(checked_name(source, "simulation"))
-    except ConnectionLost as error:
-        if source is None:
-            raise
-        there = f"there is no folder or file {source} here, and"
-        raise Failure(f"{there} {error}", Exit.UNREACHABLE) from None
-    if source is None:
-        return DaemonSources(daemon)
-    return OneSource(LiveSource(daemon, source), daemon)
+        yield record
+        return
+    name = checked_name(source, "simulation")
+    # It stays connected, as what leads to the daemon may hold for the block only.
+    with ExitStack() as until_end:
+        try:
+            client, _ = until_end.enter_context(connected(flag))
+            client.inspect(name)
+        except ConnectionLost as error:
+            there = f"there is no folder or file {source} here, and"
+            raise Failure(f"{there} {error}", Exit.UNREACHABLE) from None
+        yield LiveSource(client.daemon, name)
