@@ -11,10 +11,9 @@ from importlib.resources import files
 from typing import Any, Final
 
 import anyio
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from creamas_sc.errors import AgentErrors, CreamasError
@@ -47,15 +46,14 @@ def static_file(name: str) -> bytes | None:
     return None if found is None else found.read_bytes()
 
 
-def make_app(sources: Sources, access: Access, stopping: anyio.Event | None = None) -> ASGIApp:
+def make_app(sources: Sources, access: Access, stopping: anyio.Event) -> ASGIApp:
     """The page of ``sources`` as an ASGI application.
 
     Args:
         stopping: Once it is set, streams of events end.
     """
-    pages = Pages(sources, access, stopping or anyio.Event())
-    app = Starlette(routes=pages.routes())
-    return Guard(app, access)
+    pages = Pages(sources, access, stopping)
+    return Guard(Router(pages.routes(), redirect_slashes=False), access)
 
 
 class Guard:
