@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from creamas_sc.errors import CreamasError
+from creamas_sc.errors import CreamasError, DecodeError
 from creamas_sc.foreign import is_ctrl_c
 from creamas_sc.results.columns import plain, to_json
 from creamas_sc.results.schema import COLUMNS
@@ -133,5 +133,7 @@ def decode_object(codec: Codec, data: bytes) -> Any:
     Raises:
         DecodeError: Its class is not here, or they are other bytes.
     """
-    (frame,) = FrameReader().receive_data(data)
-    return codec.decode(Payload(frame.body, frame.parts))
+    frames = FrameReader().receive_data(data)
+    if len(frames) != 1:
+        raise DecodeError("these are not the bytes of an object")
+    return codec.decode(Payload(frames[0].body, frames[0].parts))
