@@ -66,7 +66,7 @@ class Gallery:
         async with self._lock:
             for _ in range(BATCHES):
                 known = len(self._steps)
-                columns = await reader.scores(known, BATCH)
+                columns = await reader.scores(known, min(BATCH, MOST_ARTIFACTS - known))
                 self.total = columns["total"]
                 for step, agent, score in zip(
                     columns["step"], columns["agent"], columns["score"], strict=True

@@ -32,10 +32,10 @@ LOOK_BYTES: Final = 24 << 20
 def score(evaluations: Iterable[Any]) -> float | None:
     """The mean of the numbers among evaluations; None if there are none."""
     numbers = [value for value in map(plain, evaluations) if type(value) in (int, float)]
-    numbers = [value for value in numbers if math.isfinite(value)]
     try:
+        numbers = [value for value in numbers if math.isfinite(value)]
         return math.fsum(numbers) / len(numbers) if numbers else None
-    except OverflowError:
+    except OverflowError:  # an int that no float is as large as
         return None
 
 

@@ -234,7 +234,10 @@ def _loads(text: str | None) -> dict[str, Any]:
 
 def _mean(values: Sequence[Any]) -> float | None:
     numbers = [value for value in values if isinstance(value, (int, float)) and value == value]
-    return sum(numbers) / len(numbers) if numbers else None
+    try:
+        return sum(numbers) / len(numbers) if numbers else None
+    except OverflowError:  # an int that no float is as large as
+        return None
 
 
 def _speed(recent: Sequence[tuple[Any, ...]]) -> dict[str, float | None]:

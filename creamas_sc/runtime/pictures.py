@@ -7,7 +7,6 @@ that is only asked how an artifact looks should not wait for it.
 from __future__ import annotations
 
 import logging
-import re
 import struct
 import sys
 import zlib
@@ -36,10 +35,9 @@ _SIGNATURES: Final = (
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"GIF8", "image/gif"),
 )
-_IS_SVG: Final = re.compile(
-    r"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*|<!DOCTYPE svg[^>]*>\s*)*<svg[\s>]", re.S
-)
-_IS_HTML: Final = re.compile(r"\s*(<!doctype html[\s>]|<html[\s>])", re.I)
+# What may come before the first element of a file of SVG or HTML, and its end.
+_BEFORE: Final = (("<?xml", "?>"), ("<!--", "-->"), ("<!doctype svg", ">"))
+_BEGIN_LENGTH: Final = 2000
 
 
 class Look(NamedTuple):
@@ -143,15 +141,23 @@ def _own(value: Any) -> Look | None:
 
 def _file(value: Any) -> Look | None:
     """Text or bytes that are the contents of a file which browsers show."""
-    if isinstance(value, str):
-        begin = value[:2000]
-        for pattern, kind in ((_IS_SVG, SVG), (_IS_HTML, HTML)):
-            if pattern.match(begin):
-                return Look(kind, value.encode(errors="replace"))
+    if isinstance(value, str) and (kind := _kind_of_text(value[:_BEGIN_LENGTH])):
+        return Look(kind, value.encode(errors="replace"))
     if isinstance(value, bytes):
         for signature, kind in _SIGNATURES:
             if value.startswith(signature):
                 return Look(kind, value)
+    return None
+
+
+def _kind_of_text(begin: str) -> str | None:
+    """Whether a text that begins so is SVG or HTML."""
+    begin = begin.lower().lstrip()
+    while found := next((each for each in _BEFORE if begin.startswith(each[0])), None):
+        begin = begin.partition(found[1])[2].lstrip()
+    for start, kind in (("<svg", SVG), ("<html", HTML), ("<!doctype html", HTML)):
+        if begin.startswith(start) and not begin[len(start) : len(start) + 1].isalnum():
+            return kind
     return None
 
 
