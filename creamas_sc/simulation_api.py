@@ -392,8 +392,8 @@ class SimulationAPI:
             A dict: ``age``; ``seconds``, how long the next step had to wait; lists with a place for
             each agent: ``agent`` (its number as text), ``address`` and ``type`` (its class);
             ``edges``, how many connections there are; and of 300,000 of these at most, lists:
-            ``from`` and ``to`` (places of agents), ``weight`` (the data, or "weight" in them, if
-            that is a number; else 1).
+            ``from`` and ``to`` (places of agents), ``weight`` (the number "weight" in the data, or
+            the only number there; else 1).
 
         Raises:
             DeadlineExceeded: ``timeout`` seconds passed.

@@ -138,12 +138,17 @@ def _names(host: str) -> set[str]:
 
 def _url(host: str, port: int, access: Access) -> str:
     shown = socket.gethostname() if host in _WILDCARDS else host
-    shown = f"[{shown}]" if ":" in shown else shown
-    return f"http://{shown}:{port}/?token={access.url_token}"
+    return f"http://{_bracketed(shown)}:{port}/?token={access.url_token}"
 
 
 def _tunnel(host: str, port: int) -> str:
     """The command that makes the URL work on another machine; "" if it works there anyway."""
     if host not in LOOPBACK:
         return ""
-    return f"ssh -N -L {port}:{host}:{port} {getpass.getuser()}@{socket.gethostname()}"
+    there = f"{_bracketed(host)}:{port}"
+    return f"ssh -N -L {port}:{there} {getpass.getuser()}@{socket.gethostname()}"
+
+
+def _bracketed(host: str) -> str:
+    """A host as URLs have it."""
+    return f"[{host}]" if ":" in host else host

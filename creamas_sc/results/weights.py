@@ -8,13 +8,18 @@ from typing import Any
 
 
 def weight(data: Any) -> float:
-    """The weight of a connection: its data, or "weight" in them, if that is a number; else 1."""
+    """The weight of a connection: the number "weight" in its data, or the only one; else 1."""
     if isinstance(data, Mapping):
-        data = data.get("weight")
-    if isinstance(data, (int, float)) and not isinstance(data, bool):
+        numbers = [value for value in data.values() if _is_number(value)]
+        data = data.get("weight", numbers[0] if len(numbers) == 1 else None)
+    if _is_number(data):
         try:
             if math.isfinite(found := float(data)):
                 return found
         except OverflowError:
             pass
     return 1.0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

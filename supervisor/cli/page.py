@@ -14,7 +14,7 @@ from creamas_sc.errors import ConnectionLost
 from creamas_sc.runtime.installation import how_to_install
 from supervisor.cli.daemon_connection import checked_name, connected
 from supervisor.cli.exits import Exit, Failure
-from supervisor.cli.output import emit, note, out
+from supervisor.cli.output import emit, note, out, out_json
 from supervisor.cli.params import Daemon, Json, Whole, at_least
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def page(
     port: Port = 0,
     read_only: bool = False,
     daemon: Daemon = None,
+    json: Json = False,
 ) -> int:
     """Show a simulation in a browser, while it runs or from its record.
 
@@ -54,7 +55,10 @@ def page(
         from creamas_sc.page import server
 
     def announce(url: str, tunnel: str) -> None:
-        out(url)
+        if json:
+            out_json({"url": url, "tunnel": tunnel})
+        else:
+            out(url)
         note("open this URL in a browser; it works once. Ctrl-C ends the page")
         if tunnel:
             note(f"from another machine, type this there first: {tunnel}")
@@ -110,7 +114,8 @@ def _installed() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        text = f"the page needs {error.name}, which this Python lacks: {how_to_install('page')}"
+        package = str(error.name).partition(".")[0]
+        text = f"the page needs {package}, which this Python lacks: {how_to_install('page')}"
         raise Failure(text) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from creamas_sc.results.curves import Curve
 from creamas_sc.results.weights import weight
@@ -55,6 +56,9 @@ def test_what_is_no_value() -> None:
 
 
 def test_weights() -> None:
-    assert [weight(data) for data in (2, 0.5, -1.0, {"weight": 3})] == [2.0, 0.5, -1.0, 3.0]
-    for data in (None, "2", True, {}, {"weight": "x"}, [2], math.nan, 10**400):
+    assert [weight(data) for data in (2, 0.5, -1.0)] == [2.0, 0.5, -1.0]
+    assert weight({"weight": 3, "age": 7}) == 3.0
+    assert weight({"attitude": -0.5, "kind": "friend", "old": True}) == -0.5
+    nothing: Any = (None, "2", True, {}, {"weight": "x", "age": 2}, {"a": 2, "b": 3}, [2])
+    for data in (*nothing, math.nan, 10**400):
         assert weight(data) == 1.0
