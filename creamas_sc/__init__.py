@@ -77,7 +77,7 @@ __getattr__, __dir__ = lazy_attributes(
     },
     # For `import creamas_sc` and then, say, `creamas_sc.results.open`.
     (
-        *("client", "core", "errors", "experiments", "logging", "mp", "reports", "results"),
-        *("rpc", "runtime", "serializers", "util", "verification"),
+        *("client", "core", "errors", "experiments", "logging", "mp", "page", "reports"),
+        *("results", "rpc", "runtime", "serializers", "util", "verification"),
     ),
 )

@@ -48,8 +48,8 @@ def test_names_that_are_imported_at_first_use_are_listed(package: str) -> None:
 
 
 DOCUMENTED = """
-client errors.AgentErrors experiments mp.EnvManager mp.RestartPolicy results.open results.Record
-results.schema rpc.rounds runtime.debugging serializers.register util.run verification
+client errors.AgentErrors experiments mp.EnvManager mp.RestartPolicy page results.open
+results.Record results.schema rpc.rounds runtime.debugging serializers.register util.run verification
 """.split()
 
 
