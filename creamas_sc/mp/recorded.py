@@ -78,6 +78,15 @@ class MultiEnvironmentSubject:
         """The number of the agent at an address, if it is one in a slave."""
         return number_at(self._env.network, address)
 
+    async def write_checkpoint(
+        self, run_file: Path, run: str, step: int, recorded: Mapping[str, Any], kept: int
+    ) -> None:
+        """Write a checkpoint; see `creamas_sc.mp.checkpointing`."""
+        from creamas_sc.mp.checkpointing import write_checkpoint  # few need it
+
+        if (menv := self._menv()) is not None:
+            await write_checkpoint(menv, run_file, run, step, recorded, kept)
+
 
 def number_at(node: Node, address: str) -> Order | None:
     """The number of the agent at an address, if it is one in a slave of this master node."""
@@ -87,15 +96,6 @@ def number_at(node: Node, address: str) -> Order | None:
         return node.steps.number_at(address)
     except ValueError:
         return None
-
-    async def write_checkpoint(
-        self, run_file: Path, run: str, step: int, recorded: Mapping[str, Any], kept: int
-    ) -> None:
-        """Write a checkpoint; see `creamas_sc.mp.checkpointing`."""
-        from creamas_sc.mp.checkpointing import write_checkpoint  # few need it
-
-        if (menv := self._menv()) is not None:
-            await write_checkpoint(menv, run_file, run, step, recorded, kept)
 
 
 def start_recording(

@@ -68,6 +68,9 @@ class Gallery:
                 known = len(self._steps)
                 columns = await reader.scores(known, min(BATCH, MOST_ARTIFACTS - known))
                 self.total = columns["total"]
+                if self.total < known:  # the run was resumed at an earlier step
+                    del self._steps[:], self._agents[:], self._scores[:]
+                    continue
                 for step, agent, score in zip(
                     columns["step"], columns["agent"], columns["score"], strict=True
                 ):

@@ -1,7 +1,8 @@
 """Parts of a run's record, for what shows it: never a whole table at a time.
 
 Other than the tables of `creamas_sc.results.Results`, these are read again and again while the run
-goes on, and each time only what is new. All calls block, and one thread at a time makes them.
+goes on, and each time only what is new. Of a run that was resumed at an earlier step all is read
+again. All calls block, and one thread at a time makes them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from creamas_sc.errors import CreamasError
@@ -52,13 +54,16 @@ class RunParts:
         # The last rows that were read.
         self._metrics = self._agents = self._step = 0
         self._artifacts = -1
-        self._about: dict[str, Any] | None = None
+        self._about: dict[str, Any] = {}
+        # How the files were when that was read.
+        self._seen: list[tuple[int, int]] = []
 
     # ---- the run
 
     def about(self) -> dict[str, Any]:
-        """What it is and how far: plain values; of a run that has ended they are read once."""
-        if self._about is not None:
+        """What it is and how far: plain values, read again once its files have changed."""
+        seen = self._files()
+        if self._about and self._seen == seen:
             return self._about
         query = 'SELECT "class", seed, parameters, setup, began, ended FROM run'
         ((kind, seed, parameters, setup, began, ended),) = self._run.select(query)
@@ -67,7 +72,8 @@ class RunParts:
         ((artifacts,),) = self._run.select("SELECT COUNT(*) FROM artifacts")
         lately = "SELECT began, seconds, acts FROM steps ORDER BY step DESC LIMIT 20"
         recent = self._run.select(lately)
-        about = {
+        self._seen = seen
+        self._about = {
             "run": self.name,
             "class": kind,
             "seed": seed,
@@ -84,19 +90,23 @@ class RunParts:
             "agents": recent[0][2] if recent else None,
             **_speed(recent),
         }
-        if ended is not None:
-            self._about = about
-        return about
+        return self._about
 
     def is_written(self) -> bool:
         """Whether it goes on, as far as can be known from its files."""
         if self.about()["ended"] is not None:
             return False
-        path, written = self._run.path, 0.0
-        for each in (path, path.with_name(f"{path.name}-wal")):
-            if each.exists():
-                written = max(written, os.stat(each).st_mtime)
-        return time.time() - written < QUIET_SECONDS
+        written = max((when for when, _ in self._files()), default=0)
+        return time.time() - written / 1e9 < QUIET_SECONDS
+
+    def _files(self) -> list[tuple[int, int]]:
+        """When each of its files was changed, in nanoseconds, and the size."""
+        found = []
+        for name in (self._run.path.name, f"{self._run.path.name}-wal"):
+            with suppress(FileNotFoundError):
+                status = os.stat(self._run.path.with_name(name))
+                found.append((status.st_mtime_ns, status.st_size))
+        return found
 
     def events(self, limit: int) -> list[tuple[float, str, dict[str, Any]]]:
         """The last events, newest first: time, name and details."""
@@ -108,6 +118,9 @@ class RunParts:
 
     def read_metrics(self) -> None:
         """Take what is new into ``curves``."""
+        if self.about()["last_step"] < self._step:
+            self.curves, self._artifacts = {}, -1
+            self._metrics = self._agents = self._step = 0
         query = (
             "SELECT rowid, step, name, value FROM metrics WHERE rowid > ? ORDER BY rowid LIMIT ?"
         )

@@ -49,7 +49,8 @@ def test_names_that_are_imported_at_first_use_are_listed(package: str) -> None:
 
 DOCUMENTED = """
 client errors.AgentErrors experiments mp.EnvManager mp.RestartPolicy page results.open
-results.Record results.schema rpc.rounds runtime.debugging serializers.register util.run verification
+results.Record results.schema rpc.rounds runtime.debugging serializers.register util.run
+verification
 """.split()
 
 

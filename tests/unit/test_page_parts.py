@@ -90,6 +90,14 @@ async def test_only_new_artifacts_are_read() -> None:
     assert [item["score"] for item in best["items"]] == [4999, 4998]
 
 
+async def test_artifacts_of_a_run_that_was_resumed_are_read_again() -> None:
+    reader, found = Reads(*[artifact("Ada") for _ in range(5)]), Gallery("a", "")
+    await found.page(Asked(), reader)
+    reader.artifacts[2:] = [artifact("Bo")]
+    page = await found.page(Asked(), reader)
+    assert (page["total"], page["found"], page["agents"]) == (3, 3, [("Ada", 2), ("Bo", 1)])
+
+
 async def test_a_fast_society_does_not_hold_an_answer_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gallery, "BATCHES", 2)
     reader, found = Reads(*[artifact("Ada")] * 9000), Gallery("a", "")

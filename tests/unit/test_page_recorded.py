@@ -120,6 +120,20 @@ async def test_metrics_grow_with_the_record(tmp_path: Path) -> None:
     assert found["series"]["y"][0]["steps"] == [2]
 
 
+async def test_metrics_of_a_run_that_was_resumed_are_read_again(tmp_path: Path) -> None:
+    file = write_run(tmp_path, metrics=[{"x": 1.0}, {"x": 2.0}, {"x": 3.0}])
+    source = RecordSource(tmp_path)
+    await source.metrics(None, 400)
+    with sqlite3.connect(file) as database:
+        database.execute("DELETE FROM metrics WHERE step > 1")
+        database.execute("DELETE FROM steps WHERE step > 1")
+    database.close()
+    await source.metrics(None, 400)
+    add(file, "metrics", [(2, "x", 7.0)])
+    found = await source.metrics(None, 400)
+    assert found["series"]["x"][0]["values"] == [1.0, 7.0]
+
+
 async def test_of_a_study_the_mean_with_a_band(tmp_path: Path) -> None:
     for number, (alpha, value) in enumerate([(0.1, 1.0), (0.1, 3.0), (0.5, 7.0)]):
         folder = tmp_path / "runs" / f"key{number}"
