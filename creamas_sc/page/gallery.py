@@ -121,8 +121,10 @@ class Gallery:
         """A page of artifacts."""
         await self.refresh(reader)
         found, numbers, agents = await anyio.to_thread.run_sync(self.choose, asked)
-        views = {view["artifact"]: view for view in await reader.views(numbers, False, SIDE)}
-        items = [self._item(views[number]) for number in numbers if number in views]
+        found_views = await reader.views(numbers, asked.whole, SIDE)
+        views = {view["artifact"]: view for view in found_views}
+        make = self._whole_item if asked.whole else self._item
+        items = [make(views[number]) for number in numbers if number in views]
         return {"total": self.total, "found": found, "items": items, "agents": agents}
 
     async def whole(self, number: int, reader: Reader) -> Json:
@@ -131,7 +133,9 @@ class Gallery:
         Raises:
             PageError: There is none of that number.
         """
-        view = await _view(number, True, reader)
+        return self._whole_item(await _view(number, True, reader))
+
+    def _whole_item(self, view: Mapping[str, Any]) -> Json:
         evaluations, framings = view["evaluations"] or {}, view["framings"] or {}
         return {
             **self._item(view),

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from creamas_sc.foreign import shorten
 from creamas_sc.page.app import static_file, to_json
 from creamas_sc.page.source import Asked, Json, PageError, Source
 from creamas_sc.runtime.installation import installed_version
@@ -24,6 +25,9 @@ MOST_ARTIFACTS: Final = 300
 MOST_PARAMETERS: Final = 8
 # Of all pictures, as they are in the file; artifacts beyond that have none.
 PICTURE_BYTES: Final = 32 << 20
+# Of each artifact.
+TEXT_LENGTH: Final = 1000
+MOST_EVALUATIONS: Final = 30
 POINTS: Final = 1000
 LOG_LINES: Final = 200
 _STYLE: Final = re.compile(r'^[ \t]*<link rel="stylesheet" href="static/([^"/]+)">[ \t]*\n?', re.M)
@@ -83,11 +87,21 @@ async def _artifacts(
     for order in ("newest", "best"):
         for offset in range(0, most, 100):
             limit = min(100, most - offset)
-            page = await source.artifacts(run, Asked(order, offset=offset, limit=limit))
+            asked = Asked(order, offset=offset, limit=limit, whole=True)
+            page = await source.artifacts(run, asked)
             total = page["total"]
-            found |= {item["artifact"]: item for item in page["items"]}
+            found |= {item["artifact"]: _shortened(item) for item in page["items"]}
     items = [found[number] for number in sorted(found)]
     return [{**item, "picture": await pictures.inline(run, item)} for item in items], total
+
+
+def _shortened(item: Json) -> Json:
+    return {
+        **item,
+        "text": shorten(item["text"], TEXT_LENGTH),
+        "evaluations": item["evaluations"][:MOST_EVALUATIONS],
+        "features": item["features"][:MOST_EVALUATIONS],
+    }
 
 
 class _Pictures:

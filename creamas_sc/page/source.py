@@ -62,6 +62,7 @@ class Asked(NamedTuple):
         order: "newest" or "best".
         upto: The last step; None for all.
         agent: The label of their creator; None for all.
+        whole: With all that is known of each.
     """
 
     order: str = "newest"
@@ -69,6 +70,7 @@ class Asked(NamedTuple):
     agent: str | None = None
     offset: int = 0
     limit: int = 48
+    whole: bool = False
 
 
 class Source(ABC):

@@ -288,6 +288,8 @@ async def test_what_a_report_has(tmp_path: Path) -> None:
     assert svg["picture"]["url"].startswith("data:image/svg+xml;base64,")
     assert array["picture"]["url"].startswith("data:image/png;base64,")
     assert number["picture"] is None
+    assert number["evaluations"] == [{"agent": "0", "evaluation": 0.5, "framing": None}]
+    assert number["features"] == []
     assert list(data["society"]) == ["key1", "key2"]
     assert data_in(report.to_html(data))["runs"] == data["runs"]
 
