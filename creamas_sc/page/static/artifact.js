@@ -1,0 +1,100 @@
+"use strict";
+// An artifact: its picture, and the dialog that tells who made it and who thought what of it.
+
+const artifact = (() => {
+  const { byId, el, number } = dom;
+
+  /** What shows an artifact. A picture is never part of the page: it is code that others wrote. */
+  function pictureOf(item, alt) {
+    const { type, url } = item.picture ?? {};
+    if (type?.startsWith("image/")) {
+      return el("img", { src: url, alt, loading: "lazy", decoding: "async", draggable: "false" });
+    }
+    if (type === "text/html") {
+      return el("iframe", { sandbox: true, src: url, title: alt, loading: "lazy", tabindex: -1, referrerpolicy: "no-referrer" });
+    }
+    const length = item.text.length > 60 ? "long" : item.text.length > 12 ? "middle" : "short";
+    return el("span", { class: "text", "data-length": length }, item.text);
+  }
+
+  const nameOf = (item) => `artifact ${item.artifact} by ${item.agent}`;
+
+  /** Any JSON as text. */
+  function shown(value) {
+    if (typeof value === "number") return number(value);
+    if (typeof value === "string") return value;
+    return value === null || value === undefined ? "" : JSON.stringify(value);
+  }
+
+  class Dialog {
+    /** @param {(agent: string) => void} choose Called with an agent whose artifacts are asked for. */
+    constructor(choose) {
+      this.choose = choose;
+      this.element = byId("artifact");
+      this.element.onclick = (event) => event.target === this.element && this.element.close();
+    }
+
+    /** Show what is known, and the rest once it is there. */
+    async open(data, run, item) {
+      this.item = item;
+      this.#fill(item, item.evaluations === undefined ? "Loading." : "");
+      if (!this.element.open) this.element.showModal();
+      let [full, problem] = [item, ""];
+      try {
+        full = await data.artifact(run, item.artifact);
+      } catch (error) {
+        problem = source.why(error);
+      }
+      if (this.item === item && this.element.open) this.#fill(full, problem);
+    }
+
+    #fill(item, note) {
+      const close = el("button", { type: "button", class: "close", autofocus: true, onclick: () => this.element.close() }, "Close");
+      const head = el("header", {}, el("h2", { id: "artifact-title" }, `Artifact ${item.artifact}`), close);
+      const by = el("button", { type: "button", class: "link", onclick: () => this.#show(item.agent) }, item.agent);
+      const others = item.creator && item.creator !== item.agent ? ` (${item.creator})` : "";
+      const facts = el("dl", { class: "list" },
+        ...pair("made by", by, others), ...pair("step", shown(item.step) || "–"),
+        ...pair("score", item.score === null ? "none" : number(item.score)),
+        ...pair("domain", item.domain), ...pair("class", item.class), ...pair("object", item.object_class));
+      const picture = el("div", { class: "large" }, pictureOf(item, nameOf(item)));
+      const written = item.picture ? el("pre", {}, item.text) : null;
+      this.element.replaceChildren(head, el("div", { class: "parts" },
+        el("div", {}, picture, written), el("div", {}, facts, ...this.#evaluations(item, note), ...features(item))));
+      close.focus();
+    }
+
+    #evaluations(item, note) {
+      const given = item.evaluations ?? [];
+      const title = el("h3", {}, `Evaluations (${dom.count(Math.max(item.evaluated ?? 0, given.length))})`);
+      if (note) return [title, el("p", { class: "aside", role: "status" }, note)];
+      if (given.length === 0) {
+        return [title, el("p", { class: "aside" }, item.evaluated ? "They are not in this report." : "Nobody has evaluated it.")];
+      }
+      const framed = given.some((each) => each.framing !== null && each.framing !== undefined);
+      const rows = given.map((each) => el("tr", {},
+        el("th", { scope: "row" }, each.agent), el("td", { class: "number" }, shown(each.evaluation)),
+        framed ? el("td", {}, shown(each.framing)) : null));
+      const heads = ["agent", "evaluation", ...(framed ? ["framing"] : [])];
+      const table = el("table", {}, el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", { scope: "col" }, head)))),
+        el("tbody", {}, ...rows));
+      const more = item.evaluated > given.length ? el("p", { class: "aside" }, `The first ${given.length} of ${item.evaluated}.`) : null;
+      return [title, table, more];
+    }
+
+    #show(agent) {
+      this.element.close();
+      this.choose(agent);
+    }
+  }
+
+  const pair = (name, ...values) => [el("dt", {}, name), el("dd", {}, ...values)];
+
+  function features(item) {
+    if (!item.features?.length) return [];
+    const rows = item.features.flatMap(([name, value]) => pair(shown(name), shown(value)));
+    return [el("h3", {}, "Features"), el("dl", { class: "list" }, ...rows)];
+  }
+
+  return { Dialog, pictureOf, nameOf };
+})();

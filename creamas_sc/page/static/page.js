@@ -1,0 +1,211 @@
+"use strict";
+// The page: its header, and which part is told what.
+
+const page = (() => {
+  const { byId, count, duration, el, number, setText } = dom;
+  const ASK_SECONDS = 5; // whether there are other simulations by now
+  const NOTE_SECONDS = 10;
+
+  /** One society on the page: its data and the parts that show them. */
+  class View {
+    constructor(data) {
+      this.data = data;
+      this.key = "";
+      this.dialog = new artifact.Dialog((agent) => this.#showAgent(agent));
+      this.metrics = new metrics.Metrics(data);
+      this.gallery = new gallery.Gallery(data, (item) => this.dialog.open(data, this.run, item));
+      this.society = new society.Society(data, (agent) => this.#showAgent(agent));
+      this.slaves = new tables.Slaves(data);
+      this.log = new tables.Log(data);
+      this.parts = [this.metrics, this.gallery, this.society, this.slaves, this.log];
+      this.select = byId("run");
+      this.select.onchange = () => this.#choose(this.select.value);
+      byId("pause").onclick = () => this.#order("pause");
+      byId("resume").onclick = () => this.#order("resume");
+      data.watch({
+        state: (state) => this.#state(state),
+        gap: () => this.#gap(),
+        happened: () => [this.slaves, this.log].forEach((part) => part.refresher.now()),
+        connection: (problem) => setText(byId("connection"), problem),
+      });
+      this.#loadRuns();
+    }
+
+    close() {
+      this.data.close();
+      for (const part of this.parts) part.close();
+      for (const id of ["connection", "order-error"]) setText(byId(id), "");
+    }
+
+    // ---- what is new
+
+    #state(state) {
+      this.state = state;
+      header.show(state, this.data.session);
+      const live = !["ended", "closed", "unfinished"].includes(state.state);
+      const key = [state.age, state.artifacts, state.last_step, state.state, state.runs].join();
+      this.slaves.refresher.stale();
+      this.log.refresher.stale();
+      if (key === this.key) return;
+      this.key = key;
+      this.metrics.refresher.stale();
+      this.society.refresher.stale();
+      this.gallery.grow(state.last_step ?? 0, live);
+      if (this.amount !== undefined && state.runs > this.amount) this.#loadRuns();
+    }
+
+    /** Something was missed. */
+    #gap() {
+      this.key = "";
+      this.gallery.reload();
+      for (const part of this.parts) part.refresher.now();
+      this.#loadRuns();
+    }
+
+    async #loadRuns() {
+      let found;
+      try {
+        found = await this.data.runs();
+      } catch (error) {
+        setText(byId("connection"), source.why(error));
+        this.amount = 0; // the next state asks again
+        return;
+      }
+      const { runs, parameters } = found;
+      this.amount = runs.length;
+      this.metrics.offer(parameters);
+      this.select.replaceChildren(...runs.map((run) => el("option", { value: run.run }, labelOf(run, parameters))));
+      this.select.parentElement.hidden = runs.length < 2;
+      const names = runs.map((run) => run.run);
+      const run = names.includes(this.run) ? this.run : names[names.length - 1];
+      this.select.value = run;
+      this.metrics.refresher.now();
+      if (run !== undefined) this.#choose(run);
+    }
+
+    #choose(run) {
+      if (run === this.run) return;
+      this.run = run;
+      this.gallery.show({ run });
+      this.society.show({ run });
+    }
+
+    #showAgent(agent) {
+      this.gallery.show({ agent });
+      byId("gallery-title").scrollIntoView({ behavior: dom.reducedMotion() ? "auto" : "smooth" });
+      byId("gallery-agent").focus({ preventScroll: true });
+    }
+
+    // ---- orders
+
+    async #order(what) {
+      const error = byId("order-error");
+      setText(error, "");
+      clearTimeout(this.note);
+      try {
+        header.disable();
+        this.#state(await this.data.order(what));
+      } catch (problem) {
+        setText(error, `Could not ${what}: ${source.why(problem)}`);
+        this.note = setTimeout(() => setText(error, ""), NOTE_SECONDS * 1000);
+        header.show(this.state, this.data.session);
+      }
+    }
+  }
+
+  function labelOf(run, parameters) {
+    const values = parameters.map((name) => `${name} = ${JSON.stringify(run.parameters?.[name])}`);
+    return [run.run, ...values].join(", ");
+  }
+
+  const header = {
+    show(state, session) {
+      const { step, of } = state;
+      setText(byId("name"), state.name);
+      setText(byId("state"), stateText(state));
+      byId("state").dataset.state = state.state;
+      setText(byId("step"), `${count(step)}${of ? ` of ${count(of)}` : ""}`);
+      setText(byId("rate"), number(state.steps_per_second, 3));
+      setText(byId("left"), duration(state.seconds_left));
+      const failed = state.failed_acts ?? (state.state === "failed" ? 1 : null);
+      setText(byId("failures"), failed === null ? "–" : count(failed));
+      dom.setAttribute(byId("failures"), "data-bad", failed > 0 ? "" : null);
+      const more = [[state.restarts, "restart"], [state.overran, "step out of time", "steps out of time"]];
+      setText(byId("failures-more"), more.filter(([amount]) => amount > 0).map(plural).join(", "));
+      byId("progress").value = of ? step / of : 0;
+      setText(byId("problem"), state.error);
+      byId("orders").hidden = state.kind !== "simulation" || session.read_only;
+      byId("pause").disabled = !state.can_steer || state.state !== "stepping" || state.pausing;
+      byId("resume").disabled = !state.can_steer || !(["paused", "failed"].includes(state.state) || state.pausing);
+      document.title = `${state.name}: ${state.state}${step ? `, step ${count(step)}` : ""}`;
+    },
+
+    disable() {
+      byId("pause").disabled = byId("resume").disabled = true;
+    },
+  };
+
+  const plural = ([amount, one, many = `${one}s`]) => `${count(amount)} ${amount === 1 ? one : many}`;
+
+  function stateText({ state, pausing, agents, slaves, repeatable }) {
+    const parts = [pausing ? "pausing" : state];
+    if (agents !== null) parts.push(plural([agents, "agent"]));
+    if (slaves) parts.push(plural([slaves, "slave"]));
+    if (repeatable === false) parts.push("not repeatable");
+    return parts.join(" · ");
+  }
+
+  // ---- which society
+
+  let view = null;
+
+  function open(name, session) {
+    view?.close();
+    view = new View(new source.Live(name, session));
+  }
+
+  /** Show the society that the address names, the only one, or a choice. */
+  async function start() {
+    let session;
+    try {
+      session = await source.session();
+    } catch (error) {
+      setText(byId("connection"), source.why(error));
+      setTimeout(start, ASK_SECONDS * 1000);
+      return;
+    }
+    setText(byId("connection"), "");
+    const names = session.sources.map((each) => each.name);
+    const asked = decodeURIComponent(location.hash.slice(1));
+    offer(names, asked);
+    if (names.length === 0) {
+      setText(byId("name"), "creamas_sc");
+      setText(byId("state"), "There is no simulation yet.");
+      setTimeout(start, ASK_SECONDS * 1000);
+      return;
+    }
+    open(names.includes(asked) ? asked : names[0], session);
+  }
+
+  function offer(names, asked) {
+    const chooser = byId("chooser");
+    chooser.parentElement.hidden = names.length < 2;
+    chooser.replaceChildren(...names.map((name) => el("option", { value: name }, name)));
+    if (names.includes(asked)) chooser.value = asked;
+    chooser.onchange = () => (location.hash = encodeURIComponent(chooser.value));
+  }
+
+  function begin() {
+    const report = source.inlined();
+    if (report) {
+      view = new View(report);
+      return;
+    }
+    addEventListener("hashchange", start);
+    start();
+  }
+
+  begin();
+
+  return { get view() { return view; } };
+})();
