@@ -17,7 +17,9 @@ const artifact = (() => {
     return el("span", { class: "text", "data-length": length }, item.text);
   }
 
-  const nameOf = (item) => `artifact ${item.artifact} by ${item.agent}`;
+  /** "agent 17"; who is no agent of the society has a name or an address. */
+  const agentOf = ({ agent }) => (/^[\d.]+$/.test(agent) ? `agent ${agent}` : agent);
+  const nameOf = (item) => `artifact ${item.artifact} by ${agentOf(item)}`;
 
   /** Any JSON as text. */
   function shown(value) {
@@ -51,7 +53,7 @@ const artifact = (() => {
     #fill(item, note) {
       const close = el("button", { type: "button", class: "close", autofocus: true, onclick: () => this.element.close() }, "Close");
       const head = el("header", {}, el("h2", { id: "artifact-title" }, `Artifact ${item.artifact}`), close);
-      const by = el("button", { type: "button", class: "link", onclick: () => this.#show(item.agent) }, item.agent);
+      const by = el("button", { type: "button", class: "link", onclick: () => this.#show(item.agent) }, agentOf(item));
       const others = item.creator && item.creator !== item.agent ? ` (${item.creator})` : "";
       const facts = el("dl", { class: "list" },
         ...pair("made by", by, others), ...pair("step", shown(item.step) || "–"),
@@ -96,5 +98,5 @@ const artifact = (() => {
     return [el("h3", {}, "Features"), el("dl", { class: "list" }, ...rows)];
   }
 
-  return { Dialog, pictureOf, nameOf };
+  return { Dialog, agentOf, nameOf, pictureOf };
 })();

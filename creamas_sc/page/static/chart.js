@@ -22,11 +22,12 @@ const chart = (() => {
     /** @param {string} name Of the metric. @param {string} unit Of its values. @param {string} note What they are. */
     constructor(name, unit = "", note = "") {
       this.name = name;
+      this.unit = unit && ` ${unit}`;
       this.lines = [];
       this.pointed = null; // a step
       this.canvas = el("canvas", {
         role: "img", tabindex: 0, height: HEIGHT,
-        onpointermove: (event) => this.#point(event.offsetX),
+        onpointermove: (event) => this.#point(event),
         onpointerleave: () => this.#read(null),
         onblur: () => this.#read(null),
         onkeydown: (event) => this.#key(event),
@@ -34,7 +35,7 @@ const chart = (() => {
       this.readings = el("ul", { class: "readings" });
       this.at = el("span", { class: "at" });
       const title = el("figcaption", {}, el("span", { class: "name" }, name),
-        el("span", { class: "unit" }, [unit && `in ${unit}`, note].filter(Boolean).join(", ")), this.at);
+        el("span", {}, note), this.at);
       this.element = el("figure", { class: "chart" }, title, this.canvas, this.readings);
       this.redraw = onceAFrame(() => this.draw());
       this.unwatch = dom.watchCanvas(this.canvas, this.redraw);
@@ -42,7 +43,9 @@ const chart = (() => {
 
     /** Show these lines. @param {Line[]} lines */
     show(lines) {
+      const name = this.near?.name;
       this.lines = lines;
+      this.near = lines.find((line) => line.name === name) ?? null;
       this.redraw();
     }
 
@@ -65,16 +68,20 @@ const chart = (() => {
         context.fillStyle = paint.quiet;
         context.fillText("no values yet", box.left, (box.top + box.bottom) / 2);
       } else {
-        drawAxes(context, this.scale, box, paint);
-        this.lines.forEach((line, at) => drawLine(context, line, this.scale, box, this.#colour(at, paint), this.lines.length));
+        drawAxes(context, this.scale, box, paint, this.unit);
+        const many = this.lines.length > NAMED;
+        for (const line of this.lines) {
+          const strength = many && line !== this.near ? Math.max(0.2, 3 / this.lines.length) : 1;
+          drawLine(context, line, this.scale, box, this.#colour(line, paint), strength);
+        }
         if (this.pointed !== null) this.#drawPointer(context, box, paint);
       }
       this.#tell(paint);
     }
 
-    #colour(at, paint) {
-      if (this.lines.length === 1) return paint.accent;
-      return this.lines.length <= NAMED ? paint.categories[at] : paint.accent;
+    #colour(line, paint) {
+      if (this.lines.length === 1 || this.lines.length > NAMED) return paint.accent;
+      return paint.categories[this.lines.indexOf(line)];
     }
 
     #drawPointer(context, box, paint) {
@@ -85,20 +92,20 @@ const chart = (() => {
       context.moveTo(Math.round(x) + 0.5, box.top);
       context.lineTo(Math.round(x) + 0.5, box.bottom);
       context.stroke();
-      this.lines.forEach((line, at) => {
+      for (const line of this.#named()) {
         const value = line.values[nearest(line.steps, this.pointed)];
-        if (!isNumber(value)) return;
-        context.fillStyle = this.#colour(at, paint);
+        if (!isNumber(value)) continue;
+        context.fillStyle = this.#colour(line, paint);
         context.beginPath();
         context.arc(x, this.scale.y(value), 3.5, 0, 2 * Math.PI);
         context.fill();
-      });
+      }
     }
 
     // ---- reading values
 
-    #point(offset) {
-      if (this.scale) this.#read(this.scale.stepAt(offset));
+    #point({ offsetX, offsetY }) {
+      if (this.scale) this.#read(this.scale.stepAt(offsetX), this.scale.valueAt(offsetY));
     }
 
     #key(event) {
@@ -110,36 +117,44 @@ const chart = (() => {
       this.#read(steps[Math.max(0, Math.min(at, steps.length - 1))]);
     }
 
-    #read(step) {
+    /** Read the values at a step, of many lines that of the one closest to a value. */
+    #read(step, value) {
       if (this.lines.length === 0 || this.lines[0].steps.length === 0) return;
       const steps = this.lines[0].steps;
       this.pointed = step === null ? null : steps[nearest(steps, step)];
+      const away = (line) => Math.abs((line.values[nearest(line.steps, this.pointed)] ?? Infinity) - value);
+      if (this.pointed === null) this.near = null;
+      else if (value !== undefined) this.near = this.lines.reduce((best, line) => (away(line) < away(best) ? line : best));
+      else this.near ??= this.lines[0];
       this.redraw();
     }
 
     #tell(paint) {
-      const told = this.lines.slice(0, NAMED).map((line, at) => {
+      const told = this.#named().map((line) => {
         const place = this.pointed === null ? line.steps.length - 1 : nearest(line.steps, this.pointed);
-        const band = line.low && isNumber(line.low[place])
-          ? ` (${number(line.low[place], 3)} to ${number(line.high[place], 3)})` : "";
-        return { colour: this.#colour(at, paint), name: line.name, value: number(line.values[place]) + band, step: line.steps[place] };
+        const band = line.low ? ` (${number(line.low[place], 3)} to ${number(line.high[place], 3)})` : "";
+        return { line, value: number(line.values[place]) + this.unit + band, step: line.steps[place] };
       });
-      setText(this.at, told.length && told[0].step !== undefined ? `step ${number(told[0].step)}` : "");
-      while (this.readings.children.length > told.length) this.readings.lastChild.remove();
-      told.forEach((one, at) => {
-        if (!this.readings.children[at]) {
-          this.readings.append(el("li", {}, el("i"), el("span", { class: "run" }), el("b")));
-        }
-        const [mark, name, value] = this.readings.children[at].children;
-        mark.style.background = one.colour;
-        setText(name, this.lines.length > 1 || one.name ? one.name : "");
-        setText(value, one.value);
+      const one = this.lines.length === 1;
+      const at = told[0]?.step === undefined ? "" : `step ${number(told[0].step)}`;
+      setText(this.at, one && at ? `${told[0].value} at ${at}` : at);
+      const readings = one ? [] : told;
+      while (this.readings.children.length > readings.length) this.readings.lastChild.remove();
+      readings.forEach(({ line, value }, place) => {
+        if (!this.readings.children[place]) this.readings.append(el("li", {}, el("i"), el("span"), el("b")));
+        const [mark, name, amount] = this.readings.children[place].children;
+        mark.style.background = this.#colour(line, paint);
+        setText(name, line.name);
+        setText(amount, value);
       });
-      const rest = this.lines.length - told.length;
-      this.readings.dataset.more = rest > 0 ? `and ${rest} more` : "";
-      const last = told.map((one) => `${one.name || this.name}: ${one.value}`).join("; ");
-      this.canvas.setAttribute("aria-label",
-        `${this.name} by step${told.length ? `, at step ${told[0].step}: ${last}` : ", no values yet"}. Arrow keys read values.`);
+      const text = told.map(({ line, value }) => `${line.name} ${value}`.trim()).join(", ");
+      this.canvas.setAttribute("aria-label", `${this.name} by step, ${at ? `at ${at}: ${text}` : "no values yet"}. Arrow keys read values.`);
+    }
+
+    /** The lines whose values are told: all, or of many the one at the pointer. */
+    #named() {
+      if (this.lines.length <= NAMED) return this.lines;
+      return this.near ? [this.near] : [];
     }
   }
 
@@ -188,11 +203,12 @@ const chart = (() => {
       first, last, low, high,
       x: (step) => box.left + ((step - first) / (last - first)) * (box.right - box.left),
       y: (value) => box.bottom - ((value - low) / (high - low)) * (box.bottom - box.top),
+      valueAt: (y) => low + ((box.bottom - y) / (box.bottom - box.top)) * (high - low),
       stepAt: (x) => first + ((x - box.left) / (box.right - box.left)) * (last - first),
     };
   }
 
-  function drawAxes(context, scale, box, paint) {
+  function drawAxes(context, scale, box, paint, unit) {
     context.lineWidth = 1;
     context.strokeStyle = paint.line;
     context.fillStyle = paint.quiet;
@@ -204,7 +220,7 @@ const chart = (() => {
       context.moveTo(box.left, y);
       context.lineTo(box.right, y);
       context.stroke();
-      context.fillText(number(Number(value.toPrecision(12)), 5), box.left - 8, y);
+      context.fillText(number(Number(value.toPrecision(12)), 5) + unit, box.left - 8, y);
     }
     context.textBaseline = "top";
     const steps = ticks(scale.first, scale.last, Math.max(2, (box.right - box.left) / 90)).filter(Number.isInteger);
@@ -218,19 +234,18 @@ const chart = (() => {
     context.fillText("step", box.right, box.bottom + 20);
   }
 
-  function drawLine(context, line, scale, box, colour, of) {
+  function drawLine(context, line, scale, box, colour, strength) {
     if (line.low) {
       context.fillStyle = colour;
-      context.globalAlpha = 0.16;
+      context.globalAlpha = 0.16 * strength;
       context.beginPath();
       line.steps.forEach((step, at) => context.lineTo(scale.x(step), scale.y(line.high[at])));
       for (let at = line.steps.length - 1; at >= 0; at -= 1) context.lineTo(scale.x(line.steps[at]), scale.y(line.low[at]));
       context.fill();
-      context.globalAlpha = 1;
     }
     context.strokeStyle = colour;
-    context.lineWidth = of > NAMED ? 1 : 1.75;
-    context.globalAlpha = of > NAMED ? Math.max(0.18, 3 / of) : 1;
+    context.lineWidth = strength < 1 ? 1 : 1.75;
+    context.globalAlpha = strength;
     context.lineJoin = "round";
     context.beginPath();
     tracePath(context, line, scale, box);

@@ -243,7 +243,7 @@ const gallery = (() => {
       if (!item) return;
       this.item = item;
       const score = item.score === null ? "" : ` · ${number(item.score, 3)}`;
-      setText(this.by, item.agent);
+      setText(this.by, artifact.agentOf(item));
       setText(this.rest, item.step === null ? score.slice(3) : `step ${number(item.step)}${score}`);
       dom.setAttribute(this.cover, "aria-label",
         `${artifact.nameOf(item)}${item.step === null ? "" : `, step ${item.step}`}${item.score === null ? "" : `, score ${number(item.score, 3)}`}`);

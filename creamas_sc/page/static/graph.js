@@ -81,7 +81,7 @@ const graph = (() => {
       const known = new Set(before.edges.map((edge) => name(before.nodes, edge)));
       const kept = this.edges.filter((edge) => known.has(name(this.nodes, edge))).length;
       const alike = kept >= 0.8 * Math.max(this.edges.length, before.edges.length);
-      const fresh = new layout.Layout(this.nodes.length, this.edges);
+      const fresh = new layout.Layout(this.nodes.length, this.edges, this.#aspect());
       if (before.layout) fresh.takeFrom(before.layout, (at) => places.get(this.nodes[at].agent));
       const same = this.nodes.length === before.nodes.length && this.nodes.every((node) => places.has(node.agent));
       this.layout = fresh;
@@ -104,6 +104,11 @@ const graph = (() => {
       const scale = Math.min((width - 2 * ROOM) / (right - left || 1), (height - 2 * ROOM) / (bottom - top || 1), 90);
       const [midX, midY] = [(left + right) / 2, (top + bottom) / 2];
       this.spots = this.nodes.map((_, at) => [width / 2 + (x[at] - midX) * scale, height / 2 + (y[at] - midY) * scale]);
+    }
+
+    #aspect() {
+      const { clientWidth: width, clientHeight: height } = this.canvas;
+      return height > 0 ? Math.min(2, Math.max(0.7, width / height)) : 1;
     }
 
     // ---- drawing

@@ -10,12 +10,14 @@ const layout = (() => {
     /**
      * @param {number} size How many nodes.
      * @param {{from: number, to: number, weight: number}[]} edges Between nodes, by their places.
+   * @param {number} aspect How wide the picture is to be, beside its height.
      */
-    constructor(size, edges) {
+    constructor(size, edges, aspect = 1) {
       this.x = new Float64Array(size);
       this.y = new Float64Array(size);
       this.edges = edges;
       this.round = 0;
+      this.aspect = aspect;
       this.moveX = new Float64Array(size);
       this.moveY = new Float64Array(size);
       const heaviest = edges.reduce((most, edge) => Math.max(most, edge.weight), 0) || 1;
@@ -61,8 +63,8 @@ const layout = (() => {
       this.#attract();
       for (let at = 0; at < size; at += 1) {
         // Towards the middle, so that parts without a connection stay in sight.
-        const dx = moveX[at] - x[at] * 0.06;
-        const dy = moveY[at] - y[at] * 0.06;
+        const dx = moveX[at] - x[at] * (0.06 / this.aspect);
+        const dy = moveY[at] - y[at] * (0.06 * this.aspect);
         const length = Math.hypot(dx, dy) || 1;
         const step = Math.min(length, warmth) / length;
         x[at] += dx * step;

@@ -3,8 +3,8 @@
 
 const metrics = (() => {
   const { byId, el, setText } = dom;
-  const UNITS = { seconds: "s", acts_per_second: "acts per second", acts: "acts", errors: "acts" };
-  const KINDS = { "agents' mean": "mean of the agents", steps: "of each step" };
+  const UNITS = { seconds: "s" };
+  const NOTES = { seconds: "of each step", acts: "in each step", errors: "failed acts in each step", acts_per_second: "of all agents" };
   const EACH = ""; // not grouped by a parameter
 
   class Metrics {
@@ -59,7 +59,7 @@ const metrics = (() => {
     #chart(name, kind) {
       let made = this.charts.get(name);
       if (!made) {
-        made = new chart.LineChart(name, UNITS[name], KINDS[kind]);
+        made = new chart.LineChart(name, kind === "steps" ? UNITS[name] : "", kind === "agents' mean" ? "mean of the agents" : kind === "steps" ? NOTES[name] : "");
         this.charts.set(name, made);
         this.box.append(made.element);
       }

@@ -130,8 +130,6 @@ const page = (() => {
       const failed = state.failed_acts ?? (state.state === "failed" ? 1 : null);
       setText(byId("failures"), failed === null ? "–" : count(failed));
       dom.setAttribute(byId("failures"), "data-bad", failed > 0 ? "" : null);
-      const more = [[state.restarts, "restart"], [state.overran, "step out of time", "steps out of time"]];
-      setText(byId("failures-more"), more.filter(([amount]) => amount > 0).map(plural).join(", "));
       byId("progress").value = of ? step / of : 0;
       setText(byId("problem"), state.error);
       byId("orders").hidden = state.kind !== "simulation" || session.read_only;
@@ -147,10 +145,9 @@ const page = (() => {
 
   const plural = ([amount, one, many = `${one}s`]) => `${count(amount)} ${amount === 1 ? one : many}`;
 
-  function stateText({ state, pausing, agents, slaves, repeatable }) {
-    const parts = [pausing ? "pausing" : state];
-    if (agents !== null) parts.push(plural([agents, "agent"]));
-    if (slaves) parts.push(plural([slaves, "slave"]));
+  function stateText({ state, pausing, agents, slaves, restarts, overran, repeatable }) {
+    const amounts = [[agents, "agent"], [slaves, "slave"], [restarts, "restart"], [overran, "step out of time", "steps out of time"]];
+    const parts = [pausing ? "pausing" : state, ...amounts.filter(([amount]) => amount > 0).map(plural)];
     if (repeatable === false) parts.push("not repeatable");
     return parts.join(" · ");
   }

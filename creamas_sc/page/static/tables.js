@@ -28,7 +28,7 @@ const tables = (() => {
 
     #row(slave, slowest) {
       const row = this.rows.get(slave.address) ?? emptyRow();
-      const [name, state, agents, cpu, memory, step, restarts] = row.cells;
+      const [name, step, cpu, memory, agents, restarts, state] = row.cells;
       setText(name, slave.address.replace("tcp://", ""));
       setText(state, slave.state);
       row.dataset.state = slave.state;
@@ -52,8 +52,8 @@ const tables = (() => {
 
   function emptyRow() {
     const cell = (...children) => el("td", { class: "number" }, ...children);
-    return el("tr", {}, el("th", { scope: "row" }), el("td"), cell(), cell(), cell(),
-      el("td", { class: "number bar" }, el("i"), el("span")), cell());
+    const took = el("td", { class: "number took" }, el("i"), el("span"));
+    return el("tr", {}, el("th", { scope: "row" }), took, cell(), cell(), cell(), cell(), el("td"));
   }
 
   class Log {
