@@ -28,6 +28,7 @@ LEFT_SECONDS = 2.0
 # Tests whose ids begin like this go to one worker, as they share what takes long to start, or the
 # quickstart's ports. All others may run beside each other.
 TOGETHER = {
+    "tests/browser/": "the browser",
     "tests/client/": "the clients' daemon",
     "tests/integration/test_command_line.py": "the command line's daemon",
     "tests/integration/test_daemon_listener.py": "the listener's daemon",

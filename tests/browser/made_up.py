@@ -51,6 +51,7 @@ class Society:
         self.artifacts = [self._artifact(n, n * steps // artifacts + 1) for n in range(artifacts)]
         self.metrics = {"novelty": self._walk(0.62, -0.0004), "value": self._walk(0.2, 0.0012)}
         self.parameters: list[str] = []
+        self.said = "the end"  # in the log
         self.events: list[tuple[int, str, Any]] = []
         self.changed = threading.Condition()
         self.asked: list[str] = []
@@ -212,6 +213,7 @@ class Society:
             entry(40, "warning", "the slave tcp://localhost:5558/0 was lost and started again"),
         ]
         lines = [entry(n, "printed" if n % 7 == 0 else "info", f"step {n} is done") for n in range(100)]
+        lines.append(entry(100, "info", self.said))
         return {"errors": errors, "lines": lines, "path": "/run/user/1000/creamas/default/colours.log"}
 
 
@@ -222,6 +224,7 @@ class MadeUpServer:
         self.society = society
         self.port = 0
         self.refuses = False  # as a server that knows no cookie of the one before
+        self.refusal = ""  # of orders
 
     @property
     def url(self) -> str:
@@ -288,6 +291,9 @@ class _Handler(BaseHTTPRequestHandler):
         society = self.page.society
         if self.headers["X-Creamas-Token"] != "t":
             self._json({"error": "no token"}, 403)
+            return
+        if self.page.refusal:
+            self._json({"error": self.page.refusal}, 409)
             return
         society.state["state"] = "paused" if self.path.endswith("/pause") else "stepping"
         self._json(society.state)
@@ -361,6 +367,30 @@ def _pixels(a: float, b: float, c: float, tint: list[float]) -> Iterator[int]:
         for x in range(96):
             wave = 0.5 + 0.5 * math.sin(a * x + 3 * math.sin(b * y)) * math.cos(c * (x + y))
             yield from (int(255 * (0.15 + 0.85 * wave * each)) for each in tint)
+
+
+def report(society: Society) -> str:
+    """The page as one file, with its data inside."""
+    text = (STATIC / "index.html").read_text()
+    for file in (*STATIC.glob("*.css"), *STATIC.glob("*.js")):
+        content = file.read_text()
+        link = f'<link rel="stylesheet" href="static/{file.name}">'
+        text = text.replace(link, f"<style>{content}</style>")
+        script = f'<script src="static/{file.name}" defer></script>'
+        text = text.replace(script, f"<script>{content}</script>")
+    runs = society.get_runs({})
+    name = runs["runs"][-1]["run"]
+    data = {
+        **{"made": 1.0, "session": {**society.get_session({}), "read_only": True}},
+        **{"state": society.state, "runs": runs, "metrics": society.get_metrics({})},
+        **{"metrics_by": {}, "artifacts_total": {name: len(society.artifacts)}},
+        "artifacts": {name: [society.get_artifact(n) for n in range(len(society.artifacts))]},
+        **{"society": {name: society.get_society("")}, "slaves": society.get_slaves({})},
+        "log": society.get_log({}),
+    }
+    inside = json.dumps(data).replace("<", "\\u003c")
+    block = f'<script type="application/json" id="creamas-data">{inside}</script>'
+    return text.replace("<!-- data -->", block)
 
 
 def main() -> None:

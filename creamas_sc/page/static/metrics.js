@@ -67,6 +67,7 @@ const metrics = (() => {
     }
 
     #say(problem) {
+      byId("main").classList.remove("loading");
       setText(byId("metrics-empty"), problem || "No metrics yet.");
       byId("metrics-empty").hidden = !problem && !this.empty;
     }

@@ -47,6 +47,8 @@ const page = (() => {
       this.slaves.refresher.stale();
       this.log.refresher.stale();
       if (key === this.key) return;
+      this.slaves.expect(state.slaves);
+      this.society.expect(state.agents);
       this.key = key;
       this.metrics.refresher.stale();
       this.society.refresher.stale();

@@ -3,6 +3,7 @@
 
 const society = (() => {
   const { byId, count, el, setText } = dom;
+  const MANY = 500; // agents
 
   class Society {
     /** @param {(agent: string) => void} choose Called with an agent whose artifacts are asked for. */
@@ -28,12 +29,20 @@ const society = (() => {
       this.refresher.now();
     }
 
+    /** Make room for a graph or a matrix before it is there. */
+    expect(agents) {
+      const many = agents >= MANY;
+      byId("society-table").hidden = many;
+      for (const each of [this.select.parentElement, this.button]) each.classList.toggle("unused", many);
+    }
+
     async #load() {
       const run = this.run;
       const found = await this.data.society(run);
       if (run !== this.run) return;
       this.found = found;
       if (!found || found.agents === 0) return;
+      this.expect(found.agents);
       const kind = found.view === "matrix" ? matrix.Matrix : graph.Graph;
       if (!(this.view instanceof kind)) this.#make(kind);
       this.view.show(found);
@@ -47,10 +56,6 @@ const society = (() => {
       this.view = new kind((what) => this.#tell(what));
       this.view.colourBy?.(this.select.value);
       this.box.replaceChildren(...this.view.elements);
-      const isGraph = kind === graph.Graph;
-      this.select.parentElement.hidden = !isGraph;
-      byId("society-table").hidden = !isGraph;
-      this.button.hidden = !isGraph;
       this.#tell(null);
     }
 

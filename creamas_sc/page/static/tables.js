@@ -18,6 +18,11 @@ const tables = (() => {
       this.refresher.close();
     }
 
+    /** Make room for the slaves before they are there. */
+    expect(amount) {
+      this.table.parentElement.style.minHeight = `${2.125 * (1 + (amount || 1))}rem`;
+    }
+
     async #load() {
       const { slaves } = await this.data.slaves();
       const slowest = slaves.reduce((most, each) => Math.max(most, each.step_seconds ?? 0), 0);
