@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import random
@@ -325,7 +326,7 @@ class _Handler(BaseHTTPRequestHandler):
                 society.changed.wait_for(lambda: stopped.is_set() or society.events[-1][0] > since, 1)
                 fresh = [event for event in society.events if event[0] > since]
             if since == 0:
-                fresh = fresh[-1:]
+                fresh = [(society.events[-1][0], "state", society.state)]
             try:
                 for number, name, details in fresh:
                     text = f"id: {number}\nevent: {name}\ndata: {json.dumps(details)}\n\n"
@@ -384,13 +385,18 @@ def report(society: Society) -> str:
         **{"made": 1.0, "session": {**society.get_session({}), "read_only": True}},
         **{"state": society.state, "runs": runs, "metrics": society.get_metrics({})},
         **{"metrics_by": {}, "artifacts_total": {name: len(society.artifacts)}},
-        "artifacts": {name: [society.get_artifact(n) for n in range(len(society.artifacts))]},
+        "artifacts": {name: [_with_picture(society.get_artifact(n)) for n in range(len(society.artifacts))]},
         **{"society": {name: society.get_society("")}, "slaves": society.get_slaves({})},
         "log": society.get_log({}),
     }
     inside = json.dumps(data).replace("<", "\\u003c")
     block = f'<script type="application/json" id="creamas-data">{inside}</script>'
     return text.replace("<!-- data -->", block)
+
+
+def _with_picture(item: Any) -> Any:
+    data = base64.b64encode(_painting(item["artifact"] % 40)).decode()
+    return {**item, "picture": item["picture"] and {"type": "image/png", "url": f"data:image/png;base64,{data}"}}
 
 
 def main() -> None:

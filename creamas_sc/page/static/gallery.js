@@ -15,8 +15,8 @@ const gallery = (() => {
     /** @param {(item: object) => void} open Called with an item that was clicked. */
     constructor(data, open) {
       Object.assign(this, { data, open, run: null, last: 0, live: false, held: null, found: null });
-      this.pages = new Map(); // in the order of their use
-      this.fresh = new Set(); // pages that show what there is
+      this.pages = new Map(); // of each page its version and items, in the order of their use
+      this.version = 0; // of what there is
       this.tiles = new Map();
       this.area = byId("gallery");
       this.sheet = el("div", { class: "sheet" });
@@ -56,14 +56,14 @@ const gallery = (() => {
       if (follows) this.slider.value = last;
       this.#tellStep();
       if (follows && this.held === null) {
-        this.fresh.clear();
+        this.version += 1;
         this.refresher.stale();
       }
     }
 
     /** Forget what was loaded. */
     reload() {
-      this.fresh.clear();
+      this.version += 1;
       this.refresher.now();
     }
 
@@ -83,7 +83,7 @@ const gallery = (() => {
       const order = new FormData(this.form).get("order");
       const upto = this.#follows ? this.held : Number(this.slider.value);
       this.query = { run: this.run, order, upto, agent: this.agent.value.trim() };
-      this.fresh.clear();
+      this.version += 1;
       this.replaced = true;
       if (this.held === null || !this.#follows) this.area.scrollTop = 0;
       this.#tellStep();
@@ -109,32 +109,25 @@ const gallery = (() => {
     // ---- loading
 
     async #load() {
-      const query = this.query;
+      const { query, version } = this;
       for (const page of this.#pagesInSight()) {
-        if (this.fresh.has(page)) continue;
+        if (this.pages.get(page)?.version === version) continue;
         const answer = await this.data.artifacts({ ...query, offset: page * PAGE, limit: PAGE });
         if (query !== this.query) return;
         // Items have moved: what other pages hold is at other places now.
-        if (this.replaced || answer.found !== this.found) {
-          this.pages.clear();
-          this.fresh.clear();
-        }
+        if (this.replaced || answer.found !== this.found) this.pages.clear();
         [this.replaced, this.found, this.total] = [false, answer.found, answer];
-        this.#keep(page, answer.items);
+        this.#keep(page, { version, items: answer.items });
         this.#offer(answer.agents);
         this.#draw();
       }
       performance.mark("gallery-shown");
     }
 
-    #keep(page, items) {
+    #keep(page, loaded) {
       this.pages.delete(page);
-      this.pages.set(page, items);
-      this.fresh.add(page);
-      for (const old of [...this.pages.keys()].slice(0, -KEPT)) {
-        this.pages.delete(old);
-        this.fresh.delete(old);
-      }
+      this.pages.set(page, loaded);
+      for (const old of [...this.pages.keys()].slice(0, -KEPT)) this.pages.delete(old);
     }
 
     #offer(agents) {
@@ -188,7 +181,7 @@ const gallery = (() => {
       const [first, last] = this.#rowsInSight(grid);
       const wanted = new Map();
       for (let at = first * grid.columns; at < Math.min(last * grid.columns, this.found); at += 1) {
-        const item = this.pages.get(Math.floor(at / PAGE))?.[at % PAGE];
+        const item = this.pages.get(Math.floor(at / PAGE))?.items[at % PAGE];
         const tile = this.#tile(item ? item.artifact : `at ${at}`, item);
         tile.place(at, grid);
         wanted.set(tile.key, tile);
