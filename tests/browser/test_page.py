@@ -51,7 +51,7 @@ def test_live(window: Window, server: MadeUpServer, society: Society) -> None:
     society.step()
     window.wait_text("#step", "201 of 1,000")
     window.wait(f"{FIRST_LABEL}?.startsWith('artifact 402 ')")
-    window.wait("document.querySelector('.chart canvas').getAttribute('aria-label').includes('at step 201')")
+    window.wait("document.querySelector('.chart canvas').ariaValueText.startsWith('step 201: ')")
     assert window.text("#gallery-count") == "403"
     assert "step 201" in window.get("document.title")
     assert window.complaints() == []

@@ -78,7 +78,7 @@ const artifact = (() => {
         el("th", { scope: "row" }, each.agent), el("td", { class: "number" }, shown(each.evaluation)),
         framed ? el("td", {}, shown(each.framing)) : null));
       const heads = ["agent", "evaluation", ...(framed ? ["framing"] : [])];
-      const table = el("table", {}, el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", { scope: "col" }, head)))),
+      const table = el("table", {}, el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", { scope: "col", class: head === "evaluation" ? "number" : null }, head)))),
         el("tbody", {}, ...rows));
       const more = item.evaluated > given.length ? el("p", { class: "aside" }, `The first ${given.length} of ${item.evaluated}.`) : null;
       return [title, table, more];

@@ -26,23 +26,26 @@ const chart = (() => {
       this.lines = [];
       this.pointed = null; // a step
       this.canvas = el("canvas", {
-        role: "img", tabindex: 0, height: HEIGHT,
+        role: "slider", tabindex: 0, height: HEIGHT, "aria-label": `${name} by step`,
         onpointermove: (event) => this.#point(event),
         onpointerleave: () => this.#read(null),
         onblur: () => this.#read(null),
         onkeydown: (event) => this.#key(event),
       });
       this.readings = el("ul", { class: "readings" });
+      this.note = el("p", { class: "readings" });
       this.at = el("span", { class: "at" });
       const title = el("figcaption", {}, el("span", { class: "name" }, name),
         el("span", {}, note), this.at);
-      this.element = el("figure", { class: "chart" }, title, this.canvas, this.readings);
+      this.element = el("figure", { class: "chart" }, title, this.canvas, this.readings, this.note);
       this.redraw = onceAFrame(() => this.draw());
       this.unwatch = dom.watchCanvas(this.canvas, this.redraw);
     }
 
-    /** Show these lines. @param {Line[]} lines */
-    show(lines) {
+    /** Show these lines. @param {Line[]} lines @param {number} [total] How many there are, if more. */
+    show(lines, total = lines.length) {
+      const amount = total > lines.length ? `${lines.length} of ${total} runs` : `${lines.length} runs`;
+      setText(this.note, lines.length > NAMED ? `${amount}: point at one to read it` : "");
       const name = this.near?.name;
       this.lines = lines;
       this.near = lines.find((line) => line.name === name) ?? null;
@@ -139,6 +142,7 @@ const chart = (() => {
       const at = told[0]?.step === undefined ? "" : `step ${number(told[0].step)}`;
       setText(this.at, one && at ? `${told[0].value} at ${at}` : at);
       const readings = one ? [] : told;
+      this.note.hidden = readings.length > 0 || !this.note.textContent;
       while (this.readings.children.length > readings.length) this.readings.lastChild.remove();
       readings.forEach(({ line, value }, place) => {
         if (!this.readings.children[place]) this.readings.append(el("li", {}, el("i"), el("span"), el("b")));
@@ -148,7 +152,9 @@ const chart = (() => {
         setText(amount, value);
       });
       const text = told.map(({ line, value }) => `${line.name} ${value}`.trim()).join(", ");
-      this.canvas.setAttribute("aria-label", `${this.name} by step, ${at ? `at ${at}: ${text}` : "no values yet"}. Arrow keys read values.`);
+      const steps = this.lines[0]?.steps ?? [];
+      const said = { min: steps[0] ?? 0, max: steps[steps.length - 1] ?? 0, now: told[0]?.step ?? steps[steps.length - 1] ?? 0, text: at ? `${at}: ${text}` : this.note.textContent || "no values yet" };
+      for (const [name, value] of Object.entries(said)) dom.setAttribute(this.canvas, `aria-value${name}`, String(value));
     }
 
     /** The lines whose values are told: all, or of many the one at the pointer. */

@@ -144,7 +144,7 @@ const gallery = (() => {
       const note = byId("gallery-empty");
       const none = total?.total > 0 ? "No artifact fits." : "No artifacts yet.";
       setText(note, problem || none);
-      note.hidden = !problem && found !== 0;
+      note.hidden = found > 0;
       if (!total) return;
       const part = total.chosen === undefined || total.chosen === total.total ? "" : `; ${count(total.chosen)} are in this report`;
       setText(byId("gallery-count"), found === total.total ? count(found) : `${count(found)} of ${count(total.total)}${part}`);

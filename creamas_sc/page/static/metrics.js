@@ -40,7 +40,6 @@ const metrics = (() => {
       const by = this.by;
       const found = await this.data.metrics(by);
       if (by !== this.by) return;
-      this.empty = found.names.length === 0;
       this.#keepOnly(found.names);
       for (const name of found.names) {
         const lines = found.series[name].map((line) => lineOf(line, found.series[name].length));
@@ -69,7 +68,7 @@ const metrics = (() => {
     #say(problem) {
       byId("main").classList.remove("loading");
       setText(byId("metrics-empty"), problem || "No metrics yet.");
-      byId("metrics-empty").hidden = !problem && !this.empty;
+      byId("metrics-empty").hidden = this.charts.size > 0;
     }
   }
 

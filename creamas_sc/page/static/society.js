@@ -71,7 +71,7 @@ const society = (() => {
     #say(problem) {
       const note = byId("society-empty");
       setText(note, problem || "No agents yet.");
-      note.hidden = !problem && Boolean(this.found?.agents);
+      note.hidden = this.found?.agents > 0;
     }
 
     /** The same for who cannot see the graph, or wants the first of many. */

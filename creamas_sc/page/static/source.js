@@ -202,7 +202,7 @@ const source = (() => {
      * @param {Element} element The part.
      * @param {number} seconds Between two loads.
      * @param {() => Promise<void>} load Loads and shows it.
-     * @param {(problem: string) => void} failed
+     * @param {(problem: string) => void} failed Called after each load; "" if all is well.
      */
     constructor(element, seconds, load, failed) {
       Object.assign(this, { pause: seconds * 1000, load, failed, due: false, busy: false });
@@ -251,8 +251,8 @@ const source = (() => {
         await this.load();
         this.failed("");
       } catch (error) {
-        console.warn(error);
-        this.failed(why(error));
+        // That there is no server now is said at the top of the page.
+        if (error instanceof Refused && ![403, 503].includes(error.status)) this.failed(sentence(error.message));
         this.due = true;
       } finally {
         this.busy = false;

@@ -50,7 +50,7 @@ const tables = (() => {
 
     #say(problem) {
       setText(byId("slaves-empty"), problem || "There are no slaves.");
-      byId("slaves-empty").hidden = !problem && this.body.rows.length > 0;
+      byId("slaves-empty").hidden = this.body.rows.length > 0;
       this.table.hidden = this.body.rows.length === 0;
     }
   }
@@ -86,7 +86,7 @@ const tables = (() => {
 
     #say(problem) {
       setText(byId("log-empty"), problem || "Nothing is logged.");
-      byId("log-empty").hidden = !problem && this.amount > 0;
+      byId("log-empty").hidden = this.amount > 0;
     }
   }
 
