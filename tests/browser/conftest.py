@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.browser.made_up import MadeUpServer, Society
 from tests.browser.window import Window
+
+pytest.importorskip("uvicorn", reason="the extra `page` is not installed")
+from tests.browser.made_up import Society
+from tests.browser.server import Server
 
 PROGRAMS = ("chromium", "chromedriver")
 
@@ -57,7 +60,7 @@ def society() -> Society:
 
 
 @pytest.fixture
-def server(society: Society) -> Iterator[MadeUpServer]:
+def server(society: Society) -> Iterator[Server]:
     """The made-up data, served."""
-    with MadeUpServer(society) as running:
+    with Server(society) as running:
         yield running

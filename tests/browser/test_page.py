@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
+import anyio
 import pytest
 
-from tests.browser import made_up
-from tests.browser.made_up import MadeUpServer, Society
+from creamas_sc.page.access import Access
+from creamas_sc.page.report import report
+from creamas_sc.page.source import Picture
+from tests.browser.made_up import HOSTILE, HOSTILE_HTML, HOSTILE_SVG, Society
+from tests.browser.server import Server
 from tests.browser.window import Window
 
 pytestmark = pytest.mark.slow
@@ -22,7 +26,7 @@ SHIFTS = """
 """
 
 
-def test_load(window: Window, server: MadeUpServer) -> None:
+def test_load(window: Window, server: Server) -> None:
     """All parts are there, nothing complains, and nothing moves while they come."""
     window.open(server.url)
     window.run(SHIFTS)
@@ -44,7 +48,7 @@ def test_load(window: Window, server: MadeUpServer) -> None:
     assert window.get("window.shifts") < 0.02
 
 
-def test_live(window: Window, server: MadeUpServer, society: Society) -> None:
+def test_live(window: Window, server: Server, society: Society) -> None:
     """Header, metrics and gallery follow the steps."""
     window.open(server.url)
     window.wait(f"{FIRST_LABEL}?.startsWith('artifact 399 ')")
@@ -57,7 +61,7 @@ def test_live(window: Window, server: MadeUpServer, society: Society) -> None:
     assert window.complaints() == []
 
 
-def test_slider(window: Window, server: MadeUpServer, society: Society) -> None:
+def test_slider(window: Window, server: Server, society: Society) -> None:
     """The gallery shows a step of the past, and stays there while the society goes on."""
     window.open(server.url)
     window.run(
@@ -76,14 +80,14 @@ def test_slider(window: Window, server: MadeUpServer, society: Society) -> None:
     window.wait(f"{FIRST_LABEL}?.includes('step 202')")
 
 
-def test_best_and_by_agent(window: Window, server: MadeUpServer, society: Society) -> None:
+def test_best_and_by_agent(window: Window, server: Server, society: Society) -> None:
     """The gallery in the order of scores, and of one agent."""
     window.open(server.url)
     window.click("input[value=best]")
-    best = max(each["score"] or 0 for each in society.artifacts)
+    best = max(each["score"] or 0 for each in society.items)
     window.wait(f"{FIRST_LABEL}?.includes('score {best:.3g}')")
     window.find("#gallery-agent").send_keys("2\n")
-    amount = sum(each["agent"] == "2" for each in society.artifacts)
+    amount = sum(each["agent"] == "2" for each in society.items)
     window.wait_text("#gallery-count", f"{amount} of 400")
     window.wait("[...document.querySelectorAll('.tile .by')].every(each => each.textContent === 'agent 2')")
     window.find("#gallery-agent").clear()
@@ -92,7 +96,7 @@ def test_best_and_by_agent(window: Window, server: MadeUpServer, society: Societ
 
 
 def test_who_scrolls_looks_at_what_stays(
-    window: Window, server: MadeUpServer, society: Society
+    window: Window, server: Server, society: Society
 ) -> None:
     """Artifacts in sight stay where they are while others come, until one asks for these."""
     window.open(server.url)
@@ -109,9 +113,9 @@ def test_who_scrolls_looks_at_what_stays(
     window.wait(f"{FIRST_LABEL}?.startsWith('artifact 402 ')")
 
 
-def test_click(window: Window, server: MadeUpServer, society: Society) -> None:
+def test_click(window: Window, server: Server, society: Society) -> None:
     """An artifact tells who made it and who thought what of it; from there to its maker's others."""
-    society.artifacts[-1].update(agent="7", evaluated=5, score=0.5)
+    society.items[-1].update(agent="7", evaluated=5, score=0.5)
     window.open(server.url)
     window.wait(f"{FIRST_LABEL}?.startsWith('artifact 399 by agent 7')")
     window.run(f"{FIRST_TILE}.querySelector('button').focus()")
@@ -130,23 +134,23 @@ def test_click(window: Window, server: MadeUpServer, society: Society) -> None:
     window.wait_text("#gallery-count", " of 400")
 
 
-def test_pause(window: Window, server: MadeUpServer, society: Society) -> None:
+def test_pause(window: Window, server: Server, society: Society) -> None:
     """Pause and resume, each where it applies."""
     window.open(server.url)
     assert window.get("document.getElementById('resume').disabled")
     window.click("#pause")
     window.wait_text("#state", "paused")
-    assert society.state["state"] == "paused"
+    assert society.now["state"] == "paused"
     assert window.get("document.getElementById('pause').disabled")
     window.click("#resume")
     window.wait_text("#state", "stepping")
-    server.refusal = "the simulation takes no orders now"
+    society.refusal = "the simulation takes no orders now"
     window.click("#pause")
     window.wait_text("#order-error", "Could not pause: the simulation takes no orders now.")
     assert not window.get("document.getElementById('pause').disabled")
 
 
-def test_reconnect(window: Window, server: MadeUpServer, society: Society) -> None:
+def test_reconnect(window: Window, server: Server, society: Society) -> None:
     """A page whose server died says so, and goes on once there is one again."""
     window.open(server.url)
     window.wait_text("#step", "200")
@@ -157,36 +161,36 @@ def test_reconnect(window: Window, server: MadeUpServer, society: Society) -> No
     window.wait_text("#step", "201")
     window.wait("document.getElementById('connection').textContent === ''")
     window.wait(f"{FIRST_LABEL}?.startsWith('artifact 402 ')")
-    resumed = [path for path in society.asked if "/events" in path]
-    assert len(resumed) >= 2
+    streams = [each for each in society.asked if each.startswith("events")]
+    assert streams == ["events since None", "events since 1-0"]  # none was lost
 
 
 def test_a_server_that_knows_no_cookie(
-    window: Window, server: MadeUpServer, society: Society
+    window: Window, server: Server, society: Society
 ) -> None:
     """The page says what to do, and goes on once that was done in another tab."""
     window.open(server.url)
     server.stop()
-    server.refuses = True
+    server.access = Access(port=server.port)
     server.start()
     window.wait_text("#connection", "open the URL that the command printed")
-    server.refuses = False
+    with window.another_tab():
+        window.open(server.url)
     society.step()
     window.wait_text("#step", "201")
     window.wait("document.getElementById('connection').textContent === ''")
 
 
-def test_gap(window: Window, server: MadeUpServer, society: Society) -> None:
+def test_gap(window: Window, server: Server, society: Society) -> None:
     """A page that missed events asks for everything that it shows."""
     window.open(server.url)
     window.wait("document.querySelectorAll('.tile img').length > 10")
-    society.state["artifacts"] = len(society.artifacts)
-    society.artifacts[-1]["agent"] = "58"
+    society.items[-1]["agent"] = "58"
     society.post("gap", {"lost": 12})
     window.wait(f"{FIRST_LABEL}?.startsWith('artifact 399 by agent 58')")
 
 
-def test_unreachable(window: Window, server: MadeUpServer, society: Society) -> None:
+def test_unreachable(window: Window, server: Server, society: Society) -> None:
     """What the server says of a simulation that it cannot reach is in sight until it can."""
     window.open(server.url)
     society.post("unreachable", {"problem": "the daemon does not answer"})
@@ -196,7 +200,7 @@ def test_unreachable(window: Window, server: MadeUpServer, society: Society) -> 
 
 
 def test_what_is_hidden_asks_for_nothing(
-    window: Window, server: MadeUpServer, society: Society
+    window: Window, server: Server, society: Society
 ) -> None:
     """A tab that nobody looks at has no connection; it goes on when it is looked at."""
     window.open(server.url)
@@ -206,10 +210,10 @@ def test_what_is_hidden_asks_for_nothing(
         "window.away = true; document.dispatchEvent(new Event('visibilitychange'))"
     )
     window.wait("page.view.data.events === null")
-    asked = [path for path in society.asked if "/api/" in path]
+    asked = list(society.asked)
     society.step()
     society.step()
-    assert [path for path in society.asked if "/api/" in path] == asked
+    assert society.asked == asked
     window.run("window.away = false; document.dispatchEvent(new Event('visibilitychange'))")
     window.wait_text("#step", "202")
 
@@ -217,7 +221,7 @@ def test_what_is_hidden_asks_for_nothing(
 def test_a_large_society(window: Window, capsys: pytest.CaptureFixture[str]) -> None:
     """10,000 artifacts and 1,000 agents: only what is in sight is in the document."""
     society = Society(agents=1000, artifacts=10_000, steps=2000)
-    with MadeUpServer(society) as server:
+    with Server(society) as server:
         window.open(server.url)
         window.wait("performance.getEntriesByName('gallery-shown').length")
         first_view = window.get("performance.getEntriesByName('gallery-shown')[0].startTime")
@@ -236,30 +240,31 @@ def test_a_large_society(window: Window, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_an_artifact_with_a_script_does_nothing(
-    window: Window, server: MadeUpServer, society: Society
+    window: Window, server: Server, society: Society
 ) -> None:
     """Whatever is said by users is text, and pictures run nothing."""
-    svg = {"type": "image/svg+xml", "url": "picture/a.svg"}
-    html = {"type": "text/html", "url": "picture/a.html"}
-    for artifact, picture in zip(society.artifacts[-3:], (svg, html, None), strict=True):
+    kinds = {"image/svg+xml": HOSTILE_SVG, "text/html": HOSTILE_HTML, None: ""}
+    for item, (kind, data) in zip(society.items[-4:-1], kinds.items(), strict=True):
         for name in ("agent", "creator", "class", "domain", "object_class", "text"):
-            artifact[name] = made_up.HOSTILE
-        artifact["picture"] = picture
-    society.metrics = {made_up.HOSTILE: society.metrics["value"], "value": society.metrics["value"]}
-    society.state["name"] = society.state["error"] = made_up.HOSTILE
-    society.said = made_up.HOSTILE
+            item[name] = HOSTILE
+        society.pictures[item["artifact"]] = Picture(kind or "", data.encode())
+        url = society.items[0]["picture"]["url"].replace("/0/", f"/{item['artifact']}/")
+        item["picture"] = kind and {"type": kind, "url": url}
+    society.metrics_of = {HOSTILE: society.metrics_of["value"], "value": society.metrics_of["value"]}
+    society.now["name"] = society.now["error"] = HOSTILE
+    society.said = HOSTILE
     window.driver.get(server.url)
     window.wait("document.querySelectorAll('.tile img').length > 10")
     window.wait("document.querySelector('.tile iframe')")
-    window.wait("document.querySelector('.tile img[src$=svg]').complete")
-    for _ in range(3):
-        window.run(f"{FIRST_TILE}.querySelector('button').click()")
-        window.wait_text("#artifact", "Evaluations")
+    window.wait("[...document.querySelectorAll('.tile img')].every(each => each.complete)")
+    for at in range(4):
+        window.run("document.querySelectorAll('.tile button')[arguments[0]].click()", at)
+        window.wait_text("#artifact", "Evaluations (")
         window.run("document.getElementById('artifact').close()")
     window.look_at("#log")
     window.wait_text("#log-lines", "<script>")
     assert "broken" in window.text("h1")
-    assert window.get("document.title").startswith(made_up.HOSTILE)
+    assert window.get("document.title").startswith(HOSTILE)
     assert window.get("document.scripts.length") == 12
     assert window.get("document.querySelectorAll('[onerror], [onload], #name *, .tile script').length") == 0
     frame = window.get("document.querySelector('.tile iframe').getAttribute('sandbox')")
@@ -269,7 +274,7 @@ def test_an_artifact_with_a_script_does_nothing(
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_sizes_and_schemes(
-    window: Window, server: MadeUpServer, width: int, scheme: str
+    window: Window, server: Server, width: int, scheme: str
 ) -> None:
     """Nothing is wider than the page, and each scheme has its own ground."""
     window.size(width, 850)
@@ -280,7 +285,7 @@ def test_sizes_and_schemes(
     assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 21, 22)"}[scheme]
 
 
-def test_keyboard(window: Window, server: MadeUpServer) -> None:
+def test_keyboard(window: Window, server: Server) -> None:
     """Without a pointer: a chart's values, artifacts, and agents are read by arrow keys."""
     window.open(server.url)
     window.wait("document.querySelector('.chart .at').textContent.includes('at step 200')")
@@ -303,9 +308,9 @@ def test_keyboard(window: Window, server: MadeUpServer) -> None:
     window.wait("document.getElementById('gallery-agent').value", "0")
 
 
-def test_study(window: Window, society: Society, server: MadeUpServer) -> None:
+def test_study(window: Window, society: Society, server: Server) -> None:
     """Of a study, means with a band, or a line for each run."""
-    society.state.update(kind="record", runs=9, can_steer=False, state="ended")
+    society.now.update(kind="record", runs=9, can_steer=False, state="ended")
     society.parameters = ["alpha"]
     window.open(server.url)
     window.wait("document.querySelectorAll('.chart .readings')[0].textContent.includes('alpha = 0.5')")
@@ -319,15 +324,15 @@ def test_study(window: Window, society: Society, server: MadeUpServer) -> None:
     assert window.get("document.getElementById('run').options.length") == 9
 
 
-def test_report(window: Window, society: Society, tmp_path: Any) -> None:
+def test_report(window: Window, society: Society, tmp_path: Path) -> None:
     """The same page as one file, with its data inside, asks nobody for anything."""
-    society.state.update(kind="record", can_steer=False, state="ended")
-    (tmp_path / "report.html").write_text(made_up.report(society))
+    society.now.update(kind="record", can_steer=False, state="ended")
+    (tmp_path / "report.html").write_text(anyio.run(report, society))
     window.open((tmp_path / "report.html").as_uri())
     assert window.text("#name") == "colours"
-    assert window.text("#gallery-count") == "400"
+    window.wait_text("#gallery-count", "400")
     window.click("input[value=best]")
-    best = max(each["score"] or 0 for each in society.artifacts)
+    best = max(each["score"] or 0 for each in society.items)
     window.wait(f"{FIRST_LABEL}?.includes('score {best:.3g}')")
     window.run(f"{FIRST_TILE}.querySelector('button').click()")
     window.wait("document.querySelectorAll('#artifact tbody tr').length", 5)
@@ -335,7 +340,7 @@ def test_report(window: Window, society: Society, tmp_path: Any) -> None:
 
 
 def test_memory_over_an_hour_of_events(
-    window: Window, server: MadeUpServer, society: Society, capsys: pytest.CaptureFixture[str]
+    window: Window, server: Server, society: Society, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The events of an hour, four a second, one after the other: what the page holds is bounded.
 
@@ -348,11 +353,11 @@ def test_memory_over_an_hour_of_events(
         for _ in range(36):
             for _ in range(100):
                 society.step(published=1)
-            # The server keeps the last 1,000 events: the page is to hear each.
-            window.wait_text("#step", f"{society.state['step']:,}")
-        window.wait(f"{FIRST_LABEL}?.startsWith('artifact {len(society.artifacts) - 1} ')")
+            # Only the last 1,000 events are kept: the page is to hear each.
+            window.wait_text("#step", f"{society.now['step']:,}")
+        window.wait(f"{FIRST_LABEL}?.startsWith('artifact {len(society.items) - 1} ')")
         held.append(window.memory())
-    loads = sum("/artifacts?" in path for path in society.asked)
+    loads = society.asked.count("artifacts")
     with capsys.disabled():
         sizes = ", ".join(f"{each['JSHeapUsedSize'] / 1e6:.2f}" for each in held)
         print(f"\n14,400 events and {loads} loads of the gallery; heap {sizes} MB; {held[-1]}")

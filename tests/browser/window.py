@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 BOUND_SECONDS = 20.0
@@ -25,6 +27,17 @@ class Window:
         """Go to a page, and wait until it shows artifacts; parts below load when they are in sight."""
         self.driver.get(url)
         self.wait("document.querySelector('#gallery .tile')")
+
+    @contextmanager
+    def another_tab(self) -> Iterator[None]:
+        """Be in a new tab for a while."""
+        first = self.driver.current_window_handle
+        self.driver.switch_to.new_window("tab")
+        try:
+            yield
+        finally:
+            self.driver.close()
+            self.driver.switch_to.window(first)
 
     def run(self, script: str, *args: Any) -> Any:
         """What a script returns."""

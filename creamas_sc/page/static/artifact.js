@@ -4,7 +4,7 @@
 const artifact = (() => {
   const { byId, el, number } = dom;
 
-  /** What shows an artifact. A picture is never part of the page: it is code that others wrote. */
+  /** What shows an artifact, with texts in few digits. A picture is never part of the page: it is code that others wrote. */
   function pictureOf(item, alt) {
     const { type, url } = item.picture ?? {};
     if (type?.startsWith("image/")) {
@@ -13,8 +13,12 @@ const artifact = (() => {
     if (type === "text/html") {
       return el("iframe", { sandbox: true, src: url, title: alt, loading: "lazy", tabindex: -1, referrerpolicy: "no-referrer" });
     }
-    const length = item.text.length > 60 ? "long" : item.text.length > 12 ? "middle" : "short";
-    return el("span", { class: "text", "data-length": length }, item.text);
+    return written(item.text.replace(/\d+\.\d{5,}(e[+-]?\d+)?/g, (digits) => number(Number(digits), 3)));
+  }
+
+  function written(text) {
+    const length = text.length > 60 ? "long" : text.length > 12 ? "middle" : "short";
+    return el("span", { class: "text", "data-length": length }, text);
   }
 
   /** "agent 17"; who is no agent of the society has a name or an address. */
@@ -60,9 +64,9 @@ const artifact = (() => {
         ...pair("score", item.score === null ? "none" : number(item.score)),
         ...pair("domain", item.domain), ...pair("class", item.class), ...pair("object", item.object_class));
       const picture = el("div", { class: "large" }, pictureOf(item, nameOf(item)));
-      const written = item.picture ? el("pre", {}, item.text) : null;
+      const text = item.picture || item.text.length > 12 ? el("pre", {}, item.text) : null;
       this.element.replaceChildren(head, el("div", { class: "parts" },
-        el("div", {}, picture, written), el("div", {}, facts, ...this.#evaluations(item, note), ...features(item))));
+        el("div", {}, picture, text), el("div", {}, facts, ...this.#evaluations(item, note), ...features(item))));
       close.focus();
     }
 

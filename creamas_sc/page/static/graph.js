@@ -125,12 +125,14 @@ const graph = (() => {
     }
 
     #drawEdges(context, paint, shown) {
-      const heaviest = this.edges.reduce((most, edge) => Math.max(most, edge.weight), 0) || 1;
+      const weights = this.edges.map((edge) => edge.weight);
+      const heaviest = Math.max(...weights) || 1;
+      const alike = Math.min(...weights) === heaviest;
       const crowd = Math.min(1, Math.sqrt(150 / (this.edges.length + 1)));
       for (let level = 0; level < 4; level += 1) {
         context.beginPath();
         for (const { from, to, weight } of this.edges) {
-          const share = Math.max(0, weight) / heaviest;
+          const share = alike ? 0.3 : Math.max(0, weight) / heaviest;
           if (Math.min(3, Math.floor(share * 4)) === level) this.#trace(context, from, to);
         }
         context.lineWidth = 0.6 + level * 0.7;

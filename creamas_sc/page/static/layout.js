@@ -59,12 +59,13 @@ const layout = (() => {
       const { x, y, moveX, moveY } = this;
       const size = x.length;
       const warmth = Math.sqrt(size) * 0.1 * (1 - this.round / ROUNDS) ** 1.5 + 0.002;
+      const stretch = this.aspect ** 0.6;
       this.#repel();
       this.#attract();
       for (let at = 0; at < size; at += 1) {
         // Towards the middle, so that parts without a connection stay in sight.
-        const dx = moveX[at] - x[at] * (0.06 / this.aspect);
-        const dy = moveY[at] - y[at] * (0.06 * this.aspect);
+        const dx = moveX[at] - x[at] * (0.06 / stretch);
+        const dy = moveY[at] - y[at] * (0.06 * stretch);
         const length = Math.hypot(dx, dy) || 1;
         const step = Math.min(length, warmth) / length;
         x[at] += dx * step;

@@ -188,7 +188,8 @@ const page = (() => {
 
   function offer(names, asked) {
     const chooser = byId("chooser");
-    chooser.parentElement.hidden = names.length < 2;
+    chooser.hidden = names.length < 2;
+    byId("name").classList.toggle("unseen", !chooser.hidden);
     chooser.replaceChildren(...names.map((name) => el("option", { value: name }, name)));
     if (names.includes(asked)) chooser.value = asked;
     chooser.onchange = () => (location.hash = encodeURIComponent(chooser.value));
