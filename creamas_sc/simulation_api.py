@@ -369,6 +369,23 @@ class SimulationAPI:
         """
 
     @_operation(Kind.HOST)
+    def process_loads(self) -> Any:
+        """Return what the processes of the simulation take, and which slave a step waits for.
+
+        Nothing is asked of the slaves, so one that computes or is stopped changes nothing.
+
+        Returns:
+            A dict: ``time`` (seconds of a clock that only goes forward), ``host`` and ``slaves``,
+            in their order. Each of these has ``address``, ``pid``, ``state`` ("running",
+            "sleeping", "waiting for a disk", "stopped", "ended"), ``cpu_seconds`` since its start
+            and ``memory_bytes``, what it shares with others included (None if it has ended). A
+            slave also has ``agents``, ``restarts``, ``step_seconds`` (how long it took to answer in
+            the last step; None before the first) and ``waited_seconds`` (how long the current step
+            has waited for its answer; None if it has answered). In rounds a slave answers when all
+            are done: there ``cpu_seconds`` tells which of them is slow.
+        """
+
+    @_operation(Kind.HOST)
     def get_slaves(self) -> Any:
         """Return a dict for each slave: how it is, and what it uses.
 

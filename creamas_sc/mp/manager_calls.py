@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 # A manager is its environment's first agent.
 MANAGER = 0
+# The methods that make all agents of a slave act; those of one step at a time.
+_OF_STEPS = frozenset(method for method in STEP_METHODS if method.startswith("trigger_all"))
 
 
 class ManagerCalls:
@@ -145,8 +147,26 @@ class ManagerCalls:
         Returns:
             What the managers returned, in the order of ``slaves``.
         """
+        payload = self._node.codec.encode((args, dict(kwargs or {})))
+        if method not in _OF_STEPS:
+            return await self._call_all(slaves, method, payload, kept, limit_seconds)
+        for slave in slaves:
+            slave.begin_step()
+        try:
+            return await self._call_all(slaves, method, payload, kept, limit_seconds)
+        finally:
+            for slave in slaves:
+                slave.end_step()
+
+    async def _call_all(
+        self,
+        slaves: Sequence[Slave],
+        method: str,
+        payload: Payload,
+        kept: tuple[type[Exception], ...],
+        limit_seconds: float | None,
+    ) -> list[Any]:
         node = self._node
-        payload = node.codec.encode((args, dict(kwargs or {})))
         links = {slave: node.endpoint.link(slave.base_url) for slave in slaves}
         ready = {s: link for s, link in links.items() if link is not None and link.out.drained}
         if len(ready) == len(slaves) and not self._slaves.driver.coming:
@@ -176,6 +196,9 @@ class ManagerCalls:
             return self._decode(slave, method, answer)
         except kept as error:
             return error
+        finally:
+            if method in _OF_STEPS:
+                slave.end_step()
 
     async def _call_ready(
         self,
@@ -207,7 +230,8 @@ class ManagerCalls:
 
             pending: dict[Slave, Call] = {}
             for slave, link in links.items():
-                pending[slave] = await calls.start(link, MANAGER, method, payload)
+                on_end = slave.end_step if method in _OF_STEPS else None
+                pending[slave] = await calls.start(link, MANAGER, method, payload, on_end)
             while pending:
                 await calls.wait()
                 for slave, call in list(pending.items()):

@@ -14,6 +14,7 @@ from creamas_sc.errors import AgentError, SlaveLost, from_wire
 from creamas_sc.reports import SlaveReceipt
 from creamas_sc.restarts.journal import SlaveJournal
 from creamas_sc.rpc.addresses import hold, split_address
+from creamas_sc.runtime.process_load import ENDED, load_of
 from creamas_sc.supervisor_client.messages import ActorOrder, ExitStatus, StopResult, describe_exit
 from creamas_sc.supervisor_client.spec import unpack
 
@@ -42,6 +43,8 @@ class Slave:
             while a restart is under way.
         step_seconds: How long it took to answer in the last step; None before one.
         held: Keeps its port while it may be restarted, if peers connect over that.
+        step_began: When the step began that it has not answered yet, on trio's clock.
+        step_seconds: How long it took to answer in the last step.
     """
 
     slot: str
@@ -59,6 +62,8 @@ class Slave:
     stoppable: bool = True
     step_seconds: float | None = None
     held: socket.socket | None = None
+    step_began: float | None = None
+    step_seconds: float | None = None
 
     @property
     def address(self) -> str:
@@ -87,6 +92,29 @@ class Slave:
         self.pid, self.incarnation = pid, self.incarnation + 1
         self.gone, self.exit = trio.Event(), UNKNOWN_EXIT
         self.reported, self.ended_as, self.stoppable = False, "", True
+
+    def begin_step(self) -> None:
+        """Note that it has been called for a step."""
+        self.step_began = trio.current_time()
+
+    def end_step(self) -> None:
+        """Note that it has answered in the step, or is not waited for any more."""
+        if self.step_began is not None:
+            self.step_seconds = trio.current_time() - self.step_began
+            self.step_began = None
+
+    def load(self) -> dict[str, Any]:
+        """What it takes of its machine, and how long it takes in steps, as plain values."""
+        began = self.step_began
+        return {
+            "address": self.address,
+            "pid": self.pid,
+            "agents": self.agents,
+            "restarts": self.incarnation,
+            **(ENDED if self.gone.is_set() else load_of(self.pid)),
+            "step_seconds": self.step_seconds,
+            "waited_seconds": None if began is None else trio.current_time() - began,
+        }
 
     @property
     def exited_normally(self) -> bool:

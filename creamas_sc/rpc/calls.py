@@ -18,6 +18,7 @@ reported as unconfirmed. Where the owner itself serves a call of another peer, i
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -151,6 +152,7 @@ class Call:
     """One of several calls; it is the slot that its connection fills.
 
     Attributes:
+        on_end: Called when it is settled.
         ended: Whether it is no longer waited for.
         succeeded: Whether it was answered, and not by an error.
     """
@@ -158,6 +160,7 @@ class Call:
     calls: Calls
     link: Outbound
     method: str
+    on_end: Callable[[], None] | None = None
     number: int = 0
     answer: Frame | None = None
     ended: bool = False
@@ -170,6 +173,8 @@ class Call:
         if self.ended:
             return
         self.ended = True
+        if self.on_end is not None:
+            self.on_end()
         calls, answer = self.calls, self.answer
         self.succeeded = answer is not None and answer.kind is Kind.REPLY
         large = answer is not None and len(answer.body) > LARGE_ANSWER_BYTES
@@ -216,9 +221,14 @@ class Calls(AbstractAsyncContextManager["Calls"]):
                     call.link.protocol.forget(call.number)
 
     async def start(
-        self, link: Outbound, target: int | str | None, method: str, payload: Payload
+        self,
+        link: Outbound,
+        target: int | str | None,
+        method: str,
+        payload: Payload,
+        on_end: Callable[[], None] | None = None,
     ) -> Call:
-        """Call ``method`` of the peer's ``target``.
+        """Call ``method`` of the peer's ``target``; ``on_end`` is called when that is settled.
 
         Raises:
             ConnectionLost: There is no connection.
@@ -233,7 +243,7 @@ class Calls(AbstractAsyncContextManager["Calls"]):
                     may_have_run=False,
                     addresses=[link.name],
                 )
-        call = Call(self, link, method)
+        call = Call(self, link, method, on_end)
         until = min(self._deadline, self._until)
         remaining = None if until == math.inf else max(until - anyio.current_time(), 0.0)
         call.number = link.protocol.start_call(call, target, method, payload, remaining)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import time
 import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -32,6 +34,7 @@ from creamas_sc.results.artifact_views import ArtifactViews
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.exposed import is_exposed, start_call
 from creamas_sc.runtime.class_loading import class_name
+from creamas_sc.runtime.process_load import load_of
 from creamas_sc.runtime.validation import check_seconds, make_folder
 from creamas_sc.simulation_api import Kind, Operation
 from creamas_sc.simulation_host.error_boundary import error_boundary
@@ -252,6 +255,12 @@ class HostedSimulation(Observer):
         counts = MultiEnvironment.overview(self._menv).counts
         repeats = {"repeatable": self._repeatable, "why": list(self._why)}
         return {**self._stepper.progress(), **counts, **repeats, "clients": len(self.clients)}
+
+    def process_loads(self) -> dict[str, Any]:
+        """What the processes take, and how long each slave takes in steps: plain values."""
+        host = {"address": self.address, "pid": os.getpid(), **load_of(os.getpid())}
+        slaves = [slave.load() for slave in self._menv._slaves.members]
+        return {"time": time.monotonic(), "host": host, "slaves": slaves}
 
     def describe(self) -> dict[str, Any]:
         """The same for the supervisor, and what stays the same."""

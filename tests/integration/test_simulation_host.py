@@ -175,6 +175,40 @@ async def test_an_address_that_is_taken() -> None:
 # ---- a simulation that steps by itself
 
 
+async def test_loads_of_slaves_while_a_step_waits_for_a_stopped_one() -> None:
+    async with hosting(spec(calls="free")) as host, host.client() as client:
+        addrs = await client("get_addrs")
+        for addr in addrs:
+            await client("spawn_n", "tests.support.agents:Echo", 3, addr=addr)
+        await client("trigger_all")
+        loads = await client("process_loads")
+        pids = [await pid_of(client, addr) for addr in addrs]
+        assert [(each["address"], each["pid"]) for each in loads["slaves"]] == list(
+            zip(addrs, pids, strict=True)
+        )
+        assert loads["host"]["pid"] == os.getpid()
+        for each in loads["slaves"]:
+            assert each["agents"] == 3
+            assert each["memory_bytes"] > 1 << 20
+            assert each["step_seconds"] > 0
+            assert each["waited_seconds"] is None
+        os.kill(pids[1], signal.SIGSTOP)
+        try:
+            await client("start_steps", 1)
+            quick, stopped = loads["slaves"]
+            while quick["waited_seconds"] is not None or (stopped["waited_seconds"] or 0) < 0.1:
+                quick, stopped = (await client("process_loads"))["slaves"]
+                await trio.sleep(0.01)
+            assert quick["step_seconds"] < stopped["waited_seconds"]
+            assert stopped["state"] == "stopped"
+        finally:
+            os.kill(pids[1], signal.SIGCONT)
+        assert (await client("wait_steps"))["step"] == 1
+        assert [each["waited_seconds"] for each in (await client("process_loads"))["slaves"]] == [
+            None, None,
+        ]  # fmt: skip
+
+
 async def test_a_polling_client_is_answered_at_once_during_steps() -> None:
     async with hosting() as host, host.client() as client:
         for addr in await client("get_addrs"):
