@@ -36,8 +36,9 @@ log = logging.getLogger(__name__)
 
 # A manager is its environment's first agent.
 MANAGER = 0
-# The methods that make all agents of a slave act; those of one step at a time.
-_OF_STEPS = frozenset(method for method in STEP_METHODS if method.startswith("trigger_all"))
+# The methods that make all agents of a slave act, and what they wait for; one step at a time.
+_OF_STEPS = frozenset(name for name in STEP_METHODS if name.startswith("trigger_all"))
+_OF_STEPS |= {"connect_peers"}
 
 
 class ManagerCalls:

@@ -13,6 +13,7 @@ from creamas_sc.core.environment import Environment
 from creamas_sc.core.randomness import RandomSource, seed_process
 from creamas_sc.errors import AgentError, AgentErrors, BadValue, CreamasError, to_wire
 from creamas_sc.mp.managers import Manager
+from creamas_sc.mp.stacks import answering_for
 from creamas_sc.rpc.auth import Membership, membership
 from creamas_sc.runtime.class_loading import load_subclass
 from creamas_sc.runtime.debugging import refuse_breakpoints
@@ -48,6 +49,13 @@ async def main(spec: bytes, control: Control) -> bytes:
         The packed descriptions of what `save_info` or the agents' ``close`` raised.
     """
     order = SlaveSpec.decode(spec)
+    about: dict[str, Any] = {"address": None}
+    with answering_for(lambda: about):
+        return await _serve(order, control, about)
+
+
+async def _serve(order: SlaveSpec, control: Control, about: dict[str, Any]) -> bytes:
+    """As `main`; ``about`` gets what is to be known of the environment."""
     open_actor_log(slave=order.index)
     refuse_breakpoints()
     env_cls = load_subclass("env_cls", order.env_cls, Environment)
@@ -66,6 +74,7 @@ async def main(spec: bytes, control: Control) -> bytes:
         env._listener.restarted = order.incarnation > 0
         env.network.slaves_return = order.others_return
         await env.open(mgr_cls)
+        about["address"] = env.base_url
         name_process(f"creamas: {env_cls.__name__} {env.base_url}")
         await control.ready(pack(env.base_url))
         folder = await _wait_stop(control, env)

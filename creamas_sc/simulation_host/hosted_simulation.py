@@ -262,6 +262,19 @@ class HostedSimulation(Observer):
         slaves = [slave.load() for slave in self._menv._slaves.members]
         return {"time": time.monotonic(), "host": host, "slaves": slaves}
 
+    def about(self) -> dict[str, Any]:
+        """What it is doing, for those who ask where its code is."""
+        loads = [slave.load() for slave in self._menv._slaves.members]
+        waits = {each["address"]: each["waited_seconds"] for each in loads}
+        waits = {address: seconds for address, seconds in waits.items() if seconds is not None}
+        steps = self._stepper.progress()
+        return {
+            "address": self.address,
+            "state": steps["state"],
+            "step": steps["step"],
+            "waits_for": waits,
+        }
+
     def describe(self) -> dict[str, Any]:
         """The same for the supervisor, and what stays the same."""
         now = MultiEnvironment.overview(self._menv)

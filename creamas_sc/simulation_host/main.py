@@ -24,6 +24,7 @@ from creamas_sc.mp import MultiEnvironment
 from creamas_sc.mp.managers import Manager
 from creamas_sc.mp.resuming import Resumption
 from creamas_sc.mp.slave_main import Control, name_process
+from creamas_sc.mp.stacks import answering_for
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.results.record import Record
 from creamas_sc.rpc.fd_passing import CONTROL, receive
@@ -61,16 +62,26 @@ async def main(spec: bytes, control: Control) -> bytes:
         SlaveLost: A slave's loss has ended it.
     """
     order = HostSpec.decode(spec)
+    hosted: list[HostedSimulation] = []
+
+    def about() -> dict[str, Any]:
+        return hosted[0].about() if hosted else {"address": None}
+
+    with answering_for(about):
+        return await _run(order, control, hosted)
+
+
+async def _run(order: HostSpec, control: Control, hosted: list[HostedSimulation]) -> bytes:
+    """As `main`; ``hosted`` gets the simulation once there is one."""
     name_process(f"creamas: {order.name} (host)")
     open_actor_log(role="host")
     refuse_breakpoints()
     check_seed(order.seed)
     seed = draw_seed() if order.seed is None else order.seed
     seed_process(seed, HOST_INDEX)
-    simulation: HostedSimulation | None = None
 
     def describe() -> dict[str, Any]:
-        return {} if simulation is None else simulation.describe()
+        return hosted[0].describe() if hosted else {}
 
     (descriptor,) = control.descriptors
     with trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor)) as handovers:
@@ -89,6 +100,7 @@ async def main(spec: bytes, control: Control) -> bytes:
                         load_from(versions)
                         versions.keep_loaded()
                     simulation = HostedSimulation(menv, order.name, tasks, _policy(order))
+                    hosted.append(simulation)
                     menv._slaves.agent_classes = order.agent_classes
                     if resumption is not None and order.resumed is not None:
                         await resumption.fill(order.resumed["changed_code"])

@@ -13,6 +13,7 @@ from creamas_sc.runtime.installation import installed_version
 from supervisor.cli import (
     create,
     daemon_commands,
+    dump,
     follow,
     logs,
     page,
@@ -55,6 +56,7 @@ VERBS: dict[str, tuple[Callable[..., int], ...]] = {
         step_commands.resume,
         step_commands.wait,
         logs.logs,
+        dump.dump,
         simulation_commands.close,
         simulation_commands.kill,
         verify.verify,

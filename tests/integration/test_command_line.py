@@ -53,6 +53,13 @@ class Archivist(CreativeAgent):
             raise OSError("no shelf is left")
 
 
+class Endless(CreativeAgent):
+    @expose
+    async def act(self):
+        while True:
+            pass
+
+
 class Unborn(CreativeAgent):
     def __init__(self, environment):
         raise ValueError("not today")
@@ -470,3 +477,24 @@ def test_exit_codes_with_a_daemon_of_another_key(
     code, _, err = run("ls")
     assert (code, err.count("\n")) == (77, 1)
     assert "0700" in err
+
+
+@pytest.mark.slow
+def test_dump_shows_an_endless_act_and_names_a_stopped_slave(run: Run) -> None:
+    words = ["--slaves", "2", "--agents", "agents_of_test.py:Endless=1"]
+    assert run("create", "stuck", *words)[0] == 0
+    try:
+        _, busy, stopped = json.loads(run("dump", "stuck", "--json")[1])
+        assert busy["report"]["running"] is None
+        assert run("step", "stuck", "1")[0] == 0
+        give_up_at = time.monotonic() + BOUND_SECONDS
+        while " in Endless.act" not in run("dump", "stuck")[1]:
+            assert time.monotonic() < give_up_at
+        os.kill(stopped["pid"], signal.SIGSTOP)
+        text = run("dump", "stuck")[1]
+    finally:
+        assert run("kill", "stuck")[0] == 0
+    host, endless, silent = text.split("\n\n")
+    assert "its step has taken" in host
+    assert f"pid {busy['pid']}: running\n  runs:\n    agents_of_test.py:" in endless
+    assert f"pid {stopped['pid']}: stopped\n  a signal has stopped it" in silent

@@ -44,7 +44,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from types import coroutine
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -388,6 +388,12 @@ class Rounds:
 
 
 _under_way: WeakSet[Rounds] = WeakSet()
+
+
+def parked_activities() -> Iterator[tuple[Activity, Call]]:
+    """Those of this process that wait for answers without a task, and for which."""
+    for rounds in _under_way:
+        yield from rounds._parked.items()
 
 
 def _leave_rounds() -> None:

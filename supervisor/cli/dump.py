@@ -1,0 +1,180 @@
+"""The command dump: where the code of a simulation's processes is just now."""
+
+from __future__ import annotations
+
+import linecache
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from creamas_sc.runtime.stack_dumps import Answer, ask
+from supervisor.cli import output
+from supervisor.cli.daemon_connection import connected
+from supervisor.cli.exits import Exit
+from supervisor.cli.params import Daemon, Json, Name, Seconds
+
+ANSWER_SECONDS = 1.0
+
+
+def dump(
+    name: Name,
+    /,
+    *,
+    all: Annotated[bool, Parameter(help="Show the library's own tasks and frames, too.")] = False,
+    timeout: Seconds = ANSWER_SECONDS,
+    daemon: Daemon = None,
+    json: Json = False,
+) -> int:
+    """Show where the agents of a simulation are just now.
+
+    For its host and each slave: the line that runs, the lines at which agents
+    wait and what for, and the threads. Nothing is stopped, and the processes
+    need not answer calls: an agent that computes without awaiting is shown,
+    and a slave that is stopped is named.
+
+    For example:
+
+        creamas-supervisor dump novelty
+        creamas-supervisor dump novelty --all --json
+
+    Args:
+        timeout: Seconds to wait for the slowest process. Default: 1.
+    """
+    with connected(daemon) as (client, _):
+        details = client.inspect(name)
+    seconds = ANSWER_SECONDS if timeout is None else timeout
+    processes = details.get("processes") or []
+    answers = ask([process["pid"] for process in processes], seconds)
+    shown = list(zip(processes, answers, strict=True))
+    data = [{**process, **answer._asdict()} for process, answer in shown]
+    addresses, since = _addresses(details), details["since"]
+    sections = [_Section(*each, addresses, since, all) for each in shown]
+    output.emit(data, json, lambda: _lines(sections))
+    if not shown:
+        output.note(f"{name} is {details['state']} and has no processes")
+    return Exit.DONE
+
+
+def _addresses(details: Mapping[str, Any]) -> dict[int, str]:
+    """Pid -> address of each slave, as far as the host says so."""
+    host = details.get("host") or {}
+    return dict(zip(host.get("pids", ()), host.get("addrs", ()), strict=False))
+
+
+def _lines(sections: Sequence[_Section]) -> Iterator[str]:
+    for place, section in enumerate(sections):
+        if place:
+            yield ""
+        yield from section.lines()
+
+
+class _Section:
+    """What is said of one process.
+
+    Args:
+        since: When the simulation began: files that were changed later are not what runs.
+        all: Whether to show what is the library's own.
+    """
+
+    def __init__(
+        self,
+        process: Mapping[str, Any],
+        answer: Answer,
+        addresses: Mapping[int, str],
+        since: float,
+        all: bool,
+    ) -> None:
+        self._process = process
+        self._answer = answer
+        self._report: Mapping[str, Any] = answer.report or {}
+        about = self._report.get("about") or {}
+        self._about = about
+        self._address = about.get("address") or addresses.get(process["pid"])
+        self._since = since
+        self._all = all
+
+    def lines(self) -> Iterator[str]:
+        """All lines."""
+        process = self._process
+        where = f", {self._address}" if self._address else ""
+        yield f"{process['slot']}{where}, pid {process['pid']}: {self._answer.state}"
+        if self._answer.problem:
+            yield f"  {self._answer.problem}"
+        if self._answer.main_thread:
+            yield "  its main thread, the innermost call first:"
+            yield from (f"    {line.strip()}" for line in self._answer.main_thread[1:])
+        if "places" in self._report:
+            yield from self._of_report(self._report)
+
+    def _of_report(self, report: Mapping[str, Any]) -> Iterator[str]:
+        if waits := self._about.get("waits_for"):
+            yield f"  its step has taken {max(waits.values()):.1f} s, and waits for:"
+            yield from (f"    {address}" for address in waits)
+        running, places = report["running"], report["places"]
+        if running is not None and self._shows(running):
+            yield "  runs:"
+            yield from self._frames(running["frames"])
+        for place in places:
+            yield f"  {self._title(place)}:"
+            yield from self._frames(place["frames"], bool(place["waits"]))
+        for thread in report["threads"]:
+            if self._shows(thread):
+                yield f"  thread {thread['name']}:"
+                yield from self._frames(thread["frames"])
+        own = report["own"]
+        if self._all:
+            for place in own:
+                yield f"  {self._title(place)}:"
+                yield from self._frames(place["frames"])
+        elif not places and not (running is not None and self._shows(running)):
+            tasks = output.count(sum(place["count"] for place in own), "task")
+            yield f"  no agent acts here; {tasks} of the library wait (see --all)"
+        if report["unread"]:
+            yield "  there are more tasks than could be read at once"
+
+    def _shows(self, stack: Mapping[str, Any]) -> bool:
+        return self._all or any(of_user for *_, of_user, _ in stack["frames"])
+
+    def _title(self, place: Mapping[str, Any]) -> str:
+        number, agents = place["count"], place["agents"]
+        name = place["name"].rpartition(".")[2] or "task"
+        who = ", ".join(agents) if agents else (name if number == 1 else f"{number:,} of {name}")
+        more = f" and {number - len(agents):,} more" if agents and number > len(agents) else ""
+        verb = "waits" if number == 1 else "wait"
+        what = f" for the answer of {place['waits']}" if place["waits"] else ""
+        return f"{who}{more} {verb}{what}"
+
+    def _frames(self, frames: Sequence[Sequence[Any]], waits: bool = False) -> Iterator[str]:
+        """Each frame in a line or two; of the library's own, the one that the user's code called.
+
+        Args:
+            waits: The title says what that is.
+        """
+        users = [place for place, frame in enumerate(frames) if frame[3]]
+        called = users[-1] + 1 if users else len(frames) - 1
+        before = ""
+        for place, (file, number, name, of_user, agent) in enumerate(frames):
+            if self._all or of_user or (place == called and not waits):
+                who = f"  ({agent})" if agent and before and agent != before else ""
+                yield f"    {_short(file)}:{number} in {name}{who}"
+                text = self._source(file, number) if self._all or of_user else ""
+                yield from [f"      {text}"] if text else ()
+            before = agent or before
+
+    def _source(self, file: str, number: int) -> str:
+        """The line of a file, if it is still what runs."""
+        try:
+            if not os.path.isabs(file) or os.stat(file).st_mtime > self._since:
+                return ""
+        except OSError:
+            return ""
+        return linecache.getline(file, number).strip() if os.path.isfile(file) else ""
+
+
+def _short(file: str) -> str:
+    """A path as it is short: from the working folder, or from where libraries are."""
+    relative = os.path.relpath(file) if os.path.isabs(file) else file
+    _, found, library = file.rpartition("/site-packages/")
+    return library if found else (file if relative.startswith("..") else relative)
