@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -57,7 +58,7 @@ def assign(numbers: Sequence[Sequence[Order]], slaves: int) -> list[list[Source]
     """Which agents each slave takes up, in the order in which they get their addresses.
 
     For as many slaves as there were, each takes up those that one had; otherwise they are dealt
-    out by their numbers.
+    out by their numbers, each with the agents that it made, which it may hold as objects.
 
     Args:
         numbers: Of the agents in each slave at the checkpoint.
@@ -66,7 +67,18 @@ def assign(numbers: Sequence[Sequence[Order]], slaves: int) -> list[list[Source]
         return [[(at, agent) for agent in range(len(each))] for at, each in enumerate(numbers)]
     sources = [(at, agent) for at, each in enumerate(numbers) for agent in range(len(each))]
     sources.sort(key=lambda source: sort_key(numbers[source[0]][source[1]]))
-    return [sources[slave::slaves] for slave in range(slaves)]
+    assigned: list[list[Source]] = [[] for _ in range(slaves)]
+    slave_of: dict[tuple[int, ...], list[Source]] = {}
+    for at, agent in sources:
+        maker = _first_maker(numbers[at][agent])
+        slave_of.setdefault(maker, assigned[len(slave_of) % slaves]).append((at, agent))
+    return assigned
+
+
+def _first_maker(number: Order) -> tuple[int, ...]:
+    """The number of the agent that made the one with this number, or that agent's maker ..."""
+    key = sort_key(number)
+    return key[: 3 if key[0] == sys.maxsize else 1]
 
 
 def moves(manifest: Manifest, urls: Sequence[str], master: str) -> dict[str, str]:
