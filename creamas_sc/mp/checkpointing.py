@@ -24,7 +24,7 @@ import trio
 
 from creamas_sc.checkpoints.files import MASTER, Checkpoints, Manifest, PartFile
 from creamas_sc.core import kept_state
-from creamas_sc.errors import AgentError, CheckpointError, CreamasError
+from creamas_sc.errors import AgentError, CheckpointError, CreamasError, SlaveLost
 from creamas_sc.mp.checkpoint_parts import write_frames
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.runtime.class_loading import class_name
@@ -67,12 +67,13 @@ async def write_checkpoint(
         kept: How many checkpoints are kept.
 
     Raises:
-        CheckpointError: Something cannot be kept, or a slave cannot write.
+        CheckpointError: Something cannot be kept, or a slave cannot write, or died; the next step
+            says so, too.
         OSError: A file cannot be written.
-        SlaveLost: A slave died.
     """
     files = Checkpoints(run_file)
     node, slaves = menv._env.network, menv._slaves.members
+    here = [slave for slave in slaves if not slave.reported]
     try:
         place = await trio.to_thread.run_sync(files.begin, step)
         frames = await _master_frames(menv, step, recorded)
@@ -89,6 +90,10 @@ async def write_checkpoint(
         await trio.to_thread.run_sync(files.commit, manifest, kept)
     except AgentError as error:  # a slave says so
         raise CheckpointError(error.message) from error
+    except SlaveLost as error:
+        for slave in here:  # the step that needs it must not go on without it in silence
+            slave.reported = False
+        raise CheckpointError(str(error)) from error
     urls = [slave.base_url for slave in slaves]
     for slave in slaves:
         if slave.journal is not None:

@@ -36,6 +36,7 @@ from creamas_sc.errors import (
     CheckpointError,
     CreamasError,
     RecordError,
+    SlaveLost,
     agent_errors,
     from_wire,
 )
@@ -201,7 +202,9 @@ class Recording:
             raise
         marks = (began, seconds, results, failed)
         left = await self._write(self._batch(marks, metrics, failures))
-        if left is None and self._checkpoint_is_due():
+        # Where a slave was lost, the last checkpoint has the agents that are missing now.
+        whole = left is None and not isinstance(failed, SlaveLost)
+        if whole and self._checkpoint_is_due():
             try:
                 await self._checkpoint(acted=True)
             except CheckpointError as error:
@@ -305,7 +308,6 @@ class Recording:
 
         Raises:
             CheckpointError: It cannot be written.
-            SlaveLost: A slave died.
         """
         write = self._subject.write_checkpoint
         assert self._file is not None
@@ -315,7 +317,7 @@ class Recording:
         try:
             await self._in_thread(file.sync)
             await write(file.path, file.id, self._step, recorded, kept)
-        except (OSError, trio.TooSlowError) as error:
+        except (OSError, CreamasError, trio.TooSlowError) as error:
             text = f"there is no checkpoint of step {self._step}: {error}"
             raise CheckpointError(text, may_have_run=acted) from error
         self._checkpoint_at = time.monotonic()

@@ -15,10 +15,12 @@ import trio
 
 from creamas_sc import Artifact, CreativeAgent, Environment, Simulation, expose
 from creamas_sc.core.randomness import RandomSource
-from creamas_sc.errors import AgentErrors, BadValue, RecordError
+from creamas_sc.core.recorded import EnvironmentSubject
+from creamas_sc.errors import AgentErrors, BadValue, CheckpointError, RecordError, SlaveLost
 from creamas_sc.results import Record, Results, open
 from creamas_sc.results.columns import pack
 from creamas_sc.results.observing import Observed, Part
+from creamas_sc.results.recording import Recording
 from creamas_sc.results.run_file import RunFile
 from creamas_sc.runtime.event_loop import adopt_running_loop
 
@@ -514,3 +516,56 @@ def test_records_that_cannot_be(make: Any, message: str) -> None:
 
 def test_results_are_of_the_type_that_is_named() -> None:
     assert open.__annotations__["return"] == Results.__name__
+
+
+class _Subject(EnvironmentSubject):
+    """Has checkpoints, which are noted."""
+
+    def __init__(self, env: Any) -> None:
+        super().__init__(env)
+        self.steps: list[int] = []
+        self.fails: Exception | None = None
+
+    async def write_checkpoint(self, file: Path, run: str, step: int, *args: Any) -> None:
+        if self.fails is not None:
+            raise self.fails
+        self.steps.append(step)
+
+
+@asynccontextmanager
+async def with_checkpoints(folder: Path) -> AsyncIterator[tuple[Recording, _Subject]]:
+    async with studio(None, 0) as env:
+        subject = _Subject(env)
+        recording = Recording(Record(folder, checkpoint_every=1), subject)
+        yield recording, subject
+        await recording.aclose()
+
+
+async def test_a_step_in_which_a_slave_was_lost_has_no_checkpoint(tmp_path: Path) -> None:
+    async def lose(asked: Any) -> list[Any]:
+        raise SlaveLost("it was killed")
+
+    async def act(asked: Any) -> list[Any]:
+        return [1]
+
+    async with with_checkpoints(tmp_path) as (recording, subject):
+        await recording.take(act)
+        with pytest.raises(SlaveLost):
+            await recording.take(lose)
+        assert subject.steps == [0, 1]
+        await recording.take(act)  # the others go on without it
+        assert subject.steps == [0, 1, 3]
+
+
+@pytest.mark.parametrize("error", [SlaveLost("gone"), CheckpointError("full"), OSError("full")])
+async def test_results_are_not_lost_with_a_checkpoint(tmp_path: Path, error: Exception) -> None:
+    async def act(asked: Any) -> list[Any]:
+        return [1, 2]
+
+    async with with_checkpoints(tmp_path) as (recording, subject):
+        await recording.take(act)
+        subject.fails = error
+        with pytest.raises(CheckpointError, match=f"no checkpoint of step 2: {error}") as caught:
+            await recording.take(act)
+        assert caught.value.results == [1, 2]
+        assert caught.value.may_have_run
