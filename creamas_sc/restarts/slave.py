@@ -103,15 +103,21 @@ class Slave:
             self.step_seconds = trio.current_time() - self.step_began
             self.step_began = None
 
-    def load(self) -> dict[str, Any]:
-        """What it takes of its machine, and how long it takes in steps, as plain values."""
-        began = self.step_began
+    def load(self, coming: bool = False) -> dict[str, Any]:
+        """What it takes of its machine, and how long it takes in steps, as plain values.
+
+        Args:
+            coming: Whether it is being started again, or will be.
+        """
+        began, load = self.step_began, load_of(self.pid)
+        if self.gone.is_set():
+            load = {**ENDED, "state": "restarting" if coming else "ended"}
         return {
             "address": self.address,
             "pid": self.pid,
             "agents": self.agents,
             "restarts": self.incarnation,
-            **(ENDED if self.gone.is_set() else load_of(self.pid)),
+            **load,
             "step_seconds": self.step_seconds,
             "waited_seconds": None if began is None else trio.current_time() - began,
         }

@@ -26,6 +26,8 @@ _JSON: Final = frozenset(
         *("evaluations", "framings", "features", "data", "details", "why"),
     }
 )
+# Of metrics, of which only the latest are asked for.
+LATEST_ROWS: Final = 5000
 # Which of a table's rows: a value, a range, or several values.
 Which = int | str | Container[Any] | None
 
@@ -119,6 +121,24 @@ class Results:
         for name in names:
             columns[name] = [row.get(name) for row in rows.values()]
         return Table(columns)
+
+    def latest_metrics(self, steps: int) -> dict[str, list[tuple[int, Any]]]:
+        """Step and value of each metric in the last steps of the last run, without reading others.
+
+        Args:
+            steps: How many; fewer, if there are many metrics.
+        """
+        run = self._runs[-1]
+        ((last,),) = run.select("SELECT MAX(step) FROM steps")
+        rows = run.select(
+            "SELECT step, name, value FROM metrics "
+            "WHERE rowid > (SELECT MAX(rowid) FROM metrics) - ? ORDER BY rowid", [LATEST_ROWS],
+        )  # fmt: skip
+        found: dict[str, list[tuple[int, Any]]] = {}
+        for step, name, value in rows:
+            if last is not None and last - steps < step <= last:
+                found.setdefault(name, []).append((step, value))
+        return found
 
     @property
     def agents(self) -> Table:

@@ -259,7 +259,8 @@ class HostedSimulation(Observer):
     def process_loads(self) -> dict[str, Any]:
         """What the processes take, and how long each slave takes in steps: plain values."""
         host = {"address": self.address, "pid": os.getpid(), **load_of(os.getpid())}
-        slaves = [slave.load() for slave in self._menv._slaves.members]
+        pool = self._menv._slaves
+        slaves = [slave.load(slave.slot in pool.driver.coming) for slave in pool.members]
         return {"time": time.monotonic(), "host": host, "slaves": slaves}
 
     def about(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from supervisor.cli import (
     simulation_commands,
     step_commands,
     sweep,
+    top,
     verify,
 )
 from supervisor.cli.exits import EXIT_CODES
@@ -51,6 +52,7 @@ VERBS: dict[str, tuple[Callable[..., int], ...]] = {
         create.create,
         simulation_commands.inspect,
         follow.attach,
+        top.top,
         step_commands.step,
         step_commands.pause,
         step_commands.resume,

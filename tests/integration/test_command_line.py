@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -9,7 +10,9 @@ import re
 import select
 import signal
 import socket
+import struct
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -498,3 +501,33 @@ def test_dump_shows_an_endless_act_and_names_a_stopped_slave(run: Run) -> None:
     assert "its step has taken" in host
     assert f"pid {busy['pid']}: running\n  runs:\n    agents_of_test.py:" in endless
     assert f"pid {stopped['pid']}: stopped\n  a signal has stopped it" in silent
+
+
+@pytest.mark.slow
+def test_top_on_a_terminal_shows_slaves_and_takes_keys(run: Run, sim: str) -> None:
+    ask(run, "step", sim, "--forever")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ["TERM"] = "xterm"
+        os.execv(sys.executable, [*COMMAND, "top", "--every", "0.1"])
+    try:
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        shown = read_until(terminal, b"slave 1")
+        assert b"stepping" in shown
+        assert not termios.tcgetattr(terminal)[3] & termios.ICANON
+        os.write(terminal, b"p")
+        read_until(terminal, b"sim pauses after this step")
+        assert ask(run, "pause", sim)["state"] == "paused"
+        os.write(terminal, b"r")
+        read_until(terminal, b"sim goes on")
+        os.write(terminal, b"\x1a")  # Ctrl-Z does nothing
+        os.write(terminal, b"\x03")
+        end = read_until(terminal, b"interrupted")
+        assert termios.tcgetattr(terminal)[3] & termios.ICANON
+        end += read_until(terminal, None)
+        assert b"Traceback" not in end
+    finally:
+        os.close(terminal)
+        _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 130
+    assert ask(run, "pause", sim)["step"] > 0

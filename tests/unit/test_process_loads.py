@@ -70,3 +70,4 @@ async def test_of_a_slave_that_has_ended() -> None:
     made = slave()
     made.gone.set()
     assert made.load().items() >= ENDED.items()
+    assert made.load(coming=True)["state"] == "restarting"

@@ -21,6 +21,7 @@ from creamas_sc.results.observing import Asked, Observed, Part
 from creamas_sc.results.rows import AgentRows, agent_key, numbers_from, of_connections
 from creamas_sc.results.tables import Table, needed
 from creamas_sc.rpc.rounds.order import Order
+from supervisor.cli.watching import _recorded
 from tests.support.programs import run_code
 from tests.support.records import write_run
 
@@ -277,3 +278,28 @@ def test_reading_needs_neither_trio_nor_pyarrow(tmp_path: Path) -> None:
     )
     done = run_code(code, str(tmp_path))
     assert (done.stdout, done.stderr) == ("[0.5, 1.5, 2.5, 3.5]\n", "")
+
+
+def test_the_latest_metrics_are_those_of_the_last_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = [{"a": step, "b": -step} if step % 2 else {"a": step} for step in range(1, 11)]
+    path = write_run(tmp_path, metrics=metrics)
+    assert results.open(path).latest_metrics(3) == {"a": [(8, 8), (9, 9), (10, 10)], "b": [(9, -9)]}
+    assert len(results.open(path).latest_metrics(99)["a"]) == 10
+    monkeypatch.setattr("creamas_sc.results.reader.LATEST_ROWS", 2)
+    assert results.open(path).latest_metrics(99) == {"b": [(9, -9)], "a": [(10, 10)]}
+    assert results.open(write_run(tmp_path / "none")).latest_metrics(3) == {}
+
+
+def test_metrics_of_a_step_that_is_not_whole_are_left_out(tmp_path: Path) -> None:
+    path = write_run(tmp_path, metrics=[{"a": 1}, {"a": 2}])
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("INSERT INTO metrics VALUES (3, 'a', 3)")
+    assert results.open(path).latest_metrics(2) == {"a": [(1, 1), (2, 2)]}
+
+
+def test_top_draws_what_is_recorded(tmp_path: Path) -> None:
+    path = write_run(tmp_path, metrics=[{"novelty": 0.5, "of": "text"}, {"novelty": 1, "of": None}])
+    assert _recorded(str(path)) == {"novelty": [0.5, 1.0]}
+    assert _recorded(str(tmp_path / "missing")) == _recorded(None) == {}
