@@ -4,6 +4,7 @@ Calls of its owner, who started it (see `creamas_sc.supervisor_client.messages` 
 
     start(orders, timeout)        -> [messages.StartedActor]
     stop(slots, grace, payload)   -> [StopResult]
+    ping()                        -> None, while the supervisor is alive
     listen(settings)              from then on it is a daemon's (see `supervisor.daemon.service`)
     close_all()                   -> [StopResult] of the daemon's hosts; then the supervisor ends
 
@@ -83,6 +84,7 @@ class _Root:
             "start": self._start,
             "stop": self._pool.stop,
             "listen": self._listen,
+            "ping": self._ping,
             "close_all": self._close_all,
         }
         self._server = MethodServer(stream, methods, "the script", FrameReader(MAX_FRAME_BYTES))
@@ -108,6 +110,9 @@ class _Root:
         self, orders: Sequence[messages.ActorOrder], timeout: float | None = None
     ) -> list[messages.StartedActor]:
         return await self._pool.start(orders, timeout)
+
+    async def _ping(self) -> None:
+        """Answer: the supervisor is alive."""
 
     async def _listen(self, settings: messages.DaemonSettings) -> None:
         # Embedded use, whose start is to be short, does without.

@@ -11,6 +11,7 @@ from cyclopts import App, Group, Parameter
 
 from creamas_sc.runtime.installation import installed_version
 from supervisor.cli import (
+    completion,
     create,
     daemon_commands,
     dump,
@@ -18,6 +19,7 @@ from supervisor.cli import (
     logs,
     page,
     result_commands,
+    service,
     simulation_commands,
     step_commands,
     sweep,
@@ -46,6 +48,8 @@ VERBS: dict[str, tuple[Callable[..., int], ...]] = {
         daemon_commands.status,
         daemon_commands.stop,
         daemon_commands.run,
+        service.service,
+        completion.completion,
     ),
     "Simulations": (
         simulation_commands.ls,

@@ -19,6 +19,7 @@ import select
 import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from creamas_sc.supervisor_client.launcher import PRELOADED_FOR_HOSTS, superviso
 from creamas_sc.supervisor_client.messages import DaemonSettings
 from supervisor import timeouts
 from supervisor.daemon.lock import clear_dead, clear_socket, is_held, locked
+from supervisor.daemon.notify import Notifier
 from supervisor.daemon.records import own_log, recorded, running_here
 from supervisor.tree import linux
 
@@ -87,6 +89,7 @@ def run(settings: Settings, announce: Callable[[Path], None]) -> int:
         StartError: There is a daemon of that name, or it cannot start here.
         CreamasError: The runtime folder or the name cannot be used.
     """
+    notifier = Notifier.take()
     path = daemon_socket(settings.name)
     _check_not_running(settings, path)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would cost the tree's exit code
@@ -96,7 +99,8 @@ def run(settings: Settings, announce: Callable[[Path], None]) -> int:
         with recorded(settings.folder, settings.name):
             log_file = own_log(settings.folder, settings.name)
             try:
-                return trio.run(_Owner(settings, log_file, path, lock).run, announce)
+                owner = _Owner(settings, log_file, path, lock, notifier)
+                return trio.run(owner.run, announce)
             finally:
                 close_log()
 
@@ -122,8 +126,11 @@ def _no_log(log_file: Path, error: OSError) -> StartError:
 class _Owner:
     """The process that owns a daemon's tree."""
 
-    def __init__(self, settings: Settings, log_file: Path, path: Path, lock: int) -> None:
+    def __init__(
+        self, settings: Settings, log_file: Path, path: Path, lock: int, notifier: Notifier
+    ) -> None:
         self._settings = settings
+        self._notifier = notifier
         self._log_file = str(log_file)
         self._path = path
         self._supervisor = PrivateSupervisor(lambda _: None, [lock], PRELOADED)
@@ -144,8 +151,11 @@ class _Owner:
                         with self._opening:
                             await self._listen()
                             announce(self._path)
+                            self._notifier.ready(f"listening at {self._path}")
+                            nursery.start_soon(self._give_signs_of_life)
                         await self._supervisor.gone.wait()
                     finally:
+                        self._notifier.stopping()
                         await self._supervisor.aclose()
                     nursery.cancel_scope.cancel()
         except KeyboardInterrupt:  # a Ctrl-C that was unread
@@ -175,6 +185,11 @@ class _Owner:
         except trio.TooSlowError as error:
             raise StartError(f"the supervisor does not answer: see {settings['log']}") from error
 
+    async def _give_signs_of_life(self) -> None:
+        """Have systemd know that daemon and supervisor are alive, until the supervisor is gone."""
+        with suppress(CreamasError):
+            await self._notifier.watch(lambda: self._supervisor.call("ping"))
+
     async def _handle_signals(self, signals: Any) -> None:
         async with trio.open_nursery() as nursery:
             async for number in signals:
@@ -187,6 +202,7 @@ class _Owner:
 
     async def _close(self) -> None:
         """Close all simulations, then the supervisor."""
+        self._notifier.stopping()
         self._opening.cancel()
         try:
             with trio.move_on_after(timeouts.CLOSE_SECONDS):

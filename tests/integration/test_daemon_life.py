@@ -329,3 +329,42 @@ def test_two_of_a_name_in_two_places_have_logs_of_their_own(
                 assert log.with_suffix("").joinpath("there.log").exists()
         assert "there" not in one.log
         assert str(other.socket) not in one.log
+
+
+# ---- under systemd
+
+
+@pytest.mark.slow
+def test_systemd_hears_that_it_is_ready_and_alive_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(BOUND_SECONDS)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "300000")
+
+        def heard() -> str:
+            return systemd.recv(1 << 12).decode()
+
+        with running(tmp_path) as daemon:
+            assert heard() == f"READY=1\nSTATUS=listening at {daemon.socket}"
+            assert [heard() for _ in range(3)] == ["WATCHDOG=1"] * 3
+            variables = Path(f"/proc/{daemon.family['supervisor']}/environ").read_text()
+            assert "NOTIFY_SOCKET" not in variables
+            assert "WATCHDOG_USEC" not in variables
+            supervisor = daemon.family["supervisor"]
+            os.kill(supervisor, signal.SIGSTOP)
+            try:
+                systemd.settimeout(0.6)  # as long as systemd waits, and longer
+                with pytest.raises(TimeoutError):
+                    _ = [heard() for _ in range(3)]  # those that are on the way
+            finally:
+                os.kill(supervisor, signal.SIGCONT)
+            systemd.settimeout(BOUND_SECONDS)
+            assert heard() == "WATCHDOG=1"
+            daemon.process.send_signal(signal.SIGTERM)
+            while (said := heard()) == "WATCHDOG=1":
+                pass
+            assert said.startswith("STOPPING=1\n")
+            assert daemon.process.wait(BOUND_SECONDS) == 0
