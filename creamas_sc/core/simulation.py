@@ -205,9 +205,10 @@ class Simulation:
     def steps(self, n: int, progress: bool = True) -> list[list[Any]]:
         """Call `step` ``n`` times and return the list of its results.
 
-        ``progress=False`` hides the progress bar, which is shown on a terminal only.
+        ``progress=False`` hides the progress, which is shown on a terminal as a bar, and in a
+        notebook as `creamas_sc.notebooks` does.
         """
-        return [self.step() for _ in _with_progress(n, progress)]
+        return [self.step() for _ in self._with_progress(n, progress)]
 
     def async_step(self) -> list[Any]:
         """Let all agents act concurrently, and block until they have.
@@ -226,7 +227,7 @@ class Simulation:
 
     def async_steps(self, n: int, progress: bool = True) -> list[list[Any]]:
         """Call `async_step` ``n`` times and return the list of its results; see `steps`."""
-        return [self.async_step() for _ in _with_progress(n, progress)]
+        return [self.async_step() for _ in self._with_progress(n, progress)]
 
     async def astep(self) -> list[Any]:
         """Take an `async_step`, to be awaited, under trio or asyncio."""
@@ -236,7 +237,7 @@ class Simulation:
 
     async def asteps(self, n: int, progress: bool = True) -> list[list[Any]]:
         """Take `async_steps`, to be awaited, under trio or asyncio."""
-        return [await self.astep() for _ in _with_progress(n, progress)]
+        return [await self.astep() for _ in self._with_progress(n, progress)]
 
     def close(self, folder: Folder | None = None) -> Any:
         """Close the environment and return what its ``close`` returns."""
@@ -298,6 +299,25 @@ class Simulation:
         turns = self._unfinished
         acted = turns is not None and bool(turns.results or turns.failures)
         return isinstance(error, CreamasError) and not error.may_have_run and not acted
+
+    def _with_progress(self, n: int, shown: bool) -> Iterable[int]:
+        """Count ``n`` steps; show how they go, if there are several and someone can see it."""
+        if not shown or n < 2:
+            return range(n)
+        if "IPython" in sys.modules:
+            from creamas_sc.notebooks import in_notebook, show_steps
+
+            if in_notebook():
+                return show_steps(self.env, n)
+        if sys.stderr is None or not sys.stderr.isatty():
+            return range(n)
+        try:
+            # Imported here: it takes long, and is seldom needed.
+            from rich.console import Console
+            from rich.progress import track
+        except ImportError:
+            return range(n)
+        return track(range(n), "Steps", console=Console(stderr=True))
 
     def _run(self, turns: Turns) -> None:
         try:
@@ -404,16 +424,3 @@ def _agent_plan(
             "agent_kwargs"
         )
     return list(zip(classes, numbers, kwargs, strict=True))
-
-
-def _with_progress(n: int, shown: bool) -> Iterable[int]:
-    """Count ``n`` steps, with a progress bar if there are several and stderr is a terminal."""
-    if not shown or n < 2 or sys.stderr is None or not sys.stderr.isatty():
-        return range(n)
-    try:
-        # Imported here: it takes long, and is seldom needed.
-        from rich.console import Console
-        from rich.progress import track
-    except ImportError:
-        return range(n)
-    return track(range(n), "Steps", console=Console(stderr=True))

@@ -13,7 +13,6 @@ from typing import Any
 import anyio
 import pytest
 
-from creamas_sc.core import simulation
 from creamas_sc.core.agent import CreativeAgent
 from creamas_sc.core.environment import Environment
 from creamas_sc.core.simulation import Simulation
@@ -142,11 +141,11 @@ def test_the_awaited_forms(env: FakeEnvironment, sim: Simulation, backend: str) 
 def test_many_steps_show_progress(sim: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[tuple[int, bool]] = []
 
-    def with_progress(n: int, progress: bool) -> range:
+    def with_progress(_: Simulation, n: int, progress: bool) -> range:
         shown.append((n, progress))
         return range(n)
 
-    monkeypatch.setattr(simulation, "_with_progress", with_progress)
+    monkeypatch.setattr(Simulation, "_with_progress", with_progress)
     sim.steps(2)
     sim.async_steps(3)
     anyio.run(sim.asteps, 4)
