@@ -175,6 +175,8 @@ class _Question:
             return "a signal has stopped it (SIGSTOP): `kill -CONT` lets it go on"
         if state == "ended":
             return "it has ended"
+        if state == "waiting for a disk":
+            return "the kernel does not let it go on: it waits for a disk, or a folder of a network"
         if self._fd is None:
             return "it answers only once it has started"
         return "its main thread is in code that is not Python, and comes back to none"
