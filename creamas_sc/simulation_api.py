@@ -386,16 +386,6 @@ class SimulationAPI:
         """
 
     @_operation(Kind.HOST)
-    def get_slaves(self) -> Any:
-        """Return a dict for each slave: how it is, and what it uses.
-
-        ``address`` (of its manager), ``pid``, ``state`` ("running", "restarting" or "lost"),
-        ``agents``, ``restarts``; of its process ``cpu_seconds`` so far and ``memory_bytes``,
-        with what it shares with others (None if it has ended); and ``step_seconds``, how long the
-        slave took to answer in the last step (None before one).
-        """
-
-    @_operation(Kind.HOST)
     def get_society(self, timeout: float | None = None) -> Any:
         """Return all agents and their connections, as they are between two steps.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -134,7 +135,6 @@ class ManagerCalls:
         *,
         kept: tuple[type[Exception], ...] = (),
         limit_seconds: float | None = None,
-        answered: Callable[[Slave], object] = lambda slave: None,
     ) -> list[Any]:
         """Call the managers of several slaves, all at once.
 
@@ -143,7 +143,6 @@ class ManagerCalls:
                 cancels the remaining calls and is raised.
             limit_seconds: After these the calls are given up for good; by default, after the base
                 timeout they are cancelled.
-            answered: Called when a slave's result is there.
 
         Returns:
             What the managers returned, in the order of ``slaves``.
@@ -171,15 +170,12 @@ class ManagerCalls:
         links = {slave: node.endpoint.link(slave.base_url) for slave in slaves}
         ready = {s: link for s, link in links.items() if link is not None and link.out.drained}
         if len(ready) == len(slaves) and not self._slaves.driver.coming:
-            return await self._call_ready(ready, method, payload, kept, limit_seconds, answered)
+            return await self._call_ready(ready, method, payload, kept, limit_seconds)
         # In a task each, so that no call waits for what another one has to wait for first.
-
-        async def call(slave: Slave) -> Any:
-            result = await self.call(slave, method, payload, kept, limit_seconds)
-            answered(slave)
-            return result
-
-        return await at_once(call, slaves)
+        send = partial(
+            self.call, method=method, payload=payload, kept=kept, limit_seconds=limit_seconds
+        )
+        return await at_once(send, slaves)
 
     async def call(
         self,
@@ -208,7 +204,6 @@ class ManagerCalls:
         payload: Payload,
         kept: tuple[type[Exception], ...],
         limit_seconds: float | None,
-        answered: Callable[[Slave], object],
     ) -> list[Any]:
         """The common case of `call_all`: nothing has to be waited for before the calls are sent.
 
@@ -227,7 +222,6 @@ class ManagerCalls:
                     raise await self._slaves.explain_loss(slave.address, error) from None
                 except kept as error:
                     results[slave] = error
-                    answered(slave)
 
             pending: dict[Slave, Call] = {}
             for slave, link in links.items():
@@ -242,7 +236,6 @@ class ManagerCalls:
                             results[slave] = self._decode(slave, method, answer)
                         except kept as error:
                             results[slave] = error
-                        answered(slave)
                 failed = [slave for slave, call in pending.items() if call.ended]
                 if len(failed) == 1:
                     await take_failure(failed[0])

@@ -157,16 +157,10 @@ class Steps:
             args = (left, *args)
         if asked is not None:
             method, args = "trigger_all_observed", (method, tuple(asked), *args)
-        began = trio.current_time()
-
-        def note_time(slave: Slave) -> None:
-            slave.step_seconds = trio.current_time() - began
-
         async with self._serving(step):
             return await self._managers.call_all(
-                slaves, method, args, kwargs, kept=kept, limit_seconds=limit_seconds,
-                answered=note_time,
-            )  # fmt: skip
+                slaves, method, args, kwargs, kept=kept, limit_seconds=limit_seconds
+            )
 
     async def _join(
         self, slaves: Sequence[Slave], limit: StepLimit, answers: Sequence[Any]

@@ -231,7 +231,7 @@ class LiveSource(Source):
 
     async def slaves(self) -> Json:
         async def live(simulation: Simulation) -> Json:
-            return {"slaves": self._known.loads.per_second(await simulation.get_slaves())}
+            return {"slaves": self._known.loads.per_second(await simulation.process_loads())}
 
         return await self._read(live, lambda record: record.slaves())
 

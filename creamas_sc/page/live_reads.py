@@ -80,15 +80,15 @@ class Loads:
         # By process: when, the seconds by then, and what it used before.
         self._before: dict[int, tuple[float, float, float | None]] = {}
 
-    def per_second(self, slaves: Sequence[Mapping[str, Any]]) -> list[Json]:
+    def per_second(self, loads: Mapping[str, Any]) -> list[Json]:
         """The slaves, as the page has them.
 
         Args:
-            slaves: As the simulation's `get_slaves` has them.
+            loads: As the simulation's `process_loads` has them.
         """
-        now, before, found = time.monotonic(), self._before, []
+        now, before, found = loads["time"], self._before, []
         self._before = {}
-        for slave in slaves:
+        for slave in loads["slaves"]:
             pid, seconds = slave["pid"], slave["cpu_seconds"]
             percent = None
             if seconds is not None:

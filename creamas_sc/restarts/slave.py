@@ -41,10 +41,9 @@ class Slave:
         incarnation: How often it was restarted; ``before`` is what it was before the last restart.
         stoppable: The supervisor can stop it and report its end: False once that was done, and
             while a restart is under way.
-        step_seconds: How long it took to answer in the last step; None before one.
         held: Keeps its port while it may be restarted, if peers connect over that.
         step_began: When the step began that it has not answered yet, on trio's clock.
-        step_seconds: How long it took to answer in the last step.
+        step_seconds: How long it took to answer in the last step; None before one.
     """
 
     slot: str
@@ -60,7 +59,6 @@ class Slave:
     incarnation: int = 0
     before: Slave | None = None
     stoppable: bool = True
-    step_seconds: float | None = None
     held: socket.socket | None = None
     step_began: float | None = None
     step_seconds: float | None = None

@@ -39,7 +39,6 @@ from creamas_sc.runtime.validation import check_seconds, make_folder
 from creamas_sc.simulation_api import Kind, Operation
 from creamas_sc.simulation_host.error_boundary import error_boundary
 from creamas_sc.simulation_host.shutdown import Shutdown, fit_to_travel
-from creamas_sc.simulation_host.slave_loads import slave_loads
 from creamas_sc.simulation_host.society_view import society_view
 from creamas_sc.simulation_host.stepper import Stepper
 
@@ -231,10 +230,6 @@ class HostedSimulation(Observer):
     async def next_events(self, since: int | None = None, timeout: float | None = None) -> Any:
         """Events after number ``since``, or the next to come."""
         return await self._events.after(since, timeout)
-
-    def get_slaves(self) -> list[dict[str, Any]]:
-        """How each slave is, and what it uses."""
-        return slave_loads(self._menv._slaves)
 
     async def get_society(self, timeout: float | None = None) -> dict[str, Any]:
         """Agents and connections, between two steps."""

@@ -21,10 +21,14 @@ PROGRAMS = ("chromium", "chromedriver")
 @pytest.fixture(scope="session")
 def browser(_surroundings: None) -> Iterator[Any]:
     """Chromium, kept for all tests of this worker; they are skipped where there is none."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="the group `browser` is not installed")
+    webdriver = pytest.importorskip(
+        "selenium.webdriver", reason="the group `browser` is not installed"
+    )
     found = [shutil.which(name) for name in PROGRAMS]
     if None in found:
-        pytest.skip("there is no chromium with its chromedriver: apt install chromium chromium-driver")
+        pytest.skip(
+            "there is no chromium with its chromedriver: apt install chromium chromium-driver"
+        )
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()

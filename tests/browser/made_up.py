@@ -124,7 +124,7 @@ class Society(Source):
             {
                 **{"run": name, "class": "M", "seed": "1", "began": 1.0, "ended": None},
                 **{"steps": self.steps, "artifacts": len(self.items)},
-                "parameters": {parameter: (0.1, 0.5, 0.9)[n % 3] for parameter in self.parameters},
+                "parameters": dict.fromkeys(self.parameters, (0.1, 0.5, 0.9)[n % 3]),
             }
             for n, name in enumerate(self._names())
         ]
@@ -151,7 +151,9 @@ class Society(Source):
         within = [each for each in self.items if asked.upto is None or each["step"] <= asked.upto]
         found = [each for each in within if asked.agent in (None, each["agent"])][::-1]
         if asked.order == "best":
-            found.sort(key=lambda each: -1 if each["score"] is None else each["score"], reverse=True)
+            found.sort(
+                key=lambda each: -1 if each["score"] is None else each["score"], reverse=True
+            )
         return {
             "total": len(self.items),
             "found": len(found),

@@ -92,7 +92,9 @@ class Window:
 
     def media(self, **features: str) -> None:
         """Set what a style sheet asks for: ``prefers_color_scheme="dark"``."""
-        named = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+        named = [
+            {"name": name.replace("_", "-"), "value": value} for name, value in features.items()
+        ]
         self.devtools("Emulation.setEmulatedMedia", features=named)
 
     def complaints(self) -> list[str]:
@@ -105,5 +107,8 @@ class Window:
         for _ in range(2):
             self.devtools("HeapProfiler.collectGarbage")
         self.devtools("Performance.enable")
-        metrics = {each["name"]: each["value"] for each in self.devtools("Performance.getMetrics")["metrics"]}
+        metrics = {
+            each["name"]: each["value"]
+            for each in self.devtools("Performance.getMetrics")["metrics"]
+        }
         return {name: metrics[name] for name in ("JSHeapUsedSize", "Nodes", "JSEventListeners")}

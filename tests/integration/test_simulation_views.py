@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
-
 import pytest
-import trio
 
 from creamas_sc.errors import DeadlineExceeded
-from creamas_sc.simulation_host.slave_loads import process_load
 from tests.support.hosting import hosting, spec
 
 pytestmark = pytest.mark.usefixtures("shared_supervisor")
@@ -30,7 +24,7 @@ async def test_it_shows_artifacts_agents_and_slaves_and_steps_stay_repeatable() 
             edges = list(zip(society["from"], society["to"], society["weight"], strict=True))
             assert sorted(edges) == [(0, 1, 0.5), (1, 0, 1.0)]
             assert society["edges"] == 2
-            await watcher("get_slaves")
+            await watcher("process_loads")
             await watcher("get_artifact_scores")
         progress = await client("pause")
         assert progress["step"] > 5
@@ -42,13 +36,6 @@ async def test_it_shows_artifacts_agents_and_slaves_and_steps_stay_repeatable() 
         assert scores["step"] == [progress["age"]] * 2
         (shown,) = await watcher("show_artifacts", [total - 1], True)
         assert (shown["artifact"], shown["text"]) == (total - 1, str(progress["step"]))
-        slaves = await watcher("get_slaves")
-        assert [slave["address"] for slave in slaves] == await client("get_addrs")
-        for slave in slaves:
-            assert (slave["state"], slave["agents"], slave["restarts"]) == ("running", 1, 0)
-            assert slave["cpu_seconds"] >= 0
-            assert slave["memory_bytes"] > 1 << 20
-            assert 0 < slave["step_seconds"] < 10
 
 
 async def test_a_society_is_asked_for_between_steps() -> None:
@@ -64,33 +51,3 @@ async def test_a_society_without_slaves() -> None:
     async with hosting(spec(slave_addrs=[])) as host, host.client() as client:
         society = await client("get_society")
         assert (society["agent"], society["edges"]) == ([], 0)
-        assert await client("get_slaves") == []
-
-
-async def test_a_slave_that_is_gone_uses_nothing() -> None:
-    async with hosting() as host, host.client() as client:
-        slaves = await client("get_slaves")
-        os.kill(slaves[0]["pid"], signal.SIGKILL)
-        with trio.fail_after(10):
-            await client("next_events", 0)  # its loss
-        now = await client("get_slaves")
-        assert (now[0]["state"], now[0]["cpu_seconds"], now[0]["memory_bytes"]) == (
-            "lost",
-            None,
-            None,
-        )
-        assert now[1]["state"] == "running"
-
-
-def test_what_a_process_uses() -> None:
-    before, memory = process_load(os.getpid())
-    assert before is not None
-    assert memory is not None
-    begin = time.process_time()
-    while time.process_time() - begin < 0.05:
-        pass
-    after, _ = process_load(os.getpid())
-    assert after is not None
-    assert 0 < after - before < 60
-    assert 1 << 20 < memory < 1 << 40
-    assert process_load(2**22 + 1) == (None, None)

@@ -117,8 +117,8 @@ class FakeSimulation:
             {"artifact": n, "creator": "0", "look": look, **dict.fromkeys(names)} for n in numbers
         ]
 
-    async def get_slaves(self) -> Any:
-        return [{"pid": 1, "cpu_seconds": 2.0, "agents": 3}]
+    async def process_loads(self) -> Any:
+        return {"time": 1.0, "slaves": [{"pid": 1, "cpu_seconds": 2.0, "agents": 3}]}
 
 
 @pytest.fixture
@@ -373,14 +373,15 @@ def test_what_was_seen_counts_once_a_step() -> None:
     assert "steps_per_second" not in seen.curves
 
 
-def test_cpu_use_is_that_since_the_last_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_use_is_that_since_the_last_request() -> None:
     now = 100.0
-    monkeypatch.setattr("creamas_sc.page.live_reads.time.monotonic", lambda: now)
     loads = Loads()
 
     def percent(*seconds: float | None) -> list[Any]:
         slaves = [{"pid": pid, "cpu_seconds": each} for pid, each in enumerate(seconds)]
-        return [slave["cpu_percent"] for slave in loads.per_second(slaves)]
+        found = loads.per_second({"time": now, "slaves": slaves})
+        assert all("cpu_seconds" not in slave for slave in found)
+        return [slave["cpu_percent"] for slave in found]
 
     assert percent(1.0, None) == [None, None]
     now += 2
@@ -389,7 +390,6 @@ def test_cpu_use_is_that_since_the_last_request(monkeypatch: pytest.MonkeyPatch)
     assert percent(2.1, 1.1) == [50.0, None]
     now += 0.9
     assert percent(3.0, 1.5) == [100.0, 50.0]
-    assert "cpu_seconds" not in loads.per_second([{"pid": 1, "cpu_seconds": 1}])[0]
 
 
 async def test_a_society_is_asked_for_as_rarely_as_it_holds_up_steps(
