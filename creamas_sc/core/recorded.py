@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from creamas_sc.rpc.addresses import locate
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class EnvironmentSubject:
     """What the record of a single environment asks for; see `creamas_sc.results.recording`."""
 
-    write_checkpoint = None
+    write_checkpoint: Callable[..., Awaitable[None]] | None = None  # there are none
 
     def __init__(self, env: Environment) -> None:
         self.environment: Any = env

@@ -177,8 +177,8 @@ def _waits_in(frame: FrameType) -> str:
 
 
 def _waits_for_call(call: Any) -> str:
-    where = f"{call.url}{call.target}" if call.url else f"the agent {call.target} here"
-    return f"{call.method} of {where}"
+    target, method = call.request[3:5]
+    return f"{method} of {call.url}{target}" if call.url else f"{method} of the agent {target} here"
 
 
 # ---- tasks

@@ -18,11 +18,9 @@ from creamas_sc.checkpoints.files import (
     write_file,
 )
 from creamas_sc.errors import CheckpointError
-from creamas_sc.mp.checkpoint_parts import assign, moves
-from creamas_sc.rpc.rounds.order import Order
+from creamas_sc.mp.checkpoint_parts import moves
 from creamas_sc.wire.frames import Kind, encode_frame
 
-NUMBERS: list[list[Order]] = [[0, 2, (2, 0)], [1]]
 FRAMES = [b"".join(encode_frame(Kind.EVENT, 0, b"", b"x" * n)) for n in (3, 5, 7)]
 
 
@@ -131,15 +129,6 @@ def test_the_run_that_has_checkpoints_is_found(tmp_path: Path) -> None:
     write(Checkpoints(tmp_path / "run-3.sqlite"), 1)
     with pytest.raises(CheckpointError, match=r"name one of run-2.sqlite, run-3.sqlite"):
         find_run(tmp_path)
-
-
-def test_as_many_slaves_take_up_what_they_had() -> None:
-    assert assign(NUMBERS, 2) == [[(0, 0), (0, 1), (0, 2)], [(1, 0)]]
-
-
-def test_others_get_the_agents_dealt_out_by_number() -> None:
-    assert assign(NUMBERS, 1) == [[(0, 0), (1, 0), (0, 1), (0, 2)]]
-    assert assign(NUMBERS, 3) == [[(0, 0), (0, 2)], [(1, 0)], [(0, 1)]]
 
 
 def test_every_address_moves(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from creamas_sc.mp.checkpoint_parts import assign
+from creamas_sc.rpc.rounds.order import Order
 
 LATER = sys.maxsize  # begins the number of an agent that nothing spawned
 
@@ -19,7 +20,7 @@ def test_other_slaves_take_agents_by_their_numbers() -> None:
 
 
 def test_agents_stay_with_the_one_that_made_them() -> None:
-    numbers = [[0, (0, 0), (0, 1), (LATER, 1, 4)], [1, (1, 0), (1, 0, 0), (LATER, 2, 4)]]
+    numbers: list[list[Order]] = [[0, (0, 0), (0, 1), (LATER, 1, 4)], [1, (1, 0), (1, 0, 0), (LATER, 2, 4)]]
     first, second = assign(numbers, 2 + 1)[:2]
     assert first == [(0, 0), (0, 1), (0, 2), (1, 3)]
     assert second == [(1, 0), (1, 1), (1, 2)]

@@ -94,7 +94,7 @@ def test_each_verb_helps_with_examples(run: Run, verb: str) -> None:
     assert (code, err) == (0, "")
     assert f"\n    creamas-supervisor {verb}" in out
     assert "Exit codes: " in out
-    assert ("--daemon NAME" in out) is (verb not in ("verify", "sweep", "completion"))
+    assert ("--daemon NAME" in out) is (verb not in ("verify", "completion"))
     assert ("--json" in out) is (verb != "completion")
     assert max(map(len, out.splitlines())) <= 80
 
