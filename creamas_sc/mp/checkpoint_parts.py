@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import trio
 
@@ -21,6 +21,8 @@ ENVIRONMENT, GENERATORS, AGENTS = range(3)
 # Frames of the master's file before those of its artifacts.
 SETUP, STATE, ARTIFACTS = range(3)
 MANAGER: Final = "0"  # what its address ends with
+
+T = TypeVar("T")
 
 # Which file, and which agent of it.
 Source = tuple[int, int]
@@ -50,8 +52,13 @@ async def write_frames(
     path: Path, frames: Sequence[bytes], url: str, numbers: Sequence[Order] = ()
 ) -> PartFile:
     """Write a file of a checkpoint, in a thread."""
-    digest = await trio.to_thread.run_sync(write_file, path, frames)
+    digest = await in_thread(write_file, path, frames)
     return PartFile(path.name, list(map(len, frames)), digest, url, list(numbers))
+
+
+async def in_thread(function: Callable[..., T], *args: Any) -> T:
+    """Call a function that reads or writes; a disk that hangs does not hold up a cancellation."""
+    return await trio.to_thread.run_sync(function, *args, abandon_on_cancel=True)
 
 
 def assign(numbers: Sequence[Sequence[Order]], slaves: int) -> list[list[Source]]:
@@ -117,7 +124,7 @@ async def restore_part(env: Any, place: str, urls: Sequence[str], master: str) -
     same = len(urls) == len(parts)
     if not same:  # agents that it makes must not have the numbers of those that others made
         env._random = env._random._replace(environment=1 + len(parts) + index)
-    frames = await trio.to_thread.run_sync(_agent_frames, folder, parts, sources)
+    frames = await in_thread(_agent_frames, folder, parts, sources)
     numbers = [parts[at].numbers[agent] for at, agent in sources]
     kept_state.restore_agents(env, codec, numbers, frames)
     own = parts[index if same else 0]

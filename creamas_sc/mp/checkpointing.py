@@ -20,12 +20,10 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import trio
-
 from creamas_sc.checkpoints.files import MASTER, Checkpoints, Manifest, PartFile
 from creamas_sc.core import kept_state
 from creamas_sc.errors import AgentError, CheckpointError, CreamasError, SlaveLost
-from creamas_sc.mp.checkpoint_parts import write_frames
+from creamas_sc.mp.checkpoint_parts import in_thread, write_frames
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.runtime.coroutines import at_once
@@ -75,7 +73,7 @@ async def write_checkpoint(
     node, slaves = menv._env.network, menv._slaves.members
     here = [slave for slave in slaves if not slave.reported]
     try:
-        place = await trio.to_thread.run_sync(files.begin, step)
+        place = await in_thread(files.begin, step)
         frames = await _master_frames(menv, step, recorded)
         master = await write_frames(place / MASTER, frames, node.base_url)
         parts: list[PartFile] = []
@@ -87,7 +85,7 @@ async def write_checkpoint(
 
         parts = await at_once(write_part, slaves)
         manifest = Manifest(step, run, master, parts, **_surroundings(menv))
-        await trio.to_thread.run_sync(files.commit, manifest, kept)
+        await in_thread(files.commit, manifest, kept)
     except AgentError as error:  # a slave says so
         raise CheckpointError(error.message) from error
     except SlaveLost as error:
