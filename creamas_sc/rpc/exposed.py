@@ -42,7 +42,7 @@ def exposed_method(agent: Any, name: str) -> Callable[..., Any]:
         found = getattr(agent, "__dict__", {}).get(name, found)
     if getattr(found, _EXPOSED, False) is True:
         method = getattr(agent, name)
-        if getattr(method, _EXPOSED, False) is True and callable(method):
+        if getattr(method, "__func__", None) is found or (is_exposed(method) and callable(method)):
             return method  # type: ignore[no-any-return]
     kind = type(agent).__qualname__
     if callable(found) and not name.startswith("_"):

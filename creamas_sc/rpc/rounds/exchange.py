@@ -69,6 +69,7 @@ class Exchange:
     def __init__(self, node: Node, plan: Plan) -> None:
         self.received: list[Call | Request] = []
         node.steps.begin(plan.step)
+        self._frames = node.steps.frames
         self._node = node
         self._plan = plan
         self._here = node.base_url
@@ -95,11 +96,11 @@ class Exchange:
     @property
     def changed(self) -> TrioWaiter:
         """Set when an event of a peer arrives, or a peer is lost; a new one can be put there."""
-        return self._node.steps.frames.changed
+        return self._frames.changed
 
     @changed.setter
     def changed(self, waiter: TrioWaiter) -> None:
-        self._node.steps.frames.changed = waiter
+        self._frames.changed = waiter
 
     async def _connect(self) -> None:
         """Connect to the peers; those that cannot be reached are lost."""
@@ -205,7 +206,7 @@ class Exchange:
 
     def has_content(self) -> bool:
         """Whether there is anything to exchange, as far as is known here."""
-        return self._has_made() or self._node.steps.frames.bring_content(self._plan.step)
+        return self._has_made() or self._frames.bring_content(self._plan.step)
 
     def _has_made(self) -> bool:
         return any((self._answered, self._calls, self._answers, self._failures))
@@ -233,7 +234,7 @@ class Exchange:
             if url == silent:
                 over = over and idle
                 continue
-            while (event := self._node.steps.frames.next(url)) is None:
+            while (event := self._frames.next(url)) is None:
                 if not self._node.endpoint.link(url):
                     await self._lose(url)
                     break
@@ -279,7 +280,7 @@ class Exchange:
         """A peer is gone, or goes on without this step: its unanswered calls fail."""
         self.irregular = True
         del self._peers[url]
-        self._node.steps.frames.lose(url)
+        self._frames.lose(url)
         self.places.clear()
         for made in (self._calls, self._answers, self._failures):
             made.pop(url, None)
@@ -357,7 +358,7 @@ class Exchange:
             self._take(url, frame, calls)
             if following != MORE:
                 return over
-            while (piece := self._node.steps.frames.next(url)) is None:
+            while (piece := self._frames.next(url)) is None:
                 if not self._node.endpoint.link(url):
                     await self._lose(url)
                     return True
