@@ -24,6 +24,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A shell's background jobs inherit a Ctrl-C that is ignored; scripts under test must get theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# What each worker makes as it collects all tests stays: it need not be searched again and again.
+gc.disable()
+
 LEFT_SECONDS = 2.0
 # Tests whose ids begin like this go to one worker, as they share what takes long to start, or the
 # quickstart's ports. All others may run beside each other.
@@ -66,6 +69,7 @@ def _share(nodeid: str) -> str:
 def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A runtime folder of the tests' own; orphans of any test become this process's children."""
     gc.freeze()  # all tests are imported: `nothing_left` need not search that again and again
+    gc.enable()
     folder = tmp_path_factory.mktemp("runtime", numbered=True)
     os.environ["XDG_RUNTIME_DIR"] = str(folder)
     adopt_orphans()

@@ -176,7 +176,10 @@ def test_ctrl_c_detaches(kind: str, script: Path, named: Named) -> None:
     assert errors.endswith("KeyboardInterrupt\n")
 
 
-@pytest.mark.parametrize("apart_seconds", [0.0, 0.001, 0.002, 0.004])
+@pytest.mark.parametrize(
+    "apart_seconds",
+    [0.0, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.001, 0.004)), 0.002],
+)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "asyncio"])
 def test_a_second_ctrl_c_does_not_hang(
     kind: str, apart_seconds: float, script: Path, named: Named

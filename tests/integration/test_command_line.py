@@ -399,7 +399,10 @@ def test_a_daemon_that_runs_already(run: Run) -> None:
         assert "'cli'" in err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 0)],
+)
 def test_run_in_the_foreground(run: Run, number: int, code: int) -> None:
     with started("run", "--daemon", "front") as process:
         path = daemon_socket("front")

@@ -85,6 +85,7 @@ def test_after_a_kill_nothing_is_left_and_the_next_starts_at_once(
         daemons.end(daemon)
 
 
+@pytest.mark.slow
 def test_its_loss_is_seen_where_the_end_of_children_is_ignored(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # inherited
     try:
@@ -173,6 +174,7 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         start(settings(tmp_path / "file"))
 
 
+@pytest.mark.slow
 async def test_a_full_disk_breaks_nothing(tmp_path: Path) -> None:
     (tmp_path / "test.log").symlink_to("/dev/full")
     (tmp_path / "test").mkdir()
@@ -234,7 +236,12 @@ def test_a_start_has_a_deadline_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGHUP, 0)]
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 0),
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGHUP, 0, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_closes_all_in_order(tmp_path: Path, number: signal.Signals, code: int) -> None:
     with running(tmp_path) as daemon:
@@ -315,6 +322,7 @@ async def test_clients_of_a_daemon_that_is_killed_see_the_end(tmp_path: Path) ->
                 await client.call("ls")
 
 
+@pytest.mark.slow
 def test_two_of_a_name_in_two_places_have_logs_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from tests.support import processes
+from tests.support.marks import slow_but
 from tests.support.programs import run_script, running_script
 
 CHILDREN = """
@@ -77,7 +79,7 @@ print(len(children()))
     assert sorted(done.stdout.splitlines())[:2] == ["1", "2 1"]
 
 
-@pytest.mark.parametrize("victim", ["keeper", "supervisor"])
+@pytest.mark.parametrize("victim", ["keeper", pytest.param("supervisor", marks=pytest.mark.slow)])
 def test_if_it_dies_between_simulations_another_is_started(victim: str, script: Path) -> None:
     kill = f"""
 use()
@@ -148,19 +150,21 @@ signal.sigwait({signal.SIGUSR1})
 """
 
 
-@pytest.mark.parametrize(
-    ("end", "code"), [("", 0), ("sys.exit(3)", 3), ("os._exit(0)", 0), ("os.kill(0, 9)", -9)]
-)
-@pytest.mark.parametrize("used", ["", f"{USE}use()\n"], ids=["unused", "used"])
-def test_it_ends_with_the_script(used: str, end: str, code: int, script: Path) -> None:
-    script.write_text(f"{BLOCK}{HEAD}{used}{WAIT}{end}")
+ENDS = {"": 0, "sys.exit(3)": 3, "os._exit(0)": 0, "os.kill(0, 9)": -9}
+QUICK = {(False, ""), (True, "sys.exit(3)"), (False, "os._exit(0)"), (True, "os.kill(0, 9)")}
+
+
+@pytest.mark.parametrize(("used", "end"), slow_but(QUICK, product((False, True), ENDS)))
+def test_it_ends_with_the_script(used: bool, end: str, script: Path) -> None:
+    use = f"{USE}use()\n" if used else ""
+    script.write_text(f"{BLOCK}{HEAD}{use}{WAIT}{end}")
     with running_script(script) as under_way:
         if used:
             under_way.read_until("slave")
         (keeper,) = map(int, under_way.read_until("").split())
         left = processes.open_pidfds(processes.family(keeper).values() if used else [keeper])
         under_way.signal(signal.SIGUSR1)
-        assert under_way.finish() == (code, "", "")
+        assert under_way.finish() == (ENDS[end], "", "")
         assert processes.wait_gone(left, 2) == []
 
 
@@ -181,14 +185,19 @@ def test_what_changed_since_the_import_is_inherited(script: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "taken_over"),
-    [("OMP_NUM_THREADS", True), ("PYTHONPATH", True), ("PYTHONUTF8", False), ("LC_ALL", False)],
+    ("variables", "taken_over"),
+    [
+        (("OMP_NUM_THREADS", "PYTHONPATH"), True),
+        (("PYTHONUTF8",), False),
+        pytest.param(("LC_ALL",), False, marks=pytest.mark.slow),
+    ],
 )
 def test_the_environment_comes_with_the_slaves(
-    variable: str, taken_over: bool, script: Path
+    variables: tuple[str, ...], taken_over: bool, script: Path
 ) -> None:
     """But for what a process reads before anything of theirs runs."""
-    change = f"os.environ.update(CHANGED='late', {variable}='1')\nearly = children()\n"
+    changed = dict.fromkeys(variables, "1")
+    change = f"os.environ.update(CHANGED='late', **{changed})\nearly = children()\n"
     script.write_text(HEAD + change + USE + "print(early == use(), len(early))")
     done = run_script(script)
     assert (done.returncode, done.stderr) == (0, "")

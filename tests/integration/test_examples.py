@@ -146,7 +146,14 @@ def test_ctrl_c_ends_spirographs_at_once(tmp_path: Path) -> None:
             image.verify()
 
 
-@pytest.mark.parametrize("option", ["--agents=0", "--slaves=two", "--seed=-1", "--out=/proc/there"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--agents=0",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("--slaves=two", "--seed=-1")),
+        "--out=/proc/there",
+    ],
+)
 def test_a_wrong_option_is_refused(option: str) -> None:
     done = run(*SPIROGRAPHS, option)
     assert done.returncode == 2

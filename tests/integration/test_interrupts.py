@@ -47,7 +47,7 @@ async def prepare(menv):
     await menv.spawn_slaves([("localhost", 0)] * 2, Saving, EnvManager)
     await menv.spawn(agents.Sleeper)
     if "busy" in sys.argv:
-        await menv.spawn(agents.Busy, addr=menv.addrs[1])
+        await menv.spawn(agents.Busy, "c", addr=menv.addrs[1])
 
 menv = Master(("localhost", 0), Environment)
 """
@@ -67,12 +67,8 @@ ENDS = {signal.SIGINT: (-signal.SIGINT, "Interrupted\n"), signal.SIGTERM: (143, 
 
 
 GROUPS = ("process", "group")
-# Each form of script with each signal, and each signal to both.
-QUICK = {
-    (form, number, GROUPS[(i + j) % 2])
-    for i, form in enumerate(SCRIPTS)
-    for j, number in enumerate(ENDS)
-}
+# Each form of script, and each signal to both.
+QUICK = {(form, [*ENDS][i % 2], GROUPS[i // 2 % 2]) for i, form in enumerate(SCRIPTS)}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.marks import slow_but
 from tests.support.programs import run_code, run_script
 
 HEAD = """
@@ -128,7 +129,10 @@ def test_creamas_serializers_are_warned_of_once(tmp_path: Path) -> None:
         assert result.stderr.count("for tuple are ignored: these travel without") == 1
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form",
+    [pytest.param(form, marks=pytest.mark.slow if form == "anyio" else ()) for form in FORMS],
+)
 def test_without_a_guard(form: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(HEAD + FORMS[form])
@@ -137,7 +141,9 @@ def test_without_a_guard(form: str, tmp_path: Path) -> None:
     assert set(result.stdout.split()) == {"done"}
 
 
-@pytest.mark.parametrize("form", ["sync", "with", "trio", "asyncio"])
+@pytest.mark.parametrize(
+    "form", slow_but({("sync",), ("asyncio",)}, [("sync",), ("with",), ("trio",), ("asyncio",)])
+)
 def test_with_a_guard(form: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(HEAD + guarded(FORMS[form]))

@@ -30,9 +30,12 @@ from creamas_sc.errors import AgentErrors, BadValue, SlaveLost, StepOverran
 from creamas_sc.mp import EnvManager
 from tests.support.daemons import running
 from tests.support.programs import Program, script_command
+from tests.support.shared_supervisor import uses_shared_supervisor
 
 ANY_PORT = ("localhost", 0)
 BOUND_SECONDS = 30
+
+pytestmark = pytest.mark.usefixtures("shared_supervisor")
 
 
 class Member(CreativeAgent):
@@ -78,7 +81,9 @@ async def society(
 ) -> AsyncIterator[Any]:
     """Agents that know the two that were made before them."""
     with trio.fail_after(BOUND_SECONDS):
-        async with Society(ANY_PORT, Environment, seed=3, record=folder, **kwargs) as menv:
+        with uses_shared_supervisor():
+            menv = Society(ANY_PORT, Environment, seed=3, record=folder, **kwargs)
+        async with menv:
             await menv.spawn_slaves([ANY_PORT] * slaves, Environment, EnvManager)
             made = [(await menv.spawn(Member))[1] for _ in range(agents)]
             known = {made[i]: [(made[i - 1], {"w": i}), (made[i - 2], {})] for i in range(agents)}
@@ -189,7 +194,9 @@ async def test_a_step_that_does_not_repeat_itself_says_why(tmp_path: Path) -> No
 
 
 def test_a_simulation_of_turns(tmp_path: Path) -> None:
-    with MultiEnvironment(ANY_PORT, Environment, seed=1) as menv:
+    with uses_shared_supervisor():
+        menv = MultiEnvironment(ANY_PORT, Environment, seed=1)
+    with menv:
         run(menv.spawn_slaves([ANY_PORT] * 2, Environment, EnvManager))
         for _ in range(3):
             run(menv.spawn(Member))
@@ -257,7 +264,7 @@ def test_a_script_that_is_killed_leaves_whole_steps(tmp_path: Path) -> None:
     script.write_text(SCRIPT)
     moments = random.Random(1)
     folder = tmp_path / "record"
-    for number in range(1, 6):
+    for number in range(1, 4):
         with Program(script_command(script, str(folder)), tmp_path) as program:
             program.read_until("ready")
             for _ in range(number - 1):
@@ -268,7 +275,7 @@ def test_a_script_that_is_killed_leaves_whole_steps(tmp_path: Path) -> None:
         found = check_whole_steps(folder / f"run-{number}.sqlite", number - 1)
         assert results.open(folder / f"run-{number}.sqlite").runs["ended"] == [None]
         assert found < 100
-    assert len(results.open(folder).runs["run"]) == 5
+    assert len(results.open(folder).runs["run"]) == 3
 
 
 # ---- in a daemon
@@ -287,7 +294,7 @@ def test_a_daemon_records_and_a_reader_reads_meanwhile(client: Any, tmp_path: Pa
     try:
         with client.attach("sim") as sim:
             sim.spawn_n(f"{__name__}:Member", 4)
-            sim.start_steps(200)
+            sim.start_steps(100)
             seen = 0
             while sim.progress()["state"] == "stepping":
                 found = results.open(tmp_path / "new")
@@ -304,8 +311,8 @@ def test_a_daemon_records_and_a_reader_reads_meanwhile(client: Any, tmp_path: Pa
     finally:
         client.close("sim")
     found = results.open(path)
-    assert found.steps["step"] == list(range(1, 201))
-    assert found.steps["age"] == list(range(1, 201))
+    assert found.steps["step"] == list(range(1, 101))
+    assert found.steps["age"] == list(range(1, 101))
     assert found.runs["parameters"] == [{"alpha": 0.5}]
     assert found.runs["ended"] != [None]
 

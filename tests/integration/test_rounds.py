@@ -57,8 +57,11 @@ class Notes(CreativeAgent):
             await first.note(self.number)
 
 
-@pytest.mark.parametrize(("calls", "noted"), [("free", [0, 0, 1, 1]), ("rounds", [0, 1, 0, 1])])
-async def test_how_calls_go_within_a_slave(calls: str, noted: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("calls", "noted"),
+    [("free", [[0, 0, 1, 1], [1, 1, 0, 0]]), ("rounds", [[0, 1, 0, 1]])],  # free ones: either
+)
+async def test_how_calls_go_within_a_slave(calls: str, noted: list[list[int]]) -> None:
     with trio.fail_after(BOUND_SECONDS):
         with uses_shared_supervisor():
             menv = MultiEnvironment(ANY_PORT, Environment, calls=calls)
@@ -67,4 +70,4 @@ async def test_how_calls_go_within_a_slave(calls: str, noted: list[int]) -> None
             first, _ = await menv.spawn(Notes)
             await menv.spawn(Notes)
             await menv.trigger_all()
-            assert await first.noted() == noted
+            assert await first.noted() in noted

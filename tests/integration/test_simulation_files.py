@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from tests.support.marks import slow_but
 from tests.support.processes import children
 from tests.support.programs import BOUND_SECONDS, Program, environ, run, run_script
 
-pytest.importorskip("networkx")
+# Looked for, not imported: each worker would import it as it collects the tests.
+pytestmark = pytest.mark.skipif(find_spec("networkx") is None, reason="needs networkx")
 
 COMMAND = [sys.executable, "-m", "supervisor.cli"]
 AGENTS = """
@@ -152,6 +154,7 @@ def test_a_file_makes_the_same_simulation_in_a_daemon_and_in_a_script(
     assert rows(folder / "script-out") == created
 
 
+@pytest.mark.slow
 def test_a_graph_that_does_not_fit_leaves_no_simulation(
     daemon: None, folder: Path, elsewhere: Path
 ) -> None:
@@ -191,11 +194,11 @@ def begun(folder: Path) -> dict[str, float]:
 def test_a_study_that_is_stopped_is_run_to_its_end_by_the_same_command(
     folder: Path, elsewhere: Path, how: signal.Signals
 ) -> None:
-    (folder / "study.toml").write_text(STUDY.replace("replicates = 3", "replicates = 2"))
+    (folder / "study.toml").write_text(STUDY.replace("replicates = 3", "replicates = 1"))
     command = [*COMMAND, "sweep", str(folder / "study.toml"), "--workers", "1"]
     with Program(command, folder=elsewhere, env=environ()) as program:
         give_up_at = time.monotonic() + BOUND_SECONDS
-        while states(folder)["done"] < 2:
+        while states(folder)["done"] < 1:
             assert time.monotonic() < give_up_at
             time.sleep(0.02)
         (worker,) = children(program.pid)
@@ -208,12 +211,12 @@ def test_a_study_that_is_stopped_is_run_to_its_end_by_the_same_command(
         assert (code, errors) == (128 + how, f"creamas-supervisor: {words[how]}\n")
         assert states(folder)["running"] == 0
     before = begun(folder)
-    assert 2 <= len(before) < 8
+    assert 1 <= len(before) < 4
     done = sweep(folder, elsewhere, "--json", "--workers", "2")
     assert (done.returncode, done.stderr) == (0, "")
     report = json.loads(done.stdout)
-    assert (report["total"], report["done"]) == (8, 8)
-    assert report["taken"] == 8 - len(before)
+    assert (report["total"], report["done"]) == (4, 4)
+    assert report["taken"] == 4 - len(before)
     after = begun(folder)
     assert {key: after[key] for key in before} == before
     assert set(map(len, places(folder).values())) == {8}

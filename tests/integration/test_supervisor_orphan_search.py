@@ -110,6 +110,7 @@ def test_the_next_start_ends_the_orphans() -> None:
         assert records() == set(), record
 
 
+@pytest.mark.slow
 def test_two_starts_at_once_end_the_orphans_once() -> None:
     with left_over("fork_away") as (left, _):
         starts = [threading.Thread(target=start_and_end) for _ in range(3)]
@@ -276,6 +277,7 @@ def test_another_daemon_clears_what_a_killed_one_has_left(
     assert records() == set()
 
 
+@pytest.mark.slow
 def test_a_living_daemon_and_what_is_no_daemons_are_left_alone(tmp_path: Path) -> None:
     foreign = runtime_folder() / "foreign.sock"
     with socket.socket(socket.AF_UNIX) as other, daemons.running(tmp_path) as daemon:

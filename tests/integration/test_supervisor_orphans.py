@@ -60,7 +60,7 @@ PAIRS = [pair for pair in product((*ROLES[1:], "obey"), ROLES) if pair[0] != pai
 
 @pytest.mark.parametrize(("stopped", "victim"), slow_but(QUICK, PAIRS))
 def test_nothing_is_left_when_another_is_stopped(stopped: str, victim: str) -> None:
-    with script_with_actors("obey", "loop", "fork_away") as pids:
+    with script_with_actors("obey", "hold_gil", "fork_away") as pids:
         left = everybody(pids)
         os.kill(pids[stopped], signal.SIGSTOP)
         os.kill(pids[victim], signal.SIGKILL)
