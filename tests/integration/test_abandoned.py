@@ -52,7 +52,7 @@ def collect_elsewhere() -> None:
     thread.join()
 
 
-@pytest.mark.parametrize("mgr_cls", [None, MultiEnvManager])
+@pytest.mark.parametrize("mgr_cls", [pytest.param(None, marks=pytest.mark.slow), MultiEnvManager])
 def test_a_cell_that_runs_again(mgr_cls: type | None) -> None:
     Saves.saved.clear()
     menv = started("0", [0, 0, 0], mgr_cls)

@@ -243,7 +243,7 @@ def test_a_run_that_fails_is_shown_and_exits_with_1(folder: Path, elsewhere: Pat
     study = STUDY.replace("[1.0, 3.0]", '[1.0, "fast"]').replace("[1, 2]", "[1]")
     study = study.replace("replicates = 3", "replicates = 1")
     (folder / "study.toml").write_text(study)
-    done = sweep(folder, elsewhere)
+    done = sweep(folder, elsewhere, "--workers", "1")
     assert done.returncode == 1
     assert done.stdout == f"1 of 2 runs done, 1 failed; they are in {folder / 'study'}\n"
     assert "/1: can't multiply sequence by non-int of type 'float'\n" in done.stderr
