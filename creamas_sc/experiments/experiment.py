@@ -8,10 +8,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Final, Protocol, Self
 
 from creamas_sc import results
@@ -24,7 +25,7 @@ from creamas_sc.experiments.workers import Workers
 from creamas_sc.foreign import shown, summary_of
 from creamas_sc.results.tables import Table
 from creamas_sc.runtime.class_loading import end_script_load, portable_name
-from creamas_sc.runtime.signals import install_signal_handling
+from creamas_sc.runtime.signals import ctrl_c_deferred, install_signal_handling
 from creamas_sc.runtime.validation import check_count
 
 _LOGGER: Final = logging.getLogger(__name__)
@@ -205,7 +206,10 @@ class Experiment:
         progress: Callable[[Progress], object] | None,
     ) -> Progress:
         rows = list({repr(run.parameters): run.parameters for run in self._design}.values())
-        code = executor.submit(prepare, self.build, self.metrics, self._file, rows).result()
+        # This is waited on, as a Ctrl-C may strike it at any moment, unlike a future.
+        ended: SimpleQueue[Future[Any]] = SimpleQueue()
+        _submit(executor, ended, prepare, self.build, self.metrics, self._file, rows)
+        code = ended.get().result()
         ledger.check(
             {
                 "build": self.build,
@@ -226,17 +230,17 @@ class Experiment:
             while True:
                 for run in waiting:
                     ledger.begin(run.key, os.getpid())
-                    under_way[executor.submit(take_run, self._order(run))] = run
+                    future = _submit(executor, ended, take_run, self._order(run))
+                    under_way[future] = run
                     if len(under_way) >= at_once:
                         break
                 if not under_way:
                     break
-                ended = wait(under_way, return_when=FIRST_COMPLETED).done
+                future = ended.get()
                 if getattr(executor, "stopping", False):
                     raise CreamasError("the experiment was stopped")
-                for future in ended:
-                    report.note(*_note_end(ledger, under_way.pop(future), future))
-                    tell(report)
+                report.note(*_note_end(ledger, under_way.pop(future), future))
+                tell(report)
         finally:
             for future in under_way:
                 future.cancel()
@@ -296,6 +300,19 @@ class Experiment:
             failed = next(filter(None, self.runs["error"]), None)
             why = "call run() first" if failed is None else f"the first run that failed: {failed}"
             raise BadValue(f"there are no results: {error}; {why}") from None
+
+
+def _submit(
+    executor: Executor,
+    ended: SimpleQueue[Future[Any]],
+    function: Callable[..., Any],
+    *args: Any,
+) -> Future[Any]:
+    """Have ``function(*args)`` called; its future is put into ``ended`` when it has ended."""
+    with ctrl_c_deferred():
+        future = executor.submit(function, *args)
+        future.add_done_callback(ended.put)
+    return future
 
 
 def _note_end(ledger: Ledger, run: Run, future: Future[Outcome]) -> tuple[str, str | None]:

@@ -16,6 +16,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from traceback import walk_tb
 from types import FrameType, TracebackType
@@ -47,6 +49,27 @@ def install_signal_handling() -> None:
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if shell is not None and not shell.custom_exceptions:
         shell.set_custom_exc((Exception,), _show_in_cell)
+
+
+@contextmanager
+def ctrl_c_deferred() -> Iterator[None]:
+    """Have a Ctrl-C that comes in the block, which is short, strike at its end.
+
+    In the middle of what locks in Python code, as most of `threading` and `concurrent.futures` do,
+    it could leave a lock behind that another thread waits for without end.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is None:  # one that Python cannot set
+        yield
+        return
+    struck: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: struck.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if struck:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _show_in_cell(

@@ -120,7 +120,7 @@ def test_the_readmes_study_and_its_plot(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_seed_repeats_the_pictures_at_any_number_of_slaves(tmp_path: Path) -> None:
     drawn = []
-    for number, slaves in enumerate((1, 2, 4)):
+    for number, slaves in enumerate((1, 3)):
         out = tmp_path / str(number)
         options = ["--agents=10", "--steps=6", f"--slaves={slaves}", "--seed=7", f"--out={out}"]
         _run(*SPIROGRAPHS, *options)

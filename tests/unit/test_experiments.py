@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -168,6 +169,29 @@ class Here:
         future: Future[Any] = Future()
         future.set_result(function(*args))
         return future
+
+
+class Struck(Here):
+    """A Ctrl-C comes as it takes a run, in the middle of what its threads wait for."""
+
+    whole = False
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+        self.whole = False
+        if function is take_run:
+            signal.raise_signal(signal.SIGINT)
+        self.whole = True
+        return super().submit(function, *args)
+
+
+def test_a_ctrl_c_strikes_no_executor_as_it_takes_a_run(tmp_path: Path) -> None:
+    study = Experiment(f"{__name__}:build_empty", {"a": [1, 2]}, steps=1, folder=tmp_path)
+    executor = Struck()
+    with pytest.raises(KeyboardInterrupt):
+        study.run(executor=executor)
+    assert executor.whole
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert {*states(tmp_path)} == {"planned"}
 
 
 def build(parameters: dict[str, Any], seed: int) -> Any:
