@@ -93,7 +93,7 @@ class _Place:
 
     def __init__(self, frames: list[FrameType], name: str, waits: str) -> None:
         self.count = 0
-        self.agents: list[Agent] = []
+        self.agents: dict[int, Agent] = {}
         self._name = name
         self._waits = waits
         self.of_users = any(map(_is_users, frames))
@@ -101,7 +101,7 @@ class _Place:
 
     def plain(self) -> dict[str, Any]:
         """As plain values, with the first agents by number."""
-        agents = sorted(self.agents, key=lambda agent: agent._number)[:MAX_AGENTS]
+        agents = [self.agents[number] for number in sorted(self.agents)[:MAX_AGENTS]]
         return {
             "count": self.count, "agents": list(map(_title, agents)), "name": self._name,
             "waits": self._waits, "frames": self._frames,
@@ -138,7 +138,8 @@ class _Places:
             place = self.found[key] = _Place(frames, name, waits)
         place.count += 1
         agent = next(filter(None, map(_agent_of, frames)), None)
-        place.agents += [] if agent is None else [agent]
+        if agent is not None:
+            place.agents[agent._number] = agent
         return True
 
 
