@@ -103,7 +103,8 @@ class _Place:
         """As plain values, with the first agents by number."""
         agents = [self.agents[number] for number in sorted(self.agents)[:MAX_AGENTS]]
         return {
-            "count": self.count, "agents": list(map(_title, agents)), "name": self._name,
+            "count": self.count, "agents": list(map(_title, agents)),
+            "of_agents": len(self.agents), "name": self._name,
             "waits": self._waits, "frames": self._frames,
         }  # fmt: skip
 

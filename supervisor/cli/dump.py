@@ -138,13 +138,14 @@ class _Section:
         return self._all or any(of_user for *_, of_user, _ in stack["frames"])
 
     def _title(self, place: Mapping[str, Any]) -> str:
-        number, agents = place["count"], place["agents"]
+        tasks, agents, total = place["count"], place["agents"], place["of_agents"]
         name = place["name"].rpartition(".")[2] or "task"
-        who = ", ".join(agents) if agents else (name if number == 1 else f"{number:,} of {name}")
-        more = f" and {number - len(agents):,} more" if agents and number > len(agents) else ""
-        verb = "waits" if number == 1 else "wait"
+        who = ", ".join(agents) if agents else (name if tasks == 1 else f"{tasks:,} of {name}")
+        more = f" and {total - len(agents):,} more" if total > len(agents) else ""
+        verb = "wait" if (total or tasks) > 1 else "waits"
         what = f" for the answer of {place['waits']}" if place["waits"] else ""
-        return f"{who}{more} {verb}{what}"
+        times = f" ({tasks:,} tasks)" if agents and tasks > total else ""
+        return f"{who}{more} {verb}{what}{times}"
 
     def _frames(self, frames: Sequence[Sequence[Any]], waits: bool = False) -> Iterator[str]:
         """Each frame in a line or two; of the library's own, the one that the user's code called.

@@ -25,6 +25,7 @@ def place(*frames: list[Any], count: int = 1, agents: Any = (), waits: str = "")
     return {
         "count": count,
         "agents": list(agents),
+        "of_agents": count if agents else 0,
         "name": "creamas_sc.core.step_loop._Worker.run",
         "waits": waits,
         "frames": list(frames),
@@ -144,6 +145,13 @@ def test_called_agents_and_what_library_code_they_wait_in(shown: Shown) -> None:
     text = shown(IDLE, Answer("sleeping", report(waiting)), "--all")
     assert "    creamas_sc/rpc/node.py:5 in Node._call_here\n" in text
     assert "  12 of run wait:\n    trio/_run.py:9 in sleep\n" in text
+
+
+def test_an_agent_that_waits_in_several_tasks(shown: Shown) -> None:
+    agent = "Painter tcp://localhost:5556/1"
+    waiting = place(frame("/a.py", 2, "Painter.judge", True, agent), count=3, agents=[agent])
+    text = shown(IDLE, Answer("sleeping", report({**waiting, "of_agents": 1})))
+    assert f"  {agent} waits (3 tasks):\n" in text
 
 
 def test_threads_of_users_and_too_many_tasks(shown: Shown) -> None:

@@ -101,7 +101,7 @@ async def test_agents_that_wait_are_one_place(calls: str) -> None:
         report = own_report()
     (place,) = [place for place in report["places"] if "Waiter.hold" in lines(place)]
     assert lines(place) == ["Waiter.act", "Waiter.hold"]
-    assert place["count"] == 7
+    assert place["count"] == place["of_agents"] == 7
     assert place["agents"] == [f"Waiter {env.base_url}{number}" for number in range(1, 6)]
     assert place["waits"] == ""
     files = {name: (file, line) for file, line, name, *_ in place["frames"]}
