@@ -109,7 +109,7 @@ class Slave:
         """
         began, load = self.step_began, load_of(self.pid)
         if self.gone.is_set():
-            load = {**ENDED, "state": "restarting" if coming else "ended"}
+            load = {**ENDED, "state": "restarting" if coming else "lost"}
         return {
             "address": self.address,
             "pid": self.pid,

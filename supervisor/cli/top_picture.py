@@ -16,7 +16,7 @@ from supervisor.cli.watching import STEP_RATE, Seen
 
 HELP = "p pause  r resume  Tab next  q quit"
 BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
-STYLES = {"stepping": "green", "failed": "red", "paused": "yellow", "stopped": "red"}
+STYLES = {"stepping": "green", "failed": "red", "paused": "yellow", "stopped": "red", "lost": "red"}
 LEVELS = {"warning": "yellow", "error": "red", "critical": "red"}
 # Of the lines of the screen: simulations, then slaves; the log gets the others.
 MOST_SIMULATIONS = 8
