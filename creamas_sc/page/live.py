@@ -182,9 +182,12 @@ class LiveSource(Source):
         return await self._read(live, lambda record: record.runs())
 
     async def metrics(self, by: str | None, points: int) -> Json:
+        if self._known.recorded is not None:  # then the simulation need not be asked
+            return await self._known.recorded.metrics(by, points)
+
         async def live(simulation: Simulation) -> Json:
             if self._known.recorded is not None:
-                return await self._known.recorded.metrics(None, points)
+                return await self._known.recorded.metrics(by, points)
             return metrics([(RUN, {}, self._known.seen.curves)], None, points)
 
         return await self._read(live, lambda record: record.metrics(by, points))
