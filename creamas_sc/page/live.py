@@ -7,6 +7,7 @@ is known of a simulation belongs to one process of its host: another of that nam
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -37,7 +38,19 @@ STATE_SECONDS: Final = 0.25
 QUIET_SECONDS: Final = 5.0
 # How often a daemon that is away is looked for.
 RETRY_SECONDS: Final = 1.0
+# How often a record is asked for acts that failed.
+FAILED_SECONDS: Final = 2.0
 RUN: Final = "live"
+
+
+# What the page shows of a simulation that ended before it was first asked.
+_UNKNOWN: Final = {
+    **{"step": 0, "last_step": 0, "pausing": False, "error": "", "overran": 0, "why": []},
+    **dict.fromkeys(("of", "age", "steps_per_second", "acts_per_second", "seconds_left")),
+    **dict.fromkeys(("step_seconds", "repeatable", "failed_acts", "agents", "slaves")),
+    **dict.fromkeys(("artifacts", "restarts", "clients", "seed", "record", "class")),
+    "runs": 1,
+}
 
 
 class Ended(PageError):
@@ -140,9 +153,6 @@ class LiveSource(Source):
     async def _state(self, progress: Mapping[str, Any]) -> Json:
         known = self._known
         known.seen.note(progress)
-        failed = None
-        if known.recorded is not None:
-            failed = (await known.recorded.state())["failed_acts"]
         self._last = {
             "name": self.name,
             "kind": self.kind,
@@ -151,7 +161,7 @@ class LiveSource(Source):
             **progress,
             "clients": max(0, progress["clients"] - 1),  # without this one
             "last_step": progress["age"],
-            "failed_acts": failed,
+            "failed_acts": await known.failed_acts(),
             **{name: known.about[name] for name in ("seed", "record", "class")},
             "runs": 1,
             "can_steer": True,
@@ -160,7 +170,7 @@ class LiveSource(Source):
 
     def _ended(self, problem: str) -> Json:
         ended = {"state": "ended", "reachable": False, "problem": problem, "can_steer": False}
-        return {"name": self.name, "kind": self.kind, **self._last, **ended}
+        return {"name": self.name, "kind": self.kind, **_UNKNOWN, **self._last, **ended}
 
     # ---- what it has
 
@@ -306,6 +316,13 @@ class _Known:
         self.gallery = Gallery(f"api/s/{quote(name, safe='')}/artifacts", f"?of={pid}")
         self.seen, self.loads, self.societies = Seen(), Loads(), Societies()
         self._name = name
+        self._failed: tuple[float, int | None] = (-FAILED_SECONDS, None)
+
+    async def failed_acts(self) -> int | None:
+        """How many acts have failed, as recorded not long ago; None if it is not recorded."""
+        if self.recorded is not None and time.monotonic() - self._failed[0] >= FAILED_SECONDS:
+            self._failed = time.monotonic(), (await self.recorded.state())["failed_acts"]
+        return self._failed[1]
 
     async def learn(self, client: Client) -> None:
         """Ask the daemon about it."""

@@ -21,6 +21,8 @@ from creamas_sc.page.source import Sources
 
 # How long requests may take to finish once the server ends.
 GRACE_SECONDS: Final = 2
+# Of browsers, and of strangers that are refused.
+MOST_CONNECTIONS: Final = 256
 _WILDCARDS: Final = frozenset({"", "0.0.0.0", "::"})
 
 
@@ -74,6 +76,7 @@ async def _serve(
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
+            limit_concurrency=MOST_CONNECTIONS,
         )
     )
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from creamas_sc.errors import CreamasError
 from creamas_sc.results.artifact_views import LOOK_BYTES, score, view
@@ -37,6 +37,15 @@ _MEAN: Final = "agents' mean"
 _STEPS: Final = "steps"
 
 
+class _Steps(NamedTuple):
+    """What steps come to: the last one, the age then, how many acts failed, whether all repeat."""
+
+    last: int = 0
+    age: int | None = None
+    errors: int = 0
+    repeatable: bool | None = None
+
+
 class RunParts:
     """Of one run.
 
@@ -54,6 +63,7 @@ class RunParts:
         # The last rows that were read.
         self._metrics = self._agents = self._step = 0
         self._artifacts = -1
+        self._steps = _Steps()
         self._about: dict[str, Any] = {}
         # How the files were when that was read.
         self._seen: list[tuple[int, int]] = []
@@ -67,9 +77,7 @@ class RunParts:
             return self._about
         query = 'SELECT "class", seed, parameters, setup, began, ended FROM run'
         ((kind, seed, parameters, setup, began, ended),) = self._run.select(query)
-        steps = "SELECT COUNT(*), MAX(step), MAX(age), SUM(errors), MIN(repeatable) FROM steps"
-        ((count, last, age, errors, repeatable),) = self._run.select(steps)
-        ((artifacts,),) = self._run.select("SELECT COUNT(*) FROM artifacts")
+        steps = self._read_steps()
         lately = "SELECT began, seconds, acts FROM steps ORDER BY step DESC LIMIT 20"
         recent = self._run.select(lately)
         self._seen = seen
@@ -81,16 +89,34 @@ class RunParts:
             "slaves": json.loads(setup or "{}").get("slaves"),
             "began": began,
             "ended": ended,
-            "steps": count,
-            "last_step": last or 0,
-            "age": age,
-            "artifacts": artifacts,
-            "failed_acts": errors or 0,
-            "repeatable": None if repeatable is None else bool(repeatable),
+            "steps": steps.last,
+            "last_step": steps.last,
+            "age": steps.age,
+            "artifacts": self._count(),
+            "failed_acts": steps.errors,
+            "repeatable": steps.repeatable,
             "agents": recent[0][2] if recent else None,
             **_speed(recent),
         }
         return self._about
+
+    def _read_steps(self) -> _Steps:
+        """What all steps come to; only those that are new are read."""
+        ((last,),) = self._run.select("SELECT MAX(step) FROM steps")
+        known = self._steps if (last or 0) >= self._steps.last else _Steps()
+        query = "SELECT MAX(step), MAX(age), SUM(errors), MIN(repeatable) FROM steps WHERE step > ?"
+        ((last, age, errors, repeatable),) = self._run.select(query, (known.last,))
+        if last is not None:
+            marks = [mark for mark in (known.repeatable, repeatable) if mark is not None]
+            repeats = bool(min(marks)) if marks else None
+            known = _Steps(last, age, known.errors + (errors or 0), repeats)
+        self._steps = known
+        return known
+
+    def _count(self) -> int:
+        """How many artifacts there are."""
+        ((last,),) = self._run.select("SELECT MAX(artifact) FROM artifacts")
+        return 0 if last is None else int(last) + 1
 
     def is_written(self) -> bool:
         """Whether it goes on, as far as can be known from its files."""
@@ -177,9 +203,8 @@ class RunParts:
             "ORDER BY artifact LIMIT ?"
         )
         rows = self._run.select(query, (since, limit))
-        ((total,),) = self._run.select("SELECT COUNT(*) FROM artifacts")
         return {
-            "total": total,
+            "total": self._count(),
             "step": [step for step, _, _ in rows],
             "agent": [creator or "" for _, creator, _ in rows],
             "score": [score(_loads(text).values()) for _, _, text in rows],

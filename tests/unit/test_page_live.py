@@ -192,9 +192,13 @@ async def test_what_cannot_be_resumed(fake: FakeSimulation) -> None:
 
 async def test_one_that_is_unknown_and_one_that_ended(fake: FakeSimulation) -> None:
     source = LiveSource("default", "s")
+    known = await LiveSource("default", "s").state()
     fake.trouble = UnknownSimulation("no")
     with pytest.raises(PageError, match="has ended, or never was"):
         await source.state()
+    seen = await follow(source, None, 1)
+    assert seen[0][2]["state"] == "ended"
+    assert set(known) - set(seen[0][2]) <= {"steps_per_second"}
     fake.trouble = None
     await source.state()
     fake.trouble = HostLost("the simulation 's' has ended: closed")
