@@ -19,8 +19,9 @@ seen itself. An array of pixels is a picture, as is what has ``_repr_png_``, ``_
 
 **Who may look.** The page listens at 127.0.0.1 and a free port, if nothing else is asked for. The
 printed URL works once, for one browser, which it gives a cookie; for another browser start another
-page, which costs little. From another machine type the printed ``ssh -L`` line there, then open the
-URL there. With ``--host`` others can reach it, over HTTP that others can read: prefer ssh. Pages of
+page, which costs little. With ``--port``, a page that is started again there knows the browser that
+had entered before. From another machine type the printed ``ssh -L`` line there, then open the URL
+there. With ``--host`` others can reach it, over HTTP that others can read: prefer ssh. Pages of
 other sites and ports can read and change nothing, artifacts run no scripts (they are shown in
 frames without an origin), and with ``--read-only`` the page itself changes nothing.
 

@@ -8,16 +8,26 @@ although the browser sends it this user's cookies:
 - The URL that was printed has a token that works once and becomes a cookie, which no script reads
   and which goes nowhere else. All other requests need the cookie.
 - What changes something is a POST with another token in a header, which only this page has.
+
+A page that is started again at the same port, because the port was asked for, knows the browser
+that had entered before: the secret of which cookie and header are made is kept where the daemon's
+socket is, in a folder for this user only.
 """
 
 from __future__ import annotations
 
+import base64
 import hmac
 import ipaddress
+import os
 import secrets
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from tempfile import mkstemp
 from typing import Final, NamedTuple
 from urllib.parse import parse_qs
+
+from creamas_sc.runtime.paths import runtime_folder
 
 # 256 bits each.
 TOKEN_BYTES: Final = 32
@@ -69,6 +79,7 @@ class Access:
         hosts: Names and addresses that the page may be asked for by, beside those of loopback.
         port: Where it listens; browsers do not keep the cookies of two ports apart.
         read_only: Refuse whatever changes something.
+        secret: Of which the cookie is made; by default a new one.
 
     Attributes:
         url_token: Of the URL to print.
@@ -76,14 +87,20 @@ class Access:
     """
 
     def __init__(
-        self, hosts: Iterable[str] = (), *, port: int = 0, read_only: bool = False
+        self,
+        hosts: Iterable[str] = (),
+        *,
+        port: int = 0,
+        read_only: bool = False,
+        secret: bytes | None = None,
     ) -> None:
+        secret = new_secret() if secret is None else secret
         self.read_only = read_only
         self.url_token = secrets.token_urlsafe(TOKEN_BYTES)
-        self.header_token = secrets.token_urlsafe(TOKEN_BYTES)
+        self.header_token = _derived(secret, "header")
         self.cookie_name = f"creamas-page-{port}"
         self._hosts = LOOPBACK | {host.lower() for host in hosts}
-        self._cookie = secrets.token_urlsafe(TOKEN_BYTES)
+        self._cookie = _derived(secret, "cookie")
         self._entered = False
 
     def decide(
@@ -147,6 +164,39 @@ class Access:
         return any(
             name == self.cookie_name and _same(value, self._cookie) for name, _, value in pairs
         )
+
+
+def new_secret() -> bytes:
+    """Bytes that nobody can guess."""
+    return secrets.token_bytes(TOKEN_BYTES)
+
+
+def kept_secret(port: int) -> bytes:
+    """The secret of the pages of this user at a port, made by the first of them.
+
+    Raises:
+        CreamasError, OSError: There is no place for it that is this user's only.
+    """
+    path = runtime_folder() / f"page-{port}.key"
+    if not path.exists():
+        descriptor, made = mkstemp(prefix=path.name, dir=path.parent)  # with mode 0600
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(new_secret())
+            with suppress(FileExistsError):  # of another page
+                os.link(made, path)
+        finally:
+            os.unlink(made)
+    secret = path.read_bytes()
+    if len(secret) != TOKEN_BYTES:
+        path.unlink()
+        raise OSError(f"{path} was not whole and is removed")
+    return secret
+
+
+def _derived(secret: bytes, purpose: str) -> str:
+    digest = hmac.digest(secret, purpose.encode(), "sha256")
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def _same(one: str, other: str) -> bool:

@@ -15,9 +15,11 @@ import uvicorn
 from anyio.abc import TaskStatus
 
 from creamas_sc.errors import CreamasError
-from creamas_sc.page.access import LOOPBACK, Access
+from creamas_sc.page.access import LOOPBACK, Access, kept_secret, new_secret
 from creamas_sc.page.app import make_app
 from creamas_sc.page.source import Sources
+
+log = logging.getLogger(__name__)
 
 # How long requests may take to finish once the server ends.
 GRACE_SECONDS: Final = 2
@@ -38,7 +40,8 @@ def serve(
 
     Args:
         host: The address to listen at.
-        port: 0 for any free one.
+        port: 0 for any free one. With another, a page that is started again there is known by the
+            browser that had entered before.
         read_only: Neither pause nor resume simulations.
         announce: Gets the URL, and the command that leads to it from another machine, once the
             server listens.
@@ -51,20 +54,25 @@ def serve(
     """
     listener = _listen(host, port)
     try:
-        return anyio.run(_serve, sources, listener, host, read_only, announce)
+        access = Access(
+            _names(host),
+            port=listener.getsockname()[1],
+            read_only=read_only,
+            secret=_secret(port) if port else None,
+        )
+        return anyio.run(_serve, sources, access, listener, host, announce)
     finally:
         listener.close()
 
 
 async def _serve(
     sources: Sources,
+    access: Access,
     listener: socket.socket,
     host: str,
-    read_only: bool,
     announce: Callable[[str, str], None],
 ) -> int:
     port = listener.getsockname()[1]
-    access = Access(_names(host), port=port, read_only=read_only)
     stopping = anyio.Event()
     server = _Server(
         uvicorn.Config(
@@ -124,6 +132,15 @@ def _listen(host: str, port: int) -> socket.socket:
             "(0 for any free one) or --host"
         ) from error
     return listener
+
+
+def _secret(port: int) -> bytes:
+    """The secret of pages at that port; a new one if it cannot be kept."""
+    try:
+        return kept_secret(port)
+    except (CreamasError, OSError) as error:
+        log.warning("browsers will not know the next page at port %d: %s", port, error)
+        return new_secret()
 
 
 def _names(host: str) -> set[str]:

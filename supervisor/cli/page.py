@@ -48,7 +48,8 @@ def page(
 
     Args:
         host: The address to listen at. Default: 127.0.0.1, for this machine only.
-        port: The port to listen at. Default: any free one.
+        port: The port to listen at; a page that is started again there goes on in the same
+            browser. Default: any free one.
         read_only: Show only: neither pause nor resume.
     """
     with _installed():
@@ -62,6 +63,8 @@ def page(
         note("open this URL in a browser; it works once. Ctrl-C ends the page")
         if tunnel:
             note(f"from another machine, type this there first: {tunnel}")
+        else:
+            note("others may reach this address, and read what goes over it: it is not encrypted")
 
     with _sources(source, daemon) as sources:
         number = server.serve(sources, host=host, port=port, read_only=read_only, announce=announce)

@@ -116,9 +116,13 @@ class Browser:
 @contextmanager
 def page(*words: str) -> Iterator[tuple[Program, Browser]]:
     """A page in another process, and a browser that has entered."""
-    command = [sys.executable, "-m", "supervisor.cli", "page", *words]
-    with Program(command, Path.cwd()) as program:
+    with started(*words) as program:
         yield program, Browser(program.read_until("http://"))
+
+
+def started(*words: str) -> Program:
+    """A page in another process."""
+    return Program([sys.executable, "-m", "supervisor.cli", "page", *words], Path.cwd())
 
 
 def until(events: Iterator[tuple[str, str, Any]], name: str, **wanted: Any) -> Any:
@@ -182,7 +186,9 @@ def test_a_page_of_a_simulation(daemon: Path) -> None:
 
 def test_a_page_outlives_its_simulation_and_the_daemon(daemon: Path) -> None:
     create()
-    with page("sim") as (program, browser), browser.events() as events:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    with page("sim", "--port", port) as (program, browser), browser.events() as events:
         until(events, "state", state="stepping")
         assert main(["kill", "sim"]) == 0
         ended = until(events, "state", state="ended")
@@ -197,6 +203,12 @@ def test_a_page_outlives_its_simulation_and_the_daemon(daemon: Path) -> None:
         create()
         assert until(events, "gap") == {"lost": None}
         until(events, "state", state="stepping")
+        program.signal(signal.SIGKILL)
+        program.finish()
+    with started("sim", "--port", port) as program:
+        program.read_until("http://")
+        assert browser.get("api/s/sim/state")["state"] == "stepping"  # it still has its cookie
+        assert browser.send("POST", "/api/s/sim/pause", **browser.steering)[0] == 200
         program.signal(signal.SIGTERM)
         code, _, err = program.finish()
     assert code == 143

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from creamas_sc.page.access import POLICY, Access, Enter, Refusal
+from creamas_sc.errors import CreamasError
+from creamas_sc.page.access import POLICY, Access, Enter, Refusal, kept_secret
 from tests.support.pages import HOST, ORIGIN, Browser, Visit
 
 READS = [
@@ -66,6 +68,38 @@ def test_tokens_have_256_bits_and_differ() -> None:
     tokens = {one.url_token, one.header_token, other.url_token, other.header_token}
     assert len(tokens) == 4
     assert all(len(token) == 43 for token in tokens)
+
+
+async def test_a_page_that_is_started_again_at_its_port_knows_the_browser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    first = Visit(port=8000, secret=kept_secret(8000))
+    browser = await first.enter()
+    again = Visit(port=8000, secret=kept_secret(8000))
+    other = Visit(port=8001, secret=kept_secret(8001))
+    assert (await Browser(again.app).get("/api/session", cookie=browser.cookie)).status == 200
+    for name in ("creamas-page-8000", "creamas-page-8001"):
+        cookie = f"{name}={browser.cookie.partition('=')[2]}"
+        assert (await Browser(other.app).get("/api/session", cookie=cookie)).status == 403
+    assert again.access.url_token != first.access.url_token
+    assert again.access.header_token == first.access.header_token
+
+
+def test_the_secret_of_a_port_is_this_users_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    secret = kept_secret(8000)
+    (file,) = (tmp_path / "creamas").iterdir()
+    assert (file.name, len(secret), file.stat().st_mode & 0o777) == ("page-8000.key", 32, 0o600)
+    file.write_bytes(b"")
+    with pytest.raises(OSError, match="not whole"):
+        kept_secret(8000)
+    assert kept_secret(8000) != secret
+    (tmp_path / "creamas").chmod(0o777)
+    with pytest.raises(CreamasError, match="mode 0700"):
+        kept_secret(8000)
 
 
 @pytest.mark.parametrize("path", [*READS, *ORDERS])
