@@ -11,6 +11,7 @@ import threading
 import time
 
 import anyio
+import anyio.to_thread
 import uvicorn
 
 from creamas_sc.page.access import Access
@@ -40,15 +41,30 @@ class Server:
         """Listen, and answer."""
         listener = socket.create_server(("127.0.0.1", self.port))
         self.port = listener.getsockname()[1]
-        app = make_app(FakeSources(self._society), self.access, anyio.Event())
-        config = uvicorn.Config(app, lifespan="off", interface="asgi3", ws="none", log_config=None)
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([listener],))
+        ready = threading.Event()
+        self._thread = threading.Thread(target=anyio.run, args=(self._serve, listener, ready))
         self._thread.start()
+        ready.wait()
+
+    async def _serve(self, listener: socket.socket, ready: threading.Event) -> None:
+        stopping = anyio.Event()
+        app = make_app(FakeSources(self._society), self.access, stopping)
+        config = uvicorn.Config(
+            app, lifespan="off", interface="asgi3", ws="none", log_config=None,
+            timeout_graceful_shutdown=1,
+        )  # fmt: skip
+        server = uvicorn.Server(config)
+        self._end = threading.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.serve, [listener])
+            ready.set()
+            await anyio.to_thread.run_sync(self._end.wait)
+            stopping.set()
+            server.should_exit = True
 
     def stop(self) -> None:
-        """Close the port and all connections at once."""
-        self._server.should_exit = self._server.force_exit = True
+        """Close the port and all connections."""
+        self._end.set()
         self._thread.join()
 
     def __enter__(self) -> Server:
