@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.browser.window import Window
-
-pytest.importorskip("uvicorn", reason="the extra `page` is not installed")
 from tests.browser.made_up import Society
 from tests.browser.server import Server
+from tests.browser.window import Window
 
 PROGRAMS = ("chromium", "chromedriver")
 
@@ -21,14 +19,10 @@ PROGRAMS = ("chromium", "chromedriver")
 @pytest.fixture(scope="session")
 def browser(_surroundings: None) -> Iterator[Any]:
     """Chromium, kept for all tests of this worker; they are skipped where there is none."""
-    webdriver = pytest.importorskip(
-        "selenium.webdriver", reason="the group `browser` is not installed"
-    )
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     found = [shutil.which(name) for name in PROGRAMS]
     if None in found:
-        pytest.skip(
-            "there is no chromium with its chromedriver: apt install chromium chromium-driver"
-        )
+        pytest.skip(f"there is no {' and no '.join(PROGRAMS)}")
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()

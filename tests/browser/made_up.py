@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
+from urllib.parse import quote
 
 import anyio
 
@@ -17,7 +18,7 @@ from creamas_sc.runtime.pictures import png
 KEPT_EVENTS = 1000
 HOSTILE = "<img src=x onerror=\"document.title='broken'\"><script>document.title='broken'</script>"
 HOSTILE_SVG = (
-    "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 9 9' onload=\"parent.document.title='b'\">"
+    "<svg xmlns='http://www.w3.org/2000/svg' onload=\"parent.document.title='broken'\">"
     "<script>parent.document.title='broken'</script><circle cx='5' cy='5' r='4' fill='teal'/></svg>"
 )
 HOSTILE_HTML = "<p>hello<script>parent.document.title = 'broken'</script>"
@@ -41,9 +42,12 @@ class Society(Source):
         asked: What it was asked for.
     """
 
-    name, kind, daemon = "colours", "simulation", "default"
+    kind, daemon = "simulation", "default"
 
-    def __init__(self, agents: int = 60, artifacts: int = 400, steps: int = 200) -> None:
+    def __init__(
+        self, agents: int = 60, artifacts: int = 400, steps: int = 200, name: str = "colours"
+    ) -> None:
+        self.name = name
         self._random = random.Random(1)
         self.agents, self.steps = agents, steps
         self.now: dict[str, Any] = {
@@ -92,7 +96,10 @@ class Society(Source):
         draw = self._random
         agent = min(int(draw.paretovariate(0.9)) - 1, self.agents - 1)
         score = None if draw.random() < 0.1 else round(draw.betavariate(4, 3), 3)
-        picture = {"url": f"api/s/{self.name}/artifacts/{number}/picture", "type": "image/png"}
+        picture = {
+            "url": f"api/s/{quote(self.name)}/artifacts/{number}/picture",
+            "type": "image/png",
+        }
         return {
             **{"artifact": number, "step": step, "agent": str(agent)},
             **{"creator": f"painter {agent}", "class": "creamas_sc.core.artifact:Artifact"},
@@ -151,27 +158,18 @@ class Society(Source):
         within = [each for each in self.items if asked.upto is None or each["step"] <= asked.upto]
         found = [each for each in within if asked.agent in (None, each["agent"])][::-1]
         if asked.order == "best":
-            found.sort(
-                key=lambda each: -1 if each["score"] is None else each["score"], reverse=True
-            )
+            found.sort(key=lambda item: -item["score"] if item["score"] is not None else 1)
+        items = found[asked.offset : asked.offset + asked.limit]
         return {
             "total": len(self.items),
             "found": len(found),
-            "items": found[asked.offset : asked.offset + asked.limit],
+            "items": [_whole(item) for item in items] if asked.whole else items,
             "agents": Counter(each["agent"] for each in within).most_common(200),
         }
 
     async def artifact(self, run: str | None, number: int) -> Json:
         self.asked.append("artifact")
-        item, draw = self.items[number], random.Random(number)
-        evaluations = [
-            {
-                **{"agent": str(n), "evaluation": round(draw.random(), 3)},
-                "framing": {"liked": "the hue"} if n % 2 else None,
-            }
-            for n in range(item["evaluated"])
-        ]
-        return {**item, "evaluations": evaluations, "features": [["novelty", 0.31], ["hue", 0.7]]}
+        return _whole(self.items[number])
 
     async def picture(self, run: str | None, number: int) -> Picture:
         return self.pictures.get(number) or Picture("image/png", _painting(number % 40))
@@ -213,6 +211,18 @@ class Society(Source):
         self.now["state"] = "paused" if how == "pause" else "stepping"
         self.post("state", self.now)
         return self.now
+
+
+def _whole(item: Json) -> Json:
+    draw = random.Random(item["artifact"])
+    evaluations = [
+        {
+            **{"agent": str(n), "evaluation": round(draw.random(), 3)},
+            "framing": {"liked": "the hue"} if n % 2 else None,
+        }
+        for n in range(item["evaluated"])
+    ]
+    return {**item, "evaluations": evaluations, "features": [["novelty", 0.31], ["hue", 0.7]]}
 
 
 def _entry(number: int, level: str, text: str, more: str = "") -> Json:

@@ -9,6 +9,7 @@ import argparse
 import socket
 import threading
 import time
+from collections.abc import Sequence
 
 import anyio
 import anyio.to_thread
@@ -16,21 +17,36 @@ import uvicorn
 
 from creamas_sc.page.access import Access
 from creamas_sc.page.app import make_app
+from creamas_sc.page.source import Source, Sources
 from tests.browser.made_up import Society
-from tests.support.pages import FakeSources
+
+
+class MadeUpSources(Sources):
+    """Societies by their names."""
+
+    daemon = "default"
+
+    def __init__(self, societies: Sequence[Society]) -> None:
+        self._societies = {society.name: society for society in societies}
+
+    async def all(self) -> list[tuple[str, str]]:
+        return [(each.name, each.kind) for each in self._societies.values()]
+
+    def get(self, name: str) -> Source:
+        return self._societies[name]
 
 
 class Server:
-    """Serves a society to the page, at the same port each time that it is started.
+    """Serves societies to the page, at the same port each time that it is started.
 
     Attributes:
         access: Who may ask for what; another one is what another process would have.
     """
 
-    def __init__(self, society: Society, port: int = 0) -> None:
+    def __init__(self, *societies: Society, port: int = 0) -> None:
         self.port = port
         self.access = Access()
-        self._society = society
+        self._sources = MadeUpSources(societies)
 
     @property
     def url(self) -> str:
@@ -48,7 +64,7 @@ class Server:
 
     async def _serve(self, listener: socket.socket, ready: threading.Event) -> None:
         stopping = anyio.Event()
-        app = make_app(FakeSources(self._society), self.access, stopping)
+        app = make_app(self._sources, self.access, stopping)
         config = uvicorn.Config(
             app, lifespan="off", interface="asgi3", ws="none", log_config=None,
             timeout_graceful_shutdown=1,
@@ -82,7 +98,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
     society = Society(options.agents, options.artifacts, options.steps)
-    with Server(society, options.port) as server:
+    with Server(society, port=options.port) as server:
         print(server.url, flush=True)
         while True:
             time.sleep(0.3)

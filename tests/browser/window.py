@@ -24,7 +24,7 @@ class Window:
         self.driver.get_log("browser")
 
     def open(self, url: str) -> None:
-        """Go to a page, and wait until it shows artifacts; parts below load when they are in sight."""
+        """Go to a page, and wait for artifacts; parts below them load when they are in sight."""
         self.driver.get(url)
         self.wait("document.querySelector('#gallery .tile')")
 
@@ -92,10 +92,9 @@ class Window:
 
     def media(self, **features: str) -> None:
         """Set what a style sheet asks for: ``prefers_color_scheme="dark"``."""
-        named = [
-            {"name": name.replace("_", "-"), "value": value} for name, value in features.items()
-        ]
-        self.devtools("Emulation.setEmulatedMedia", features=named)
+        named = {name.replace("_", "-"): value for name, value in features.items()}
+        asked = [{"name": name, "value": value} for name, value in named.items()]
+        self.devtools("Emulation.setEmulatedMedia", features=asked)
 
     def complaints(self) -> list[str]:
         """Errors and warnings in the console since the last call."""
@@ -107,8 +106,6 @@ class Window:
         for _ in range(2):
             self.devtools("HeapProfiler.collectGarbage")
         self.devtools("Performance.enable")
-        metrics = {
-            each["name"]: each["value"]
-            for each in self.devtools("Performance.getMetrics")["metrics"]
-        }
-        return {name: metrics[name] for name in ("JSHeapUsedSize", "Nodes", "JSEventListeners")}
+        metrics = self.devtools("Performance.getMetrics")["metrics"]
+        wanted = ("JSHeapUsedSize", "Nodes", "JSEventListeners")
+        return {each["name"]: each["value"] for each in metrics if each["name"] in wanted}
