@@ -23,7 +23,9 @@ const gallery = (() => {
       this.area.replaceChildren(this.sheet);
       this.form = byId("gallery-form");
       this.slider = byId("gallery-step");
+      this.slider.max = this.slider.value = 0;
       this.agent = byId("gallery-agent");
+      this.agent.value = "";
       this.refresher = new source.Refresher(this.area, 1, () => this.#load(), (problem) => this.#say(problem));
       this.redraw = dom.onceAFrame(() => this.#draw());
       this.resized = new ResizeObserver(this.redraw);

@@ -15,7 +15,7 @@ const metrics = (() => {
       this.box = byId("metrics");
       this.select = byId("metrics-by");
       this.box.replaceChildren();
-      this.refresher = new source.Refresher(this.box, 1, () => this.#load(), (problem) => this.#say(problem));
+      this.refresher = new source.Refresher(this.box, 2, () => this.#load(), (problem) => this.#say(problem));
       this.select.onchange = () => {
         this.by = this.select.value;
         this.refresher.now();

@@ -5,6 +5,7 @@ const page = (() => {
   const { byId, count, duration, el, number, setText } = dom;
   const ASK_SECONDS = 5; // whether there are other simulations by now
   const NOTE_SECONDS = 10;
+  const LOADING_MS = 1000; // that what is below the metrics waits for them, at most
 
   /** One society on the page: its data and the parts that show them. */
   class View {
@@ -32,6 +33,7 @@ const page = (() => {
     }
 
     close() {
+      this.closed = true;
       this.data.close();
       for (const part of this.parts) part.close();
       for (const id of ["connection", "order-error"]) setText(byId(id), "");
@@ -47,6 +49,7 @@ const page = (() => {
       this.slaves.refresher.stale();
       this.log.refresher.stale();
       if (key === this.key) return;
+      if (this.key === "") setTimeout(() => byId("main").classList.remove("loading"), LOADING_MS);
       this.slaves.expect(state.slaves);
       this.society.expect(state.agents);
       this.key = key;
@@ -69,6 +72,7 @@ const page = (() => {
       try {
         found = await this.data.runs();
       } catch (error) {
+        if (this.closed) return;
         setText(byId("connection"), source.why(error));
         this.amount = 0; // the next state asks again
         return;
@@ -124,7 +128,8 @@ const page = (() => {
     show(state, session) {
       const { step, of } = state;
       setText(byId("name"), state.name);
-      setText(byId("state"), stateText(state));
+      const made = session.made ? ` · report of ${new Date(session.made * 1000).toLocaleString("sv").slice(0, 16)}` : "";
+      setText(byId("state"), stateText(state) + made);
       byId("state").dataset.state = state.state;
       setText(byId("step"), `${count(step)}${of ? ` of ${count(of)}` : ""}`);
       setText(byId("rate"), number(state.steps_per_second, 3));
@@ -183,11 +188,21 @@ const page = (() => {
       setTimeout(start, ASK_SECONDS * 1000);
       return;
     }
-    open(names.includes(asked) ? asked : names[0], session);
+    const name = names.includes(asked) ? asked : names[0];
+    byId("chooser").value = name;
+    open(name, session);
+  }
+
+  /** There may be others by now. */
+  async function look() {
+    if (!view) return;
+    const session = await source.session().catch(() => null); // the events tell that it is lost
+    if (session) offer(session.sources.map((each) => each.name), view.data.name);
   }
 
   function offer(names, asked) {
     const chooser = byId("chooser");
+    if (names.join("\n") === [...chooser.options].map((each) => each.value).join("\n")) return;
     chooser.hidden = names.length < 2;
     byId("name").classList.toggle("unseen", !chooser.hidden);
     chooser.replaceChildren(...names.map((name) => el("option", { value: name }, name)));
@@ -202,6 +217,7 @@ const page = (() => {
       return;
     }
     addEventListener("hashchange", start);
+    addEventListener("focus", look);
     start();
   }
 

@@ -10,6 +10,7 @@ const society = (() => {
     constructor(data, choose) {
       Object.assign(this, { data, choose, run: null, view: null, chosen: null });
       this.box = byId("society");
+      this.box.replaceChildren();
       this.reading = byId("society-reading");
       this.button = byId("society-artifacts");
       this.button.onclick = () => this.chosen && this.choose(this.chosen.agent);

@@ -17,13 +17,14 @@ const source = (() => {
   }
 
   /** Fetch JSON. Throws Refused, or what `fetch` throws where there is no server. */
-  async function ask(path, parameters = {}, options = {}) {
+  async function ask(path, parameters = {}, { signal, ...options } = {}) {
     const query = new URLSearchParams();
     for (const [name, value] of Object.entries(parameters)) {
       if (value !== null && value !== undefined && value !== "") query.set(name, value);
     }
     const url = query.size > 0 ? `${path}?${query}` : path;
-    const answer = await fetch(url, { ...options, signal: AbortSignal.timeout(PATIENCE_MS) });
+    const ends = [AbortSignal.timeout(PATIENCE_MS), ...(signal ? [signal] : [])];
+    const answer = await fetch(url, { ...options, signal: AbortSignal.any(ends) });
     if (answer.ok) return answer.json();
     const { error } = await answer.json().catch(() => ({}));
     throw new Refused(answer.status, error ?? `the server answered ${answer.status}`);
@@ -36,6 +37,7 @@ const source = (() => {
     constructor(name, opened) {
       this.name = name;
       this.session = opened;
+      this.closed = new AbortController();
       this.last = ""; // the id of the last event
       this.heard = 0; // when
       this.tries = 0;
@@ -69,13 +71,14 @@ const source = (() => {
     }
 
     close() {
+      this.closed.abort();
       document.removeEventListener("visibilitychange", this.seen);
       clearInterval(this.watchdog);
       this.#hangUp();
     }
 
     #path = (what) => `api/s/${encodeURIComponent(this.name)}/${what}`;
-    #get = (what, parameters) => ask(this.#path(what), parameters);
+    #get = (what, parameters) => ask(this.#path(what), parameters, { signal: this.closed.signal });
 
     /** A page that nobody sees holds no connection: a browser has only six for each server. */
     #hangUp() {
@@ -160,7 +163,7 @@ const source = (() => {
   class Inlined {
     constructor(data) {
       this.data = data;
-      this.session = data.session;
+      this.session = { ...data.session, made: data.made };
       this.name = data.state.name;
     }
 
@@ -233,12 +236,12 @@ const source = (() => {
       this.observer.disconnect();
       document.removeEventListener("visibilitychange", this.shown);
       clearTimeout(this.timer);
-      this.due = false;
+      this.closed = true;
     }
 
     #go() {
       clearTimeout(this.timer);
-      if (!this.due || this.busy || !this.inSight || document.hidden) return;
+      if (!this.due || this.busy || this.closed || !this.inSight || document.hidden) return;
       const wait = this.began + this.pause - performance.now();
       if (wait > 0) this.timer = setTimeout(() => this.#run(), wait);
       else this.#run();

@@ -65,6 +65,8 @@ const tables = (() => {
     constructor(data) {
       this.data = data;
       this.shown = "";
+      fill(byId("log-errors"), []);
+      fill(byId("log-lines"), []);
       this.refresher = new source.Refresher(byId("log"), 2, () => this.#load(), (problem) => this.#say(problem));
     }
 
