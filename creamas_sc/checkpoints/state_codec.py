@@ -18,20 +18,24 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from creamas_sc.errors import DecodeError
+from creamas_sc.checkpoints.sharing import Held, Sharing, StateOf, attributes_of
+from creamas_sc.errors import DecodeError, EncodeError
 from creamas_sc.runtime.class_loading import load_class
-from creamas_sc.wire.codec import Codec, Payload, Serializer
+from creamas_sc.wire.codec import Codec, Payload, Serializer, object_encoder, wire_state_of
 from creamas_sc.wire.columns import References
-from creamas_sc.wire.extensions import HASHED, travel_name
+from creamas_sc.wire.encode_errors import explained, name_of
+from creamas_sc.wire.extensions import HASHED, NAMED_TUPLE, SERIALIZED, travel_name
 from creamas_sc.wire.frames import Frame, Kind, encode_frame
-from creamas_sc.wire.named_values import is_plain_dataclass
+from creamas_sc.wire.named_values import is_named_tuple, is_plain_dataclass
 from creamas_sc.wire.packing import Decoder, EncodeHandler, Encoder, ext
 
 # Extensions beside those of the protocol.
 _FIRST: Final = 100  # [number, value]: an object that may come again
 _AGAIN: Final = 101  # [number]
 _PLACE: Final = 102  # the environment
-_ATTRIBUTES: Final = 103  # [class, attributes]: of a dataclass, all that it has
+# [number, class, packed attributes]: of a dataclass, all that it has; it may hold itself
+_ATTRIBUTES: Final = 103
+_BYTEARRAY: Final = 104  # its bytes
 
 _ADDRESS: Final = re.compile(r"tcp://[^\s/]+:[0-9]+/[0-9]+")
 _GENERATOR: Final = "numpy.random:Generator"
@@ -55,19 +59,23 @@ class StateCodec(Codec):
         environment: Any,
         addresses: Mapping[str, str] | None = None,
     ) -> None:
+        self._states_of: dict[type, StateOf | None] = {}
+        self._sharing = Sharing((), self._state_of_class)
         self._numbers: dict[int, int] = {}
+        self._under_way: set[int] = set()
         self._held: list[Any] = []
         self._decoded: dict[int, Any] = {}
         self._environment = environment
         self._addresses = addresses or {}
         super().__init__(codec.serializers, references)
         self._encode_handlers[set] = self._once(self._encode_handlers[set])
-        self._encode_handlers[_Held] = self._once(lambda encoder, held: held.value)
+        self._encode_handlers[Held] = self._once(_encode_held)
         self._decode_handlers |= {
             _FIRST: self._decode_first,
             _AGAIN: lambda decoder, data: self._decoded[decoder.unpack_list(data, 1)[0]],
             _PLACE: lambda decoder, data: self._environment,
-            _ATTRIBUTES: _decode_attributes,
+            _ATTRIBUTES: self._decode_attributes,
+            _BYTEARRAY: lambda decoder, data: bytearray(data),
         }
         for serializer in _collections():
             self.add(serializer)
@@ -75,7 +83,12 @@ class StateCodec(Codec):
     def add(self, serializer: Serializer) -> None:
         """As `Codec.add`."""
         super().add(serializer)
-        self._encode_handlers[serializer.cls] = self._once(self._encode_handlers[serializer.cls])
+
+        def encode(encoder: Encoder, value: Any) -> Any:
+            state = encoder.compact(self._state_of(value))
+            return ext(SERIALIZED, encoder.pack([serializer.name, state]))
+
+        self._encode_handlers[serializer.cls] = self._once(encode)
 
     def to_frame(self, value: Any, root: str, label: str = "") -> bytes:
         """A value as one piece of bytes; errors as of `encode`.
@@ -83,7 +96,7 @@ class StateCodec(Codec):
         Args:
             label: Read before the value is decoded, as the frame's ``meta``.
         """
-        payload = self.encode(_held_once(value), root)
+        payload = self.encode(value, root)
         return b"".join(encode_frame(Kind.EVENT, 0, label.encode(), payload.body, payload.parts))
 
     def from_frame(self, frame: Frame) -> Any:
@@ -100,23 +113,84 @@ class StateCodec(Codec):
     def encode(self, value: Any, root: str = "args") -> Payload:
         """As `Codec.encode`."""
         self._encoders.clear()  # a new one begins to count again
-        return super().encode(value, root)
+        try:
+            self._sharing = Sharing(value, self._state_of_class)
+            return super().encode(self._sharing.of(value), root)
+        except Exception as error:  # user code may raise anything
+            raise explained(value, root, error, self._failure_of) from None
+
+    def _failure_of(self, value: Any) -> BaseException | None:
+        try:
+            value = self._sharing.of(value)
+        except (EncodeError, RecursionError) as error:
+            return error
+        return super()._failure_of(value)
 
     def _new_encoder(self, unicode_errors: str | None = None) -> Encoder:
         self._held.clear()
         self._numbers.clear()
+        self._under_way.clear()
         return super()._new_encoder(unicode_errors)
+
+    def _state_of_class(self, cls: type) -> StateOf | None:
+        try:
+            return self._states_of[cls]
+        except KeyError:
+            return self._states_of.setdefault(cls, self._find_state(cls))
+
+    def _find_state(self, cls: type) -> StateOf | None:
+        """What says what is kept of the objects of a class, if they may hold others."""
+        if cls is getattr(sys.modules.get("numpy.random"), "Generator", None):
+            self.add(_generators_of_numpy())
+        for serializer in self.serializers:
+            if cls is serializer.cls:
+                return serializer.encode
+        if self._references is not None and issubclass(cls, self._references.types):
+            return None
+        if issubclass(cls, type) or cls is type(self._environment):
+            return None
+        if hasattr(cls, "_wire_state_") and hasattr(cls, "_from_wire_state_"):
+            return wire_state_of
+        if is_plain_dataclass(cls):
+            return attributes_of
+        return list if is_named_tuple(cls) else None
+
+    def _state_of(self, value: Any) -> Any:
+        return self._sharing.of(self._sharing.state_of(value))
 
     def _handler_of(self, cls: type) -> EncodeHandler | None:
         if cls is type(self._environment):
             return self._encode_place
-        if cls is getattr(sys.modules.get("numpy.random"), "Generator", None):
-            self.add(_generators_of_numpy())
-            return self._encode_handlers[cls]
-        if is_plain_dataclass(cls) and cls.__dictoffset__:
-            return self._once(_attributes_encoder(cls))
+        state_of = self._state_of_class(cls)
+        if state_of is wire_state_of:
+            return self._once(object_encoder(cls, self._state_of))
+        if state_of is attributes_of:
+            return self._attributes_encoder(cls)
+        if state_of is list:
+            name = travel_name(cls)
+            return lambda encoder, value: ext(
+                NAMED_TUPLE, encoder.pack([name, *self._state_of(value)])
+            )
         handler = super()._handler_of(cls)
         return None if handler is None else self._once(handler)
+
+    def _attributes_encoder(self, cls: Any) -> EncodeHandler:
+        name = travel_name(cls)
+
+        def encode(encoder: Encoder, value: Any) -> Any:
+            number = self._numbers.get(id(value))
+            if number is not None:
+                return ext(_AGAIN, encoder.pack([number]))
+            number = self._number(value)
+            attributes = encoder.pack(encoder.compact(self._state_of(value)))
+            return ext(_ATTRIBUTES, encoder.pack([number, name, attributes]))
+
+        return encode
+
+    def _number(self, value: Any) -> int:
+        number = self._numbers[id(value)] = len(self._held)
+        self._held.append(value)  # or something else might get its id
+        return number
 
     def _encode_place(self, encoder: Encoder, value: Any) -> Any:
         if value is not self._environment:
@@ -128,11 +202,15 @@ class StateCodec(Codec):
 
         def encode_once(encoder: Encoder, value: Any) -> Any:
             number = self._numbers.get(id(value))
+            if number in self._under_way:
+                raise EncodeError("it holds itself", type_name=name_of(type(value)))
             if number is not None:
                 return ext(_AGAIN, encoder.pack([number]))
-            number = self._numbers[id(value)] = len(self._held)
-            self._held.append(value)  # or something else might get its id
-            return ext(_FIRST, encoder.pack([number, encode(encoder, value)]))
+            number = self._number(value)
+            self._under_way.add(number)
+            data = encoder.pack([number, encode(encoder, value)])
+            self._under_way.discard(number)
+            return ext(_FIRST, data)
 
         return encode_once
 
@@ -152,30 +230,27 @@ class StateCodec(Codec):
         self._decoded[number] = value
         return value
 
+    def _decode_attributes(self, decoder: Decoder, data: bytes) -> Any:
+        number, name, attributes = decoder.unpack_list(data, 3)
+        cls: Any = load_class(name)
+        if not is_plain_dataclass(cls):
+            raise DecodeError(f"{name!r} is no dataclass")
+        made = self._decoded[number] = object.__new__(cls)
+        for attribute, value in decoder.unpack(attributes).items():
+            object.__setattr__(made, attribute, value)  # a frozen one's, too
+        return made
+
     def _decode_serialized(self, decoder: Decoder, data: bytes) -> Any:
         if _GENERATOR not in self._serializers and _GENERATOR.encode() in data:
             self.add(_generators_of_numpy())
         return super()._decode_serialized(decoder, data)
 
 
-def _attributes_encoder(cls: Any) -> EncodeHandler:
-    name = travel_name(cls)
-
-    def encode(encoder: Encoder, value: Any) -> Any:
-        return ext(_ATTRIBUTES, encoder.pack([name, dict(vars(value))]))
-
-    return encode
-
-
-def _decode_attributes(decoder: Decoder, data: bytes) -> Any:
-    name, attributes = decoder.unpack_list(data, 2)
-    cls: Any = load_class(name)
-    if not is_plain_dataclass(cls):
-        raise DecodeError(f"{name!r} is no dataclass")
-    made = object.__new__(cls)
-    for attribute, value in attributes.items():
-        object.__setattr__(made, attribute, value)  # a frozen one's, too
-    return made
+def _encode_held(encoder: Encoder, held: Held) -> Any:
+    value = held.value
+    if type(value) is memoryview:
+        raise EncodeError("use bytes instead", type_name="memoryview")
+    return ext(_BYTEARRAY, bytes(value)) if type(value) is bytearray else value
 
 
 class _Moving(Decoder):
@@ -199,58 +274,6 @@ class _Moving(Decoder):
             }
 
         self._options |= {"list_hook": move_items, "object_pairs_hook": move_pairs}
-
-
-_CONTAINERS: Final = frozenset({list, dict, tuple})
-
-
-class _Held:
-    """Stands for a list, dict or tuple that is there more than once, which msgpack cannot see."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-
-def _held_once(value: Any) -> Any:
-    """A value with a `_Held` in place of each list, dict and tuple that it holds more than once.
-
-    Only lists, dicts and tuples are searched.
-    """
-    seen, repeated, left = set[int](), set[int](), [value]
-    while left:
-        item = left.pop()
-        if id(item) in seen:
-            repeated.add(id(item))
-            continue
-        seen.add(id(item))
-        left += [each for each in _items(item) if type(each) in _CONTAINERS and each]
-    return _Holding(repeated).of(value) if repeated else value
-
-
-def _items(container: Any) -> Any:
-    if type(container) is dict:
-        return container.values()
-    return container if type(container) in _CONTAINERS else ()
-
-
-class _Holding:
-    """Replaces the containers with these ids."""
-
-    def __init__(self, repeated: set[int]) -> None:
-        self._repeated = repeated
-        self._replaced: dict[int, Any] = {}
-
-    def of(self, value: Any) -> Any:
-        """The same with those replaced."""
-        if type(value) not in _CONTAINERS:
-            return value
-        if id(value) in self._replaced:
-            return self._replaced[id(value)]
-        self._replaced[id(value)] = value  # if it holds itself, encoding it fails as ever
-        new: Any = map(self.of, _items(value))
-        new = dict(zip(value, new, strict=True)) if type(value) is dict else type(value)(new)
-        self._replaced[id(value)] = new = _Held(new) if id(value) in self._repeated else new
-        return new
 
 
 def _collections() -> list[Serializer]:

@@ -266,7 +266,7 @@ class Codec:
         if issubclass(cls, type):
             return extensions.encode_type
         if hasattr(cls, "_wire_state_") and hasattr(cls, "_from_wire_state_"):
-            return _object_encoder(cls)
+            return object_encoder(cls)
         by_name = named_values.encoder_of(cls)
         if by_name is not None:
             return by_name
@@ -352,14 +352,20 @@ def _pack_top(encoder: Encoder, value: Any) -> bytes:
     return encoder.pack([value, None] if kind is list else value)
 
 
-def _object_encoder(cls: type) -> EncodeHandler:
+def wire_state_of(value: Any) -> dict[str, Any]:
+    """What an object says is to be carried of it."""
+    state = value._wire_state_()
+    if type(state) is not dict:
+        raise EncodeError("_wire_state_ must return a dict", type_name=name_of(type(value)))
+    return state
+
+
+def object_encoder(cls: type, state_of: Callable[[Any], Any] = wire_state_of) -> EncodeHandler:
+    """Encodes what ``state_of`` returns for an object."""
     name = extensions.travel_name(cls)
 
     def encode(encoder: Encoder, value: Any) -> Any:
-        state = value._wire_state_()
-        if type(state) is not dict:
-            raise EncodeError("_wire_state_ must return a dict", type_name=name_of(cls))
-        return ext(extensions.OBJECT, encoder.pack([name, encoder.compact(state)]))
+        return ext(extensions.OBJECT, encoder.pack([name, encoder.compact(state_of(value))]))
 
     return encode
 

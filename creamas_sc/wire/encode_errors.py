@@ -51,9 +51,11 @@ def name_of(cls: type) -> str:
 
 def _find_culprit(value: Any, path: str, failure_of: _Try) -> tuple[str, Any]:
     """Follow the first child that fails alone, from ``value`` down; its path and itself."""
+    above = {id(value)}
     for _ in range(_MAX_STEPS):
         for step, child in _children(value):
-            if failure_of(child) is not None:
+            if id(child) not in above and failure_of(child) is not None:
+                above.add(id(child))
                 path, value = path + step, child
                 break
         else:

@@ -35,14 +35,15 @@ def encoder_of(cls: Any) -> EncodeHandler | None:
     """
     if issubclass(cls, Enum):
         return functools.partial(_encode_member, travel_name(cls))
-    if _is_named_tuple(cls):
+    if is_named_tuple(cls):
         return functools.partial(_encode_named_tuple, travel_name(cls))
     if is_plain_dataclass(cls):
         return functools.partial(_encode_fields, travel_name(cls), _field_names(cls))
     return None
 
 
-def _is_named_tuple(cls: Any) -> bool:
+def is_named_tuple(cls: Any) -> bool:
+    """Whether a class is a NamedTuple."""
     # Of other classes nothing is asked: a metaclass may run any code.
     return issubclass(cls, tuple) and type(getattr(cls, "_fields", None)) is tuple
 
@@ -111,7 +112,7 @@ def _decode_named_tuple(decoder: Decoder, data: bytes) -> Any:
 @functools.lru_cache(maxsize=1024)
 def _named_tuple(name: str) -> Any:
     cls = load_class(name)
-    if not _is_named_tuple(cls):
+    if not is_named_tuple(cls):
         raise DecodeError(f"{name!r} is no NamedTuple")
     return cls
 

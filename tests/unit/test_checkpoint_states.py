@@ -6,7 +6,7 @@ import random
 import threading
 from collections import Counter, OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -264,11 +264,96 @@ def test_what_cannot_be_kept_is_named() -> None:
     assert text.endswith("or give the class __getstate__ and __setstate__, which leave it out")
 
 
-def test_an_agent_that_holds_itself_in_a_list_is_refused() -> None:
+@dataclass
+class Node:
+    """Of a tree."""
+
+    above: Any = None
+    below: list[Any] = field(default_factory=list)
+
+    def grow(self) -> Node:
+        node = Node(self)
+        self.below.append(node)
+        return node
+
+
+@dataclass(slots=True)
+class Leaf:
+    above: Any = None
+    more: list[Any] = field(default_factory=list)
+
+
+class Pair(NamedTuple):
+    first: list[Any]
+    second: Any
+
+
+def test_dataclasses_that_hold_each_other() -> None:
+    tree = Node()
+    leaf = tree.grow().grow()
+    leaf.below.append(Leaf(leaf, [tree]))
+    found = again({"leaf": leaf, "tree": tree})
+    above = found["leaf"].above
+    assert above.above is found["tree"]
+    assert above.below[0] is found["leaf"]
+    (new,) = found["leaf"].below
+    assert type(new) is Leaf
+    assert new.above is found["leaf"]
+    assert new.more[0] is found["tree"]
+
+
+def test_what_objects_hold_is_shared_with_what_is_outside_them() -> None:
+    shared: list[int] = []
+    artifact = Artifact("x", shared)
+    value = {
+        "list": shared,
+        "memory": Memory(shared),
+        "leaf": Leaf(None, shared),
+        "artifact": artifact,
+        "deque": deque([shared, shared]),
+        "ordered": OrderedDict(a=shared),
+        "default": defaultdict(list, a=shared),
+        "pair": Pair(shared, 1),
+    }
+    found = again(value)
+    found["list"].append(3)
+    assert found["memory"].seen == found["leaf"].more == found["artifact"].obj == [3]
+    assert found["deque"][0] is found["deque"][1] is found["ordered"]["a"] is found["list"]
+    assert found["default"]["a"] is found["pair"].first is found["list"]
+
+
+def test_bytearrays_are_kept_as_such() -> None:
+    data = bytearray(b"ab")
+    found = again({"a": {"b": [data, Memory([data])]}})
+    first, memory = found["a"]["b"]
+    assert type(first) is bytearray
+    assert first == data
+    assert memory.seen[0] is first
+
+
+@pytest.mark.parametrize("kind", ["list", "dict", "artifact", "deque"])
+def test_what_holds_itself_otherwise_is_refused(kind: str) -> None:
+    env, artifact = Environment(HERE), Artifact("x", [])
+    loop: Any = {"list": [], "dict": {}, "artifact": artifact.obj, "deque": deque()}[kind]
+    loop.update(a=loop) if kind == "dict" else loop.append(
+        artifact if loop is artifact.obj else loop
+    )
+    Painter(env, loop=loop)
+    with pytest.raises(CheckpointError, match=r"its loop.*: it holds itself, or give the class"):
+        kept_state.keep_agents(env, kept_state.state_codec(env))
+
+
+def test_views_of_memory_and_what_is_too_deep_are_named() -> None:
     env = Environment(HERE)
-    Painter(env, loop=(loop := []))  # type: ignore[var-annotated]
-    loop.append(loop)
-    with pytest.raises(CheckpointError, match="nested too deeply, or holds itself"):
+    Painter(env, views=[[[memoryview(b"")]]])
+    with pytest.raises(CheckpointError, match=r"its views\[0\]\[0\]\[0\]: .*use bytes instead"):
+        kept_state.keep_agents(env, kept_state.state_codec(env))
+    env = Environment(HERE)
+    chain = Node()
+    Painter(env, chain=chain)
+    for _ in range(110):
+        chain.above = chain = Node()
+    with pytest.raises(CheckpointError, match=r"its chain\.above.*: .*more than 100 "):
         kept_state.keep_agents(env, kept_state.state_codec(env))
 
 
