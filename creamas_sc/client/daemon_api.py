@@ -249,7 +249,7 @@ class DaemonAPI:
         end_script_load()
         path = find_run(Path(folder).absolute())
         manifest = Checkpoints(path).manifest(step)
-        resumed = {"path": str(path), "step": manifest.step, "slaves": slaves}
+        resumed = {"path": str(path), "step": step, "slaves": slaves}
         spec = HostSpec(
             name=check_name(name, "simulation"),
             resumed={**resumed, "changed_code": changed_code},

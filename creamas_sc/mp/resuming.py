@@ -138,7 +138,11 @@ class Resumption:
             checkpoints = Checkpoints(path)
             file = RunFile.branch(path) if branches else RunFile.reopen(path)
             try:
-                manifest = checkpoints.read(step)
+                wanted = step
+                if step is None:  # of later steps there may be some: what it was cut from, say
+                    known = [each for each in checkpoints.steps() if each <= file.step]
+                    wanted = known[-1] if known else None
+                manifest = checkpoints.read(wanted)
                 if not branches and manifest.run != file.id:
                     raise refusal(f"{checkpoints.folder} is of another run than {path}")
                 if file.step < manifest.step:

@@ -317,7 +317,7 @@ class Recording:
         try:
             await self._in_thread(file.sync)
             await write(file.path, file.id, self._step, recorded, kept)
-        except (OSError, CreamasError, trio.TooSlowError) as error:
+        except (OSError, CreamasError, sqlite3.Error, trio.TooSlowError) as error:
             text = f"there is no checkpoint of step {self._step}: {error}"
             raise CheckpointError(text, may_have_run=acted) from error
         self._checkpoint_at = time.monotonic()
@@ -343,10 +343,17 @@ class Recording:
         Args:
             run: Columns of the run that change.
             event, details: What is noted.
+
+        Raises:
+            RecordError: It cannot be written.
         """
         assert self._file is not None
-        cut = partial(self._file.cut, self._step, run, event, to_json(dict(details)))
-        await self._in_thread(cut)
+        file = self._file
+        cut = partial(file.cut, self._step, run, event, to_json(dict(details)))
+        try:
+            await self._in_thread(cut)
+        except (OSError, sqlite3.Error, trio.TooSlowError) as error:
+            raise RecordError(f"{file.path} cannot be written: {error}") from error
         self.stopped = False
 
     # ---- writing

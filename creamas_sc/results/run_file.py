@@ -195,7 +195,8 @@ class RunFile:
         return str(found)
 
     def sync(self) -> None:
-        """Have all that was written survive a loss of power, too."""
+        """Have all that was written survive a loss of power, and of the file beside this one."""
+        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         for path in (self.path, self.path.with_name(f"{self.path.name}-wal")):
             with suppress(FileNotFoundError), path.open("rb") as file:
                 os.fsync(file.fileno())

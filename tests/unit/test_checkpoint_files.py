@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,14 @@ from creamas_sc.checkpoints.files import (
     write_file,
 )
 from creamas_sc.errors import CheckpointError
-from creamas_sc.mp.checkpoint_parts import moves
+from creamas_sc.mp.checkpoint_parts import assign, moves
+from creamas_sc.mp.resuming import Resumption
+from creamas_sc.results.run_file import Batch, RunFile
+from creamas_sc.rpc.rounds.order import Order
 from creamas_sc.wire.frames import Kind, encode_frame
 
+LATER = sys.maxsize  # begins the number of an agent that nothing spawned
+NUMBERS: list[list[Order]] = [[0, 2, (2, 0)], [1]]
 FRAMES = [b"".join(encode_frame(Kind.EVENT, 0, b"", b"x" * n)) for n in (3, 5, 7)]
 
 
@@ -131,6 +137,18 @@ def test_the_run_that_has_checkpoints_is_found(tmp_path: Path) -> None:
         find_run(tmp_path)
 
 
+def test_as_many_slaves_take_up_what_they_had() -> None:
+    assert assign(NUMBERS, 2) == [[(0, 0), (0, 1), (0, 2)], [(1, 0)]]
+
+
+def test_others_get_the_agents_dealt_out_by_number() -> None:
+    assert assign(NUMBERS, 1) == [[(0, 0), (1, 0), (0, 1), (0, 2)]]
+    # Each with those that it made, and what nothing spawned on its own.
+    assert assign(NUMBERS, 3) == [[(0, 0)], [(1, 0)], [(0, 1), (0, 2)]]
+    numbers: list[list[Order]] = [[0, (0, 0), (0, 0, 1), (LATER, 1, 3), (LATER, 1, 3, 0)], [1]]
+    assert assign(numbers, 3) == [[(0, 0), (0, 1), (0, 2)], [(1, 0)], [(0, 3), (0, 4)]]
+
+
 def test_every_address_moves(tmp_path: Path) -> None:
     master = PartFile("master", [], "", "tcp://m:1/")
     slaves = [PartFile("a", [], "", "tcp://a:1/", [0, 1]), PartFile("b", [], "", "tcp://b:1/", [2])]
@@ -143,3 +161,24 @@ def test_every_address_moves(tmp_path: Path) -> None:
         "tcp://a:1/2": "tcp://x:1/2",
         "tcp://b:1/1": "tcp://x:1/3",
     }
+
+
+@pytest.mark.parametrize(("recorded", "step"), [(9, 8), (8, 8), (7, 4), (3, None)])
+async def test_the_last_one_that_the_record_has_reached_is_taken(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch, recorded: int, step: int | None
+) -> None:
+    monkeypatch.setattr(Resumption, "_read_setup", lambda self: {"slaves": []})
+    file = RunFile.create(str(checkpoints.folder.parent), {"id": "id"})
+    for number in range(1, recorded + 1):
+        mark = (number, 0, 0.0, 0.0, 1, 0, None, None, None)
+        file.write(Batch(number, {"steps": [mark]}, {}))
+    file.close()
+    for number in (4, 8):
+        write(checkpoints, number)
+    if step is None:
+        with pytest.raises(CheckpointError, match="has the steps up to 3, and the checkpoint is"):
+            await Resumption.open(file.path)
+        return
+    resumption = await Resumption.open(file.path)
+    assert resumption._manifest.step == step
+    await resumption.give_up()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -557,7 +558,9 @@ async def test_a_step_in_which_a_slave_was_lost_has_no_checkpoint(tmp_path: Path
         assert subject.steps == [0, 1, 3]
 
 
-@pytest.mark.parametrize("error", [SlaveLost("gone"), CheckpointError("full"), OSError("full")])
+@pytest.mark.parametrize(
+    "error", [SlaveLost("gone"), OSError("full"), sqlite3.OperationalError("full")]
+)
 async def test_results_are_not_lost_with_a_checkpoint(tmp_path: Path, error: Exception) -> None:
     async def act(asked: Any) -> list[Any]:
         return [1, 2]
@@ -569,3 +572,17 @@ async def test_results_are_not_lost_with_a_checkpoint(tmp_path: Path, error: Exc
             await recording.take(act)
         assert caught.value.results == [1, 2]
         assert caught.value.may_have_run
+
+
+async def test_a_record_that_cannot_be_cut_is_an_error_of_the_record(tmp_path: Path) -> None:
+    async def act(asked: Any) -> list[Any]:
+        return [1]
+
+    async with with_checkpoints(tmp_path) as (recording, _):
+        await recording.take(act)
+        file = recording._file
+        assert file is not None
+        file._db.execute("PRAGMA query_only = 1")
+        with pytest.raises(RecordError, match=r"run-1\.sqlite cannot be written: "):
+            await recording.go_on({"ended": None}, "resumed", {})
+        file._db.execute("PRAGMA query_only = 0")

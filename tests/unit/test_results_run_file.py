@@ -217,3 +217,19 @@ def test_nothing_is_recorded_where_every_user_may_write(tmp_path: Path, mode: in
     with pytest.raises(BadValue, match=text):
         Ledger(shared)
     assert not list(shared.iterdir())
+
+
+def test_after_a_sync_all_is_in_the_file_itself(tmp_path: Path) -> None:
+    file = RunFile.create(str(tmp_path), RUN)
+    file.write(step(1))
+    with closing(sqlite3.connect(file.path)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT step FROM steps").fetchall()
+        file.write(step(2))
+        file.sync()  # a reader does not hold it up
+    file.sync()
+    file.write(step(3))
+    copy = tmp_path / "copy.sqlite"
+    copy.write_bytes(file.path.read_bytes())
+    assert rows(copy, "SELECT step FROM steps") == [(1,), (2,)]
+    file.close()
