@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -400,7 +401,7 @@ async def test_a_society_is_asked_for_as_rarely_as_it_holds_up_steps(
     fake: FakeSimulation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr("creamas_sc.page.live_reads.time.monotonic", lambda: now)
+    monkeypatch.setattr(live_reads, "time", SimpleNamespace(monotonic=lambda: now))
     societies: Any = Societies()
     first = await societies.now(fake, {"1": 4})
     assert first["edges"] == [(0, 1, 0.5)]
@@ -427,7 +428,7 @@ async def test_while_a_step_takes_long_the_last_society_is_shown(
     fake: FakeSimulation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr("creamas_sc.page.live_reads.time.monotonic", lambda: now)
+    monkeypatch.setattr(live_reads, "time", SimpleNamespace(monotonic=lambda: now))
     societies: Any = Societies()
     fake.trouble = DeadlineExceeded("the step under way was not done")
     with pytest.raises(DeadlineExceeded):
