@@ -320,7 +320,11 @@ class EnvManager(Manager):
 
     @asynccontextmanager
     async def _in_rounds(self, step: int, peers: list[str]) -> AsyncIterator[None]:
-        async with self._step:  # one that was cancelled may not have ended here
+        try:  # without the round of the scheduler that `acquire` takes
+            self._step.acquire_nowait()
+        except trio.WouldBlock:  # a step that was cancelled may not have ended here
+            await self._step.acquire()
+        try:
             self._send_numbers()
             number = step * TAKES_PER_STEP
             token = step_plan.set(Plan(number, peers))
@@ -330,6 +334,8 @@ class EnvManager(Manager):
                 step_plan.reset(token)
                 # Also where the environment took no step: the peers wait for this one.
                 self.env.network.steps.begin(number + TAKES_PER_STEP)
+        finally:
+            self._step.release()
 
     @expose
     async def trigger_all_observed(

@@ -220,7 +220,7 @@ class Rounds:
         task = trio.lowlevel.current_task()
         with trio.CancelScope() as scope:
             status, inner = task._cancel_status, len(task.child_nurseries)
-            yield_at, yielded = time.perf_counter() + YIELD_SECONDS, False
+            yield_at, yielded = time.perf_counter() + YIELD_SECONDS, True
             while True:
                 if time.perf_counter() > yield_at:
                     yield from trio.lowlevel.checkpoint()  # noqa: ASYNC105
