@@ -1,9 +1,10 @@
 """The frames that the environments of a step send each other between two rounds.
 
-Each environment sends each other one a frame, and has ended the round when it has everybody's. A
-frame is one or more events of their connection. The name says ``step:content:next``: which step,
-for whom its sender has made calls or answers in the round (`NOBODY`, `YOU`, `OTHERS`), and what
-follows (`FRAME`, `MORE`, `IDLE_IF_ALONE`, `BUSY_IF_ALONE`). The payload is a list of columns::
+Each environment sends each other one a frame, and has ended the round when it has everybody's. Only
+where one alone has made anything, it sends none in the next round: all know that it waits. A frame
+is one or more events of their connection. The name says ``step:content:next``: which step, for whom
+its sender has made calls or answers in the round (`NOBODY`, `YOU`, `OTHERS`), and what follows
+(`FRAME`, `MORE`, `IDLE_IF_ALONE`, `BUSY_IF_ALONE`). The payload is a list of columns::
 
     open        how many activities are under way; None where the environment leaves the step,
                 with a second column that says whether that is because the step's time is up
@@ -13,9 +14,9 @@ follows (`FRAME`, `MORE`, `IDLE_IF_ALONE`, `BUSY_IF_ALONE`). The payload is a li
 
 Instead of methods that are all the same, there is one. Columns at the end may be missing.
 
-Where that is too large, or something in it cannot be encoded, it goes in parts, so that a call or
-an answer fails for its caller alone. A call that is given up is cancelled at once, by an event of
-its own: the peer may not end its round before.
+Where the frame is too large, or something in it cannot be encoded, it goes in parts, so that a call
+or an answer fails for its caller alone. A call that is given up is cancelled at once, by an event
+of its own: the peer may not end its round before.
 """
 
 from __future__ import annotations
