@@ -356,6 +356,13 @@ def test_agents_are_late_where_the_time_is_up_later(caplog: Any) -> None:
     assert take_steps([*agents, Peer], 3, seconds=[0.1], steps=3) == [*["late"] * 6, None]
 
 
+def test_agents_are_late_where_the_time_is_up_before_all_are_connected() -> None:
+    began = time.perf_counter()
+    seconds = [BOUND_SECONDS, 0.0, BOUND_SECONDS]
+    assert take_steps([AsksForEver] * 6, 3, seconds=seconds) == ["late"] * 6
+    assert time.perf_counter() - began < BOUND_SECONDS / 2
+
+
 class ActsNot(Environment):
     made = 0
 

@@ -114,6 +114,8 @@ class Exchange:
             for url in self._peers:
                 self._sending.post(url, TIME_UP if self.time_is_up else LEAVES)
             self.urge()
+        if self.time_is_up:
+            self._node.steps.timed_out = self._plan.step
         self._node.steps.begin(self._plan.step + 1)
 
     # ---- what is made in a round

@@ -12,7 +12,14 @@ from creamas_sc.rpc.addresses import locate
 from creamas_sc.rpc.connection import Connection
 from creamas_sc.rpc.rounds.driver import Rounds
 from creamas_sc.rpc.rounds.exchange import Exchange
-from creamas_sc.rpc.rounds.frames import CANCEL_EVENT, LEAVES, ROUND_EVENT, Frames, event_name
+from creamas_sc.rpc.rounds.frames import (
+    CANCEL_EVENT,
+    LEAVES,
+    ROUND_EVENT,
+    TIME_UP,
+    Frames,
+    event_name,
+)
 from creamas_sc.rpc.rounds.order import Order, numbers_of, runs_of
 from creamas_sc.rpc.rounds.plan import TAKES_PER_STEP, Plan
 from creamas_sc.runtime.coroutines import gather
@@ -43,6 +50,7 @@ class Steps:
         noted: Why the step that is under way here may not repeat itself.
         why: Of a master: the same of the last step, as all who take part say.
         taken: Of a master: the number of the last step.
+        timed_out: The number of the last step that was left here as its time was up.
         master: The connection to the master, if it has connected.
         observed_sink: Of a master: gets the base URL of a slave and what was observed there; None
             where nothing is recorded.
@@ -58,6 +66,7 @@ class Steps:
         self.noted: dict[str, None] = {}
         self.why: dict[str, None] = {}
         self.taken = 0
+        self.timed_out = -1
         self.master: Connection | None = None
         self._node = node
         self._numbers_sent = 0
@@ -129,7 +138,14 @@ class Steps:
         for url, old in self.frames.begin(step):
             link = self._node.endpoint.link(url)
             if link is not None:
-                link.post(event_name(old), LEAVES)
+                self._post_leave(link, old)
+
+    def _post_leave(self, link: Connection, step: int) -> None:
+        """Say that this environment has left a step, to a peer that may not know it yet.
+
+        It may have had no connection then; if the time is up here, it is up there too.
+        """
+        link.post(event_name(step), TIME_UP if step == self.timed_out else LEAVES)
 
     @property
     def number(self) -> Order | None:
@@ -142,7 +158,7 @@ class Steps:
         if name.startswith(ROUND_EVENT):
             step = self.frames.take(link.name, name, payload)
             if step is not None:
-                link.post(event_name(step), LEAVES)
+                self._post_leave(link, step)
         elif name.startswith(CANCEL_EVENT):
             step, number = map(int, name.split(":")[1:])
             if self.rounds is not None and step == self.frames.step:
