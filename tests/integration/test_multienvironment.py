@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import Counter as Multiset
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ from creamas_sc.errors import (
     NotExposed,
     StartError,
 )
+from creamas_sc.mp import EnvManager, StepReport
 from creamas_sc.rpc.addresses import split_address
+from creamas_sc.runtime.stack_dumps import Answer, ask
 from tests.support import agents
 from tests.support.agents import Counter, Echo, Gives, Raises, Reporter
 from tests.support.marks import also_free
@@ -467,3 +470,34 @@ async def test_what_cannot_be_decoded_is_its_agents_failure(
     agent = await menv.connect(bad[0])
     with pytest.raises(DecodeError, match=f"the reply of give_homebound of {bad[0]} .*from home"):
         await agent.give_homebound(2)
+
+
+@pytest.mark.slow
+async def test_that_slaves_say_where_their_code_is_changes_nothing() -> None:
+    def look(pids: list[int], answers: list[Answer], stop: threading.Event) -> None:
+        while not stop.is_set():
+            answers += ask(pids, 5)
+
+    async def take_steps(watched: bool) -> tuple[list[Any], list[Answer]]:
+        answers: list[Answer] = []
+        stop = threading.Event()
+        with trio.fail_after(60):
+            async with MultiEnvironment(("localhost", 0), Environment, seed=3) as menv:
+                await menv.spawn_slaves([("localhost", 0)] * 2, Environment, EnvManager)
+                addrs = [(await menv.spawn(agents.Judge))[1] for _ in range(6)]
+                pids = menv.overview().pids
+                async with trio.open_nursery() as nursery:
+                    if watched:
+                        nursery.start_soon(trio.to_thread.run_sync, look, pids, answers, stop)
+                    results = [await menv.trigger_all(addrs) for _ in range(40)]
+                    stop.set()
+                assert menv.last_step == StepReport(True)
+        return results, answers
+
+    results, _ = await take_steps(watched=False)
+    again, answers = await take_steps(watched=True)
+    assert again == results
+    assert len(answers) > 10
+    assert all(answer.report is not None and not answer.problem for answer in answers)
+    places = [place for each in answers if each.report for place in each.report["places"]]
+    assert any("Judge" in agent for place in places for agent in place["agents"])

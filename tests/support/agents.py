@@ -491,3 +491,20 @@ def end_process(how: str) -> None:
     if how.startswith("SIG"):
         os.kill(os.getpid(), getattr(signal, how))
     os._exit(int(how))
+
+
+class Judge(CreativeAgent):
+    """Draws what it is worth, asks the next agent for a draw that takes a moment, and says so."""
+
+    @expose
+    async def act(self, addrs: list[str]) -> float:
+        mine: float = self.rng.random()
+        judge = await self.connect(addrs[(addrs.index(self.addr) + 1) % len(addrs)])
+        answer: float = await judge.judge(mine)
+        return mine + answer
+
+    @expose
+    async def judge(self, value: float) -> float:
+        await trio.sleep(0.001)
+        share: float = self.rng.random()
+        return value * share
