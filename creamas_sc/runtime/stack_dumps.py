@@ -51,12 +51,16 @@ Reporter = Callable[[FrameType | None], dict[str, Any]]
 def answering(report: Reporter) -> Iterator[None]:
     """Answer in the block those who ask where this process's code is.
 
-    Outside of the main thread, which alone can handle signals, nobody is answered.
+    Nobody is answered outside of the main thread, which alone can handle signals, and where no
+    descriptor is left.
     """
-    if threading.current_thread() is not threading.main_thread():
+    fd = None
+    if threading.current_thread() is threading.main_thread():
+        with suppress(OSError):
+            fd = os.memfd_create(FILE_NAME)
+    if fd is None:
         yield
         return
-    fd = os.memfd_create(FILE_NAME)
     fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
 
     def answer(number: int, frame: FrameType | None) -> None:
@@ -178,7 +182,7 @@ class _Question:
         if state == "waiting for a disk":
             return "the kernel does not let it go on: it waits for a disk, or a folder of a network"
         if self._fd is None:
-            return "it answers only once it has started"
+            return "it does not answer: it is only starting, or had no descriptor left for that"
         return "its main thread is in code that is not Python, and comes back to none"
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from creamas_sc.errors import CreamasError
+from creamas_sc.runtime.validation import MAX_SECONDS
 from supervisor.cli import output
 from supervisor.cli.daemon_connection import connected
 from supervisor.cli.exits import Exit, Failure
@@ -55,8 +56,9 @@ def top(
         every: Seconds between two looks. Default: 1.
         json: Print a JSON object in a line for each simulation and look, until Ctrl-C.
     """
-    if not every >= LEAST_SECONDS:
-        raise Failure(f"--every must be a number of seconds, {LEAST_SECONDS} or more", Exit.USAGE)
+    if not LEAST_SECONDS <= every <= MAX_SECONDS:
+        allowed = f"from {LEAST_SECONDS} to {MAX_SECONDS:,.0f}"
+        raise Failure(f"--every must be a number of seconds {allowed}", Exit.USAGE)
     if not json and not output.is_terminal(sys.stdout):
         ways = "creamas-supervisor ls, attach NAME, or top --json"
         raise Failure(f"top draws on a terminal, and this is none: use {ways}", Exit.USAGE)

@@ -222,8 +222,9 @@ def test_where_there_is_no_terminal_it_says_what_to_use(
 ) -> None:
     assert main(["top"]) == 2
     assert "use creamas-supervisor ls, attach NAME, or top --json" in capsys.readouterr().err
-    assert main(["top", "--json", "--every", "0"]) == 2
-    assert "--every must be" in capsys.readouterr().err
+    for seconds in ("0", "nan", "inf"):
+        assert main(["top", "--json", "--every", seconds]) == 2
+        assert "--every must be" in capsys.readouterr().err
 
 
 def test_the_stream_has_an_object_a_line_until_the_simulation_ends(

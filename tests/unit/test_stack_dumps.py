@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -192,7 +193,17 @@ def test_nothing_is_left_of_it() -> None:
         assert signal.getsignal(SIGNAL) is not before
     assert signal.getsignal(SIGNAL) is before
     (answer,) = ask([os.getpid()], BOUND_SECONDS)  # and the signal, if it came, harms nobody
-    assert answer.problem == "it answers only once it has started"
+    assert "it is only starting" in answer.problem
+
+
+def test_without_a_descriptor_it_runs_and_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "memfd_create", fail)
+    with answering(lambda frame: {}):
+        (answer,) = ask([os.getpid()], BOUND_SECONDS)
+    assert "no descriptor left" in answer.problem
 
 
 # ---- processes that cannot answer
