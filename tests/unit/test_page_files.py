@@ -54,8 +54,8 @@ def test_the_page_has_nothing_inline() -> None:
         assert not [name for name in attributes if name == "style" or name.startswith("on")]
         if tag == "script":
             assert (STATIC.parent / (attributes["src"] or "")).is_file()
-    scripts = [attributes["src"] for tag, attributes in elements() if tag == "script"]
-    assert sorted(map(str, scripts)) == [f"static/{file.name}" for file in SCRIPTS]
+    scripts = [str(attributes["src"]) for tag, attributes in elements() if tag == "script"]
+    assert sorted(scripts) == [f"static/{file.name}" for file in SCRIPTS]
 
 
 def test_what_is_named_is_there() -> None:
