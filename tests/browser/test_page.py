@@ -338,6 +338,12 @@ def test_study(window: Window, society: Society, server: Server) -> None:
     )
     window.wait("page.view.metrics.charts.get('value').lines.length", 9)
     assert window.get("document.getElementById('run').options.length") == 9
+    window.run(f"window.tile = {FIRST_TILE}")
+    window.run(
+        "const run = document.getElementById('run'); run.value = 'run-3';"
+        "run.dispatchEvent(new Event('change'))"
+    )
+    window.wait(f"{FIRST_TILE} !== window.tile")  # the numbers of artifacts are those of a run
 
 
 def test_report(window: Window, society: Society, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ const graph = (() => {
   const NAMED = 40; // of so few agents each is labelled
   const OTHERS = "others";
 
-  /** `society.View`: the picture of a society of less than 500 agents. */
+  /** The picture of a society of less than 500 agents. */
   class Graph {
     /** @param {(agent: object | null) => void} tell Called with the node that is pointed at or chosen. */
     constructor(tell) {

@@ -92,7 +92,7 @@ const matrix = (() => {
       const { bins, artifacts } = this.data;
       const most = artifacts.reduce((all, each) => Math.max(all, each), 0) || 1;
       const size = side / bins.length;
-      context.fillStyle = paint.category ?? paint.categories[4];
+      context.fillStyle = paint.categories[4];
       artifacts.forEach((amount, at) => {
         context.fillRect(MARGIN.left + side + 8, MARGIN.top + at * size, (amount / most) * BARS, Math.max(1, size - 0.5));
       });

@@ -58,7 +58,9 @@ const metrics = (() => {
     #chart(name, kind) {
       let made = this.charts.get(name);
       if (!made) {
-        made = new chart.LineChart(name, kind === "steps" ? UNITS[name] : "", kind === "agents' mean" ? "mean of the agents" : kind === "steps" ? NOTES[name] : "");
+        const own = kind === "steps"; // a user's metric may have the same name
+        const note = kind === "agents' mean" ? "mean of the agents" : own ? NOTES[name] : "";
+        made = new chart.LineChart(name, own ? UNITS[name] : "", note);
         this.charts.set(name, made);
         this.box.append(made.element);
       }
