@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from itertools import dropwhile
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -35,6 +35,7 @@ READ_SECONDS = 0.1
 MAX_PLACES = 100
 MAX_FRAMES = 50
 MAX_AGENTS = 5
+MAX_AWAITED = 20
 
 _LIBRARIES = frozenset(
     {"anyio", "creamas_sc", "msgpack", "outcome", "supervisor", "tractor", "tricycle", "trio"}
@@ -64,7 +65,7 @@ def _report(about: Callable[[], Mapping[str, Any]], frame: FrameType | None) -> 
         if not places.add(_chain(task.coro), task.name):
             break
     for activity, call in parked_activities():
-        if not places.add(_chain(activity.work), "", _waits_for_call(call)):
+        if not places.add(_chain(activity.work), "", _awaited_by(call)):
             break
     threads = [
         {"name": name, "frames": list(map(_plain, frames))} for name, frames in _other_threads()
@@ -72,7 +73,7 @@ def _report(about: Callable[[], Mapping[str, Any]], frame: FrameType | None) -> 
     found = places.found.values()
     return {
         "about": dict(about()),
-        "running": None if running is None else _Place(running, "", "").plain(),
+        "running": None if running is None else _Place(running, "").plain(),
         "places": [place.plain() for place in found if place.of_users],
         "own": [place.plain() for place in found if not place.of_users],
         "threads": threads,
@@ -83,29 +84,51 @@ def _report(about: Callable[[], Mapping[str, Any]], frame: FrameType | None) -> 
 # ---- places
 
 
+class _Awaited(NamedTuple):
+    """The method for whose answer a task waits, and where the called agent is.
+
+    Attributes:
+        url: Of the environment; empty for this one.
+        number: Of the agent there.
+    """
+
+    method: str
+    url: str
+    number: str
+
+
 class _Place:
     """Where one or more tasks are.
 
     Args:
         frames: From the outermost one on.
-        waits: For the answer of which method of which agent; empty if for none.
     """
 
-    def __init__(self, frames: list[FrameType], name: str, waits: str) -> None:
+    def __init__(self, frames: list[FrameType], name: str) -> None:
         self.count = 0
         self.agents: dict[int, Agent] = {}
+        self.awaited: dict[tuple[str, str], list[str]] = {}
         self._name = name
-        self._waits = waits
         self.of_users = any(map(_is_users, frames))
         self._frames = list(map(_plain, frames[-MAX_FRAMES:]))
 
     def plain(self) -> dict[str, Any]:
-        """As plain values, with the first agents by number."""
+        """As plain values, with the first agents by number.
+
+        ``waits`` says for whose answers the tasks wait: method, environment, how many calls there
+        are, and of how many agents, the first of which has that number.
+        """
+        awaited = sorted(self.awaited.items(), key=lambda item: -len(item[1]))[:MAX_AWAITED]
+        waits = [
+            {"method": method, "environment": url, "calls": len(numbers),
+             "agents": len(set(numbers)), "number": numbers[0]}
+            for (method, url), numbers in awaited
+        ]  # fmt: skip
         agents = [self.agents[number] for number in sorted(self.agents)[:MAX_AGENTS]]
         return {
             "count": self.count, "agents": list(map(_title, agents)),
             "of_agents": len(self.agents), "name": self._name,
-            "waits": self._waits, "frames": self._frames,
+            "waits": waits, "frames": self._frames,
         }  # fmt: skip
 
 
@@ -121,23 +144,26 @@ class _Places:
         self.unread = False
         self._until = until
 
-    def add(self, frames: Iterable[FrameType], name: str, waits: str = "") -> bool:
+    def add(self, frames: Iterable[FrameType], name: str, awaited: _Awaited | None = None) -> bool:
         """Add a task, or what is driven like one; whether there is time for more."""
         if time.perf_counter() > self._until:
             self.unread = True
             return False
         frames = list(frames)
-        waits = waits or next(filter(None, map(_waits_in, reversed(frames))), "")
+        awaited = awaited or next(filter(None, map(_awaited_in, reversed(frames))), None)
         # What calls the user's code differs: the first act of a step runs in the step's own task.
         users = list(dropwhile(lambda frame: not _is_users(frame), frames))
-        key = (*((each.f_code, each.f_lineno) for each in users or frames), waits.partition(" ")[0])
+        method = "" if awaited is None else awaited.method
+        key = (*((each.f_code, each.f_lineno) for each in users or frames), method)
         place = self.found.get(key)
         if place is None:
             if len(self.found) >= MAX_PLACES:
                 self.unread = True
                 return False
-            place = self.found[key] = _Place(frames, name, waits)
+            place = self.found[key] = _Place(frames, name)
         place.count += 1
+        if awaited is not None:
+            place.awaited.setdefault(awaited[:2], []).append(awaited.number)
         agent = next(filter(None, map(_agent_of, frames)), None)
         if agent is not None:
             place.agents[agent._number] = agent
@@ -168,19 +194,21 @@ def _title(agent: Agent) -> str:
     return f"{type(agent).__name__} {agent._env.base_url}{agent._number}"
 
 
-def _waits_in(frame: FrameType) -> str:
-    """For the answer of what a frame of this package waits; empty if for none."""
+def _awaited_in(frame: FrameType) -> _Awaited | None:
+    """For the answer of what a frame of this package waits."""
     code = frame.f_code
     if code is Node._call_there.__code__:
-        return f"{frame.f_locals.get('method')} of {frame.f_locals.get('address')}"
+        local = frame.f_locals
+        url, _, number = str(local.get("address")).rpartition("/")
+        return _Awaited(str(local.get("method")), f"{url}/", number)
     if code is Rounds._wait.__code__:
-        return _waits_for_call(frame.f_locals.get("call"))
-    return ""
+        return _awaited_by(frame.f_locals.get("call"))
+    return None
 
 
-def _waits_for_call(call: Any) -> str:
-    target, method = call.request[3:5]
-    return f"{method} of {call.url}{target}" if call.url else f"{method} of the agent {target} here"
+def _awaited_by(call: Any) -> _Awaited:
+    number, method = call.request[3:5]
+    return _Awaited(method, call.url or "", str(number))
 
 
 # ---- tasks

@@ -117,8 +117,11 @@ class _Section:
             yield "  runs:"
             yield from self._frames(running["frames"])
         for place in places:
-            yield f"  {self._title(place)}:"
-            yield from self._frames(place["frames"], bool(place["waits"]))
+            yield from output.wrapped(f"{self._title(place)}:", indent=2)
+            waits = place["waits"]
+            if len(waits) > 1:
+                yield from (f"    of {self._awaited(each)}" for each in waits)
+            yield from self._frames(place["frames"], bool(waits))
         for thread in report["threads"]:
             if self._shows(thread):
                 yield f"  thread {thread['name']}:"
@@ -140,12 +143,37 @@ class _Section:
     def _title(self, place: Mapping[str, Any]) -> str:
         tasks, agents, total = place["count"], place["agents"], place["of_agents"]
         name = place["name"].rpartition(".")[2] or "task"
-        who = ", ".join(agents) if agents else (name if tasks == 1 else f"{tasks:,} of {name}")
+        who = self._names(agents) or (name if tasks == 1 else f"{tasks:,} of {name}")
         more = f" and {total - len(agents):,} more" if total > len(agents) else ""
         verb = "wait" if (total or tasks) > 1 else "waits"
-        what = f" for the answer of {place['waits']}" if place["waits"] else ""
+        waits = place["waits"]
+        what = " for answers" if waits else ""
+        if len(waits) == 1:
+            what = f" for {'the answer' if waits[0]['calls'] == 1 else 'answers'}"
+            what += f" of {self._awaited(waits[0])}"
         times = f" ({tasks:,} tasks)" if agents and tasks > total else ""
         return f"{who}{more} {verb}{what}{times}"
+
+    def _names(self, agents: Sequence[str]) -> str:
+        """Agents of this process, whose address the first line has: "Painter /3, /4, Critic /5"."""
+        names, before = [], ""
+        for agent in agents:
+            cls, _, address = agent.partition(" ")
+            number = f"/{address.rpartition('/')[2]}"
+            names.append(number if cls == before else f"{cls} {number}")
+            before = cls
+        return ", ".join(names)
+
+    def _awaited(self, awaited: Mapping[str, Any]) -> str:
+        """A method, and the agent or agents that are called."""
+        method, where = awaited["method"], awaited["environment"]
+        if awaited["agents"] == 1:
+            return (
+                f"{method} of {where}{awaited['number']}"
+                if where
+                else (f"{method} of /{awaited['number']} here")
+            )
+        return f"{method} of {awaited['agents']:,} agents {f'of {where}' if where else 'here'}"
 
     def _frames(self, frames: Sequence[Sequence[Any]], waits: bool = False) -> Iterator[str]:
         """Each frame in a line or two; of the library's own, the one that the user's code called.
@@ -158,7 +186,8 @@ class _Section:
         before = ""
         for place, (file, number, name, of_user, agent) in enumerate(frames):
             if self._all or of_user or (place == called and not waits):
-                who = f"  ({agent})" if agent and before and agent != before else ""
+                new = agent and before and agent != before
+                who = f"  ({self._names([agent])})" if new else ""
                 yield f"    {_short(file)}:{number} in {name}{who}"
                 text = self._source(file, number) if self._all or of_user else ""
                 yield from [f"      {text}"] if text else ()

@@ -96,6 +96,17 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, indent: int 
     return formatted
 
 
+def wrapped(text: str, *, indent: int) -> list[str]:
+    """Break a line of words as a terminal's width asks for; what follows is indented further."""
+    width = _columns()
+    if width == math.inf:
+        return [" " * indent + text]
+    start = " " * indent
+    more = start + "  "
+    return textwrap.wrap(text, max(int(width), LEAST_WIDTH + len(more)), initial_indent=start,
+                         subsequent_indent=more, break_on_hyphens=False)  # fmt: skip
+
+
 def _columns() -> float:
     terminal = sys.stdout is not None and sys.stdout.isatty()
     return shutil.get_terminal_size().columns if terminal else math.inf

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from creamas_sc.runtime.stack_dumps import Answer
-from supervisor.cli import dump
+from supervisor.cli import dump, output
 from supervisor.cli.main import main
 from tests.support.cli_fakes import ADDRS, NAME, FakeClient
 
@@ -21,15 +21,20 @@ def frame(file: str, line: int, name: str, of_user: bool = True, agent: str = ""
     return [file, line, name, of_user, agent]
 
 
-def place(*frames: list[Any], count: int = 1, agents: Any = (), waits: str = "") -> dict[str, Any]:
+def place(*frames: list[Any], count: int = 1, agents: Any = (), waits: Any = ()) -> dict[str, Any]:
     return {
         "count": count,
         "agents": list(agents),
         "of_agents": count if agents else 0,
         "name": "creamas_sc.core.step_loop._Worker.run",
-        "waits": waits,
+        "waits": list(waits),
         "frames": list(frames),
     }
+
+
+def awaited(**more: Any) -> dict[str, Any]:
+    where = {"environment": "tcp://localhost:5557/", "number": "0"}
+    return {"method": "judge", "calls": 1, "agents": 1, **where, **more}
 
 
 def report(*places: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -101,7 +106,7 @@ def test_agents_with_lines_of_their_files_unless_these_were_changed(
         frame("/x/site-packages/creamas_sc/rpc/node.py", 5, "Node._call_there", False),
         count=1200,
         agents=agents,
-        waits=f"judge of {ADDRS[1]}",
+        waits=[awaited(calls=1200)],
     )
     runs = place(frame(str(file), 1, "Critic.judge", True, "Critic tcp://localhost:5556/9"))
     busy = Answer("running", report(waiting, running=runs))
@@ -112,7 +117,7 @@ def test_agents_with_lines_of_their_files_unless_these_were_changed(
 slave-0, tcp://localhost:5556/, pid 8: running
   runs:
     painters.py:1 in Critic.judge
-  {", ".join(agents)} and 1,195 more wait for the answer of judge of {ADDRS[1]}:
+  Painter /1, /2, /3, /4, /5 and 1,195 more wait for answers of judge of {ADDRS[1]}:
     painters.py:2 in Painter.act
 """
     )
@@ -137,9 +142,9 @@ def test_called_agents_and_what_library_code_they_wait_in(shown: Shown) -> None:
     )
     text = shown(IDLE, Answer("sleeping", report(waiting)))
     assert text.endswith("""
-  Painter tcp://localhost:5556/1 waits:
+  Painter /1 waits:
     /a.py:2 in Painter.act
-    /a.py:7 in Critic.judge  (Critic tcp://localhost:5556/2)
+    /a.py:7 in Critic.judge  (Critic /2)
     trio/_timeouts.py:71 in sleep_forever
 """)
     text = shown(IDLE, Answer("sleeping", report(waiting)), "--all")
@@ -151,7 +156,35 @@ def test_an_agent_that_waits_in_several_tasks(shown: Shown) -> None:
     agent = "Painter tcp://localhost:5556/1"
     waiting = place(frame("/a.py", 2, "Painter.judge", True, agent), count=3, agents=[agent])
     text = shown(IDLE, Answer("sleeping", report({**waiting, "of_agents": 1})))
-    assert f"  {agent} waits (3 tasks):\n" in text
+    assert "  Painter /1 waits (3 tasks):\n" in text
+
+
+def test_whom_agents_wait_for_in_several_environments(shown: Shown) -> None:
+    agents = ["Painter tcp://localhost:5556/1", "Critic tcp://localhost:5556/2"]
+    act = frame("/a.py", 2, "Painter.act", True, agents[0])
+    waits = [
+        awaited(environment="tcp://b:1/", calls=4, agents=3),
+        awaited(environment="", number="7"),
+    ]
+    text = shown(IDLE, Answer("sleeping", report(place(act, count=5, agents=agents, waits=waits))))
+    assert text.endswith("""
+  Painter /1, Critic /2 and 3 more wait for answers:
+    of judge of 3 agents of tcp://b:1/
+    of judge of /7 here
+    /a.py:2 in Painter.act
+""")
+    (one,) = [place(act, agents=agents[:1], waits=[awaited(environment="", number="7")])]
+    text = shown(IDLE, Answer("sleeping", report(one)))
+    assert "  Painter /1 waits for the answer of judge of /7 here:\n" in text
+
+
+def test_long_titles_are_broken_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert output.wrapped("word " * 30, indent=2) == ["  " + "word " * 30]
+    monkeypatch.setattr(output, "_columns", lambda: 40)
+    lines = output.wrapped("word " * 30, indent=2)
+    assert max(map(len, lines)) <= 40
+    assert lines[0].startswith("  word")
+    assert lines[1].startswith("    word")
 
 
 def test_threads_of_users_and_too_many_tasks(shown: Shown) -> None:

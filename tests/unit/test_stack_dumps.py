@@ -18,7 +18,7 @@ import trio.testing
 
 from creamas_sc import CreativeAgent, Environment, expose
 from creamas_sc.mp import EnvManager
-from creamas_sc.mp.stacks import answering_for
+from creamas_sc.mp.stacks import _Awaited, _Places, answering_for
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.runtime.stack_dumps import MAX_FILE_BYTES, SIGNAL, answering, ask
 
@@ -104,7 +104,7 @@ async def test_agents_that_wait_are_one_place(calls: str) -> None:
     assert lines(place) == ["Waiter.act", "Waiter.hold"]
     assert place["count"] == place["of_agents"] == 7
     assert place["agents"] == [f"Waiter {env.base_url}{number}" for number in range(1, 6)]
-    assert place["waits"] == ""
+    assert place["waits"] == []
     files = {name: (file, line) for file, line, name, *_ in place["frames"]}
     assert files["Waiter.hold"] == (__file__, Waiter.hold.__code__.co_firstlineno + 1)
     assert report["about"] == {"address": "here"}
@@ -116,12 +116,29 @@ async def test_agents_that_wait_are_one_place(calls: str) -> None:
 async def test_agents_that_wait_for_answers_in_rounds_have_no_tasks() -> None:
     async with acting(Asker, 4, "rounds") as env:
         report = own_report()
-    asking, asked = sorted(report["places"][-2:], key=lambda place: str(place["waits"] == ""))
-    assert asking["waits"] == "judge of the agent 1 here"
+    asking, asked = sorted(report["places"][-2:], key=lambda place: not place["waits"])
+    one = {"method": "judge", "environment": "", "calls": 3, "agents": 1, "number": "1"}
+    assert asking["waits"] == [one]
     assert asking["agents"] == [f"Asker {env.base_url}{number}" for number in range(2, 5)]
     assert lines(asking) == ["Asker.act"]
     assert asked["agents"] == [f"Asker {env.base_url}1"]
     assert lines(asked) == ["Asker.judge", "Waiter.hold"]
+
+
+def test_those_who_wait_for_agents_elsewhere_too_are_one_place_that_says_for_whom() -> None:
+    places = _Places(float("inf"))
+    frame = sys._getframe()
+    for url, number in [("", "7"), ("tcp://b:1/", "3"), ("tcp://b:1/", "4"), ("tcp://b:1/", "3")]:
+        assert places.add([frame], "", _Awaited("judge", url, number))
+    assert places.add([frame], "", _Awaited("praise", "", "7"))
+    judge, praise = [place.plain() for place in places.found.values()]
+    assert judge["count"] == 4
+    common = {"method": "judge"}
+    assert judge["waits"] == [
+        {**common, "environment": "tcp://b:1/", "calls": 3, "agents": 2, "number": "3"},
+        {**common, "environment": "", "calls": 1, "agents": 1, "number": "7"},
+    ]
+    assert praise["waits"][0]["method"] == "praise"
 
 
 async def test_calls_at_once_have_the_called_agents_code_too() -> None:
