@@ -127,7 +127,7 @@ def test_click(window: Window, server: Server, society: Society) -> None:
     window.wait("!document.getElementById('artifact').open")
     assert window.get("document.activeElement.className") == "cover"
     window.driver.switch_to.active_element.send_keys("\n")
-    window.wait_text("#artifact", "Evaluations (5)")
+    window.wait("document.querySelectorAll('#artifact tbody tr').length", 5)
     window.find("#artifact button.link").click()
     window.wait("document.getElementById('gallery-agent').value", "7")
     window.wait_text("#gallery-count", " of 400")

@@ -43,6 +43,9 @@ const artifact = (() => {
     /** Show what is known, and the rest once it is there. */
     async open(data, run, item) {
       this.item = item;
+      const close = el("button", { type: "button", onclick: () => this.element.close() }, "Close");
+      this.parts = el("div", { class: "parts" });
+      this.element.replaceChildren(el("header", {}, el("h2", { id: "artifact-title" }, `Artifact ${item.artifact}`), close), this.parts);
       this.#fill(item, item.evaluations === undefined ? "Loading." : "");
       if (!this.element.open) this.element.showModal();
       let [full, problem] = [item, ""];
@@ -55,8 +58,6 @@ const artifact = (() => {
     }
 
     #fill(item, note) {
-      const close = el("button", { type: "button", class: "close", autofocus: true, onclick: () => this.element.close() }, "Close");
-      const head = el("header", {}, el("h2", { id: "artifact-title" }, `Artifact ${item.artifact}`), close);
       const by = el("button", { type: "button", class: "link", onclick: () => this.#show(item.agent) }, agentOf(item));
       const others = item.creator && item.creator !== item.agent ? ` (${item.creator})` : "";
       const facts = el("dl", { class: "list" },
@@ -65,9 +66,8 @@ const artifact = (() => {
         ...pair("domain", item.domain), ...pair("class", item.class), ...pair("object", item.object_class));
       const picture = el("div", { class: "large" }, pictureOf(item, nameOf(item)));
       const text = item.picture || item.text.length > 12 ? el("pre", {}, item.text) : null;
-      this.element.replaceChildren(head, el("div", { class: "parts" },
-        el("div", {}, picture, text), el("div", {}, facts, ...this.#evaluations(item, note), ...features(item))));
-      close.focus();
+      this.parts.replaceChildren(
+        el("div", {}, picture, text), el("div", {}, facts, ...this.#evaluations(item, note), ...features(item)));
     }
 
     #evaluations(item, note) {
