@@ -13,6 +13,7 @@ What fails leaves the checkpoints before as they were.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from creamas_sc.checkpoints.files import MASTER, Checkpoints, Manifest, PartFile
 from creamas_sc.core import kept_state
 from creamas_sc.errors import AgentError, CheckpointError, CreamasError, SlaveLost
+from creamas_sc.foreign import printable
 from creamas_sc.mp.checkpoint_parts import in_thread, write_frames
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.runtime.class_loading import class_name
@@ -37,11 +39,13 @@ from creamas_sc.wire.frames import Kind, encode_frame
 if TYPE_CHECKING:
     from creamas_sc.mp.multienvironment import MultiEnvironment
 
+log = logging.getLogger(__name__)
+
 # What `MultiEnvironment` itself has; other attributes are the user's.
 OWN: Final = frozenset(
     {"_env", "_name", "_logger", "_artifacts", "_slaves", "_managers", "_steps", "_closer"}
     | {"_age", "_loop", "_recording", "_made_with", "_resumed_age"}
-    | {"_age_is_ahead"}
+    | {"_age_is_ahead", "_checkpointed"}
 )
 # Arguments that are not kept: what they were is there in another way, or cannot travel.
 _NOT_KEPT: Final = ("record", "logger")
@@ -55,7 +59,9 @@ async def write_checkpoint(
     recorded: Mapping[str, Any],
     kept: int,
 ) -> None:
-    """Write a checkpoint.
+    """Write a checkpoint, unless a slave that is in the last one is lost for good.
+
+    So a run that has lost a slave can go on from where it was whole.
 
     Args:
         run_file: Of the record.
@@ -69,6 +75,11 @@ async def write_checkpoint(
             says so, too.
         OSError: A file cannot be written.
     """
+    if lost := menv._slaves.lost(menv._checkpointed):
+        log.warning(
+            "there is no checkpoint of step %d: %s", step, printable(lost[0].describe_end())
+        )
+        return
     files = Checkpoints(run_file)
     node, slaves = menv._env.network, menv._slaves.members
     here = [slave for slave in slaves if not slave.reported]
@@ -92,6 +103,7 @@ async def write_checkpoint(
         for slave in here:  # the step that needs it must not go on without it in silence
             slave.reported = False
         raise CheckpointError(str(error)) from error
+    menv._checkpointed = slaves
     urls = [slave.base_url for slave in slaves]
     for slave in slaves:
         if slave.journal is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from creamas_sc.mp.steps import Steps
+    from creamas_sc.restarts.slave import Slave
 
 Init = TypeVar("Init", bound=Callable[..., None])
 
@@ -20,6 +21,8 @@ class Resumable:
     _made_with: tuple[tuple[Any, ...], dict[str, Any]] | None = None
     # Its age where it was resumed.
     _resumed_age = 0
+    # The slaves that the last checkpoint has.
+    _checkpointed: Sequence[Slave] = ()
     # Whether the age counts the step that is being taken.
     _age_is_ahead = False
 

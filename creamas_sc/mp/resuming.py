@@ -246,6 +246,7 @@ class Resumption:
                 slave.journal.note_checkpoint(*args)
 
         await at_once(restore, slaves)
+        menv._checkpointed = slaves
         codec = kept_state.state_codec(menv._env, moves(manifest, urls, node.base_url))
         frames = artifact_frames(self._folder, manifest)
         menv._artifacts += [codec.from_frame(frame)["artifact"] for frame in frames]

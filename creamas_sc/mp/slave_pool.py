@@ -139,6 +139,10 @@ class SlavePool:
         coming = self.driver.coming
         return [s for s in self._slaves if not s.reported or s.slot in coming]
 
+    def lost(self, slaves: Sequence[Slave]) -> list[Slave]:
+        """Those of ``slaves`` whose loss was reported, and that do not come back."""
+        return [s for s in slaves if s in self._slaves and s not in self.members]
+
     def why_none(self) -> str:
         """Say why there are no members."""
         if self._slaves:

@@ -33,6 +33,8 @@ A checkpoint has what agents hold, with their random generators and connections;
 the attributes that users' classes of environments, managers and multi-environment have added, or
 what their ``checkpoint()`` returns, for ``restore(state)``. What cannot be kept, as locks and open
 files, is refused before the first step: leave it out with ``__getstate__`` and ``__setstate__``.
+Once a slave is lost that is not restarted, no more are written: the run goes on from where it was
+whole.
 `creamas_sc.branch` begins another run at a checkpoint.
 
 Tables and columns: `creamas_sc.results.schema`. pyarrow is in the extra "results", and what `plot`

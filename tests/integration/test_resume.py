@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from creamas_sc import (
 )
 from creamas_sc.checkpoints.files import Checkpoints
 from creamas_sc.client import connect_sync
-from creamas_sc.errors import BadValue, CheckpointError
+from creamas_sc.errors import AgentErrors, BadValue, CheckpointError, SlaveLost
 from creamas_sc.mp import EnvManager, MultiEnvManager
 from creamas_sc.results import Record
 from tests.support.daemons import running
@@ -267,6 +267,26 @@ def test_a_restarted_slave_has_what_the_last_checkpoint_has(tmp_path: Path) -> N
     assert made  # of step 5
     with resume(tmp_path) as menv:
         go_on(menv, 6)
+
+
+@pytest.mark.slow
+def test_a_run_that_lost_a_slave_goes_on_from_where_it_was_whole(
+    tmp_path: Path, whole: dict[str, list[Any]]
+) -> None:
+    with society(tmp_path, checkpoint_every=1) as menv:
+        go_on(menv, 3)
+        slave = menv._slaves.members[0]
+        os.kill(slave.pid, signal.SIGKILL)
+        with pytest.raises(SlaveLost):
+            run(menv.trigger_all())
+        with suppress(AgentErrors):  # some know agents that are gone
+            run(menv.trigger_all())  # the others go on without it
+        assert (menv.steps_taken, len(menv.addrs)) == (5, 1)
+    file = tmp_path / "run-1.sqlite"
+    assert Checkpoints(file).steps() == [2, 3]
+    with resume(tmp_path) as menv:
+        go_on(menv)
+    assert rows(file) == whole
 
 
 @pytest.mark.slow
