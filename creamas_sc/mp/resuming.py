@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from creamas_sc.results.record import Record
 from creamas_sc.results.run_file import RunFile
 from creamas_sc.runtime.class_loading import end_script_load, load_subclass
 from creamas_sc.runtime.coroutines import at_once
+from creamas_sc.runtime.event_loop import background_loop, current_loop
 from creamas_sc.runtime.main_script import MAIN, MainScript
 from creamas_sc.runtime.validation import check_count
 from creamas_sc.serializers import get_serializers, to_serializers
@@ -72,8 +74,8 @@ def resume(
         LoadError, StartError: A class does not load, or a slave does not start.
     """
     end_script_load()
-    coroutine = _resume(Path(folder), None, slaves, step, changed_code)
-    return coroutine if as_coro else run(coroutine)
+    resumed = partial(_resume, Path(folder), None, slaves, step, changed_code)
+    return _at_home(resumed) if as_coro else run(resumed())
 
 
 def branch(
@@ -98,8 +100,8 @@ def branch(
             too.
     """
     end_script_load()
-    coroutine = _resume(Path(folder), dict(parameters or {}), slaves, step, changed_code)
-    return coroutine if as_coro else run(coroutine)
+    resumed = partial(_resume, Path(folder), dict(parameters or {}), slaves, step, changed_code)
+    return _at_home(resumed) if as_coro else run(resumed())
 
 
 class Resumption:
@@ -325,6 +327,12 @@ class Resumption:
                 await self._menv.close(as_coro=True)
         if self._branches:
             self._file.path.unlink(missing_ok=True)
+
+
+async def _at_home(resumed: Callable[[], Awaitable[MultiEnvironment]]) -> MultiEnvironment:
+    """Resume on the loop where the multi-environment will live, from whichever loop."""
+    loop = current_loop() or background_loop()
+    return await (resumed() if loop.is_current() else loop.call(resumed))
 
 
 async def _resume(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anyio
 import numpy as np
 import pytest
 
@@ -287,6 +288,21 @@ def test_a_run_that_lost_a_slave_goes_on_from_where_it_was_whole(
     with resume(tmp_path) as menv:
         go_on(menv)
     assert rows(file) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+def test_it_can_be_awaited_on_any_loop(tmp_path: Path, backend: str) -> None:
+    async def main() -> None:
+        async with await resume(tmp_path, as_coro=True) as menv:
+            await menv.trigger_all()
+            assert menv.steps_taken == 3
+        async with await branch(tmp_path, as_coro=True) as menv:
+            await menv.trigger_all()
+            assert menv.steps_taken == 3
+
+    with stopped(tmp_path, 2, slaves=1, agents=2, checkpoint_every=2):
+        anyio.run(main, backend=backend)
 
 
 @pytest.mark.slow
