@@ -14,7 +14,7 @@ import anyio
 import uvicorn
 from anyio.abc import TaskStatus
 
-from creamas_sc.errors import CreamasError
+from creamas_sc.errors import CreamasError, unwrapped
 from creamas_sc.page.access import LOOPBACK, Access, kept_secret, new_secret
 from creamas_sc.page.app import make_app
 from creamas_sc.page.source import Sources
@@ -61,6 +61,8 @@ def serve(
             secret=_secret(port) if port else None,
         )
         return anyio.run(_serve, sources, access, listener, host, announce)
+    except BaseExceptionGroup as group:
+        raise unwrapped(group) from None
     finally:
         listener.close()
 

@@ -188,6 +188,14 @@ def test_where_it_cannot_listen() -> None:
             server.serve(DaemonSources("default"), port=port)
 
 
+def test_what_announcing_raises_ends_it() -> None:
+    def announce(url: str, tunnel: str) -> None:
+        raise BrokenPipeError("nobody reads")
+
+    with pytest.raises(BrokenPipeError, match="nobody reads"):
+        server.serve(DaemonSources("default"), announce=announce)
+
+
 @pytest.mark.parametrize(
     ("host", "url", "tunnel"),
     [
