@@ -107,7 +107,7 @@ def report(
         except PageError as error:
             raise Failure(str(error)) from error
     output.write_text(text, encoding="utf-8")
-    emit({"file": str(output), "bytes": len(text)}, json, lambda: [str(output)])
+    emit({"file": str(output), "bytes": output.stat().st_size}, json, lambda: [str(output)])
     return Exit.DONE
 
 

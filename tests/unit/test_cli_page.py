@@ -131,7 +131,7 @@ def test_a_report_of_a_record(run: Run, tmp_path: Path) -> None:
     assert 'id="creamas-data"' in page
     assert '"kind":"record"' in page
     code, out, _ = run("report", "rec", "--output", "r.html", "--json")
-    assert json.loads(out) == {"file": "r.html", "bytes": len(page)}
+    assert json.loads(out) == {"file": "r.html", "bytes": (tmp_path / "r.html").stat().st_size}
     code, _, err = run("report", "rec", "-o", "nowhere/r.html")
     assert code == 1
     assert "nowhere/r.html" in err
