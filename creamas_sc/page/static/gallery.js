@@ -14,7 +14,7 @@ const gallery = (() => {
   class Gallery {
     /** @param {(item: object) => void} open Called with an item that was clicked. */
     constructor(data, open) {
-      Object.assign(this, { data, open, run: null, last: 0, live: false, held: null, found: null });
+      Object.assign(this, { data, open, run: null /* the last one */, last: 0, live: false, held: null, found: null });
       this.pages = new Map(); // of each page its version and items, in the order of their use
       this.version = 0; // of what there is
       this.generation = 0; // of the artifacts' numbers
@@ -77,6 +77,11 @@ const gallery = (() => {
       this.#changed();
     }
 
+    /** What is shown, or being loaded, is of this run. */
+    stay(run) {
+      this.run = this.query.run = run;
+    }
+
     get #follows() {
       return this.slider.value === this.slider.max;
     }
@@ -91,7 +96,7 @@ const gallery = (() => {
       this.replaced = true;
       if (this.held === null || !this.#follows) this.area.scrollTop = 0;
       this.#tellStep();
-      if (this.run !== null) this.refresher.now();
+      this.refresher.now();
     }
 
     #tellStep() {

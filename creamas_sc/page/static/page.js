@@ -86,13 +86,21 @@ const page = (() => {
       const run = names.includes(this.run) ? this.run : names[names.length - 1];
       this.select.value = run;
       this.metrics.refresher.now();
-      if (run !== undefined) this.#choose(run);
+      if (this.run === undefined) this.#stay(run);
+      else if (run !== undefined) this.#choose(run);
     }
 
     #choose(run) {
       if (run === this.run) return;
       this.run = run;
       this.gallery.show({ run });
+      this.society.show({ run });
+    }
+
+    /** Stay with the last run, which the gallery shows before its name is known. */
+    #stay(run) {
+      this.run = run;
+      this.gallery.stay(run);
       this.society.show({ run });
     }
 

@@ -169,16 +169,18 @@ const source = (() => {
 
     runs = async () => this.data.runs;
     metrics = async (by) => this.data.metrics_by?.[by] ?? this.data.metrics;
-    society = async (run) => this.data.society[run] ?? null;
+    society = async (run) => this.data.society[this.#runOf(run)] ?? null;
     slaves = async () => this.data.slaves;
     log = async () => this.data.log;
-    artifact = async (run, number) => this.data.artifacts[run].find((each) => each.artifact === number);
+    artifact = async (run, number) => this.data.artifacts[this.#runOf(run)].find((each) => each.artifact === number);
     watch = (tell) => tell.state(this.data.state);
     close = () => {};
 
+    #runOf = (run) => run ?? this.data.runs.runs.at(-1)?.run;
+
     /** As the server does it, of the artifacts that are in the report. */
     async artifacts({ run, order, upto, agent, offset, limit }) {
-      const all = this.data.artifacts[run] ?? [];
+      const all = this.data.artifacts[this.#runOf(run)] ?? [];
       const within = all.filter((each) => upto === null || upto === undefined || each.step === null || each.step <= upto);
       const found = within.filter((each) => !agent || each.agent === agent);
       const score = (each) => each.score ?? -Infinity;
@@ -186,7 +188,7 @@ const source = (() => {
       const made = new Map();
       for (const each of within) made.set(each.agent, (made.get(each.agent) ?? 0) + 1);
       return {
-        total: this.data.artifacts_total[run] ?? all.length, chosen: all.length, found: found.length,
+        total: this.data.artifacts_total[this.#runOf(run)] ?? all.length, chosen: all.length, found: found.length,
         items: found.slice(offset, offset + limit),
         agents: [...made].sort((a, b) => b[1] - a[1]).slice(0, 200),
       };
