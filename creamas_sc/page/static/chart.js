@@ -229,7 +229,7 @@ const chart = (() => {
       context.fillText(number(Number(value.toPrecision(12)), 5) + unit, box.left - 8, y);
     }
     context.textBaseline = "top";
-    const steps = ticks(scale.first, scale.last, Math.max(2, (box.right - box.left) / 90)).filter(Number.isInteger);
+    const steps = ticks(scale.first, scale.last, Math.max(2, (box.right - box.left) / 70)).filter(Number.isInteger);
     for (const step of steps) {
       const text = number(step);
       const half = context.measureText(text).width / 2;
