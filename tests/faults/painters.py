@@ -74,7 +74,7 @@ class Painter(CreativeAgent):
     @expose
     async def act(self) -> float:
         width = self.rng.choice(WIDTHS)
-        picture = self.numpy_rng.random((width, width)) * self.env.light  # type: ignore[attr-defined]
+        picture = self.numpy_rng.random((width, width)) * vars(self.env)["light"]
         artifact = Artifact(self, picture, domain="picture")
         artifact.add_feature_value("mean", float(picture.mean()))
         for _ in range(2):

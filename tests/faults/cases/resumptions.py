@@ -33,9 +33,9 @@ SLAVES = (1, 2, 4)
 LEFT_SECONDS = 2.0
 STEP_SECONDS = 0.03
 START_SECONDS = 0.6
-# More calls than a run makes, and than the first part of a resume makes.
-CALLS = {"script": 420, "host": 420, "slave": 16}
-FIRST_CALLS = {"script": 60, "host": 60, "slave": 4}
+# How many calls a run makes at least, and the first part of a resume.
+CALLS = {"script": 340, "host": 340, "slave": 20}
+FIRST_CALLS = {"script": 60, "host": 60, "slave": 8}
 HOW = ("before", "after", "torn", "0", "200", "2000")
 # It differs from run to run, or says that the run was resumed.
 NOT_COMPARED = {"steps": ("began", "seconds")}
