@@ -527,9 +527,7 @@ class _Subject(EnvironmentSubject):
         self.steps: list[int] = []
         self.fails: Exception | None = None
 
-    async def write_checkpoint(  # type: ignore[override]
-        self, file: Path, run: str, step: int, *args: Any
-    ) -> None:
+    async def write_checkpoint(self, file: Path, run: str, step: int, *args: Any) -> None:
         if self.fails is not None:
             raise self.fails
         self.steps.append(step)
