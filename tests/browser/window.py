@@ -24,9 +24,10 @@ class Window:
         self.driver.get_log("browser")
 
     def open(self, url: str) -> None:
-        """Go to a page, and wait for artifacts; parts below them load when they are in sight."""
+        """Go to a page, and wait for what is at its top; the rest loads when it is in sight."""
         self.driver.get(url)
-        self.wait("document.querySelector('#gallery .tile')")
+        self.wait("document.querySelector('.tile') && document.querySelector('.chart .at')")
+        self.wait("page.view.state")
 
     @contextmanager
     def another_tab(self) -> Iterator[None]:
