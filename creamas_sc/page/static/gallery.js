@@ -72,6 +72,7 @@ const gallery = (() => {
     }
 
     show({ run = this.run, agent = this.agent.value }) {
+      if (run !== this.run) this.generation += 1;
       this.run = run;
       this.agent.value = agent;
       this.#changed();
@@ -126,7 +127,7 @@ const gallery = (() => {
         // Items have moved: what other pages hold is at other places now.
         if (this.replaced || answer.found !== this.found) this.pages.clear();
         [this.replaced, this.found, this.total] = [false, answer.found, answer];
-        this.#keep(page, { version, names: `${this.generation} ${query.run}`, items: answer.items });
+        this.#keep(page, { version, generation: this.generation, items: answer.items });
         this.#offer(answer.agents);
         this.#draw();
       }
@@ -192,7 +193,7 @@ const gallery = (() => {
       for (let at = first * grid.columns; at < Math.min(last * grid.columns, this.found); at += 1) {
         const page = this.pages.get(Math.floor(at / PAGE));
         const item = page?.items[at % PAGE];
-        const tile = this.#tile(item ? `${page.names} ${item.artifact}` : `at ${at}`, item);
+        const tile = this.#tile(item ? `${page.generation} ${item.artifact}` : `at ${at}`, item);
         tile.place(at, grid);
         wanted.set(tile.key, tile);
       }
