@@ -162,7 +162,9 @@ def cut_traceback(error: BaseException, folders: tuple[str, ...] = ()) -> None:
     if len(kept) == len(whole):
         return
     for each in reversed(kept):
-        trace = TracebackType(trace, each.tb_frame, each.tb_lasti, each.tb_lineno)
+        # Where a signal strikes before a function's first line, there is none.
+        line = each.tb_lineno or each.tb_frame.f_code.co_firstlineno
+        trace = TracebackType(trace, each.tb_frame, each.tb_lasti, line)
     error.__traceback__ = trace
 
 

@@ -28,6 +28,7 @@ from creamas_sc.errors import (
 from creamas_sc.foreign import (
     TEXT_LENGTH,
     TRACEBACK_LENGTH,
+    cut_traceback,
     cut_tracebacks,
     printable,
     shorten,
@@ -420,3 +421,13 @@ def test_no_lines_of_files_in_the_working_folder_are_shown_as_those_of_compiled_
     assert 'File "compiled.pyx", line 1' in shown
     assert "exec(fail, {})" in shown
     assert "another user" not in shown
+
+
+def test_a_frame_without_a_line_is_kept() -> None:
+    code = compile("1 / 0", "/users/script.py", "exec").replace(co_linetable=b"")
+    with pytest.raises(ZeroDivisionError) as caught:
+        exec(code)
+    cut_traceback(caught.value, (str(Path(__file__).parent),))
+    trace = caught.value.__traceback__
+    assert trace is not None
+    assert trace.tb_frame.f_code is code
