@@ -147,6 +147,7 @@ class RunParts:
         if self.about()["last_step"] < self._step:
             self.curves, self._artifacts = {}, -1
             self._metrics = self._agents = self._step = 0
+        known = self._step
         query = (
             "SELECT rowid, step, name, value FROM metrics WHERE rowid > ? ORDER BY rowid LIMIT ?"
         )
@@ -168,10 +169,10 @@ class RunParts:
             for step, *values in rows:
                 for name, value in zip(("seconds", "acts", "errors"), values, strict=True):
                     self._add(name, _STEPS, step, value)
-        self._count_artifacts()
+        self._count_artifacts(known)
 
-    def _count_artifacts(self) -> None:
-        """Add how many artifacts there are of each step that is whole."""
+    def _count_artifacts(self, known: int) -> None:
+        """Add how many artifacts each whole step after ``known`` has, once there are any."""
         query = (
             "SELECT artifact, step FROM artifacts WHERE artifact > ? AND step <= ? "
             "ORDER BY artifact LIMIT ?"
@@ -180,8 +181,12 @@ class RunParts:
         while rows := self._run.select(query, (self._artifacts, self._step, ROWS)):
             self._artifacts = rows[-1][0]
             counts.update(step for _, step in rows)
-        for step, count in counts.items():
-            self._add("artifacts", _STEPS, step, count)
+        if "artifacts" not in self.curves:
+            if not counts:
+                return
+            known = 0
+        for step in range(known + 1, self._step + 1):
+            self._add("artifacts", _STEPS, step, counts[step])
 
     def _add(self, name: str, kind: str, step: int, value: Any) -> None:
         if not isinstance(value, (int, float)):

@@ -102,6 +102,20 @@ async def test_metrics_of_a_run(tmp_path: Path) -> None:
     assert found["series"]["artifacts"][0]["values"] == [2.0] * 9 + [4.0]
 
 
+async def test_steps_without_artifacts_count_as_zero(tmp_path: Path) -> None:
+    file = write_run(tmp_path, metrics=[{"x": 1}] * 4)
+    source = RecordSource(tmp_path)
+    assert "artifacts" not in (await source.metrics(None, 400))["names"]
+    add(file, "artifacts", [artifact(0, 3, 0, {}, 1)])
+    source = RecordSource(tmp_path)
+    (line,) = (await source.metrics(None, 400))["series"]["artifacts"]
+    assert (line["steps"], line["values"]) == ([1, 2, 3, 4], [0.0, 0.0, 1.0, 0.0])
+    add(file, "steps", [(step, step, 0.0, 0.1, 1, 0, None, 1, None) for step in (5, 6)])
+    add(file, "artifacts", [artifact(1, 6, 0, {}, 1)])
+    (line,) = (await source.metrics(None, 400))["series"]["artifacts"]
+    assert line["values"] == [0.0, 0.0, 1.0, 0.0, 0.0, 1.0]
+
+
 async def test_metrics_have_so_many_points_at_most(tmp_path: Path) -> None:
     write_run(tmp_path, metrics=[{"x": step} for step in range(1, 101)])
     (line,) = (await RecordSource(tmp_path).metrics(None, 10))["series"]["x"]

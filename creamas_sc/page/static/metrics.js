@@ -4,7 +4,7 @@
 const metrics = (() => {
   const { byId, el, setText } = dom;
   const UNITS = { seconds: "s" };
-  const NOTES = { seconds: "of each step", acts: "in each step", errors: "failed acts in each step", acts_per_second: "of all agents" };
+  const NOTES = { seconds: "of each step", acts: "in each step", errors: "failed acts in each step", artifacts: "published in each step", acts_per_second: "of all agents" };
   const EACH = ""; // not grouped by a parameter
 
   class Metrics {
