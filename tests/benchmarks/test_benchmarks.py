@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 120
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_measures_steps_and_calls(tmp_path: Path) -> None:
     out = tmp_path / "figures.jsonl"
     command = [sys.executable, "-m", "tests.benchmarks", "w3", "w5", "--tiny", "--rounds", "1"]
@@ -36,7 +36,7 @@ def test_it_measures_steps_and_calls(tmp_path: Path) -> None:
     assert "| W5 latency p50 where=across | trio |" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_measures_calls_in_steps() -> None:
     command = [sys.executable, "-m", "tests.benchmarks", "w11", "w12", "w13", "w14"]
     command += ["--tiny", "--rounds", "1", "--systems", "rounds,trio,fork,sockets"]

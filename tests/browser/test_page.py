@@ -361,6 +361,7 @@ def test_report(window: Window, society: Society, tmp_path: Path) -> None:
     assert window.complaints() == []
 
 
+@pytest.mark.long
 def test_memory_over_an_hour_of_events(
     window: Window, server: Server, society: Society, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,7 +31,7 @@ class Row:
         cases: Ways to inject the fault; the rounds go through them in turn.
         rounds: How many the long form has.
         short: How many of them, from the first, the test suite has.
-        quick: How many of those a plain `pytest` runs; the others are marked slow.
+        quick: How many of those are marked slow; the others are marked long.
         once: Injects the fault; called with the case, the round's number and an empty folder.
     """
 

@@ -14,7 +14,7 @@ CASES = [
         row,
         number,
         id=f"{row.number}: {row.case(number)}",
-        marks=() if number < row.quick else pytest.mark.slow,
+        marks=pytest.mark.slow if number < row.quick else pytest.mark.long,
     )
     for row in ROWS.values()
     for number in range(row.short)

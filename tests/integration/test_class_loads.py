@@ -6,6 +6,8 @@ import sys
 import zipapp
 from pathlib import Path
 
+import pytest
+
 from tests.support.programs import run, run_script
 
 # A module that counts its loads. In slaves its load ends when both load it: a load at a time would
@@ -104,6 +106,7 @@ def test_a_zip_application(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "[7, 7]\n", "")
 
 
+@pytest.mark.slow
 def test_a_test_that_pytest_has_imported_without_a_path(tmp_path: Path) -> None:
     file = tmp_path / "tests" / "part" / "test_society.py"
     file.parent.mkdir(parents=True)

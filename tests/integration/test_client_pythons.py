@@ -22,6 +22,9 @@ SETTINGS = """
 addopts = --strict-markers --import-mode=importlib -ra -p no:cacheprovider
 pythonpath = {root}
 filterwarnings = error
+markers =
+    slow
+    long
 """
 
 

@@ -140,6 +140,7 @@ def ending(program: Program) -> tuple[int, str]:
 # ---- what a simulation leaves
 
 
+@pytest.mark.slow
 def test_a_record_is_exported_while_its_simulation_lives_and_afterwards(run: Run) -> None:
     agents = ["--slaves", "2", "--agents", "agents_of_test.py:Painter=4", "--record", "kept"]
     assert run("create", "recorded", *agents)[0] == 0

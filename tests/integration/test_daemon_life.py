@@ -34,6 +34,7 @@ def settings(folder: Path) -> Settings:
 # ---- one of a name
 
 
+@pytest.mark.slow
 def test_of_several_started_at_once_one_comes_up(tmp_path: Path) -> None:
     started = [daemons.spawn(tmp_path) for _ in range(3)]
     try:
@@ -52,6 +53,7 @@ def test_of_several_started_at_once_one_comes_up(tmp_path: Path) -> None:
             daemons.end(daemon)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "victim",
     [
@@ -254,6 +256,7 @@ def test_a_signal_closes_all_in_order(tmp_path: Path, number: signal.Signals, co
         assert not daemon.socket.exists()
 
 
+@pytest.mark.slow
 def test_a_second_signal_kills(tmp_path: Path) -> None:
     with running(tmp_path) as daemon:
         trio.run(ask, daemon.socket, "create", "one", daemon_clients.order("ignore_request"), {})
@@ -274,6 +277,7 @@ def test_sigterm_to_the_supervisor_is_an_orderly_end(tmp_path: Path) -> None:
         assert "simulation one ended: closed" in daemon.log
 
 
+@pytest.mark.slow
 async def test_stop_answers_all_who_ask_and_lets_nobody_in(tmp_path: Path) -> None:
     with trio.fail_after(BOUND_SECONDS), running(tmp_path) as daemon:
         async with connected(daemon.socket) as one, connected(daemon.socket) as two:
@@ -301,6 +305,7 @@ async def test_stop_answers_all_who_ask_and_lets_nobody_in(tmp_path: Path) -> No
         assert daemon.process.wait(GONE_SECONDS) == 0
 
 
+@pytest.mark.slow
 async def test_a_stop_goes_on_without_the_client_who_asked(tmp_path: Path) -> None:
     with trio.fail_after(BOUND_SECONDS), running(tmp_path) as daemon:
         async with connected(daemon.socket) as client:
@@ -312,6 +317,7 @@ async def test_a_stop_goes_on_without_the_client_who_asked(tmp_path: Path) -> No
         assert daemon.process.wait(GONE_SECONDS) == 0
 
 
+@pytest.mark.slow
 async def test_clients_of_a_daemon_that_is_killed_see_the_end(tmp_path: Path) -> None:
     with trio.fail_after(BOUND_SECONDS), running(tmp_path) as daemon:
         async with connected(daemon.socket) as client:

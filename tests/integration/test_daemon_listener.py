@@ -246,6 +246,7 @@ async def test_half_open_connections_are_cut_and_others_notice_nothing(
     await check_new_lines(daemon, before, "came in time", 2)
 
 
+@pytest.mark.slow
 async def test_connections_have_a_number(daemon: Daemon, client: Client) -> None:
     async with opened(daemon, 1023) as streams:
         await client.call("ls")
@@ -416,6 +417,7 @@ async def test_a_client_that_does_not_read_slows_nobody_down(
             await client.call("ls")
 
 
+@pytest.mark.slow
 async def test_what_waits_for_one_client_is_bounded(daemon: Daemon, client: Client) -> None:
     def resident_bytes() -> int:
         return (

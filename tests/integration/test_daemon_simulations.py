@@ -123,6 +123,7 @@ async def test_a_name_that_is_taken_is_refused(client: Client) -> None:
     await client.create("one")
 
 
+@pytest.mark.slow
 async def test_a_name_is_free_as_soon_as_its_simulation_ends(
     daemon: Daemon, client: Client
 ) -> None:
@@ -370,6 +371,7 @@ async def test_a_slave_that_is_killed_is_told_to_its_host(client: Client) -> Non
     assert (await client.call("close", "one"))["graceful"]
 
 
+@pytest.mark.slow
 async def test_hosts_that_do_not_answer_bound_everything(daemon: Daemon, client: Client) -> None:
     stopped = await client.create("stopped", slaves=1)
     another = await client.create("another")

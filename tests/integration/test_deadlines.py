@@ -242,6 +242,7 @@ async def test_a_slave_that_answers_is_not_ended(menv: MultiEnvironment) -> None
     assert await pid_of(menv, 0)
 
 
+@pytest.mark.slow
 async def test_a_slave_killed_for_an_overrun_is_restarted_by_the_policy() -> None:
     with trio.fail_after(BOUND_SECONDS):
         policy = RestartPolicy("transient")

@@ -259,6 +259,7 @@ async def test_detached_children_of_a_dead_slave_are_killed(menv: MultiEnvironme
     assert processes.wait_gone(left, LEFT_SECONDS) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("busy", ["python", "c", "stopped"])
 @also_free
 async def test_a_slave_that_does_not_answer_is_killed_at_close(

@@ -79,6 +79,7 @@ print(len(children()))
     assert sorted(done.stdout.splitlines())[:2] == ["1", "2 1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["keeper", pytest.param("supervisor", marks=pytest.mark.slow)])
 def test_if_it_dies_between_simulations_another_is_started(victim: str, script: Path) -> None:
     kill = f"""
@@ -176,6 +177,7 @@ def test_a_fork_leaves_it_to_the_script(script: Path) -> None:
     assert sorted(done.stdout.splitlines())[0] == "True 1"
 
 
+@pytest.mark.slow
 def test_what_changed_since_the_import_is_inherited(script: Path) -> None:
     change = "os.umask(0o77)\nos.environ['CHANGED'] = 'late'\nearly = children()\n"
     script.write_text(HEAD + change + USE + "print(early == use(), len(early))")
@@ -184,6 +186,7 @@ def test_what_changed_since_the_import_is_inherited(script: Path) -> None:
     assert sorted(done.stdout.splitlines()) == ["False 1", "slave 77 late"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variables", "taken_over"),
     [

@@ -34,6 +34,7 @@ def test_the_quickstart_publishes_numbers() -> None:
         assert re.fullmatch(form, line)
 
 
+@pytest.mark.slow
 def test_the_port_of_a_broadcast() -> None:
     done = _run(sys.executable, str(PORTED / "broadcast.py"))
     *steps, last = done.stdout.splitlines()
@@ -55,6 +56,7 @@ def test_the_port_of_a_sweep() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_the_port_of_a_vote() -> None:
     done = _run(sys.executable, str(PORTED / "voting.py"))
     *steps, last = done.stdout.splitlines()
@@ -71,6 +73,7 @@ def test_the_readmes_simulation_runs(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("50 artifacts\n", "")
 
 
+@pytest.mark.slow
 def test_spirographs_leave_a_table_and_two_pictures(tmp_path: Path) -> None:
     done = _run(*SPIROGRAPHS, "--agents=8", "--steps=12", "--seed=1", f"--out={tmp_path}")
     assert "step 12/12" in done.stderr
@@ -89,7 +92,7 @@ def test_spirographs_leave_a_table_and_two_pictures(tmp_path: Path) -> None:
             image.verify()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_readmes_study_and_its_plot(tmp_path: Path) -> None:
     """With fewer and shorter runs than the README's, in another folder."""
     pytest.importorskip("matplotlib")
@@ -128,6 +131,7 @@ def test_a_seed_repeats_the_pictures_at_any_number_of_slaves(tmp_path: Path) -> 
     assert drawn == [drawn[0]] * len(drawn)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_spirographs_at_once(tmp_path: Path) -> None:
     command = [*SPIROGRAPHS, "--steps=10000", f"--out={tmp_path / 'out'}"]
     with Program(command) as script:
@@ -146,6 +150,7 @@ def test_ctrl_c_ends_spirographs_at_once(tmp_path: Path) -> None:
             image.verify()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "option",
     [
@@ -172,6 +177,7 @@ def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     run("creamas-supervisor", "stop")
 
 
+@pytest.mark.slow
 def test_the_readmes_tour_of_the_daemon(daemon: None, tmp_path: Path) -> None:
     start, create, step, attach, stop = _block("sh", "creamas-supervisor start").splitlines()
     for command in (start, create, step):
@@ -188,6 +194,7 @@ def test_the_readmes_tour_of_the_daemon(daemon: None, tmp_path: Path) -> None:
     _run("sh", "-c", stop)
 
 
+@pytest.mark.slow
 def test_one_script_leaves_a_simulation_for_others(daemon: None) -> None:
     _run("creamas-supervisor", "start")
     attach = (sys.executable, str(ROOT / "examples" / "attach.py"))

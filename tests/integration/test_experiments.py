@@ -146,6 +146,7 @@ def test_sigterm_ends_runs_as_ctrl_c_does(script: Path) -> None:
     assert states(script) == ["planned"]
 
 
+@pytest.mark.slow
 def test_workers_end_with_the_process_that_runs_the_experiment(script: Path) -> None:
     with programs.running_script(script, "wait", "1") as program:
         program.read_until("waits")

@@ -121,6 +121,7 @@ async def test_a_slave_without_descriptors_lives_and_lets_peers_in_later(
     assert report.graceful
 
 
+@pytest.mark.slow
 async def test_a_half_open_connection_is_cut(menv: MultiEnvironment) -> None:
     async with stranger_at(menv.addrs[0]) as stranger:
         with trio.fail_after(8):

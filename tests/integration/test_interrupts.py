@@ -92,6 +92,7 @@ def test_a_signal_ends_a_script_well(
     assert (code, err) == ENDS[number]
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_a_slave_is_busy(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPTS["sync"])

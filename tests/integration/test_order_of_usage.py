@@ -141,6 +141,7 @@ def test_without_a_guard(form: str, tmp_path: Path) -> None:
     assert set(result.stdout.split()) == {"done"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "form", slow_but({("sync",), ("asyncio",)}, [("sync",), ("with",), ("trio",), ("asyncio",)])
 )
@@ -152,6 +153,7 @@ def test_with_a_guard(form: str, tmp_path: Path) -> None:
     assert set(result.stdout.split()) == {"done"}
 
 
+@pytest.mark.slow
 def test_an_agent_class_below_the_first_call(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(HEAD + SYNC.replace("(Sum)", "(Late)").replace(
@@ -195,6 +197,7 @@ def test_running_a_module(tmp_path: Path) -> None:
     assert result.stdout == "done\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guard", [False, True])
 def test_a_script_that_names_itself(guard: bool, tmp_path: Path) -> None:
     body = SYNC.replace("run(menv.spawn(Sum))", 'run(menv.spawn("script:Sum"))')

@@ -95,6 +95,7 @@ def test_the_quickstart_runs(installed: Path, outside: Path) -> None:
     assert "of 30 numbers were published" in _run(installed, "quickstart.py", cwd=outside)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("installer", ["pip", "uv"])
 def test_what_a_client_alone_prints_completes_it(
     installer: str, wheel: Path, outside: Path, environment: Environment

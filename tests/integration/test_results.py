@@ -259,6 +259,7 @@ def check_whole_steps(folder: Path, least: int) -> int:
     return len(steps)
 
 
+@pytest.mark.slow
 def test_a_script_that_is_killed_leaves_whole_steps(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

@@ -202,6 +202,7 @@ def test_what_cannot_be_kept_is_refused_before_the_first_step(tmp_path: Path) ->
     assert [row[0] for row in rows(tmp_path / "run-1.sqlite")["steps"]] == [1, 2]
 
 
+@pytest.mark.slow
 def test_refusals_leave_everything_as_it_was(tmp_path: Path) -> None:
     def state() -> Any:
         return rows(file), sorted(tmp_path.rglob("*"))

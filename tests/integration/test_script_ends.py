@@ -27,6 +27,7 @@ async def main():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["run(main())", "trio.run(main)", "asyncio.run(main())"])
 def test_a_traceback_shows_only_the_users_lines(start: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
@@ -87,6 +88,7 @@ with Museum(("localhost", 0), Environment) as menv:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failing", ["", "second"])
 def test_each_slave_saves_in_its_own_part_and_a_failure_fails_the_script(
     failing: str, tmp_path: Path

@@ -79,6 +79,7 @@ def test_a_file_that_got_the_number_of_standard_output_is_not_printed_into(scrip
     assert (script.parent / "mine").read_text() == "[3]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["supervisor.py", "supervisor/__init__.py"])
 def test_a_module_beside_the_script_may_have_the_name_of_the_supervisors_package(
     name: str, script: Path
@@ -92,6 +93,7 @@ def test_a_module_beside_the_script_may_have_the_name_of_the_supervisors_package
     assert ended.stdout.splitlines()[-1] == "['supervisor']"
 
 
+@pytest.mark.slow
 def test_a_script_may_have_the_name_of_the_supervisors_package(script: Path) -> None:
     script = script.with_name("supervisor.py")
     script.write_text(f"{SOCIETY}print(results())")
@@ -100,6 +102,7 @@ def test_a_script_may_have_the_name_of_the_supervisors_package(script: Path) -> 
     assert ended.stdout.splitlines()[-1] == "[3]"
 
 
+@pytest.mark.slow
 def test_a_module_on_pythonpath_may_have_the_name_of_the_supervisors_package(
     script: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +133,7 @@ def test_a_script_that_ignores_the_end_of_its_children(
     assert list(script.parent.glob("run/creamas/*.tree")) == []
 
 
+@pytest.mark.slow
 def test_a_process_of_multiprocessing_that_imports_the_script_again(script: Path) -> None:
     script.write_text(
         f"{SOCIETY}def show():\n"
@@ -182,6 +186,7 @@ def test_options_of_the_scripts_python_reach_its_slaves(options: str, script: Pa
     assert ended.stdout.splitlines()[-1].startswith("True ")
 
 
+@pytest.mark.slow
 def test_an_interactive_python_after_the_script(script: Path) -> None:
     script.write_text(SOCIETY)
     ended = subprocess.run(

@@ -20,7 +20,6 @@ import pytest
 
 from creamas_sc import results
 from creamas_sc.experiments.ledger import read_runs
-from tests.support.marks import slow_but
 from tests.support.processes import children
 from tests.support.programs import BOUND_SECONDS, Program, environ, run, run_script
 
@@ -188,8 +187,16 @@ def begun(folder: Path) -> dict[str, float]:
     return {row[0]: row[6] for row in read_runs(folder / "study") if row[4] == "done"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "how", [signal.SIGINT, *slow_but((), [(signal.SIGTERM,), (signal.SIGKILL,)])]
+    "how",
+    [
+        signal.SIGINT,
+        *(
+            pytest.param(other, marks=pytest.mark.long)
+            for other in (signal.SIGTERM, signal.SIGKILL)
+        ),
+    ],
 )
 def test_a_study_that_is_stopped_is_run_to_its_end_by_the_same_command(
     folder: Path, elsewhere: Path, how: signal.Signals
@@ -239,6 +246,7 @@ def test_a_terminal_shows_one_line_of_progress(folder: Path, elsewhere: Path) ->
     assert re.fullmatch(r"\r1 of 2 runs done, about \d+ s left\r2 of 2 runs done *\r\n", text)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_shown_and_exits_with_1(folder: Path, elsewhere: Path) -> None:
     study = STUDY.replace("[1.0, 3.0]", '[1.0, "fast"]').replace("[1, 2]", "[1]")
     study = study.replace("replicates = 3", "replicates = 1")
@@ -250,7 +258,7 @@ def test_a_run_that_fails_is_shown_and_exits_with_1(folder: Path, elsewhere: Pat
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_simulation_in_the_file_is_refused(folder: Path, elsewhere: Path) -> None:
     short = STUDY.replace("replicates = 3", "replicates = 1").replace("[1.0, 3.0]", "[1.0]")
     short = short.replace("[1, 2]", "[1]")

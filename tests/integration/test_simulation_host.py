@@ -209,6 +209,7 @@ async def test_loads_of_slaves_while_a_step_waits_for_a_stopped_one() -> None:
         ]  # fmt: skip
 
 
+@pytest.mark.slow
 async def test_a_polling_client_is_answered_at_once_during_steps() -> None:
     async with hosting() as host, host.client() as client:
         for addr in await client("get_addrs"):

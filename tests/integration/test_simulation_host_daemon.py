@@ -148,6 +148,7 @@ def test_saving_has_the_grace_of_the_close(client: SyncClient) -> None:
     assert len(report) == 2
 
 
+@pytest.mark.slow
 def test_a_call_that_never_ends_does_not_keep_its_host_alive(client: SyncClient) -> None:
     client.create("endless", menv_cls=f"{CLOSES}:Forever", **SLAVES)
     caught: list[Any] = []

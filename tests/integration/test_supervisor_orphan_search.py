@@ -123,6 +123,7 @@ def test_two_starts_at_once_end_the_orphans_once() -> None:
         assert records() == set()
 
 
+@pytest.mark.slow
 def test_other_trees_and_processes_are_left_alone() -> None:
     with (
         script_with_actors("fork_away") as living,
@@ -148,6 +149,7 @@ def test_other_trees_and_processes_are_left_alone() -> None:
             assert records() == {Path(record_of(living["keeper"]))}
 
 
+@pytest.mark.slow
 def test_a_descendant_with_a_tree_of_its_own_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     with left_over("fork_away") as (left, record):
         # A script that an agent started: it bears the record of the agent's tree.
@@ -248,6 +250,7 @@ def killed(tmp_path: Path) -> Iterator[dict[int, int]]:
         _end(inheritors(record) if record else [])
 
 
+@pytest.mark.slow
 def test_after_a_daemon_was_killed_whole_the_next_starts_at_once(
     tmp_path: Path, killed: dict[int, int], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -263,6 +266,7 @@ def test_after_a_daemon_was_killed_whole_the_next_starts_at_once(
     assert records() == set()
 
 
+@pytest.mark.slow
 def test_another_daemon_clears_what_a_killed_one_has_left(
     tmp_path: Path, killed: dict[int, int]
 ) -> None:

@@ -58,6 +58,7 @@ QUICK = {
 PAIRS = [pair for pair in product((*ROLES[1:], "obey"), ROLES) if pair[0] != pair[1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stopped", "victim"), slow_but(QUICK, PAIRS))
 def test_nothing_is_left_when_another_is_stopped(stopped: str, victim: str) -> None:
     with script_with_actors("obey", "hold_gil", "fork_away") as pids:

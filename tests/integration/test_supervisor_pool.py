@@ -44,6 +44,7 @@ async def test_an_ordinary_stop_needs_no_signal() -> None:
             assert (event["exit_code"], event["signal"], event["expected"]) == (0, None, True)
 
 
+@pytest.mark.slow
 async def test_many_actors_stop_gracefully_at_once() -> None:
     async with open_supervisor() as supervisor:
         await supervisor.start(*(order(str(n), "obey") for n in range(40)))
@@ -80,6 +81,7 @@ STAGES = {
 }
 
 
+@pytest.mark.slow
 async def test_each_stage_of_a_stop() -> None:
     async with open_supervisor() as supervisor:
         for entry, (ended_by, exit_code, number) in STAGES.items():
@@ -187,7 +189,7 @@ FAILS_LATER = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_programs_that_an_actor_abandoned_are_reaped() -> None:
     async with open_supervisor(seconds=30) as supervisor:
         (told,) = await supervisor.start(order("a", "abandon"))

@@ -127,6 +127,6 @@ class World(RuleBasedStateMachine):
         assert len(self.ends) <= 1
 
 
-@few_or_many(100, 600)
+@few_or_many(100, 200)
 def test_the_policies_hold_in_any_world(examples: int) -> None:
     run_state_machine_as_test(World, settings=bounded(examples, stateful_step_count=40))
