@@ -150,6 +150,7 @@ def main() -> None:
     threading.Thread(target=_read, args=(read, requests, busy), daemon=True).start()
     with open(write, "w", encoding="utf-8") as answers:
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             while (request := requests.get()) is not None:
                 if "path" in request:  # the first one, which gets no answer
                     _set_up(request)

@@ -103,6 +103,8 @@ class _Worker:
         read, answers = os.pipe()
         threads = max(len(os.sched_getaffinity(0)) // workers, 1)
         command = [*python_command(), "-m", "creamas_sc.experiments.worker"]
+        # A Python that starts would print a long error; the worker takes the signal once it is up.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._process = subprocess.Popen(
                 [*command, str(requests), str(answers)],
@@ -116,6 +118,7 @@ class _Worker:
             os.close(read)
             raise
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.close(requests)
             os.close(answers)
         self._requests = open(write, "w", encoding="utf-8")

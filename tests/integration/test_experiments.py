@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -135,6 +136,15 @@ def test_ctrl_c_ends_runs_in_order_and_the_rest_is_run_later(script: Path) -> No
     assert states(script)[0] == "planned"
     assert programs.run_script(script, "plain", "1").stdout == "1 of 1 runs done\n"
     assert states(script) == ["planned", "done"]
+
+
+def test_a_worker_that_starts_is_interrupted_in_silence(capfd: pytest.CaptureFixture[str]) -> None:
+    for pause in (0.0, 0.02, 0.05):
+        worker = workers._Worker(1)
+        time.sleep(pause)
+        worker.kill(signal.SIGINT)
+        worker.close()
+    assert capfd.readouterr().err == ""
 
 
 def test_sigterm_ends_runs_as_ctrl_c_does(script: Path) -> None:
