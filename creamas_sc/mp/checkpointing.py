@@ -31,10 +31,7 @@ from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.installation import is_users
 from creamas_sc.runtime.main_script import MainScript
-from creamas_sc.serializers import get_serializers, to_serializers
-from creamas_sc.supervisor_client.spec import named_makers, unpack
-from creamas_sc.wire.codec import Codec
-from creamas_sc.wire.frames import Kind, encode_frame
+from creamas_sc.supervisor_client.spec import named_makers, pack, unpack
 
 if TYPE_CHECKING:
     from creamas_sc.mp.multienvironment import MultiEnvironment
@@ -87,7 +84,6 @@ async def write_checkpoint(
         place = await in_thread(files.begin, step)
         frames = await _master_frames(menv, step, recorded)
         master = await write_frames(place / MASTER, frames, node.base_url)
-        parts: list[PartFile] = []
 
         async def write_part(slave: Slave) -> PartFile:
             path = str(place / f"slave-{slaves.index(slave)}")
@@ -162,10 +158,9 @@ async def _master_frames(
 def _plain_frame(setup: Mapping[str, Any], kind: str) -> bytes:
     """A frame that can be decoded before there is an environment."""
     try:
-        payload = Codec(to_serializers(get_serializers())).encode(setup, root="setup")
+        return pack(setup, "setup")
     except CreamasError as error:
         raise CheckpointError(f"how {kind} was made cannot be kept: {error}") from None
-    return b"".join(encode_frame(Kind.EVENT, 0, b"", payload.body, payload.parts))
 
 
 def _arguments(menv: MultiEnvironment) -> tuple[tuple[Any, ...], dict[str, Any]]:

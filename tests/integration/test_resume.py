@@ -279,11 +279,12 @@ def test_a_run_that_lost_a_slave_goes_on_from_where_it_was_whole(
         go_on(menv, 3)
         slave = menv._slaves.members[0]
         os.kill(slave.pid, signal.SIGKILL)
-        with pytest.raises(SlaveLost):
+        with pytest.raises(SlaveLost) as caught:
             run(menv.trigger_all())
         with suppress(AgentErrors):  # some know agents that are gone
             run(menv.trigger_all())  # the others go on without it
-        assert (menv.steps_taken, len(menv.addrs)) == (5, 1)
+        acted = caught.value.may_have_run  # a step in which nobody acted does not count
+        assert (menv.steps_taken, len(menv.addrs)) == (4 + acted, 1)
     file = tmp_path / "run-1.sqlite"
     assert Checkpoints(file).steps() == [2, 3]
     with resume(tmp_path) as menv:

@@ -13,9 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from creamas_sc import Artifact, CreativeAgent, Environment
+from creamas_sc import (
+    Artifact,
+    CreativeAgent,
+    Environment,
+    EnvManager,
+    MultiEnvironment,
+    MultiEnvManager,
+)
 from creamas_sc.core import kept_state
 from creamas_sc.errors import CheckpointError, DecodeError, EncodeError
+from creamas_sc.mp import checkpointing
 from creamas_sc.rpc.exposed import Proxy
 from creamas_sc.rpc.rounds.order import Order
 from creamas_sc.wire.frames import Frame, FrameReader
@@ -413,3 +421,15 @@ def test_a_codec_encodes_again_after_a_refusal() -> None:
             codec.to_frame([memory, memory], "value")
     memory.seen.clear()
     assert codec.from_frame(frame_of(codec.to_frame([memory, memory], "value")))[1].seen == []
+
+
+async def test_only_what_users_add_is_kept_of_environments_and_managers() -> None:
+    menv = MultiEnvironment(HERE, Environment, MultiEnvManager)
+    assert await kept_state.own_state(menv, checkpointing.OWN, "it") == {}
+    assert await kept_state.environment_state(menv.env) == {"state": {}, "manager": {}}
+    env = Environment(HERE)
+    env.manager = EnvManager(env)
+    assert await kept_state.environment_state(env) == {"state": {}, "manager": {}}
+    env.manager.mood = env.light = "calm"  # type: ignore[attr-defined]
+    kept = await kept_state.environment_state(env)
+    assert kept == {"state": {"light": "calm"}, "manager": {"mood": "calm"}}
