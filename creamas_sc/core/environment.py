@@ -26,7 +26,7 @@ from creamas_sc.results.observing import Asked, Observed, observe
 from creamas_sc.rpc.addresses import base_url as url_of
 from creamas_sc.rpc.addresses import split_address
 from creamas_sc.rpc.exposed import Proxy
-from creamas_sc.rpc.node import Node
+from creamas_sc.rpc.network import Network
 from creamas_sc.rpc.rounds.order import Order, sort_key
 from creamas_sc.rpc.rounds.plan import check_calls, step_plan
 from creamas_sc.runtime.class_loading import end_script_load
@@ -99,7 +99,7 @@ class Environment:
         place = place_of(addr, base_url)
         serializers = serializers_of(codec, extra_serializers, connect_kwargs)
         self._agents: list[Agent] = []
-        self.network = Node(self._agents, Agent, url_of(*place), serializers)
+        self.network = Network(self._agents, Agent, url_of(*place), serializers)
         self._listener = Listener(self.network, place)
         self.clock, self._name = clock, name
         self._artifacts: list[Artifact] = []

@@ -9,7 +9,7 @@ from creamas_sc.core.agent import Agent
 from creamas_sc.core.step_loop import UNLIMITED, Unfinished, limited, run_acts
 from creamas_sc.errors import CallRefused, agent_errors, step_error
 from creamas_sc.rpc.exposed import exposed_method, start_call
-from creamas_sc.rpc.node import Node
+from creamas_sc.rpc.network import Network
 from creamas_sc.rpc.rounds.driver import Rounds
 from creamas_sc.rpc.rounds.plan import TAKES_PER_STEP, Plan
 
@@ -70,10 +70,10 @@ async def call_each(
     raise agent_errors(f"failed in {method}", failures, values)
 
 
-async def take_part(node: Node, plan: Plan) -> None:
+async def take_part(network: Network, plan: Plan) -> None:
     """Serve calls in a step that goes in rounds, without acts; until its end, wherever that is."""
     try:
-        with node.steps.take(plan) as rounds:
+        with network.steps.take(plan) as rounds:
             await run_acts((), rounds=rounds)
     finally:
-        node.steps.begin(plan.step + TAKES_PER_STEP)
+        network.steps.begin(plan.step + TAKES_PER_STEP)

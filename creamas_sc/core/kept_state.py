@@ -27,7 +27,7 @@ from creamas_sc.foreign import summary_of
 from creamas_sc.logging import ObjectLogger
 from creamas_sc.rpc.addresses import locate
 from creamas_sc.rpc.exposed import Proxy
-from creamas_sc.rpc.node import Node
+from creamas_sc.rpc.network import Network
 from creamas_sc.rpc.rounds.order import Order, text_of
 from creamas_sc.runtime.class_loading import class_name, load_class
 from creamas_sc.wire.frames import Frame
@@ -48,20 +48,20 @@ _ADVICE: Final = "or give the class __getstate__ and __setstate__, which leave i
 class _References:
     """Agents in states: those of this environment as they are, others as proxies."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self.types = node.types
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self.types = network.types
 
     def describe(self, obj: Any) -> tuple[str, str]:
         """Address and class name, with a mark if it is the agent itself."""
-        address, name = self._node.describe(obj)
+        address, name = self._network.describe(obj)
         return address, name if isinstance(obj, Proxy) else f"{_AN_AGENT}{name}"
 
     def resolve(self, address: str, name: str) -> Any:
         """The agent, or a proxy of it."""
-        if name.startswith(_AN_AGENT) and address.startswith(self._node.base_url):
-            return self._node.agent(locate(address)[1])
-        return self._node.resolve(address, name.removeprefix(_AN_AGENT))
+        if name.startswith(_AN_AGENT) and address.startswith(self._network.base_url):
+            return self._network.agent(locate(address)[1])
+        return self._network.resolve(address, name.removeprefix(_AN_AGENT))
 
 
 def state_codec(env: Any, addresses: Mapping[str, str] | None = None) -> StateCodec:

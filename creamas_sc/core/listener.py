@@ -10,7 +10,7 @@ import trio
 from creamas_sc.errors import ConnectionLost
 from creamas_sc.rpc.addresses import base_url, bind
 from creamas_sc.rpc.auth import membership, user_membership
-from creamas_sc.rpc.node import Node
+from creamas_sc.rpc.network import Network
 from creamas_sc.runtime.event_loop import LoopHandle
 
 
@@ -18,7 +18,7 @@ class Listener:
     """Listens for an environment.
 
     Args:
-        node: The environment's.
+        network: The environment's.
         place: Host and port; port 0 is any free one.
 
     Attributes:
@@ -28,12 +28,12 @@ class Listener:
         closed: Set before the environment is closed: it does not come to listen any more.
     """
 
-    def __init__(self, node: Node, place: tuple[str, int]) -> None:
+    def __init__(self, network: Network, place: tuple[str, int]) -> None:
         self.member = membership.get()
         self.restarted = False
         self.listens = False
         self.closed = False
-        self._node = node
+        self._network = network
         self._host, self._port = place
         self._lock = trio.Lock()
 
@@ -44,7 +44,7 @@ class Listener:
             loop: The environment's.
             prepare: Called when the address is bound, before any call is served.
         """
-        node = self._node
+        network = self._network
         async with self._lock:
             if self.listens:
                 return
@@ -53,17 +53,17 @@ class Listener:
             try:
                 self._check_open()
                 self._port = port.number
-                node.loop = loop
-                node.base_url = base_url(self._host, self._port)
+                network.loop = loop
+                network.base_url = base_url(self._host, self._port)
                 prepare()
-                identity = (self.member or user_membership()).identity(node.base_url)
+                identity = (self.member or user_membership()).identity(network.base_url)
             except BaseException:
                 port.close()
                 raise
-            await loop.nursery.start(partial(node.endpoint.run, port, identity))
+            await loop.nursery.start(partial(network.endpoint.run, port, identity))
             self.listens = True
             if self.closed:
-                await node.endpoint.aclose()
+                await network.endpoint.aclose()
                 self._check_open()
 
     def _check_open(self) -> None:

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from creamas_sc.restarts.slave import Slave
-from creamas_sc.rpc.node import Node
+from creamas_sc.rpc.network import Network
 from creamas_sc.rpc.rounds.order import Order, sort_key
 
 
@@ -16,11 +16,11 @@ class AgentOrder:
     """Knows the agents' numbers, which the slaves send.
 
     Args:
-        node: The master environment's.
+        network: The master environment's.
     """
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, network: Network) -> None:
+        self._network = network
         # The numbers of the slaves' agents, and the positions of these in ascending order.
         self._ordered: list[list[Order]] = []
         self._order: list[int] = []
@@ -33,7 +33,7 @@ class AgentOrder:
         Args:
             without: Addresses of agents that have none.
         """
-        known = [self._node.steps.numbers.get(slave.base_url, []) for slave in slaves]
+        known = [self._network.steps.numbers.get(slave.base_url, []) for slave in slaves]
         if without or known != self._ordered:
             numbers = [
                 number
@@ -56,13 +56,13 @@ class AgentOrder:
         Args:
             items: Addresses, proxies, or pairs that begin with an address.
         """
-        if self._node.steps.in_rounds:
+        if self._network.steps.in_rounds:
             items.sort(key=lambda item: self.number_at(_address_of(item)))
         return items
 
     def number_at(self, addr: str) -> tuple[float, ...]:
         """The number of the agent at an address, to sort by."""
-        number = self._node.steps.number_at(addr)
+        number = self._network.steps.number_at(addr)
         return (math.inf,) if number is None else sort_key(number)
 
 

@@ -78,16 +78,16 @@ async def write_checkpoint(
         )
         return
     files = Checkpoints(run_file)
-    node, slaves = menv._env.network, menv._slaves.members
+    network, slaves = menv._env.network, menv._slaves.members
     here = [slave for slave in slaves if not slave.reported]
     try:
         place = await in_thread(files.begin, step)
         frames = await _master_frames(menv, step, recorded)
-        master = await write_frames(place / MASTER, frames, node.base_url)
+        master = await write_frames(place / MASTER, frames, network.base_url)
 
         async def write_part(slave: Slave) -> PartFile:
             path = str(place / f"slave-{slaves.index(slave)}")
-            answer = await node.call_agent(slave.address, "_write_part", (path,), {})
+            answer = await network.call_agent(slave.address, "_write_part", (path,), {})
             return PartFile.of(answer)
 
         parts = await at_once(write_part, slaves)
@@ -103,7 +103,7 @@ async def write_checkpoint(
     urls = [slave.base_url for slave in slaves]
     for slave in slaves:
         if slave.journal is not None:
-            slave.journal.note_checkpoint(str(place), urls, node.base_url)
+            slave.journal.note_checkpoint(str(place), urls, network.base_url)
 
 
 def _surroundings(menv: MultiEnvironment) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.calls import Call, Calls
 from creamas_sc.rpc.connection import Connection
-from creamas_sc.rpc.node import BaseTimeout, Node
+from creamas_sc.rpc.network import BaseTimeout, Network
 from creamas_sc.rpc.socket_stream import TRIO_LOOP
 from creamas_sc.rpc.step_replies import STEP_METHODS, undecodable_reply
 from creamas_sc.runtime.class_loading import portable_name
@@ -46,16 +46,16 @@ class ManagerCalls:
     """Calls of the managers of a multi-environment's slaves.
 
     Args:
-        node: The master environment's.
-        slaves: Knows which slaves are being restarted, and explains losses to the node.
+        network: The master environment's.
+        slaves: Knows which slaves are being restarted, and explains losses to the network.
 
     Attributes:
         spawned: How many agents were spawned.
         classes: Names of their classes.
     """
 
-    def __init__(self, node: Node, slaves: SlavePool) -> None:
-        self._node = node
+    def __init__(self, network: Network, slaves: SlavePool) -> None:
+        self._network = network
         self._slaves = slaves
         self.spawned = 0
         self.classes: set[str] = set()
@@ -63,7 +63,7 @@ class ManagerCalls:
     async def wait_ready(self, slave: Slave, check_ready: bool) -> None:
         """Wait until a slave can be reached and, if asked, its manager says that it is ready."""
         # Checked again: a slave that was reachable before may be dead by now.
-        manager = await self._node.connect(slave.address, 0, check_again=True)
+        manager = await self._network.connect(slave.address, 0, check_again=True)
         pauses = backoff()
         # Polled: ``is_ready`` may depend on anything.
         while check_ready and not await manager.is_ready():
@@ -81,7 +81,7 @@ class ManagerCalls:
         self.spawned += n
         slave.agents += n
         try:
-            answer = await self._node.call_agent(slave.address, method, args, kwargs)
+            answer = await self._network.call_agent(slave.address, method, args, kwargs)
         except BaseException:
             slave.agents -= n
             raise
@@ -96,13 +96,13 @@ class ManagerCalls:
         """Log a warning if agents of a class that was spawned for the first time cannot act."""
         # Shielded: the agents are there, so the caller must get to know them.
         with suppress(CreamasError), trio.move_on_after(ACKNOWLEDGE_SECONDS, shield=True):
-            missing = await self._node.call_agent(slave.address, "missing_act", (agent_cls,), {})
+            missing = await self._network.call_agent(slave.address, "missing_act", (agent_cls,), {})
             if missing is not None:
                 log.warning("%s", printable(missing))
 
     async def set_host(self, addr: str, host: str, timeout: float) -> Any:
         """Make the manager at the address ``host`` the host manager of the one at ``addr``."""
-        manager = await self._node.connect(addr, timeout)
+        manager = await self._network.connect(addr, timeout)
         answer = await manager.set_host_manager(host)
         self._slaves.note_host_manager(addr, host)
         return answer
@@ -119,7 +119,7 @@ class ManagerCalls:
 
         async def create(slave: Slave) -> list[Any]:
             part = parts[slave.address]
-            made = await self._node.call_agent(slave.address, "create_connections", (part,), {})
+            made = await self._network.call_agent(slave.address, "create_connections", (part,), {})
             if slave.journal is not None:
                 slave.journal.note_connections(part)
             return made  # type: ignore[no-any-return]
@@ -147,7 +147,7 @@ class ManagerCalls:
         Returns:
             What the managers returned, in the order of ``slaves``.
         """
-        payload = self._node.codec.encode((args, dict(kwargs or {})))
+        payload = self._network.codec.encode((args, dict(kwargs or {})))
         if method not in _OF_STEPS:
             return await self._call_all(slaves, method, payload, kept, limit_seconds)
         for slave in slaves:
@@ -166,8 +166,8 @@ class ManagerCalls:
         kept: tuple[type[Exception], ...],
         limit_seconds: float | None,
     ) -> list[Any]:
-        node = self._node
-        links = {slave: node.endpoint.link(slave.base_url) for slave in slaves}
+        network = self._network
+        links = {slave: network.endpoint.link(slave.base_url) for slave in slaves}
         ready = {s: link for s, link in links.items() if link is not None and link.out.drained}
         if len(ready) == len(slaves) and not self._slaves.driver.coming:
             return await self._call_ready(ready, method, payload, kept, limit_seconds)
@@ -187,7 +187,7 @@ class ManagerCalls:
     ) -> Any:
         """Call the manager of one slave, as `call_all` does, with encoded arguments."""
         try:
-            answer = await self._node.send(
+            answer = await self._network.send(
                 slave.address, method, payload, last_seconds=limit_seconds
             )
             return self._decode(slave, method, answer)
@@ -251,7 +251,7 @@ class ManagerCalls:
             DecodeError: It cannot be decoded here.
         """
         try:
-            return self._node.codec.decode(payload)
+            return self._network.codec.decode(payload)
         except DecodeError as error:
             if method in STEP_METHODS:
                 self._blame_agents(slave, payload)
@@ -260,7 +260,7 @@ class ManagerCalls:
     def _blame_agents(self, slave: Slave, payload: Payload) -> None:
         """Raise AgentErrors if what some agents of ``slave`` returned is to blame."""
         try:
-            answer = self._node.codec.decode_leniently(payload)
+            answer = self._network.codec.decode_leniently(payload)
         except DecodeError:
             return
         returned = answer

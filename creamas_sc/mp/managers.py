@@ -21,7 +21,7 @@ from creamas_sc.errors import CallRefused, ConnectionLost, CreamasError, LoadErr
 from creamas_sc.foreign import shown
 from creamas_sc.results.observing import Asked
 from creamas_sc.rpc.exposed import expose, exposed_method, start_call
-from creamas_sc.rpc.node import BaseTimeout
+from creamas_sc.rpc.network import BaseTimeout
 from creamas_sc.rpc.rounds.plan import TAKES_PER_STEP, Plan, step_plan
 from creamas_sc.runtime.class_loading import class_name, load_object
 

@@ -10,7 +10,7 @@ from creamas_sc.core.agent import Agent
 from creamas_sc.errors import ConnectionLost, CreamasError, LoadError, StartError
 from creamas_sc.mp.managers import Manager
 from creamas_sc.restarts.slave import Slave
-from creamas_sc.rpc.node import Node
+from creamas_sc.rpc.network import Network
 from creamas_sc.runtime.class_loading import portable_name
 from creamas_sc.runtime.code_versions import modules_of_script
 from creamas_sc.runtime.coroutines import at_once
@@ -18,11 +18,11 @@ from creamas_sc.runtime.coroutines import at_once
 log = logging.getLogger(__name__)
 
 
-async def load_classes(node: Node, slaves: Sequence[Slave], names: Iterable[str]) -> None:
+async def load_classes(network: Network, slaves: Sequence[Slave], names: Iterable[str]) -> None:
     """Have slaves load classes, and those of the script.
 
     Args:
-        node: The master environment's.
+        network: The master environment's.
         names: Of further classes.
 
     Raises:
@@ -34,7 +34,7 @@ async def load_classes(node: Node, slaves: Sequence[Slave], names: Iterable[str]
 
     async def load(slave: Slave) -> None:
         try:
-            await node.call_agent(slave.address, "_load_classes", (all_names,), {})
+            await network.call_agent(slave.address, "_load_classes", (all_names,), {})
         except ConnectionLost as error:
             raise StartError(str(error)) from error
         except CreamasError as error:  # a spawn will meet it too

@@ -16,7 +16,7 @@ from creamas_sc.runtime.class_loading import class_name
 if TYPE_CHECKING:
     from creamas_sc.mp.multienvironment import MultiEnvironment
     from creamas_sc.results.recording import Recording
-    from creamas_sc.rpc.node import Node
+    from creamas_sc.rpc.network import Network
     from creamas_sc.wire.codec import Codec
 
 
@@ -88,12 +88,12 @@ class MultiEnvironmentSubject:
             await write_checkpoint(menv, run_file, run, step, recorded, kept)
 
 
-def number_at(node: Node, address: str) -> Order | None:
-    """The number of the agent at an address, if it is one in a slave of this master node."""
+def number_at(network: Network, address: str) -> Order | None:
+    """The number of the agent at an address, if it is one in a slave of this master network."""
     if not address.startswith("tcp://"):
         return None
     try:
-        return node.steps.number_at(address)
+        return network.steps.number_at(address)
     except ValueError:
         return None
 

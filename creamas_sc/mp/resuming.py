@@ -235,13 +235,13 @@ class Resumption:
         menv, manifest = self._menv, self._manifest
         assert menv is not None
         await menv._start_slaves(self._orders(menv))
-        node, slaves = menv._env.network, menv._slaves.members
+        network, slaves = menv._env.network, menv._slaves.members
         urls = [slave.base_url for slave in slaves]
-        args = (str(self._folder), urls, node.base_url)
+        args = (str(self._folder), urls, network.base_url)
 
         async def restore(slave: Slave) -> None:
             try:
-                slave.agents = await node.call_agent(slave.address, "_restore_part", args, {})
+                slave.agents = await network.call_agent(slave.address, "_restore_part", args, {})
             except AgentError as error:
                 raise refusal(f"{self._folder}: {error.message}") from error
             if slave.journal is not None:
@@ -249,7 +249,7 @@ class Resumption:
 
         await at_once(restore, slaves)
         menv._checkpointed = slaves
-        codec = kept_state.state_codec(menv._env, moves(manifest, urls, node.base_url))
+        codec = kept_state.state_codec(menv._env, moves(manifest, urls, network.base_url))
         frames = artifact_frames(self._folder, manifest)
         menv._artifacts += [codec.from_frame(frame)["artifact"] for frame in frames]
         state = codec.from_frame(self._master_frame(STATE))

@@ -53,7 +53,7 @@ from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.addresses import split_address
 from creamas_sc.rpc.auth import Membership
-from creamas_sc.rpc.node import Node
+from creamas_sc.rpc.network import Network
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.event_loop import LoopHandle
 from creamas_sc.runtime.validation import check_kind
@@ -74,7 +74,7 @@ class SlavePool:
         member: Their membership in the simulation; without one they are the user's environments
             like any other.
         seed: Makes their random generators repeatable; None for fresh entropy.
-        node: The master environment's; None if the slaves are not called from here.
+        network: The master environment's; None if the slaves are not called from here.
         policy: What the loss of a slave leads to.
         logger: The user's; has ``log(level, message)``.
         seed_drawn: Whether ``seed`` was drawn, not given.
@@ -102,7 +102,7 @@ class SlavePool:
         self,
         member: Membership | None = None,
         seed: int | None = None,
-        node: Node | None = None,
+        network: Network | None = None,
         policy: RestartPolicy | None = None,
         logger: Any = None,
         seed_drawn: bool = False,
@@ -114,7 +114,7 @@ class SlavePool:
         self.restarts: list[Restart] = []
         self._make_supervisor = supervisor_factory.get()
         self.ordering = SlaveOrders(member, seed, seed_drawn)
-        self._node = node
+        self._network = network
         self._logger = logger
         self._slaves: list[Slave] = []
         self._by_url: dict[str, Slave] = {}
@@ -212,8 +212,8 @@ class SlavePool:
                 self.ordering.versions.keep_loaded()
             for order, answer in zip(orders, await self.supervisor.start(orders), strict=True):
                 slave = Slave(answer["slot"], unpack(answer["info"]), answer["pid"], order)
-                if self._node is not None and self.policy.restarts_slaves:
-                    slave.journal = SlaveJournal(self._node, slave.address)
+                if self._network is not None and self.policy.restarts_slaves:
+                    slave.journal = SlaveJournal(self._network, slave.address)
                 started.append(slave)
                 self._slaves.append(slave)
                 self._by_url[slave.base_url] = slave
@@ -221,8 +221,8 @@ class SlavePool:
             if self.policy.restarts_slaves:
                 await at_once(Slave.hold_port, started)
             await at_once(self._connect, started)
-            if self._node is not None:
-                await load_classes(self._node, started, self.agent_classes)
+            if self._network is not None:
+                await load_classes(self._network, started, self.agent_classes)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self._stop_processes([order["slot"] for order in orders])
@@ -247,10 +247,10 @@ class SlavePool:
             self.driver.stop()
 
     async def _connect(self, slave: Slave) -> None:
-        if self._node is None:
+        if self._network is None:
             return
         try:
-            await self._node.connect(slave.address, 0)
+            await self._network.connect(slave.address, 0)
         except (ConnectionLost, HandshakeError) as error:
             ended = await slave.wait_for_exit_report()
             why = slave.describe_end() if ended else f"{slave.base_url}: {error}"
@@ -300,7 +300,7 @@ class SlavePool:
     async def _end_deserted(self, slave: Slave) -> bool:
         """End a slave whose environment is gone although its process is not; whether it is so."""
         port = split_address(slave.address)[1]
-        if self._closing or self._node is None or self._node.endpoint.listens(port):
+        if self._closing or self._network is None or self._network.endpoint.listens(port):
             return False
         with trio.CancelScope(shield=True):
             await self.end_as_lost([slave], "its environment had ended and its process had not")
@@ -359,8 +359,8 @@ class SlavePool:
         except BaseException:
             await self.discard_restart(slave)
             raise
-        if self._node is not None:
-            self._node.forget([slave.base_url])
+        if self._network is not None:
+            self._network.forget([slave.base_url])
         slave.mark_restarted(answer["pid"])
         self._take_early_exit(slave)
         versions = self.ordering.versions
@@ -437,8 +437,8 @@ class SlavePool:
             self._slaves.remove(slave)
             if self._by_url.get(slave.base_url) is slave:
                 del self._by_url[slave.base_url]
-        if self._node is not None:
-            self._node.forget([slave.base_url for slave in slaves])
+        if self._network is not None:
+            self._network.forget([slave.base_url for slave in slaves])
 
     def _note_event(self, event: str, details: Mapping[str, Any]) -> None:
         if self.note_event is not None:

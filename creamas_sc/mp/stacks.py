@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import trio
 
 from creamas_sc.core.agent import Agent
-from creamas_sc.rpc.node import Node
+from creamas_sc.rpc.network import Network
 from creamas_sc.rpc.rounds.driver import Rounds, parked_activities
 from creamas_sc.runtime.coroutines import watch
 from creamas_sc.runtime.stack_dumps import answering
@@ -197,7 +197,7 @@ def _title(agent: Agent) -> str:
 def _awaited_in(frame: FrameType) -> _Awaited | None:
     """For the answer of what a frame of this package waits."""
     code = frame.f_code
-    if code is Node._call_there.__code__:
+    if code is Network._call_there.__code__:
         local = frame.f_locals
         url, _, number = str(local.get("address")).rpartition("/")
         return _Awaited(str(local.get("method")), f"{url}/", number)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from creamas_sc.errors import AgentErrors, CreamasError, StepOverran
 from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.reports import StepReport
-from creamas_sc.rpc.node import Node
+from creamas_sc.rpc.network import Network
 from creamas_sc.rpc.rounds.steps import named
 
 
@@ -16,16 +16,16 @@ class StepReports:
     """Makes the reports.
 
     Args:
-        node: The master environment's, to which the slaves say what they know.
+        network: The master environment's, to which the slaves say what they know.
         slaves: Those that act.
 
     Attributes:
         last: Of the last step; None before the first one.
     """
 
-    def __init__(self, node: Node, slaves: SlavePool) -> None:
+    def __init__(self, network: Network, slaves: SlavePool) -> None:
         self.last: StepReport | None = None
-        self._steps = node.steps
+        self._steps = network.steps
         self._slaves = slaves
         self._restarts = 0
 

@@ -34,7 +34,7 @@ from creamas_sc.restarts.journal import SlaveJournal
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.results import recordings
 from creamas_sc.results.observing import Asked
-from creamas_sc.rpc.node import Node
+from creamas_sc.rpc.network import Network
 from creamas_sc.rpc.rounds.plan import TAKES_PER_STEP, Plan
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.nurseries import open_unwrapping_nursery
@@ -48,7 +48,7 @@ class Steps:
     """Takes the steps, one at a time.
 
     Args:
-        node: The master environment's.
+        network: The master environment's.
         slaves: Those that act.
         managers: Calls of their managers.
         inbox: Gets the artifacts that arrive, and keeps those of a step back until its end.
@@ -63,18 +63,18 @@ class Steps:
     count = 0
 
     def __init__(
-        self, node: Node, slaves: SlavePool, managers: ManagerCalls, inbox: ArtifactInbox
+        self, network: Network, slaves: SlavePool, managers: ManagerCalls, inbox: ArtifactInbox
     ) -> None:
         self.lock = StepLock()
-        self.order = AgentOrder(node)
-        self.reports = StepReports(node, slaves)
-        self._node = node
+        self.order = AgentOrder(network)
+        self.reports = StepReports(network, slaves)
+        self._network = network
         self._slaves = slaves
         self._managers = managers
         self._inbox = inbox
         # The processes of the slaves that are connected to each other, as far as they can be.
         self._connected: list[tuple[str, int]] = []
-        node.become_master(slaves, inbox.take)
+        network.become_master(slaves, inbox.take)
 
     @asynccontextmanager
     async def of_one_agent(self, slaves: Sequence[Slave]) -> AsyncIterator[None]:
@@ -142,7 +142,7 @@ class Steps:
         """Call the managers of ``slaves``; what each answered, or the error that it kept."""
         method, step = "trigger_all", None
         kept: tuple[type[Exception], ...] = (AgentErrors, StepOverran)
-        in_rounds = self._node.steps.in_rounds
+        in_rounds = self._network.steps.in_rounds
         if in_rounds:
             await self._connect_peers(slaves, limit)
         left = limit_seconds = None
@@ -180,7 +180,7 @@ class Steps:
                 failures.update(answer.failures)
                 answer = answer.results
             results += answer
-        if self._node.steps.in_rounds:
+        if self._network.steps.in_rounds:
             answered = [slave for slave in slaves if slave not in silent]
             results = self.order.results(answered, results, {*failures, *late})
             failures = {addr: failures[addr] for addr in sorted(failures, key=self.order.number_at)}
@@ -212,7 +212,7 @@ class Steps:
         Raises:
             AgentErrors: Some failed.
         """
-        if self._node.steps.in_rounds:
+        if self._network.steps.in_rounds:
             async with self.lock.held_by_gather() as in_rounds:
                 if in_rounds:
                     with self._artifacts_last(slaves):
@@ -241,7 +241,7 @@ class Steps:
         kept = (AgentErrors,)
 
         async def call(slave: Slave) -> Any:
-            payload = self._node.codec.encode((args, {**kwargs, "addrs": parts[slave]}))
+            payload = self._network.codec.encode((args, {**kwargs, "addrs": parts[slave]}))
             return await self._managers.call(slave, name, payload, kept)
 
         async with self._serving(step):
@@ -267,9 +267,9 @@ class Steps:
 
     def _next_step(self, slaves: Sequence[Slave]) -> tuple[int, list[str]]:
         """The number of a step in rounds, and those who take part."""
-        steps = self._node.steps
+        steps = self._network.steps
         steps.taken, steps.why = steps.taken + 1, {}
-        master = [self._node.base_url] if self._slaves.have_host_manager else []
+        master = [self._network.base_url] if self._slaves.have_host_manager else []
         return steps.taken, [*(slave.base_url for slave in slaves), *master]
 
     @asynccontextmanager
@@ -279,11 +279,11 @@ class Steps:
         Args:
             step: What `_next_step` returned; None for no rounds.
         """
-        if step is None or self._node.base_url not in step[1]:
+        if step is None or self._network.base_url not in step[1]:
             yield
             return
         async with open_unwrapping_nursery() as nursery:
-            nursery.start_soon(take_part, self._node, Plan(step[0] * TAKES_PER_STEP, step[1]))
+            nursery.start_soon(take_part, self._network, Plan(step[0] * TAKES_PER_STEP, step[1]))
             yield
             nursery.cancel_scope.cancel()  # all slaves have answered
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from creamas_sc.errors import AgentErrors, ConnectionLost, CreamasError, NotExposed
 from creamas_sc.foreign import printable
-from creamas_sc.rpc.node import Node
+from creamas_sc.rpc.network import Network
 from creamas_sc.wire.codec import Payload
 
 log = logging.getLogger(__name__)
@@ -52,15 +52,15 @@ class SlaveJournal:
     """What one slave was given through its multi-environment.
 
     Args:
-        node: The master environment's, which calls the slave.
+        network: The master environment's, which calls the slave.
         manager: Address of the slave's manager.
 
     Attributes:
         offers_checkpoint: Whether the slave's environment has checkpoints, as far as is known.
     """
 
-    def __init__(self, node: Node, manager: str) -> None:
-        self._node = node
+    def __init__(self, network: Network, manager: str) -> None:
+        self._network = network
         self._manager = manager
         self._spawns: list[_Spawn] = []
         self._connections: dict[str, dict[str, Any]] = {}
@@ -74,12 +74,12 @@ class SlaveJournal:
 
     def note_spawn(self, method: str, args: Any, kwargs: Mapping[str, Any], answer: Any) -> None:
         """Keep a spawn that succeeded."""
-        arguments = _without_views(self._node.codec.encode((args, kwargs)))
+        arguments = _without_views(self._network.codec.encode((args, kwargs)))
         self._spawns.append(_Spawn(method, arguments, _addresses(answer)))
 
     def note_connections(self, connection_map: Mapping[str, Any]) -> None:
         """Keep connections that were made; as with agents, the first to an address counts."""
-        codec = self._node.codec
+        codec = self._network.codec
         for address, connections in codec.decode(codec.encode(dict(connection_map))).items():
             known = self._connections.setdefault(address, {})
             for other, data in connections:
@@ -95,7 +95,7 @@ class SlaveJournal:
         Args:
             place, urls, master: As of `restore_part`.
         """
-        self._part = self._node.codec.encode(((place, list(urls), master), {}))
+        self._part = self._network.codec.encode(((place, list(urls), master), {}))
         self._spawns.clear()
         self._connections.clear()
 
@@ -107,9 +107,9 @@ class SlaveJournal:
         Raises:
             ConnectionLost: The slave ended.
         """
-        codec = self._node.codec
+        codec = self._network.codec
         try:
-            answer = await self._node.send(
+            answer = await self._network.send(
                 self._manager, "checkpoint", codec.encode(((), {})), at_once=True
             )
         except NotExposed:  # the user's own manager class
@@ -132,7 +132,7 @@ class SlaveJournal:
         Raises:
             ConnectionLost: The slave ended.
         """
-        codec, restored = self._node.codec, Restored()
+        codec, restored = self._network.codec, Restored()
         if self._host_manager is not None:
             arguments = codec.encode(((self._host_manager,), {}))
             answer = await self._try(restored, "its host manager", "set_host_manager", arguments)
@@ -175,7 +175,7 @@ class SlaveJournal:
         """Call the manager; an error is noted in ``restored``, and the answer is None."""
         try:
             # ``at_once``: other calls wait until this slave is restored, which these calls do.
-            return await self._node.send(self._manager, method, arguments, at_once=True)
+            return await self._network.send(self._manager, method, arguments, at_once=True)
         except ConnectionLost:
             raise
         except (CreamasError, AgentErrors) as error:

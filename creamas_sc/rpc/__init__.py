@@ -1,6 +1,6 @@
 """Remote calls: the wire protocol driven over sockets, and agents at its ends.
 
-node             the calls of one environment's agents, in both directions
+network          the calls of one environment's agents, in both directions
 endpoint         an environment's listeners, and one connection to each peer
 addresses        what agents' addresses are made of, and the ports in them
 socket_folder    the unix sockets of a machine's environments

@@ -94,7 +94,7 @@ class ClientServer:
         connection = Connection(
             ConnectedStream(handed.sock),
             refuse if refusal else session.handle,
-            codec=simulation.node.codec,
+            codec=simulation.network.codec,
             reader=reader,
             backlog=backlog,
             name=f"the client {handed.note}",
@@ -195,7 +195,7 @@ class ClientSession:
             return self._relay(target, request)
         if target is not None:
             raise CallRefused(f"{target!r} is not an agent's address")
-        call = self._simulation.node.codec.decode(request.payload)
+        call = self._simulation.network.codec.decode(request.payload)
         if not is_call(call):
             raise BadArguments(f"{method}: expected (args, kwargs)")
         args, kwargs = call
@@ -225,7 +225,7 @@ class ClientSession:
         """Encode a result; if that fails, it is an error of the code that made the result."""
         root = f"the reply of {method}"
         try:
-            return self._simulation.node.codec.encode(value, root=root)
+            return self._simulation.network.codec.encode(value, root=root)
         except EncodeError as error:
             if method in _LESS_AT_ONCE and error.path == root:  # not a piece of it, but its size
                 raise EncodeError(f"{error}: {_LESS_AT_ONCE[method]}", path=root) from error
@@ -236,7 +236,7 @@ class ClientSession:
         await self._limit.acquire(request.connection)
         size = 0
         try:
-            answer = await self._simulation.node.relay(target, request)
+            answer = await self._simulation.network.relay(target, request)
             size = payload_size(answer)
             return answer
         finally:

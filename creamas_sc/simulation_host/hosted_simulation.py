@@ -107,7 +107,7 @@ class HostedSimulation(Observer):
 
     Attributes:
         address: The master environment's, which stands for the user's code in errors.
-        node: The master environment's, which calls agents.
+        network: The master environment's, which calls agents.
         clients: The connections of those that are attached.
     """
 
@@ -121,7 +121,7 @@ class HostedSimulation(Observer):
         self.name = name
         self.clients: set[Connection] = set()
         self.address = menv.env.base_url
-        self.node = menv.env.network
+        self.network = menv.env.network
         self._menv = menv
         self._events = Events()
         self._repeatable: bool | None = None
@@ -130,7 +130,7 @@ class HostedSimulation(Observer):
         self._stepper = Stepper(
             menv, self.address, nursery, lambda: self._events.post("steps", self.progress())
         )
-        self._views = ArtifactViews(menv._artifacts, partial(number_at, self.node))
+        self._views = ArtifactViews(menv._artifacts, partial(number_at, self.network))
         menv.attach_observer(self, restart)
 
     # ---- operations
@@ -289,7 +289,7 @@ class HostedSimulation(Observer):
 
     async def _close(self, folder: str | None = None) -> Any:
         self.shutdown.request(make_folder(folder))
-        return fit_to_travel(await self.shutdown.outcome(), self.node.codec.encode)
+        return fit_to_travel(await self.shutdown.outcome(), self.network.codec.encode)
 
     async def close(self) -> None:
         """End the steps, and then everything, in the time that was requested."""

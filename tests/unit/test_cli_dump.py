@@ -103,7 +103,7 @@ def test_agents_with_lines_of_their_files_unless_these_were_changed(
     waiting = place(
         frame("/x/site-packages/trio/_run.py", 9, "run", False),
         frame(str(file), 2, "Painter.act", True, agents[0]),
-        frame("/x/site-packages/creamas_sc/rpc/node.py", 5, "Node._call_there", False),
+        frame("/x/site-packages/creamas_sc/rpc/network.py", 5, "Network._call_there", False),
         count=1200,
         agents=agents,
         waits=[awaited(calls=1200)],
@@ -134,7 +134,7 @@ def _long_ago(inspect: Any) -> Any:
 def test_called_agents_and_what_library_code_they_wait_in(shown: Shown) -> None:
     waiting = place(
         frame("/a.py", 2, "Painter.act", True, "Painter tcp://localhost:5556/1"),
-        frame("/x/site-packages/creamas_sc/rpc/node.py", 5, "Node._call_here", False),
+        frame("/x/site-packages/creamas_sc/rpc/network.py", 5, "Network._call_here", False),
         frame("/a.py", 7, "Critic.judge", True, "Critic tcp://localhost:5556/2"),
         frame("/x/site-packages/trio/_timeouts.py", 71, "sleep_forever", False),
         frame("/x/site-packages/trio/_core/_traps.py", 71, "wait", False),
@@ -148,7 +148,7 @@ def test_called_agents_and_what_library_code_they_wait_in(shown: Shown) -> None:
     trio/_timeouts.py:71 in sleep_forever
 """)
     text = shown(IDLE, Answer("sleeping", report(waiting)), "--all")
-    assert "    creamas_sc/rpc/node.py:5 in Node._call_here\n" in text
+    assert "    creamas_sc/rpc/network.py:5 in Network._call_here\n" in text
     assert "  12 of run wait:\n    trio/_run.py:9 in sleep\n" in text
 
 

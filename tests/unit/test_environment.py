@@ -33,7 +33,7 @@ from creamas_sc.errors import (
     agent_errors,
 )
 from creamas_sc.mp import EnvManager
-from creamas_sc.rpc import addresses, endpoint, node
+from creamas_sc.rpc import addresses, endpoint, network
 from creamas_sc.rpc.accepting import MOST_REASONS
 from creamas_sc.rpc.addresses import split_address
 from creamas_sc.rpc.connection import Connection, Request
@@ -931,7 +931,7 @@ async def test_many_peers_on_the_network_wait_for_each_other(
 async def test_a_loop_of_calls_within_an_environment_can_be_cancelled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(node, "YIELD_SECONDS", 0.0)
+    monkeypatch.setattr(network, "YIELD_SECONDS", 0.0)
     async with environments() as env:
         proxy = await env.connect(Echo(env).addr)
         calls = 0

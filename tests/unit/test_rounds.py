@@ -468,7 +468,7 @@ class AsksRelay(Peer):
 
 
 def test_a_plain_method_may_return_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("creamas_sc.rpc.node.Node.call_at_once", None)
+    monkeypatch.setattr("creamas_sc.rpc.network.Network.call_at_once", None)
     assert take_steps([Peer, Relays, AsksRelay], 3) == [None, None, True]
 
 

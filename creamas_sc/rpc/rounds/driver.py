@@ -61,7 +61,7 @@ from creamas_sc.runtime.scheduling import run_tasks_in_order
 from creamas_sc.runtime.timeouts import YIELD_SECONDS
 
 if TYPE_CHECKING:
-    from creamas_sc.rpc.node import Node
+    from creamas_sc.rpc.network import Network
     from creamas_sc.rpc.rounds.exchange import Exchange
 
 # Calls of plain methods that are served before other tasks may run.
@@ -76,7 +76,7 @@ class Rounds:
     """One step of one environment, in rounds with the others of the step.
 
     Args:
-        node: The environment's.
+        network: The environment's.
         exchange: With the other environments.
 
     Attributes:
@@ -90,18 +90,18 @@ class Rounds:
     _nursery: trio.Nursery
     _deadline: float
 
-    def __init__(self, node: Node, exchange: Exchange) -> None:
+    def __init__(self, network: Network, exchange: Exchange) -> None:
         self.driving: Activity | None = None
         self.over = False
         self.under_way = True
-        self._node = node
+        self._network = network
         self._exchange = exchange
         self._ready: deque[Call | Request] = deque()
         # Those that wait for answers without a task.
         self._parked: dict[Activity, Call] = {}
         self._busy = Busy(self._ready)
         self.held_up = self._busy.given_up
-        self._serving = Serving(node, exchange)
+        self._serving = Serving(network, exchange)
         self._open = 0
         # Calls that a task waits for.
         self._waited: set[Call] = set()
@@ -148,7 +148,7 @@ class Rounds:
         return await (call if driven else self._wait(call))
 
     def _call_at_once(self, url: str | None, target: int, *call: Any) -> Coroutine[Any, Any, Any]:
-        return self._node.call_at_once(f"{url or self._node.base_url}{target}", *call)
+        return self._network.call_at_once(f"{url or self._network.base_url}{target}", *call)
 
     @coroutine
     def _wait(self, call: Call) -> Generator[Any, Any, Any]:

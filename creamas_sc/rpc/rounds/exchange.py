@@ -50,7 +50,7 @@ from creamas_sc.rpc.socket_stream import TrioWaiter
 from creamas_sc.wire.codec import Payload
 
 if TYPE_CHECKING:
-    from creamas_sc.rpc.node import Node
+    from creamas_sc.rpc.network import Network
 
 _request = attrgetter("request")
 _NO_KWARGS: dict[str, Any] = {}
@@ -66,13 +66,13 @@ class Exchange:
         time_is_up: Whether it is up, here or for a peer.
     """
 
-    def __init__(self, node: Node, plan: Plan) -> None:
+    def __init__(self, network: Network, plan: Plan) -> None:
         self.received: list[Call | Request] = []
-        node.steps.begin(plan.step)
-        self._frames = node.steps.frames
-        self._node = node
+        network.steps.begin(plan.step)
+        self._frames = network.steps.frames
+        self._network = network
         self._plan = plan
-        self._here = node.base_url
+        self._here = network.base_url
         self._peers = dict.fromkeys(url for url in plan.peers if url != self._here)
         self._connected = False
         # Whether peers have something to do in the next round.
@@ -81,7 +81,7 @@ class Exchange:
         self._makers: list[tuple[str | None, int]] = []
         # Who sends no frame in this round, None for this environment, and whether it is idle.
         self._silent: tuple[str | None, bool] | None = None
-        self._sending = Sending(node, plan.step)
+        self._sending = Sending(network, plan.step)
         self.places: dict[str, tuple[str | None, int]] = {}
         # Made in this round, by URL; None is this environment.
         self._calls: dict[str | None, list[Request]] = defaultdict(list)
@@ -104,7 +104,7 @@ class Exchange:
 
     async def _connect(self) -> None:
         """Connect to the peers; those that cannot be reached are lost."""
-        for url, error in (await self._node.steps.connect(self._peers)).items():
+        for url, error in (await self._network.steps.connect(self._peers)).items():
             await self._lose(url, error)
         self._connected = True
 
@@ -115,8 +115,8 @@ class Exchange:
                 self._sending.post(url, TIME_UP if self.time_is_up else LEAVES)
             self.urge()
         if self.time_is_up:
-            self._node.steps.timed_out = self._plan.step
-        self._node.steps.begin(self._plan.step + 1)
+            self._network.steps.timed_out = self._plan.step
+        self._network.steps.begin(self._plan.step + 1)
 
     # ---- what is made in a round
 
@@ -165,7 +165,7 @@ class Exchange:
         number = call.request[1]
         if self.withdraw(call) or self._pending.pop(number, None) is None or call.url is None:
             return
-        link = self._node.endpoint.link(call.url)
+        link = self._network.endpoint.link(call.url)
         if link is not None:
             link.post(f"{CANCEL_EVENT}:{self._plan.step}:{number}", NOTHING)
 
@@ -189,8 +189,8 @@ class Exchange:
             if url in self._peers:
                 self._answers[url].append((number, value))
             return
-        if self._node.checks_local:
-            codec = self._node.codec
+        if self._network.checks_local:
+            codec = self._network.codec
             try:
                 value = codec.decode(codec.encode(value, f"the reply of {request[4]}"))
             except (EncodeError, DecodeError) as error:
@@ -230,14 +230,14 @@ class Exchange:
         self._urgent, self._makers = False, []
         silent, idle = self._silent or ("", True)
         over = idle if silent is None else self._send_all(open_, here=bool(calls or answered))
-        if self._node.checks_local:
+        if self._network.checks_local:
             calls = self._through_codec(calls)
         for url in list(self._peers):
             if url == silent:
                 over = over and idle
                 continue
             while (event := self._frames.next(url)) is None:
-                if not self._node.endpoint.link(url):
+                if not self._network.endpoint.link(url):
                     await self._lose(url)
                     break
                 await self._wait()
@@ -262,7 +262,7 @@ class Exchange:
 
     def _through_codec(self, calls: list[Request]) -> list[Request]:
         """Have local calls carry only what could travel."""
-        codec, left = self._node.codec, []
+        codec, left = self._network.codec, []
         for request in calls:
             *place, args, kwargs = request
             try:
@@ -290,7 +290,7 @@ class Exchange:
         if lost:
             explained: Exception = error or ConnectionLost(f"{url} is gone", address=url)
             if isinstance(explained, ConnectionLost):
-                explained = await self._node.explain(f"{url}{lost[0].request[3]}", explained)
+                explained = await self._network.explain(f"{url}{lost[0].request[3]}", explained)
             for call in lost:
                 self._settle(call.request[1], None, copy(explained))
 
@@ -334,7 +334,7 @@ class Exchange:
 
     async def _read(self, url: str, event: tuple[int, Payload, int], calls: list[Any]) -> bool:
         """Read a peer's frame; whether nothing is under way there."""
-        codec, over = self._node.codec, True
+        codec, over = self._network.codec, True
         while True:
             following, payload, content = event
             self._urgent = self._urgent or content == OTHERS
@@ -361,7 +361,7 @@ class Exchange:
             if following != MORE:
                 return over
             while (piece := self._frames.next(url)) is None:
-                if not self._node.endpoint.link(url):
+                if not self._network.endpoint.link(url):
                     await self._lose(url)
                     return True
                 await self._wait()

@@ -17,14 +17,14 @@ from creamas_sc.rpc.rounds.frames import (
 from creamas_sc.wire.codec import Codec, Payload
 
 if TYPE_CHECKING:
-    from creamas_sc.rpc.node import Node
+    from creamas_sc.rpc.network import Network
 
 
 class Sending:
     """Sends the frames of one step."""
 
-    def __init__(self, node: Node, step: int) -> None:
-        self._node = node
+    def __init__(self, network: Network, step: int) -> None:
+        self._network = network
         self._step = step
         self._names: dict[tuple[int, int], str] = {}
 
@@ -32,7 +32,7 @@ class Sending:
         self, url: str, payload: Payload, content: int = NOBODY, following: int = FRAME
     ) -> None:
         """Send a peer one event, with what is sent next, or when that is urged."""
-        link = self._node.endpoint.link(url)
+        link = self._network.endpoint.link(url)
         if link is not None:
             name = self._names.get((content, following))
             if name is None:
@@ -48,7 +48,7 @@ class Sending:
         to do leave together, and it is not woken for each.
         """
         for url in urls:
-            link = self._node.endpoint.link(url)
+            link = self._network.endpoint.link(url)
             if link is not None:
                 link.out.urge()
 
@@ -63,7 +63,7 @@ class Sending:
         self, piece: Piece, open_: int, payloads: list[Payload], failed: list[Failed]
     ) -> None:
         """Encode a piece, or if it cannot be, its parts; single calls and answers fail then."""
-        codec = self._node.codec
+        codec = self._network.codec
         try:
             payloads.append(codec.encode(columns(open_, piece), "a call"))
             return

@@ -15,7 +15,7 @@ from creamas_sc.rpc.rounds.order import Order
 from creamas_sc.runtime.nurseries import cancellation_in
 
 if TYPE_CHECKING:
-    from creamas_sc.rpc.node import Node
+    from creamas_sc.rpc.network import Network
     from creamas_sc.rpc.rounds.exchange import Exchange
 
 
@@ -28,11 +28,11 @@ class Serving:
         given_up: Calls that were not served when they were given up; some had been before.
     """
 
-    def __init__(self, node: Node, exchange: Exchange) -> None:
+    def __init__(self, network: Network, exchange: Exchange) -> None:
         self.agent: Any = None
         self.activities: dict[tuple[str | None, int], Activity] = {}
         self.given_up: set[tuple[str | None, int]] = set()
-        self._node = node
+        self._network = network
         self._exchange = exchange
 
     def begin(self, request: Request) -> Activity | None:
@@ -40,7 +40,7 @@ class Serving:
         _, number, url, target, name, args, kwargs = request
         method: Any = None
         try:
-            self.agent = agent = self._node.agent(target)
+            self.agent = agent = self._network.agent(target)
             method = exposed_method(agent, name)
             value = method(*args, **kwargs) if kwargs else method(*args)
             kind = type(value)
@@ -81,14 +81,14 @@ class Serving:
     def _fail(self, request: Request, error: BaseException) -> None:
         if is_ctrl_c(error):
             raise error
-        self._exchange.add_failure(request, self._node.reported(request[3], error))
+        self._exchange.add_failure(request, self._network.reported(request[3], error))
 
     def handler(self, item: Call | Request) -> Order | None:
         """The number of the agent that handles a call or an answer, if there is such an agent."""
         if isinstance(item, Call):
             return None if item.activity is None else item.activity.agent.number
         try:
-            return self._node.agent(item[3]).number  # type: ignore[no-any-return]
+            return self._network.agent(item[3]).number  # type: ignore[no-any-return]
         except UnknownAgent:
             return None
 

@@ -26,7 +26,7 @@ from creamas_sc.runtime.coroutines import gather
 from creamas_sc.wire.codec import Payload
 
 if TYPE_CHECKING:
-    from creamas_sc.rpc.node import Node
+    from creamas_sc.rpc.network import Network
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ MAX_NAMED = 20
 
 
 class Steps:
-    """The steps of a node's environment.
+    """The steps of a network's environment.
 
     Attributes:
         frames: What has arrived for them.
@@ -58,7 +58,7 @@ class Steps:
 
     observed_sink: Callable[[str, Any], None] | None = None
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, network: Network) -> None:
         self.frames = Frames()
         self.rounds: Rounds | None = None
         self.in_rounds = True
@@ -68,7 +68,7 @@ class Steps:
         self.taken = 0
         self.timed_out = -1
         self.master: Connection | None = None
-        self._node = node
+        self._network = network
         self._numbers_sent = 0
 
     @contextmanager
@@ -88,8 +88,8 @@ class Steps:
         if self.rounds is not None or plan is None:
             yield None
             return
-        exchange = Exchange(self._node, plan)
-        rounds = self.rounds = Rounds(self._node, exchange)
+        exchange = Exchange(self._network, plan)
+        rounds = self.rounds = Rounds(self._network, exchange)
         try:
             yield rounds
         finally:
@@ -119,7 +119,7 @@ class Steps:
 
     async def connect(self, peers: Iterable[str]) -> dict[str, CreamasError]:
         """Connect to other environments; base URL -> why, for those that cannot be reached."""
-        endpoint, here = self._node.endpoint, self._node.base_url
+        endpoint, here = self._network.endpoint, self._network.base_url
         failed: dict[str, CreamasError] = {}
 
         async def connect(url: str) -> None:
@@ -136,7 +136,7 @@ class Steps:
     def begin(self, step: int) -> None:
         """Take no part in the steps before ``step``, and tell those who go on with one."""
         for url, old in self.frames.begin(step):
-            link = self._node.endpoint.link(url)
+            link = self._network.endpoint.link(url)
             if link is not None:
                 self._post_leave(link, old)
 
@@ -165,12 +165,12 @@ class Steps:
                 self.rounds.cancel_served(link.name, number)
         elif name.startswith(UNREPEATABLE_EVENT):
             if int(name.partition(":")[2]) == self.taken:
-                self.why.update(dict.fromkeys(self._node.codec.decode(payload)))
+                self.why.update(dict.fromkeys(self._network.codec.decode(payload)))
         elif name == NUMBERS_EVENT:
-            self.numbers[link.name] = numbers_of(self._node.codec.decode(payload))
+            self.numbers[link.name] = numbers_of(self._network.codec.decode(payload))
         elif name == OBSERVED_EVENT:
             if self.observed_sink is not None:
-                self.observed_sink(link.name, self._node.codec.decode(payload))
+                self.observed_sink(link.name, self._network.codec.decode(payload))
         else:
             return False
         return True
@@ -202,7 +202,7 @@ class Steps:
     def _post(self, name: str, value: Any) -> None:
         """Send the master an event, with the next answer, if there is a master."""
         if self.master is not None:
-            self.master.post(name, self._node.codec.encode(value), with_answer=True)
+            self.master.post(name, self._network.codec.encode(value), with_answer=True)
 
 
 def named(addresses: Sequence[str]) -> str:

@@ -8,7 +8,7 @@
     a peer's call --> _answer --> the agent's method --> _finish, if that is a coroutine
 
 References (`describe`, `resolve`) let agents travel as values: an agent or proxy leaves as its
-address and class name, and arrives as a `Proxy` of this node.
+address and class name, and arrives as a `Proxy` of this network.
 
 Errors change their meaning on the way. What an agent's code raises becomes an `AgentError`; a
 refusal of the call itself stays a refusal for its direct caller only. A lost connection is
@@ -76,7 +76,7 @@ ArtifactSink = Callable[[str, Any, Any], None]
 
 
 class Slaves(Protocol):
-    """What a master knows of the slaves that its node calls."""
+    """What a master knows of the slaves that its network calls."""
 
     def holds(self, address: str) -> bool:
         """Whether the agent at ``address`` is in one of the slaves, or was in one that is lost."""
@@ -88,7 +88,7 @@ class Slaves(Protocol):
         """Say what the loss of the connection to ``address`` means."""
 
 
-class Node:
+class Network:
     """The calls of one environment's agents, within it and to others.
 
     Args:
@@ -132,7 +132,7 @@ class Node:
         self._yield_at = 0.0
 
     def become_master(self, slaves: Slaves, artifact_sink: ArtifactSink) -> None:
-        """Be the node of a master environment, whose calls know about slaves and their losses.
+        """Be the network of a master environment, whose calls know about slaves and their losses.
 
         Args:
             artifact_sink: Called with the base URL of its environment and each artifact that
@@ -351,7 +351,7 @@ class Node:
         )
 
     def _slave_at(self, url: str) -> Identity | None:
-        """The slave that is at ``url``, or was, if it has ever been connected with this node."""
+        """The slave that is at ``url``, or was, if it has ever been connected with this network."""
         peer = self._peers.get(url)
         return peer if peer is not None and peer.role == "slave" else None
 
