@@ -37,6 +37,13 @@ SWEEP_WAIT_SECONDS = 0.2  # supervisor or keeper is gone: the zygote ends all, u
 SWEEP_SECONDS = 5.0  # killing all; a process in uninterruptible sleep may be left
 ORPHANS_SECONDS = 1.0  # killing what trees have left that died long ago
 
+# ---- nodes
+
+LEASE_SECONDS = 10.0  # a node that was not heard for so long is lost, and ends its processes
+RENEW_SECONDS = 1.0  # between two times that a node is heard
+LEASE_MARGIN_SECONDS = 1.0  # beyond the lease: what a lost node ran may run elsewhere
+JOIN_SECONDS = 5.0  # connecting to a supervisor, handshakes, being taken
+
 # ---- a daemon's simulations and clients
 
 HOST_MARGIN_SECONDS = 3.0  # beyond a host's grace: it stops its slaves

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal as signals
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 # Slaves of one simulation.
 MAX_SLAVES = 512
@@ -36,10 +36,12 @@ class ActorOrder(ProcessOrder):
     Attributes:
         slot: Identifies the actor in all later messages.
         name: For people: in messages and in the output of ``ps``.
+        node: Name of the node on which it is to run; missing or empty for this machine.
     """
 
     slot: str
     name: str
+    node: NotRequired[str]
 
 
 class StartedActor(TypedDict):
@@ -99,11 +101,76 @@ class StopResult(ActorEnd):
 
 
 class ProcessInfo(TypedDict):
-    """A running process of a simulation."""
+    """A running process of a simulation; ``node`` is empty for this machine."""
 
     slot: str
     name: str
     pid: int
+    node: str
+
+
+class NodeSettings(TypedDict):
+    """Where a supervisor listens for nodes.
+
+    Attributes:
+        host, port: Port 0 is any free one.
+        key: 32 bytes, which every node has to know.
+        lease: Seconds after which a node that was not heard is lost.
+    """
+
+    host: str
+    port: int
+    key: bytes
+    lease: float
+
+
+class NodeAbout(TypedDict):
+    """What a node says of itself when it joins.
+
+    Attributes:
+        name: What it wants to be called.
+        host: Address at which its slaves listen.
+        pid: Of its process.
+        cores, memory: What it offers; memory in bytes.
+        engine: The id that its engine knows it by; empty without one.
+        version, python: Of creamas_sc, and of Python ("3.12").
+    """
+
+    name: str
+    host: str
+    pid: int
+    cores: int
+    memory: int
+    engine: str
+    version: str
+    python: str
+
+
+class NodeInfo(NodeAbout):
+    """A node that has joined.
+
+    Attributes:
+        processes: How many run on it, of all simulations.
+        heard: Seconds since it was heard.
+        since: When it joined, in seconds since 1970.
+    """
+
+    processes: int
+    heard: float
+    since: float
+
+
+class Code(TypedDict):
+    """The user's code that slaves on nodes load.
+
+    Attributes:
+        simulation: Its id.
+        files: By their names in the simulation's folder: when they were changed, in ns, and what
+            is in them. See `creamas_sc.runtime.code_versions`.
+    """
+
+    simulation: str
+    files: dict[str, tuple[int, bytes]]
 
 
 class HostSummary(TypedDict):
@@ -171,6 +238,7 @@ class DaemonSettings(TypedDict):
         log: Its log file; the folder of that name, without suffix, gets a log for each simulation.
         console: Whether it logs on standard error too.
         pid: Of the process that owns the daemon.
+        nodes: Where it listens for nodes; None if it does not.
     """
 
     name: str
@@ -178,6 +246,7 @@ class DaemonSettings(TypedDict):
     log: str
     console: bool
     pid: int
+    nodes: NodeSettings | None
 
 
 def describe_exit(exit_code: int | None, signal: int | None) -> str:

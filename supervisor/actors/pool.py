@@ -58,7 +58,7 @@ class ActorPool:
     def processes(self) -> list[messages.ProcessInfo]:
         """Those that run, in the order of their starts."""
         return [
-            {"slot": actor.slot, "name": actor.name, "pid": actor.pid}
+            {"slot": actor.slot, "name": actor.name, "pid": actor.pid, "node": ""}
             for actor in _in_order(self._actors.values())
         ]
 

@@ -176,6 +176,7 @@ class _Owner:
             "log": self._log_file,
             "console": self._settings.console,
             "pid": os.getpid(),
+            "nodes": None,
         }
         try:
             with trio.fail_after(timeouts.LISTEN_SECONDS):
