@@ -28,7 +28,7 @@ HOST_ENTRY = "creamas_sc.simulation_host.main:main"
 
 def actor_order(slot: str, name: str, entry: str, spec: bytes) -> ActorOrder:
     """An order for a process that finds modules, files and settings where this one does."""
-    return {"slot": slot, "name": name, **process_order(entry, spec, sys.path)}
+    return {"slot": slot, "name": name, "node": "", **process_order(entry, spec, sys.path)}
 
 
 def process_order(entry: str, spec: bytes, path: Sequence[str]) -> ProcessOrder:

@@ -137,7 +137,12 @@ class ManagedSimulation:
         self, pool: ActorPool, hand: socket.socket, control: socket.socket, timeout: float | None
     ) -> None:
         """Start the host, with its ends of the sockets."""
-        order: messages.ActorOrder = {"slot": HOST_SLOT, "name": f"host {self.name}", **self._order}
+        order: messages.ActorOrder = {
+            "slot": HOST_SLOT,
+            "name": f"host {self.name}",
+            "node": "",
+            **self._order,
+        }
         ids = {FILE_VARIABLE: messages.os_bytes(self._log_file), SIMULATION_VARIABLE: self.name}
         order["environ"] = {**order["environ"], **ids}
         self._order = {**self._order, "spec": b""}  # it may be large
