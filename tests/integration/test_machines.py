@@ -1,0 +1,91 @@
+"""Several machines: network namespaces that a switch joins."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import programs
+from tests.support.machines import Machine, has_netem, machines, needs_machines
+from tests.support.processes import children, open_pidfds, wait_gone
+from tests.support.programs import Program
+
+pytestmark = needs_machines
+
+# Answers each word on a connection, which ends when nothing comes or goes for a second.
+ECHO = """
+import socket
+server = socket.create_server(("0.0.0.0", 5000))
+print(socket.gethostname(), flush=True)
+while True:
+    connection, _ = server.accept()
+    while word := connection.recv(100):
+        connection.sendall(word)
+"""
+ASK = """
+import socket, sys, time
+began = time.monotonic()
+with socket.create_connection((sys.argv[1], 5000), timeout=0.3) as connection:
+    for _ in range(10):
+        connection.sendall(b"word")
+        assert connection.recv(100) == b"word"
+print(time.monotonic() - began)
+"""
+
+
+def _echo(machine: Machine) -> Program:
+    return machine.program(sys.executable, "-c", ECHO)
+
+
+def _asks(machine: Machine, other: Machine) -> float:
+    """Seconds that ten round trips took; 0 if it did not get there."""
+    done = machine.run(sys.executable, "-c", ASK, other.address)
+    return 0.0 if done.returncode else float(done.stdout)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.01])
+def test_machines_reach_each_other_unless_one_is_cut_off(tmp_path: Path, delay: float) -> None:
+    with machines(tmp_path, 3, delay=delay) as (first, second, third), _echo(first) as server:
+        assert server.read_until("machine") == "machine-0"
+        assert list(first.processes()) == [server.pid]
+        assert 20 * delay <= _asks(second, first) < 20 * delay + 0.2
+        second.cut()
+        assert not _asks(second, first)
+        assert _asks(third, first)
+        second.mend()
+        assert _asks(second, first)
+        second.set_link(False)
+        assert not _asks(second, first)
+        second.set_link(True)
+        assert _asks(second, first)
+
+
+@pytest.mark.skipif(has_netem(), reason="netem chooses by itself which frames it loses")
+def test_frames_are_lost(tmp_path: Path) -> None:
+    with machines(tmp_path, 2, loss=0.2, seed=1) as (first, second), _echo(first) as server:
+        server.read_until("machine")
+        # TCP sends again after 0.2 s what was lost: more than the client waits, or it takes long.
+        assert max(_asks(second, first) or 1.0 for _ in range(5)) > 0.2
+
+
+def test_machines_end_with_the_process_that_made_them(tmp_path: Path) -> None:
+    text = f"""
+from tests.support.machines import *
+from pathlib import Path
+with machines(Path({str(tmp_path)!r}), 2, delay=0.001):
+    print("made", flush=True)
+    input()
+"""
+    with Program([sys.executable, "-c", text]) as program:
+        program.read_until("made")
+        pids = children(program.pid)
+        assert len(pids) >= 2
+        pidfds = open_pidfds(pids)
+        program.signal(signal.SIGKILL)
+        assert not wait_gone(pidfds, programs.BOUND_SECONDS)
+    for pid in pids:
+        os.waitpid(pid, 0)  # they became ours
