@@ -129,6 +129,7 @@ class NodeAbout(TypedDict):
 
     Attributes:
         name: What it wants to be called.
+        instance: Made up by its process, so that it is known again when it joins again.
         host: Address at which its slaves listen.
         pid: Of its process.
         cores, memory: What it offers; memory in bytes.
@@ -137,6 +138,7 @@ class NodeAbout(TypedDict):
     """
 
     name: str
+    instance: str
     host: str
     pid: int
     cores: int
