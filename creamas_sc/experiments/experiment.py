@@ -185,8 +185,10 @@ class Experiment:
         with closing(Ledger(self.folder)) as ledger:
             if executor is not None:
                 at_once = workers or len(self._design)
-                if hasattr(executor, "get_executor"):  # dask's client has its own kind of futures
-                    executor = executor.get_executor()
+                if hasattr(executor, "get_executor"):  # a client of dask's
+                    from creamas_sc.experiments.dask_runs import DaskRuns
+
+                    executor = DaskRuns(executor, self.folder)
                 return self._run(ledger, executor, at_once, progress)
             own = Workers(self.workers(workers))
             try:

@@ -7,6 +7,7 @@ decides. When that process has ended, so does the worker, and what it runs.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -29,6 +30,10 @@ from creamas_sc.runtime.main_script import MainScript, adopt_script
 
 if TYPE_CHECKING:
     from creamas_sc.simulation_files.reading import SimulationFile
+
+_LOCK: Final = ".attempt.lock"
+_LOCK_SECONDS: Final = 15.0  # until an earlier attempt at a run has ended
+_LOCK_PAUSE_SECONDS: Final = 0.1  # between two tries: a lock has no wait with a bound
 
 
 class RunOrder(TypedDict):
@@ -108,11 +113,54 @@ def take_run(order: RunOrder) -> Outcome:
 
 
 def _take(order: RunOrder) -> None:
+    lock = _clear(Path(order["folder"]))
+    try:
+        _take_alone(order)
+    finally:
+        os.close(lock)
+
+
+def _clear(folder: Path) -> int:
+    """Remove what earlier attempts at a run left; return a lock, for as long as this one goes on.
+
+    An earlier one may have lost its worker or its machine's network, and be about to end.
+
+    Raises:
+        TimeoutError: Another process goes on with the run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / _LOCK
+    lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        _lock_within(lock, _LOCK_SECONDS)
+        for each in folder.iterdir():
+            if each.is_dir() and not each.is_symlink():
+                shutil.rmtree(each, ignore_errors=True)
+            elif each != path:
+                each.unlink(missing_ok=True)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _lock_within(lock: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            # Of this process, and not of those that it forks, as flock's would be.
+            return fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # locked, on either kind of system
+            if time.monotonic() > deadline:
+                raise TimeoutError("another process goes on with this run") from None
+        time.sleep(_LOCK_PAUSE_SECONDS)
+
+
+def _take_alone(order: RunOrder) -> None:
     from creamas_sc.core.randomness import drawn_seed
     from creamas_sc.core.simulation import Simulation
     from creamas_sc.results import Record
 
-    shutil.rmtree(order["folder"], ignore_errors=True)
     parameters, seed = order["parameters"], order["seed"]
     drawn_seed.set(seed)  # of environments that get none
     if order["file"]:
@@ -146,8 +194,8 @@ def main() -> None:
     """Answer requests until there are no more; file descriptors of both are arguments."""
     read, write = map(int, sys.argv[1:3])
     requests: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
-    busy = threading.Event()
-    threading.Thread(target=_read, args=(read, requests, busy), daemon=True).start()
+    busy, ended = threading.Event(), threading.Event()
+    threading.Thread(target=_read, args=(read, requests, busy, ended), daemon=True).start()
     with open(write, "w", encoding="utf-8") as answers:
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -156,6 +204,8 @@ def main() -> None:
                     _set_up(request)
                     continue
                 busy.set()
+                if ended.is_set():
+                    return
                 answer = json.dumps(_answer(request))
                 busy.clear()
                 print(answer, file=answers, flush=True)
@@ -163,11 +213,17 @@ def main() -> None:
             return
 
 
-def _read(read: int, requests: SimpleQueue[dict[str, Any] | None], busy: threading.Event) -> None:
+def _read(
+    read: int,
+    requests: SimpleQueue[dict[str, Any] | None],
+    busy: threading.Event,
+    ended: threading.Event,
+) -> None:
     with open(read, encoding="utf-8") as lines:
         for line in lines:
             requests.put(json.loads(line))
     requests.put(None)
+    ended.set()
     if busy.is_set():  # the process that runs the experiment has ended
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from creamas_sc.errors import CreamasError, LoadError
 from creamas_sc.runtime.main_script import MainScript
@@ -40,8 +41,8 @@ class Workers:
     def __init__(self, n: int) -> None:
         self.n = n
         self._threads = ThreadPoolExecutor(n, "creamas worker")
-        self._idle: list[_Worker] = []
-        self._all: set[_Worker] = set()
+        self._idle: list[Worker] = []
+        self._all: set[Worker] = set()
         self._lock = threading.Lock()
         self.stopping = False
 
@@ -53,7 +54,7 @@ class Workers:
         with self._lock:
             if self.stopping:
                 raise WorkerLost("it was stopped")
-            worker = self._idle.pop() if self._idle else _Worker(self.n)
+            worker = self._idle.pop() if self._idle else Worker(self.n, Caller.here())
             self._all.add(worker)
         try:
             value = worker.call(name, args)
@@ -95,10 +96,38 @@ class Workers:
             worker.close()
 
 
-class _Worker:
-    """One process; its calls come from one thread at a time."""
+class Caller(NamedTuple):
+    """The process that runs an experiment, as far as its workers have to know it.
 
-    def __init__(self, workers: int) -> None:
+    Attributes:
+        path: Its ``sys.path``.
+        script: None for a notebook, say.
+        folder: In which it works.
+    """
+
+    path: list[str]
+    script: MainScript | None
+    folder: str
+
+    @classmethod
+    def here(cls) -> Caller:
+        """This process."""
+        try:
+            folder = os.getcwd()
+        except FileNotFoundError:  # it was removed
+            folder = ""
+        return cls(list(sys.path), MainScript.of_this_process(), folder)
+
+
+class Worker:
+    """One process; its calls come from one thread at a time.
+
+    Args:
+        workers: How many share the cores of this machine.
+        caller: It works in that one's folder, if this machine has it.
+    """
+
+    def __init__(self, workers: int, caller: Caller) -> None:
         requests, write = os.pipe()
         read, answers = os.pipe()
         threads = max(len(os.sched_getaffinity(0)) // workers, 1)
@@ -111,6 +140,7 @@ class _Worker:
                 stdin=subprocess.DEVNULL,
                 pass_fds=(requests, answers),
                 process_group=0,
+                cwd=caller.folder if os.path.isdir(caller.folder) else None,
                 env={THREADS: str(threads), **os.environ},
             )
         except BaseException:
@@ -123,17 +153,30 @@ class _Worker:
             os.close(answers)
         self._requests = open(write, "w", encoding="utf-8")
         self._answers = open(read, encoding="utf-8")
-        script = MainScript.of_this_process() or MainScript("", None, ())
-        self._send({"path": sys.path, "script": script})
+        self._print({"path": caller.path, "script": caller.script or MainScript("", None, ())})
 
     def call(self, name: str, args: tuple[Any, ...]) -> Any:
-        """Have it call a function; return what that returns.
+        """`send` and `answer`."""
+        self.send(name, args)
+        return self.answer()
+
+    def send(self, name: str, args: tuple[Any, ...]) -> None:
+        """Have it call a function."""
+        self._print({"call": name, "args": args})
+
+    def answers(self, seconds: float) -> bool:
+        """Wait so long at most until `answer` need not wait; return whether that is so."""
+        poll = select.poll()
+        poll.register(self._answers, select.POLLIN)
+        return bool(poll.poll(1000 * seconds))
+
+    def answer(self) -> Any:
+        """Return what the function returned.
 
         Raises:
             LoadError: It raised an error.
             WorkerLost: The process has ended.
         """
-        self._send({"call": name, "args": args})
         line = self._answers.readline()
         if not line.endswith("\n"):
             code = self._process.wait()
@@ -144,7 +187,7 @@ class _Worker:
             raise LoadError(answer["error"])
         return answer["value"]
 
-    def _send(self, request: dict[str, Any]) -> None:
+    def _print(self, request: dict[str, Any]) -> None:
         with suppress(BrokenPipeError):
             print(json.dumps(request), file=self._requests, flush=True)
 
@@ -152,9 +195,13 @@ class _Worker:
         """Send it a signal."""
         self._process.send_signal(number)
 
-    def close(self) -> None:
-        """End it, if it has not ended, by the end of its requests."""
+    def close(self, seconds: float | None = None) -> None:
+        """End it by the end of its requests, and what it runs with it; kill it after so long."""
         with suppress(BrokenPipeError):
             self._requests.close()
-        self._process.wait()
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill(signal.SIGKILL)
+            self._process.wait()
         self._answers.close()

@@ -140,7 +140,7 @@ def test_ctrl_c_ends_runs_in_order_and_the_rest_is_run_later(script: Path) -> No
 
 def test_a_worker_that_starts_is_interrupted_in_silence(capfd: pytest.CaptureFixture[str]) -> None:
     for pause in (0.0, 0.02, 0.05):
-        worker = workers._Worker(1)
+        worker = workers.Worker(1, workers.Caller.here())
         time.sleep(pause)
         worker.kill(signal.SIGINT)
         worker.close()
