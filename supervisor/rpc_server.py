@@ -14,10 +14,10 @@ from contextvars import Context
 from typing import Any, Final
 
 import trio
+from anyio.abc import ByteStream
 
 from creamas_sc.errors import BadArguments, CallRefused, ConnectionLost, DecodeError
 from creamas_sc.rpc.connection import Connection, Request
-from creamas_sc.rpc.socket_stream import ConnectedStream
 from creamas_sc.runtime.log_setup import bound
 from creamas_sc.wire import extensions, named_values
 from creamas_sc.wire.codec import Codec, Payload
@@ -82,7 +82,7 @@ class MethodServer:
 
     def __init__(
         self,
-        stream: ConnectedStream,
+        stream: ByteStream,
         methods: Mapping[str, Method],
         name: str,
         reader: FrameReader,

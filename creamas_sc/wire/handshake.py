@@ -14,7 +14,7 @@ in clear: the server cannot prove itself, nor a refusal be explained, before bot
 The client can say whom it called: another member of the simulation that answers in its place gets
 no proof. All this does not show that nobody sits between the ends and passes the handshake on. Over
 a unix socket the kernel shows it, by the user at the other end; on a network the frames that follow
-travel in records under `record_keys` (see `wire.sealing`).
+travel in records under `record_keys` (see `wire.sealing`), or all is inside TLS and bound to it.
 """
 
 from __future__ import annotations
@@ -72,6 +72,8 @@ class Handshake:
             accepts all.
         discreet: Whether a peer of another simulation is not told which one this is: on a network
             it may be anybody.
+        binding: What both ends see of what carries the frames, such as a certificate. The proofs
+            cover it: who passes the handshake on from another carrier is refused.
 
     Raises:
         ValueError: The key is too short, or the other fields too long.
@@ -87,6 +89,7 @@ class Handshake:
         client: bool,
         accepts: Callable[[str], bool] | None = None,
         discreet: bool = False,
+        binding: bytes = b"",
     ) -> None:
         if len(identity.key) < MIN_KEY_BYTES:
             raise ValueError(f"a key has at least {MIN_KEY_BYTES} bytes, not {len(identity.key)}")
@@ -96,6 +99,7 @@ class Handshake:
         self._client = client
         self._accepts = accepts
         self._discreet = discreet
+        self._binding = binding
         self._outgoing: list[bytes] = []
         self._peer: Identity | None = None
         self._transcript = b""
@@ -152,7 +156,7 @@ class Handshake:
         self._send(body=self._hello)
         answer = yield
         server = self._handle_hello(answer.body)
-        self._transcript = _joined(self._hello, answer.body)
+        self._transcript = _joined(self._hello, answer.body) + self._binding
         self._verify(b"server", answer.meta)
         if self._accepts is not None and not self._accepts(server.address):
             self._refuse(f"{server.address} answered, which was not called")
@@ -161,7 +165,7 @@ class Handshake:
     def _as_server(self) -> Generator[None, Frame]:
         hello = yield
         self._handle_hello(hello.body)
-        self._transcript = _joined(hello.body, self._hello)
+        self._transcript = _joined(hello.body, self._hello) + self._binding
         self._send(meta=self._mac(b"server"), body=self._hello)
         proof = yield
         self._verify(b"client", proof.meta)

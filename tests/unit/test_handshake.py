@@ -227,3 +227,14 @@ def test_who_was_not_called_gets_no_proof() -> None:
     for text in refusal(client, server):
         assert f"{SLAVE.address} answered, which was not called" in text
     assert not server.complete
+
+
+def test_ends_that_see_different_carriers_refuse_each_other() -> None:
+    client = Handshake(MASTER, client=True, binding=b"a certificate")
+    server = Handshake(SLAVE, client=False, binding=b"a certificate")
+    exchange(client, server)
+    assert client.complete
+    assert client.record_keys().sending == server.record_keys().receiving
+    client = Handshake(MASTER, client=True, binding=b"a certificate")
+    server = Handshake(SLAVE, client=False, binding=b"a relay's")
+    assert "a wrong key" in refusal(client, server)[0]
