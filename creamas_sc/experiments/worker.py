@@ -149,7 +149,8 @@ def _lock_within(lock: int, seconds: float) -> None:
     while True:
         try:
             # Of this process, and not of those that it forks, as flock's would be.
-            return fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
         except (BlockingIOError, PermissionError):  # locked, on either kind of system
             if time.monotonic() > deadline:
                 raise TimeoutError("another process goes on with this run") from None
