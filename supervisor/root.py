@@ -2,8 +2,12 @@
 
 Calls of its owner, who started it (see `creamas_sc.supervisor_client.messages` for the types):
 
-    start(orders, timeout)        -> [messages.StartedActor]
-    stop(slots, grace, payload)   -> [StopResult]
+    start(orders, timeout, code)  -> [messages.StartedActor]
+    stop(slots, grace, payload)   -> [StopResult]; without slots, of all, and its nodes end, too
+    loads(slots)                  -> {slot: ProcessLoad}
+    listen_for_nodes(settings)    -> [host, port] at which it does from then on
+    nodes()                       -> [NodeInfo]
+    wait_nodes(count, timeout)    -> the same, when so many have joined or time is up
     ping()                        -> None, while the supervisor is alive
     listen(settings)              from then on it is a daemon's (see `supervisor.daemon.service`)
     close_all()                   -> [StopResult] of the daemon's hosts; then the supervisor ends
@@ -29,6 +33,8 @@ from creamas_sc.supervisor_client import messages
 from creamas_sc.wire.frames import FrameReader
 from supervisor.actors import tractor_adapter
 from supervisor.actors.pool import ActorPool
+from supervisor.nodes.placement import Placement
+from supervisor.nodes.registry import NodeRegistry
 from supervisor.rpc_server import Method, MethodServer
 from supervisor.timeouts import SWEEP_WAIT_SECONDS
 from supervisor.tree.zygote_client import open_zygote
@@ -78,11 +84,17 @@ class _Root:
         self._stream = stream
         self._nursery = nursery
         self._over = trio.Event()
-        self._pool = ActorPool(simulation, lambda message: self._server.post("exited", message))
+        self._nodes = NodeRegistry(nursery)
+        self._place = Placement(simulation, self._nodes)
+        self._pool = ActorPool(self._place, lambda message: self._server.post("exited", message))
         self._daemon: DaemonService | None = None
         methods: dict[str, Method] = {
             "start": self._start,
-            "stop": self._pool.stop,
+            "stop": self._stop,
+            "loads": self._pool.loads,
+            "listen_for_nodes": self._nodes.listen,
+            "nodes": self._nodes.nodes,
+            "wait_nodes": self._nodes.wait_nodes,
             "listen": self._listen,
             "ping": self._ping,
             "close_all": self._close_all,
@@ -98,6 +110,7 @@ class _Root:
             if self._daemon is not None:
                 await self._daemon.aclose(owner_gone=not self._over.is_set())
             await self._pool.close()
+            await self._nodes.aclose("its supervisor ends")
             await self._server.connection.aclose()
 
     async def end_on_sigterm(self) -> None:
@@ -107,9 +120,20 @@ class _Root:
                 self._over.set()
 
     async def _start(
-        self, orders: Sequence[messages.ActorOrder], timeout: float | None = None
+        self,
+        orders: Sequence[messages.ActorOrder],
+        timeout: float | None = None,
+        code: messages.Code | None = None,
     ) -> list[messages.StartedActor]:
-        return await self._pool.start(orders, timeout)
+        return await self._pool.start(orders, timeout, code=code)
+
+    async def _stop(
+        self, slots: Sequence[str] | None, grace: float | None = None, payload: bytes = b""
+    ) -> list[messages.StopResult]:
+        results = await self._pool.stop(slots, grace, payload)
+        if slots is None:  # this supervisor may have another owner next, who has other nodes
+            await self._nodes.aclose("its supervisor is not used any more")
+        return results
 
     async def _ping(self) -> None:
         """Answer: the supervisor is alive."""
@@ -120,7 +144,7 @@ class _Root:
 
         if self._daemon is not None:
             raise CallRefused("this supervisor is a daemon's already")
-        self._daemon = DaemonService.open(settings, self._nursery, self._over)
+        self._daemon = await DaemonService.open(settings, self._nursery, self._over, self._nodes)
 
     async def _close_all(self) -> list[messages.NamedStopResult]:
         if self._daemon is None:

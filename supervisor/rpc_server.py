@@ -17,7 +17,11 @@ import trio
 from anyio.abc import ByteStream
 
 from creamas_sc.errors import BadArguments, CallRefused, ConnectionLost, DecodeError
+<<<<<<< HEAD
 from creamas_sc.rpc.connection import Connection, Request
+=======
+from creamas_sc.rpc.connection import Connection, EventHandler, Request
+>>>>>>> 78b4342 (Actors on nodes: started, stopped and lost as those that run here)
 from creamas_sc.runtime.log_setup import bound
 from creamas_sc.wire import extensions, named_values
 from creamas_sc.wire.codec import Codec, Payload
@@ -78,6 +82,7 @@ class MethodServer:
         name: The peer, in messages.
         reader, backlog: What was read from the stream before.
         max_unread_bytes: How much may wait for a peer that does not read.
+        on_event: As of `Connection`.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class MethodServer:
         reader: FrameReader,
         backlog: Sequence[Frame] = (),
         max_unread_bytes: int | None = None,
+        on_event: EventHandler | None = None,
     ) -> None:
         self.name = name
         self._methods = methods
@@ -100,9 +106,10 @@ class MethodServer:
             backlog=backlog,
             name=name,
             max_unread_bytes=max_unread_bytes,
+            on_event=on_event,
         )
 
-    async def call(self, method: str, *args: Any, timeout: float) -> Any:
+    async def call(self, method: str, *args: Any, timeout: float | None = None) -> Any:
         """Call a method of the peer; see `Connection.call` for what it raises."""
         payload = CODEC.encode((args, {}))
         answer = await self.connection.call(None, method, payload, timeout=timeout)

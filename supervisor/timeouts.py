@@ -43,6 +43,8 @@ LEASE_SECONDS = 10.0  # a node that was not heard for so long is lost, and ends 
 RENEW_SECONDS = 1.0  # between two times that a node is heard
 LEASE_MARGIN_SECONDS = 1.0  # beyond the lease: what a lost node ran may run elsewhere
 JOIN_SECONDS = 5.0  # connecting to a supervisor, handshakes, being taken
+NODE_ANSWER_SECONDS = 1.0  # beyond all stages of a stop: its answer
+NODE_END_SECONDS = 0.5  # a node's tree, after its actors; past it the end of its connection ends it
 
 # ---- a daemon's simulations and clients
 

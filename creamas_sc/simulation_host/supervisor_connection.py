@@ -12,6 +12,7 @@ from anyio.abc import TaskStatus
 from creamas_sc.errors import CallRefused, EncodeError
 from creamas_sc.rpc.connection import Request
 from creamas_sc.supervisor_client.connection import OnExit, SupervisorConnection
+from creamas_sc.supervisor_client.messages import NodeSettings
 from creamas_sc.wire.codec import Codec, Payload
 
 
@@ -64,7 +65,8 @@ class HostedSupervisor:
     """
 
     def __init__(self, connection: HostConnection) -> None:
-        self.start, self.stop = connection.start, connection.stop
+        self.start, self.stop, self.loads = connection.start, connection.stop, connection.loads
+        self.nodes, self.wait_nodes = connection.nodes, connection.wait_nodes
         self._gone = connection.gone
         # Shielded: a cancelled close stops the slaves before it releases the supervisor.
         self._scope = trio.CancelScope(shield=True)
@@ -78,6 +80,13 @@ class HostedSupervisor:
                 await self._gone.wait()
         finally:
             self._over.set()
+
+    async def listen_for_nodes(self, settings: NodeSettings) -> tuple[str, int]:
+        """Refuse: that is the daemon's, for all its simulations."""
+        raise CallRefused(
+            "a simulation of a daemon runs on the daemon's nodes: start the daemon with --listen "
+            "HOST:PORT"
+        )
 
     async def aclose(self) -> None:
         """Release the supervisor; the connection stays."""

@@ -28,8 +28,17 @@ from anyio.abc import TaskStatus
 from creamas_sc.errors import ConnectionLost, CreamasError, StartError
 from creamas_sc.rpc.connection import Connection, Handler
 from creamas_sc.rpc.socket_stream import ConnectedStream
+from creamas_sc.runtime.process_load import ProcessLoad
 from creamas_sc.supervisor_client.launcher import Launched, give_back, is_lent, keep, launch
-from creamas_sc.supervisor_client.messages import ActorExit, ActorOrder, StartedActor, StopResult
+from creamas_sc.supervisor_client.messages import (
+    ActorExit,
+    ActorOrder,
+    Code,
+    NodeInfo,
+    NodeSettings,
+    StartedActor,
+    StopResult,
+)
 from creamas_sc.wire.codec import Codec, Payload
 
 log = logging.getLogger(__name__)
@@ -51,11 +60,25 @@ class Supervisor(Protocol):
     async def run(self, *, task_status: TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until `aclose` or cancellation."""
 
-    async def start(self, orders: Sequence[ActorOrder]) -> list[StartedActor]:
+    async def start(
+        self, orders: Sequence[ActorOrder], code: Code | None = None
+    ) -> list[StartedActor]:
         """Start actors, all or none; see `SupervisorConnection.start`."""
 
     async def stop(self, slots: Sequence[str], grace: float, payload: bytes) -> list[StopResult]:
         """Stop actors; see `SupervisorConnection.stop`."""
+
+    async def loads(self, slots: Sequence[str]) -> dict[str, ProcessLoad]:
+        """What actors take; see `SupervisorConnection.loads`."""
+
+    async def listen_for_nodes(self, settings: NodeSettings) -> tuple[str, int]:
+        """Let nodes in; see `SupervisorConnection.listen_for_nodes`."""
+
+    async def nodes(self) -> list[NodeInfo]:
+        """The nodes that have joined, in that order."""
+
+    async def wait_nodes(self, count: int, timeout: float) -> list[NodeInfo]:
+        """Wait for nodes; see `SupervisorConnection.wait_nodes`."""
 
     async def aclose(self) -> None:
         """Release the supervisor."""
@@ -96,16 +119,25 @@ class SupervisorConnection:
         """End the connection."""
         self._scope.cancel()
 
-    async def start(self, orders: Sequence[ActorOrder]) -> list[StartedActor]:
+    async def start(
+        self, orders: Sequence[ActorOrder], code: Code | None = None
+    ) -> list[StartedActor]:
         """Start actors, all or none; returns one answer per order, in the same order.
 
+        What was lost with its node is started again only when it surely runs there no more.
+
+        Args:
+            code: What those on nodes load of the user's.
+
         Raises:
-            StartError: One did not come up, or the supervisor itself did not.
+            StartError: One did not come up, its node is not there, or the supervisor itself did
+                not come up.
         """
         try:
             # The supervisor keeps the deadline; this one is for a supervisor that never comes up.
             with trio.fail_after(START_SECONDS + END_SECONDS):
-                return await self.call("start", list(orders))  # type: ignore[no-any-return]
+                answer = await self.call("start", list(orders), None, code)
+                return answer  # type: ignore[no-any-return]
         except ConnectionLost as error:
             raise StartError("the supervisor ended while it was starting slaves") from error
         except trio.TooSlowError as error:
@@ -120,6 +152,35 @@ class SupervisorConnection:
             payload: Goes to each entry with the request.
         """
         return await self.call("stop", slots, grace, payload)  # type: ignore[no-any-return]
+
+    async def loads(self, slots: Sequence[str]) -> dict[str, ProcessLoad]:
+        """What actors take of their machines, by slot; "unknown" if a node does not answer."""
+        return await self.call("loads", slots)  # type: ignore[no-any-return]
+
+    async def listen_for_nodes(self, settings: NodeSettings) -> tuple[str, int]:
+        """Let nodes in, from now on until the supervisor ends or all actors are stopped.
+
+        Returns:
+            Host and port at which the supervisor listens.
+
+        Raises:
+            StartError: It cannot listen there, or something is not installed.
+            CallRefused: It listens already, or this is a simulation of a daemon.
+        """
+        host, port = await self.call("listen_for_nodes", settings)
+        return host, port
+
+    async def nodes(self) -> list[NodeInfo]:
+        """The nodes that have joined, in that order."""
+        return await self.call("nodes")  # type: ignore[no-any-return]
+
+    async def wait_nodes(self, count: int, timeout: float) -> list[NodeInfo]:
+        """Wait until ``count`` nodes have joined, but not longer than ``timeout``; all there are.
+
+        Raises:
+            BadValue: An argument is not valid.
+        """
+        return await self.call("wait_nodes", count, timeout)  # type: ignore[no-any-return]
 
     async def call(self, method: str, *args: Any) -> Any:
         """Call a method of the supervisor; see `supervisor.root`."""

@@ -22,12 +22,17 @@ from creamas_sc.errors import CreamasError, StartError, enumerate_first
 from creamas_sc.foreign import shorten
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.nurseries import first_of
+from creamas_sc.runtime.process_load import ENDED, ProcessLoad
 from creamas_sc.supervisor_client import messages
 from supervisor.actors.escalation import StopStage
-from supervisor.actors.tractor_adapter import Actor, DiedEarly, Simulation
+from supervisor.actors.tractor_adapter import Actor, DiedEarly
+from supervisor.nodes.placement import Placement
+from supervisor.nodes.remote_actor import RemoteActor
 from supervisor.timeouts import GRACE_SECONDS, MAX_STARTING, START_SECONDS
 
 log = logging.getLogger(__name__)
+
+AnyActor = Actor | RemoteActor
 
 # Of an actor's name, in messages and to the zygote.
 NAME_LENGTH = 100
@@ -37,19 +42,19 @@ class ActorPool:
     """The actors of one simulation.
 
     Args:
-        simulation: Where they run.
+        place: Where they run.
         on_exit: Called for each actor that ends after its start was answered.
         others: How many actors it may have beside slaves.
     """
 
     def __init__(
-        self, simulation: Simulation, on_exit: Callable[[messages.ActorExit], None], others: int = 0
+        self, place: Placement, on_exit: Callable[[messages.ActorExit], None], others: int = 0
     ) -> None:
-        self._simulation = simulation
+        self._place = place
         self._on_exit = on_exit
         self._most = messages.MAX_SLAVES + others
-        self._actors: dict[str, Actor] = {}
-        self._ended: dict[str, Actor] = {}
+        self._actors: dict[str, AnyActor] = {}
+        self._ended: dict[str, AnyActor] = {}
         self._starting: dict[str, trio.Event] = {}
         self._closing = False
         self._numbers = itertools.count()
@@ -58,7 +63,7 @@ class ActorPool:
     def processes(self) -> list[messages.ProcessInfo]:
         """Those that run, in the order of their starts."""
         return [
-            {"slot": actor.slot, "name": actor.name, "pid": actor.pid, "node": ""}
+            {"slot": actor.slot, "name": actor.name, "pid": actor.pid, "node": actor.node}
             for actor in _in_order(self._actors.values())
         ]
 
@@ -69,12 +74,14 @@ class ActorPool:
         orders: Sequence[messages.ActorOrder],
         timeout: float | None = None,
         inherit: Sequence[int] = (),
+        code: messages.Code | None = None,
     ) -> list[messages.StartedActor]:
         """Start actors, all or none.
 
         Args:
             timeout: Seconds until all are ready, 30 by default.
-            inherit: Descriptors of which each gets copies.
+            inherit: Descriptors of which each gets copies; not on nodes.
+            code: What they load of the user's on nodes.
 
         Returns:
             One answer per order, in the same order.
@@ -85,13 +92,14 @@ class ActorPool:
         seconds = START_SECONDS if timeout is None else timeout
         names = [order["slot"] for order in orders]
         over = trio.Event()
-        actors: list[Actor] = []
+        actors: list[AnyActor] = []
         failures: list[str] = []
         try:
             with trio.move_on_after(seconds):
                 await self._reserve(names, over)
+                await self._place.wait_until_clear(names)
                 actors += [
-                    Actor(order["slot"], _name(order), next(self._numbers), inherit)
+                    self._place.make(order, _name(order), next(self._numbers), inherit, code)
                     for order in orders
                 ]
                 await self._bring_up(actors, orders, failures)
@@ -142,7 +150,7 @@ class ActorPool:
         self._starting.update(dict.fromkeys(names, over))
 
     async def _bring_up(
-        self, actors: Sequence[Actor], orders: Sequence[messages.ActorOrder], failures: list[str]
+        self, actors: Sequence[AnyActor], orders: Sequence[messages.ActorOrder], failures: list[str]
     ) -> None:
         """Start all; returns when all are ready, or when one has put why it is not in ``failures``.
 
@@ -152,12 +160,12 @@ class ActorPool:
         turns = trio.CapacityLimiter(MAX_STARTING)
         pending = len(actors)
 
-        async def bring_up(actor: Actor, order: messages.ActorOrder) -> None:
+        async def bring_up(actor: AnyActor, order: messages.ActorOrder) -> None:
             nonlocal pending
             try:
                 async with turns:
                     try:
-                        await self._simulation.start(actor, order, self._retire)
+                        await self._place.start(actor, order, self._retire)
                     except DiedEarly:
                         raise StartError(actor.failure()) from None
                     except OSError as error:
@@ -180,12 +188,17 @@ class ActorPool:
             for actor, order in zip(actors, orders, strict=True):
                 nursery.start_soon(bring_up, actor, order)
 
-    def _retire(self, actor: Actor) -> None:
+    def _retire(self, actor: AnyActor) -> None:
         """Free the slot of an actor that has ended, and report its end."""
         del self._actors[actor.slot]
         if actor.announced:
             self._ended[actor.slot] = actor
             self._on_exit(actor.exit_message())
+
+    async def loads(self, slots: Sequence[str]) -> dict[str, ProcessLoad]:
+        """What actors take of their machines, by slot; "unknown" if their node does not answer."""
+        there = [self._actors[slot] for slot in slots if slot in self._actors]
+        return dict.fromkeys(slots, ENDED) | await self._place.loads(there)
 
     # ---- stopping
 
@@ -230,7 +243,7 @@ class ActorPool:
         return await at_once(lambda actor: actor.stop(0, first=StopStage.KILL), chosen)
 
 
-def _in_order(actors: Iterable[Actor]) -> list[Actor]:
+def _in_order(actors: Iterable[AnyActor]) -> list[AnyActor]:
     return sorted(actors, key=lambda actor: actor.number)
 
 

@@ -34,6 +34,8 @@ from creamas_sc.wire.frames import FrameReader
 from supervisor import timeouts
 from supervisor.actors.pool import ActorPool
 from supervisor.actors.tractor_adapter import open_simulation
+from supervisor.nodes.placement import Placement
+from supervisor.nodes.registry import NodeRegistry
 from supervisor.rpc_server import Method, MethodServer
 
 log = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ class ManagedSimulation:
         order: For the host.
         about: What its creator says of it.
         log_file: Where its processes log.
+        nodes: Where its slaves may run.
         token: Its creator's.
 
     Attributes:
@@ -83,6 +86,7 @@ class ManagedSimulation:
         order: messages.ProcessOrder,
         about: dict[str, Any],
         log_file: str,
+        nodes: NodeRegistry,
         token: str = "",
     ) -> None:
         self.name = name
@@ -93,6 +97,7 @@ class ManagedSimulation:
         self.ended = trio.Event()
         self._about = about
         self._log_file = log_file
+        self._nodes = nodes
         self._order = order
         self._start_scope = trio.CancelScope()
         self._results: dict[str, messages.StopResult] = {}
@@ -112,7 +117,8 @@ class ManagedSimulation:
                     return
                 self._hand = sockets.enter_context(trio.socket.from_stdlib_socket(hand))
                 async with open_simulation() as actors, trio.open_nursery() as self._tasks:
-                    pool = self._pool = ActorPool(actors, self._note_exit, others=1)
+                    place = Placement(actors, self._nodes)
+                    pool = self._pool = ActorPool(place, self._note_exit, others=1)
                     self._server = self._open_server(pool, control)
                     self._tasks.start_soon(self._server.connection.run)
                     with self._start_scope:
@@ -125,6 +131,7 @@ class ManagedSimulation:
                     self._server.connection.abort()
                     await self._server.connection.closed.wait()
                     self._keep(await pool.close())
+                    place.forget()
                     self._tasks.cancel_scope.cancel()
         finally:
             self.state = State.ENDED
@@ -184,10 +191,12 @@ class ManagedSimulation:
 
     def _open_server(self, pool: ActorPool, sock: socket.socket) -> MethodServer:
         async def start(
-            orders: Sequence[messages.ActorOrder], timeout: float | None = None
+            orders: Sequence[messages.ActorOrder],
+            timeout: float | None = None,
+            code: messages.Code | None = None,
         ) -> list[messages.StartedActor]:
             _check_slots([order["slot"] for order in orders])
-            return await pool.start(orders, timeout)
+            return await pool.start(orders, timeout, code=code)
 
         async def stop(
             slots: Sequence[str], grace: float, payload: bytes
@@ -195,7 +204,13 @@ class ManagedSimulation:
             _check_slots(slots)
             return await pool.stop(slots, grace, payload)
 
-        methods: dict[str, Method] = {"start": start, "stop": stop}
+        methods: dict[str, Method] = {
+            "start": start,
+            "stop": stop,
+            "loads": pool.loads,
+            "nodes": self._nodes.nodes,
+            "wait_nodes": self._nodes.wait_nodes,
+        }
         name = f"host of {self.name}"
         return MethodServer(ConnectedStream(sock), methods, name, FrameReader(MAX_FRAME_BYTES))
 

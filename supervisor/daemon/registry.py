@@ -25,6 +25,7 @@ from creamas_sc.runtime.paths import check_name
 from creamas_sc.supervisor_client import messages
 from creamas_sc.wire.codec import Codec
 from supervisor.daemon.managed_simulation import ManagedSimulation
+from supervisor.nodes.registry import NodeRegistry
 from supervisor.rpc_server import start_apart
 from supervisor.timeouts import EXIT_KNOWN_SECONDS, GRACE_SECONDS, START_SECONDS
 
@@ -45,9 +46,11 @@ class Registry:
     Args:
         nursery: Runs each from its start to its end.
         log_folder: Gets one log per simulation.
+        nodes: Where slaves may run.
     """
 
-    def __init__(self, nursery: trio.Nursery, log_folder: Path) -> None:
+    def __init__(self, nursery: trio.Nursery, log_folder: Path, nodes: NodeRegistry) -> None:
+        self._nodes = nodes
         self._nursery = nursery
         self._log_folder = log_folder
         self._living: dict[str, ManagedSimulation] = {}
@@ -89,7 +92,7 @@ class Registry:
         log_file = self._log_folder / f"{name}.log"
         with suppress(OSError):  # its processes say so
             begin_run(log_file, name)
-        simulation = ManagedSimulation(name, order, about, str(log_file), token)
+        simulation = ManagedSimulation(name, order, about, str(log_file), self._nodes, token)
         self._living[name] = simulation
         log.info("simulation %s starts", name)
         start_apart(self._nursery, self._run, simulation, seconds)

@@ -22,6 +22,7 @@ from creamas_sc.supervisor_client.spec import pack
 from supervisor.daemon.listener import MAX_CONNECTIONS, Listener
 from supervisor.daemon.place import DaemonPlace
 from supervisor.daemon.registry import Registry, check_end
+from supervisor.nodes.registry import NodeRegistry
 from supervisor.rpc_server import Method, start_apart
 from supervisor.timeouts import GRACE_SECONDS
 
@@ -37,10 +38,15 @@ class DaemonService:
     Args:
         nursery: Runs everything.
         over: Set when the daemon has to end.
+        nodes: Of its simulations.
     """
 
     def __init__(
-        self, settings: messages.DaemonSettings, nursery: trio.Nursery, over: trio.Event
+        self,
+        settings: messages.DaemonSettings,
+        nursery: trio.Nursery,
+        over: trio.Event,
+        nodes: NodeRegistry,
     ) -> None:
         self._settings = settings
         self._nursery = nursery
@@ -52,10 +58,11 @@ class DaemonService:
         self._callers = 0
         self._results: list[messages.NamedStopResult] = []
         folder = Path(settings["log"]).with_suffix("")
-        registry = self._registry = Registry(nursery, folder)
+        registry = self._registry = Registry(nursery, folder, nodes)
         methods: list[Method] = [
             registry.create, registry.undo_create, registry.ls, registry.inspect,
             registry.host_status, registry.close, registry.kill, self.status, self.stop,
+            nodes.nodes, nodes.node_access,
         ]  # fmt: skip
         # However many connect, simulations must find descriptors for their processes.
         connections = min(MAX_CONNECTIONS, allow_descriptors(WANTED_DESCRIPTORS) // 2)
@@ -64,18 +71,24 @@ class DaemonService:
         self._listener = Listener(place, by_name, registry.find, self._end_replaced, connections)
 
     @classmethod
-    def open(
-        cls, settings: messages.DaemonSettings, nursery: trio.Nursery, over: trio.Event
+    async def open(
+        cls,
+        settings: messages.DaemonSettings,
+        nursery: trio.Nursery,
+        over: trio.Event,
+        nodes: NodeRegistry,
     ) -> DaemonService:
-        """Open the log and the socket, and let clients in.
+        """Open the log and the socket, and let clients in, and nodes if there may be any.
 
         Raises:
-            StartError: The socket cannot be opened.
+            StartError: A socket cannot be opened.
         """
         open_log(
             settings["log"], console=settings["console"], process="supervisor", pid=os.getpid()
         )
-        self = cls(settings, nursery, over)
+        self = cls(settings, nursery, over, nodes)
+        if settings["nodes"] is not None:
+            await nodes.listen(settings["nodes"])
         start_apart(nursery, self._listener.run)
         log.info("daemon %s listens at %s", settings["name"], settings["socket"])
         return self

@@ -25,13 +25,22 @@ import pytest
 import trio
 from anyio.abc import TaskStatus
 
+from creamas_sc.runtime.process_load import ProcessLoad
 from creamas_sc.supervisor_client.connection import (
     OnExit,
     PrivateSupervisor,
     Supervisor,
     supervisor_factory,
 )
-from creamas_sc.supervisor_client.messages import ActorExit, ActorOrder, StartedActor, StopResult
+from creamas_sc.supervisor_client.messages import (
+    ActorExit,
+    ActorOrder,
+    Code,
+    NodeInfo,
+    NodeSettings,
+    StartedActor,
+    StopResult,
+)
 from tests.support import processes
 
 __all__ = ["SharedSupervisor", "own_children", "sharing_supervisor", "uses_shared_supervisor"]
@@ -136,12 +145,14 @@ class SharedSupervisor:
                 del self._shared.on_exit[self._prefix]
                 self._gone.set()
 
-    async def start(self, orders: Sequence[ActorOrder]) -> list[StartedActor]:
+    async def start(
+        self, orders: Sequence[ActorOrder], code: Code | None = None
+    ) -> list[StartedActor]:
         """Start actors in slots of this part."""
         mine = [{**order, "slot": f"{self._prefix}/{order['slot']}"} for order in orders]
         # A start that fails frees the slots of all its actors, also of one that is restarted.
         self._slots -= {order["slot"] for order in orders}
-        started = await self._shared.call(self._shared.supervisor.start, mine)
+        started = await self._shared.call(self._shared.supervisor.start, mine, code)
         self._slots |= {order["slot"] for order in orders}
         return self._strip(started)
 
@@ -156,6 +167,24 @@ class SharedSupervisor:
         stopped = await self._shared.call(self._shared.supervisor.stop, mine, grace, payload)
         self._slots -= set(chosen)
         return self._strip(stopped)
+
+    async def loads(self, slots: Sequence[str]) -> dict[str, ProcessLoad]:
+        """What actors of this part take."""
+        mine = [f"{self._prefix}/{slot}" for slot in slots]
+        loads = await self._shared.call(self._shared.supervisor.loads, mine)
+        return {slot.partition("/")[2]: load for slot, load in loads.items()}
+
+    async def listen_for_nodes(self, settings: NodeSettings) -> tuple[str, int]:
+        """Refuse: tests with nodes have supervisors of their own."""
+        raise NotImplementedError
+
+    async def nodes(self) -> list[NodeInfo]:
+        """None."""
+        return []
+
+    async def wait_nodes(self, count: int, timeout: float) -> list[NodeInfo]:
+        """None."""
+        return []
 
     async def aclose(self) -> None:
         """End this part; returns when none of its actors is left."""

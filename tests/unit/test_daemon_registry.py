@@ -19,6 +19,7 @@ from creamas_sc.supervisor_client.messages import ProcessOrder
 from supervisor.daemon import managed_simulation, registry
 from supervisor.daemon.managed_simulation import ManagedSimulation, State
 from supervisor.daemon.registry import Registry
+from supervisor.nodes.registry import NodeRegistry
 
 ORDER: ProcessOrder = {"entry": "m:f", "spec": b"", "environ": {}, "cwd": "/", "path": []}
 
@@ -26,7 +27,7 @@ ORDER: ProcessOrder = {"entry": "m:f", "spec": b"", "environ": {}, "cwd": "/", "
 @asynccontextmanager
 async def a_registry(log_folder: Path = Path(os.devnull, "logs")) -> AsyncIterator[Registry]:
     async with trio.open_nursery() as nursery:
-        yield Registry(nursery, log_folder)
+        yield Registry(nursery, log_folder, NodeRegistry(nursery))
         nursery.cancel_scope.cancel()
 
 

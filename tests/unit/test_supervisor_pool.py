@@ -12,6 +12,8 @@ from creamas_sc.mp import EnvManager, slave_pool
 from creamas_sc.supervisor_client.messages import MAX_SLAVES, ActorOrder
 from supervisor.actors.pool import ActorPool
 from supervisor.actors.tractor_adapter import Actor
+from supervisor.nodes.placement import Placement
+from supervisor.nodes.registry import NodeRegistry
 from supervisor.timeouts import MAX_STARTING
 
 
@@ -37,7 +39,8 @@ class Slow:
 
 
 def a_pool(there: Slow) -> ActorPool:
-    return ActorPool(there, lambda message: None)  # type: ignore[arg-type]
+    nodes = NodeRegistry(None)  # type: ignore[arg-type]
+    return ActorPool(Placement(there, nodes), lambda message: None)  # type: ignore[arg-type]
 
 
 def orders(count: int) -> list[ActorOrder]:

@@ -64,6 +64,8 @@ class Actor(Process):
         reported: Set last, when nothing more is to come.
     """
 
+    node = ""  # it runs on this machine
+
     def __init__(self, slot: str, name: str, number: int, inherit: Sequence[int] = ()) -> None:
         super().__init__(name, inherit)
         self.slot = slot
