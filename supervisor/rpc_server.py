@@ -17,11 +17,7 @@ import trio
 from anyio.abc import ByteStream
 
 from creamas_sc.errors import BadArguments, CallRefused, ConnectionLost, DecodeError
-<<<<<<< HEAD
-from creamas_sc.rpc.connection import Connection, Request
-=======
 from creamas_sc.rpc.connection import Connection, EventHandler, Request
->>>>>>> 78b4342 (Actors on nodes: started, stopped and lost as those that run here)
 from creamas_sc.runtime.log_setup import bound
 from creamas_sc.wire import extensions, named_values
 from creamas_sc.wire.codec import Codec, Payload

@@ -10,7 +10,7 @@ from contextlib import closing
 
 import trio
 
-from creamas_sc.errors import CreamasError
+from creamas_sc.errors import CreamasError, HandshakeError
 from creamas_sc.runtime.timeouts import LOOK_SECONDS
 
 log = logging.getLogger(__name__)
@@ -18,6 +18,10 @@ log = logging.getLogger(__name__)
 # So many reasons of refusals are logged in such a time, each once: who connects can choose them.
 MOST_REASONS = 8
 REPEAT_SECONDS = 60.0
+# Of strangers: how many may be open, and how long one has at least. Where so many are, the next one
+# takes the place of the oldest, if that had so much time.
+MAX_STRANGERS = 32
+STRANGER_SECONDS = 0.25
 PAUSE_SECONDS = 0.1  # out of descriptors: the kernel keeps peers waiting
 _SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
@@ -132,3 +136,43 @@ class RefusalLog:
             self._log.log(level, "refused %d more connections; the last: %s", self._more, reason)
         self._more = 0
         self._reasons.clear()
+
+
+class Strangers:
+    """Those that have connected and have yet to prove themselves: `MAX_STRANGERS` at most."""
+
+    def __init__(self) -> None:
+        self._since: dict[trio.CancelScope, float] = {}  # oldest first
+        self._left = trio.lowlevel.ParkingLot()
+
+    async def admit(self) -> trio.CancelScope:
+        """Wait until there is room for one more; the oldest must go if it had its time.
+
+        So a peer that connects and says nothing keeps nobody out. More wait in the kernel's queue.
+
+        Returns:
+            Cancelled if it must go; to be given to `leave`.
+        """
+        while len(self._since) >= MAX_STRANGERS:
+            oldest, since = next(iter(self._since.items()))
+            with trio.move_on_at(since + STRANGER_SECONDS) as scope:
+                await self._left.park()
+            if scope.cancelled_caught and oldest in self._since:
+                oldest.cancel()
+                await self._left.park()
+        proving = trio.CancelScope()
+        self._since[proving] = trio.current_time()
+        return proving
+
+    def __len__(self) -> int:
+        return len(self._since)
+
+    @staticmethod
+    def refusal() -> HandshakeError:
+        """The error of one that had to go."""
+        return HandshakeError(f"it proved nothing, and {MAX_STRANGERS} more had connected")
+
+    def leave(self, proving: trio.CancelScope) -> None:
+        """One has proved itself, or is gone."""
+        self._since.pop(proving, None)
+        self._left.unpark_all()

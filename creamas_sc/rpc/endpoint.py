@@ -29,7 +29,7 @@ import trio
 from anyio.abc import TaskStatus
 
 from creamas_sc.errors import ConnectionLost, HandshakeError, ProtocolError
-from creamas_sc.rpc.accepting import RefusalLog, accept, keep_listening
+from creamas_sc.rpc.accepting import RefusalLog, Strangers, accept, keep_listening
 from creamas_sc.rpc.addresses import Port, base_url, is_loopback, resolve, split_address
 from creamas_sc.rpc.calls import served_call
 from creamas_sc.rpc.connection import Connection, Handler, perform_handshake
@@ -45,11 +45,8 @@ log = logging.getLogger(__name__)
 
 # How long to wait for a peer that has accepted: it may be busy with an act and answers after that.
 ANSWER_SECONDS = 60.0
-# How many may be open, in all and of those that have yet to prove themselves: strangers, on TCP.
-# Where so many have, the next one takes the place of the oldest, if that had so much time.
+# How many may be open.
 MAX_CONNECTIONS = 1024
-MAX_STRANGERS = 32
-STRANGER_SECONDS = 0.25
 
 
 class Endpoint:
@@ -83,8 +80,7 @@ class Endpoint:
         self._links: dict[str, Connection] = {}
         self._opening: dict[str, anyio.Lock] = {}
         self._accepted = 0
-        self._strangers: dict[trio.CancelScope, float] = {}  # since when, oldest first
-        self._stranger_left = trio.lowlevel.ParkingLot()
+        self._strangers = Strangers()  # on TCP
         self._refusals = RefusalLog(log)
         self._folder: SocketFolder | None = None
         self._tasks: trio.Nursery | None = None
@@ -171,10 +167,7 @@ class Endpoint:
                 if (reason := self._unwelcome(stream)) is not None:
                     self._refusals.add(logging.WARNING, reason)
                     continue
-                proving = trio.CancelScope()
-                if not stream.local:
-                    await self._make_room()
-                    self._strangers[proving] = trio.current_time()
+                proving = trio.CancelScope() if stream.local else await self._strangers.admit()
                 refused.pop_all()
                 self._accepted += 1
                 tasks.start_soon(self._welcome, stream, proving)
@@ -184,19 +177,6 @@ class Endpoint:
         if self._accepted >= MAX_CONNECTIONS:
             return f"{MAX_CONNECTIONS} are open"
         return stream.stranger()
-
-    async def _make_room(self) -> None:
-        """Wait until there is room for one more stranger; the oldest must go if it had its time.
-
-        So a peer that connects and says nothing keeps nobody out. More wait in the kernel's queue.
-        """
-        while len(self._strangers) >= MAX_STRANGERS:
-            oldest, since = next(iter(self._strangers.items()))
-            with trio.move_on_at(since + STRANGER_SECONDS) as scope:
-                await self._stranger_left.park()
-            if scope.cancelled_caught and oldest in self._strangers:
-                oldest.cancel()
-                await self._stranger_left.park()
 
     async def _welcome(self, stream: ConnectedStream, proving: trio.CancelScope) -> None:
         """Let a peer in that has proved itself, until its connection ends.
@@ -210,10 +190,9 @@ class Endpoint:
                 try:
                     link = await self._authenticate(stream, handshake)
                 finally:
-                    self._strangers.pop(proving, None)
-                    self._stranger_left.unpark_all()
+                    self._strangers.leave(proving)
             if proving.cancelled_caught:
-                raise HandshakeError(f"it proved nothing, and {MAX_STRANGERS} more had connected")
+                raise Strangers.refusal()
         except (HandshakeError, ProtocolError, TimeoutError, OSError, anyio.EndOfStream,
                 anyio.BrokenResourceError) as error:  # fmt: skip
             # A peer that was killed in the middle of it is reported elsewhere.

@@ -1,10 +1,10 @@
 """Nodes: other machines on which a supervisor has actors run, each in a tree of that machine.
 
-    channel       TLS between a node and the supervisor, and the proof that both hold the key
-    listener      lets nodes in
-    registry      those that have joined, by name
-    joined_node   one of them, from its joining to its end
-    received      what they send, checked
-    remote_actor  an actor on one, as its pool sees it
-    placement     where the actors of one simulation run: here, or on nodes
+channel       TLS between a node and the supervisor, and the proof that both hold the key
+listener      lets nodes in
+registry      those that have joined, by name
+joined_node   one of them, from its joining to its end
+received      what they send, checked
+remote_actor  an actor on one, as its pool sees it
+placement     where the actors of one simulation run: here, or on nodes
 """

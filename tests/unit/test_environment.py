@@ -33,7 +33,7 @@ from creamas_sc.errors import (
     agent_errors,
 )
 from creamas_sc.mp import EnvManager
-from creamas_sc.rpc import addresses, endpoint, network
+from creamas_sc.rpc import accepting, addresses, endpoint, network
 from creamas_sc.rpc.accepting import MOST_REASONS
 from creamas_sc.rpc.addresses import split_address
 from creamas_sc.rpc.connection import Connection, Request
@@ -855,7 +855,7 @@ async def test_who_refuses_for_many_reasons_logs_seldom(caplog: pytest.LogCaptur
 async def test_strangers_on_the_network_take_few_descriptors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(endpoint, "MAX_STRANGERS", 2)
+    monkeypatch.setattr(accepting, "MAX_STRANGERS", 2)
     async with adopt_running_loop():
         env = await Environment.create(("0.0.0.0", 0), as_coro=True)
         port = split_address(f"{env.base_url}0")[1]
@@ -877,8 +877,8 @@ async def test_strangers_on_the_network_take_few_descriptors(
 async def test_silent_strangers_on_the_network_keep_no_peer_out(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(endpoint, "MAX_STRANGERS", 2)
-    monkeypatch.setattr(endpoint, "STRANGER_SECONDS", 0.05)
+    monkeypatch.setattr(accepting, "MAX_STRANGERS", 2)
+    monkeypatch.setattr(accepting, "STRANGER_SECONDS", 0.05)
     async with adopt_running_loop(), contextlib.AsyncExitStack() as strangers:
         env = await Environment.create(("0.0.0.0", 0), as_coro=True)
         port = split_address(f"{env.base_url}0")[1]
@@ -916,8 +916,8 @@ async def test_strangers_on_the_network_learn_nothing_of_the_simulation() -> Non
 async def test_many_peers_on_the_network_wait_for_each_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(endpoint, "MAX_STRANGERS", 2)
-    monkeypatch.setattr(endpoint, "STRANGER_SECONDS", BOUND_SECONDS)
+    monkeypatch.setattr(accepting, "MAX_STRANGERS", 2)
+    monkeypatch.setattr(accepting, "STRANGER_SECONDS", BOUND_SECONDS)
     async with environments(20) as envs, adopt_running_loop():
         far = await Environment.create(("0.0.0.0", 0), as_coro=True)
         address = Echo(far).addr
