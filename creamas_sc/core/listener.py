@@ -24,6 +24,7 @@ class Listener:
     Attributes:
         member: Membership in a simulation; None for an environment of the user's own.
         restarted: Whether it listens again where another process did.
+        elsewhere: Host and port at which it listens in fact, if it has moved from its address.
         listens: Whether it has come to listen.
         closed: Set before the environment is closed: it does not come to listen any more.
     """
@@ -31,6 +32,7 @@ class Listener:
     def __init__(self, network: Network, place: tuple[str, int]) -> None:
         self.member = membership.get()
         self.restarted = False
+        self.elsewhere: tuple[str, int] | None = None
         self.listens = False
         self.closed = False
         self._network = network
@@ -49,10 +51,13 @@ class Listener:
             if self.listens:
                 return
             self._check_open()
-            port = await bind(self._host, self._port, self.restarted)
+            if self.elsewhere is None:
+                port = await bind(self._host, self._port, self.restarted)
+            else:
+                port = await bind(*self.elsewhere)
             try:
                 self._check_open()
-                self._port = port.number
+                self._port = self._port or port.number
                 network.loop = loop
                 network.base_url = base_url(self._host, self._port)
                 prepare()

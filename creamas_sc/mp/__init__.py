@@ -15,7 +15,7 @@ try:
     )
     from creamas_sc.reports import Restart, SlaveReceipt, StepReport, StopReport
     from creamas_sc.restarts.policy import RestartPolicy
-    from creamas_sc.rpc.network import set_base_timeout
+    from creamas_sc.rpc.base_timeout import set_base_timeout
 except ModuleNotFoundError as error:
     raise explain_import(error) from None
 

@@ -21,9 +21,10 @@ from creamas_sc.foreign import printable
 from creamas_sc.mp.managers import SPAWN_INDEX
 from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.restarts.slave import Slave
+from creamas_sc.rpc.base_timeout import BaseTimeout
 from creamas_sc.rpc.calls import Call, Calls
 from creamas_sc.rpc.connection import Connection
-from creamas_sc.rpc.network import BaseTimeout, Network
+from creamas_sc.rpc.network import Network
 from creamas_sc.rpc.socket_stream import TRIO_LOOP
 from creamas_sc.rpc.step_replies import STEP_METHODS, undecodable_reply
 from creamas_sc.runtime.class_loading import portable_name

@@ -20,8 +20,8 @@ from creamas_sc.core.step_loop import StepLimit, limited
 from creamas_sc.errors import CallRefused, ConnectionLost, CreamasError, LoadError
 from creamas_sc.foreign import shown
 from creamas_sc.results.observing import Asked
+from creamas_sc.rpc.base_timeout import BaseTimeout
 from creamas_sc.rpc.exposed import expose, exposed_method, start_call
-from creamas_sc.rpc.network import BaseTimeout
 from creamas_sc.rpc.rounds.plan import TAKES_PER_STEP, Plan, step_plan
 from creamas_sc.runtime.class_loading import class_name, load_object
 

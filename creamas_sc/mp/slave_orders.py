@@ -12,9 +12,9 @@ from creamas_sc.core.randomness import check_seed, draw_seed
 from creamas_sc.errors import BadValue, CreamasError
 from creamas_sc.rpc.addresses import base_url
 from creamas_sc.rpc.auth import Membership
-from creamas_sc.rpc.socket_folder import simulation_folder
 from creamas_sc.runtime.class_loading import portable_name
 from creamas_sc.runtime.code_versions import CodeVersions
+from creamas_sc.runtime.paths import simulation_folder
 from creamas_sc.runtime.validation import check_mappings, check_places
 from creamas_sc.supervisor_client.launcher import THREADS
 from creamas_sc.supervisor_client.messages import MAX_SLAVES, ActorOrder

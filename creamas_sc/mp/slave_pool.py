@@ -299,8 +299,9 @@ class SlavePool:
 
     async def _end_deserted(self, slave: Slave) -> bool:
         """End a slave whose environment is gone although its process is not; whether it is so."""
-        port = split_address(slave.address)[1]
-        if self._closing or self._network is None or self._network.endpoint.listens(port):
+        if self._closing or self._network is None:
+            return False
+        if await self._network.endpoint.listens(slave.base_url):
             return False
         with trio.CancelScope(shield=True):
             await self.end_as_lost([slave], "its environment had ended and its process had not")

@@ -89,8 +89,8 @@ class Nodes:
         """
         if self.key_file is None:
             raise BadValue(
-                "nodes that are started by other means need a key: Nodes(key_file=...), a path that "
-                "they can read"
+                "nodes that are started by other means need a key: Nodes(key_file=...), the path "
+                "of a file that they can read"
             )
         log.info(
             "waiting for nodes: creamas-supervisor node --join %s:%d --key-file %s",

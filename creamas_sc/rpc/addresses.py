@@ -82,6 +82,24 @@ def is_loopback(host: str) -> bool:
     return numeric(host).startswith("127.") or host == "::1"
 
 
+def is_wildcard(host: str) -> bool:
+    """Whether all addresses of a machine are meant by ``host``."""
+    return host in ("0.0.0.0", "::", "")
+
+
+def address_towards(host: str) -> str:
+    """The address of this machine from which it connects to ``host``; blocks if that is a name.
+
+    Raises:
+        OSError: There is no way to it.
+    """
+    family, *_, place = socket.getaddrinfo(numeric(host), 1, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.connect(place)  # which sends nothing
+        name: str = sock.getsockname()[0]
+        return name
+
+
 async def resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
     """The one address of ``host`` at which environments listen, and at which peers look for them.
 
@@ -100,11 +118,13 @@ class Port(NamedTuple):
     """A port of this machine.
 
     Attributes:
+        host: As it was asked for.
         number: From 1 to 65535.
         sock: Keeps the port from everybody else; None if somebody else has it.
         listener: Accepts peers of other machines; None if the host is a loopback address.
     """
 
+    host: str
     number: int
     sock: socket.socket | None
     listener: trio.SocketListener | None
@@ -130,12 +150,12 @@ async def bind(host: str, port: int, restarted: bool = False) -> Port:
     try:
         async with _unbound(host, port) as (sock, place):
             if is_loopback(place[0]):
-                return _bind_loopback(sock, place, restarted)
+                return _bind_loopback(sock, host, place, restarted)
             _bind(sock, place, shared=restarted)
             sock.listen(_BACKLOG)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock.dup()))
-            return Port(sock.getsockname()[1], sock, listener)
+            return Port(host, sock.getsockname()[1], sock, listener)
     except (OSError, OverflowError) as error:
         why = "the port is taken" if _is_taken(error) else str(error)
         raise StartError(f"cannot listen on {host}:{port}: {why}") from None
@@ -184,7 +204,7 @@ def _is_taken(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno == errno.EADDRINUSE
 
 
-def _bind_loopback(sock: socket.socket, place: tuple[str, int], restarted: bool) -> Port:
+def _bind_loopback(sock: socket.socket, host: str, place: tuple[str, int], restarted: bool) -> Port:
     try:
         # Without SO_REUSEADDR: with it two processes could have a port that neither listens at.
         sock.bind(place)
@@ -192,8 +212,8 @@ def _bind_loopback(sock: socket.socket, place: tuple[str, int], restarted: bool)
         if not restarted or not _is_taken(error):
             raise
         sock.close()
-        return Port(place[1], None, None)
-    return Port(sock.getsockname()[1], sock, None)
+        return Port(host, place[1], None, None)
+    return Port(host, sock.getsockname()[1], sock, None)
 
 
 def _bind(sock: socket.socket, place: tuple[str, int], shared: bool) -> None:

@@ -8,6 +8,9 @@ handshake travels in sealed records::
                +--> handshake --------+
     opened ----+    (bounded)         +--> refused: the peer is told why, and it is logged once
 
+An environment's address stays what it is when its slave is started again on another machine: then
+its peers have a *route* to where it listens now.
+
 There is at most one connection that is *used* for each peer: the one in ``_links``. If two
 environments connect to each other at the same moment, both connections work, and each end calls on
 the one that it knows. Opening is serialized for each address, so many callers share one attempt.
@@ -21,7 +24,7 @@ from __future__ import annotations
 import logging
 import math
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, closing
 
 import anyio
@@ -30,7 +33,14 @@ from anyio.abc import TaskStatus
 
 from creamas_sc.errors import ConnectionLost, HandshakeError, ProtocolError
 from creamas_sc.rpc.accepting import RefusalLog, Strangers, accept, keep_listening
-from creamas_sc.rpc.addresses import Port, base_url, is_loopback, resolve, split_address
+from creamas_sc.rpc.addresses import (
+    Port,
+    base_url,
+    is_loopback,
+    is_wildcard,
+    resolve,
+    split_address,
+)
 from creamas_sc.rpc.calls import served_call
 from creamas_sc.rpc.connection import Connection, Handler, perform_handshake
 from creamas_sc.rpc.sealed_stream import SealedStream
@@ -47,6 +57,8 @@ log = logging.getLogger(__name__)
 ANSWER_SECONDS = 60.0
 # How many may be open.
 MAX_CONNECTIONS = 1024
+# Between two looks at whether the machine at the other end answers.
+WATCH_SECONDS = 2.0
 
 
 class Endpoint:
@@ -61,7 +73,11 @@ class Endpoint:
 
     Attributes:
         ended: Set when `run` is over.
+        place: Host and port at which it listens.
+        routes: Host and port at which other environments listen that have moved, by `base_url`.
     """
+
+    place: tuple[str, int] = ("", 0)
 
     def __init__(
         self,
@@ -84,6 +100,7 @@ class Endpoint:
         self._refusals = RefusalLog(log)
         self._folder: SocketFolder | None = None
         self._tasks: trio.Nursery | None = None
+        self.routes: dict[str, tuple[str, int]] = {}
         self.ended = trio.Event()
 
     async def run(
@@ -99,7 +116,7 @@ class Endpoint:
             StartError: The environment's unix socket cannot be made.
             CreamasError: The user's runtime folder is not usable.
         """
-        self._identity = identity
+        self._identity, self.place = identity, (port.host, port.number)
         with ExitStack() as held:
             held.callback(port.close)
             if identity.role != "slave":
@@ -140,16 +157,24 @@ class Endpoint:
                 if served_call.get() is None:
                     await self.ended.wait()
 
-    def listens(self, port: int) -> bool:
-        """Whether an environment of this machine listens; a closed endpoint cannot tell: True."""
-        try:
-            if self._folder is not None and not self.ended.is_set():
-                self._folder.connect(port).close()
-        except BlockingIOError:  # many wait to be accepted
+    async def listens(self, url: str) -> bool:
+        """Whether the environment of that `base_url` listens; True if that cannot be known."""
+        if self._folder is None or self.ended.is_set():
             return True
-        except OSError:
-            return False
+        try:
+            await (await self._try(self._folder, *self._route(url), HANDSHAKE_SECONDS)).aclose()
+        except (OSError, TimeoutError) as error:
+            refusals = (FileNotFoundError, ConnectionRefusedError)
+            # Otherwise many wait to be accepted, or there is no way to its machine.
+            return not isinstance(error, refusals) and not isinstance(error.__cause__, refusals)
         return True
+
+    def move(self, places: Mapping[str, tuple[str, int] | None]) -> None:
+        """Note where environments listen from now on; None for one that is gone."""
+        for url, place in places.items():
+            if place is not None:
+                self.routes[url] = place
+            self.drop(url)
 
     def drop(self, url: str) -> None:
         """End the connection to a peer that is gone, if it has not noticed yet."""
@@ -222,6 +247,8 @@ class Endpoint:
         if known is None or not known.alive:
             # Calls to the peer go out on the connection that it has opened.
             self._links[peer.address] = link
+        if self._tasks is not None and not stream.local:
+            self._tasks.start_soon(_end_unheard, stream, link)
         self._on_link(link, peer)
         return link
 
@@ -267,8 +294,8 @@ class Endpoint:
         closed = ConnectionLost("this environment is closed", may_have_run=False)
         if self._tasks is None or self._folder is None:
             raise closed
-        host, port, _ = split_address(f"{url}0")
-        stream = await self._connect(self._folder, host, port, timeout)
+        port = split_address(f"{url}0")[1]
+        stream = await self._connect(self._folder, url, timeout)
         # Hosts have several names, and an environment knows one of them: the port tells them apart.
         handshake = Handshake(
             self._identity, client=True, accepts=lambda address: address.endswith(f":{port}/")
@@ -294,20 +321,15 @@ class Endpoint:
         return link
 
     async def _connect(
-        self, folder: SocketFolder, host: str, port: int, timeout: float | None
+        self, folder: SocketFolder, url: str, timeout: float | None
     ) -> ConnectedStream:
-        url = base_url(host, port)
-        local = is_loopback(host) or host == split_address(f"{self._identity.address}0")[0]
+        host, port = self._route(url)
         began = anyio.current_time()
         give_up_at = began + (math.inf if timeout is None else timeout)
+        seconds = max(HANDSHAKE_SECONDS, 0 if timeout is None else timeout)
         for pause in backoff():
             try:
-                if local:
-                    return _adopt(folder.connect(port), url)
-                with anyio.fail_after(max(HANDSHAKE_SECONDS, 0 if timeout is None else timeout)):
-                    _, place = await resolve(host, port)
-                    # anyio's own does not close what is cancelled just as it is connected.
-                    return ConnectedStream.adopt(await trio.open_tcp_stream(place[0], place[1]))
+                return await self._try(folder, host, port, seconds)
             except HandshakeError:
                 raise
             except (OSError, TimeoutError) as error:
@@ -316,10 +338,46 @@ class Endpoint:
                 # Nothing tells when something will listen there: asking again is the only way.
                 if anyio.current_time() + pause > give_up_at:
                     raise ConnectionLost(
-                        f"nothing listens at {url}: {error}", address=url, may_have_run=False
+                        f"nothing listens at {base_url(host, port)}: {error}",
+                        address=url,
+                        may_have_run=False,
                     ) from None
             await anyio.sleep(pause)
         raise AssertionError("there is always another pause")
+
+    def _route(self, url: str) -> tuple[str, int]:
+        """Where the environment of that `base_url` listens."""
+        return self.routes.get(url) or split_address(f"{url}0")[:2]
+
+    async def _try(
+        self, folder: SocketFolder, host: str, port: int, seconds: float
+    ) -> ConnectedStream:
+        """Try once to connect, within ``seconds``.
+
+        Raises:
+            OSError, TimeoutError: It cannot be done.
+            HandshakeError: Somebody else listens there.
+        """
+        if is_loopback(host) or host == self.place[0]:
+            try:
+                return _adopt(folder.connect(port), base_url(host, port))
+            except FileNotFoundError:
+                # Batch systems give each job on a machine a runtime folder of its own.
+                if is_loopback(host) or is_wildcard(host):
+                    raise
+        with anyio.fail_after(seconds):
+            _, place = await resolve(host, port)
+            # anyio's own does not close what is cancelled just as it is connected.
+            return ConnectedStream.adopt(await trio.open_tcp_stream(place[0], place[1]))
+
+
+async def _end_unheard(stream: ConnectedStream, link: Connection) -> None:
+    """End a connection to a machine that is cut off or has crashed."""
+    while link.alive:
+        if stream.is_unheard():
+            log.warning("ended the connection to %s: its machine does not answer", link.name)
+            link.abort()
+        await trio.sleep(WATCH_SECONDS)
 
 
 def _adopt(sock: socket.socket, url: str) -> ConnectedStream:

@@ -28,6 +28,7 @@ from collections.abc import (
     Callable,
     Collection,
     Coroutine,
+    Mapping,
     Sequence,
 )
 from types import CoroutineType
@@ -50,6 +51,7 @@ from creamas_sc.errors import (
 )
 from creamas_sc.foreign import is_ctrl_c
 from creamas_sc.rpc.addresses import is_number, locate
+from creamas_sc.rpc.base_timeout import BaseTimeout
 from creamas_sc.rpc.connection import Answer, Connection, Request
 from creamas_sc.rpc.endpoint import Endpoint
 from creamas_sc.rpc.exposed import Proxy, bad_arguments, exposed_method, is_awaitable, start_call
@@ -59,7 +61,7 @@ from creamas_sc.rpc.step_replies import ROUNDS_METHODS, cannot_travel, encodable
 from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.runtime.event_loop import LoopHandle
 from creamas_sc.runtime.nurseries import reraise_cancellation
-from creamas_sc.runtime.timeouts import CONNECT_SECONDS, YIELD_SECONDS
+from creamas_sc.runtime.timeouts import YIELD_SECONDS
 from creamas_sc.serializers import follow
 from creamas_sc.wire.codec import Codec, Payload, Serializer
 from creamas_sc.wire.handshake import Identity
@@ -67,6 +69,8 @@ from creamas_sc.wire.packing import is_call
 
 # What follows is the number of the agent, if it is known.
 ARTIFACT_EVENT = "artifact"
+# A master says where slaves are now that were elsewhere.
+MOVES_EVENT = "moves"
 # Proxies remembered, so that connecting again to a known agent costs no round trip.
 MAX_KNOWN_PROXIES = 100_000
 _NOTHING = Payload(b"")
@@ -149,6 +153,15 @@ class Network:
             self.endpoint.drop(url)
         gone = tuple(base_urls)
         self._known = {a: proxy for a, proxy in self._known.items() if not a.startswith(gone)}
+
+    def announce(self, url: str, places: Mapping[str, tuple[str, int] | None]) -> None:
+        """Tell the environment of that `base_url` what `Endpoint.move` takes, unless it is gone.
+
+        It knows that before it gets any later call.
+        """
+        link = self.endpoint.link(url)
+        if link is not None and places:
+            link.post(MOVES_EVENT, self.codec.encode(dict(places)))
 
     # ---- references: agents and proxies as values
 
@@ -437,6 +450,8 @@ class Network:
         event, _, number = name.partition(":")
         if event == ARTIFACT_EVENT and self._artifact_sink is not None:
             self._artifact_sink(link.name, order_of(number), self.codec.decode(payload))
+        elif event == MOVES_EVENT and link is self.steps.master:
+            self.endpoint.move(self.codec.decode(payload))
 
 
 def _reported(address: str, error: BaseException) -> BaseException:
@@ -451,30 +466,3 @@ def _reported(address: str, error: BaseException) -> BaseException:
     if isinstance(refused, CallRefused) and refused.address == address:
         return refused.by("")  # for the next caller, this is not a refusal of its own call
     return AgentError.from_exception(address, error)
-
-
-# ---- the base timeout of calls between environments
-
-
-class BaseTimeout:
-    """The bounds of this process's calls between environments; see `set_base_timeout`.
-
-    Attributes:
-        call: Seconds that a call may take, None for no limit.
-        connect: Seconds that connecting may take.
-    """
-
-    call: float | None = None
-    connect: float = CONNECT_SECONDS
-
-
-def set_base_timeout(timeout: float | None) -> None:
-    """Set how many seconds each call between environments may take, connecting included.
-
-    Until it is set, connecting is bounded by 5 seconds and the calls themselves are not: a step may
-    take hours. None restores that. The setting is this process's.
-    """
-    if timeout is not None and not timeout > 0:
-        raise ValueError(f"the base timeout must be above zero seconds, or None, not {timeout!r}")
-    BaseTimeout.call = timeout
-    BaseTimeout.connect = CONNECT_SECONDS if timeout is None else timeout

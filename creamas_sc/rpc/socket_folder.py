@@ -26,20 +26,11 @@ from pathlib import Path
 import trio
 
 from creamas_sc.errors import StartError
-from creamas_sc.runtime.paths import SOCKET_PATH_BYTES, runtime_folder
+from creamas_sc.runtime.paths import SOCKET_PATH_BYTES, runtime_folder, simulation_folder
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 1024
-
-
-def simulation_folder(simulation: str) -> Path:
-    """The folder of the simulation with that id.
-
-    Raises:
-        CreamasError: The user's runtime folder is not usable.
-    """
-    return runtime_folder() / "environments" / simulation
 
 
 class SocketFolder:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import socket
+import struct
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Self
 
@@ -20,6 +21,13 @@ from creamas_sc.runtime.peer_user import stranger
 
 # Fewer trips for a large message; the kernel takes less where its own limit is lower.
 SEND_BUFFER_BYTES = 1 << 20
+# A machine that has not answered for so long is cut off or has crashed. While nothing is under way
+# the kernel asks it, after some seconds and again.
+UNHEARD_SECONDS = 10
+_ASK_AFTER_SECONDS, _ASK_AGAIN_SECONDS, _ASKED = 4, 2, 3
+# Of the kernel's struct tcp_info: how often it has sent again what was not acknowledged, how many
+# segments were not, and the milliseconds since the last acknowledgement.
+_TCP_INFO = struct.Struct("=2xB21xI28xI")
 
 
 class TrioWaiter:
@@ -97,6 +105,10 @@ class ConnectedStream(ByteStream):
         self.local = sock.family == socket.AF_UNIX
         if not self.local:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _ASK_AFTER_SECONDS)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _ASK_AGAIN_SECONDS)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _ASKED)
         elif large:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._raw = sock
@@ -105,6 +117,18 @@ class ConnectedStream(ByteStream):
     def stranger(self) -> str | None:
         """Who is at the other end of a unix socket, unless it is this process's user."""
         return stranger(self._raw) if self.local else None
+
+    def is_unheard(self) -> bool:
+        """Whether the peer's machine does not acknowledge what was sent, for `UNHEARD_SECONDS`.
+
+        TCP_USER_TIMEOUT would say so as well of a peer that computes and reads nothing meanwhile.
+        """
+        if self._closed:
+            return False
+        info = self._raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        repeated, unacknowledged, milliseconds = _TCP_INFO.unpack(info)
+        silent = milliseconds >= UNHEARD_SECONDS * 1000
+        return bool(repeated and unacknowledged and silent)
 
     @classmethod
     def adopt(cls, stream: trio.SocketStream) -> Self:

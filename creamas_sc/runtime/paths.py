@@ -49,6 +49,15 @@ def runtime_folder() -> Path:
     return folder
 
 
+def simulation_folder(simulation: str) -> Path:
+    """Return the folder of the simulation with that id, which need not exist.
+
+    Raises:
+        CreamasError: The user's runtime folder is not usable.
+    """
+    return runtime_folder() / "environments" / simulation
+
+
 def _mend(folder: Path) -> str:
     """What to do about a folder that is not private; "" if it is."""
     status = folder.lstat()

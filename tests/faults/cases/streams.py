@@ -139,7 +139,7 @@ class Accepting:
     def __init__(self) -> None:
         self.send, self.receive = trio.open_memory_channel[ByteStream](10)
         self.socket = self.receive  # what an endpoint closes at its end
-        self.port = Port(1, None, cast("trio.SocketListener", self))
+        self.port = Port("localhost", 1, None, cast("trio.SocketListener", self))
 
     async def accept(self) -> ByteStream:
         return await self.receive.receive()
