@@ -72,11 +72,12 @@ async def _serve(order: SlaveSpec, control: Control, about: dict[str, Any]) -> b
             seed = order.set_seed
         env._random = RandomSource(seed, 1 + order.index, order.incarnation)
         env._listener.restarted = order.incarnation > 0
+        env._listener.elsewhere = order.elsewhere
         env.network.slaves_return = order.others_return
         await env.open(mgr_cls)
         about["address"] = env.base_url
         name_process(f"creamas: {env_cls.__name__} {env.base_url}")
-        await control.ready(pack(env.base_url))
+        await control.ready(pack((env.base_url, env.network.endpoint.place)))
         folder = await _wait_stop(control, env)
         part = env.log_folder if folder is None else os.path.join(folder, f"slave-{order.index}")
         return pack([to_wire(failure) for failure in await _close(env, part)])

@@ -30,7 +30,12 @@ from typing import Any
 
 from creamas_sc.errors import LoadError
 from creamas_sc.foreign import shown
-from creamas_sc.runtime.code_versions import change_note, keep_version, open_version
+from creamas_sc.runtime.code_versions import (
+    absence_note,
+    change_note,
+    keep_version,
+    open_version,
+)
 from creamas_sc.runtime.main_script import MAIN, MainScript, adopted_script, in_slave
 
 SCRIPT_MODULE = "__creamas_script__"
@@ -197,6 +202,7 @@ def load_object(name: str) -> Any:
     except BaseException as error:  # a module may raise anything, SystemExit included
         raise LoadError(
             f"module {module_name!r} of {name!r} does not import: {_one_line(error)}"
+            f"{absence_note(error)}"
         ) from error
     found: Any = module
     for part in qualname.split("."):

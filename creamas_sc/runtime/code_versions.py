@@ -11,6 +11,9 @@ Its master also notes the file of each module that it has loaded, in ``modules``
 is found that its loader has put under a name along which no folder leads, as pytest does with
 ``--import-mode=importlib``.
 
+On another machine slaves load what was sent there (`CodeVersions.files`, `CodeVersions.take`), also
+where its own files differ: they find the modules of their master first.
+
 A file that does not load is not kept: it may be corrected and loaded again. Python's own modules
 and installed packages are loaded as always.
 """
@@ -217,6 +220,34 @@ class CodeVersions:
         versions = [self._read(place) for place in places]
         return [version for version in versions if version is not None]
 
+    def files(self) -> dict[str, tuple[int, bytes]]:
+        """All that is kept, to be sent: by name, when it was changed, in ns, and what is in it."""
+        if not self._is_ours or not self.folder.is_dir():
+            return {}
+        places = [self._place_of(name) for name in os.listdir(self.folder)]
+        found = {place.name: Version.of(str(place)) for place in places if place is not None}
+        return {name: (each.mtime_ns, each.source) for name, each in found.items()}
+
+    def take(self, files: Mapping[str, tuple[int, bytes]]) -> None:
+        """Keep what `files` has returned elsewhere; a file that is here already stays.
+
+        Raises:
+            OSError: It cannot be kept.
+        """
+        for name, (mtime_ns, content) in files.items():
+            place = self._place_of(name)
+            if place is None or (place.exists() and name != _MODULES):
+                continue
+            draft = self.folder / f"{name}.{os.getpid()}.{threading.get_ident()}"
+            draft.write_bytes(content)
+            os.utime(draft, ns=(mtime_ns, mtime_ns))
+            draft.replace(place)
+
+    def _place_of(self, name: str) -> Path | None:
+        """Where the file of that name is; None if it is not of these."""
+        known = name == _MODULES or (len(name) == _NAME_LENGTH and name.isalnum())
+        return self.folder / name if known else None
+
     def changed_files(self) -> list[str]:
         """Paths of the files that are not any more what the simulation has loaded."""
         return sorted(each.path for each in self._versions() if each.is_changed)
@@ -245,8 +276,12 @@ def _started_ns() -> int:
     return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME) + after_boot_ns
 
 
-def _loaded_files() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """The user's modules of this process: names, files, and what is defined there."""
+def _loaded_files(there: bool = True) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """The user's modules of this process: names, files, and what is defined there.
+
+    Args:
+        there: Only of files that are on this machine.
+    """
     for name, module in list(sys.modules.items()):
         try:
             contents = _contents(module)
@@ -255,7 +290,7 @@ def _loaded_files() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         file = contents.get("__file__")
         if isinstance(file, str) and (file.endswith(".py") or name == _MAIN):
             path = os.path.abspath(file)
-            if is_users(path) and os.path.isfile(path):
+            if is_users(path) and (not there or os.path.isfile(path)):
                 yield name, path, contents
 
 
@@ -311,16 +346,25 @@ def imported_by(module: str) -> set[str]:
 
 
 class _Loading:
-    """What this process loads; None and no finder unless `load_from` was called."""
+    """What this process loads; None and no finder unless `load_from` was called.
+
+    Attributes:
+        node: On which this process runs, away from its master; empty beside it.
+    """
 
     versions: CodeVersions | None = None
+    node = ""
 
 
-def load_from(versions: CodeVersions) -> None:
-    """Load the user's modules from ``versions`` in this process from now on."""
+def load_from(versions: CodeVersions, node: str = "") -> None:
+    """Load the user's modules from ``versions`` in this process from now on.
+
+    Args:
+        node: On which this process runs, away from its master; empty beside it.
+    """
     if _Loading.versions is None:
         sys.meta_path.insert(0, _Finder)
-    _Loading.versions = versions
+    _Loading.versions, _Loading.node = versions, node
 
 
 def open_version(path: str) -> Version:
@@ -330,7 +374,7 @@ def open_version(path: str) -> Version:
         OSError: There is none, and the file cannot be read.
     """
     kept = None if _Loading.versions is None else _Loading.versions.find(path)
-    if kept is not None and kept.is_changed:
+    if kept is not None and not _Loading.node and kept.is_changed:
         log.warning("%s was changed: %s", path, STAYS)
     return kept or Version.of(path)
 
@@ -355,9 +399,30 @@ def keep_version(version: Version) -> None:
 
 def change_note(module: ModuleType) -> str:
     """A clause for an error about what ``module`` lacks, if its file was changed; else ""."""
-    path = getattr(module, "__file__", None)
+    path = None if _Loading.node else getattr(module, "__file__", None)
     kept = _Loading.versions.find(path) if path and _Loading.versions is not None else None
     return f"; {path} was changed: {STAYS}" if kept is not None and kept.is_changed else ""
+
+
+def absence_note(error: BaseException) -> str:
+    """A clause for an error about a module that the machine of this process lacks; else ""."""
+    if not _Loading.node or not isinstance(error, ModuleNotFoundError):
+        return ""
+    return (
+        f"; on the node {_Loading.node} slaves find what is installed there, and the user's modules "
+        "that the script has imported before"
+    )
+
+
+def loaded_code() -> dict[str, tuple[str, str]]:
+    """The user's modules of this process: by name, the file, and the SHA-256 of what was loaded."""
+    found = {}
+    for name, path, _ in _loaded_files(there=_Loading.node == ""):
+        with suppress(OSError):
+            kept = None if _Loading.versions is None else _Loading.versions.find(path)
+            source = (kept or Version.of(path)).source
+            found[name] = path, hashlib.sha256(source).hexdigest()
+    return found
 
 
 STAYS = (
@@ -380,6 +445,11 @@ class _Loader(SourceFileLoader):
         """The source of the version, or a compiled file."""
         return self._version.source if path == self.path else super().get_data(path)
 
+    def set_data(self, path: str, data: Any, *, _mode: int = 0o666) -> None:
+        """Write a compiled file, beside a source file that is there."""
+        if not _Loading.node:
+            super().set_data(path, data, _mode=_mode)
+
     def exec_module(self, module: ModuleType) -> None:
         """Run the module, and keep its version if that succeeds."""
         super().exec_module(module)
@@ -390,6 +460,11 @@ def _find_as_master(name: str, path: Any = None, target: Any = None) -> ModuleSp
     return None if _Loading.versions is None else _Loading.versions.find_module(name)
 
 
+def _find_file_of_master(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+    spec = _find_as_master(name)
+    return None if spec is None or spec.loader is None else spec
+
+
 class _Finder:
     """Finds modules as the other finders do; the user's get a `_Loader`."""
 
@@ -397,6 +472,8 @@ class _Finder:
     def find_spec(cls, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """What the first of the other finders finds, or what its master has loaded."""
         finders = [getattr(each, "find_spec", None) for each in sys.meta_path if each is not cls]
+        if _Loading.node:  # which may have another module of that name
+            finders.insert(0, _find_file_of_master)
         for find in (*finders, _find_as_master):
             spec: ModuleSpec | None = None if find is None else find(name, path, target)
             if spec is not None:

@@ -1,8 +1,10 @@
 """What a process gets when it starts, as bytes: a supervisor passes a spec on unopened.
 
-An encoded spec has four parts: which script to load, the folder of the code's versions, the fields,
+An encoded spec has four parts: which script to load, whose versions of the user's code, the fields,
 and changes of fields. Script and versions come first, as decoding the fields may load classes. The
-changes are for a restart, which gives a slave another address without opening the rest (`changed`).
+changes are made without opening the rest (`changed`): where the process is to run, and how often it
+was restarted. The versions are in the folder of the simulation's id, which is another one on each
+machine.
 """
 
 from __future__ import annotations
@@ -11,12 +13,12 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from creamas_sc.runtime.class_loading import load_object, portable_name
 from creamas_sc.runtime.code_versions import CodeVersions, load_from
 from creamas_sc.runtime.main_script import MainScript, adopt_script
+from creamas_sc.runtime.paths import simulation_folder
 from creamas_sc.serializers import get_serializers, to_serializers
 from creamas_sc.supervisor_client.messages import ActorOrder, ProcessOrder, os_bytes
 from creamas_sc.wire.codec import Codec, Payload
@@ -65,16 +67,17 @@ class _Spec:
         """
         fields = self._converted(vars(self), portable_name)
         script = script or MainScript.of_this_process()
-        folder = None if versions is None else str(versions.folder)
-        return pack((script and tuple(script), folder, pack(fields, self._root), {}))
+        simulation = None if versions is None else versions.folder.name
+        return pack((script and tuple(script), simulation, pack(fields, self._root), {}))
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """The reverse of `encode`; from here on the script is ``__main__`` of this process."""
-        script, folder, inner, changes = unpack(data)
+        script, simulation, inner, changes = unpack(data)
         adopt_script(None if script is None else MainScript(*script))
-        if folder is not None:
-            load_from(CodeVersions(Path(folder)))
+        if simulation is not None:
+            versions = CodeVersions(simulation_folder(simulation))
+            load_from(versions, changes.get("node", ""))
         return cls(**cls._converted({**unpack(inner), **changes}, load_object))
 
     @classmethod
@@ -94,7 +97,9 @@ class SlaveSpec(_Spec):
     """What a slave needs to know to start.
 
     Attributes:
-        addr: Host and port to listen on.
+        addr: Host and port of its address.
+        elsewhere: Host and port to listen on, if these are others.
+        node: On which it runs; empty for its master's machine.
         env_cls, mgr_cls: Names of its classes.
         args, kwargs: Passed to the environment's class after ``addr``.
         member: Fields of its `Membership`; None for the user's own.
@@ -117,6 +122,8 @@ class SlaveSpec(_Spec):
     index: int = 0
     incarnation: int = 0
     others_return: bool = False
+    elsewhere: tuple[str, int] | None = None
+    node: str = ""
 
     _root = "slave"
     _kwargs_fields = ("kwargs",)
@@ -163,8 +170,8 @@ class HostSpec(_Spec):
 
 def changed(spec: bytes, **changes: Any) -> bytes:
     """An encoded spec with other values of some fields; the rest is not opened."""
-    script, folder, inner, before = unpack(spec)
-    return pack((script, folder, inner, {**before, **changes}))
+    script, simulation, inner, before = unpack(spec)
+    return pack((script, simulation, inner, {**before, **changes}))
 
 
 def named_makers(kwargs: Mapping[str, Any]) -> dict[str, Any]:
