@@ -1,0 +1,177 @@
+"""A script whose slaves may be on other machines: ``python -m tests.support.far_script SETTINGS``.
+
+It takes a line a step, and prints its outcome as JSON: see `tests.support.far_society`, which runs
+it. Each slave holds a lock while it lives, so that two of the same place are seen, however briefly
+both are there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from creamas_sc import CreativeAgent, Environment, MultiEnvironment, expose
+from creamas_sc.errors import SlaveLost
+from creamas_sc.mp import EnvManager, RestartPolicy
+
+__all__ = ["OVERLAPS", "Locked", "Settings", "right"]
+
+OVERLAPS = "overlaps.txt"
+BEGINNINGS = "beginnings.txt"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the script is to do.
+
+    Attributes:
+        folder: Gets the locks, and lines about slaves that begin.
+        host, port: Where it listens, for nodes at that port.
+        key_file: Of the nodes.
+        nodes: How many are waited for; with 0, all slaves are on this machine.
+        agents: In each slave.
+    """
+
+    folder: str
+    host: str
+    port: int
+    key_file: str
+    nodes: int
+    slaves: int
+    agents: int = 2
+    lease: float = 10.0
+    restart: str = "permanent"
+    calls: str = "rounds"
+    seed: int = 1
+
+
+class Locked(Environment):
+    """Notes when it begins, and whether another one of its place is still there."""
+
+    def __init__(self, *args: Any, folder: str, number: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        about = f"{number} {os.getpid()} {socket.gethostname()} {time.time():.3f}\n"
+        self._lock = open(Path(folder) / f"slave-{number}.lock", "a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _append(Path(folder) / OVERLAPS, about)
+        _append(Path(folder) / BEGINNINGS, about)
+
+
+def _append(path: Path, line: str) -> None:
+    with path.open("a") as file:
+        file.write(line)
+
+
+class Asker(CreativeAgent):
+    """Asks others in its acts, and answers with its index."""
+
+    def __init__(self, environment: Environment, index: int) -> None:
+        super().__init__(environment)
+        self.index = index
+
+    @expose
+    async def act(self, step: int, addrs: list[str]) -> int:
+        answers = [await self.ask(addr, step) for addr in addrs if addr != self.addr]
+        return sum(answers)
+
+    async def ask(self, addr: str, step: int) -> int:
+        """The answer of one of them."""
+        other = await self.connect(addr)
+        answer: int = await other.answer(step)
+        return answer
+
+    @expose
+    def answer(self, step: int) -> int:
+        return step * 1000 + self.index
+
+    @expose
+    def where(self) -> tuple[int, str]:
+        return os.getpid(), socket.gethostname()
+
+
+def right(step: int, agents: int) -> list[int]:
+    """What a step of so many agents has to return."""
+    answers = [step * 1000 + index for index in range(agents)]
+    return [sum(answers) - each for each in answers]
+
+
+async def main(settings: Settings) -> None:
+    """Start slaves and agents; take a step for each line; close when there is none left."""
+    policy = RestartPolicy(settings.restart, restarts=20, seconds=60.0)
+    place = (settings.host, 0)
+    menv = MultiEnvironment(
+        place,
+        Environment,
+        seed=settings.seed,
+        restart=policy,
+        calls=settings.calls,
+        **_nodes(settings),
+    )
+    kwargs = [{"folder": settings.folder, "number": each} for each in range(settings.slaves)]
+    async with menv:
+        began = time.monotonic()
+        await menv.spawn_slaves([place] * settings.slaves, Locked, EnvManager, kwargs)
+        started = time.monotonic() - began
+        addrs = []
+        for number in range(settings.slaves * settings.agents):
+            slave = menv.addrs[number % settings.slaves]
+            addrs.append((await menv.spawn(Asker, number, addr=slave))[1])
+        _say(ready=list(menv.addrs), started=started, where=await menv.gather("where"))
+        step = 0
+        while line := await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
+            if line == "where\n":
+                _say(where=await menv.gather("where"))
+                continue
+            step += 1
+            _say(**await _step(menv, step, addrs))
+    _say(closed=True)
+
+
+def _nodes(settings: Settings) -> dict[str, Any]:
+    if not settings.nodes:
+        return {}
+    from creamas_sc.nodes import Nodes
+
+    nodes = Nodes(
+        (settings.host, settings.port), settings.key_file, count=settings.nodes, seconds=20.0
+    )
+    nodes.lease = settings.lease
+    return {"nodes": nodes}
+
+
+async def _step(menv: MultiEnvironment, step: int, addrs: list[str]) -> dict[str, Any]:
+    began = time.monotonic()
+    try:
+        results = await menv.trigger_all(step, addrs)
+    except SlaveLost as error:
+        outcome: dict[str, Any] = {"lost": error.address, "error": str(error)}
+    else:
+        outcome = {"results": results}
+    return {"step": step, "seconds": time.monotonic() - began, **outcome}
+
+
+def _say(**what: Any) -> None:
+    print(json.dumps(what), flush=True)
+
+
+def dump(settings: Settings) -> str:
+    """Settings as its argument."""
+    return json.dumps(asdict(settings))
+
+
+if __name__ == "__main__":
+    # Slaves load the classes by their module's name, not as the script's.
+    from tests.support import far_script
+
+    trio.run(far_script.main, far_script.Settings(**json.loads(sys.argv[1])))

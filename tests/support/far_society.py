@@ -1,0 +1,154 @@
+"""Runs `tests.support.far_script` on a machine, and nodes on others."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+from creamas_sc.supervisor_client.node_key import make_key
+from tests.support.far_script import BEGINNINGS, OVERLAPS, Settings, dump, right
+from tests.support.machines import Machine
+from tests.support.programs import Program
+
+__all__ = ["FarSociety"]
+
+PORT = 5555
+SECONDS = 60.0
+
+
+class FarSociety:
+    """A script on the first machine, with a node and slaves on each of the others.
+
+    Args:
+        machines: With one alone, that has the slaves, and there are no nodes.
+        folder: Gets the key, locks and standard errors.
+        more: Settings of the script.
+
+    Attributes:
+        script: Its program.
+        nodes: Their programs, by machine.
+        started: Seconds that its slaves took to start.
+    """
+
+    def __init__(self, machines: list[Machine], folder: Path, **more: Any) -> None:
+        self.machine, *self.others = machines
+        self.folder = folder
+        self.nodes: dict[Machine, Program] = {}
+        self.started = 0.0
+        more = {"slaves": 2 * max(1, len(self.others)), **more}
+        self.settings = Settings(
+            folder=str(folder),
+            host=self.machine.address if self.others else "localhost",
+            port=PORT,
+            key_file=str(folder / "nodes.key"),
+            nodes=len(self.others),
+            **more,
+        )
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        make_key(Path(self.settings.key_file))
+        with ExitStack() as self._stack:
+            argument = dump(self.settings)
+            self.script = self._program(
+                self.machine, sys.executable, "-m", "tests.support.far_script", argument
+            )
+            for each in self.others:
+                self.start_node(each)
+            ready = self.answer("ready")
+            self.started = ready["started"]
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stack.close()
+
+    def start_node(self, machine: Machine) -> None:
+        """Start a node on a machine, which joins the script's supervisor."""
+        join = f"{self.settings.host}:{self.settings.port}"
+        words = [
+            "-m",
+            "supervisor.cli",
+            "node",
+            "--join",
+            join,
+            "--key-file",
+            self.settings.key_file,
+        ]
+        self.nodes[machine] = self._program(machine, sys.executable, *words)
+
+    def _program(self, machine: Machine, *words: str) -> Program:
+        errors = open(self.folder / f"{machine.name}.stderr", "ab")
+        with errors:
+            program = Program(machine.command(*words), env=machine.environ(), stderr=errors)
+        return self._stack.enter_context(program)
+
+    def errors(self, machine: Machine) -> str:
+        """What its program has written to its standard error."""
+        return (self.folder / f"{machine.name}.stderr").read_text()
+
+    def answer(self, word: str) -> dict[str, Any]:
+        """Wait for the script's answer with that word."""
+        try:
+            said: dict[str, Any] = json.loads(self.script.read_until(f'"{word}"', SECONDS))
+        except AssertionError as error:
+            for each in [self.machine, *self.others]:
+                error.add_note(f"{each.name}: {self.errors(each)[-3000:]}")
+            raise
+        return said
+
+    def step(self) -> dict[str, Any]:
+        """Take a step; its outcome. Results, if it has any, are right.
+
+        Raises:
+            AssertionError: They are not, or two slaves of one place have been there at once.
+        """
+        self.script.say("step")
+        outcome = self.answer("step")
+        if "results" in outcome:
+            agents = self.settings.slaves * self.settings.agents
+            assert outcome["results"] == right(outcome["step"], agents)
+        self.check_overlaps()
+        return outcome
+
+    def step_until_whole(self) -> list[dict[str, Any]]:
+        """Take steps until one loses nobody; the outcomes of the others."""
+        lost: list[dict[str, Any]] = []
+        while "lost" in (outcome := self.step()):
+            assert len(lost) < self.settings.slaves, lost
+            lost.append(outcome)
+        return lost
+
+    def where(self) -> dict[str, tuple[int, str]]:
+        """The process and machine of each agent."""
+        self.script.say("where")
+        return {addr: (pid, host) for addr, (pid, host) in self.answer("where")["where"].items()}
+
+    def check_overlaps(self) -> None:
+        """Check that never two slaves of one place were there at once."""
+        overlaps = self.folder / OVERLAPS
+        if overlaps.exists():
+            began = (self.folder / BEGINNINGS).read_text()
+            raise AssertionError(f"at once: {overlaps.read_text()} of {began}")
+
+    def close(self) -> None:
+        """Have the script end in order; all nodes end, too."""
+        assert self.script.process.stdin is not None
+        self.script.process.stdin.close()
+        self.answer("closed")
+        assert self.script.process.wait(SECONDS) == 0
+        for each in [self.machine, *self.others]:
+            each.wait_empty(SECONDS)
+
+    def slave_on(self, machine: Machine) -> int:
+        """The pid of one of a machine's slaves."""
+        return next(pid for pid, name in sorted(machine.processes().items()) if "slave-" in name)
+
+    def stop_node(self, machine: Machine, stopped: bool) -> None:
+        """SIGSTOP or SIGCONT a machine's node."""
+        os.kill(self.nodes[machine].pid, signal.SIGSTOP if stopped else signal.SIGCONT)
