@@ -28,6 +28,15 @@ is not done, in several processes side by side, and may be called again whenever
 Ctrl-C, a kill or a crash. What each run records is in ``runs/KEY``; `creamas_sc.results.open` reads
 all of them.
 
+**On a cluster.** ``study.run(executor=client)``, with a client of dask.distributed (extra
+``dask``), gives each run to the cluster as a task, which a worker takes in a process of its own.
+All of them wait there at once, or as many as ``workers=`` says. If a worker is killed, or its
+machine, dask gives its runs to others, three times each, and the ledger says no more of it; a run
+that crashes costs no worker, and is noted as lost. After Ctrl-C a run ends within seconds, and so
+it does with its worker. If the scheduler is lost, so are the runs. Files are found by their paths:
+the experiment's folder and the code have to be on a file system that all machines share, and
+creamas_sc in the Python of the workers. See ``examples/cluster``.
+
 **Edited code.** Runs of different code do not mix: `Experiment.run` refuses if the file of
 ``build``, or one that it imports, has changed since, even in a comment. So keep plots in a script
 of their own, with `creamas_sc.results.open`.

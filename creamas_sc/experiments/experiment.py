@@ -169,8 +169,9 @@ class Experiment:
         Args:
             workers: How many processes take them side by side; by default as many as there are
                 cores. Simulations with slaves want fewer.
-            executor: Takes the runs in place of processes of this experiment's; then ``workers`` is
-                how many it is given at a time, by default all. Its folder must be the same there.
+            executor: Takes the runs in place of processes of this experiment's: one of
+                `concurrent.futures`, or a client of dask's; then ``workers`` is how many it is given
+                at a time, by default all. Its folder must be the same there.
             progress: Called as each run ends. By default a line on a terminal is kept up to date.
 
         Raises:

@@ -1,0 +1,122 @@
+"""Experiments on a cluster of dask's: runs whose worker is killed, that crash, that are stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from creamas_sc import results
+from creamas_sc.experiments.ledger import read_runs
+from tests.support import programs
+from tests.support.processes import children, open_pidfds, wait_gone
+
+pytestmark = pytest.mark.skipif(
+    find_spec("distributed") is None, reason="dask is not installed (extra dask)"
+)
+
+STUDY = """
+import os, signal, sys, time
+from pathlib import Path
+from distributed import Client, LocalCluster
+from creamas_sc import CreativeAgent, Environment, Experiment, expose
+
+HERE = Path(__file__).parent
+
+class Walker(CreativeAgent):
+    place = 0.0
+
+    @expose
+    async def act(self):
+        self.place += self.rng.random()
+
+    def observe(self):
+        return {"place": self.place}
+
+def build(parameters, seed):
+    how = parameters["how"]
+    with open(HERE / "taken", "a") as taken:
+        print(how, seed, file=taken)
+    first = not (HERE / f"taken-{seed}").exists()
+    (HERE / f"taken-{seed}").touch()
+    if how == "raise":
+        raise ValueError("it is raining")
+    if how == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "kill" and first:
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+    if how == "wait":
+        time.sleep(60)
+    env = Environment(("localhost", 0))
+    for _ in range(4):
+        Walker(env)
+    return env
+
+def study(hows, folder):
+    what = {"build": build, "parameters": {"how": hows.split(",")}, "steps": 3, "replicates": 1}
+    return Experiment(**what, folder=HERE / folder)
+
+if __name__ == "__main__":
+    hows, *where = sys.argv[1:]
+    if where:
+        print(study(hows, "own").run())
+    else:
+        options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+        with LocalCluster(**options) as cluster, Client(cluster) as client:
+            print(study(hows, "out").run(executor=client))
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Iterator[Path]:
+    before = {*children(os.getpid())}
+    path = tmp_path / "study.py"
+    path.write_text(STUDY)
+    yield path
+    # Orphans of tests become children of this process: those of dask, and of its killed workers.
+    left = open_pidfds({*children(os.getpid())} - before)
+    assert not wait_gone(left, 2.0)
+    for pid in left:
+        os.waitpid(pid, 0)
+
+
+def taken(script: Path) -> Counter[str]:
+    """How often each kind of run was begun."""
+    path = script.parent / "taken"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return Counter(line.split()[0] for line in lines)
+
+
+@pytest.mark.slow
+def test_a_run_is_repeated_if_its_worker_dies_and_not_if_it_crashes(script: Path) -> None:
+    ended = programs.run_script(script, "plain,kill,raise,die")
+    assert ended.stdout == "2 of 4 runs done, 1 failed, 1 lost\n", ended.stderr
+    assert taken(script) == {"plain": 1, "kill": 2, "raise": 1, "die": 1}
+    errors = [row[8] for row in read_runs(script.parent / "out")]
+    assert errors[:3] == [None, None, "ValueError: it is raining"]
+    assert errors[3].endswith("the process of the run ended by signal 9")
+    assert programs.run_script(script, "plain,kill", "own").stdout == "2 of 2 runs done\n"
+    places = [
+        results.open(script.parent / folder).filter(step=3).agents["place"]
+        for folder in ("out", "own")
+    ]
+    assert len(places[0]) == 2 * 4
+    assert places[0] == places[1]
+
+
+@pytest.mark.long
+def test_ctrl_c_ends_the_runs_that_the_cluster_has(script: Path) -> None:
+    with programs.running_script(script, "wait") as program:
+        while not taken(script):
+            time.sleep(0.05)
+        program.signal(signal.SIGINT, group=True)
+        code, _, _ = program.finish()
+    assert code == -signal.SIGINT
+    assert [row[4] for row in read_runs(script.parent / "out")] == ["planned"]
