@@ -108,9 +108,13 @@ class ConnectionLost(CreamasError, ConnectionError):
 
 
 class SlaveLost(ConnectionLost):
-    """A slave's process ended; ``exit_code`` and ``signal`` are None if unknown."""
+    """A slave's process ended; ``exit_code`` and ``signal`` are None if unknown.
 
-    fields = ("address", "pid", "exit_code", "signal", "may_have_run")
+    Attributes:
+        node: On which it ran; empty for the machine of its multi-environment, and if unknown.
+    """
+
+    fields = ("address", "pid", "exit_code", "signal", "may_have_run", "node")
 
     def __init__(
         self,
@@ -121,11 +125,13 @@ class SlaveLost(ConnectionLost):
         exit_code: int | None = None,
         signal: int | None = None,
         may_have_run: bool = True,
+        node: str = "",
     ) -> None:
         super().__init__(message, address=address, may_have_run=may_have_run)
         self.pid = pid
         self.exit_code = exit_code
         self.signal = signal
+        self.node = node
 
 
 class HostLost(ConnectionLost):

@@ -31,7 +31,7 @@ from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.installation import is_users
 from creamas_sc.runtime.main_script import MainScript
-from creamas_sc.supervisor_client.spec import named_makers, pack, unpack
+from creamas_sc.supervisor_client.spec import fields_of, named_makers, pack
 
 if TYPE_CHECKING:
     from creamas_sc.mp.multienvironment import MultiEnvironment
@@ -172,5 +172,5 @@ def _arguments(menv: MultiEnvironment) -> tuple[tuple[Any, ...], dict[str, Any]]
 
 def _slave_fields(slave: Slave) -> dict[str, Any]:
     """What a slave was started with."""
-    fields = unpack(unpack(slave.order["spec"])[2])
+    fields = fields_of(slave.order["spec"])
     return {name: fields[name] for name in ("addr", "env_cls", "mgr_cls", "args", "kwargs")}

@@ -24,6 +24,7 @@ from creamas_sc.rpc.base_timeout import BaseTimeout
 from creamas_sc.rpc.exposed import expose, exposed_method, start_call
 from creamas_sc.rpc.rounds.plan import TAKES_PER_STEP, Plan, step_plan
 from creamas_sc.runtime.class_loading import class_name, load_object
+from creamas_sc.runtime.code_versions import loaded_code
 
 if TYPE_CHECKING:
     pass
@@ -89,6 +90,11 @@ class Manager(Agent):
                 load_object(name)
             except LoadError as error:
                 log.debug("not loaded at the start: %s", error)
+
+    @expose
+    def _loaded_code(self) -> dict[str, tuple[str, str]]:
+        """The user's code in this process; see `loaded_code`."""
+        return loaded_code()
 
     @expose
     def missing_act(self, agent_cls: str | type) -> str | None:

@@ -63,12 +63,14 @@ class SlaveOrders:
         kwargs: Sequence[Mapping[str, Any]] | None,
         args: tuple[Any, ...] = (),
         restarts: bool = False,
+        places: Sequence[str] = (),
     ) -> list[ActorOrder]:
         """What to order for slaves at ``addrs``; errors as `spawn_slaves`.
 
         Args:
-            running: How many there are already, with which they share the cores.
+            running: How many run here already, with which those here share the cores.
             restarts: Whether those that are lost may be restarted.
+            places: Where each is to run, as `check_places_to_run` returns it; here by default.
         """
         addrs = check_places(addrs)
         each = [{} for _ in addrs] if kwargs is None else check_mappings(kwargs)
@@ -79,7 +81,8 @@ class SlaveOrders:
         if running + len(addrs) > MAX_SLAVES:
             raise BadValue(f"cannot start {len(addrs)} slaves: a simulation can have {MAX_SLAVES}")
         orders = []
-        threads = _share_of_cores(running + len(addrs))
+        places = places or [""] * len(addrs)
+        threads = _share_of_cores(running + places.count(""))
         for index, (addr, env_kwargs) in enumerate(zip(addrs, each, strict=True), self._made):
             spec = SlaveSpec(
                 addr=addr,
@@ -96,6 +99,7 @@ class SlaveOrders:
             slot = f"slave-{index}"
             name = f"{slot} {base_url(*addr)}" if addr[1] else slot  # port 0 is any free one
             order = actor_order(slot, name, SLAVE_ENTRY, spec.encode(self.versions))
+            order["node"] = places[index - self._made]
             order["environ"].setdefault(THREADS, threads)
             orders.append(order)
         self._made += len(addrs)

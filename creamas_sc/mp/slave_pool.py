@@ -43,23 +43,25 @@ from creamas_sc.errors import (
     StartError,
 )
 from creamas_sc.foreign import printable
+from creamas_sc.mp.machines import Machines
 from creamas_sc.mp.observer import Observer
+from creamas_sc.mp.placing import check_places_to_run
 from creamas_sc.mp.preloading import load_classes
 from creamas_sc.mp.slave_orders import SlaveOrders
+from creamas_sc.mp.stop_reports import stop_report
 from creamas_sc.reports import Restart, StopReport
 from creamas_sc.restarts.driver import RestartDriver
 from creamas_sc.restarts.journal import SlaveJournal
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.restarts.slave import Slave
-from creamas_sc.rpc.addresses import split_address
 from creamas_sc.rpc.auth import Membership
 from creamas_sc.rpc.network import Network
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.event_loop import LoopHandle
 from creamas_sc.runtime.validation import check_kind
 from creamas_sc.supervisor_client.connection import Supervisor, supervisor_factory
-from creamas_sc.supervisor_client.messages import ActorExit, ActorOrder, StopResult
-from creamas_sc.supervisor_client.spec import changed, pack, unpack
+from creamas_sc.supervisor_client.messages import ActorExit, ActorOrder, StartedActor, StopResult
+from creamas_sc.supervisor_client.spec import pack, unpack
 
 # Beyond a stop's grace: the supervisor's further stop stages, and its answer.
 STOP_SECONDS = 2.0
@@ -83,6 +85,7 @@ class SlavePool:
         agent_classes: Names of classes that slaves load at their start, beside those of the
             script.
         ordering: Makes the orders, and says which code they load.
+        machines: Says where they run.
         supervisor: Runs from the first start until `aclose`.
         restarts: Every restart so far.
         note_event: Takes what is to be recorded of them, by name.
@@ -114,6 +117,7 @@ class SlavePool:
         self.restarts: list[Restart] = []
         self._make_supervisor = supervisor_factory.get()
         self.ordering = SlaveOrders(member, seed, seed_drawn)
+        self.machines = Machines(network)
         self._network = network
         self._logger = logger
         self._slaves: list[Slave] = []
@@ -176,11 +180,13 @@ class SlavePool:
         mgr_cls: type | str,
         kwargs: Sequence[Mapping[str, Any]] | None,
         args: tuple[Any, ...] = (),
+        place: str | Sequence[str] | None = None,
     ) -> list[ActorOrder]:
         """What to order from the supervisor for slaves at ``addrs``; errors as `spawn_slaves`."""
-        running = sum(not slave.gone.is_set() for slave in self._slaves)
+        running = sum(not slave.gone.is_set() and not slave.node for slave in self._slaves)
         restarts = self.policy.restarts_slaves
-        return self.ordering.make(running, addrs, env_cls, mgr_cls, kwargs, args, restarts)
+        places = check_places_to_run(place, len(addrs), self.machines.default)
+        return self.ordering.make(running, addrs, env_cls, mgr_cls, kwargs, args, restarts, places)
 
     async def start(self, loop: LoopHandle, orders: Sequence[ActorOrder]) -> list[Slave]:
         """Start slaves, all or none, and the supervisor with the first ones.
@@ -208,10 +214,10 @@ class SlavePool:
                 self.driver = RestartDriver(self.policy, self)
                 await loop.nursery.start(self.driver.run)
             assert self.supervisor is not None
-            if self.ordering.versions is not None:
-                self.ordering.versions.keep_loaded()
-            for order, answer in zip(orders, await self.supervisor.start(orders), strict=True):
-                slave = Slave(answer["slot"], unpack(answer["info"]), answer["pid"], order)
+            orders = await self.machines.place(self.supervisor, orders, self._slaves)
+            for order, answer in zip(orders, await self._order(orders), strict=True):
+                url, _ = unpack(answer["info"])
+                slave = Slave(answer["slot"], url, answer["pid"], order)
                 if self._network is not None and self.policy.restarts_slaves:
                     slave.journal = SlaveJournal(self._network, slave.address)
                 started.append(slave)
@@ -223,6 +229,7 @@ class SlavePool:
             await at_once(self._connect, started)
             if self._network is not None:
                 await load_classes(self._network, started, self.agent_classes)
+                await self.machines.check_code(self._slaves)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self._stop_processes([order["slot"] for order in orders])
@@ -234,6 +241,15 @@ class SlavePool:
         for slave in started:
             self.driver.watch(slave)
         return started
+
+    async def _order(self, orders: Sequence[ActorOrder]) -> list[StartedActor]:
+        """Have the supervisor start processes."""
+        if self.supervisor is None:
+            raise StartError("the supervisor is gone")
+        versions = self.ordering.versions
+        if versions is not None:
+            versions.keep_loaded()
+        return await self.supervisor.start(orders, code=self.machines.code(orders, versions))
 
     async def _supervise(self, *, task_status: TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
         """Start the supervisor and keep it until `aclose`."""
@@ -251,6 +267,7 @@ class SlavePool:
             return
         try:
             await self._network.connect(slave.address, 0)
+            self.machines.note_connected(slave)
         except (ConnectionLost, HandshakeError) as error:
             ended = await slave.wait_for_exit_report()
             why = slave.describe_end() if ended else f"{slave.base_url}: {error}"
@@ -264,6 +281,7 @@ class SlavePool:
             if (slave.slot, slave.pid) == (exit_["slot"], exit_["pid"]):
                 slave.exit = exit_
                 slave.gone.set()
+                self.machines.note_loss(slave, self._slaves)
                 if slave.ended_as or not exit_["expected"]:
                     log.warning("%s", printable(slave.describe_end()))
                     self._note_event("slave_lost", slave.loss_details())
@@ -350,19 +368,17 @@ class SlavePool:
         Raises:
             StartError: It did not come up; nothing of it is left.
         """
-        host, port, _ = split_address(slave.address)
-        spec = changed(slave.order["spec"], addr=(host, port), incarnation=slave.incarnation + 1)
         slave.stoppable = False
         try:
-            if self.supervisor is None:
-                raise StartError("the supervisor is gone")
-            (answer,) = await self.supervisor.start([{**slave.order, "spec": spec}])
+            order = await self.machines.place_again(self.supervisor, slave)
+            (answer,) = await self._order([order])
         except BaseException:
             await self.discard_restart(slave)
             raise
         if self._network is not None:
             self._network.forget([slave.base_url])
-        slave.mark_restarted(answer["pid"])
+        slave.mark_restarted(answer["pid"], order)
+        self.machines.note_start(slave, unpack(answer["info"])[1], self._slaves)
         self._take_early_exit(slave)
         versions = self.ordering.versions
         return () if versions is None else tuple(versions.changed_files())
@@ -405,20 +421,11 @@ class SlavePool:
                     stopped = await self.supervisor.stop(slots, grace_seconds, pack(folder))
                     results = {result["slot"]: result for result in stopped}
             self._forget(slaves)
-        receipts = [slave.stop_report(results.get(slave.slot)) for slave in slaves]
-        report = StopReport(receipts, seed=self.ordering.seed)
-        for receipt in report:
-            if not receipt.graceful or receipt.errors:
-                self._log(f"Could not stop {receipt.address} in order: {receipt}")
-        for slave in slaves:
-            for failure in slave.close_failures(results.get(slave.slot), folder is not None):
-                report.failures[failure.address] = failure
-        for failure in report.failures.values():  # what was not saved must not be overlooked
-            log.error("%s", printable(str(failure)))
-        return report
+        return stop_report(slaves, results, self.ordering.seed, folder is not None, self._log)
 
     async def aclose(self) -> None:
         """End the supervisor; when this returns, no process of it is left."""
+        await self.machines.aclose()
         if self.supervisor is not None:
             await self.supervisor.aclose()
 

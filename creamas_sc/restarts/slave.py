@@ -64,18 +64,29 @@ class Slave:
     step_seconds: float | None = None
 
     @property
+    def node(self) -> str:
+        """The node on which it runs, or ran; empty for this machine."""
+        return self.order.get("node", "")
+
+    @property
+    def process(self) -> str:
+        """Its process, in words."""
+        return f"pid {self.pid} on the node {self.node}" if self.node else f"pid {self.pid}"
+
+    @property
     def address(self) -> str:
         """Address of its manager."""
         return f"{self.base_url}0"
 
     async def hold_port(self) -> None:
-        """Keep its port from other users until `free_port`.
+        """Keep its port from other users until `free_port`, if it is one of this machine.
 
         Raises:
             StartError: It has ended, and somebody else has the port.
         """
-        host, port, _ = split_address(self.address)
-        self.held = await hold(host, port)
+        if not self.node:
+            host, port, _ = split_address(self.address)
+            self.held = await hold(host, port)
 
     def free_port(self) -> None:
         """Let its port go: it will not be restarted."""
@@ -83,10 +94,11 @@ class Slave:
             self.held.close()
         self.held = None
 
-    def mark_restarted(self, pid: int) -> None:
-        """Note that it runs again, in the process ``pid``."""
+    def mark_restarted(self, pid: int, order: ActorOrder) -> None:
+        """Note that it runs again, in the process ``pid``, as ``order`` says."""
         self.before = copy(self)
         self.before.before = None
+        self.order = order
         self.pid, self.incarnation = pid, self.incarnation + 1
         self.gone, self.exit = trio.Event(), UNKNOWN_EXIT
         self.reported, self.ended_as, self.stoppable = False, "", True
@@ -131,13 +143,14 @@ class Slave:
         why = f": {self.exit['error']}" if self.exit["error"] else ""
         if self.ended_as:
             why = f", as {self.ended_as}"
-        return f"the slave {self.base_url} (pid {self.pid}) {how}{why}"
+        return f"the slave {self.base_url} ({self.process}) {how}{why}"
 
     def loss_details(self) -> dict[str, Any]:
         """How it ended, for an event."""
         return {
             "address": self.address,
             "pid": self.pid,
+            "node": self.node,
             "exit_code": self.exit["exit_code"],
             "signal": self.exit["signal"],
             "cause": self.describe_end(),
@@ -160,6 +173,7 @@ class Slave:
             pid=self.pid,
             exit_code=self.exit["exit_code"],
             signal=self.exit["signal"],
+            node=self.node,
         )
 
     async def wait_for_exit_report(self) -> bool:

@@ -409,8 +409,8 @@ def absence_note(error: BaseException) -> str:
     if not _Loading.node or not isinstance(error, ModuleNotFoundError):
         return ""
     return (
-        f"; on the node {_Loading.node} slaves find what is installed there, and the user's modules "
-        "that the script has imported before"
+        f"; slaves on the node {_Loading.node} find what is installed there, and those of the "
+        "user's modules that the script has imported before"
     )
 
 

@@ -174,6 +174,12 @@ def changed(spec: bytes, **changes: Any) -> bytes:
     return pack((script, simulation, inner, {**before, **changes}))
 
 
+def fields_of(spec: bytes) -> dict[str, Any]:
+    """The fields of an encoded spec as they were at first; it may have classes of users."""
+    fields: dict[str, Any] = unpack(unpack(spec)[2])
+    return fields
+
+
 def named_makers(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """An environment's keyword arguments, with its ``extra_serializers`` by name."""
     return _convert_makers(kwargs, portable_name)
