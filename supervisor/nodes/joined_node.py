@@ -52,6 +52,7 @@ log = logging.getLogger(__name__)
 # Of what a node sends: its slaves' reports.
 MAX_FRAME_BYTES = 1 << 28
 MAX_UNREAD_BYTES = 64 << 20
+_CANCELLED = "the supervisor ended"
 
 
 class JoinedNode:
@@ -112,7 +113,7 @@ class JoinedNode:
                     try:
                         await self._until_over()
                     finally:
-                        self.drop("the supervisor ended")  # unless it has ended otherwise
+                        self.drop(_CANCELLED)  # unless it has ended otherwise
                         self._tasks.cancel_scope.cancel()
             finally:
                 with trio.CancelScope(shield=True):
@@ -158,7 +159,8 @@ class JoinedNode:
 
     def describe_end(self) -> str:
         """How it ended, in words."""
-        return f"its node {self.name} {'has left' if self.left else 'is lost'}: {self.why}"
+        how = "has left" if self.left else "is lost"
+        return f"its node {self.name} {how}: {self.why or _CANCELLED}"
 
     async def end(self, why: str) -> None:
         """Have it end all that it runs, and itself; within a bound."""

@@ -30,6 +30,7 @@ from creamas_sc.supervisor_client.messages import (
     ActorOrder,
     Code,
     StopResult,
+    describe_exit,
 )
 from supervisor import timeouts
 from supervisor.actors.escalation import StopStage
@@ -86,7 +87,11 @@ class RemoteActor:
         """Why it did not come up."""
         if self._failure.startswith(self.name):  # what the node says names it, too
             return f"{self._failure} (on node {self.node})"
-        return f"{self} did not start: {self._failure or 'it ended before it was ready'}"
+        if self._exit is not None:
+            error = self._exit["error"]
+            how = describe_exit(self._exit["exit_code"], self._exit["signal"])
+            return f"{self} failed to start: {error}" if error else f"{self} {how} while starting"
+        return f"{self} did not start: {self._failure}"
 
     def exit_message(self) -> ActorExit:
         """The event of its end."""
