@@ -33,8 +33,8 @@ all of them.
 All of them wait there at once, or as many as ``workers=`` says. If a worker is killed, or its
 machine, dask gives its runs to others, three times each, and the ledger says no more of it; a run
 that crashes costs no worker, and is noted as lost. After Ctrl-C a run ends within seconds, and so
-it does with its worker. If the scheduler is lost, so are the runs. Files are found by their paths:
-the experiment's folder and the code have to be on a file system that all machines share, and
+it does with its worker. If the scheduler is lost, `Experiment.run` raises. Files are found by their
+paths: the experiment's folder and the code have to be on a file system that all machines share, and
 creamas_sc in the Python of the workers. See ``examples/cluster``.
 
 **Edited code.** Runs of different code do not mix: `Experiment.run` refuses if the file of

@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
-from creamas_sc.errors import BadValue, LoadError
+from creamas_sc.errors import BadValue, CreamasError, LoadError
 from creamas_sc.experiments.ledger import FILE
 from creamas_sc.experiments.workers import STOP_SECONDS, Caller, Worker, WorkerLost
 
@@ -64,12 +64,19 @@ class DaskRuns:
         BadValue: The client is one for coroutines.
     """
 
+    why_stopping = "the dask cluster was lost: run the experiment again, what is done is kept"
+
     def __init__(self, client: Any, folder: Path) -> None:
         if client.asynchronous:
             raise BadValue("executor: a dask client with asynchronous=True cannot be waited for")
         self._client = client
         self._folder = str(folder.absolute())
         self._caller = Caller.here()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the cluster takes no more calls, and has lost those that it had."""
+        return bool(self._client.status != "running")
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         """Have a worker call a function of `creamas_sc.experiments.worker`.
@@ -90,6 +97,10 @@ class DaskRuns:
         future = self._client.submit(call_apart, order, pure=False)
         try:
             answer = await future
+        except Exception:
+            if self.stopping:
+                raise CreamasError(self.why_stopping) from None
+            raise
         finally:
             future.release()  # the scheduler forgets it, and its worker what came of it
         if answer["load_error"]:

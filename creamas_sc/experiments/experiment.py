@@ -170,8 +170,8 @@ class Experiment:
             workers: How many processes take them side by side; by default as many as there are
                 cores. Simulations with slaves want fewer.
             executor: Takes the runs in place of processes of this experiment's: one of
-                `concurrent.futures`, or a client of dask's; then ``workers`` is how many it is given
-                at a time, by default all. Its folder must be the same there.
+                `concurrent.futures`, or a client of dask's. Then ``workers`` is how many it gets at
+                a time, by default all. The folder must be the same there.
             progress: Called as each run ends. By default a line on a terminal is kept up to date.
 
         Raises:
@@ -241,7 +241,9 @@ class Experiment:
                     break
                 future = ended.get()
                 if getattr(executor, "stopping", False):
-                    raise CreamasError("the experiment was stopped")
+                    raise CreamasError(
+                        getattr(executor, "why_stopping", "the experiment was stopped")
+                    )
                 report.note(*_note_end(ledger, under_way.pop(future), future))
                 tell(report)
         finally:
