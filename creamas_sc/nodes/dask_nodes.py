@@ -22,9 +22,7 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from collections.abc import Awaitable, Callable
-from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -34,6 +32,7 @@ from creamas_sc.errors import BadValue, StartError
 from creamas_sc.foreign import summary_of
 from creamas_sc.nodes import NodeAccess, Nodes
 from creamas_sc.nodes.dask_plugin import END_SECONDS, NodePlugin
+from creamas_sc.rpc.addresses import address_towards, is_loopback, is_wildcard
 
 DASK_SECONDS: Final = 30.0
 """How long the cluster may take to answer."""
@@ -85,7 +84,7 @@ class DaskNodes(Nodes):
             BadValue: The scheduler is open.
             StartError: The cluster does not answer, or a worker cannot start one.
         """
-        host = self._host if access.host in ("0.0.0.0", "::") else access.host
+        host = self._host if is_wildcard(access.host) else access.host
         name = f"creamas-nodes-{os.urandom(4).hex()}"
         plugin = NodePlugin(name, access._replace(host=host))
         try:
@@ -146,33 +145,20 @@ def _check_closed(address: str) -> None:
     Raises:
         BadValue: It is open.
     """
-    kind = urlsplit(address).scheme
-    if kind in ("tls", "inproc") or _is_loopback(urlsplit(address).hostname or ""):
-        return
-    raise BadValue(
-        f"the scheduler of the dask cluster, {address}, runs what anybody sends it, without TLS: "
-        "create the cluster with security=True"
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    kind, host = urlsplit(address).scheme, urlsplit(address).hostname
+    if kind not in ("tls", "inproc") and not is_loopback(host or ""):
+        raise BadValue(
+            f"the scheduler of the dask cluster, {address}, runs what anybody sends it, without "
+            "TLS: create the cluster with security=True"
+        )
 
 
 def _host_towards(address: str) -> str:
     """The address of this machine from which it reaches a scheduler's."""
     place = urlsplit(address)
-    if place.scheme == "inproc" or not place.hostname:
+    if place.scheme == "inproc":  # workers are threads of this process
         return "127.0.0.1"
     try:
-        (family, kind, _, _, found), *_ = socket.getaddrinfo(
-            place.hostname, place.port, type=socket.SOCK_DGRAM
-        )
-        with socket.socket(family, kind) as probe:
-            probe.connect(found)  # sends nothing
-            return str(probe.getsockname()[0])
+        return address_towards(place.hostname or "")
     except OSError as error:
         raise BadValue(f"nodes: the scheduler {address} cannot be reached: {error}") from error

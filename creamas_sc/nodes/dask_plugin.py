@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from typing import IO, Any, Final
 
 from distributed import Worker, WorkerPlugin
@@ -68,8 +69,9 @@ class NodePlugin(WorkerPlugin):
             stderr=self._errors,
         )
         assert self._process.stdin is not None
-        self._process.stdin.write(key.hex().encode() + b"\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended already, and is told of below
+            self._process.stdin.write(key.hex().encode() + b"\n")
+            self._process.stdin.flush()
         self._watch: int | None = os.pidfd_open(self._process.pid)
         asyncio.get_running_loop().add_reader(self._watch, self._note_end)
 
