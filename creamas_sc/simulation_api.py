@@ -148,12 +148,18 @@ class SimulationAPI:
     @_operation(Kind.METHOD)
     def spawn_slaves(
         self,
-        slave_addrs: Sequence[tuple[str, int]],
+        slave_addrs: Sequence[tuple[str, int]] | int,
         slave_env_cls: type | str,
         slave_mgr_cls: type | str,
         slave_kwargs: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        place: str | Sequence[str] | None = None,
     ) -> Any:
         """Start slaves; returns when all have bound their addresses. All start, or none."""
+
+    @_operation(Kind.TWO_FORMS)
+    def get_nodes(self) -> Any:
+        """Return the nodes that have joined the daemon, as dicts."""
 
     @_operation(Kind.METHOD)
     def wait_slaves(self, timeout: float, check_ready: bool = False) -> Any:

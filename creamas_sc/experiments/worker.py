@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 from creamas_sc.errors import AgentErrors, LoadError
 from creamas_sc.foreign import cut_tracebacks, summary_of, traceback_of
 from creamas_sc.runtime.class_loading import load_object
-from creamas_sc.runtime.code_versions import imported_by, loaded_sources
+from creamas_sc.runtime.code_versions import loaded_sources
+from creamas_sc.runtime.loaded_modules import imported_by
 from creamas_sc.runtime.main_script import MainScript, adopt_script
 
 if TYPE_CHECKING:

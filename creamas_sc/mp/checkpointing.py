@@ -45,7 +45,7 @@ OWN: Final = frozenset(
     | {"_age_is_ahead", "_checkpointed"}
 )
 # Arguments that are not kept: what they were is there in another way, or cannot travel.
-_NOT_KEPT: Final = ("record", "logger")
+_NOT_KEPT: Final = ("record", "logger", "nodes")
 
 
 async def write_checkpoint(

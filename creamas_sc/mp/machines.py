@@ -18,15 +18,15 @@ import trio
 from creamas_sc.errors import StartError
 from creamas_sc.foreign import printable
 from creamas_sc.mp.placing import NODES, addresses_for, nodes_for, threads_for
+from creamas_sc.mp.slave_orders import SlaveOrders
 from creamas_sc.nodes import NodeAccess, Nodes
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.addresses import address_towards, base_url, split_address
 from creamas_sc.rpc.network import Network
-from creamas_sc.runtime.code_versions import CodeVersions
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.supervisor_client.connection import Supervisor
 from creamas_sc.supervisor_client.launcher import THREADS
-from creamas_sc.supervisor_client.messages import ActorOrder, Code
+from creamas_sc.supervisor_client.messages import ActorOrder, Code, NodeInfo, StartedActor
 from creamas_sc.supervisor_client.spec import changed, fields_of
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class Machines:
 
     Args:
         network: The master environment's; None if the slaves are not called from here.
+        ordering: Says which code they load.
 
     Attributes:
         nodes: Starts nodes; None if the supervisor has them already, or none.
@@ -52,8 +53,9 @@ class Machines:
     count = 1
     seconds = 60.0
 
-    def __init__(self, network: Network | None) -> None:
+    def __init__(self, network: Network | None, ordering: SlaveOrders) -> None:
         self.nodes: Nodes | None = None
+        self._ordering = ordering
         self._network = network
         self._access: NodeAccess | None = None
 
@@ -87,6 +89,11 @@ class Machines:
                 f"{len(joined)} of {self.count} nodes have joined{where} within "
                 f"{self.seconds:g} s: creamas-supervisor node starts one"
             )
+
+    @staticmethod
+    async def joined(supervisor: Supervisor | None) -> list[NodeInfo]:
+        """The nodes that have joined, if the supervisor runs."""
+        return [] if supervisor is None else await supervisor.nodes()
 
     async def aclose(self) -> None:
         """End the nodes that were started for this simulation."""
@@ -138,7 +145,7 @@ class Machines:
             placed.append({**order, "node": name, "spec": spec, "environ": environ})
         return placed  # type: ignore[return-value]
 
-    async def place_again(self, supervisor: Supervisor | None, slave: Slave) -> ActorOrder:
+    async def place_again(self, supervisor: Supervisor, slave: Slave) -> ActorOrder:
         """The order to start a lost slave again: where it was, or on another node if that is lost.
 
         Raises:
@@ -146,7 +153,7 @@ class Machines:
         """
         host, port, _ = split_address(slave.address)
         spec = changed(slave.order["spec"], addr=(host, port), incarnation=slave.incarnation + 1)
-        if not slave.node or supervisor is None:
+        if not slave.node:
             return {**slave.order, "spec": spec}
         infos = await supervisor.nodes() or await supervisor.wait_nodes(1, ANOTHER_SECONDS)
         nodes = {info["name"]: info for info in infos}
@@ -154,6 +161,21 @@ class Machines:
         # Nobody keeps its port while it is away.
         spec = changed(spec, elsewhere=(nodes[name]["host"], 0), node=name)
         return {**slave.order, "spec": spec, "node": name}
+
+    async def start(
+        self, supervisor: Supervisor, orders: Sequence[ActorOrder]
+    ) -> list[tuple[ActorOrder, StartedActor]]:
+        """Start slaves that are placed, with the code that those on nodes need.
+
+        Raises:
+            StartError: One did not come up; nothing of them is left.
+        """
+        versions, code = self._ordering.versions, None
+        if versions is not None:
+            versions.keep_loaded()
+            if any(order.get("node") for order in orders):
+                code = Code(simulation=versions.folder.name, files=versions.files())
+        return list(zip(orders, await supervisor.start(orders, code), strict=True))
 
     # ---- telling
 
@@ -201,13 +223,6 @@ class Machines:
         places = [f"the node {slave.node}" if slave.node else "this machine" for slave in members]
         if (why := difference(dict(zip(places, found, strict=True)))) is not None:
             raise StartError(why)
-
-    @staticmethod
-    def code(orders: Sequence[ActorOrder], versions: CodeVersions | None) -> Code | None:
-        """The code that slaves on nodes need."""
-        if versions is None or not any(order.get("node") for order in orders):
-            return None
-        return {"simulation": versions.folder.name, "files": versions.files()}
 
 
 def difference(code: Mapping[str, Mapping[str, tuple[str, str]]]) -> str | None:

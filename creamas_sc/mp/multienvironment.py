@@ -23,14 +23,15 @@ from creamas_sc.mp.manager_calls import ManagerCalls
 from creamas_sc.mp.managers import check_number
 from creamas_sc.mp.master import make_master
 from creamas_sc.mp.observer import Observer, Overview
-from creamas_sc.mp.recorded import start_recording
+from creamas_sc.mp.recorded import Recordable
 from creamas_sc.mp.resumable import Resumable
 from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.mp.steps import Steps
+from creamas_sc.nodes import NodeInfo
+from creamas_sc.nodes import of as nodes_of
 from creamas_sc.reports import Restart, StepReport, StopReport
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.restarts.slave import Slave
-from creamas_sc.results.observing import Asked
 from creamas_sc.rpc.auth import Membership
 from creamas_sc.rpc.exposed import Proxy
 from creamas_sc.runtime.class_loading import end_script_load
@@ -40,8 +41,8 @@ from creamas_sc.runtime.validation import check_int, check_kind, check_seconds, 
 from creamas_sc.supervisor_client.messages import ActorOrder
 
 
-class MultiEnvironment(Resumable):
-    """An environment over several processes of one machine.
+class MultiEnvironment(Resumable, Recordable):
+    """An environment over several processes, of one machine or of several.
 
     Not a subclass of `Environment`: it has a master environment, `env`, which holds only its
     manager, and slaves, each with its own environment, manager and agents.
@@ -77,16 +78,18 @@ class MultiEnvironment(Resumable):
         record: A folder, or a `creamas_sc.results.Record`: each step is recorded there, with what
             the ``observe()`` of agents and of this class return; see `creamas_sc.results`. By
             default nothing is.
+        nodes: Other machines for slaves: `creamas_sc.nodes.Nodes`, or a cluster or client of
+            dask.distributed; see `creamas_sc.nodes`. They are started with the first slaves, and
+            end with the close.
         **env_kwargs: Passed to ``env_cls``.
 
     Raises:
-        BadValue: ``restart``, ``calls`` or ``record`` is none of these.
+        BadValue: ``restart``, ``calls``, ``record`` or ``nodes`` is none of these.
         ValueError: ``seed`` is not an int of at least 0.
     """
 
     _age = 0
     _loop: LoopHandle | None = None
-    _recording: Any = None
 
     def __init__(
         self,
@@ -100,6 +103,7 @@ class MultiEnvironment(Resumable):
         restart: str | RestartPolicy = "temporary",
         calls: str = "rounds",
         record: Any = None,
+        nodes: Any = None,
         **env_kwargs: Any,
     ) -> None:
         end_script_load()
@@ -109,6 +113,7 @@ class MultiEnvironment(Resumable):
         self._logger = logger
         self._artifacts: list[Artifact] = []
         self._slaves = SlavePool(member, env.seed, env.network, policy, logger, seed is None)
+        self._slaves.machines.nodes = nodes_of(nodes)
         self._managers = ManagerCalls(env.network, self._slaves)
         self._steps = Steps(env.network, self._slaves, self._managers, ArtifactInbox(self))
         self._closer = Closer(self, env, self._slaves)
@@ -216,10 +221,12 @@ class MultiEnvironment(Resumable):
     @on_loop
     async def spawn_slaves(
         self,
-        slave_addrs: Sequence[tuple[str, int]],
+        slave_addrs: Sequence[tuple[str, int]] | int,
         slave_env_cls: type[Environment] | str,
         slave_mgr_cls: type | str,
         slave_kwargs: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        place: str | Sequence[str] | None = None,
     ) -> None:
         """Start slaves; returns when each is ready to take agents. All come up, or none.
 
@@ -231,18 +238,25 @@ class MultiEnvironment(Resumable):
 
         Args:
             slave_addrs: ``(host, port)`` of each; port 0 is any free one, and `addrs` tells which.
+                Or how many: then each has the host of the master environment, and any free port.
             slave_env_cls: Class of their environments, or its name ``pkg.mod:Cls``.
             slave_mgr_cls: Class of their managers, or its name.
             slave_kwargs: Keyword arguments for each environment.
+            place: On which machine: "here"; "nodes", each on the node with the most free cores; the
+                name of a node; or a list of these, one for each slave. By default on nodes, if the
+                constructor got any. On a node a slave listens at the node's host, whatever its host
+                here; beside such slaves, those here need one that other machines reach, as
+                "0.0.0.0" is.
 
         Raises:
             ValueError: ``slave_kwargs`` is not of the length of ``slave_addrs``.
+            BadValue: ``place`` is none of these, or the addresses do not go together.
             LoadError: A class cannot be loaded by name in another process.
             StartError: A slave did not come up: a port is taken, a class does not import, its
-                ``__init__`` raised.
+                ``__init__`` raised; or too few nodes have joined.
         """
-        orders = self._slaves.orders(slave_addrs, slave_env_cls, slave_mgr_cls, slave_kwargs)
-        await self._start_slaves(orders)
+        given = slave_addrs, slave_env_cls, slave_mgr_cls, slave_kwargs
+        await self._start_slaves(self._slaves.orders(*given, place=place))
 
     async def _start_slaves(self, orders: Sequence[ActorOrder]) -> None:
         """Start slaves; see `spawn_slaves`."""
@@ -253,6 +267,18 @@ class MultiEnvironment(Resumable):
         await self._env.open()
         self.get_loop().closers[self._closer] = partial(self._closer.close, None)
         await self._slaves.start(self.get_loop(), orders)
+
+    def get_nodes(self, as_coro: bool = False) -> Any:
+        """The nodes that there are, as dicts: see `creamas_sc.nodes.NodeInfo`.
+
+        Args:
+            as_coro: Return a coroutine instead of blocking.
+        """
+        return sync_or_coro(self, self._get_nodes(), as_coro)
+
+    @on_loop
+    async def _get_nodes(self) -> list[NodeInfo]:
+        return await self._slaves.machines.joined(self._slaves.supervisor)
 
     @on_loop
     async def wait_slaves(self, timeout: float, check_ready: bool = False) -> bool:
@@ -526,20 +552,6 @@ class MultiEnvironment(Resumable):
             ValueError: ``since`` or ``limit`` is not an int of at least 0.
         """
         return select_artifacts(self._artifacts, agent_name, since, limit)
-
-    # ---- recording
-
-    def _record(self, record: Any, parameters: Mapping[str, Any] | None = None) -> None:
-        """Record what follows, unless ``record`` is None; see `creamas_sc.results`."""
-        if record is not None:
-            self._recording = start_recording(record, self, parameters or {})
-
-    @on_loop
-    async def _observe_agents(self, asked: Asked | None) -> None:
-        """Have the slaves send what a record asks for."""
-        if asked is not None:
-            slaves = self._open_slaves()
-            await self._managers.call_all(slaves, "observe_agents", (tuple(asked),))
 
     # ---- for a host
 

@@ -7,14 +7,30 @@ from typing import Any, Final
 
 from creamas_sc.errors import BadValue, StartError
 from creamas_sc.foreign import shown
-from creamas_sc.rpc.addresses import is_loopback, is_wildcard
-from creamas_sc.supervisor_client.messages import NodeInfo
+from creamas_sc.rpc.addresses import is_loopback, is_wildcard, split_address
+from creamas_sc.rpc.network import Network
+from creamas_sc.runtime.validation import check_count
+from creamas_sc.supervisor_client.messages import MAX_SLAVES, NodeInfo
 
 # What `place=` may be besides the name of a node; an order has no node, or "", for the first.
 HERE: Final = "here"
 NODES: Final = "nodes"
 
 Place = tuple[str, int]
+
+
+def addresses(slaves: Sequence[Place] | int, master: Network | None) -> Sequence[Place]:
+    """Return the addresses of slaves; so many have the host of their master, and any free port.
+
+    Raises:
+        BadValue: It is not a possible number.
+    """
+    if not isinstance(slaves, int) or master is None:
+        return slaves  # type: ignore[return-value]
+    check_count("slave_addrs", slaves, 0)
+    if slaves > MAX_SLAVES:
+        raise BadValue(f"cannot start {slaves} slaves: a simulation can have {MAX_SLAVES}")
+    return [(split_address(f"{master.base_url}0")[0], 0)] * slaves
 
 
 def check_places_to_run(place: Any, slaves: int, default: str = HERE) -> list[str]:

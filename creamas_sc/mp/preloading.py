@@ -12,8 +12,8 @@ from creamas_sc.mp.managers import Manager
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.network import Network
 from creamas_sc.runtime.class_loading import portable_name
-from creamas_sc.runtime.code_versions import modules_of_script
 from creamas_sc.runtime.coroutines import at_once
+from creamas_sc.runtime.loaded_modules import modules_of_script
 
 log = logging.getLogger(__name__)
 

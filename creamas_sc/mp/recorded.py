@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from creamas_sc.reports import StepReport
 from creamas_sc.results import recordings
-from creamas_sc.results.observing import Observed
+from creamas_sc.results.observing import Asked, Observed
 from creamas_sc.rpc.rounds.order import Order
 from creamas_sc.runtime.class_loading import class_name
+from creamas_sc.runtime.event_loop import LoopHandle, on_loop
 
 if TYPE_CHECKING:
+    from creamas_sc.mp.manager_calls import ManagerCalls
     from creamas_sc.mp.multienvironment import MultiEnvironment
+    from creamas_sc.restarts.slave import Slave
     from creamas_sc.results.recording import Recording
     from creamas_sc.rpc.network import Network
     from creamas_sc.wire.codec import Codec
+
+
+class Recordable:
+    """A multi-environment whose steps may be recorded."""
+
+    _recording: Any = None
+    _managers: ManagerCalls
+    _open_slaves: Callable[[], list[Slave]]
+    get_loop: Callable[[], LoopHandle]
+
+    def _record(self, record: Any, parameters: Mapping[str, Any] | None = None) -> None:
+        """Record what follows, unless ``record`` is None; see `creamas_sc.results`."""
+        if record is not None:
+            self._recording = start_recording(record, self, parameters or {})  # type: ignore[arg-type]
+
+    @on_loop
+    async def _observe_agents(self, asked: Asked | None) -> None:
+        """Have the slaves send what a record asks for."""
+        if asked is not None:
+            slaves = self._open_slaves()
+            await self._managers.call_all(slaves, "observe_agents", (tuple(asked),))
 
 
 class MultiEnvironmentSubject:

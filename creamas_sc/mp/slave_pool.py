@@ -45,7 +45,7 @@ from creamas_sc.errors import (
 from creamas_sc.foreign import printable
 from creamas_sc.mp.machines import Machines
 from creamas_sc.mp.observer import Observer
-from creamas_sc.mp.placing import check_places_to_run
+from creamas_sc.mp.placing import addresses, check_places_to_run
 from creamas_sc.mp.preloading import load_classes
 from creamas_sc.mp.slave_orders import SlaveOrders
 from creamas_sc.mp.stop_reports import stop_report
@@ -60,7 +60,7 @@ from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.event_loop import LoopHandle
 from creamas_sc.runtime.validation import check_kind
 from creamas_sc.supervisor_client.connection import Supervisor, supervisor_factory
-from creamas_sc.supervisor_client.messages import ActorExit, ActorOrder, StartedActor, StopResult
+from creamas_sc.supervisor_client.messages import ActorExit, ActorOrder, StopResult
 from creamas_sc.supervisor_client.spec import pack, unpack
 
 # Beyond a stop's grace: the supervisor's further stop stages, and its answer.
@@ -117,7 +117,7 @@ class SlavePool:
         self.restarts: list[Restart] = []
         self._make_supervisor = supervisor_factory.get()
         self.ordering = SlaveOrders(member, seed, seed_drawn)
-        self.machines = Machines(network)
+        self.machines = Machines(network, self.ordering)
         self._network = network
         self._logger = logger
         self._slaves: list[Slave] = []
@@ -175,7 +175,7 @@ class SlavePool:
 
     def orders(
         self,
-        addrs: Sequence[tuple[str, int]],
+        addrs: Sequence[tuple[str, int]] | int,
         env_cls: type | str,
         mgr_cls: type | str,
         kwargs: Sequence[Mapping[str, Any]] | None,
@@ -183,6 +183,7 @@ class SlavePool:
         place: str | Sequence[str] | None = None,
     ) -> list[ActorOrder]:
         """What to order from the supervisor for slaves at ``addrs``; errors as `spawn_slaves`."""
+        addrs = addresses(addrs, self._network)
         running = sum(not slave.gone.is_set() and not slave.node for slave in self._slaves)
         restarts = self.policy.restarts_slaves
         places = check_places_to_run(place, len(addrs), self.machines.default)
@@ -214,8 +215,8 @@ class SlavePool:
                 self.driver = RestartDriver(self.policy, self)
                 await loop.nursery.start(self.driver.run)
             assert self.supervisor is not None
-            orders = await self.machines.place(self.supervisor, orders, self._slaves)
-            for order, answer in zip(orders, await self._order(orders), strict=True):
+            placed = self.machines.place(self.supervisor, orders, self._slaves)
+            for order, answer in await self.machines.start(self.supervisor, await placed):
                 url, _ = unpack(answer["info"])
                 slave = Slave(answer["slot"], url, answer["pid"], order)
                 if self._network is not None and self.policy.restarts_slaves:
@@ -241,15 +242,6 @@ class SlavePool:
         for slave in started:
             self.driver.watch(slave)
         return started
-
-    async def _order(self, orders: Sequence[ActorOrder]) -> list[StartedActor]:
-        """Have the supervisor start processes."""
-        if self.supervisor is None:
-            raise StartError("the supervisor is gone")
-        versions = self.ordering.versions
-        if versions is not None:
-            versions.keep_loaded()
-        return await self.supervisor.start(orders, code=self.machines.code(orders, versions))
 
     async def _supervise(self, *, task_status: TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
         """Start the supervisor and keep it until `aclose`."""
@@ -370,8 +362,10 @@ class SlavePool:
         """
         slave.stoppable = False
         try:
-            order = await self.machines.place_again(self.supervisor, slave)
-            (answer,) = await self._order([order])
+            if self.supervisor is None:
+                raise StartError("the supervisor is gone")
+            again = await self.machines.place_again(self.supervisor, slave)
+            ((order, answer),) = await self.machines.start(self.supervisor, [again])
         except BaseException:
             await self.discard_restart(slave)
             raise

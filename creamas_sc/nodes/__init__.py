@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 from creamas_sc.errors import BadValue
 from creamas_sc.foreign import shown
 from creamas_sc.runtime.validation import check_count, check_place, check_seconds
+from creamas_sc.supervisor_client.messages import NodeInfo
 from creamas_sc.supervisor_client.node_key import KEY_BYTES, make_key
 
-__all__ = ["NodeAccess", "Nodes", "of"]
+__all__ = ["NodeAccess", "NodeInfo", "Nodes", "of"]
 
 log = logging.getLogger(__name__)
 

@@ -29,21 +29,21 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from creamas_sc.errors import LoadError
 from creamas_sc.runtime.installation import is_users
+from creamas_sc.runtime.loaded_modules import MAIN, loaded_files
 from creamas_sc.runtime.paths import is_private
 
 # From a process's start, which is known to a hundredth of a second, until it has read its script.
 _READ_NS = 20_000_000
-_MAIN = "__main__"
 _MODULES = "modules"
 _NAME_LENGTH = len(hashlib.sha256().hexdigest())
 
@@ -156,7 +156,7 @@ class CodeVersions:
 
         Of one that was edited since this process loaded it, the new version is all that there is.
         """
-        loaded = list(_loaded_files())
+        loaded = list(loaded_files())
         self._note_modules({name: path for name, path, _ in loaded})
         for _, path, module in loaded:
             if os.path.exists(self._place(path)):  # False if that cannot be known
@@ -258,7 +258,7 @@ def _is_newer(version: Version, module: Mapping[str, Any]) -> bool:
     spec: Any = module.get("__spec__")
     if version.mtime_ns <= _started_ns() + _READ_NS:
         return False
-    if module.get("__name__") == _MAIN:
+    if module.get("__name__") == MAIN:
         return True  # it is loaded at once
     try:
         with open(spec.cached, "rb") as compiled:
@@ -276,24 +276,6 @@ def _started_ns() -> int:
     return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME) + after_boot_ns
 
 
-def _loaded_files(there: bool = True) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """The user's modules of this process: names, files, and what is defined there.
-
-    Args:
-        there: Only of files that are on this machine.
-    """
-    for name, module in list(sys.modules.items()):
-        try:
-            contents = _contents(module)
-        except AttributeError:
-            continue
-        file = contents.get("__file__")
-        if isinstance(file, str) and (file.endswith(".py") or name == _MAIN):
-            path = os.path.abspath(file)
-            if is_users(path) and (not there or os.path.isfile(path)):
-                yield name, path, contents
-
-
 def loaded_sources(modules: Container[str] | None = None) -> list[bytes]:
     """The sources of the user's modules that this process has loaded, as their files are now.
 
@@ -301,48 +283,11 @@ def loaded_sources(modules: Container[str] | None = None) -> list[bytes]:
         modules: Only of those with these names.
     """
     sources = []
-    for name, path, _ in _loaded_files():
+    for name, path, _ in loaded_files():
         if modules is None or name in modules:
             with suppress(OSError):
                 sources.append(Version.of(path).source)
     return sources
-
-
-def _contents(module: Any) -> dict[str, Any]:
-    """What a module defines; a lazy one would be loaded by getattr.
-
-    Raises:
-        AttributeError: It is no module, but something that took its place.
-    """
-    contents: dict[str, Any] = object.__getattribute__(module, "__dict__")
-    return contents
-
-
-def modules_of_script() -> set[str]:
-    """Names of the modules that the script has imported; see `imported_by`."""
-    return imported_by(_MAIN)
-
-
-def imported_by(module: str) -> set[str]:
-    """Names of a module and of those that it has imported, directly or through the user's.
-
-    They are those of the modules, classes and functions to which one of them has a name. A program
-    that loads modules for other ends, as pytest does, has none of these.
-    """
-    users = {name for name, _, _ in _loaded_files()}
-    found, unseen = {module}, [module]
-    while unseen:
-        for value in list(_contents(sys.modules[unseen.pop()]).values()):
-            kind, name = type(value), None  # isinstance would ask a proxy for its object
-            if issubclass(kind, ModuleType):
-                name = _contents(value).get("__name__")
-            elif issubclass(kind, (type, FunctionType)):
-                name = value.__module__
-            if isinstance(name, str) and name not in found:
-                found.add(name)
-                if name in users:
-                    unseen.append(name)
-    return found
 
 
 class _Loading:
@@ -417,7 +362,7 @@ def absence_note(error: BaseException) -> str:
 def loaded_code() -> dict[str, tuple[str, str]]:
     """The user's modules of this process: by name, the file, and the SHA-256 of what was loaded."""
     found = {}
-    for name, path, _ in _loaded_files(there=_Loading.node == ""):
+    for name, path, _ in loaded_files(there=_Loading.node == ""):
         with suppress(OSError):
             kept = None if _Loading.versions is None else _Loading.versions.find(path)
             source = (kept or Version.of(path)).source

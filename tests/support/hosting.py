@@ -169,6 +169,9 @@ class ManagedSimulation:
 
     async def _answer(self, request: Request) -> Payload:
         args, _ = self.codec.decode(request.payload)
+        if request.method == "start":
+            orders, _, code = args
+            return self.codec.encode(await self.supervisor.start(orders, code))
         return self.codec.encode(await getattr(self.supervisor, request.method)(*args))
 
     async def _hand(self, kind: str, backlog: bytes = b"") -> ConnectedStream:

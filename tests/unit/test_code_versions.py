@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from creamas_sc.errors import LoadError
-from creamas_sc.runtime import code_versions
+from creamas_sc.runtime import code_versions, loaded_modules
 from creamas_sc.runtime.class_loading import load_object
 from creamas_sc.runtime.code_versions import CodeVersions, Version, load_from
 from tests.support import programs
@@ -249,7 +249,7 @@ def test_modules_of_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         vars(script),
     )
     monkeypatch.setitem(sys.modules, "__main__", script)
-    found = code_versions.modules_of_script()
+    found = loaded_modules.modules_of_script()
     assert {"__main__", "script_painters", "script_society", "script_tools", "json"} <= found
     assert not {"unrelated", "json.decoder", "pytest"} & found
 

@@ -72,7 +72,14 @@ async start(addr, env_cls, mgr_cls, *env_args, **env_kwargs)
 
 # Parameters that the page lacks, on purpose: keyword-only and optional.
 ADDED: dict[str, dict[str, Any]] = {
-    "MultiEnvironment": {"seed": None, "restart": "temporary", "calls": "rounds", "record": None},
+    "MultiEnvironment": {
+        "seed": None,
+        "restart": "temporary",
+        "calls": "rounds",
+        "record": None,
+        "nodes": None,
+    },
+    "MultiEnvironment.spawn_slaves": {"place": None},
     "MultiEnvironment.get_artifacts": {"since": 0, "limit": None},
 }
 
