@@ -9,6 +9,7 @@ Calls of its owner, who started it (see `creamas_sc.supervisor_client.messages` 
     nodes()                       -> [NodeInfo]
     wait_nodes(count, timeout)    -> the same, when so many have joined or time is up
     ping()                        -> None, while the supervisor is alive
+    renew(seconds)                kill all, this process first, unless called again within these
     listen(settings)              from then on it is a daemon's (see `supervisor.daemon.service`)
     close_all()                   -> [StopResult] of the daemon's hosts; then the supervisor ends
 
@@ -18,6 +19,7 @@ requests to stop all actors with the default grace and to end.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -35,7 +37,7 @@ from supervisor.actors import tractor_adapter
 from supervisor.actors.pool import ActorPool
 from supervisor.nodes.placement import Placement
 from supervisor.nodes.registry import NodeRegistry
-from supervisor.rpc_server import Method, MethodServer
+from supervisor.rpc_server import Method, MethodServer, start_apart
 from supervisor.timeouts import SWEEP_WAIT_SECONDS
 from supervisor.tree.zygote_client import open_zygote
 
@@ -88,6 +90,7 @@ class _Root:
         self._place = Placement(simulation, self._nodes)
         self._pool = ActorPool(self._place, lambda message: self._server.post("exited", message))
         self._daemon: DaemonService | None = None
+        self._lease = trio.CancelScope()
         methods: dict[str, Method] = {
             "start": self._start,
             "stop": self._stop,
@@ -97,6 +100,7 @@ class _Root:
             "wait_nodes": self._nodes.wait_nodes,
             "listen": self._listen,
             "ping": self._ping,
+            "renew": self._renew,
             "close_all": self._close_all,
         }
         self._server = MethodServer(stream, methods, "the script", FrameReader(MAX_FRAME_BYTES))
@@ -137,6 +141,18 @@ class _Root:
 
     async def _ping(self) -> None:
         """Answer: the supervisor is alive."""
+
+    async def _renew(self, seconds: float) -> None:
+        first = self._lease.deadline == math.inf
+        self._lease.deadline = trio.current_time() + seconds
+        if first:
+            start_apart(self._nursery, self._end_with_lease)
+
+    async def _end_with_lease(self) -> None:
+        """Be killed at the end of the lease: then the zygote ends all that there is at once."""
+        with self._lease:
+            await trio.sleep_forever()
+        os.kill(os.getpid(), signal.SIGKILL)
 
     async def _listen(self, settings: messages.DaemonSettings) -> None:
         # Embedded use, whose start is to be short, does without.

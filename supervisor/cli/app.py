@@ -17,6 +17,7 @@ from supervisor.cli import (
     dump,
     follow,
     logs,
+    nodes,
     page,
     result_commands,
     service,
@@ -51,6 +52,7 @@ VERBS: dict[str, tuple[Callable[..., int], ...]] = {
         service.service,
         completion.completion,
     ),
+    "Other machines": (nodes.node,),
     "Simulations": (
         simulation_commands.ls,
         create.create,

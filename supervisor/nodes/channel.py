@@ -58,6 +58,12 @@ class TlsStream(ByteStream):
     def __init__(self, stream: trio.SSLStream[trio.SocketStream]) -> None:
         self._stream = stream
 
+    @property
+    def local_host(self) -> str:
+        """The address of this end."""
+        address: str = self._stream.transport_stream.socket.getsockname()[0]
+        return address
+
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Read what has come, at most ``max_bytes``."""
         try:
@@ -175,6 +181,8 @@ async def connect(host: str, port: int, key: bytes) -> TlsStream:
         reason = f"{place} closed the connection, instead of taking it"
         raise ConnectionLost(reason, may_have_run=False) from error
     except OSError as error:
+        if isinstance(error.__cause__, ExceptionGroup):  # a host may have several addresses
+            error = error.__cause__.exceptions[0]  # type: ignore[assignment]
         reason = f"nothing listens at {place}: {error.strerror or error}"
         raise ConnectionLost(reason, may_have_run=False) from None
     except ProtocolError as error:
@@ -198,13 +206,10 @@ async def _start_tls(tls: trio.SSLStream[trio.SocketStream]) -> None:
             await trio.aclose_forcefully(tls)
         if not isinstance(error, trio.BrokenResourceError):
             raise
-        if isinstance(error.__cause__, ssl.SSLError) and not _is_end(error.__cause__):
-            raise HandshakeError(f"no TLS: {error.__cause__.reason}") from error
+        cause = error.__cause__
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+            raise HandshakeError(f"no TLS: {cause.reason}") from error
         raise anyio.BrokenResourceError from error
-
-
-def _is_end(error: ssl.SSLError) -> bool:
-    return isinstance(error, ssl.SSLEOFError)
 
 
 async def _prove(

@@ -94,8 +94,8 @@ def test_each_verb_helps_with_examples(run: Run, verb: str) -> None:
     assert (code, err) == (0, "")
     assert f"\n    creamas-supervisor {verb}" in out
     assert "Exit codes: " in out
-    assert ("--daemon NAME" in out) is (verb not in ("verify", "completion"))
-    assert ("--json" in out) is (verb != "completion")
+    assert ("--daemon NAME" in out) is (verb not in ("verify", "completion", "node"))
+    assert ("--json" in out) is (verb not in ("completion", "node"))
     assert max(map(len, out.splitlines())) <= 80
 
 
@@ -140,6 +140,12 @@ def test_the_version(run: Run) -> None:
         ["create", NAME, "--slaves", "1", "--agents", "no/such/file.py:Painter=1"],
         ["create", NAME, "--env-kwargs", "[1]"],
         ["create", NAME, "--slaves", "3", "--slave-kwargs", "{}", "--slave-kwargs", "{}"],
+        ["node"],
+        ["node", "--join", "here:1"],
+        ["node", "--join", "here", "--key-fd", "0"],
+        ["node", "--join", "here:0", "--key-fd", "0"],
+        ["node", "--join", "here:1", "--key-fd", "0", "--key-file", "nodes.key"],
+        ["node", "--join", "here:1", "--key-fd", "0", "--cores", "0"],
     ],
 )
 def test_wrong_usage_is_one_line_and_2(run: Run, words: list[str]) -> None:
@@ -156,6 +162,10 @@ def test_wrong_usage_names_the_help_of_its_verb(run: Run) -> None:
 VERBS_BY_NAME = {verb.__name__: verb for verbs in VERBS.values() for verb in verbs}
 
 
+# What a verb needs before an option; of others, the name of a simulation.
+_FIRST = {"logs": [], "verify": ["--agents", "m:Agent=1"], "node": ["--join", "a:1"]}
+
+
 def _whole_numbers() -> list[list[str]]:
     """The words before each value that must be an int, of all verbs."""
     found = []
@@ -164,7 +174,7 @@ def _whole_numbers() -> list[list[str]]:
             if re.search(r"\bint\b", str(parameter.annotation)):
                 option = f"--{parameter.name.replace('_', '-')}"
                 named = parameter.kind is parameter.KEYWORD_ONLY
-                first = {"logs": [], "verify": ["--agents", "m:Agent=1"]}.get(name, [NAME])
+                first = _FIRST.get(name, [NAME])
                 found.append([name, *first, *[option] * named])
     return found
 
