@@ -6,51 +6,42 @@ folder on this machine, which is held here until the simulation is forgotten.
 
 from __future__ import annotations
 
-import os
 import re
-from contextlib import ExitStack, closing
 
 from creamas_sc.errors import StartError
 from creamas_sc.foreign import shown
-from creamas_sc.rpc.socket_folder import SocketFolder, simulation_folder
+from creamas_sc.rpc.socket_folder import SocketFolder
+from creamas_sc.runtime.code_versions import CodeVersions
+from creamas_sc.runtime.paths import simulation_folder
 from creamas_sc.supervisor_client.messages import Code
 
 _SIMULATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_FILE = re.compile(r"[0-9a-f]{64}|modules")
 
 
 class HeldCode:
     """The folders of simulations that are held, by their ids."""
 
     def __init__(self) -> None:
-        self._held: dict[str, ExitStack] = {}
+        self._held: dict[str, SocketFolder] = {}
 
-    def write(self, code: Code) -> None:
+    def take(self, code: Code) -> None:
         """Have the files where slaves of their simulation look for them.
 
         Raises:
-            StartError: They cannot be written, or a slave has another version already.
+            StartError: They cannot be written.
             CreamasError: The user's runtime folder is not usable.
         """
         simulation = code["simulation"]
-        if not _SIMULATION.fullmatch(simulation):
+        if not _SIMULATION.fullmatch(simulation):  # it is the name of a folder
             raise StartError(f"{shown(simulation)} is not the id of a simulation")
         if simulation not in self._held:
-            self._held[simulation] = held = ExitStack()
-            held.enter_context(closing(SocketFolder(simulation)))
+            self._held[simulation] = SocketFolder(simulation)
         folder = simulation_folder(simulation)
-        for name, (mtime_ns, contents) in code["files"].items():
-            if not _FILE.fullmatch(name):
-                raise StartError(f"{shown(name)} is not the name of a file of code")
-            place, draft = folder / name, folder / f"{name}.{os.getpid()}"
-            try:
-                if name != "modules" and place.exists():
-                    _check_same(place.read_bytes(), contents)
-                draft.write_bytes(contents)
-                os.utime(draft, ns=(mtime_ns, mtime_ns))
-                draft.replace(place)
-            except OSError as error:
-                raise StartError(f"cannot write {place}: {error.strerror}") from error
+        try:
+            CodeVersions(folder).take(code["files"])
+        except OSError as error:
+            why = f"its code cannot be written into {folder}: {error.strerror}"
+            raise StartError(f"no slaves here: {why}") from error
 
     def forget(self, simulation: str) -> None:
         """Hold a simulation's folder no more: with its last slave it goes."""
@@ -62,13 +53,3 @@ class HeldCode:
         """Forget all."""
         for simulation in list(self._held):
             self.forget(simulation)
-
-
-def _check_same(here: bytes, sent: bytes) -> None:
-    """Check that slaves here, which have loaded a file before it was sent, have the same one."""
-    if here != sent:
-        path = os.fsdecode(here.partition(b"\0")[0])
-        raise StartError(
-            f"{path} is another file on this machine than on that of the simulation: make them the "
-            "same, or remove this one"
-        )

@@ -196,7 +196,7 @@ class Stay:
         if self._over.is_set():
             raise StartError(f"this node ends: {self.why}")
         if code is not None:
-            self._code.write(code)
+            self._code.take(code)
         if not orders:
             return []
         local = [localized(order) for order in orders]
