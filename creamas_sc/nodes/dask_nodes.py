@@ -106,8 +106,7 @@ class DaskNodes(Nodes):
     def _connected(self) -> Any:
         if isinstance(self._cluster, Client):
             return self._cluster
-        make: Any = Client  # dask's types are not complete
-        return make(self._cluster, timeout=DASK_SECONDS, set_as_default=False)
+        return Client(self._cluster, timeout=DASK_SECONDS, set_as_default=False)
 
     def stop(self) -> None:
         """End all nodes, wherever they are."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections import Counter
@@ -15,7 +14,7 @@ import pytest
 from creamas_sc import results
 from creamas_sc.experiments.ledger import read_runs
 from tests.support import programs
-from tests.support.processes import children, open_pidfds, wait_gone
+from tests.support.processes import reaping_orphans
 
 pytestmark = pytest.mark.skipif(
     find_spec("distributed") is None, reason="dask is not installed (extra dask)"
@@ -76,15 +75,10 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def script(tmp_path: Path) -> Iterator[Path]:
-    before = {*children(os.getpid())}
     path = tmp_path / "study.py"
     path.write_text(STUDY)
-    yield path
-    # Orphans of tests become children of this process: those of dask, and of its killed workers.
-    left = open_pidfds({*children(os.getpid())} - before)
-    assert not wait_gone(left, 2.0)
-    for pid in left:
-        os.waitpid(pid, 0)
+    with reaping_orphans():
+        yield path
 
 
 def taken(script: Path) -> Counter[str]:

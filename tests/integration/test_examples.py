@@ -11,11 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from tests.support.processes import reaping_orphans
 from tests.support.programs import ROOT, Program, run
 
 SPIROGRAPHS = [sys.executable, "-m", "examples.spirographs"]
@@ -148,6 +150,16 @@ def test_ctrl_c_ends_spirographs_at_once(tmp_path: Path) -> None:
     for name in PICTURES:
         with Image.open(tmp_path / "out" / name) as image:
             image.verify()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("distributed") is None, reason="dask is not installed (extra dask)")
+def test_painters_beside_the_workers_of_a_cluster() -> None:
+    with reaping_orphans():
+        done = _run(sys.executable, "-m", "examples.cluster.local")
+    *nodes, last = done.stdout.splitlines()
+    assert [re.sub(r".*: (.*), \d+ cores", r"\1", node) for node in nodes] == ["2 slaves"] * 3
+    assert re.fullmatch(r"\d+ colours, \d+ of them by tcp://127\.0\.0\.1:\d+/\d", last)
 
 
 @pytest.mark.slow

@@ -8,7 +8,8 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -102,3 +103,17 @@ def wait_gone(pidfds: dict[int, int], seconds: float) -> list[int]:
     for fd in pidfds.values():
         os.close(fd)
     return sorted(left)
+
+
+@contextmanager
+def reaping_orphans(seconds: float = 2.0) -> Iterator[None]:
+    """Wait for what a block's programs leave, which must end, and reap it.
+
+    It becomes this process's: of multiprocessing, say, which has one that outlives the program.
+    """
+    before = {*children(os.getpid())}
+    yield
+    pidfds = open_pidfds({*children(os.getpid())} - before)
+    assert not wait_gone(pidfds, seconds)
+    for pid in pidfds:
+        os.waitpid(pid, 0)
