@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import subprocess
-import sys
 import tempfile
 from contextlib import suppress
 from typing import IO, Any, Final
@@ -21,6 +20,7 @@ from creamas_sc.errors import StartError
 from creamas_sc.foreign import printable, shorten
 from creamas_sc.nodes import NodeAccess
 from creamas_sc.runtime.installation import how_to_install, missing_packages
+from creamas_sc.supervisor_client.launcher import python_command
 
 END_SECONDS: Final = 5.0
 """How long a node may take to end in order; its own steps on the way to a kill take less."""
@@ -62,8 +62,9 @@ class NodePlugin(WorkerPlugin):
         self._worker = worker
         # Neither is a pipe, which could be full, nor the worker's own, which nobody may read.
         self._errors: IO[bytes] = tempfile.TemporaryFile()
+        options = ["--join", join, "--key-fd", "0", "--engine", str(worker.name)]
         self._process = subprocess.Popen(
-            [sys.executable, *_NODE, "--join", join, "--key-fd", "0", "--engine", str(worker.name)],
+            [*python_command(), *_NODE, *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
