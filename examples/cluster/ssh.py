@@ -41,10 +41,10 @@ def use_tls(folder: Path) -> None:
     for path, text in ((certificate, made.tls_ca_file), (key, made.tls_client_key)):
         path.touch(mode=0o600)
         path.write_text(str(text))
-    tls: dict[str, object] = {"ca-file": str(certificate)}
+    values: dict[str, object] = {"require-encryption": True, "tls.ca-file": str(certificate)}
     for role in ("client", "scheduler", "worker"):
-        tls[role] = {"cert": str(certificate), "key": str(key)}
-    dask.config.set({"distributed.comm": {"require-encryption": True, "tls": tls}})
+        values |= {f"tls.{role}.cert": str(certificate), f"tls.{role}.key": str(key)}
+    dask.config.set({f"distributed.comm.{name}": value for name, value in values.items()})
 
 
 if __name__ == "__main__":
