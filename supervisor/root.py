@@ -10,7 +10,8 @@ Calls of its owner, who started it (see `creamas_sc.supervisor_client.messages` 
     wait_nodes(count, timeout)    -> the same, when so many have joined or time is up
     ping()                        -> None, while the supervisor is alive
     renew(seconds)                kill all, this process first, unless called again within these
-    listen(settings)              from then on it is a daemon's (see `supervisor.daemon.service`)
+    listen(settings)              from then on it is a daemon's (see `supervisor.daemon.service`);
+                                  answers as listen_for_nodes, or None
     close_all()                   -> [StopResult] of the daemon's hosts; then the supervisor ends
 
 Event ``exited``: an `ActorExit`. SIGTERM, and the end of the connection or of the script, are
@@ -154,13 +155,16 @@ class _Root:
             await trio.sleep_forever()
         os.kill(os.getpid(), signal.SIGKILL)
 
-    async def _listen(self, settings: messages.DaemonSettings) -> None:
+    async def _listen(self, settings: messages.DaemonSettings) -> tuple[str, int] | None:
         # Embedded use, whose start is to be short, does without.
         from supervisor.daemon.service import DaemonService
 
         if self._daemon is not None:
             raise CallRefused("this supervisor is a daemon's already")
-        self._daemon = await DaemonService.open(settings, self._nursery, self._over, self._nodes)
+        nodes = settings["nodes"]
+        address = None if nodes is None else await self._nodes.listen(nodes)
+        self._daemon = DaemonService.open(settings, self._nursery, self._over, self._nodes)
+        return address
 
     async def _close_all(self) -> list[messages.NamedStopResult]:
         if self._daemon is None:

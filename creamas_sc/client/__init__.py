@@ -23,13 +23,13 @@ Under asyncio or trio, where several tasks may make calls at once::
         painter, addr = await simulation.spawn("painters:Painter")
         print(await painter.sketches())
 
-A client has ``create``, ``attach``, ``ls``, ``status``, ``inspect``, ``close``, ``kill`` and
-``stop``, as the command line has; see `creamas_sc.client.daemon_api.DaemonAPI`. What it attaches to
-has the operations of `MultiEnvironment`, with methods in place of properties (``get_addrs()``,
-``get_age()``, ``set_age(n)``), and ``start_steps(n)``, ``start_steps_within(seconds, n)``,
-``pause()``, ``resume()``, ``progress()``, ``wait_steps()`` and ``events()``; see
-`creamas_sc.simulation_api.SimulationAPI`. In a notebook leave out ``with``, and call
-``disconnect()`` at the end.
+A client has ``create``, ``attach``, ``ls``, ``status``, ``inspect``, ``nodes``, ``close``,
+``kill`` and ``stop``, as the command line has; see `creamas_sc.client.daemon_api.DaemonAPI`. What
+it attaches to has the operations of `MultiEnvironment`, with methods in place of properties
+(``get_addrs()``, ``get_age()``, ``set_age(n)``), and ``start_steps(n)``,
+``start_steps_within(seconds, n)``, ``pause()``, ``resume()``, ``progress()``, ``wait_steps()`` and
+``events()``; see `creamas_sc.simulation_api.SimulationAPI`. In a notebook leave out ``with``, and
+call ``disconnect()`` at the end.
 
 - Calls of different clients are independent of each other, except that steps wait for each other.
 - A client that goes away, by intent or by a crash, cancels its own calls and nothing else: the

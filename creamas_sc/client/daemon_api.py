@@ -308,6 +308,27 @@ class DaemonAPI:
         """
         return self._request(STATUS)
 
+    def nodes(self) -> Any:
+        """List the machines that have joined the daemon, as nodes for slaves.
+
+        Returns:
+            A dict for each node: "name", "host", "pid", "cores", "memory" (in bytes), "engine",
+            "version", "python", "processes" (how many run there), "heard" (seconds since it was
+            heard) and "since" (seconds since 1970).
+        """
+        return self._request(Request("nodes"))
+
+    def node_access(self) -> Any:
+        """Return what a node needs to join the daemon.
+
+        Returns:
+            A dict: "host", "port", "key", and the "key_file" on the daemon's machine that has it.
+
+        Raises:
+            BadValue: The daemon does not listen for nodes.
+        """
+        return self._request(Request("node_access"))
+
     def close(self, name: str, folder: str | None = None, timeout: float = 1.0) -> Any:
         """Close a simulation for all its clients; return when its processes are gone.
 

@@ -115,12 +115,14 @@ class NodeSettings(TypedDict):
     Attributes:
         host, port: Port 0 is any free one.
         key: 32 bytes, which every node has to know.
+        key_file: Where the key is kept, for people; missing if it is not.
         lease: Seconds after which a node that was not heard is lost.
     """
 
     host: str
     port: int
     key: bytes
+    key_file: NotRequired[str]
     lease: float
 
 

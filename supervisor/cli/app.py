@@ -52,7 +52,7 @@ VERBS: dict[str, tuple[Callable[..., int], ...]] = {
         service.service,
         completion.completion,
     ),
-    "Other machines": (nodes.node,),
+    "Other machines": (nodes.node, nodes.nodes),
     "Simulations": (
         simulation_commands.ls,
         create.create,

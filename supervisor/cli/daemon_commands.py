@@ -7,6 +7,9 @@ import signal
 import time
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from creamas_sc.errors import ConnectionLost, CreamasError, DeadlineExceeded
 from creamas_sc.runtime.paths import daemon_socket
@@ -19,16 +22,31 @@ from supervisor.cli.daemon_connection import (
     start_deadline,
 )
 from supervisor.cli.exits import Exit, Failure, explain
-from supervisor.cli.params import Daemon, Json, Seconds
+from supervisor.cli.params import Daemon, Json, Seconds, address
+from supervisor.cli.settings import Settings
 from supervisor.daemon.lock import is_held, listens
 from supervisor.daemon.records import Record, running_here
 from supervisor.timeouts import CLOSE_SECONDS
+
+if TYPE_CHECKING:
+    from supervisor.daemon.process import Places
+    from supervisor.daemon.process import Settings as DaemonSettings
 
 # For the daemon to exit after its answer to `stop`, when everything is closed.
 EXIT_SECONDS = 10.0
 
 
-def run(*, daemon: Daemon = None, json: Json = False) -> int:
+Listen = Annotated[str | None, Parameter(metavar="HOST:PORT")]
+KeyFile = Annotated[Path | None, Parameter(metavar="FILE")]
+
+
+def run(
+    *,
+    listen: Listen = None,
+    node_key: KeyFile = None,
+    daemon: Daemon = None,
+    json: Json = False,
+) -> int:
     """Run the daemon in the foreground.
 
     It says where its socket is when it is ready, and logs to standard error
@@ -39,15 +57,28 @@ def run(*, daemon: Daemon = None, json: Json = False) -> int:
 
         creamas-supervisor run
         creamas-supervisor run --daemon experiments 2> experiments.log
+
+    Args:
+        listen: Let other machines join here, as nodes for slaves; port 0 is any
+            free one.
+        node_key: The key that nodes need, made if there is none. Default: a
+            file beside the daemon's log.
     """
-    from supervisor.daemon.process import Settings, run
+    from supervisor.daemon.process import run
 
     settings, name = chosen_daemon(daemon)
     announce = partial(_print_running, name, json)
-    return run(Settings(name, settings.logs(), console=True), announce)
+    return run(_daemon_settings(settings, name, True, listen, node_key), announce)
 
 
-def start(*, daemon: Daemon = None, timeout: Seconds = None, json: Json = False) -> int:
+def start(
+    *,
+    listen: Listen = None,
+    node_key: KeyFile = None,
+    daemon: Daemon = None,
+    timeout: Seconds = None,
+    json: Json = False,
+) -> int:
     """Start the daemon in the background.
 
     The command returns when the daemon is ready, and says where its socket
@@ -57,23 +88,44 @@ def start(*, daemon: Daemon = None, timeout: Seconds = None, json: Json = False)
 
         creamas-supervisor start
         creamas-supervisor start --daemon experiments
+        creamas-supervisor start --listen 0.0.0.0:0     # for other machines
 
     Args:
+        listen: Let other machines join here, as nodes for slaves; port 0 is any
+            free one.
+        node_key: The key that nodes need, made if there is none. Default: a
+            file beside the daemon's log.
         timeout: Seconds until it must be ready. Default: start_timeout, 15.
     """
-    from supervisor.daemon.process import Settings, start
+    from supervisor.daemon.process import start
 
     settings, name = chosen_daemon(daemon)
     seconds = settings.start_timeout if timeout is None else timeout
     with start_deadline(time.monotonic() + seconds):
-        path = start(Settings(name, settings.logs(), console=False), seconds)
-    _print_running(name, json, path)
+        places = start(_daemon_settings(settings, name, False, listen, node_key), seconds)
+    _print_running(name, json, places)
     return Exit.DONE
 
 
-def _print_running(name: str, json: bool, path: Path) -> None:
-    line = f"the daemon {name!r} is running and listens at {path}"
-    output.emit({"daemon": name, "socket": str(path)}, json, lambda: [line])
+def _daemon_settings(
+    settings: Settings, name: str, console: bool, listen: str | None, node_key: Path | None
+) -> DaemonSettings:
+    from supervisor.daemon.process import Settings as DaemonSettings
+
+    if node_key is not None and listen is None:
+        raise Failure("--node-key is for nodes: it needs --listen HOST:PORT", Exit.USAGE)
+    place = None if listen is None else address(listen, "--listen")
+    return DaemonSettings(name, settings.logs(), console, place, node_key)
+
+
+def _print_running(name: str, json: bool, places: Places) -> None:
+    lines = [f"the daemon {name!r} is running and listens at {places.socket}"]
+    data: dict[str, object] = {"daemon": name, "socket": str(places.socket)}
+    if places.nodes is not None:
+        host, port = places.nodes
+        data["nodes"] = [host, port]
+        lines.append(f"it listens for nodes at {host}:{port}; creamas-supervisor nodes says more")
+    output.emit(data, json, lambda: lines)
 
 
 def _ended(name: str) -> str:

@@ -1,18 +1,23 @@
-"""Commands for other machines: node."""
+"""Commands for other machines: node, nodes."""
 
 from __future__ import annotations
 
+import shlex
 import socket
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from creamas_sc.supervisor_client.node_key import read_key
+from supervisor.cli import output
+from supervisor.cli.daemon_connection import connected
 from supervisor.cli.exits import Exit, Failure
-from supervisor.cli.params import Seconds, Whole, address, at_least
+from supervisor.cli.params import Daemon, Json, Seconds, Whole, address, at_least
 
 RETRY_SECONDS = 60.0
+NODES_HEAD = ("NAME", "HOST", "CORES", "MEMORY", "PROCESSES", "ENGINE", "HEARD")
 
 
 def node(
@@ -75,3 +80,48 @@ def node(
         retry_seconds=RETRY_SECONDS if retry is None else retry,
     )
     return run(options)
+
+
+def nodes(*, daemon: Daemon = None, json: Json = False) -> int:
+    """List the machines that have joined the daemon.
+
+    Slaves may run on these nodes. HEARD is how many seconds ago a node was
+    heard; after 10 it is lost.
+
+    For example:
+
+        creamas-supervisor nodes
+        creamas-supervisor nodes --json | jq '.[].cores'
+    """
+    with connected(daemon) as (client, _):
+        found = client.nodes()
+        access = None if found or json else client.node_access()
+    if access is not None:
+        output.note(f"there are no nodes; start one on another machine with {_join(access)}")
+        return Exit.DONE
+    rows = [
+        (
+            node["name"],
+            node["host"],
+            node["cores"],
+            f"{node['memory'] / (1 << 30):,.0f} GiB",
+            node["processes"],
+            node["engine"],
+            f"{node['heard']:.0f} s",
+        )
+        for node in found
+    ]
+    output.emit(found, json, lambda: output.table(NODES_HEAD, rows))
+    return Exit.DONE
+
+
+def _join(access: Mapping[str, Any]) -> str:
+    """Return the command that starts a node, to be typed on the node's machine."""
+    host = access["host"]
+    if host in ("", "0.0.0.0", "::"):  # all of this machine's
+        host = socket.gethostname()
+    file = shlex.quote(access["key_file"])
+    return (
+        f"creamas-supervisor node --join {host}:{access['port']} --key-file {file} (a copy of this "
+        "machine's file of that name, if the other machine does not have it)"
+    )

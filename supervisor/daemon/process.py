@@ -22,7 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -35,7 +35,8 @@ from creamas_sc.runtime.paths import daemon_socket
 from creamas_sc.runtime.timeouts import LOOK_SECONDS
 from creamas_sc.supervisor_client.connection import PrivateSupervisor
 from creamas_sc.supervisor_client.launcher import PRELOADED_FOR_HOSTS, supervisor_command
-from creamas_sc.supervisor_client.messages import DaemonSettings
+from creamas_sc.supervisor_client.messages import DaemonSettings, NodeSettings
+from creamas_sc.supervisor_client.node_key import make_key
 from supervisor import timeouts
 from supervisor.daemon.lock import clear_dead, clear_socket, is_held, locked
 from supervisor.daemon.notify import Notifier
@@ -61,25 +62,56 @@ class Settings:
         log_folder: Gets NAME.log, and NAME/SIMULATION.log for each simulation; where another daemon
             of that name runs elsewhere, NAME@PLACE.log and NAME@PLACE/SIMULATION.log.
         console: Whether its log is shown on standard error too.
+        listen: Host and port at which it listens for nodes; None if it does not.
+        node_key: The file with the key of nodes, which is made if there is none; by default beside
+            the log.
     """
 
     name: str
     log_folder: Path
     console: bool = False
+    listen: tuple[str, int] | None = None
+    node_key: Path | None = None
 
     @property
     def folder(self) -> Path:
         """The log folder, for processes with another working folder."""
         return self.log_folder.absolute()
 
+    def nodes(self, log_file: str) -> NodeSettings | None:
+        """Where it listens for nodes, and with which key.
 
-def run(settings: Settings, announce: Callable[[Path], None]) -> int:
+        Raises:
+            BadValue: The key cannot be read, or made.
+        """
+        if self.listen is None:
+            return None
+        file = (self.node_key or Path(log_file).with_suffix(".nodes.key")).absolute()
+        host, port = self.listen
+        lease = timeouts.LEASE_SECONDS
+        key = make_key(file)
+        return {"host": host, "port": port, "key": key, "key_file": str(file), "lease": lease}
+
+
+class Places(NamedTuple):
+    """Where a daemon listens.
+
+    Attributes:
+        socket: For clients.
+        nodes: Host and port for nodes; None if it does not listen for any.
+    """
+
+    socket: Path
+    nodes: tuple[str, int] | None = None
+
+
+def run(settings: Settings, announce: Callable[[Places], None]) -> int:
     """Be a daemon, in the foreground, until it is asked to end.
 
     A first signal (SIGTERM, SIGINT, SIGHUP) closes all simulations; a second one kills them.
 
     Args:
-        announce: Called with the socket's path when clients can connect.
+        announce: Called with where it listens, when clients can connect.
 
     Returns:
         The exit code: 0, 130 after SIGINT, 128 + its number after a second signal, 1 where the
@@ -137,7 +169,7 @@ class _Owner:
         self._opening = trio.CancelScope()
         self._signals: list[int] = []
 
-    async def run(self, announce: Callable[[Path], None]) -> int:
+    async def run(self, announce: Callable[[Places], None]) -> int:
         """Start the tree, have it listen, and wait for its end; returns the exit code."""
         try:
             # The receiver outlives the task that waits for it: at its end trio delivers what is
@@ -149,8 +181,8 @@ class _Owner:
                     try:
                         self._open_log()  # its imports take as long as the zygote's
                         with self._opening:
-                            await self._listen()
-                            announce(self._path)
+                            nodes = await self._listen()
+                            announce(Places(self._path, nodes))
                             self._notifier.ready(f"listening at {self._path}")
                             nursery.start_soon(self._give_signs_of_life)
                         await self._supervisor.gone.wait()
@@ -169,22 +201,23 @@ class _Owner:
         except OSError as error:
             raise _no_log(Path(self._log_file), error) from error
 
-    async def _listen(self) -> None:
+    async def _listen(self) -> tuple[str, int] | None:
         settings: DaemonSettings = {
             "name": self._settings.name,
             "socket": str(self._path),
             "log": self._log_file,
             "console": self._settings.console,
             "pid": os.getpid(),
-            "nodes": None,
+            "nodes": self._settings.nodes(self._log_file),
         }
         try:
             with trio.fail_after(timeouts.LISTEN_SECONDS):
-                await self._supervisor.call("listen", settings)
+                nodes = await self._supervisor.call("listen", settings)
         except ConnectionLost as error:
             raise StartError(f"the supervisor ended early: see {settings['log']}") from error
         except trio.TooSlowError as error:
             raise StartError(f"the supervisor does not answer: see {settings['log']}") from error
+        return None if nodes is None else (nodes[0], nodes[1])
 
     async def _give_signs_of_life(self) -> None:
         """Have systemd know that daemon and supervisor are alive, until the supervisor is gone."""
@@ -226,14 +259,14 @@ class _Owner:
 # ---- in the background
 
 
-def start(settings: Settings, timeout: float = timeouts.START_SECONDS) -> Path:
+def start(settings: Settings, timeout: float = timeouts.START_SECONDS) -> Places:
     """Start a daemon in the background.
 
     Args:
         timeout: Seconds until clients must be able to connect.
 
     Returns:
-        The path of its socket.
+        Where it listens.
 
     Raises:
         StartError: It did not come up, and nothing of it is left; the message says why.
@@ -250,7 +283,8 @@ def start(settings: Settings, timeout: float = timeouts.START_SECONDS) -> Path:
                 text = f"daemon {settings.name!r} was not ready within {timeout:g} s"
                 raise StartError(f"{text}; its log is {log_file}")
             report = os.read(read, REPORT_BYTES).decode()  # empty if it died
-            if report != READY:
+            ready, *nodes = report.split("\n")
+            if ready != READY:
                 process.wait(timeouts.KILL_SECONDS)
                 raise StartError(report or _died_early(settings.name, log_file))
         except BaseException:
@@ -258,7 +292,7 @@ def start(settings: Settings, timeout: float = timeouts.START_SECONDS) -> Path:
             process.wait()
             raise
     process.returncode = 0  # it runs on, and is not waited for
-    return path
+    return Places(path, (nodes[0], int(nodes[1])) if nodes else None)
 
 
 def _spawn(settings: Settings, file: Path, report: int) -> subprocess.Popen[bytes]:
@@ -267,7 +301,9 @@ def _spawn(settings: Settings, file: Path, report: int) -> subprocess.Popen[byte
         log_fd = open_log_file(str(file))
     except OSError as error:
         raise _no_log(file, error) from error
-    arguments = [settings.name, str(settings.folder), str(report)]
+    listen = () if settings.listen is None else map(str, settings.listen)
+    key = () if settings.node_key is None else (str(settings.node_key.absolute()),)
+    arguments = [settings.name, str(settings.folder), str(report), *listen, *key]
     with open(log_fd, "ab", buffering=0):
         return subprocess.Popen(
             [*supervisor_command(), "daemon", *arguments],
@@ -289,9 +325,12 @@ def main(argv: list[str]) -> int:
     """Be the daemon that `start` has started.
 
     Args:
-        argv: Name, log folder, and a descriptor to report on.
+        argv: Name, log folder, and a descriptor to report on; host and port at which it listens for
+            nodes, if it does, and the file with their key, if it is not the usual one.
     """
-    name, log_folder, descriptor = argv[0], Path(argv[1]), int(argv[2])
+    name, log_folder, descriptor, nodes = argv[0], Path(argv[1]), int(argv[2]), argv[3:]
+    listen = (nodes[0], int(nodes[1])) if nodes else None
+    key = Path(nodes[2]) if nodes[2:] else None
     linux.name_process("creamas-daemon")
 
     def report(text: str) -> None:
@@ -299,7 +338,10 @@ def main(argv: list[str]) -> int:
             pipe.write(text.encode())
 
     try:
-        return run(Settings(name, log_folder), lambda _: report(READY))
+        settings = Settings(name, log_folder, listen=listen, node_key=key)
+        return run(
+            settings, lambda places: report("\n".join([READY, *map(str, places.nodes or ())]))
+        )
     except CreamasError as error:
         report(shorten(str(error)))
         return 1

@@ -71,24 +71,22 @@ class DaemonService:
         self._listener = Listener(place, by_name, registry.find, self._end_replaced, connections)
 
     @classmethod
-    async def open(
+    def open(
         cls,
         settings: messages.DaemonSettings,
         nursery: trio.Nursery,
         over: trio.Event,
         nodes: NodeRegistry,
     ) -> DaemonService:
-        """Open the log and the socket, and let clients in, and nodes if there may be any.
+        """Open the log and the socket, and let clients in.
 
         Raises:
-            StartError: A socket cannot be opened.
+            StartError: The socket cannot be opened.
         """
         open_log(
             settings["log"], console=settings["console"], process="supervisor", pid=os.getpid()
         )
         self = cls(settings, nursery, over, nodes)
-        if settings["nodes"] is not None:
-            await nodes.listen(settings["nodes"])
         start_apart(nursery, self._listener.run)
         log.info("daemon %s listens at %s", settings["name"], settings["socket"])
         return self

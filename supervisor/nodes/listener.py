@@ -37,7 +37,7 @@ class NodeListener:
 
     Attributes:
         address: Host and port.
-        key: What nodes have to know.
+        key, key_file: As of `NodeSettings`; an empty file for none.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class NodeListener:
         registry: NodeRegistry,
     ) -> None:
         self.address: tuple[str, int] = (settings["host"], listener.socket.getsockname()[1])
-        self.key = settings["key"]
+        self.key, self.key_file = settings["key"], settings.get("key_file", "")
         self._listener = listener
         self._lease = settings["lease"]
         self._certificate = certificate

@@ -145,7 +145,7 @@ class NodeRegistry:
         return await self.nodes()
 
     async def node_access(self) -> dict[str, object]:
-        """What a node needs to join: "host", "port" and "key".
+        """What a node needs to join: "host", "port" and "key", and the "key_file" that has it.
 
         Raises:
             BadValue: The supervisor does not listen for nodes.
@@ -156,4 +156,5 @@ class NodeRegistry:
                 "creamas-supervisor start --listen 0.0.0.0:0"
             )
         host, port = self._listener.address
-        return {"host": host, "port": port, "key": self._listener.key}
+        key, key_file = self._listener.key, self._listener.key_file
+        return {"host": host, "port": port, "key": key, "key_file": key_file}

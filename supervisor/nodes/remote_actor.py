@@ -95,12 +95,8 @@ class RemoteActor:
 
     def exit_message(self) -> ActorExit:
         """The event of its end."""
-        known = self._exit
-        return {
-            **self._end(),
-            "expected": self.stopping or (known is not None and known["expected"]),
-            "returned": known is not None and known["returned"],
-        }
+        returned = self._exit is not None and self._exit["returned"]
+        return {**self._end(), "expected": self.stopping, "returned": returned}
 
     def _end(self) -> ActorEnd:
         known = self._exit
@@ -170,6 +166,9 @@ class RemoteActor:
 
     def note_exit(self, message: ActorExit) -> None:
         """The node reports its end."""
+        if message["expected"] and not self.stopping:
+            error = message["error"] or f"its node {self.node} has stopped it"
+            message = {**message, "error": error}
         self._exit = message
         if self.ready.is_set() and message["pid"] == self.pid:
             self._over.set()

@@ -193,7 +193,7 @@ async def test_a_full_disk_breaks_nothing(tmp_path: Path) -> None:
 
 
 def test_start_returns_when_clients_can_connect(tmp_path: Path) -> None:
-    path = start(settings(tmp_path))
+    path = start(settings(tmp_path)).socket
     status = trio.run(ask, path, "status")
     assert status["name"] == NAME
     assert (status["socket"], status["log"]) == (str(path), str(tmp_path / "test.log"))

@@ -271,7 +271,7 @@ def test_another_daemon_clears_what_a_killed_one_has_left(
     tmp_path: Path, killed: dict[int, int]
 ) -> None:
     assert {"test.sock", "test.lock"} <= set(os.listdir(runtime_folder()))
-    path = start(Settings("other", tmp_path))
+    path = start(Settings("other", tmp_path)).socket
     assert processes.wait_gone(killed, GONE_SECONDS) == []
     assert list(runtime_folder().glob(f"{NAME}.*")) == []
     pid = trio.run(ask, path, "status")["pid"]
@@ -288,7 +288,7 @@ def test_a_living_daemon_and_what_is_no_daemons_are_left_alone(tmp_path: Path) -
         other.bind(str(foreign))
         other.listen()
         foreign.with_suffix(".lock").touch()
-        path = start(Settings("other", tmp_path))
+        path = start(Settings("other", tmp_path)).socket
         pid = trio.run(ask, path, "status")["pid"]
         assert trio.run(ask, daemon.socket, "ls") == []
         assert foreign.exists()
