@@ -161,10 +161,9 @@ class _Root:
 
         if self._daemon is not None:
             raise CallRefused("this supervisor is a daemon's already")
-        nodes = settings["nodes"]
-        address = None if nodes is None else await self._nodes.listen(nodes)
         self._daemon = DaemonService.open(settings, self._nursery, self._over, self._nodes)
-        return address
+        nodes = settings["nodes"]
+        return None if nodes is None else await self._nodes.listen(nodes)
 
     async def _close_all(self) -> list[messages.NamedStopResult]:
         if self._daemon is None:

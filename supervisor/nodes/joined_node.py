@@ -153,7 +153,7 @@ class JoinedNode:
             self.alive = False
             self._registry.remove(self)
             level = logging.INFO if self.left else logging.WARNING
-            log.log(level, "%s", self.describe_end())
+            log.log(level, "%s", self.describe_end().removeprefix("its "))
         else:
             log.info("a node at %s is refused: %s", printable(self._peer), printable(why))
 
