@@ -52,6 +52,10 @@ class AsyncChannel(Channel):
     async def _call(self, call: Call, timeout: float | None) -> Payload:
         return await self.connection.call(*call, timeout=timeout)
 
+    async def run(self, function: Callable[..., None], *args: Any) -> None:
+        with anyio.CancelScope(shield=True):  # bounded by the function
+            await anyio.to_thread.run_sync(function, *args)
+
     async def call_shielded(self, call: Call, timeout: float) -> None:
         with anyio.CancelScope(shield=True):  # bounded by the timeout
             await self.connection.call(*call, timeout=timeout)

@@ -36,13 +36,15 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypedDict
 
 from creamas_sc.client import connection_errors
 from creamas_sc.client.class_resolution import RemoteClasses, ScriptCodec, version
-from creamas_sc.client.daemon_api import STATUS, Call, DaemonAPI, Request
+from creamas_sc.client.daemon_api import NODE_ACCESS, STATUS, Call, DaemonAPI, Request
 from creamas_sc.errors import ConnectionLost, CreamasError, HostLost, UnknownSimulation
 from creamas_sc.foreign import cut_traceback
+from creamas_sc.nodes import Nodes
 from creamas_sc.runtime.validation import make_folder
 from creamas_sc.simulation_api import Operation, SimulationAPI
 from creamas_sc.supervisor_client.messages import HostStatus
@@ -116,6 +118,10 @@ class Channel(ABC):
     async def wait_closed(self, timeout: float) -> None:
         """Wait until the peer has ended the connection, for ``timeout`` seconds at most."""
 
+    @abstractmethod
+    async def run(self, function: Callable[..., None], *args: Any) -> None:
+        """Call a function that blocks."""
+
 
 def run_blocking(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine whose channel blocks instead of suspending, and return its result."""
@@ -138,6 +144,10 @@ class ClientCore(DaemonAPI):
 
     timeout: float | None = None
     _channel: Channel
+
+    def __init__(self, daemon: str, socket: Path) -> None:
+        super().__init__(daemon, socket)
+        self._nodes: list[Nodes] = []  # those that were started, kept as long as this is
 
     async def _request(self, request: Request) -> Any:
         """Make a request and return its answer; if the caller gives up, roll it back."""
@@ -165,6 +175,18 @@ class ClientCore(DaemonAPI):
         if request.method == "stop":
             await self._channel.wait_closed(STOP_SECONDS)
         return request.answer(answer)
+
+    async def _request_on(self, nodes: Nodes, make: Callable[[], Request]) -> Any:
+        """Have nodes started that join the daemon, and make a request; if it fails, stop them."""
+        access = await ClientCore._request(self, NODE_ACCESS)
+        try:
+            await self._channel.run(nodes.start, access)
+            answer = await ClientCore._request(self, make())
+        except BaseException:
+            await self._channel.run(nodes.stop)
+            raise
+        self._nodes.append(nodes)
+        return answer
 
     async def _ask_again(self, request: Request) -> Any:
         answer = await self._channel.call_again(request.encoded(), ASK_AGAIN_SECONDS)

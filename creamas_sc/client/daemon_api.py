@@ -7,7 +7,7 @@ import os
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 from creamas_sc.checkpoints.files import Checkpoints, find_run
 from creamas_sc.client.class_resolution import RemoteClasses, script_file, version
 from creamas_sc.errors import CreamasError, DeadlineExceeded, DecodeError, EncodeError
+from creamas_sc.nodes import NodeAccess, Nodes
+from creamas_sc.nodes import of as nodes_of
 from creamas_sc.reports import SlaveReceipt, StopReport
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.results.record import Record
@@ -23,13 +25,14 @@ from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.main_script import MainScript
 from creamas_sc.runtime.paths import check_name, others_may_write
 from creamas_sc.runtime.validation import (
+    check_count,
     check_mapping,
     check_mappings,
     check_place,
     check_places,
     make_folder,
 )
-from creamas_sc.supervisor_client.messages import ProcessOrder, os_bytes, os_text
+from creamas_sc.supervisor_client.messages import MAX_SLAVES, ProcessOrder, os_bytes, os_text
 from creamas_sc.supervisor_client.spec import HOST_ENTRY, HostSpec, pack, process_order, unpack
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import MAX_CONTROL_FRAME_BYTES
@@ -93,6 +96,7 @@ class Request(NamedTuple):
 
 
 STATUS = Request("status")
+NODE_ACCESS = Request("node_access", read=lambda answer: NodeAccess(**answer))
 
 
 def attachment(name: str) -> Request:
@@ -126,6 +130,10 @@ class DaemonAPI:
     def _request(self, request: Request) -> Any:
         """Make a request, and return its answer or a coroutine that does."""
 
+    @abstractmethod
+    def _request_on(self, nodes: Nodes, make: Callable[[], Request]) -> Any:
+        """Have nodes started that join the daemon, and then make a request."""
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of the daemon {self.daemon!r} (pid {self.pid})>"
 
@@ -141,7 +149,7 @@ class DaemonAPI:
         mgr_cls: type | str | None = "creamas_sc.mp:MultiEnvManager",
         seed: int | None = None,
         env_kwargs: Mapping[str, Any] | None = None,
-        slave_addrs: Sequence[tuple[str, int]] = (),
+        slave_addrs: Sequence[tuple[str, int]] | int = (),
         slave_env_cls: type | str = ENVIRONMENT,
         slave_mgr_cls: type | str = "creamas_sc.mp:EnvManager",
         slave_kwargs: Sequence[Mapping[str, Any]] | None = None,
@@ -149,6 +157,8 @@ class DaemonAPI:
         calls: str = "rounds",
         record: Any = None,
         agent_classes: Sequence[type | str] = (),
+        nodes: Any = None,
+        place: str | Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Any:
         """Create a simulation, which lives until it is closed, with or without clients.
@@ -175,6 +185,11 @@ class DaemonAPI:
                 each step is recorded there.
             agent_classes: Classes that will be spawned: all slaves load them at their start, side
                 by side. Any other is loaded by each slave when it is first spawned there.
+            nodes: Other machines for slaves, on each of which a node joins the daemon: a cluster or
+                client of dask.distributed, which starts them, and on which they stay; or
+                `creamas_sc.nodes.Nodes`, whose ``count`` and ``seconds`` say what is waited for.
+                The daemon has to listen for nodes: see ``creamas-supervisor start --help``.
+            place: Where slaves run, as of `spawn_slaves`.
             timeout: Seconds until the simulation must be ready.
 
         Returns:
@@ -186,9 +201,12 @@ class DaemonAPI:
             StartError: The simulation did not start; nothing of it is left.
         """
         end_script_load()
-        policy = RestartPolicy.of(restart)
+        policy, found = RestartPolicy.of(restart), nodes_of(nodes)
         check_calls(calls)
         remote = RemoteClasses(self.daemon, self.python)
+        if isinstance(slave_addrs, int):
+            check_count("slave_addrs", slave_addrs, 0)
+            slave_addrs = [(addr[0], 0)] * min(slave_addrs, MAX_SLAVES + 1)
         spec = HostSpec(
             name=check_name(name, "simulation"),
             menv_cls=remote.name(menv_cls),
@@ -207,8 +225,8 @@ class DaemonAPI:
             agent_classes=[remote.name(cls) for cls in agent_classes],
             calls=calls,
             record=None if record is None else Record.of(record).fields(),
+            place="nodes" if place is None and found is not None else place,
         )
-        order = process_order(HOST_ENTRY, spec.encode(), _search_path())
         about = {
             **{key: getattr(spec, key) for key in ("menv_cls", "env_cls", "mgr_cls", "seed")},
             "slaves": len(spec.slave_addrs),
@@ -218,7 +236,18 @@ class DaemonAPI:
             "record": None if spec.record is None else spec.record["folder"],
             "script": script_file(),
         }
-        return self._create(name, order, about, timeout)
+
+        def request() -> Request:
+            """What to ask for, once nodes are being started."""
+            wait = None if found is None else (found.count, found.seconds)
+            packed = replace(spec, nodes=wait).encode()
+            return _creation(
+                name, process_order(HOST_ENTRY, packed, _search_path()), about, timeout
+            )
+
+        if found is None or type(found) is Nodes:  # which other means start
+            return self._request(request())
+        return self._request_on(found, request)
 
     def resume(
         self,
@@ -228,6 +257,7 @@ class DaemonAPI:
         slaves: int | None = None,
         step: int | None = None,
         changed_code: bool = False,
+        place: str | Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Any:
         """Create a simulation that goes on with a recorded run, as `creamas_sc.resume` does.
@@ -238,6 +268,7 @@ class DaemonAPI:
         Args:
             name: The simulation's new name.
             folder, slaves, step, changed_code: As of `creamas_sc.resume`.
+            place: Where slaves run, as of `spawn_slaves`; by default all beside the daemon.
             timeout: Seconds until the simulation must be ready.
 
         Returns:
@@ -253,22 +284,26 @@ class DaemonAPI:
         spec = HostSpec(
             name=check_name(name, "simulation"),
             resumed={**resumed, "changed_code": changed_code},
+            place=place,
         )
         script = None if manifest.script is None else MainScript(*manifest.script)
         order = process_order(HOST_ENTRY, spec.encode(script=script), manifest.path)
         if os.path.isdir(manifest.cwd):
             order["cwd"] = os_bytes(manifest.cwd)
         about = {"record": str(path), "script": None if script is None else script.file}
-        return self._create(name, order, about, timeout)
+        return self._request(_creation(name, order, about, timeout))
 
-    def _create(
-        self, name: str, order: ProcessOrder, about: Mapping[str, Any], timeout: float | None
-    ) -> Any:
-        token = os.urandom(8).hex()
-        undo = Request("undo_create", (name, token))
-        about = {**about, "python": ".".join(map(str, sys.version_info[:3]))}
-        args = (name, order, about, timeout, token)
-        return self._request(Request("create", args, _created, undo))
+    def nodes(self) -> Any:
+        """List the nodes that have joined the daemon; see `creamas_sc.nodes.NodeInfo`."""
+        return self._request(Request("nodes"))
+
+    def node_access(self) -> Any:
+        """Return what a node needs to join the daemon, a `creamas_sc.nodes.NodeAccess`.
+
+        Raises:
+            BadValue: The daemon does not listen for nodes.
+        """
+        return self._request(NODE_ACCESS)
 
     def ls(self, all: bool = False) -> Any:
         """List the simulations.
@@ -371,6 +406,16 @@ class DaemonAPI:
             as `close` returns it.
         """
         return self._request(Request("stop", (timeout, pack((None, timeout))), _stopped))
+
+
+def _creation(
+    name: str, order: ProcessOrder, about: Mapping[str, Any], timeout: float | None
+) -> Request:
+    """The request that creates a simulation."""
+    token = os.urandom(8).hex()
+    undo = Request("undo_create", (name, token))
+    about = {**about, "python": ".".join(map(str, sys.version_info[:3]))}
+    return Request("create", (name, order, about, timeout, token), _created, undo)
 
 
 def _search_path() -> list[str]:

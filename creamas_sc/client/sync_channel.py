@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from creamas_sc.client import connection_errors
 from creamas_sc.client.base_client import Channel
@@ -78,6 +78,9 @@ class BlockingChannel(Channel):
             return connection.call(*call, timeout=timeout, began=began)
 
         return self._take_turn(call.method, timeout, work)
+
+    async def run(self, function: Callable[..., None], *args: Any) -> None:
+        function(*args)
 
     async def call_shielded(self, call: Call, timeout: float) -> None:
         await self.call(call, timeout)  # only another signal interrupts it

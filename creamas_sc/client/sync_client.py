@@ -12,6 +12,7 @@ from creamas_sc.client.base_client import run_blocking
 from creamas_sc.client.daemon_api import ATTACH_SECONDS, STATUS, Request, attachment
 from creamas_sc.client.sync_channel import BlockingChannel, open_connection
 from creamas_sc.errors import DeadlineExceeded
+from creamas_sc.nodes import Nodes
 from creamas_sc.rpc.sync_connection import BlockingConnection
 from creamas_sc.runtime.class_loading import end_script_load
 from creamas_sc.runtime.paths import daemon_name, daemon_socket
@@ -86,6 +87,9 @@ class SyncClient(base_client.ClientCore):
 
     def _request(self, request: Request) -> Any:
         return run_blocking(super()._request(request))
+
+    def _request_on(self, nodes: Nodes, make: Callable[[], Request]) -> Any:
+        return run_blocking(super()._request_on(nodes, make))
 
     def attach(self, name: str) -> SyncSimulation:
         """Attach to a simulation; leave it with `SyncSimulation.detach`, or use it in a ``with``.

@@ -23,6 +23,7 @@ from creamas_sc.nodes import NodeAccess, Nodes
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.addresses import address_towards, base_url, split_address
 from creamas_sc.rpc.network import Network
+from creamas_sc.runtime.class_loading import load_object
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.supervisor_client.connection import Supervisor
 from creamas_sc.supervisor_client.launcher import THREADS
@@ -58,6 +59,7 @@ class Machines:
         self._ordering = ordering
         self._network = network
         self._access: NodeAccess | None = None
+        self._brought: set[str] = set()
 
     @property
     def default(self) -> str:
@@ -171,9 +173,13 @@ class Machines:
             StartError: One did not come up; nothing of them is left.
         """
         versions, code = self._ordering.versions, None
+        away = [order for order in orders if order.get("node")]
+        for order in away:
+            fields = fields_of(order["spec"])
+            _load([fields["env_cls"], fields["mgr_cls"]])
         if versions is not None:
             versions.keep_loaded()
-            if any(order.get("node") for order in orders):
+            if away:
                 code = Code(simulation=versions.folder.name, files=versions.files())
         return list(zip(orders, await supervisor.start(orders, code), strict=True))
 
@@ -209,6 +215,32 @@ class Machines:
 
     # ---- code
 
+    async def bring(self, names: Sequence[str], slaves: Sequence[Slave]) -> None:
+        """Have slaves on nodes find classes that are to be spawned there.
+
+        Args:
+            slaves: All that there are.
+
+        Raises:
+            LoadError: One cannot be loaded here.
+            StartError: It differs between machines.
+        """
+        away = [slave for slave in slaves if slave.node and not slave.gone.is_set()]
+        versions, network = self._ordering.versions, self._network
+        new = [name for name in names if name not in self._brought]
+        if not away or not new or versions is None or network is None:
+            return
+        _load(new)
+        versions.keep_loaded()
+        files = versions.files()
+
+        async def send(slave: Slave) -> None:
+            await network.call_agent(slave.address, "_take_code", (files, new), {})
+
+        await at_once(send, away)
+        await self.check_code(slaves)
+        self._brought.update(new)
+
     async def check_code(self, slaves: Sequence[Slave]) -> None:
         """Check that slaves on several machines have loaded the same code.
 
@@ -223,6 +255,16 @@ class Machines:
         places = [f"the node {slave.node}" if slave.node else "this machine" for slave in members]
         if (why := difference(dict(zip(places, found, strict=True)))) is not None:
             raise StartError(why)
+
+
+def _load(names: Iterable[str]) -> None:
+    """Load classes here, so that their modules are among the code that is sent.
+
+    Raises:
+        LoadError: One cannot be loaded.
+    """
+    for name in names:
+        load_object(name)
 
 
 def difference(code: Mapping[str, Mapping[str, tuple[str, str]]]) -> str | None:

@@ -77,6 +77,7 @@ class ManagerCalls:
         members = self._slaves.members
         slave = self._slaves.at(addr) if addr else min(members, key=lambda slave: slave.agents)
         args = (portable_name(args[0]), *args[1:])
+        await self._slaves.machines.bring([args[0]], members)
         kwargs[SPAWN_INDEX] = self.spawned
         # Counted before the call, so that calls under way count too.
         self.spawned += n

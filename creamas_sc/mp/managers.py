@@ -24,7 +24,7 @@ from creamas_sc.rpc.base_timeout import BaseTimeout
 from creamas_sc.rpc.exposed import expose, exposed_method, start_call
 from creamas_sc.rpc.rounds.plan import TAKES_PER_STEP, Plan, step_plan
 from creamas_sc.runtime.class_loading import class_name, load_object
-from creamas_sc.runtime.code_versions import loaded_code
+from creamas_sc.runtime.code_versions import loaded_code, take_code
 
 if TYPE_CHECKING:
     pass
@@ -90,6 +90,12 @@ class Manager(Agent):
                 load_object(name)
             except LoadError as error:
                 log.debug("not loaded at the start: %s", error)
+
+    @expose
+    def _take_code(self, files: dict[str, tuple[int, bytes]], names: list[str]) -> None:
+        """Take files that the master has loaded since, and load classes."""
+        take_code(files)
+        self._load_classes(names)
 
     @expose
     def _loaded_code(self) -> dict[str, tuple[str, str]]:

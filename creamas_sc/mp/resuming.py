@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
@@ -22,6 +22,9 @@ from creamas_sc.core import kept_state
 from creamas_sc.errors import AgentError, AgentErrors, CreamasError
 from creamas_sc.mp.checkpoint_parts import ENVIRONMENT, SETUP, STATE, artifact_frames, moves
 from creamas_sc.mp.multienvironment import MultiEnvironment
+from creamas_sc.mp.placing import check_places_to_run
+from creamas_sc.nodes import Nodes
+from creamas_sc.nodes import of as nodes_of
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.results.record import Record
@@ -47,6 +50,8 @@ def resume(
     slaves: int | None = None,
     step: int | None = None,
     changed_code: bool = False,
+    nodes: Any = None,
+    place: str | Sequence[str] | None = None,
     as_coro: bool = False,
 ) -> Any:
     """Go on with a run from its last checkpoint.
@@ -61,6 +66,9 @@ def resume(
         slaves: How many; by default as many as there were, at the same addresses.
         step: Of the checkpoint; the last one by default.
         changed_code: Go on although the user's code is not what it was.
+        nodes: Other machines for its slaves, as of `MultiEnvironment`; the folder must be the same
+            there.
+        place: Where they run, as of `MultiEnvironment.spawn_slaves`.
         as_coro: Return a coroutine instead of blocking.
 
     Returns:
@@ -74,7 +82,8 @@ def resume(
         LoadError, StartError: A class does not load, or a slave does not start.
     """
     end_script_load()
-    resumed = partial(_resume, Path(folder), None, slaves, step, changed_code)
+    where = nodes_of(nodes), place
+    resumed = partial(_resume, Path(folder), None, slaves, step, changed_code, *where)
     return _at_home(resumed) if as_coro else run(resumed())
 
 
@@ -226,15 +235,15 @@ class Resumption:
                 "or with creamas-supervisor resume"
             )
 
-    async def fill(self, changed_code: bool) -> None:
+    async def fill(self, changed_code: bool, place: str | Sequence[str] | None = None) -> None:
         """Start the slaves, and have everything in its place again.
 
         Args:
-            changed_code: As of `resume`, which has the errors, too.
+            changed_code, place: As of `resume`, which has the errors, too.
         """
         menv, manifest = self._menv, self._manifest
         assert menv is not None
-        await menv._start_slaves(self._orders(menv))
+        await menv._start_slaves(self._orders(menv, place))
         network, slaves = menv._env.network, menv._slaves.members
         urls = [slave.base_url for slave in slaves]
         args = (str(self._folder), urls, network.base_url)
@@ -266,15 +275,19 @@ class Resumption:
         if not changed_code:
             self._check_code(menv)
 
-    def _orders(self, menv: MultiEnvironment) -> list[ActorOrder]:
+    def _orders(
+        self, menv: MultiEnvironment, place: str | Sequence[str] | None
+    ) -> list[ActorOrder]:
         orders: list[ActorOrder] = []
+        places = check_places_to_run(place, len(self._slaves), menv._slaves.machines.default)
         for (env_cls, mgr_cls, args), group in groupby(
             self._slaves, key=lambda each: (each["env_cls"], each["mgr_cls"], each["args"])
         ):
             alike = list(group)
             addrs = [each["addr"] for each in alike]
             kwargs = [loaded_makers(each["kwargs"]) for each in alike]
-            orders += menv._slaves.orders(addrs, env_cls, mgr_cls, kwargs, args)
+            wishes = places[len(orders) : len(orders) + len(alike)]
+            orders += menv._slaves.orders(addrs, env_cls, mgr_cls, kwargs, args, wishes)
         return orders
 
     def _check_code(self, menv: MultiEnvironment) -> None:
@@ -341,6 +354,8 @@ async def _resume(
     slaves: int | None,
     step: int | None,
     changed_code: bool,
+    nodes: Nodes | None = None,
+    where: str | Sequence[str] | None = None,
 ) -> MultiEnvironment:
     """As `resume`; with ``parameters``, as `branch`."""
     branches = parameters is not None
@@ -348,7 +363,8 @@ async def _resume(
     resumption = await Resumption.open(path, step, slaves, branches)
     try:
         menv = resumption.make()
-        await resumption.fill(changed_code)
+        menv._slaves.machines.nodes = nodes
+        await resumption.fill(changed_code, where)
         await resumption.go_on(parameters)
     except BaseException:
         with trio.CancelScope(shield=True):

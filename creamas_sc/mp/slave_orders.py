@@ -110,6 +110,6 @@ def _share_of_cores(slaves: int) -> str:
     """How many threads each of ``slaves`` may compute with, if the user has not set that."""
     cores = len(os.sched_getaffinity(0))
     share = max(1, cores // max(1, slaves))
-    if THREADS not in os.environ:
+    if slaves and THREADS not in os.environ:
         log.info("each of %d slaves gets %s=%d, of %d cores", slaves, THREADS, share, cores)
     return str(share)

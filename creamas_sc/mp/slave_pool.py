@@ -229,6 +229,7 @@ class SlavePool:
                 await at_once(Slave.hold_port, started)
             await at_once(self._connect, started)
             if self._network is not None:
+                await self.machines.bring(self.agent_classes, self._slaves)
                 await load_classes(self._network, started, self.agent_classes)
                 await self.machines.check_code(self._slaves)
         except BaseException:

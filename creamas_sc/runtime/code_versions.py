@@ -312,6 +312,12 @@ def load_from(versions: CodeVersions, node: str = "") -> None:
     _Loading.versions, _Loading.node = versions, node
 
 
+def take_code(files: Mapping[str, tuple[int, bytes]]) -> None:
+    """Have this process load files that were kept elsewhere; see `CodeVersions.take`."""
+    if _Loading.versions is not None:
+        _Loading.versions.take(files)
+
+
 def open_version(path: str) -> Version:
     """The version of the file at ``path`` that this process is to load.
 

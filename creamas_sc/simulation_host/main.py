@@ -102,16 +102,21 @@ async def _run(order: HostSpec, control: Control, hosted: list[HostedSimulation]
                     simulation = HostedSimulation(menv, order.name, tasks, _policy(order))
                     hosted.append(simulation)
                     menv._slaves.agent_classes = order.agent_classes
+                    if order.nodes is not None:
+                        menv._slaves.machines.count, menv._slaves.machines.seconds = order.nodes
                     if resumption is not None and order.resumed is not None:
-                        await resumption.fill(order.resumed["changed_code"])
+                        await resumption.fill(order.resumed["changed_code"], order.place)
                         await resumption.go_on()
                         simulation.take_up(resumption.setup["host"])
                     elif order.slave_addrs:
+                        # A subclass may have a ``spawn_slaves`` of its own.
+                        place = {} if order.place is None else {"place": order.place}
                         await menv.spawn_slaves(
                             order.slave_addrs,
                             order.slave_env_cls,
                             order.slave_mgr_cls,
                             order.slave_kwargs,
+                            **place,
                         )
                     await control.ready(pack({"addrs": list(menv.addrs)}))
                     log.info("the simulation %s is up", order.name)

@@ -144,7 +144,9 @@ class HostSpec(_Spec):
         calls: How agents' calls go in a step.
         record: Fields of the `Record`; None if nothing is recorded.
         resumed: Arguments of `Resumption.open`, and ``changed_code``; then the checkpoint has all
-            else but the name.
+            else but the name and ``place``.
+        place: Where slaves run, as of `spawn_slaves`.
+        nodes: How many nodes must be there before, and for how many seconds they are waited for.
     """
 
     name: str
@@ -163,6 +165,8 @@ class HostSpec(_Spec):
     calls: str = "rounds"
     record: Mapping[str, Any] | None = None
     resumed: Mapping[str, Any] | None = None
+    place: str | Sequence[str] | None = None
+    nodes: tuple[int, float] | None = None
 
     _root = "simulation"
     _kwargs_fields = ("env_kwargs", "slave_kwargs")

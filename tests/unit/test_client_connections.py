@@ -251,7 +251,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"addr": 5}, "addr: 5 is not an address"),
     ({"addr": ("localhost", "x")}, "addr: .* is not an address"),
     ({"addr": ("localhost", 99999)}, "addr: .* is not an address"),
-    ({"slave_addrs": 5}, "slave_addrs must be a list"),
+    ({"slave_addrs": 5.5}, "slave_addrs must be a list"),
     ({"slave_addrs": [5]}, "slave_addrs: 5 is not an address"),
     ({"slave_addrs": ["localhost:1"]}, "slave_addrs: 'localhost:1' is not an address"),
     ({"env_kwargs": [1]}, "env_kwargs must be a dict"),
