@@ -41,10 +41,10 @@ from typing import Any, TypedDict
 
 from creamas_sc.client import connection_errors
 from creamas_sc.client.class_resolution import RemoteClasses, ScriptCodec, version
-from creamas_sc.client.daemon_api import NODE_ACCESS, STATUS, Call, DaemonAPI, Request
+from creamas_sc.client.daemon_api import STATUS, Call, DaemonAPI, Request
 from creamas_sc.errors import ConnectionLost, CreamasError, HostLost, UnknownSimulation
 from creamas_sc.foreign import cut_traceback
-from creamas_sc.nodes import Nodes
+from creamas_sc.nodes import NodeAccess, Nodes
 from creamas_sc.runtime.validation import make_folder
 from creamas_sc.simulation_api import Operation, SimulationAPI
 from creamas_sc.supervisor_client.messages import HostStatus
@@ -178,9 +178,9 @@ class ClientCore(DaemonAPI):
 
     async def _request_on(self, nodes: Nodes, make: Callable[[], Request]) -> Any:
         """Have nodes started that join the daemon, and make a request; if it fails, stop them."""
-        access = await ClientCore._request(self, NODE_ACCESS)
+        access = await ClientCore._request(self, Request("node_access"))
         try:
-            await self._channel.run(nodes.start, access)
+            await self._channel.run(nodes.start, NodeAccess(**access))
             answer = await ClientCore._request(self, make())
         except BaseException:
             await self._channel.run(nodes.stop)

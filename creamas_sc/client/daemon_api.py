@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from creamas_sc.checkpoints.files import Checkpoints, find_run
 from creamas_sc.client.class_resolution import RemoteClasses, script_file, version
 from creamas_sc.errors import CreamasError, DeadlineExceeded, DecodeError, EncodeError
-from creamas_sc.nodes import NodeAccess, Nodes
+from creamas_sc.nodes import Nodes
 from creamas_sc.nodes import of as nodes_of
 from creamas_sc.reports import SlaveReceipt, StopReport
 from creamas_sc.restarts.policy import RestartPolicy
@@ -96,7 +96,6 @@ class Request(NamedTuple):
 
 
 STATUS = Request("status")
-NODE_ACCESS = Request("node_access", read=lambda answer: NodeAccess(**answer))
 
 
 def attachment(name: str) -> Request:
@@ -292,18 +291,6 @@ class DaemonAPI:
             order["cwd"] = os_bytes(manifest.cwd)
         about = {"record": str(path), "script": None if script is None else script.file}
         return self._request(_creation(name, order, about, timeout))
-
-    def nodes(self) -> Any:
-        """List the nodes that have joined the daemon; see `creamas_sc.nodes.NodeInfo`."""
-        return self._request(Request("nodes"))
-
-    def node_access(self) -> Any:
-        """Return what a node needs to join the daemon, a `creamas_sc.nodes.NodeAccess`.
-
-        Raises:
-            BadValue: The daemon does not listen for nodes.
-        """
-        return self._request(NODE_ACCESS)
 
     def ls(self, all: bool = False) -> Any:
         """List the simulations.
