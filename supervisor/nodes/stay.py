@@ -63,6 +63,8 @@ class Stay:
         self.left = False
         self.why = ""
         self._about = about
+        self._deadline = 0.0  # on the clock of `now`
+        self._lease = trio.CancelScope()
         self._over = trio.Event()
         self._ready = trio.Event()
         self._asked = False  # by the supervisor
@@ -97,8 +99,9 @@ class Stay:
                 nursery.start_soon(self._talk)
                 await nursery.start(self._tree.run)
                 try:
-                    lease, sent = await self._join()
-                    nursery.start_soon(self._keep_lease, lease, sent)
+                    lease = await self._join()
+                    nursery.start_soon(self._watch_lease, lease)
+                    nursery.start_soon(self._keep_lease, lease)
                     await first_of(self._over, self._tree.gone)
                     self._finish("its processes were killed")
                 finally:
@@ -113,8 +116,8 @@ class Stay:
         await self._server.connection.run()
         self._finish("the connection to the supervisor ended")
 
-    async def _join(self) -> tuple[float, float]:
-        """Join, and take orders from here on; returns the lease, and when it was asked for."""
+    async def _join(self) -> float:
+        """Join, and take orders from here on; returns the lease."""
         try:
             with trio.fail_after(timeouts.START_SECONDS):
                 await self._tree.call("ping")  # it takes its time for its imports
@@ -125,33 +128,42 @@ class Stay:
                 sent = now()
                 answer = await self._server.call("join", self._about)
                 lease = float(answer["lease"])
-                await self._tree.call("renew", sent + lease - now())
+                self._extend(sent + lease)
+                await self._tree.call("renew", self._deadline - now())
         except trio.TooSlowError:
             raise ConnectionLost("the supervisor does not answer", may_have_run=False) from None
         log.info("joined as node %s", answer["name"])
         self.joined = True
         self._ready.set()
-        return lease, sent
+        return lease
 
-    async def _keep_lease(self, lease: float, sent: float) -> None:
-        """Renew the lease, and the tree's, until one is over."""
-        deadline = sent + lease
+    def _extend(self, deadline: float) -> None:
+        self._deadline = deadline
+        self._lease.deadline = trio.current_time() + deadline - now()
+
+    async def _watch_lease(self, lease: float) -> None:
+        """Wait for its end: a call that is cancelled then would still wait for a moment."""
+        with self._lease:
+            await trio.sleep_forever()
+        self._finish(f"its lease of {lease:g} s was not renewed")
+
+    async def _keep_lease(self, lease: float) -> None:
+        """Renew the lease, and the tree's, again and again."""
         pause = min(timeouts.RENEW_SECONDS, lease / 4)
         try:
-            while now() < deadline:
-                with trio.move_on_after(deadline - now()) as scope:
-                    await trio.sleep(pause)
-                    sent = now()
-                    await self._server.call("renew")
-                    deadline = sent + lease
-                    scope.deadline = trio.current_time() + deadline - now()
-                    await self._tree.call("renew", deadline - now())
+            while True:
+                await trio.sleep(pause)
+                sent = now()
+                await self._server.call("renew")
+                if now() >= self._deadline:  # the machine was asleep: it may run elsewhere by now
+                    self._lease.cancel()
+                    return
+                self._extend(sent + lease)
+                await self._tree.call("renew", self._deadline - now())
         except CreamasError as error:
             log.debug("the lease is not renewed: %s", error)
             if not (self._server.connection.closed.is_set() or self._tree.gone.is_set()):
                 self._finish(f"its lease was not renewed: {error}")
-        else:
-            self._finish(f"its lease of {lease:g} s was not renewed")
 
     def _finish(self, why: str) -> None:
         if not self._over.is_set():

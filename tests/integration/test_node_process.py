@@ -77,8 +77,9 @@ async def test_what_is_stopped_is_ended_at_the_lease_by_the_other(tmp_path: Path
 @pytest.mark.slow
 async def test_a_supervisor_that_is_silent_has_lost_the_node(tmp_path: Path) -> None:
     async with working(tmp_path, LEASE_SECONDS) as (there, _, joined, left, _):
-        joined.answers = False
+        joined.be_silent()
         assert await gone(left, LEASE_SECONDS + LEFT_SECONDS) == []
+        joined.speak()
         again = await there.next()
         assert await again.start("obey")
 

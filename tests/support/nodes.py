@@ -28,7 +28,6 @@ class Joined:
 
     Attributes:
         about: What it has said of itself; None before it has joined.
-        answers: Whether renewals are answered.
         renewed: How often it has renewed.
         left: Why it has left in order; None if it has not.
         exits: Its reports.
@@ -37,11 +36,20 @@ class Joined:
     def __init__(self, stream: anyio.abc.ByteStream, lease: float) -> None:
         self.about: dict[str, Any] | None = None
         self.lease = lease
-        self.answers = True
+        self._answering = trio.Event()
+        self.speak()
         self.renewed = 0
         self.left: str | None = None
         self.exits: list[dict[str, Any]] = []
         self.connection = Connection(stream, self._serve, on_event=self._take)
+
+    def be_silent(self) -> None:
+        """Answer no more renewals, until `speak`."""
+        self._answering = trio.Event()
+
+    def speak(self) -> None:
+        """Answer them."""
+        self._answering.set()
 
     async def call(self, method: str, *args: Any) -> Any:
         """Call one of its methods."""
@@ -60,8 +68,8 @@ class Joined:
             return CODEC.encode({"name": "node", "lease": self.lease})
         if request.method == "renew":
             self.renewed += 1
-            if not self.answers:
-                await trio.sleep_forever()
+            with trio.CancelScope(shield=True):  # nor does it confirm that it was cancelled
+                await self._answering.wait()
         if request.method == "leave":
             (self.left,) = args
         return CODEC.encode(None)

@@ -118,8 +118,9 @@ async def test_a_stay_renews_its_lease_and_that_of_its_tree(autojump_clock: Any)
 async def test_silence_for_a_lease_kills_the_tree(autojump_clock: Any) -> None:
     async with staying() as (stay, tree, joined):
         await trio.sleep(2.5)
-        joined.answers = False
+        joined.be_silent()
         await tree.gone.wait()
+        joined.speak()
         assert tree.killed_at == trio.current_time() == 2.0 + LEASE
         assert (stay.why, stay.left) == ("its lease of 10 s was not renewed", False)
 
@@ -130,6 +131,17 @@ async def test_a_tree_whose_supervisor_is_stopped_is_killed(autojump_clock: Any)
         tree.answers = False
         await tree.gone.wait()
         assert tree.killed_at == trio.current_time() == 3.0 + LEASE
+        assert not stay.left
+
+
+async def test_a_machine_that_slept_for_a_lease_kills_its_tree(
+    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with staying() as (stay, tree, _):
+        await trio.sleep(2.5)
+        monkeypatch.setattr(module, "now", lambda: trio.current_time() + LEASE)
+        await tree.gone.wait()
+        assert tree.killed_at == trio.current_time() == 3.0
         assert not stay.left
 
 
