@@ -125,6 +125,19 @@ async def test_silence_for_a_lease_kills_the_tree(autojump_clock: Any) -> None:
         assert (stay.why, stay.left) == ("its lease of 10 s was not renewed", False)
 
 
+async def test_a_lease_counts_from_when_its_renewal_was_sent(autojump_clock: Any) -> None:
+    async with staying() as (_, tree, joined):
+        await trio.sleep(2.5)
+        joined.be_silent()
+        await trio.sleep(4.5)
+        joined.speak()  # to what was sent at 3.0
+        await trio.sleep(0.5)
+        joined.be_silent()
+        await tree.gone.wait()
+        joined.speak()
+        assert tree.killed_at == 3.0 + LEASE
+
+
 async def test_a_tree_whose_supervisor_is_stopped_is_killed(autojump_clock: Any) -> None:
     async with staying() as (stay, tree, _):
         await trio.sleep(2.5)
