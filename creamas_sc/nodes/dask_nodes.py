@@ -10,7 +10,8 @@
             run(menv.spawn_slaves(64, Environment, EnvManager))
 
 dask only starts and ends the nodes; slaves are not dask's workers, and share no process with them.
-A worker that comes later gets a node too, as does one that its nanny has started again. With
+A worker that comes later gets a node too, as does one that its nanny has started again. A node
+ends with its worker, and workers end with their scheduler. With
 several workers on a machine it has several nodes, each of which offers all of its cores: so let a
 job have one (``processes=1``).
 

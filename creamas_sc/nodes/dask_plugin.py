@@ -21,6 +21,7 @@ from creamas_sc.foreign import printable, shorten
 from creamas_sc.nodes import NodeAccess
 from creamas_sc.runtime.installation import how_to_install, missing_packages
 from creamas_sc.supervisor_client.launcher import python_command
+from creamas_sc.supervisor_client.messages import describe_exit
 
 END_SECONDS: Final = 5.0
 """How long a node may take to end in order; its own steps on the way to a kill take less."""
@@ -79,11 +80,12 @@ class NodePlugin(WorkerPlugin):
     def _note_end(self) -> None:
         """The node has ended; tell why, unless it did so in order."""
         self._unwatch()
-        if self._process.wait():
+        if code := self._process.wait():
             self._errors.seek(0)
-            lines = self._errors.read().decode(errors="replace").splitlines()
-            why = lines[-1] if lines else f"it ended with {self._process.returncode}"
-            text = f"the node of {self._worker.address}: {shorten(printable(why))}"
+            *_, last = ["", *self._errors.read().decode(errors="replace").splitlines()]
+            number = -code if code < 0 else None
+            how = f"ended: {last}" if last and number is None else describe_exit(code, number)
+            text = f"the node of {self._worker.address} {shorten(printable(how))}"
             log.warning("%s", text)
             self._worker.log_event(self.name, text)
 

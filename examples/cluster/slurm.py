@@ -33,6 +33,7 @@ def main() -> None:
         job_extra_directives=[],  # more lines for #SBATCH, such as "--constraint=..."
         security=True,  # each connection has TLS
         shared_temp_directory=str(shared),  # for its certificates
+        log_directory=str(shared),  # what the jobs print
     ) as cluster:
         cluster.scale(jobs=JOBS)
         paint(DaskNodes(cluster, count=JOBS, seconds=600), slaves=4 * JOBS)

@@ -205,8 +205,19 @@ def test_a_node_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> 
     assert asyncio.run(main()) == -9
 
 
-def test_why_a_node_has_ended_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    node(monkeypatch, "import sys; sys.exit('first\\nthe key is another one')")
+@pytest.mark.parametrize(
+    ("code", "how"),
+    [
+        ("sys.exit('first\\nthe key is another one')", "ended: the key is another one"),
+        ("sys.exit(3)", "exited with code 3"),
+        (
+            "print('x', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)",
+            "was killed by SIGKILL",
+        ),
+    ],
+)
+def test_why_a_node_has_ended_is_told(monkeypatch: pytest.MonkeyPatch, code: str, how: str) -> None:
+    node(monkeypatch, f"import os, sys; {code}")
 
     async def main() -> list[tuple[str, str]]:
         worker: Any = FakeWorker()
@@ -217,8 +228,7 @@ def test_why_a_node_has_ended_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         told: list[tuple[str, str]] = worker.told
         return told
 
-    text = "the node of tls://127.0.0.1:2: the key is another one"
-    assert asyncio.run(main()) == [("mine", text)]
+    assert asyncio.run(main()) == [("mine", f"the node of tls://127.0.0.1:2 {how}")]
 
 
 def test_a_worker_without_what_nodes_need_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
