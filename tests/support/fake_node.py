@@ -45,7 +45,8 @@ class FakeNode:
     Attributes:
         running: Process ids, by slot.
         calls: What it was asked, in order.
-        answers: While not set, starts and stops are carried out but not answered.
+        answers: While not set, nothing is answered.
+        up: While not set, nothing that is started comes up.
         refusal: Of starts; none if empty.
         ended: Why it was asked to end.
     """
@@ -61,6 +62,8 @@ class FakeNode:
         self.calls: list[tuple[Any, ...]] = []
         self.answers = trio.Event()
         self.answers.set()
+        self.up = trio.Event()
+        self.up.set()
         self.refusal = ""
         self.ended = ""
         self.renewing = trio.CancelScope()
@@ -95,7 +98,7 @@ class FakeNode:
 
     def exit(self, slot: str, **changes: Any) -> None:
         """A process ends by itself."""
-        self._report(slot, self.running.pop(slot), expected=False, **changes)
+        self._report(slot, self.running.pop(slot), **{"expected": False, **changes})
 
     def _report(self, slot: str, pid: int, **changes: Any) -> None:
         message = {**_end(slot, pid), "expected": True, "returned": True, **changes}
@@ -114,6 +117,12 @@ class FakeNode:
         for order in orders:
             pid = self.running[order["slot"]] = next(self._pids)
             started.append({"slot": order["slot"], "pid": pid, "info": order["spec"]})
+        try:
+            await self.up.wait()
+        except trio.Cancelled:
+            for order in orders:
+                del self.running[order["slot"]]
+            raise
         await self.answers.wait()
         return started
 

@@ -251,15 +251,23 @@ async def test_a_cancelled_start_is_undone_on_its_node(
     autojump_clock: MockClock, there: There
 ) -> None:
     node = await there.join()
-    node.answers = trio.Event()
+    node.up = trio.Event()
     with trio.move_on_after(1.0):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(there.pool.start, [order("0")])
-            await wait_all_tasks_blocked()
-            nursery.cancel_scope.cancel()
-            node.answers.set()
-    assert node.running == {}
-    assert there.pool.processes == []
+        await there.pool.start([order("0")])
+    assert trio.current_time() == pytest.approx(1.0)
+    assert (node.running, there.pool.processes, there.exits) == ({}, [], [])
+    node.up.set()
+    await there.pool.start([order("0")])
+    assert trio.current_time() == pytest.approx(1.0)
+
+
+async def test_what_a_node_stops_by_itself_is_lost(autojump_clock: MockClock, there: There) -> None:
+    node = await there.join()
+    await there.pool.start([order("0")])
+    node.exit(*node.running, expected=True)
+    await wait_all_tasks_blocked()
+    ((_, message),) = there.exits
+    assert (message["expected"], message["error"]) == (False, "its node a has stopped it")
 
 
 async def test_code_is_sent_once_and_forgotten_with_its_simulation(
