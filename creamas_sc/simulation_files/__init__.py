@@ -39,7 +39,9 @@ All keys but ``agents.*.class`` and ``.number``, and the number of slaves, may b
 * ``[environment]``: ``class`` (a `MultiEnvironment`), ``environment`` and ``manager`` (the classes
   within it), ``address`` ("host:port"), ``arguments`` (of the environment).
 * ``[slaves]``: ``number``, or ``addresses``; ``environment`` and ``manager`` (classes);
-  ``arguments`` of the environments: a table, or a list of one for each.
+  ``arguments`` of the environments: a table, or a list of one for each; ``place``: "here",
+  "nodes", the name of a node, or a list of one for each; ``nodes``: how many must have joined
+  before.
 * ``[agents.NAME]``: ``class`` ("package.module:Class" or "file.py:Class"), ``number``,
   ``arguments``. They are spawned in the order of the file, evenly over the slaves.
 * ``[connections]``: ``graph``, a generator of NetworkX (extra ``nx``), and its ``arguments``. Its

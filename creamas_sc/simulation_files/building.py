@@ -24,7 +24,9 @@ _CLASSES: Final = {
 }
 
 
-def build(file: str | os.PathLike[str], seed: int | None = None) -> MultiEnvironment:
+def build(
+    file: str | os.PathLike[str], seed: int | None = None, nodes: Any = None
+) -> MultiEnvironment:
     """Make the simulation that a file describes, with its slaves, agents and connections.
 
     Steps are the caller's to take. The folders of its classes are added to ``sys.path``.
@@ -32,6 +34,7 @@ def build(file: str | os.PathLike[str], seed: int | None = None) -> MultiEnviron
     Args:
         file: See `creamas_sc.simulation_files`.
         seed: In place of the file's.
+        nodes: Other machines for its slaves, as of `MultiEnvironment`.
 
     Raises:
         BadValue: The file is not valid; the message has the line and the key.
@@ -40,10 +43,12 @@ def build(file: str | os.PathLike[str], seed: int | None = None) -> MultiEnviron
     end_script_load()
     plan = SimulationFile.read(file).plan()
     return build_plan(plan, plan.create.get("seed") if seed is None else seed,
-                      plan.create.get("record"))  # fmt: skip
+                      plan.create.get("record"), nodes)  # fmt: skip
 
 
-def build_plan(plan: Plan, seed: int | None, record: Record | None) -> MultiEnvironment:
+def build_plan(
+    plan: Plan, seed: int | None, record: Record | None, nodes: Any = None
+) -> MultiEnvironment:
     """Make what is planned; see `build`."""
     look_in(plan.folders, str(plan.folder or Path.cwd()))
     given = plan.create
@@ -56,6 +61,8 @@ def build_plan(plan: Plan, seed: int | None, record: Record | None) -> MultiEnvi
         options["record"] = record
     if seed is not None:
         options["seed"] = seed
+    if nodes is not None:
+        options["nodes"] = nodes
     options |= given.get("env_kwargs", {})
     menv: MultiEnvironment = menv_cls(
         given.get("addr", ("localhost", 0)), env_cls, mgr_cls, **options
@@ -81,6 +88,7 @@ def names_in(plan: Plan) -> list[str]:
 
 def _populate(menv: MultiEnvironment, plan: Plan) -> None:
     given: Any = plan.create
+    place = {"place": given["place"]} if "place" in given else {}
     with chdir(plan.folder or "."):  # where slaves begin
         run(
             menv.spawn_slaves(
@@ -88,6 +96,7 @@ def _populate(menv: MultiEnvironment, plan: Plan) -> None:
                 given.get("slave_env_cls", Environment),
                 given.get("slave_mgr_cls", EnvManager),
                 given.get("slave_kwargs"),
+                **place,
             )
         )
     for batch in plan.agents:

@@ -13,6 +13,8 @@ from msgspec import Meta, Struct, field
 
 from creamas_sc.core.randomness import check_seed
 from creamas_sc.errors import BadValue, CreamasError
+from creamas_sc.mp.placing import check_places_to_run
+from creamas_sc.nodes import Nodes
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.results.record import Record
 from creamas_sc.rpc.rounds.plan import check_calls
@@ -51,6 +53,8 @@ class _Slaves(_Table):
     environment: str | None = None
     manager: str | None = None
     arguments: _Arguments | list[_Arguments] | None = None
+    place: str | list[str] | None = None
+    nodes: _Whole | None = None
 
 
 class _Agents(_Table):
@@ -206,7 +210,14 @@ class _Reader:
             "slave_env_cls": self._class(("slaves", "environment"), found.environment),
             "slave_mgr_cls": self._class(("slaves", "manager"), found.manager),
             "slave_kwargs": arguments,
+            "place": self._checked(("slaves", "place"), lambda: self._place(len(addresses))),
+            "nodes": None if found.nodes is None else Nodes(count=found.nodes),
         }
+
+    def _place(self, slaves: int) -> str | list[str] | None:
+        place = self._found.slaves.place
+        check_places_to_run(place, slaves)
+        return place
 
     def _batch(self, name: str, value: Any) -> Batch:
         found = self._source.convert(value, _Agents, ("agents", name))

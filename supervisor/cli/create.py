@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from creamas_sc.errors import BadValue, CreamasError, DeadlineExceeded
+from creamas_sc.nodes import Nodes
 from creamas_sc.restarts.policy import RestartPolicy
 from creamas_sc.results.record import Record
 from creamas_sc.simulation_files.plan import Batch, Plan, spread
@@ -43,6 +44,8 @@ def create(
     *,
     slaves: Annotated[int | None, _SLAVES, Whole, at_least(1)] = None,
     slave: Annotated[list[str] | None, _SLAVES, Parameter(metavar="HOST:PORT")] = None,
+    place: Annotated[list[str] | None, _SLAVES, Parameter(metavar="PLACE")] = None,
+    nodes: Annotated[int | None, _SLAVES, Whole, at_least(1)] = None,
     slave_env_cls: Annotated[Class, _SLAVES] = None,
     slave_mgr_cls: Annotated[Class, _SLAVES] = None,
     slave_kwargs: Annotated[list[str] | None, _SLAVES, Parameter(metavar="JSON")] = None,
@@ -82,12 +85,16 @@ def create(
         creamas-supervisor create two --slave localhost:5556 --slave localhost:5557
         creamas-supervisor create own --menv-cls society:Society --seed 1
         creamas-supervisor create third simulation.toml
+        creamas-supervisor create far --slaves 8 --place nodes --agents painters.py:Painter=96
 
     Args:
         name: The new simulation's name: letters, digits, '.', '_' and '-'.
         file: Its keys: python -c 'help("creamas_sc.simulation_files")'
         slaves: How many slaves, on free ports.
         slave: Where one slave listens; give it once for each slave.
+        place: On which machine slaves run: here, nodes (each on the node with the most free
+            cores), or the name of a node; give it once, or once for each slave.
+        nodes: How many nodes must have joined the daemon before; they are waited for.
         slave_env_cls: The class of their environments.
         slave_mgr_cls: The class of their managers.
         slave_kwargs: For their environments' __init__; give it once, or once for each slave.
@@ -166,6 +173,10 @@ def _of_options(options: Mapping[str, Any]) -> Plan:
     agents = [params.agent_batch(each, classes, arguments) for each in options.get("agents", ())]
     if places := _places(options.get("slaves"), options.get("slave"), agents):
         create["slave_addrs"] = places
+    if "place" in options:
+        create["place"] = _place(options["place"], len(places))
+    if "nodes" in options:
+        create["nodes"] = Nodes(count=options["nodes"])
     if "slave_kwargs" in options:
         create["slave_kwargs"] = _for_each(options["slave_kwargs"], len(places))
     if agents:
@@ -183,6 +194,18 @@ def _places(
     if batches and not places:
         raise Failure("--agents need slaves to live in: add --slaves 2, say", Exit.USAGE)
     return places
+
+
+def _place(place: Sequence[str], slaves: int) -> str | list[str]:
+    if len(place) == 1:
+        return place[0]
+    if len(place) != slaves:
+        raise Failure(
+            f"--place is given {len(place)} times for {count(slaves, 'slave')}: give it once for "
+            "all slaves, or once for each",
+            Exit.USAGE,
+        )
+    return list(place)
 
 
 def _policy(

@@ -130,6 +130,7 @@ def resume(
     slaves: Annotated[int | None, Whole, at_least(1)] = None,
     step: Annotated[int | None, Whole, at_least(0)] = None,
     changed_code: bool = False,
+    place: Annotated[str | None, Parameter(metavar="PLACE")] = None,
     timeout: Seconds = None,
     daemon: Daemon = None,
     json: Json = False,
@@ -150,11 +151,13 @@ def resume(
         slaves: With FOLDER: how many. Default: as many as there were.
         step: With FOLDER: go on from the checkpoint of this step. Default: the last one.
         changed_code: With FOLDER: go on although the agents' code is not what it was.
+        place: With FOLDER: on which machine slaves run: here, nodes, or the name of a node. The
+            folder must be the same there. Default: here.
         timeout: With FOLDER: seconds until everything is ready. Default: create_timeout, 30.
     """
     if folder is None:
-        given = {"--slaves": slaves, "--step": step, "--timeout": timeout}
-        given["--changed-code"] = changed_code or None
+        given: dict[str, Any] = {"--slaves": slaves, "--step": step, "--timeout": timeout}
+        given |= {"--changed-code": changed_code or None, "--place": place}
         wrong = next((option for option, value in given.items() if value is not None), None)
         if wrong is not None:
             raise Failure(f"{wrong} goes with a FOLDER of a recorded run", Exit.USAGE)
@@ -164,7 +167,13 @@ def resume(
         seconds = settings.create_timeout if timeout is None else timeout
         with extra_time(client, seconds), start_deadline(time.monotonic() + seconds):
             created = client.resume(
-                name, folder, slaves=slaves, step=step, changed_code=changed_code, timeout=seconds
+                name,
+                folder,
+                slaves=slaves,
+                step=step,
+                changed_code=changed_code,
+                place=place,
+                timeout=seconds,
             )
         with client.attach(name) as sim:
             progress = sim.progress()

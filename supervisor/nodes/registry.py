@@ -135,10 +135,15 @@ class NodeRegistry:
         """Wait until ``count`` nodes have joined, but not longer than ``timeout``; all there are.
 
         Raises:
-            BadValue: An argument is not valid.
+            BadValue: An argument is not valid, or no nodes can join.
         """
         check_count("count", count)
         check_seconds(timeout, "timeout", endless=False)
+        if self._listener is None:
+            raise BadValue(
+                "no nodes can join this simulation: pass nodes= to MultiEnvironment, or start the "
+                "daemon with --listen HOST:PORT"
+            )
         with trio.move_on_after(timeout):
             while len(self._nodes) < count:
                 await self._changed.wait()
