@@ -180,7 +180,8 @@ class ClientCore(DaemonAPI):
         """Have nodes started that join the daemon, and make a request; if it fails, stop them."""
         access = await ClientCore._request(self, Request("node_access"))
         try:
-            await self._channel.run(nodes.start, NodeAccess(**access))
+            known = NodeAccess(access["host"], access["port"], access["key"])
+            await self._channel.run(nodes.start, known)
             answer = await ClientCore._request(self, make())
         except BaseException:
             await self._channel.run(nodes.stop)

@@ -46,8 +46,10 @@ class Daemon:
         return {"run": self.process.pid, **processes.family(keeper)}
 
 
-def spawn(log_folder: Path, name: str = NAME) -> tuple[Daemon, int]:
+def spawn(log_folder: Path, name: str = NAME, *nodes: str) -> tuple[Daemon, int]:
     """Start a daemon without waiting for it; returns it, and the pipe that it reports to.
+
+    It listens for ``nodes``, a host and a port, if these are given.
 
     Its Python is ``$CREAMAS_TEST_PYTHON``, or the one that runs the tests.
     """
@@ -55,7 +57,7 @@ def spawn(log_folder: Path, name: str = NAME) -> tuple[Daemon, int]:
     python = os.environ.get("CREAMAS_TEST_PYTHON", sys.executable)
     main = ROOT / "supervisor" / "__main__.py"
     process = subprocess.Popen(
-        [python, "-P", main, "daemon", name, log_folder, str(write)],
+        [python, "-P", main, "daemon", name, log_folder, str(write), *nodes],
         stdin=subprocess.DEVNULL,
         pass_fds=[write],
         start_new_session=True,
@@ -74,11 +76,11 @@ def report(read: int) -> str:
 
 
 @contextmanager
-def running(log_folder: Path, name: str = NAME) -> Iterator[Daemon]:
-    """A daemon for the length of the block; it may have ended by then."""
-    daemon, read = spawn(log_folder, name)
+def running(log_folder: Path, name: str = NAME, *nodes: str) -> Iterator[Daemon]:
+    """A daemon for the length of the block, as `spawn` starts it; it may have ended by then."""
+    daemon, read = spawn(log_folder, name, *nodes)
     try:
-        assert report(read) == READY
+        assert report(read).partition("\n")[0] == READY
         yield daemon
     finally:
         end(daemon)
