@@ -40,7 +40,7 @@ from typing import Any, NamedTuple
 from creamas_sc.errors import LoadError
 from creamas_sc.runtime.installation import is_users
 from creamas_sc.runtime.loaded_modules import MAIN, loaded_files
-from creamas_sc.runtime.paths import is_private
+from creamas_sc.runtime.paths import exposed, is_private
 
 # From a process's start, which is known to a hundredth of a second, until it has read its script.
 _READ_NS = 20_000_000
@@ -200,9 +200,12 @@ class CodeVersions:
             return ModuleSpec(name, None, is_package=True)
         folders = [os.path.dirname(path)] if os.path.basename(path) == "__init__.py" else None
         loader = SourceFileLoader(name, path)
-        return spec_from_file_location(
+        spec = spec_from_file_location(
             name, path, loader=loader, submodule_search_locations=folders
         )
+        if spec is not None and folders and _Loading.node and not _is_safe(folders[0]):
+            spec.submodule_search_locations = []  # what the master has loaded is found, too
+        return spec
 
     def sources(self) -> list[bytes]:
         """The sources of all files that the simulation has loaded so far."""
@@ -251,6 +254,14 @@ class CodeVersions:
     def changed_files(self) -> list[str]:
         """Paths of the files that are not any more what the simulation has loaded."""
         return sorted(each.path for each in self._versions() if each.is_changed)
+
+
+def _is_safe(folder: str) -> bool:
+    """Whether there is such a folder, and no other user may put files there."""
+    try:
+        return exposed(Path(folder)) is None
+    except OSError:
+        return False
 
 
 def _is_newer(version: Version, module: Mapping[str, Any]) -> bool:
@@ -393,8 +404,16 @@ class _Loader(SourceFileLoader):
         return {"mtime": self._version.mtime_ns // 10**9, "size": len(self._version.source)}
 
     def get_data(self, path: Any) -> bytes:
-        """The source of the version, or a compiled file."""
-        return self._version.source if path == self.path else super().get_data(path)
+        """The source of the version, or a compiled file.
+
+        Raises:
+            OSError: There is none, or this is a node: there the file's folder may be of others.
+        """
+        if path == self.path:
+            return self._version.source
+        if _Loading.node and path.endswith(".pyc"):
+            raise FileNotFoundError(errno.ENOENT, "nothing is compiled on nodes", path)
+        return super().get_data(path)
 
     def set_data(self, path: str, data: Any, *, _mode: int = 0o666) -> None:
         """Write a compiled file, beside a source file that is there."""

@@ -12,11 +12,12 @@ from cyclopts import Parameter
 
 from creamas_sc.supervisor_client.node_key import read_key
 from supervisor.cli import output
-from supervisor.cli.daemon_connection import connected
+from supervisor.cli.daemon_connection import checked_name, connected
 from supervisor.cli.exits import Exit, Failure
 from supervisor.cli.params import Daemon, Json, Seconds, Whole, address, at_least
 
 RETRY_SECONDS = 60.0
+NAME_LENGTH = 64
 NODES_HEAD = ("NAME", "HOST", "CORES", "MEMORY", "PROCESSES", "ENGINE", "HEARD")
 
 
@@ -73,7 +74,7 @@ def node(
         place=place,
         key=None if key_file is None else read_key(key_file),
         key_fd=key_fd,
-        name=name or socket.gethostname(),
+        name=checked_name(name or socket.gethostname()[:NAME_LENGTH], "node"),
         host=host,
         cores=cores,
         engine=engine,

@@ -146,6 +146,7 @@ def test_the_version(run: Run) -> None:
         ["node", "--join", "here:0", "--key-fd", "0"],
         ["node", "--join", "here:1", "--key-fd", "0", "--key-file", "nodes.key"],
         ["node", "--join", "here:1", "--key-fd", "0", "--cores", "0"],
+        ["node", "--join", "here:1", "--key-fd", "0", "--name", "../key"],
     ],
 )
 def test_wrong_usage_is_one_line_and_2(run: Run, words: list[str]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import importlib
+import json
 import logging
 import os
+import py_compile
 import sys
 import time
 import zipfile
@@ -278,3 +280,30 @@ def test_nothing_is_loaded_from_where_other_users_may_write(tmp_path: Path) -> N
         versions.keep(Version.of(str(other)))
     versions.keep_loaded()
     assert sorted(versions.folder.iterdir()) == there
+
+
+def test_a_node_loads_nothing_that_others_may_have_put_there(
+    code: Code, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The folder is the creator's, on another machine; here, any user may have made it.
+    monkeypatch.setattr(code_versions._Loading, "node", "node")
+    monkeypatch.setattr(sys, "path", sys.path[1:])
+    package = tmp_path / NAME
+    package.mkdir()
+    file = package / "__init__.py"
+    file.write_text("WHOSE = 'theirs'")
+    compiled = py_compile.compile(str(file))
+    assert compiled is not None
+    status = file.stat()
+    sent = Version(str(file), b"WHOSE = 'master'", status.st_mtime_ns)
+    assert len(sent.source) == status.st_size
+    code.versions.keep(sent)
+    (code.versions.folder / "modules").write_text(json.dumps({NAME: str(file)}))
+    (package / "more.py").write_text("")
+    assert code.load().WHOSE == "master"
+    importlib.import_module(f"{NAME}.more")
+    del sys.modules[f"{NAME}.more"]
+    package.chmod(0o777)
+    assert code.load().WHOSE == "master"
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module(f"{NAME}.more")
