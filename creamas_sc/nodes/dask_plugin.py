@@ -69,6 +69,7 @@ class NodePlugin(WorkerPlugin):
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
+            process_group=0,  # a Ctrl-C of the terminal is for the script, which decides
         )
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # it has ended already, and is told of below

@@ -15,11 +15,13 @@ mkdir -p -m 700 "$HOME/.creamas"
 
 # A node tries for a minute to join, so it may start before the script listens.
 srun creamas-supervisor node --join "$(hostname):$port" --key-file "$key" &
+nodes=$!
 python -m examples.cluster.srun "$key" "$port" "$SLURM_JOB_NUM_NODES" &
 script=$!
 trap 'kill -TERM $script' TERM  # when the time is nearly up: the simulation is closed
 wait $script
 status=$?
 wait $script 2> /dev/null  # after TERM the first wait is over at once
+[ $status = 0 ] && wait $nodes
 rm -f "$key"
 exit $status
