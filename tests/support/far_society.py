@@ -6,16 +6,17 @@ import json
 import os
 import signal
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
 from creamas_sc.supervisor_client.node_key import make_key
 from tests.support.far_script import BEGINNINGS, OVERLAPS, Settings, dump, right
-from tests.support.machines import Machine
+from tests.support.machines import POLL_SECONDS, Machine
 from tests.support.programs import Program
 
-__all__ = ["FarSociety"]
+__all__ = ["FarSociety", "slaves_on", "wait_no_slaves"]
 
 PORT = 5555
 SECONDS = 60.0
@@ -102,19 +103,27 @@ class FarSociety:
             raise
         return said
 
-    def step(self) -> dict[str, Any]:
-        """Take a step; its outcome. Results, if it has any, are right.
+    def begin_step(self) -> None:
+        """Have a step taken."""
+        self.script.say("step")
+
+    def finish_step(self) -> dict[str, Any]:
+        """The outcome of a step that was begun. Results, if it has any, are right.
 
         Raises:
             AssertionError: They are not, or two slaves of one place have been there at once.
         """
-        self.script.say("step")
         outcome = self.answer("step")
         if "results" in outcome:
             agents = self.settings.slaves * self.settings.agents
             assert outcome["results"] == right(outcome["step"], agents)
         self.check_overlaps()
         return outcome
+
+    def step(self) -> dict[str, Any]:
+        """Both."""
+        self.begin_step()
+        return self.finish_step()
 
     def step_until_whole(self) -> list[dict[str, Any]]:
         """Take steps until one loses nobody; the outcomes of the others."""
@@ -145,10 +154,25 @@ class FarSociety:
         for each in [self.machine, *self.others]:
             each.wait_empty(SECONDS)
 
-    def slave_on(self, machine: Machine) -> int:
-        """The pid of one of a machine's slaves."""
-        return next(pid for pid, name in sorted(machine.processes().items()) if "slave-" in name)
-
     def stop_node(self, machine: Machine, stopped: bool) -> None:
         """SIGSTOP or SIGCONT a machine's node."""
         os.kill(self.nodes[machine].pid, signal.SIGSTOP if stopped else signal.SIGCONT)
+
+
+def slaves_on(machine: Machine) -> list[int]:
+    """The pids of a machine's slaves, in their order."""
+    named = {name: pid for pid, name in machine.processes().items() if "slave-" in name}
+    return [named[name] for name in sorted(named)]
+
+
+def wait_no_slaves(machine: Machine, seconds: float) -> float:
+    """Wait until a machine has no slaves; how long that took.
+
+    Raises:
+        AssertionError: It had some after ``seconds``.
+    """
+    began = time.monotonic()
+    while slaves_on(machine):
+        assert time.monotonic() - began < seconds, f"{machine.name}: {machine.processes()}"
+        time.sleep(POLL_SECONDS)
+    return time.monotonic() - began
