@@ -186,7 +186,7 @@ class Machines:
     # ---- telling
 
     def note_start(self, slave: Slave, place: tuple[str, int], others: Iterable[Slave]) -> None:
-        """Tell others where a slave listens that was started again, and it where they do."""
+        """Tell others where a slave listens that was started again."""
         if self._network is None:
             return
         endpoint = self._network.endpoint
@@ -194,11 +194,6 @@ class Machines:
             moved = {slave.base_url: place}
             endpoint.move(moved)
             self._tell(others, moved)
-
-    def note_connected(self, slave: Slave) -> None:
-        """Tell a slave that has just been started where others listen that have moved."""
-        if self._network is not None:
-            self._network.announce(slave.base_url, self._network.endpoint.routes)
 
     def note_loss(self, slave: Slave, others: Iterable[Slave]) -> None:
         """Tell others that a slave on a node is lost; their connections may not have noticed."""

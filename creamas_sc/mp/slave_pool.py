@@ -260,7 +260,6 @@ class SlavePool:
             return
         try:
             await self._network.connect(slave.address, 0)
-            self.machines.note_connected(slave)
         except (ConnectionLost, HandshakeError) as error:
             ended = await slave.wait_for_exit_report()
             why = slave.describe_end() if ended else f"{slave.base_url}: {error}"

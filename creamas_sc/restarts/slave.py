@@ -21,6 +21,8 @@ from creamas_sc.supervisor_client.spec import unpack
 # A lost connection is noticed before the supervisor reports why the process ended: the report is
 # waited for this long.
 EXIT_REPORT_SECONDS = 0.5
+# The same of a slave on a node: its processes may end so long before the node is given up.
+NODE_REPORT_SECONDS = 3.0
 
 UNKNOWN_EXIT: ExitStatus = {"exit_code": None, "signal": None, "error": None}
 
@@ -178,7 +180,7 @@ class Slave:
 
     async def wait_for_exit_report(self) -> bool:
         """Wait for the report of an exit that a lost connection suggests; whether it came."""
-        with trio.move_on_after(EXIT_REPORT_SECONDS):
+        with trio.move_on_after(NODE_REPORT_SECONDS if self.node else EXIT_REPORT_SECONDS):
             await self.gone.wait()
         return self.gone.is_set()
 

@@ -173,6 +173,8 @@ class Endpoint:
         """Note where environments listen from now on; None for one that is gone."""
         for url, place in places.items():
             if place is not None:
+                if self.routes.get(url) == place:
+                    continue
                 self.routes[url] = place
             self.drop(url)
 

@@ -442,6 +442,9 @@ class Network:
         self._peers[peer.address] = peer
         if peer.role == "master":
             self.steps.master = link
+        elif self._slaves is not None and self.endpoint.routes:
+            # Before any call: slaves that are started again at once need each other's.
+            link.post(MOVES_EVENT, self.codec.encode(self.endpoint.routes))
 
     def _on_event(self, link: Connection, name: str, payload: Payload) -> None:
         # The connection logs what this raises, such as an unknown class, and lives on.

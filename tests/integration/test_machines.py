@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.faults.cases.machines import FAULTS, Fault, link_cut, suffer
 from tests.support import programs
+from tests.support.far_society import FarSociety
 from tests.support.machines import Machine, has_netem, machines, needs_machines
 from tests.support.processes import children, open_pidfds, wait_gone
 from tests.support.programs import Program
@@ -90,3 +93,41 @@ with machines(Path({str(tmp_path)!r}), 2, delay=0.001):
         assert not wait_gone(pidfds, programs.BOUND_SECONDS)
     for pid in pids:
         os.waitpid(pid, 0)  # they became ours
+
+
+# ---- societies on them
+
+LEASE_SECONDS = 2.0
+QUICK = {"node killed"}
+
+SHORT_FAULTS: dict[str, Fault] = {
+    **{name: fault for name, fault in FAULTS.items() if "link" not in name},
+    "link cut for less than the lease": partial(link_cut, 0.3),
+    "link cut for more than the lease": partial(link_cut, 2.5),
+    "link cut for long": partial(link_cut, 8.0),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in QUICK else pytest.mark.long)
+        for name in SHORT_FAULTS
+    ],
+)
+def test_what_runs_on_a_lost_machine_ends_and_goes_on_elsewhere(tmp_path: Path, name: str) -> None:
+    suffer(SHORT_FAULTS[name], 1, tmp_path / "society", LEASE_SECONDS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("calls", ["rounds", "free"])
+def test_agents_on_several_machines_call_each_other(tmp_path: Path, calls: str) -> None:
+    with (
+        machines(tmp_path / "machines", 3, delay=0.005) as made,
+        FarSociety(made, tmp_path, calls=calls) as society,
+    ):
+        assert {host for _, host in society.where().values()} == {"machine-1", "machine-2"}
+        outcome = society.step()
+        assert outcome["results"]
+        assert outcome["seconds"] > 0.01  # there and back
+        society.close()

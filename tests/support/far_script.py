@@ -133,6 +133,9 @@ async def main(settings: Settings) -> None:
             if line == "where\n":
                 _say(where=await menv.gather("where"))
                 continue
+            if line == "nodes\n":
+                _say(nodes=[each["host"] for each in await menv.get_nodes(as_coro=True)])
+                continue
             step += 1
             _say(**await _step(menv, step, addrs))
     _say(closed=True)

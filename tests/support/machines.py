@@ -26,6 +26,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import programs, switch
+from tests.support.processes import children
 from tests.support.programs import ROOT, Program
 
 __all__ = ["Machine", "machines", "missing", "needs_machines"]
@@ -126,11 +127,16 @@ class Machine:
 
     def kill(self) -> None:
         """SIGKILL all processes on it, as the loss of its power would."""
+        own, killed = set(children(os.getpid())), set[int]()
         while left := self.processes():
             for pid in left:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+            killed.update(left)
             time.sleep(POLL_SECONDS)
+        for pid in killed - own:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)  # it has become ours
 
     def cut(self) -> None:
         """Have the switch drop all frames from and to it: nobody is told."""

@@ -34,12 +34,16 @@ def mac(place: int) -> str:
     return f"02:00:00:00:00:{place:02x}"
 
 
-def _plug(namespace: str) -> int:
-    """A new device "eth0" in the namespace; what is read and written is its frames."""
+def _enter(namespace: str) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     with open(namespace) as file:
         if libc.setns(file.fileno(), CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), f"cannot enter {namespace}")
+
+
+def _plug(namespace: str) -> int:
+    """A new device "eth0" in the namespace; what is read and written is its frames."""
+    _enter(namespace)
     port = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
     fcntl.ioctl(port, TUNSETIFF, struct.pack("16sH22x", b"eth0", flags))
@@ -107,5 +111,6 @@ if __name__ == "__main__":
     switch = _Switch(
         float(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), [*map(_plug, sys.argv[4:])]
     )
+    _enter(f"/proc/{os.getppid()}/ns/net")  # it is no process of the last machine
     print(flush=True)
     switch.run()

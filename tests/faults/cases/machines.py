@@ -17,7 +17,7 @@ from tests.faults.registry import TOTAL, Figures, row
 from tests.support.far_society import FarSociety, slaves_on, wait_no_slaves
 from tests.support.machines import Machine, machines, missing
 
-__all__ = ["FAULTS", "suffer"]
+__all__ = ["FAULTS", "link_cut", "suffer"]
 
 # Of one round, so that there are many in a time that consists of waiting.
 SIDE_BY_SIDE = 10
@@ -45,6 +45,7 @@ def _node_stopped(society: FarSociety, victim: Machine, lease: float) -> Figures
     gone = wait_no_slaves(victim, lease + LEFT_SECONDS)
     figures = _elsewhere(society, victim, began, lease)
     society.stop_node(victim, False)
+    society.wait_nodes()
     return {"gone in seconds": gone, **figures}
 
 
@@ -88,7 +89,8 @@ def _end_nodes(society: FarSociety) -> None:
         each.wait_empty(LEFT_SECONDS)
 
 
-def _cut(seconds: float, society: FarSociety, victim: Machine, lease: float) -> Figures:
+def link_cut(seconds: float, society: FarSociety, victim: Machine, lease: float) -> Figures:
+    """Cut a machine off, for less or more than the lease."""
     began = time.monotonic()
     victim.cut()
     figures = {}
@@ -103,6 +105,7 @@ def _cut(seconds: float, society: FarSociety, victim: Machine, lease: float) -> 
         assert {host for _, host in society.where().values()} == {
             each.name for each in society.others
         }
+    society.wait_nodes()
     assert "results" in society.step()
     return figures
 
@@ -126,7 +129,6 @@ def _named(machine: Machine, name: str) -> int:
     return pid
 
 
-# For leases of 10 s; `suffer` shortens links' cuts with the lease.
 FAULTS: dict[str, Fault] = {
     "node killed": _node_killed,
     "node stopped": _node_stopped,
@@ -134,9 +136,9 @@ FAULTS: dict[str, Fault] = {
     "slave killed": _slave_killed,
     "script killed": _script_killed,
     "its supervisor killed": _supervisor_killed,
-    "link cut for 5 s": partial(_cut, 5.0),
-    "link cut for 15 s": partial(_cut, 15.0),
-    "link cut for 60 s": partial(_cut, 60.0),
+    "link cut for 5 s": partial(link_cut, 5.0),
+    "link cut for 15 s": partial(link_cut, 15.0),
+    "link cut for 60 s": partial(link_cut, 60.0),
 }
 
 
