@@ -46,20 +46,21 @@ class Step:
 
 
 async def simulate(
-    plan: Plan, habits: Mapping[str, Any], on_step: Callable[[Step], None]
+    plan: Plan, habits: Mapping[str, Any], on_step: Callable[[Step], None], nodes: Any = None
 ) -> list[Step]:
     """Run a society; its processes have ended when this returns or raises.
 
     Calls go in rounds: so the seed decides what is published, and in which order, at any number of
-    slaves.
+    slaves, and wherever they are.
 
     Args:
         habits: Of its agents.
         on_step: Called after each step, for progress.
+        nodes: Other machines for the slaves, as `MultiEnvironment` takes them.
     """
     any_port = ("localhost", 0)
     async with MultiEnvironment(
-        any_port, Environment, name="spirographs", seed=plan.seed
+        any_port, Environment, name="spirographs", seed=plan.seed, nodes=nodes
     ) as environment:
         await environment.spawn_slaves([any_port] * plan.slaves, Environment, EnvManager)
         await environment.wait_slaves(10, check_ready=True)

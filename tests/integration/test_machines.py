@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from creamas_sc.supervisor_client.node_key import make_key
 from tests.faults.cases.machines import FAULTS, Fault, link_cut, suffer
 from tests.support import programs
 from tests.support.far_society import FarSociety
+from tests.support.far_spirographs import PICTURE, PUBLISHED
 from tests.support.machines import Machine, has_netem, machines, needs_machines
 from tests.support.processes import children, open_pidfds, wait_gone
 from tests.support.programs import Program
@@ -131,3 +134,30 @@ def test_agents_on_several_machines_call_each_other(tmp_path: Path, calls: str) 
         assert outcome["results"]
         assert outcome["seconds"] > 0.01  # there and back
         society.close()
+
+
+@pytest.mark.slow
+def test_a_seed_gives_the_same_bytes_on_one_machine_and_on_three(tmp_path: Path) -> None:
+    key = tmp_path / "nodes.key"
+    make_key(key)
+    left = []
+    for count in (0, 3):
+        folder = tmp_path / f"{count}"
+        folder.mkdir()
+        with machines(folder / "machines", count + 1) as (first, *others), ExitStack() as stack:
+            words: list[str | Path] = [folder, f"{count}", first.address, "5555", key]
+            script = stack.enter_context(
+                first.program(sys.executable, "-m", "tests.support.far_spirographs", *words)
+            )
+            join: list[str | Path] = ["--join", f"{first.address}:5555", "--key-file", key]
+            for each in others:
+                stack.enter_context(
+                    each.program(sys.executable, "-m", "supervisor.cli", "node", *join)
+                )
+            code, _, errors = script.finish()
+            assert code == 0, errors
+            for each in others:
+                each.wait_empty(programs.BOUND_SECONDS)
+        left.append([(folder / name).read_bytes() for name in (PICTURE, PUBLISHED)])
+    assert left[0] == left[1]
+    assert len(left[0][1].splitlines()) > 20
