@@ -101,7 +101,8 @@ class _Node:
 
     async def run(self) -> int:
         """Run until all is over; returns the exit code."""
-        with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+        heeded = [each for each in STOP_SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+        with trio.open_signal_receiver(*heeded) as signals:
             async with open_unwrapping_nursery() as nursery:
                 nursery.start_soon(self._take_signals, signals)
                 with self._scope:

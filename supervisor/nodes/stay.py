@@ -160,10 +160,10 @@ class Stay:
                     return
                 self._extend(sent + lease)
                 await self._tree.call("renew", self._deadline - now())
+        except ConnectionLost:  # to either: its end is seen where it is run
+            return
         except CreamasError as error:
-            log.debug("the lease is not renewed: %s", error)
-            if not (self._server.connection.closed.is_set() or self._tree.gone.is_set()):
-                self._finish(f"its lease was not renewed: {error}")
+            self._finish(f"its lease was not renewed: {error}")
 
     def _finish(self, why: str) -> None:
         if not self._over.is_set():

@@ -139,6 +139,20 @@ async def test_a_second_signal_kills(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+async def test_a_node_that_is_to_outlive_its_terminal_does(tmp_path: Path) -> None:
+    with trio.fail_after(BOUND_SECONDS):
+        async with nodes.listening() as there:
+            options = [*there.join, *nodes.key_file(tmp_path)]
+            with nodes.node_process(*options, ignores="HUP") as node:
+                joined = await there.next()
+                node.process.send_signal(signal.SIGHUP)
+                assert await joined.start("obey")
+                node.process.terminate()
+                assert await node.wait() == 0
+                assert joined.left == "it got SIGTERM"
+
+
+@pytest.mark.slow
 async def test_a_node_that_its_supervisor_ends_answers_when_nothing_is_left(
     tmp_path: Path,
 ) -> None:

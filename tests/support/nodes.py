@@ -125,8 +125,12 @@ async def listening(lease: float = 10.0) -> AsyncIterator[Listening]:
 class NodeProcess:
     """A process of the command ``node``; its tree can be found while it runs."""
 
-    def __init__(self, options: Sequence[str], *, pipe: bool = False) -> None:
+    def __init__(
+        self, options: Sequence[str], *, pipe: bool = False, ignores: str | None = None
+    ) -> None:
         command = [sys.executable, "-P", "-m", "supervisor.cli", "node", *options]
+        if ignores is not None:
+            command = ["sh", "-c", f"trap '' {ignores}; exec \"$@\"", "sh", *command]
         self.process = subprocess.Popen(
             [*command, *(["--key-fd", "0"] if pipe else [])],
             cwd=ROOT,
@@ -151,9 +155,16 @@ def key_file(folder: Path) -> list[str]:
 
 
 @contextmanager
-def node_process(*options: str, pipe: bool = False) -> Iterator[NodeProcess]:
-    """Run a node; it is killed at the end of the block."""
-    node = NodeProcess(options, pipe=pipe)
+def node_process(
+    *options: str, pipe: bool = False, ignores: str | None = None
+) -> Iterator[NodeProcess]:
+    """Run a node; it is killed at the end of the block.
+
+    Args:
+        pipe: Its key comes from standard input, not from a file.
+        ignores: A signal that is ignored where it starts.
+    """
+    node = NodeProcess(options, pipe=pipe, ignores=ignores)
     try:
         yield node
     finally:

@@ -298,7 +298,7 @@ async def _lost_at(delays: list[float], lease: float) -> tuple[float, float]:
     st.lists(st.floats(0.0, 12.0), max_size=20),
     st.sampled_from([0.5, 2.0, 10.0]),
     few=50,
-    many=1000,
+    many=300,
 )
 def test_the_tree_is_killed_before_the_supervisor_starts_others(
     delays: list[float], lease: float
