@@ -383,9 +383,10 @@ class SimulationAPI:
         Returns:
             A dict: ``time`` (seconds of a clock that only goes forward), ``host`` and ``slaves``,
             in their order. Each of these has ``address``, ``pid``, ``state`` ("running",
-            "sleeping", "waiting for a disk", "stopped", "ended"; of a slave also "restarting" and
-            "lost"), ``cpu_seconds`` since its start and ``memory_bytes``, what it shares with
-            others included (None if it has ended). A slave also has ``agents``, ``restarts``,
+            "sleeping", "waiting for a disk", "stopped", "ended"; of a slave also "restarting",
+            "lost" and, if its node does not answer, "unknown"), ``cpu_seconds`` since its start and
+            ``memory_bytes``, what it shares with others included (None if it has ended). A slave
+            also has ``node`` (empty for the daemon's machine), ``agents``, ``restarts``,
             ``step_seconds`` (how long it took to answer in the last step; None before the first)
             and ``waited_seconds`` (how long the current step has waited for its answer; None if it
             has answered). In rounds a slave answers when all are done: there ``cpu_seconds`` tells

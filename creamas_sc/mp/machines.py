@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import trio
 
-from creamas_sc.errors import StartError
+from creamas_sc.errors import CreamasError, StartError
 from creamas_sc.foreign import printable
 from creamas_sc.mp.placing import NODES, addresses_for, nodes_for, threads_for
 from creamas_sc.mp.slave_orders import SlaveOrders
@@ -25,6 +26,7 @@ from creamas_sc.rpc.addresses import address_towards, base_url, split_address
 from creamas_sc.rpc.network import Network
 from creamas_sc.runtime.class_loading import load_object
 from creamas_sc.runtime.coroutines import at_once
+from creamas_sc.runtime.process_load import ProcessLoad
 from creamas_sc.supervisor_client.connection import Supervisor
 from creamas_sc.supervisor_client.launcher import THREADS
 from creamas_sc.supervisor_client.messages import ActorOrder, Code, NodeInfo, StartedActor
@@ -207,6 +209,18 @@ class Machines:
         for other in others:
             if other.base_url not in places and not other.gone.is_set():
                 self._network.announce(other.base_url, places)
+
+    @staticmethod
+    async def loads(
+        supervisor: Supervisor | None, slaves: Sequence[Slave]
+    ) -> dict[str, ProcessLoad]:
+        """What slaves on nodes take of their machines, by slot, as far as that is known."""
+        away = [slave.slot for slave in slaves if slave.node and not slave.gone.is_set()]
+        if not away or supervisor is None:
+            return {}
+        with suppress(CreamasError):  # it has just ended
+            return await supervisor.loads(away)
+        return {}
 
     # ---- code
 

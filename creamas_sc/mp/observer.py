@@ -51,13 +51,14 @@ class Overview(NamedTuple):
 
     Attributes:
         addrs: Addresses of the slaves' managers.
-        pids: Of the slaves, in the same order.
+        slots, pids: Of the slaves, in the same order.
         policy: The restart policy, in words.
         seed: Of the simulation.
     """
 
     counts: Counts
     addrs: list[str]
+    slots: list[str]
     pids: list[int]
     policy: str
     seed: int
@@ -73,5 +74,6 @@ class Overview(NamedTuple):
             "artifacts": artifacts,
             "restarts": len(slaves.restarts),
         }
+        slots = [slave.slot for slave in slaves.members]
         pids = [slave.pid for slave in slaves.members]
-        return cls(counts, slaves.addrs, pids, str(slaves.policy), seed)
+        return cls(counts, slaves.addrs, slots, pids, str(slaves.policy), seed)

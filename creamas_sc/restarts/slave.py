@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from creamas_sc.errors import AgentError, SlaveLost, from_wire
 from creamas_sc.reports import SlaveReceipt
 from creamas_sc.restarts.journal import SlaveJournal
 from creamas_sc.rpc.addresses import hold, split_address
-from creamas_sc.runtime.process_load import ENDED, load_of
+from creamas_sc.runtime.process_load import ENDED, UNKNOWN, ProcessLoad, load_of
 from creamas_sc.supervisor_client.messages import ActorOrder, ExitStatus, StopResult, describe_exit
 from creamas_sc.supervisor_client.spec import unpack
 
@@ -115,18 +116,23 @@ class Slave:
             self.step_seconds = trio.current_time() - self.step_began
             self.step_began = None
 
-    def load(self, coming: bool = False) -> dict[str, Any]:
+    def load(
+        self, coming: bool = False, away: Mapping[str, ProcessLoad] | None = None
+    ) -> dict[str, Any]:
         """What it takes of its machine, and how long it takes in steps, as plain values.
 
         Args:
             coming: Whether it is being started again, or will be.
+            away: What slaves on nodes take, by slot, as far as that is known.
         """
-        began, load = self.step_began, load_of(self.pid)
+        began = self.step_began
+        load = (away or {}).get(self.slot, UNKNOWN) if self.node else load_of(self.pid)
         if self.gone.is_set():
             load = {**ENDED, "state": "restarting" if coming else "lost"}
         return {
             "address": self.address,
             "pid": self.pid,
+            "node": self.node,
             "agents": self.agents,
             "restarts": self.incarnation,
             **load,

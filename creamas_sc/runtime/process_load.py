@@ -9,9 +9,10 @@ from typing import TypedDict
 class ProcessLoad(TypedDict):
     """What a process takes.
 
-    ``state``: "running", "sleeping", "waiting for a disk", "stopped" or "ended". ``cpu_seconds`` is
-    the time on processors since its start, ``memory_bytes`` its resident memory, what it shares
-    with others included; both are None if it has ended.
+    ``state``: "running", "sleeping", "waiting for a disk", "stopped" or "ended"; or "unknown", of a
+    process on a machine that does not answer. ``cpu_seconds`` is the time on processors since its
+    start, ``memory_bytes`` its resident memory, what it shares with others included; both are None
+    if it has ended, or if that is not known.
     """
 
     state: str
@@ -20,6 +21,7 @@ class ProcessLoad(TypedDict):
 
 
 ENDED: ProcessLoad = {"state": "ended", "cpu_seconds": None, "memory_bytes": None}
+UNKNOWN: ProcessLoad = {"state": "unknown", "cpu_seconds": None, "memory_bytes": None}
 _STATES = {"R": "running", "D": "waiting for a disk", "T": "stopped", "t": "stopped"}
 _OVER = ("Z", "X", "x")
 # Of /proc/PID/stat, counted from the state on.

@@ -251,11 +251,12 @@ class HostedSimulation(Observer):
         repeats = {"repeatable": self._repeatable, "why": list(self._why)}
         return {**self._stepper.progress(), **counts, **repeats, "clients": len(self.clients)}
 
-    def process_loads(self) -> dict[str, Any]:
+    async def process_loads(self) -> dict[str, Any]:
         """What the processes take, and how long each slave takes in steps: plain values."""
         host = {"address": self.address, "pid": os.getpid(), **load_of(os.getpid())}
         pool = self._menv._slaves
-        slaves = [slave.load(slave.slot in pool.driver.coming) for slave in pool.members]
+        away = await pool.machines.loads(pool.supervisor, pool.members)
+        slaves = [slave.load(slave.slot in pool.driver.coming, away) for slave in pool.members]
         return {"time": time.monotonic(), "host": host, "slaves": slaves}
 
     def about(self) -> dict[str, Any]:
@@ -275,7 +276,8 @@ class HostedSimulation(Observer):
         """The same for the supervisor, and what stays the same."""
         now = MultiEnvironment.overview(self._menv)
         menv_cls = class_name(type(self._menv))
-        fixed = {"addrs": now.addrs, "pids": now.pids, "menv_cls": menv_cls}
+        fixed: dict[str, Any] = {"addrs": now.addrs, "pids": now.pids, "slots": now.slots}
+        fixed |= {"menv_cls": menv_cls}
         fixed |= {"restart": now.policy, "seed": now.seed}
         if (recording := self._menv._recording) is not None:
             fixed["record"] = recording.path

@@ -46,8 +46,9 @@ def dump(
         details = client.inspect(name)
     seconds = ANSWER_SECONDS if timeout is None else timeout
     processes = details.get("processes") or []
-    answers = ask([process["pid"] for process in processes], seconds)
-    shown = list(zip(processes, answers, strict=True))
+    here = [process for process in processes if not process.get("node")]
+    answers = dict(zip(_slots(here), ask([each["pid"] for each in here], seconds), strict=True))
+    shown = [(each, answers.get(each["slot"]) or _elsewhere(each)) for each in processes]
     data = [{**process, **answer._asdict()} for process, answer in shown]
     addresses, since = _addresses(details), details["since"]
     sections = [_Section(*each, addresses, since, all) for each in shown]
@@ -57,10 +58,20 @@ def dump(
     return Exit.DONE
 
 
-def _addresses(details: Mapping[str, Any]) -> dict[int, str]:
-    """Pid -> address of each slave, as far as the host says so."""
+def _slots(processes: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [each["slot"] for each in processes]
+
+
+def _elsewhere(process: Mapping[str, Any]) -> Answer:
+    """The answer of a process on a node, which cannot be asked from here."""
+    problem = f"it runs on the node {process['node']}, and only this machine's processes are asked"
+    return Answer("unknown", None, problem=problem)
+
+
+def _addresses(details: Mapping[str, Any]) -> dict[str, str]:
+    """Slot -> address of each slave, as far as the host says so."""
     host = details.get("host") or {}
-    return dict(zip(host.get("pids", ()), host.get("addrs", ()), strict=False))
+    return dict(zip(host.get("slots", ()), host.get("addrs", ()), strict=False))
 
 
 def _lines(sections: Sequence[_Section]) -> Iterator[str]:
@@ -82,7 +93,7 @@ class _Section:
         self,
         process: Mapping[str, Any],
         answer: Answer,
-        addresses: Mapping[int, str],
+        addresses: Mapping[str, str],
         since: float,
         all: bool,
     ) -> None:
@@ -91,7 +102,7 @@ class _Section:
         self._report: Mapping[str, Any] = answer.report or {}
         about = self._report.get("about") or {}
         self._about = about
-        self._address = about.get("address") or addresses.get(process["pid"])
+        self._address = about.get("address") or addresses.get(process["slot"])
         self._since = since
         self._all = all
 

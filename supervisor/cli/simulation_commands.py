@@ -82,14 +82,19 @@ def _description(details: Mapping[str, Any]) -> list[str]:
     keys = ("name", "state", "cause", "pid", "since", "cwd")
     lines = output.pairs({key: details.get(key) for key in keys} | since)
     host = dict(details.get("host") or {})
-    addresses = dict(zip(host.pop("pids", ()), host.pop("addrs", ()), strict=False))
+    host.pop("pids", None)
+    addresses = dict(zip(host.pop("slots", ()), host.pop("addrs", ()), strict=False))
     for title, values in (("host", host), ("about", details.get("about") or {})):
         lines += _section(title, output.pairs(_flat(values)))
-    rows = []
-    for each in details.get("processes") or ():
-        pid = each.get("pid")
-        rows.append([each.get("slot"), pid, addresses.get(pid), each.get("name")])
-    head = ("SLOT", "PID", "ADDRESS", "NAME")
+    processes = details.get("processes") or ()
+    head = ["SLOT", "PID", "ADDRESS", "NAME"]
+    rows = [
+        [each.get("slot"), each.get("pid"), addresses.get(each.get("slot")), each.get("name")]
+        for each in processes
+    ]
+    if any(each.get("node") for each in processes):
+        head.append("NODE")
+        rows = [[*row, each.get("node")] for row, each in zip(rows, processes, strict=True)]
     lines += _section("processes", output.table(head, rows, indent=2) if rows else [])
     lines += _section("path", list(details.get("path") or ()))
     environ = details.get("environ") or ()  # names only, which say little, unless asked for

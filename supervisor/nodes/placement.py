@@ -13,14 +13,11 @@ import trio
 
 from creamas_sc.errors import StartError
 from creamas_sc.runtime.coroutines import at_once
-from creamas_sc.runtime.process_load import ProcessLoad, load_of
+from creamas_sc.runtime.process_load import UNKNOWN, ProcessLoad, load_of
 from creamas_sc.supervisor_client.messages import ActorOrder, Code
 from supervisor.actors.tractor_adapter import Actor, Simulation
 from supervisor.nodes.registry import NodeRegistry
 from supervisor.nodes.remote_actor import RemoteActor
-
-# What is said of one whose node does not answer.
-UNKNOWN: ProcessLoad = {"state": "unknown", "cpu_seconds": None, "memory_bytes": None}
 
 
 class Placement:

@@ -128,7 +128,7 @@ class FakeClient:
         variables = {"TOKEN": "secret", "PATH": "/bin"}
         more = {"about": {"seed": 1}, "cwd": "/", "path": ["/p"], "stop_results": []}
         more["environ"] = variables if environ else sorted(variables)
-        host = progress(addrs=[ADDRS[0]], pids=[8])
+        host = progress(addrs=[ADDRS[0]], pids=[8], slots=["slave-0"])
         processes.append({"slot": "slave-0", "name": "slave-0", "pid": 8})
         return {**summary(host=host), **more, "processes": processes}
 
