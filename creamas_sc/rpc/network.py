@@ -159,8 +159,7 @@ class Network:
 
         It knows that before it gets any later call.
         """
-        link = self.endpoint.link(url)
-        if link is not None and places:
+        if places and (link := self.endpoint.link(url)) is not None:
             link.post(MOVES_EVENT, self.codec.encode(dict(places)))
 
     # ---- references: agents and proxies as values
@@ -442,9 +441,9 @@ class Network:
         self._peers[peer.address] = peer
         if peer.role == "master":
             self.steps.master = link
-        elif self._slaves is not None and self.endpoint.routes:
+        elif self._slaves is not None:
             # Before any call: slaves that are started again at once need each other's.
-            link.post(MOVES_EVENT, self.codec.encode(self.endpoint.routes))
+            self.announce(peer.address, self.endpoint.routes)
 
     def _on_event(self, link: Connection, name: str, payload: Payload) -> None:
         # The connection logs what this raises, such as an unknown class, and lives on.
