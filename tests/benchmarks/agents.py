@@ -197,3 +197,17 @@ class Outside(Neighbour):
         await trio.sleep(OUTSIDE_SECONDS)
         other: Any = await self.env.connect(self.neighbour(places, n, 7))
         await other.answer(1)
+
+
+class Roamer(Neighbour):
+    """Asks agents of all other slaves by turns, each of its slave another one."""
+
+    @expose
+    async def act(self, places: Sequence[str], n: int, calls: int) -> int:
+        slaves = len(places)
+        mine = int(self.addr.rpartition("/")[2])
+        for number in range(calls):
+            distance = 1 + (mine + number) % max(1, slaves - 1)
+            other: Any = await self.env.connect(self.neighbour(places, n, distance))
+            await other.answer(number)
+        return calls

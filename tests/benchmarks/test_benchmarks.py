@@ -12,6 +12,7 @@ from tests.benchmarks.measures import Figure
 from tests.benchmarks.profile import by_file, import_shares, self_times
 from tests.benchmarks.scaling import describe_growth, slope
 from tests.benchmarks.table import ROWS, table
+from tests.support.machines import needs_machines
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 120
@@ -89,3 +90,13 @@ import time:        20 |        120 | trio
 import time:         7 |          7 |     selectors
 """
     assert import_shares(printed) == {"trio": 120, "standard library and others": 7}
+
+
+@pytest.mark.long
+@needs_machines
+def test_it_measures_societies_on_several_machines() -> None:
+    command = [sys.executable, "-m", "tests.benchmarks.machines", "--rounds", "1", "--tiny"]
+    done = subprocess.run(
+        command, cwd=ROOT, check=True, timeout=SECONDS, stdout=subprocess.PIPE, text=True
+    )
+    assert "| 2 slaves, 2 machines, 10 ms, rounds |" in done.stdout

@@ -34,6 +34,7 @@ class FarSociety:
         script: Its program.
         nodes: Their programs, by machine.
         started: Seconds that its slaves took to start.
+        outcomes: Of its steps.
     """
 
     def __init__(self, machines: list[Machine], folder: Path, **more: Any) -> None:
@@ -41,6 +42,7 @@ class FarSociety:
         self.folder = folder
         self.nodes: dict[Machine, Program] = {}
         self.started = 0.0
+        self.outcomes: list[dict[str, Any]] = []
         more = {"slaves": 2 * max(1, len(self.others)), **more}
         self.settings = Settings(
             folder=str(folder),
@@ -114,6 +116,7 @@ class FarSociety:
             AssertionError: They are not, or two slaves of one place have been there at once.
         """
         outcome = self.answer("step")
+        self.outcomes.append(outcome)
         if "results" in outcome:
             agents = self.settings.slaves * self.settings.agents
             # With free calls they come slave after slave.

@@ -112,6 +112,12 @@ class Machine:
                         found[int(entry.name)] = (entry / "comm").read_text().strip()
         return found
 
+    def sent(self) -> tuple[int, int]:
+        """How many frames and bytes it has sent to others."""
+        lines = Path(f"/proc/{self._pid}/net/dev").read_text().splitlines()
+        (counts,) = (line.split()[1:] for line in lines if line.strip().startswith("eth0:"))
+        return int(counts[9]), int(counts[8])
+
     def wait_empty(self, seconds: float) -> float:
         """Wait until no process is left on it; how long that took.
 

@@ -119,7 +119,7 @@ def _elsewhere(society: FarSociety, victim: Machine, began: float, lease: float)
         assert f"node {victim.name}" in outcome["error"], outcome
     hosts = {host for _, host in society.where().values()}
     assert victim.name not in hosts, hosts
-    assert seconds < lease + 1.0 + BACK_SECONDS, f"back after {seconds} s"
+    assert seconds < lease + 1.0 + BACK_SECONDS, f"back after {seconds} s: {society.outcomes}"
     return {"back in seconds": seconds, f"{TOTAL}losses told": len(lost)}
 
 
