@@ -114,3 +114,71 @@ def test_ctrl_c_ends_the_runs_that_the_cluster_has(script: Path) -> None:
         code, _, _ = program.finish()
     assert code == -signal.SIGINT
     assert [row[4] for row in read_runs(script.parent / "out")] == ["planned"]
+
+
+NODES = """
+import os, signal, time
+from distributed import Client, LocalCluster
+from creamas_sc import (
+    CreativeAgent, EnvManager, Environment, MultiEnvironment, expose, run
+)
+from creamas_sc.errors import SlaveLost
+from creamas_sc.nodes.dask_nodes import DaskNodes
+
+class Walker(CreativeAgent):
+    @expose
+    async def act(self):
+        return self.rng.random()
+
+def society(cluster, **options):
+    menv = MultiEnvironment(
+        ("localhost", 0), Environment, seed=1, nodes=DaskNodes(cluster, **options)
+    )
+    run(menv.spawn_slaves(4, Environment, EnvManager))
+    for _ in range(8):
+        run(menv.spawn(Walker))
+    return menv
+
+def engines(menv):
+    return sorted(node["engine"] for node in menv.get_nodes())
+
+def main():
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(**options, security=True) as cluster, Client(cluster) as client:
+        first, second = society(cluster), society(client)
+        print(engines(first), engines(second))
+        print(run(first.trigger_all()) == run(second.trigger_all()))
+        first.close()
+        print(len(run(second.trigger_all())))
+        (worker, *_) = client.run(os.getpid).values()
+        os.kill(worker, signal.SIGKILL)
+        try:
+            while True:
+                run(second.trigger_all())
+        except SlaveLost as error:
+            print("its node" in str(error), len(second.addrs) < 4)
+        while len(second.get_nodes()) < 2:  # its nanny starts the worker again
+            time.sleep(0.1)
+        print(engines(second), len(cluster.workers))
+        second.close()
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.long
+def test_societies_on_one_cluster_and_the_end_of_a_worker(tmp_path: Path) -> None:
+    script = tmp_path / "societies.py"
+    script.write_text(NODES)
+    with reaping_orphans(seconds=12):
+        command = programs.script_command(script)
+        ended = programs.run(*command, folder=tmp_path, seconds=90.0)
+    assert ended.stdout.splitlines() == [
+        "['0', '1'] ['0', '1']",
+        "True",
+        "8",
+        "True True",
+        "['0', '1'] 2",
+    ], ended.stderr
+    assert "Traceback" not in ended.stderr
