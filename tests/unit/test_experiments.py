@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
+import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +22,7 @@ from hypothesis import strategies as st
 
 from creamas_sc import Environment, Experiment
 from creamas_sc.errors import BadValue, LoadError
+from creamas_sc.experiments import worker
 from creamas_sc.experiments.design import Run, design, rows_of
 from creamas_sc.experiments.experiment import Progress
 from creamas_sc.experiments.ledger import _SQL, FILE, Ledger, read_runs
@@ -268,3 +274,62 @@ def test_no_ledger_no_rows(tmp_path: Path) -> None:
     runs = Experiment(build, {"a": [1]}, steps=1, folder=tmp_path).runs
     assert list(runs)[:2] == ["key", "replicate"]
     assert json.dumps(list(runs.rows())) == "[]"
+
+
+HOLD = """
+import fcntl, sys
+file = open(sys.argv[1], "w")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_run_waits_until_an_earlier_attempt_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    (folder / "of-before").mkdir(parents=True)
+    order: RunOrder = {
+        "build": f"{__name__}:build_empty",
+        "metrics": "",
+        "file": (),
+        "parameters": {"a": 1},
+        "seed": 1,
+        "steps": 1,
+        "folder": str(folder),
+    }
+    command = [sys.executable, "-S", "-E", "-c", HOLD, str(folder / ".attempt.lock")]
+    monkeypatch.setattr(worker, "_LOCK_SECONDS", 0.0)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as earlier:
+        assert earlier.stdout is not None
+        assert earlier.stdout.readline() == b"held\n"
+        assert take_run(order)["error"] == "TimeoutError: another process goes on with this run"
+        assert (folder / "of-before").exists()
+        monkeypatch.setattr(worker, "_LOCK_SECONDS", 10.0)
+        threading.Timer(0.05, earlier.communicate).start()
+        assert take_run(order)["error"] is None
+    assert not (folder / "of-before").exists()
+
+
+class _AtOnce:
+    """In place of a thread: what it does is done as it starts."""
+
+    def __init__(self, target: Callable[..., None], args: tuple[Any, ...], daemon: bool) -> None:
+        self.start = partial(target, *args)
+
+
+def test_a_worker_that_starts_after_its_owners_end_takes_no_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (read, requests), (answers, write) = os.pipe(), os.pipe()
+    with open(requests, "w") as file:
+        file.write('{"call": "note", "args": [1]}\n')
+    called: list[int] = []
+    monkeypatch.setattr(worker, "_FUNCTIONS", {"note": called.append})
+    replaced = SimpleNamespace(Thread=_AtOnce, Event=threading.Event)
+    monkeypatch.setattr(worker, "threading", replaced)
+    monkeypatch.setattr(sys, "argv", ["", str(read), str(write)])
+    worker.main()
+    os.close(answers)
+    assert called == []
