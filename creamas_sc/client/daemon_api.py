@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from creamas_sc.checkpoints.files import Checkpoints, find_run
 from creamas_sc.client.class_resolution import RemoteClasses, script_file, version
@@ -36,6 +36,9 @@ from creamas_sc.supervisor_client.messages import MAX_SLAVES, ProcessOrder, os_b
 from creamas_sc.supervisor_client.spec import HOST_ENTRY, HostSpec, pack, process_order, unpack
 from creamas_sc.wire.codec import Codec, Payload
 from creamas_sc.wire.frames import MAX_CONTROL_FRAME_BYTES
+
+if TYPE_CHECKING:
+    from creamas_sc.runtime.stack_dumps import Answer
 
 # A host answers at once, unless it is stuck.
 ATTACH_SECONDS = 30.0
@@ -340,6 +343,23 @@ class DaemonAPI:
         """
         return self._request(Request("nodes"))
 
+    def stacks(self, name: str, seconds: float = 1.0) -> Any:
+        """Return where the code of a simulation's slaves on nodes is just now.
+
+        Where that of its other processes is can be asked of them by
+        `creamas_sc.runtime.stack_dumps.ask`, as ``creamas-supervisor dump`` does.
+
+        Args:
+            seconds: To wait for the slowest.
+
+        Returns:
+            A dict: slot -> `creamas_sc.runtime.stack_dumps.Answer`.
+
+        Raises:
+            UnknownSimulation: There is no simulation of that name.
+        """
+        return self._request(Request("stacks", (name, seconds), _answers))
+
     def node_access(self) -> Any:
         """Return what a node needs to join the daemon.
 
@@ -432,6 +452,12 @@ def _details(with_values: bool, answer: Mapping[str, Any]) -> dict[str, Any]:
 
 def _created(answer: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": answer["name"], "pid": answer["pid"], **unpack(answer["info"])}
+
+
+def _answers(told: Mapping[str, Any]) -> dict[str, Answer]:
+    from creamas_sc.runtime.stack_dumps import Answer  # Unix only, as those who can be asked
+
+    return {slot: Answer(*fields) for slot, fields in told.items()}
 
 
 def _stopped(ends: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -78,7 +78,7 @@ class Loads:
 
     def __init__(self) -> None:
         # By process: when, the seconds by then, and what it used before.
-        self._before: dict[int, tuple[float, float, float | None]] = {}
+        self._before: dict[tuple[str, int], tuple[float, float, float | None]] = {}
 
     def per_second(self, loads: Mapping[str, Any]) -> list[Json]:
         """The slaves, as the page has them.
@@ -89,14 +89,14 @@ class Loads:
         now, before, found = loads["time"], self._before, []
         self._before = {}
         for slave in loads["slaves"]:
-            pid, seconds = slave["pid"], slave["cpu_seconds"]
+            who, seconds = (slave.get("node", ""), slave["pid"]), slave["cpu_seconds"]
             percent = None
             if seconds is not None:
-                then, known, percent = before.get(pid, (now, seconds, None))
+                then, known, percent = before.get(who, (now, seconds, None))
                 if now - then >= LOAD_SECONDS:
                     percent = 100 * (seconds - known) / (now - then)
                     then, known = now, seconds
-                self._before[pid] = then, known, percent
+                self._before[who] = then, known, percent
             rest = {name: value for name, value in slave.items() if name != "cpu_seconds"}
             found.append({**rest, "cpu_percent": percent})
         return found

@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import trio
 
@@ -199,6 +200,10 @@ class ActorPool:
         """What actors take of their machines, by slot; "unknown" if their node does not answer."""
         there = [self._actors[slot] for slot in slots if slot in self._actors]
         return dict.fromkeys(slots, ENDED) | await self._place.loads(there)
+
+    async def stacks(self, seconds: float) -> dict[str, Any]:
+        """Where the code of actors on nodes is just now, by slot; see `JoinedNode.stacks`."""
+        return await self._place.stacks(list(self._actors.values()), seconds)
 
     # ---- stopping
 

@@ -11,11 +11,13 @@ from cyclopts import Parameter
 
 from creamas_sc.runtime.stack_dumps import Answer, ask
 from supervisor.cli import output
-from supervisor.cli.daemon_connection import connected
+from supervisor.cli.daemon_connection import connected, extra_time
 from supervisor.cli.exits import Exit
 from supervisor.cli.params import Daemon, Json, Name, Seconds
 
 ANSWER_SECONDS = 1.0
+# Of a slave that was on a node, and has ended since it was listed.
+_GONE = Answer("ended", None)
 
 
 def dump(
@@ -42,13 +44,14 @@ def dump(
     Args:
         timeout: Seconds to wait for the slowest process. Default: 1.
     """
-    with connected(daemon) as (client, _):
-        details = client.inspect(name)
     seconds = ANSWER_SECONDS if timeout is None else timeout
-    processes = details.get("processes") or []
-    here = [process for process in processes if not process.get("node")]
-    answers = dict(zip(_slots(here), ask([each["pid"] for each in here], seconds), strict=True))
-    shown = [(each, answers.get(each["slot"]) or _elsewhere(each)) for each in processes]
+    with connected(daemon) as (client, _), extra_time(client, seconds):
+        details = client.inspect(name)
+        processes = details.get("processes") or []
+        here = [process for process in processes if not process.get("node")]
+        answers = {} if len(here) == len(processes) else client.stacks(name, seconds)
+    answers |= zip(_slots(here), ask([each["pid"] for each in here], seconds), strict=True)
+    shown = [(each, answers.get(each["slot"], _GONE)) for each in processes]
     data = [{**process, **answer._asdict()} for process, answer in shown]
     addresses, since = _addresses(details), details["since"]
     sections = [_Section(*each, addresses, since, all) for each in shown]
@@ -60,12 +63,6 @@ def dump(
 
 def _slots(processes: Sequence[Mapping[str, Any]]) -> list[str]:
     return [each["slot"] for each in processes]
-
-
-def _elsewhere(process: Mapping[str, Any]) -> Answer:
-    """The answer of a process on a node, which cannot be asked from here."""
-    problem = f"it runs on the node {process['node']}, and only this machine's processes are asked"
-    return Answer("unknown", None, problem=problem)
 
 
 def _addresses(details: Mapping[str, Any]) -> dict[str, str]:
@@ -110,7 +107,8 @@ class _Section:
         """All lines."""
         process = self._process
         where = f", {self._address}" if self._address else ""
-        yield f"{process['slot']}{where}, pid {process['pid']}: {self._answer.state}"
+        on = f" on node {process['node']}" if process.get("node") else ""
+        yield f"{process['slot']}{where}, pid {process['pid']}{on}: {self._answer.state}"
         if self._answer.problem:
             yield f"  {self._answer.problem}"
         if self._answer.main_thread:

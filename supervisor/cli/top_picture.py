@@ -176,7 +176,8 @@ def _processes(loads: Mapping[str, Any], lines: int, width: int) -> tuple[Table,
         places = sorted(places, key=lambda each: _urgency(each[1]), reverse=True)[:-hidden]
     for place, slave in places:
         address = slave["address"].removeprefix("tcp://").removesuffix("/0")
-        table.add_row(_line(f"slave {place} {address}"), *_cells(slave, width), _step(slave))
+        on = f" on {slave['node']}" if slave.get("node") else ""
+        table.add_row(_line(f"slave {place} {address}{on}"), *_cells(slave, width), _step(slave))
     if hidden and room > 1:
         table.add_row(_line(f"and {hidden:,} more"))
     return table, table.row_count + 1

@@ -66,7 +66,7 @@ class Watch:
         self._name = name
         self._sim: SyncSimulation | None = None
         self._rates: deque[float] = deque(maxlen=KEPT_VALUES)
-        self._cpu: dict[int, tuple[float, float]] = {}
+        self._cpu: dict[tuple[str, int], tuple[float, float]] = {}
         self._tail: LogTail | None = None
         self._log: deque[Mapping[str, Any]] = deque(maxlen=LOG_LINES)
         if log.parent.is_dir() and exposed(log.parent) is None:
@@ -112,11 +112,12 @@ class Watch:
         now, before, self._cpu = loads["time"], self._cpu, {}
 
         def shared(process: Mapping[str, Any]) -> dict[str, Any]:
-            pid, seconds, share = process["pid"], process["cpu_seconds"], None
+            who = process.get("node", ""), process["pid"]
+            seconds, share = process["cpu_seconds"], None
             if seconds is not None:
-                then, used = before.get(pid, (now, seconds))
+                then, used = before.get(who, (now, seconds))
                 share = (seconds - used) / (now - then) if now > then else None
-                self._cpu[pid] = now, seconds
+                self._cpu[who] = now, seconds
             return {**process, "cpu": share}
 
         return {"host": shared(loads["host"]), "slaves": list(map(shared, loads["slaves"]))}

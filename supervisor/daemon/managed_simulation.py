@@ -248,6 +248,10 @@ class ManagedSimulation:
             "expected": self.expected,
         }
 
+    async def stacks(self, seconds: float) -> dict[str, Any]:
+        """Where the code of its slaves on nodes is just now; see `JoinedNode.stacks`."""
+        return {} if self._pool is None else await self._pool.stacks(seconds)
+
     def forget_order(self) -> None:
         """Give up what may be large; garbage of a simulation is seldom collected."""
         self._order = {**self._order, "environ": {}, "path": []}

@@ -199,6 +199,15 @@ class Registry:
                 return {"ended": True, "expected": record["expected"], "cause": record["cause"]}
         return {"ended": True, "expected": False, "cause": "how it ended is no longer known"}
 
+    async def stacks(self, name: str, seconds: float) -> dict[str, Any]:
+        """Where the code of a simulation's slaves on nodes is just now, by slot.
+
+        Raises:
+            UnknownSimulation: There is none.
+            BadValue: ``seconds`` is not valid.
+        """
+        return await self.find(name).stacks(_checked_seconds("seconds", seconds))
+
     # ---- ending
 
     async def close(

@@ -62,7 +62,7 @@ class DaemonService:
         methods: list[Method] = [
             registry.create, registry.undo_create, registry.ls, registry.inspect,
             registry.host_status, registry.close, registry.kill, self.status, self.stop,
-            nodes.nodes, nodes.node_access,
+            registry.stacks, nodes.nodes, nodes.node_access,
         ]  # fmt: skip
         # However many connect, simulations must find descriptors for their processes.
         connections = min(MAX_CONNECTIONS, allow_descriptors(WANTED_DESCRIPTORS) // 2)

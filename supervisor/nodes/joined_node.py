@@ -9,6 +9,7 @@ The node connects. From then on each end calls the other (types: `supervisor_cli
     supervisor to node   start(orders, timeout, code) -> [StartedActor]    all or none
                          stop(slots, grace, payload) -> [StopResult]
                          loads(slots) -> {slot: ProcessLoad}
+                         stacks(slots, seconds) -> {slot: fields of an Answer}
                          forget(simulation)                    its code may go
                          end(why)                              answered when nothing runs there
 
@@ -124,7 +125,8 @@ class JoinedNode:
         self.drop("its connection ended")
 
     async def _until_over(self) -> None:
-        with trio.move_on_after(timeouts.JOIN_SECONDS):
+        # It has the key, and starts its tree first.
+        with trio.move_on_after(timeouts.START_SECONDS + timeouts.JOIN_SECONDS):
             await first_of(self._joined, self._over)
         if not self._joined.is_set():
             self.drop("it did not join in time")
@@ -256,6 +258,23 @@ class JoinedNode:
         except (CreamasError, TypeError) as error:
             log.debug("node %s does not tell its loads: %s", self.name, error)
         return {}
+
+    async def stacks(self, actors: Sequence[RemoteActor], seconds: float) -> dict[str, Any]:
+        """Where their code is just now, by slot, as `stack_dumps.Answer` has it.
+
+        Args:
+            seconds: How long their slowest has.
+        """
+        slots = {actor.key: actor.slot for actor in actors}
+        problem = f"its node {self.name} does not answer"
+        answers = dict.fromkeys(slots.values(), ("unknown", None, (), problem))
+        try:
+            with trio.move_on_after(seconds + timeouts.NODE_ANSWER_SECONDS):
+                told = await self.call("stacks", list(slots), seconds)
+                return answers | {slots[key]: tuple(told[key]) for key in slots if key in told}
+        except (CreamasError, TypeError) as error:
+            log.debug("node %s does not tell where its slaves are: %s", self.name, error)
+        return answers
 
     def info(self) -> messages.NodeInfo:
         """What is known of it."""

@@ -16,6 +16,7 @@ from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.process_load import UNKNOWN, ProcessLoad, load_of
 from creamas_sc.supervisor_client.messages import ActorOrder, Code
 from supervisor.actors.tractor_adapter import Actor, Simulation
+from supervisor.nodes.joined_node import JoinedNode
 from supervisor.nodes.registry import NodeRegistry
 from supervisor.nodes.remote_actor import RemoteActor
 
@@ -95,18 +96,28 @@ class Placement:
 
     async def loads(self, actors: Sequence[Any]) -> dict[str, ProcessLoad]:
         """What these take of their machines, by slot."""
-        remote = [actor for actor in actors if isinstance(actor, RemoteActor)]
-        loads = {each.slot: load_of(each.pid) for each in actors if not each.node}
-        loads |= {each.slot: UNKNOWN for each in remote}
-        by_node = {
-            actor.joined: [each for each in remote if each.joined is actor.joined]
-            for actor in remote
-        }
-        for answer in await at_once(lambda node: node.loads(by_node[node]), list(by_node)):
+        loads = {each.slot: UNKNOWN if each.node else load_of(each.pid) for each in actors}
+        there = _by_node(actors)
+        for answer in await at_once(lambda node: node.loads(there[node]), list(there)):
             loads |= answer
         return loads
+
+    async def stacks(self, actors: Sequence[Any], seconds: float) -> dict[str, Any]:
+        """Where the code of those on nodes is just now, by slot; see `JoinedNode.stacks`."""
+        there = _by_node(actors)
+        answers = await at_once(lambda node: node.stacks(there[node], seconds), list(there))
+        return {slot: each for answer in answers for slot, each in answer.items()}
 
     def forget(self) -> None:
         """Have nodes forget the simulation's code."""
         for simulation in self._code:
             self._nodes.forget(simulation)
+
+
+def _by_node(actors: Sequence[Any]) -> dict[JoinedNode, list[RemoteActor]]:
+    """Those that are on nodes."""
+    there: dict[JoinedNode, list[RemoteActor]] = {}
+    for actor in actors:
+        if isinstance(actor, RemoteActor):
+            there.setdefault(actor.joined, []).append(actor)
+    return there

@@ -26,6 +26,7 @@ from anyio.abc import ByteStream
 from creamas_sc.errors import ConnectionLost, CreamasError, StartError
 from creamas_sc.runtime.nurseries import first_of, open_unwrapping_nursery
 from creamas_sc.runtime.process_load import ENDED, ProcessLoad, load_of
+from creamas_sc.runtime.stack_dumps import Answer, ask
 from creamas_sc.supervisor_client import messages
 from creamas_sc.supervisor_client.connection import PrivateSupervisor
 from creamas_sc.wire.frames import FrameReader
@@ -77,6 +78,7 @@ class Stay:
                 "start": self._start,
                 "stop": self._stop,
                 "loads": self._loads,
+                "stacks": self._stacks,
                 "forget": self._forget,
                 "end": self._end,
             },
@@ -224,6 +226,11 @@ class Stay:
     async def _loads(self, slots: Sequence[str]) -> dict[str, ProcessLoad]:
         pids = {slot: self._pids.get(slot) for slot in slots}
         return {slot: ENDED if pid is None else load_of(pid) for slot, pid in pids.items()}
+
+    async def _stacks(self, slots: Sequence[str], seconds: float) -> dict[str, Answer]:
+        pids = {slot: self._pids[slot] for slot in slots if slot in self._pids}
+        answers = await trio.to_thread.run_sync(ask, list(pids.values()), seconds)
+        return dict(zip(pids, map(tuple, answers), strict=True))  # type: ignore[arg-type]
 
     async def _forget(self, simulation: str) -> None:
         self._code.forget(simulation)

@@ -95,7 +95,8 @@ async def test_actors_run_here_and_there_and_all_ends_with_the_script(tmp_path: 
         started = await made.supervisor.start(orders)
         assert [each["info"] for each in started] == [b"0 ready", b"1 ready", b"2 ready"]
         loads = await made.supervisor.loads(["0", "1", "2", "3"])
-        assert [loads[slot]["state"] for slot in "0123"] == ["sleeping"] * 3 + ["ended"]
+        assert [loads[slot]["state"] == "ended" for slot in "0123"] == [False] * 3 + [True]
+        assert all(loads[slot]["memory_bytes"] for slot in "012")
         assert [info["processes"] for info in await made.supervisor.nodes()] == [1, 1]
         with pytest.raises(StartError, match=r"4 \(pid \d+\) failed to start.*\(on node a\)"):
             await made.supervisor.start([order("3", "b"), order("4", "a", "fail_to_start")])
@@ -174,6 +175,19 @@ def test_a_daemon_s_nodes_are_listed_and_end_with_it(
             "127.0.0.1",
             str(len(os.sched_getaffinity(0))),
         ]
+        client.create("novelty", slave_addrs=1, place="far")
+        assert main(["inspect", "novelty", "--daemon", daemons.NAME]) == 0
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if "slave-0" in line]
+        _, pid, address, _, on = line.split()
+        assert (on, address.startswith("tcp://127.0.0.1:")) == ("far", True)
+        assert main(["dump", "novelty", "--daemon", daemons.NAME]) == 0
+        dumped = capsys.readouterr().out
+        assert f"slave-0, {address[:-1]}, pid {pid} on node far: " in dumped
+        assert dumped.count("no agent acts here") == 2
+        with client.attach("novelty") as simulation:
+            (load,) = simulation.process_loads()["slaves"]
+        assert (load["node"], load["state"] == "unknown") == ("far", False)
+        assert load["memory_bytes"] > 1 << 20
         left = processes_of(node)
         client.stop()
         assert wait_gone(left, 3.0) == []

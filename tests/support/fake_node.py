@@ -55,7 +55,14 @@ class FakeNode:
         self._nursery = nursery
         near, far = memory_pair()
         self.joined = JoinedNode(far, registry, lease, "192.0.2.1:5")
-        methods: list[Method] = [self.start, self.stop, self.loads, self.forget, self.end]
+        methods: list[Method] = [
+            self.start,
+            self.stop,
+            self.loads,
+            self.stacks,
+            self.forget,
+            self.end,
+        ]
         named = {method.__name__: method for method in methods}
         self.server = MethodServer(near, named, "the supervisor", FrameReader())
         self.running: dict[str, int] = {}
@@ -148,6 +155,11 @@ class FakeNode:
         await self.answers.wait()
         load = {"state": "sleeping", "cpu_seconds": 1.0, "memory_bytes": 2}
         return {slot: load for slot in slots if slot in self.running}
+
+    async def stacks(self, slots: Sequence[str], seconds: float) -> dict[str, Any]:
+        """Tell where code is."""
+        await self.answers.wait()
+        return {slot: ("running", {"places": []}, (), "") for slot in slots}
 
     async def forget(self, simulation: str) -> None:
         """Forget code."""

@@ -127,7 +127,7 @@ async def test_who_connects_and_does_not_join_is_gone_after_a_while(
     node = FakeNode(there.registry, there.nursery)
     there.nursery.start_soon(node.joined.run)
     await node.server.connection.run()
-    assert trio.current_time() == pytest.approx(5.0)
+    assert trio.current_time() == pytest.approx(35.0)
 
 
 async def test_there_are_not_more_nodes_than_allowed(
@@ -296,6 +296,20 @@ async def test_loads_come_from_the_nodes_or_are_unknown(
     loads = await there.pool.loads(["0", "1", "2"])
     assert [loads[slot]["state"] for slot in "012"] == ["sleeping", "unknown", "ended"]
     assert trio.current_time() < 2.0
+
+
+async def test_stacks_come_from_the_nodes_or_the_problem_is_named(
+    autojump_clock: MockClock, there: There
+) -> None:
+    await there.join("a")
+    b = await there.join("b")
+    await there.pool.start([order("0"), order("1", "b")])
+    b.fall_silent()
+    assert await there.pool.stacks(2.0) == {
+        "0": ("running", {"places": []}, (), ""),
+        "1": ("unknown", None, (), "its node b does not answer"),
+    }
+    assert trio.current_time() == pytest.approx(3.0, abs=0.5)
 
 
 # ---- losing a node
