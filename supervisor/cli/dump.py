@@ -49,8 +49,9 @@ def dump(
         details = client.inspect(name)
         processes = details.get("processes") or []
         here = [process for process in processes if not process.get("node")]
-        answers = {} if len(here) == len(processes) else client.stacks(name, seconds)
-    answers |= zip(_slots(here), ask([each["pid"] for each in here], seconds), strict=True)
+        there = {} if len(here) == len(processes) else client.stacks(name, seconds)
+    told = ask([each["pid"] for each in here], seconds)
+    answers = {**there, **dict(zip(_slots(here), told, strict=True))}
     shown = [(each, answers.get(each["slot"], _GONE)) for each in processes]
     data = [{**process, **answer._asdict()} for process, answer in shown]
     addresses, since = _addresses(details), details["since"]
