@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -10,8 +11,16 @@ from typing import Any, Final, TypeVar
 
 import trio
 
-from creamas_sc.checkpoints.files import MANIFEST, Manifest, PartFile, read_frames, write_file
+from creamas_sc.checkpoints.files import (
+    MANIFEST,
+    MASTER,
+    Manifest,
+    PartFile,
+    read_frames,
+    write_file,
+)
 from creamas_sc.core import kept_state
+from creamas_sc.errors import CheckpointError
 from creamas_sc.rpc.rounds.order import Order, sort_key
 from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.wire.frames import Frame
@@ -32,9 +41,10 @@ async def write_part(env: Any, path: str) -> dict[str, Any]:
     """Write the file of a slave; what describes it.
 
     Raises:
-        CheckpointError: Something cannot be kept.
+        CheckpointError: Something cannot be kept, or its machine lacks the folder.
         OSError: The file cannot be written.
     """
+    await in_thread(_check_shared, Path(path).parent / MASTER)
     codec = kept_state.state_codec(env)
     whose = f"the environment {class_name(type(env))}"
     of_process = {"generators": kept_state.keep_generators()}
@@ -46,6 +56,19 @@ async def write_part(env: Any, path: str) -> dict[str, Any]:
     numbers = [agent.number for agent in env.get_agents(addr=False)]
     part = await write_frames(Path(path), frames, env.base_url, numbers)
     return asdict(part)
+
+
+def _check_shared(file: Path) -> None:
+    """Check that a file that the master has written is here, too.
+
+    Raises:
+        CheckpointError: The folder is not the same on this machine.
+    """
+    if not file.exists():
+        raise CheckpointError(
+            f"{file.parent} on {platform.node()} is not the master's folder: record into one that "
+            "all machines of the simulation share"
+        )
 
 
 async def write_frames(
@@ -117,6 +140,7 @@ async def restore_part(env: Any, place: str, urls: Sequence[str], master: str) -
         OSError: It cannot be read.
     """
     folder = Path(place)
+    await in_thread(_check_shared, folder / MANIFEST)
     manifest = Manifest.decode((folder / MANIFEST).read_bytes())
     parts, index = manifest.slaves, urls.index(env.base_url)
     sources = assign([part.numbers for part in parts], len(urls))[index]

@@ -307,3 +307,34 @@ def test_a_node_loads_nothing_that_others_may_have_put_there(
     assert code.load().WHOSE == "master"
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module(f"{NAME}.more")
+
+
+def test_a_module_that_was_sent_is_loaded_on_another_machine(
+    code: Code, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code.write("version = 1")
+    code.load()
+    code.versions.keep_loaded()
+    files = code.versions.files()
+    there = CodeVersions(tmp_path / "there" / "environments" / "simulation")
+    there.folder.mkdir(parents=True)
+    (tmp_path / "there").chmod(0o700)
+    there.take(files)
+    assert there.files() == files
+    # The machine has no such file, or one of that name elsewhere on its path.
+    code.file.unlink()
+    code.file = tmp_path / "own" / f"{NAME}.py"
+    code.file.parent.mkdir()
+    monkeypatch.syspath_prepend(code.file.parent)
+    code.write("version = 2")
+    load_from(there, "n1")
+    assert code.load().version == 1
+    assert code_versions.loaded_code()[NAME][0] == str(tmp_path / f"{NAME}.py")
+    load_from(there)
+    assert code.load().version == 2
+
+
+def test_what_a_node_lacks_says_what_to_do(code: Code) -> None:
+    load_from(code.versions, "n1")
+    with pytest.raises(LoadError, match="on the node n1 find what is installed there"):
+        load_object("no_such_module:Agent")
