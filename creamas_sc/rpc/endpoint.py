@@ -164,9 +164,11 @@ class Endpoint:
         try:
             await (await self._try(self._folder, *self._route(url), HANDSHAKE_SECONDS)).aclose()
         except (OSError, TimeoutError) as error:
+            # Trio has a group as the cause. Otherwise many wait to be accepted, or there is no way
+            # to its machine.
             refusals = (FileNotFoundError, ConnectionRefusedError)
-            # Otherwise many wait to be accepted, or there is no way to its machine.
-            return not isinstance(error, refusals) and not isinstance(error.__cause__, refusals)
+            reasons = [error, *getattr(error.__cause__, "exceptions", ())]
+            return not any(isinstance(each, refusals) for each in reasons)
         return True
 
     def move(self, places: Mapping[str, tuple[str, int] | None]) -> None:
