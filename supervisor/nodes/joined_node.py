@@ -199,7 +199,7 @@ class JoinedNode:
 
     async def _leave(self, why: object) -> None:
         self.left = self.alive
-        self.drop(shorten(str(why)))
+        self.drop(printable(shorten(str(why))))
 
     def _take_event(self, event: str, payload: Payload) -> None:
         if event != "exited" or not self.alive:

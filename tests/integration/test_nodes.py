@@ -104,7 +104,7 @@ async def test_actors_run_here_and_there_and_all_ends_with_the_script(tmp_path: 
         assert (result["payload"], result["graceful"]) == (b"bye stopped", True)
         left = {pid: fd for node in made.nodes.values() for pid, fd in processes_of(node).items()}
         await made.supervisor.aclose()
-        assert await trio.to_thread.run_sync(wait_gone, left, 3.0) == []
+        assert await trio.to_thread.run_sync(wait_gone, left, BOUND_SECONDS) == []
         assert [await node.wait() for node in made.nodes.values()] == [0, 0]
 
 
@@ -190,7 +190,7 @@ def test_a_daemon_s_nodes_are_listed_and_end_with_it(
         assert load["memory_bytes"] > 1 << 20
         left = processes_of(node)
         client.stop()
-        assert wait_gone(left, 3.0) == []
+        assert wait_gone(left, BOUND_SECONDS) == []
         assert node.process.wait() == 0
 
 

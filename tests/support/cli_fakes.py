@@ -94,6 +94,8 @@ class FakeClient:
         self.ended = ""
         self.report = StopReport([SlaveReceipt(ADDRS[0], 8, 0, None, 0.5, True, "request")])
         self.stopped: list[dict[str, Any]] = []
+        self.nodes_found: list[dict[str, Any]] = []
+        self.access: dict[str, Any] | BaseException = {}
         self.disconnected = 0
         self.socket = Path("/no/daemon.sock")
 
@@ -119,6 +121,14 @@ class FakeClient:
             raise self.error
         counts = {"simulations": 1, "clients": 1}
         return {"name": "default", "pid": 6, "since": 0.0, "log": "", **counts}
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return self.nodes_found
+
+    def node_access(self) -> dict[str, Any]:
+        if isinstance(self.access, BaseException):
+            raise self.access
+        return self.access
 
     def inspect(self, name: str, *, environ: bool = False) -> Any:
         if self.ended:

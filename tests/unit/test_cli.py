@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,7 +40,7 @@ from creamas_sc.verification import Change, Difference, Verification
 from creamas_sc.wire.codec import Codec
 from supervisor.cli import output
 from supervisor.cli.app import VERBS, build
-from supervisor.cli.exits import explain
+from supervisor.cli.exits import Exit, explain
 from supervisor.cli.main import main
 from supervisor.cli.step_commands import SOON_SECONDS
 from tests.support.cli_fakes import ADDRS, NAME, FakeClient, lost, progress, summary
@@ -428,6 +429,37 @@ def test_a_wrong_name_lists_what_there_is(run: Run) -> None:
         code, _, err = run(*words)
         assert code == 1
         assert f"there are {NAME}" in err
+
+
+def test_nodes_are_listed_with_what_they_say_escaped(run: Run, client: FakeClient) -> None:
+    node = {"name": "far", "host": "192.0.2.7", "cores": 8, "memory": 32 << 30}
+    client.nodes_found = [{**node, "processes": 3, "engine": "x\x1b[2J", "heard": 0.6}]
+    code, out, _ = run("nodes")
+    assert code == 0
+    head, row = out.splitlines()
+    assert head.split() == ["NAME", "HOST", "CORES", "MEMORY", "PROCESSES", "ENGINE", "HEARD"]
+    assert row.split() == ["far", "192.0.2.7", "8", "32", "GiB", "3", "x\\x1b[2J", "1", "s"]
+    assert json.loads(run("nodes", "--json")[1])[0]["cores"] == 8
+
+
+def test_without_nodes_the_command_that_starts_one_is_shown(run: Run, client: FakeClient) -> None:
+    client.access = {"host": "0.0.0.0", "port": 5600, "key": b"", "key_file": "/a b/nodes.key"}
+    code, out, err = run("nodes")
+    assert (code, out) == (0, "")
+    here = socket.gethostname()
+    assert f"creamas-supervisor node --join {here}:5600 --key-file '/a b/nodes.key' (" in err
+    assert run("nodes", "--json") == (0, "[]\n", "")
+    client.access = BadValue("this daemon does not listen for nodes")
+    code, _, err = run("nodes")
+    assert (code, "does not listen" in err) == (1, True)
+
+
+@pytest.mark.parametrize("verb", ["start", "run"])
+def test_where_a_daemon_listens_for_nodes_is_checked(run: Run, verb: str) -> None:
+    code, _, err = run(verb, "--listen", "5600")
+    assert (code, "--listen '5600': expected HOST:PORT" in err) == (Exit.USAGE, True)
+    code, _, err = run(verb, "--node-key", "file")
+    assert (code, "it needs --listen HOST:PORT" in err) == (Exit.USAGE, True)
 
 
 def test_inspect_shows_processes(run: Run) -> None:
