@@ -15,11 +15,14 @@ of file at our end means that both are gone, and with them the tree, however it 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
+import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, Protocol
 
 import trio
@@ -261,13 +264,25 @@ class PrivateSupervisor(SupervisorConnection):
     def kill(self) -> None:
         """End everything at once, without a request; `run` returns when it is over."""
         if self._tree is not None:
-            self._tree.keeper.kill()
+            _kill(self._tree.keeper)
 
 
 # Where a `MultiEnvironment` made in this context gets its supervisor.
 supervisor_factory: ContextVar[Callable[[OnExit], Supervisor]] = ContextVar(
     "supervisor_factory", default=PrivateSupervisor
 )
+
+
+def _kill(keeper: subprocess.Popen[bytes]) -> None:
+    """Kill it, and wake its zygote, which ends the others; the supervisor may be stopped, too."""
+    try:
+        children = Path(f"/proc/{keeper.pid}/task/{keeper.pid}/children").read_text().split()
+    except OSError:  # it is over
+        children = []
+    keeper.kill()
+    for pid in map(int, children):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 async def _reap_keeper(launched: Launched) -> None:
@@ -283,7 +298,7 @@ async def _reap_keeper(launched: Launched) -> None:
             await trio.lowlevel.wait_readable(launched.tree_ended)
         if scope.cancelled_caught:
             log.warning("the supervisor did not end within %g s", END_SECONDS)
-            keeper.kill()
+            _kill(keeper)
             with trio.move_on_after(KILL_SECONDS) as scope:
                 await trio.lowlevel.wait_readable(launched.tree_ended)
         if scope.cancelled_caught:

@@ -51,6 +51,24 @@ async def test_a_supervisor_that_was_killed_is_gone_when_all_its_processes_are()
             assert processes.wait_gone(left, 0.0) == []
 
 
+@pytest.mark.slow
+async def test_a_supervisor_all_of_whose_processes_are_stopped_can_be_killed() -> None:
+    before = set(processes.children(os.getpid()))
+    supervisor = PrivateSupervisor(lambda message: None)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(supervisor.run)
+            await supervisor.start([trees.order("obey", "obey")])
+            (keeper,) = set(processes.children(os.getpid())) - before
+            family = processes.family(keeper)
+            left = open_pidfds(family.values())
+            for pid in family.values():
+                os.kill(pid, signal.SIGSTOP)
+            supervisor.kill()
+            supervisor.end()
+            assert await trio.to_thread.run_sync(processes.wait_gone, left, LEFT_SECONDS) == []
+
+
 # Each role at least once on either side.
 QUICK = {
     ("keeper", "script"), ("zygote", "supervisor"), ("supervisor", "keeper"), ("obey", "zygote")

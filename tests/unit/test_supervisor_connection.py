@@ -17,6 +17,8 @@ from creamas_sc.supervisor_client.launcher import Launched
 class FakeKeeper:
     """Notes what is done to it."""
 
+    pid = 0  # of no process
+
     def __init__(self) -> None:
         self.acts: list[str] = []
 
