@@ -39,6 +39,8 @@ class Settings:
         key_file: Of the nodes.
         nodes: How many are waited for; with 0, all slaves are on this machine.
         agents: In each slave.
+        scheduler: Address of a dask cluster whose workers have the nodes; its files of TLS are in
+            the folder, as `tests.support.far_cluster` makes them.
     """
 
     folder: str
@@ -52,6 +54,7 @@ class Settings:
     restart: str = "permanent"
     calls: str = "rounds"
     seed: int = 1
+    scheduler: str = ""
 
 
 class Locked(Environment):
@@ -146,9 +149,15 @@ def _nodes(settings: Settings) -> dict[str, Any]:
         return {}
     from creamas_sc.nodes import Nodes
 
-    nodes = Nodes(
-        (settings.host, settings.port), settings.key_file, count=settings.nodes, seconds=20.0
-    )
+    listen = settings.host, settings.port
+    if settings.scheduler:
+        from creamas_sc.nodes.dask_nodes import DaskNodes
+        from tests.support.far_cluster import client
+
+        cluster = client(settings.scheduler, Path(settings.folder))
+        nodes: Nodes = DaskNodes(cluster, listen, settings.nodes, 30.0)
+    else:
+        nodes = Nodes(listen, settings.key_file, settings.nodes, 30.0)
     nodes.lease = settings.lease
     return {"nodes": nodes}
 

@@ -16,7 +16,7 @@ from tests.support.far_script import BEGINNINGS, OVERLAPS, Settings, dump, right
 from tests.support.machines import POLL_SECONDS, Machine
 from tests.support.programs import Program
 
-__all__ = ["FarSociety", "slaves_on", "wait_no_slaves"]
+__all__ = ["FarSociety", "slaves_on", "wait_none"]
 
 PORT = 5555
 SECONDS = 60.0
@@ -61,8 +61,7 @@ class FarSociety:
             self.script = self._program(
                 self.machine, sys.executable, "-m", "tests.support.far_script", argument
             )
-            for each in self.others:
-                self.start_node(each)
+            self.start_nodes()
             ready = self.answer("ready")
             self.started = ready["started"]
             self._stack = self._stack.pop_all()
@@ -70,6 +69,11 @@ class FarSociety:
 
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
+
+    def start_nodes(self) -> None:
+        """Start all nodes."""
+        for each in self.others:
+            self.start_node(each)
 
     def start_node(self, machine: Machine) -> None:
         """Start a node on a machine, which joins the script's supervisor."""
@@ -166,8 +170,12 @@ class FarSociety:
         self.script.process.stdin.close()
         self.answer("closed")
         assert self.script.process.wait(SECONDS) == 0
+        self.end_nodes()
         for each in [self.machine, *self.others]:
             each.wait_empty(SECONDS)
+
+    def end_nodes(self) -> None:
+        """End what has started nodes, if that is not the nodes' own affair."""
 
     def stop_node(self, machine: Machine, stopped: bool) -> None:
         """SIGSTOP or SIGCONT a machine's node."""
@@ -180,14 +188,14 @@ def slaves_on(machine: Machine) -> list[int]:
     return [named[name] for name in sorted(named)]
 
 
-def wait_no_slaves(machine: Machine, seconds: float) -> float:
-    """Wait until a machine has no slaves; how long that took.
+def wait_none(machine: Machine, name: str, seconds: float) -> float:
+    """Wait until a machine has no process with that in its name; how long that took.
 
     Raises:
         AssertionError: It had some after ``seconds``.
     """
     began = time.monotonic()
-    while slaves_on(machine):
+    while any(name in each for each in machine.processes().values()):
         assert time.monotonic() - began < seconds, f"{machine.name}: {machine.processes()}"
         time.sleep(POLL_SECONDS)
     return time.monotonic() - began

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.registry import TOTAL, Figures, row
-from tests.support.far_society import FarSociety, slaves_on, wait_no_slaves
+from tests.support.far_society import FarSociety, slaves_on, wait_none
 from tests.support.machines import Machine, machines, missing
 
 __all__ = ["FAULTS", "link_cut", "suffer"]
@@ -42,7 +42,7 @@ def _node_killed(society: FarSociety, victim: Machine, lease: float) -> Figures:
 def _node_stopped(society: FarSociety, victim: Machine, lease: float) -> Figures:
     began = time.monotonic()
     society.stop_node(victim, True)
-    gone = wait_no_slaves(victim, lease + LEFT_SECONDS)
+    gone = wait_none(victim, "slave-", lease + LEFT_SECONDS)
     figures = _elsewhere(society, victim, began, lease)
     society.stop_node(victim, False)
     society.wait_nodes()
@@ -68,14 +68,14 @@ def _slave_killed(society: FarSociety, victim: Machine, lease: float) -> Figures
 def _script_killed(society: FarSociety, victim: Machine, lease: float) -> Figures:
     society.script.signal(signal.SIGKILL)
     gone = society.machine.wait_empty(LEFT_SECONDS)
-    gone = max(gone, *(wait_no_slaves(each, LEFT_SECONDS) for each in society.others))
+    gone = max(gone, *(wait_none(each, "slave-", LEFT_SECONDS) for each in society.others))
     _end_nodes(society)
     return {"gone in seconds": gone}
 
 
 def _supervisor_killed(society: FarSociety, victim: Machine, lease: float) -> Figures:
     os.kill(_named(society.machine, "creamas-superv"), signal.SIGKILL)
-    gone = max(wait_no_slaves(each, LEFT_SECONDS) for each in society.others)
+    gone = max(wait_none(each, "slave-", LEFT_SECONDS) for each in society.others)
     society.script.signal(signal.SIGKILL)
     society.machine.wait_empty(LEFT_SECONDS)
     _end_nodes(society)
@@ -95,7 +95,7 @@ def link_cut(seconds: float, society: FarSociety, victim: Machine, lease: float)
     victim.cut()
     figures = {}
     if seconds > lease:
-        figures["gone in seconds"] = wait_no_slaves(victim, lease + LEFT_SECONDS)
+        figures["gone in seconds"] = wait_none(victim, "slave-", lease + LEFT_SECONDS)
         figures |= _elsewhere(society, victim, began, lease)
     time.sleep(max(0.0, began + seconds - time.monotonic()))
     victim.mend()
