@@ -95,6 +95,7 @@ class Endpoint:
         self._identity: Identity
         self._links: dict[str, Connection] = {}
         self._opening: dict[str, anyio.Lock] = {}
+        self._trying: dict[str, anyio.CancelScope] = {}
         self._accepted = 0
         self._strangers = Strangers()  # on TCP
         self._refusals = RefusalLog(log)
@@ -178,6 +179,9 @@ class Endpoint:
                 if self.routes.get(url) == place:
                     continue
                 self.routes[url] = place
+                # Where it was nobody may answer, not even with a refusal.
+                if url in self._trying:
+                    self._trying[url].cancel()
             self.drop(url)
 
     def drop(self, url: str) -> None:
@@ -327,13 +331,16 @@ class Endpoint:
     async def _connect(
         self, folder: SocketFolder, url: str, timeout: float | None
     ) -> ConnectedStream:
-        host, port = self._route(url)
         began = anyio.current_time()
         give_up_at = began + (math.inf if timeout is None else timeout)
         seconds = max(HANDSHAKE_SECONDS, 0 if timeout is None else timeout)
         for pause in backoff():
+            host, port = self._route(url)
             try:
-                return await self._try(folder, host, port, seconds)
+                with anyio.CancelScope() as scope:
+                    self._trying[url] = scope
+                    return await self._try(folder, host, port, seconds)
+                continue  # it listens elsewhere now
             except HandshakeError:
                 raise
             except (OSError, TimeoutError) as error:
@@ -346,6 +353,8 @@ class Endpoint:
                         address=url,
                         may_have_run=False,
                     ) from None
+            finally:
+                self._trying.pop(url, None)
             await anyio.sleep(pause)
         raise AssertionError("there is always another pause")
 

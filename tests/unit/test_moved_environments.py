@@ -59,6 +59,32 @@ async def test_a_moved_environment_is_found_by_its_route() -> None:
         assert await proxy.evaluate(4) == 4
 
 
+async def test_who_is_connecting_to_where_an_environment_was_goes_where_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, tried = endpoint.Endpoint._try, trio.Event()
+
+    async def attempt(self: Any, folder: Any, host: str, *args: Any) -> ConnectedStream:
+        if host == "192.0.2.7":  # a machine that is cut off
+            tried.set()
+            await trio.sleep_forever()
+        return await real(self, folder, host, *args)
+
+    monkeypatch.setattr(endpoint.Endpoint, "_try", attempt)
+    address = ("192.0.2.7", 5555)
+    async with environments(("localhost", 0), address, elsewhere=("127.0.0.1", 0)) as (near, moved):
+        agent = Echo(moved)
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                assert await (await near.connect(agent.addr)).evaluate(3) == 3
+
+            nursery.start_soon(ask)
+            await tried.wait()
+            near.network.endpoint.move({moved.base_url: moved.network.endpoint.place})
+        assert not near.network.endpoint._trying
+
+
 async def test_whether_an_environment_listens_is_asked_where_it_is() -> None:
     async with environments(("localhost", 0), ("127.0.0.1", 0)) as (asking, other):
         listens = asking.network.endpoint.listens
