@@ -165,11 +165,15 @@ class JoinedNode:
         return f"its node {self.name} {how}: {self.why or _CANCELLED}"
 
     async def end(self, why: str) -> None:
-        """Have it end all that it runs, and itself; within a bound."""
+        """Have it end itself, if it has ended all that it ran; within a bound.
+
+        Otherwise the end of the connection makes it do both.
+        """
         try:
             with trio.move_on_after(timeouts.NODE_END_SECONDS):
-                await self.call("end", why)
-                self.left = True
+                if not self.actors:
+                    await self.call("end", why)
+                    self.left = True
         except CreamasError as error:
             log.debug("node %s was not ended in order: %s", self.name, error)
         self.drop(why)

@@ -39,7 +39,7 @@ class NodeRegistry:
         self._changed = trio.Event()
         self._prefixes = itertools.count(1)
         self._listener: NodeListener | None = None
-        self._version = installed_version()  # an upgrade of the files does not change what runs
+        self._version = ""
 
     # ---- joining and leaving
 
@@ -55,6 +55,7 @@ class NodeRegistry:
 
         if self._listener is not None:
             raise CallRefused("this supervisor listens for nodes already")
+        self._version = installed_version()  # an upgrade of the files does not change what runs
         self._listener = await NodeListener.open(settings, self)
         start_apart(self._nursery, self._listener.run)
         return self._listener.address

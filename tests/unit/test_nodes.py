@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from creamas_sc.errors import BadValue, CallRefused, CreamasError, StartError
+from creamas_sc.runtime.installation import installed_version
 from creamas_sc.supervisor_client.messages import ActorExit, ActorOrder
 from supervisor.actors.pool import ActorPool
 from supervisor.nodes import registry as registry_module
@@ -40,6 +41,7 @@ class There:
         self.nursery = nursery
         self.registry = NodeRegistry(nursery)
         self.registry._listener = object()  # type: ignore[assignment]
+        self.registry._version = installed_version()
         place = Placement(NoProcesses(), self.registry)  # type: ignore[arg-type]
         self.place = place
         self.exits: list[tuple[float, ActorExit]] = []
@@ -501,6 +503,25 @@ async def test_the_supervisor_s_end_ends_its_nodes(autojump_clock: MockClock, th
     assert trio.current_time() < 1.0
     with pytest.raises(CallRefused, match="takes no nodes any more"):
         await there.join("c")
+
+
+async def test_a_node_that_did_not_stop_its_actors_is_not_waited_for(
+    autojump_clock: MockClock, there: There
+) -> None:
+    node = await there.join()
+    await there.pool.start([order("0")])
+    node.fall_silent()
+    await there.pool.close()
+    closed_at = trio.current_time()
+
+    class Listener:
+        async def aclose(self) -> None: ...
+
+    there.registry._listener = Listener()  # type: ignore[assignment]
+    await there.registry.aclose("its supervisor ends")
+    await node.server.connection.closed.wait()
+    assert trio.current_time() == closed_at
+    assert node.joined.left is False
 
 
 async def test_nodes_end_with_the_tasks_that_keep_them(autojump_clock: MockClock) -> None:
