@@ -1,8 +1,29 @@
 """Other machines for a simulation's slaves.
 
 On each of them runs one process, a *node*, that joins the supervisor over the network and starts
-slaves there: ``creamas-supervisor node --join HOST:PORT --key-file FILE``. `Nodes` says where the
-supervisor listens for them, and what starts them.
+slaves there as they are started here. An engine can start nodes: see `creamas_sc.nodes.dask_nodes`
+and ``examples/cluster``. Or other means do::
+
+    nodes = Nodes(("0.0.0.0", 5600), key_file="nodes.key", count=4)
+    with MultiEnvironment(("localhost", 0), Environment, seed=1, nodes=nodes) as menv:
+        run(menv.spawn_slaves(64, Environment, EnvManager))
+
+    # on each of the other machines, which has a copy of the file
+    creamas-supervisor node --join HOST:5600 --key-file nodes.key
+
+The supervisor of a daemon listens for nodes if it is told to (``creamas-supervisor start
+--listen``), and simulations ask for them with ``place="nodes"``.
+
+What differs from one machine:
+
+* **Code.** Slaves load what the script, or the daemon's host, has loaded of the user's modules: it
+  is sent to the nodes. What else they import, and files that they read, must be on their machine.
+* **Losses.** A node that is cut off for ten seconds kills its slaves; then they are lost, and with
+  ``restart="transient"`` or ``"permanent"`` they are started again, where they were or on another
+  node, at the same addresses.
+* **Folders.** A record is written by the master. Checkpoints, and what slaves save in a folder, are
+  written by each slave on its own machine: checkpoints need a folder that all machines share.
+* **Environment variables and logs**: see ``creamas-supervisor node --help``.
 """
 
 from __future__ import annotations
