@@ -15,7 +15,6 @@ from distributed.security import Security
 
 from tests.support.far_society import SECONDS, FarSociety, wait_none
 from tests.support.machines import Machine
-from tests.support.processes import children
 from tests.support.programs import Program
 
 __all__ = ["FarCluster", "client"]
@@ -65,10 +64,3 @@ class FarCluster(FarSociety):
             wait_none(each, "creamas", SECONDS)
         for program in (*self.nodes.values(), self.scheduler):
             program.signal(signal.SIGTERM)
-
-    def worker(self, machine: Machine) -> int:
-        """The pid of a machine's worker: that of its nanny's children which has the node."""
-        for pid in children(self.nodes[machine].pid):
-            if any(machine.processes().get(each) == "creamas-node" for each in children(pid)):
-                return pid
-        raise AssertionError(f"no worker on {machine.name}: {machine.processes()}")

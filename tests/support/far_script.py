@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import trio
 
 from creamas_sc import CreativeAgent, Environment, MultiEnvironment, expose
+from creamas_sc.client import connect
 from creamas_sc.errors import SlaveLost
 from creamas_sc.mp import EnvManager, RestartPolicy
 
@@ -41,6 +43,7 @@ class Settings:
         agents: In each slave.
         scheduler: Address of a dask cluster whose workers have the nodes; its files of TLS are in
             the folder, as `tests.support.far_cluster` makes them.
+        daemon: Name of one that is to have the simulation.
     """
 
     folder: str
@@ -55,6 +58,7 @@ class Settings:
     calls: str = "rounds"
     seed: int = 1
     scheduler: str = ""
+    daemon: str = ""
 
 
 class Locked(Environment):
@@ -111,42 +115,59 @@ def right(step: int, agents: int) -> list[int]:
 
 async def main(settings: Settings) -> None:
     """Start slaves and agents; take a step for each line; close when there is none left."""
-    policy = RestartPolicy(settings.restart, restarts=20, seconds=60.0)
-    place = (settings.host, 0)
-    menv = MultiEnvironment(
-        place,
-        Environment,
-        seed=settings.seed,
-        restart=policy,
-        calls=settings.calls,
-        **_nodes(settings),
-    )
-    kwargs = [{"folder": settings.folder, "number": each} for each in range(settings.slaves)]
-    async with menv:
-        began = time.monotonic()
-        await menv.spawn_slaves([place] * settings.slaves, Locked, EnvManager, kwargs)
-        started = time.monotonic() - began
-        addrs = []
-        for number in range(settings.slaves * settings.agents):
-            slave = menv.addrs[number % settings.slaves]
-            addrs.append((await menv.spawn(Asker, number, addr=slave))[1])
-        _say(ready=list(menv.addrs), started=started, where=await menv.gather("where"))
-        step = 0
-        while line := await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
-            if line == "where\n":
-                _say(where=await menv.gather("where"))
-                continue
-            if line == "nodes\n":
-                _say(nodes=[each["host"] for each in await menv.get_nodes(as_coro=True)])
-                continue
-            step += 1
-            _say(**await _step(menv, step, addrs))
+    host, slaves = settings.host, settings.slaves
+    kwargs = [{"folder": settings.folder, "number": each} for each in range(slaves)]
+    options: dict[str, Any] = {
+        "seed": settings.seed,
+        "restart": RestartPolicy(settings.restart, restarts=20, seconds=60.0),
+        "calls": settings.calls,
+        "nodes": _nodes(settings),
+    }
+    began = time.monotonic()
+    if settings.daemon:
+        async with connect(settings.daemon) as client:
+            await client.create(
+                "far",
+                addr=(host, 0),
+                slave_addrs=slaves,
+                slave_env_cls=Locked,
+                slave_kwargs=kwargs,
+                place="nodes",
+                **options,
+            )
+            async with client.attach("far") as simulation:
+                await _serve(settings, simulation, await simulation.get_addrs(), began)
+                await simulation.close()
+    else:
+        async with MultiEnvironment((host, 0), Environment, **options) as menv:
+            await menv.spawn_slaves([(host, 0)] * slaves, Locked, EnvManager, kwargs)
+            await _serve(settings, menv, menv.addrs, began)
     _say(closed=True)
 
 
-def _nodes(settings: Settings) -> dict[str, Any]:
+async def _serve(settings: Settings, menv: Any, slaves: Sequence[str], began: float) -> None:
+    started = time.monotonic() - began
+    addrs = []
+    for number in range(settings.slaves * settings.agents):
+        slave = slaves[number % settings.slaves]
+        spawned = await menv.spawn(Asker, number, addr=slave)
+        addrs.append(spawned[1])
+    _say(ready=slaves, started=started)
+    step = 0
+    while line := await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
+        if line == "where\n":
+            _say(where=await menv.gather("where"))
+        elif line == "nodes\n":
+            known = menv.get_nodes() if settings.daemon else menv.get_nodes(as_coro=True)
+            _say(nodes=[each["host"] for each in await known])
+        else:
+            step += 1
+            _say(**await _step(menv, step, addrs))
+
+
+def _nodes(settings: Settings) -> Any:
     if not settings.nodes:
-        return {}
+        return None
     from creamas_sc.nodes import Nodes
 
     listen = settings.host, settings.port
@@ -159,10 +180,10 @@ def _nodes(settings: Settings) -> dict[str, Any]:
     else:
         nodes = Nodes(listen, settings.key_file, settings.nodes, 30.0)
     nodes.lease = settings.lease
-    return {"nodes": nodes}
+    return nodes
 
 
-async def _step(menv: MultiEnvironment, step: int, addrs: list[str]) -> dict[str, Any]:
+async def _step(menv: Any, step: int, addrs: list[str]) -> dict[str, Any]:
     began = time.monotonic()
     try:
         results = await menv.trigger_all(step, addrs)

@@ -33,9 +33,12 @@ class FarSociety:
     Attributes:
         script: Its program.
         nodes: Their programs, by machine.
+        daemon: Its program, with the setting ``daemon``.
         started: Seconds that its slaves took to start.
         outcomes: Of its steps.
     """
+
+    daemon: Program
 
     def __init__(self, machines: list[Machine], folder: Path, **more: Any) -> None:
         self.machine, *self.others = machines
@@ -57,6 +60,7 @@ class FarSociety:
     def __enter__(self) -> Self:
         make_key(Path(self.settings.key_file))
         with ExitStack() as self._stack:
+            self.start_daemon()
             argument = dump(self.settings)
             self.script = self._program(
                 self.machine, sys.executable, "-m", "tests.support.far_script", argument
@@ -69,6 +73,15 @@ class FarSociety:
 
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
+
+    def start_daemon(self) -> None:
+        """Start a daemon if it is to have the simulation."""
+        if self.settings.daemon:
+            listen = f"{self.settings.host}:{self.settings.port}"
+            words = ["-m", "supervisor.cli", "run", "--daemon", self.settings.daemon]
+            words += ["--listen", listen, "--node-key", self.settings.key_file]
+            self.daemon = self._program(self.machine, sys.executable, *words)
+            self.daemon.read_until(".sock", SECONDS)
 
     def start_nodes(self) -> None:
         """Start all nodes."""
@@ -175,7 +188,9 @@ class FarSociety:
             each.wait_empty(SECONDS)
 
     def end_nodes(self) -> None:
-        """End what has started nodes, if that is not the nodes' own affair."""
+        """End what nodes outlive, or what has started them: with the script, all end."""
+        if self.settings.daemon:
+            self.daemon.signal(signal.SIGTERM)
 
     def stop_node(self, machine: Machine, stopped: bool) -> None:
         """SIGSTOP or SIGCONT a machine's node."""

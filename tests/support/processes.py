@@ -82,6 +82,11 @@ def children(pid: int) -> list[int]:
     return sorted(found)
 
 
+def parent(pid: int) -> int:
+    """Pid of the parent of ``pid``."""
+    return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+
+
 def open_pidfds(pids: Iterable[int]) -> dict[int, int]:
     """Map each pid to a pidfd."""
     return {pid: os.pidfd_open(pid) for pid in set(pids)}

@@ -10,12 +10,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.faults.registry import TOTAL, Figures, row
 from tests.support.far_society import FarSociety, slaves_on, wait_none
-from tests.support.machines import Machine, machines, missing
+from tests.support.machines import POLL_SECONDS, Machine, machines, missing
+from tests.support.processes import parent
 
 __all__ = ["FAULTS", "link_cut", "suffer"]
 
@@ -35,7 +37,7 @@ Fault = Callable[[FarSociety, Machine, float], Figures]
 def _node_killed(society: FarSociety, victim: Machine, lease: float) -> Figures:
     began = time.monotonic()
     society.nodes[victim].signal(signal.SIGKILL)
-    gone = victim.wait_empty(LEFT_SECONDS)  # the tree's keeper sees its end
+    gone = victim.wait_empty(lease + LEFT_SECONDS)  # the tree's keeper sees its end
     return {"gone in seconds": gone, **_elsewhere(society, victim, began, lease)}
 
 
@@ -67,26 +69,69 @@ def _slave_killed(society: FarSociety, victim: Machine, lease: float) -> Figures
 
 def _script_killed(society: FarSociety, victim: Machine, lease: float) -> Figures:
     society.script.signal(signal.SIGKILL)
-    gone = society.machine.wait_empty(LEFT_SECONDS)
-    gone = max(gone, *(wait_none(each, "slave-", LEFT_SECONDS) for each in society.others))
-    _end_nodes(society)
+    gone = society.machine.wait_empty(lease + LEFT_SECONDS)
+    gone = max(gone, *(wait_none(each, "slave-", lease + LEFT_SECONDS) for each in society.others))
+    _end_nodes(society, lease)
+    return {"gone in seconds": gone}
+
+
+def _daemon_killed(society: FarSociety, victim: Machine, lease: float) -> Figures:
+    society.daemon.signal(signal.SIGKILL)
+    gone = wait_none(society.machine, "creamas", lease + LEFT_SECONDS)
+    gone = max(gone, *(wait_none(each, "slave-", lease + LEFT_SECONDS) for each in society.others))
+    assert society.script.finish(lease + LEFT_SECONDS)[0] == 1
+    assert "HostLost" in society.errors(society.machine)
+    _end_nodes(society, lease)
+    return {"gone in seconds": gone}
+
+
+def _worker_killed(society: FarSociety, victim: Machine, lease: float) -> Figures:
+    node = _named(victim, "creamas-node")
+    os.kill(parent(node), signal.SIGKILL)
+    began = time.monotonic()
+    while node in victim.processes():
+        assert time.monotonic() - began < lease + LEFT_SECONDS
+        time.sleep(POLL_SECONDS)
+    gone = time.monotonic() - began
+    lost = [outcome for outcome in [society.finish_step()] if "lost" in outcome]
+    lost += society.step_until_whole()
+    assert all(f"node {victim.name}" in outcome["error"] for outcome in lost), lost
+    society.wait_nodes()  # with that of the worker that the nanny has started again
+    return {"node gone in seconds": gone, f"{TOTAL}losses told": len(lost)}
+
+
+def _nanny_killed(society: FarSociety, victim: Machine, lease: float) -> Figures:
+    began = time.monotonic()
+    society.nodes[victim].signal(signal.SIGKILL)
+    gone = wait_none(victim, "creamas", lease + LEFT_SECONDS)
+    return {"gone in seconds": gone, **_elsewhere(society, victim, began, lease)}
+
+
+def _scheduler_killed(society: FarSociety, victim: Machine, lease: float) -> Figures:
+    # The workers end then, and the nodes with them: the slaves have nowhere to go.
+    cluster: Any = society
+    cluster.scheduler.signal(signal.SIGKILL)
+    gone = max(wait_none(each, "creamas", lease + LEFT_SECONDS) for each in society.others)
+    society.finish_step()
+    lost = society.step()
+    assert "node machine-" in lost["error"], lost
     return {"gone in seconds": gone}
 
 
 def _supervisor_killed(society: FarSociety, victim: Machine, lease: float) -> Figures:
     os.kill(_named(society.machine, "creamas-superv"), signal.SIGKILL)
-    gone = max(wait_none(each, "slave-", LEFT_SECONDS) for each in society.others)
+    gone = max(wait_none(each, "slave-", lease + LEFT_SECONDS) for each in society.others)
     society.script.signal(signal.SIGKILL)
-    society.machine.wait_empty(LEFT_SECONDS)
-    _end_nodes(society)
+    society.machine.wait_empty(lease + LEFT_SECONDS)
+    _end_nodes(society, lease)
     return {"gone in seconds": gone}
 
 
-def _end_nodes(society: FarSociety) -> None:
+def _end_nodes(society: FarSociety, lease: float) -> None:
     """End nodes that try to join again what is not there any more; nothing is left of them."""
     for each, node in society.nodes.items():
         node.signal(signal.SIGTERM)
-        each.wait_empty(LEFT_SECONDS)
+        each.wait_empty(lease + LEFT_SECONDS)
 
 
 def link_cut(seconds: float, society: FarSociety, victim: Machine, lease: float) -> Figures:
@@ -135,6 +180,10 @@ FAULTS: dict[str, Fault] = {
     "slave killed": _slave_killed,
     "script killed": _script_killed,
     "its supervisor killed": _supervisor_killed,
+    "daemon killed": _daemon_killed,
+    "dask worker killed": _worker_killed,
+    "dask nanny killed": _nanny_killed,
+    "dask scheduler killed": _scheduler_killed,
     "link cut for 5 s": partial(link_cut, 5.0),
     "link cut for 15 s": partial(link_cut, 15.0),
     "link cut for 60 s": partial(link_cut, 60.0),
@@ -143,7 +192,8 @@ FAULTS: dict[str, Fault] = {
 
 @row(
     22,
-    "societies on 3 machines: node, slave, script, supervisor killed; a link cut for 5, 15, 60 s",
+    "societies on 3 machines: node, slave, script, supervisor, daemon, dask worker, nanny or "
+    "scheduler killed; a link cut for 5, 15, 60 s",
     f"0 slaves left there <= lease + {LEFT_SECONDS:g} s; never two of one place at once; results "
     "right; all elsewhere then",
     cases=tuple(FAULTS),
@@ -182,7 +232,7 @@ def suffer(fault: Fault, seed: int, folder: Path, lease: float) -> Figures:
     folder.mkdir(exist_ok=True)
     with (
         machines(folder / "machines", 3) as made,
-        FarSociety(made, folder, lease=lease) as society,
+        _society(fault, made, folder, lease) as society,
     ):
         society.step()
         society.begin_step()
@@ -191,3 +241,14 @@ def suffer(fault: Fault, seed: int, folder: Path, lease: float) -> Figures:
         if society.script.process.poll() is None:
             society.close()
     return figures
+
+
+def _society(fault: Fault, made: list[Machine], folder: Path, lease: float) -> FarSociety:
+    if fault in (_worker_killed, _nanny_killed, _scheduler_killed):
+        pytest.importorskip("distributed")
+        from tests.support.far_cluster import FarCluster
+
+        return FarCluster(made, folder, lease=lease)
+    if fault is _daemon_killed:
+        return FarSociety(made, folder, daemon="far")  # the lease is its own
+    return FarSociety(made, folder, lease=lease)
