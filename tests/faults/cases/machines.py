@@ -23,6 +23,7 @@ __all__ = ["FAULTS", "link_cut", "suffer"]
 
 # Of one round, so that there are many in a time that consists of waiting.
 SIDE_BY_SIDE = 10
+CLUSTERS_SIDE_BY_SIDE = 4  # each starts eight more processes, and dask is slow to import
 LEASE_SECONDS = 10.0
 # Beyond the lease: nothing is left.
 LEFT_SECONDS = 2.0
@@ -188,6 +189,7 @@ FAULTS: dict[str, Fault] = {
     "link cut for 15 s": partial(link_cut, 15.0),
     "link cut for 60 s": partial(link_cut, 60.0),
 }
+OF_CLUSTERS = (_worker_killed, _nanny_killed, _scheduler_killed)
 
 
 @row(
@@ -205,16 +207,17 @@ def machines_lost(case: str, number: int, folder: Path) -> Figures:
     """Have several societies suffer it side by side."""
     if missing():
         pytest.skip(missing())
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as threads:
+    count = CLUSTERS_SIDE_BY_SIDE if FAULTS[case] in OF_CLUSTERS else SIDE_BY_SIDE
+    with ThreadPoolExecutor(count) as threads:
         trials = [
             threads.submit(
                 suffer,
                 FAULTS[case],
-                number * SIDE_BY_SIDE + each,
+                number * count + each,
                 folder / f"{each}",
                 LEASE_SECONDS,
             )
-            for each in range(SIDE_BY_SIDE)
+            for each in range(count)
         ]
         errors = [error for each in trials if (error := each.exception())]
     if errors:
@@ -244,7 +247,7 @@ def suffer(fault: Fault, seed: int, folder: Path, lease: float) -> Figures:
 
 
 def _society(fault: Fault, made: list[Machine], folder: Path, lease: float) -> FarSociety:
-    if fault in (_worker_killed, _nanny_killed, _scheduler_killed):
+    if fault in OF_CLUSTERS:
         pytest.importorskip("distributed")
         from tests.support.far_cluster import FarCluster
 
