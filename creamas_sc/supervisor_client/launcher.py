@@ -55,7 +55,7 @@ _INHERITED = (
 # all runs. Python draws it against strangers who send keys that collide; here, peers have proved to
 # be the user's before more than a short hello is decoded. If agents parse what strangers wrote, the
 # user may set it to "random".
-_HASH_SEED = ("PYTHONHASHSEED", "0")
+HASH_SEED = ("PYTHONHASHSEED", "0")
 # How many threads OpenMP computes with, and what asks it or this variable: OpenBLAS, MKL, PyTorch.
 THREADS = "OMP_NUM_THREADS"
 # From the keeper's kill to the end of its tree: as a rule some milliseconds.
@@ -241,7 +241,7 @@ def _forget_prestarted() -> None:
 def _start(inherited: Sequence[int], preload: Sequence[str]) -> Launched:
     _check_installation()
     environ = {**os.environ, "CREAMAS_TREE": (record := _new_record())}
-    environ.setdefault(*_HASH_SEED)
+    environ.setdefault(*HASH_SEED)
     if preload and preload == _Prestarted.modules:
         environ.setdefault(THREADS, "1")  # read by numpy as it is imported; threads do not survive
     open_standard_descriptors()

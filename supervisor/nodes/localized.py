@@ -15,6 +15,9 @@ folder of the same path may be safe.
 Slaves on nodes do not write into the log of their simulation, which is on another machine, or in a
 file system in which lines of several machines would overwrite each other: what they print is the
 node's standard output and error.
+
+PYTHONHASHSEED takes effect as the node starts, so an order that wants another one is refused: the
+simulation's sets would have one order here and another there.
 """
 
 from __future__ import annotations
@@ -25,8 +28,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from creamas_sc.errors import StartError
 from creamas_sc.runtime.log_setup import FILE_VARIABLE
 from creamas_sc.runtime.paths import exposed
+from creamas_sc.supervisor_client.launcher import HASH_SEED
 from creamas_sc.supervisor_client.messages import ActorOrder, os_bytes, os_text
 
 log = logging.getLogger(__name__)
@@ -52,7 +57,18 @@ def is_own(name: str) -> bool:
 
 
 def localized(order: ActorOrder) -> ActorOrder:
-    """The order, as this machine can carry it out."""
+    """The order, as this machine can carry it out.
+
+    Raises:
+        StartError: It wants another PYTHONHASHSEED than this node has.
+    """
+    name, default = HASH_SEED
+    wanted, here = order["environ"].get(name, default), os.environ.get(name, default)
+    if wanted != here:
+        raise StartError(
+            f"the simulation has {name}={wanted} and this node {here}: start the node, or the "
+            "cluster's workers, with the simulation's"
+        )
     environ = {k: v for k, v in order["environ"].items() if not is_own(os_text(k))}
     environ |= {os_bytes(k): os_bytes(v) for k, v in os.environ.items() if is_own(k)}
     cwd = next(iter(_safe([order["cwd"]])), os_bytes(os.getcwd()))
