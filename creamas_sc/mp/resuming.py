@@ -363,7 +363,8 @@ async def _resume(
     resumption = await Resumption.open(path, step, slaves, branches)
     try:
         menv = resumption.make()
-        menv._slaves.machines.nodes = nodes
+        if nodes is not None:  # a class may have its own
+            menv._slaves.machines.nodes = nodes
         await resumption.fill(changed_code, where)
         await resumption.go_on(parameters)
     except BaseException:
