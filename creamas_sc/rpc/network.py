@@ -23,14 +23,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Collection,
-    Coroutine,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from types import CoroutineType
 from typing import Any, Protocol
 
