@@ -23,7 +23,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self, TypeAlias
 
 from creamas_sc.foreign import shorten, summary_of, text_of, traceback_of
@@ -305,6 +305,8 @@ class AgentError(CreamasError):
 
     fields = ("address", "type_name", "message", "traceback_text")
     may_have_run = True
+    # What follows an exception's message in this process; `runtime.code_versions` sets it.
+    note_of: ClassVar[Callable[[BaseException], str]] = staticmethod(lambda error: "")
 
     def __init__(
         self, *, address: str, type_name: str, message: str, traceback_text: str = ""
@@ -325,7 +327,7 @@ class AgentError(CreamasError):
         name = kind.__qualname__
         if kind.__module__ != "builtins":
             name = f"{kind.__module__}.{name}"
-        message = text_of(cause)
+        message = text_of(cause) + cls.note_of(cause)
         if misses_asyncio(cause):
             message += f" (agents run under trio: {_NOT_ASYNCIO})"
         described = cls(

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 # A host answers at once, unless it is stuck.
 ATTACH_SECONDS = 30.0
+# Of the time in which a simulation must be ready, what nodes have to join.
+NODES_SHARE = 0.7
 ENVIRONMENT = "creamas_sc.core.environment:Environment"
 # For the encoded arguments of a call; the rest of the frame is for its header.
 MAX_BYTES = MAX_CONTROL_FRAME_BYTES - (1 << 16)
@@ -242,6 +244,9 @@ class DaemonAPI:
         def request() -> Request:
             """What to ask for, once nodes are being started."""
             wait = None if found is None else (found.count, found.seconds)
+            if timeout is not None:  # so that too few nodes are an error that says so
+                count, seconds = wait or (1, timeout)
+                wait = count, min(seconds, NODES_SHARE * timeout)
             packed = replace(spec, nodes=wait).encode()
             return _creation(
                 name, process_order(HOST_ENTRY, packed, _search_path()), about, timeout

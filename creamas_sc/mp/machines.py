@@ -91,7 +91,7 @@ class Machines:
             where = "" if self._access is None else f" at {base_url(*self._access[:2])}"
             raise StartError(
                 f"{len(joined)} of {self.count} nodes have joined{where} within "
-                f"{self.seconds:g} s: creamas-supervisor node starts one"
+                f"{self.seconds:g} s: creamas-supervisor node starts one, and says why if not"
             )
 
     @staticmethod

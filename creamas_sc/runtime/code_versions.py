@@ -37,7 +37,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from creamas_sc.errors import LoadError
+from creamas_sc.errors import AgentError, LoadError
 from creamas_sc.runtime.installation import is_users
 from creamas_sc.runtime.loaded_modules import MAIN, loaded_files
 from creamas_sc.runtime.paths import exposed, is_private
@@ -321,6 +321,7 @@ def load_from(versions: CodeVersions, node: str = "") -> None:
     if _Loading.versions is None:
         sys.meta_path.insert(0, _Finder)
     _Loading.versions, _Loading.node = versions, node
+    AgentError.note_of = staticmethod(absence_note)
 
 
 def take_code(files: Mapping[str, tuple[int, bytes]]) -> None:
@@ -371,8 +372,8 @@ def absence_note(error: BaseException) -> str:
     if not _Loading.node or not isinstance(error, ModuleNotFoundError):
         return ""
     return (
-        f"; slaves on the node {_Loading.node} find what is installed there, and those of the "
-        "user's modules that the script has imported before"
+        f"; slaves on the node {_Loading.node} have what is installed there, and those of your "
+        "modules that were imported before: import it at the top of the module that needs it"
     )
 
 

@@ -57,8 +57,9 @@ def make_key(path: Path) -> bytes:
             os.link(draft, path)
         finally:
             draft.unlink()
+        return key
     except FileExistsError:
-        return read_key(path)
+        pass
     except OSError as error:
         raise BadValue(f"cannot make a key of nodes, {path}: {error.strerror}") from error
-    return key
+    return read_key(path)

@@ -171,7 +171,8 @@ def _of_options(options: Mapping[str, Any]) -> Plan:
     text = options.get("agent_kwargs")
     arguments = {} if text is None else params.json_object(text, "--agent-kwargs")
     agents = [params.agent_batch(each, classes, arguments) for each in options.get("agents", ())]
-    if places := _places(options.get("slaves"), options.get("slave"), agents):
+    host = create.get("addr", ("localhost", 0))[0]
+    if places := _places(options.get("slaves"), options.get("slave"), agents, host):
         create["slave_addrs"] = places
     if "place" in options:
         create["place"] = _place(options["place"], len(places))
@@ -185,12 +186,12 @@ def _of_options(options: Mapping[str, Any]) -> Plan:
 
 
 def _places(
-    slaves: int | None, slave: Sequence[str] | None, batches: Sequence[Batch]
+    slaves: int | None, slave: Sequence[str] | None, batches: Sequence[Batch], host: str
 ) -> list[tuple[str, int]]:
     if slaves is not None and slave:
         raise Failure("give either --slaves or each --slave, not both", Exit.USAGE)
     places = [params.address(text, "--slave") for text in slave or ()]
-    places = places or [("localhost", 0)] * (slaves or 0)
+    places = places or [(host, 0)] * (slaves or 0)
     if batches and not places:
         raise Failure("--agents need slaves to live in: add --slaves 2, say", Exit.USAGE)
     return places

@@ -183,7 +183,8 @@ async def connect(host: str, port: int, key: bytes) -> TlsStream:
     except OSError as error:
         if isinstance(error.__cause__, ExceptionGroup):  # a host may have several addresses
             error = error.__cause__.exceptions[0]  # type: ignore[assignment]
-        reason = f"nothing listens at {place}: {error.strerror or error}"
+        what = "nothing listens at" if isinstance(error, ConnectionError) else "cannot reach"
+        reason = f"{what} {place}: {error.strerror or error}"
         raise ConnectionLost(reason, may_have_run=False) from None
     except ProtocolError as error:
         raise HandshakeError(f"{place} is no supervisor that listens for nodes: {error}") from error

@@ -157,7 +157,7 @@ class JoinedNode:
             level = logging.INFO if self.left else logging.WARNING
             log.log(level, "%s", self.describe_end().removeprefix("its "))
         else:
-            log.info("a node at %s is refused: %s", printable(self._peer), printable(why))
+            log.warning("a node at %s is refused: %s", printable(self._peer), printable(why))
 
     def describe_end(self) -> str:
         """How it ended, in words."""

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from creamas_sc.errors import LoadError
+from creamas_sc.errors import AgentError, LoadError
 from creamas_sc.runtime import code_versions, loaded_modules
 from creamas_sc.runtime.class_loading import load_object
 from creamas_sc.runtime.code_versions import CodeVersions, Version, load_from
@@ -336,5 +336,7 @@ def test_a_module_that_was_sent_is_loaded_on_another_machine(
 
 def test_what_a_node_lacks_says_what_to_do(code: Code) -> None:
     load_from(code.versions, "n1")
-    with pytest.raises(LoadError, match="on the node n1 find what is installed there"):
+    with pytest.raises(LoadError, match="on the node n1 have what is installed there"):
         load_object("no_such_module:Agent")
+    lacking = AgentError.from_exception("tcp://h:1/1", ModuleNotFoundError("no rhymes"))
+    assert "no rhymes; slaves on the node n1 have" in lacking.message
