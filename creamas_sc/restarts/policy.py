@@ -37,7 +37,8 @@ class RestartPolicy:
     last.
 
     The call during which the slave was lost raises `SlaveLost`; calls that begin while it is being
-    restarted wait. As a restart changes a run's results, each one is logged and kept in
+    restarted wait; after the loss of a node that takes up to 11 seconds longer, for which its
+    machine may still run it. As a restart changes a run's results, each one is logged and kept in
     ``menv.restarts``, as a `Restart` that says what was restored and what could not be. Clients of
     a daemon's simulation get the event "slave_restarted"; of the steps that the simulation takes by
     itself, the loss ends the current one early, and the next goes on.

@@ -200,14 +200,16 @@ class Slave:
         """Report how its stop went; ``result`` is what the supervisor says, if it can."""
         exit_ = result or self.exit
         errors = [f"{error}\n{error.traceback_text}" for error in _failures_in(result)]
-        if exit_["error"]:
-            errors.append(exit_["error"])
         if result is not None:
             ended_by = result["ended_by"]
         elif not self.stoppable:
             ended_by = "gone"
         else:
             ended_by = "lost" if self.gone.is_set() else "unknown"
+        known = exit_["exit_code"] is not None or exit_["signal"] is not None
+        # That its node was lost before is no failure of this stop.
+        if exit_["error"] and (known or not self.gone.is_set()):
+            errors.append(exit_["error"])
         return SlaveReceipt(
             address=self.address,
             pid=self.pid,

@@ -20,7 +20,14 @@ from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.auth import Membership
 from creamas_sc.runtime.code_versions import CodeVersions
 from creamas_sc.supervisor_client.launcher import THREADS
-from creamas_sc.supervisor_client.messages import ActorOrder, Code, NodeInfo, NodeSettings
+from creamas_sc.supervisor_client.messages import (
+    ActorOrder,
+    Code,
+    ExitStatus,
+    NodeInfo,
+    NodeSettings,
+    StopResult,
+)
 from creamas_sc.supervisor_client.spec import SlaveSpec
 from tests.unit.test_placing import node
 
@@ -218,3 +225,19 @@ async def test_slaves_by_number_have_the_host_of_their_master() -> None:
             menv._slaves.orders(wrong, Environment, EnvManager, None)
     with pytest.raises(BadValue, match="2 slaves"):
         menv._slaves.orders(2, Environment, EnvManager, None, place=["here"])
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_node_that_was_lost_before_is_no_error_of_a_stop(before: bool) -> None:
+    (order,) = orders(SlaveOrders(Membership.new(), 1), "lab")
+    slave = slave_of(order, "tcp://10.0.0.1:5556/")
+    how: ExitStatus = {"exit_code": None, "signal": None, "error": "its node lab is lost: cut"}
+    if before:
+        slave.exit = how
+        slave.gone.set()
+    end: StopResult = {
+        **how, "slot": slave.slot, "pid": slave.pid, "traceback": "", "seconds": 0.1,
+        "graceful": False, "ended_by": "gone", "payload": None,
+    }  # fmt: skip
+
+    assert slave.stop_report(end).errors == (() if before else ("its node lab is lost: cut",))
