@@ -7,6 +7,7 @@ else needs dask.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import subprocess
@@ -25,6 +26,11 @@ from creamas_sc.supervisor_client.messages import describe_exit
 
 END_SECONDS: Final = 5.0
 """How long a node may take to end in order; its own steps on the way to a kill take less."""
+
+ERRORS_BYTES: Final = 1 << 20
+"""What a node and its slaves have printed as errors is thrown away beyond that."""
+BOUND_SECONDS: Final = 1.0
+"""Between two looks at how much that is."""
 
 _NODE: Final = ("-m", "supervisor.cli", "node")
 
@@ -63,6 +69,7 @@ class NodePlugin(WorkerPlugin):
         self._worker = worker
         # Neither is a pipe, which could be full, nor the worker's own, which nobody may read.
         self._errors: IO[bytes] = tempfile.TemporaryFile()
+        fcntl.fcntl(self._errors, fcntl.F_SETFL, os.O_APPEND)  # so that it can be emptied
         options = ["--join", join, "--key-fd", "0", "--engine", str(worker.name)]
         self._process = subprocess.Popen(
             [*python_command(), *_NODE, *options],
@@ -77,6 +84,14 @@ class NodePlugin(WorkerPlugin):
             self._process.stdin.flush()
         self._watch: int | None = os.pidfd_open(self._process.pid)
         asyncio.get_running_loop().add_reader(self._watch, self._note_end)
+        self._bound_errors()
+
+    def _bound_errors(self) -> None:
+        """Empty the file of errors now and then: slaves print there too."""
+        if self._watch is not None:
+            if os.fstat(self._errors.fileno()).st_size > ERRORS_BYTES:
+                self._errors.truncate(0)
+            asyncio.get_running_loop().call_later(BOUND_SECONDS, self._bound_errors)
 
     def _note_end(self) -> None:
         """The node has ended; tell why, unless it did so in order."""

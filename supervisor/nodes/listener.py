@@ -128,7 +128,7 @@ class NodeListener:
                 raise Strangers.refusal()
             await JoinedNode(proved, self._registry, self._lease, peer).run()
         except (CreamasError, TimeoutError, *_GONE) as error:
-            gone = isinstance(error, _GONE)
+            gone = isinstance(error, _GONE) and not isinstance(error, CreamasError)
             why = str(error) or type(error).__name__
             self._refusals.add(logging.INFO if gone else logging.WARNING, printable(why), peer)
         except Exception:  # of this connection alone: the supervisor and other nodes go on

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import pytest
 
 pytest.importorskip("distributed")
@@ -229,6 +231,29 @@ def test_why_a_node_has_ended_is_told(monkeypatch: pytest.MonkeyPatch, code: str
         return told
 
     assert asyncio.run(main()) == [("mine", f"the node of tls://127.0.0.1:2 {how}")]
+
+
+def test_what_a_node_prints_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    chatty = "import sys, time\nwhile True: print('x' * 1000, file=sys.stderr); time.sleep(1e-4)"
+    node(monkeypatch, chatty)
+    for name, value in (("ERRORS_BYTES", 10_000), ("BOUND_SECONDS", 0.001), ("END_SECONDS", 0.0)):
+        monkeypatch.setattr(dask_plugin, name, value)
+
+    async def main() -> None:
+        worker: Any = FakeWorker()
+        plugin = NodePlugin("mine", ACCESS)
+        plugin.setup(worker)
+        emptied = size = 0
+        try:
+            with anyio.fail_after(10):
+                while emptied < 3:
+                    before, size = size, os.fstat(plugin._errors.fileno()).st_size
+                    emptied += size < before
+                    await asyncio.sleep(0.001)
+        finally:
+            await plugin.teardown(worker)
+
+    asyncio.run(main())
 
 
 def test_a_worker_without_what_nodes_need_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
