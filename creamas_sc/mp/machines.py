@@ -7,12 +7,12 @@ get a *route* to where it listens now, ahead of any further call.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 import trio
 
@@ -23,6 +23,7 @@ from creamas_sc.mp.slave_orders import SlaveOrders
 from creamas_sc.nodes import NodeAccess, Nodes
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.addresses import address_towards, base_url, split_address
+from creamas_sc.rpc.endpoint import Route
 from creamas_sc.rpc.network import Network
 from creamas_sc.runtime.class_loading import load_object
 from creamas_sc.runtime.coroutines import at_once
@@ -30,7 +31,7 @@ from creamas_sc.runtime.process_load import ProcessLoad
 from creamas_sc.supervisor_client.connection import Supervisor
 from creamas_sc.supervisor_client.launcher import THREADS
 from creamas_sc.supervisor_client.messages import ActorOrder, Code, NodeInfo, StartedActor
-from creamas_sc.supervisor_client.spec import changed, fields_of
+from creamas_sc.supervisor_client.spec import changed, changes_of, fields_of
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Machines:
         self._network = network
         self._access: NodeAccess | None = None
         self._brought: set[str] = set()
+        self._generations = itertools.count(1)
 
     @property
     def default(self) -> str:
@@ -175,40 +177,44 @@ class Machines:
             StartError: One did not come up; nothing of them is left.
         """
         versions, code = self._ordering.versions, None
-        away = [order for order in orders if order.get("node")]
-        for order in away:
-            fields = fields_of(order["spec"])
-            _load([fields["env_cls"], fields["mgr_cls"]])
+        away = any(order.get("node") for order in orders)
+        ordered = []
+        for order in orders:
+            spec = order["spec"]
+            if order.get("node"):
+                fields = fields_of(spec)
+                _load([fields["env_cls"], fields["mgr_cls"]])
+                spec = changed(spec, generation=next(self._generations))
+            ordered.append(ActorOrder(**{**order, "spec": spec}))
         if versions is not None:
             versions.keep_loaded()
             if away:
                 code = Code(simulation=versions.folder.name, files=versions.files())
-        return list(zip(orders, await supervisor.start(orders, code), strict=True))
+        return list(zip(ordered, await supervisor.start(ordered, code), strict=True))
 
     # ---- telling
 
     def note_start(self, slave: Slave, place: tuple[str, int], others: Iterable[Slave]) -> None:
         """Tell others where a slave listens that was started again."""
-        if self._network is None:
-            return
-        endpoint = self._network.endpoint
         if slave.incarnation and slave.node:
-            moved = {slave.base_url: place}
-            endpoint.move(moved)
-            self._tell(others, moved)
+            self._tell(slave, Route(*place, _generation(slave)), others)
 
     def note_loss(self, slave: Slave, others: Iterable[Slave]) -> None:
-        """Tell others that a slave on a node is lost; their connections may not have noticed."""
-        if slave.node and self._network is not None:
-            gone = {slave.base_url: None}
-            self._network.endpoint.move(gone)
-            self._tell(others, gone)
+        """Tell others that a slave on a node is lost, or was stopped.
 
-    def _tell(self, others: Iterable[Slave], places: dict[str, Any]) -> None:
-        assert self._network is not None
+        Their connections may not have noticed, and it may not, either: they refuse it from now on.
+        """
+        if slave.node:
+            self._tell(slave, Route("", 0, _generation(slave) + 1), others)
+
+    def _tell(self, slave: Slave, route: Route, others: Iterable[Slave]) -> None:
+        if self._network is None:
+            return
+        moved = {slave.base_url: route}
+        self._network.endpoint.move(moved)
         for other in others:
-            if other.base_url not in places and not other.gone.is_set():
-                self._network.announce(other.base_url, places)
+            if other is not slave and not other.gone.is_set():
+                self._network.announce(other.base_url, moved)
 
     @staticmethod
     async def loads(
@@ -264,6 +270,10 @@ class Machines:
         places = [f"the node {slave.node}" if slave.node else "this machine" for slave in members]
         if (why := difference(dict(zip(places, found, strict=True)))) is not None:
             raise StartError(why)
+
+
+def _generation(slave: Slave) -> int:
+    return int(changes_of(slave.order["spec"]).get("generation", 0))
 
 
 def _load(names: Iterable[str]) -> None:

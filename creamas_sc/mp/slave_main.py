@@ -64,7 +64,7 @@ async def _serve(order: SlaveSpec, control: Control, about: dict[str, Any]) -> b
     # The script has seen this, or would see it from each slave.
     warnings.simplefilter("ignore", NeedlessSerializers)
     if order.member is not None:
-        membership.set(Membership(*order.member))
+        membership.set(Membership(*order.member, order.generation))
     async with adopt_running_loop():
         env = make_environment(env_cls, order.addr, order.args, order.kwargs)
         seed = env._random.seed  # which the environment's class has set

@@ -439,6 +439,7 @@ class SlavePool:
             self._slaves.remove(slave)
             if self._by_url.get(slave.base_url) is slave:
                 del self._by_url[slave.base_url]
+            self.machines.note_loss(slave, self._slaves)
         if self._network is not None:
             self._network.forget([slave.base_url for slave in slaves])
 

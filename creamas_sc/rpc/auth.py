@@ -31,11 +31,13 @@ class Membership:
         simulation: The simulation's id; sent in clear.
         key: Its shared secret; never sent.
         role: "master" for a MultiEnvironment's own environment, "slave", or "environment".
+        generation: As of `Identity`.
     """
 
     simulation: str
     key: bytes = field(repr=False)
     role: str = "environment"
+    generation: int = 0
 
     @classmethod
     def new(cls) -> Membership:
@@ -44,7 +46,7 @@ class Membership:
 
     def identity(self, address: str) -> Identity:
         """What an end of connections shows to others; ``address`` is where it can be reached."""
-        return Identity(self.simulation, self.key, self.role, address, os.getpid())
+        return Identity(self.simulation, self.key, self.role, address, os.getpid(), self.generation)
 
 
 # Set in a slave: the membership of environments that are made there.

@@ -9,7 +9,8 @@ handshake travels in sealed records::
     opened ----+    (bounded)         +--> refused: the peer is told why, and it is logged once
 
 An environment's address stays what it is when its slave is started again on another machine: then
-its peers have a *route* to where it listens now.
+its peers have a *route* to where it listens now. What was there before may still run, on a machine
+that is cut off; they end their connections to it and refuse it, by its lower generation.
 
 There is at most one connection that is *used* for each peer: the one in ``_links``. If two
 environments connect to each other at the same moment, both connections work, and each end calls on
@@ -26,6 +27,7 @@ import math
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, closing
+from typing import NamedTuple
 
 import anyio
 import trio
@@ -61,6 +63,19 @@ MAX_CONNECTIONS = 1024
 WATCH_SECONDS = 2.0
 
 
+class Route(NamedTuple):
+    """Where an environment listens that may have moved.
+
+    Attributes:
+        host, port: An empty host for what its address says.
+        generation: The lowest that it may have; see `Identity`.
+    """
+
+    host: str
+    port: int
+    generation: int
+
+
 class Endpoint:
     """Listens for peers of the same simulation and connects to them.
 
@@ -74,7 +89,7 @@ class Endpoint:
     Attributes:
         ended: Set when `run` is over.
         place: Host and port at which it listens.
-        routes: Host and port at which other environments listen that have moved, by `base_url`.
+        routes: Where other environments listen that have moved or are lost, by `base_url`.
     """
 
     place: tuple[str, int] = ("", 0)
@@ -94,6 +109,7 @@ class Endpoint:
         self._on_end = on_end
         self._identity: Identity
         self._links: dict[str, Connection] = {}
+        self._peers: dict[Connection, Identity] = {}
         self._opening: dict[str, anyio.Lock] = {}
         self._trying: dict[str, anyio.CancelScope] = {}
         self._accepted = 0
@@ -101,7 +117,7 @@ class Endpoint:
         self._refusals = RefusalLog(log)
         self._folder: SocketFolder | None = None
         self._tasks: trio.Nursery | None = None
-        self.routes: dict[str, tuple[str, int]] = {}
+        self.routes: dict[str, Route] = {}
         self.ended = trio.Event()
 
     async def run(
@@ -172,23 +188,43 @@ class Endpoint:
             return not any(isinstance(each, refusals) for each in reasons)
         return True
 
-    def move(self, places: Mapping[str, tuple[str, int] | None]) -> None:
-        """Note where environments listen from now on; None for one that is gone."""
-        for url, place in places.items():
-            if place is not None:
-                if self.routes.get(url) == place:
-                    continue
-                self.routes[url] = place
+    def move(self, routes: Mapping[str, Route]) -> None:
+        """Note where environments listen from now on, and have done with what was there before."""
+        for url, route in routes.items():
+            if self.routes.get(url) != route:
+                self.routes[url] = route
                 # Where it was nobody may answer, not even with a refusal.
                 if url in self._trying:
                     self._trying[url].cancel()
-            self.drop(url)
+                self.drop(url, route.generation)
 
-    def drop(self, url: str) -> None:
-        """End the connection to a peer that is gone, if it has not noticed yet."""
-        link = self._links.pop(url, None)
-        if link is not None:
-            link.abort()
+    def drop(self, url: str, generation: float = math.inf) -> None:
+        """End all connections to a peer that is gone, if it has not noticed yet.
+
+        Args:
+            generation: Only to those of lower ones.
+        """
+        links = [link for link, peer in self._peers.items() if peer.address == url]
+        links += [link for link in [self._links.get(url)] if link is not None]  # by another name
+        for link in links:
+            if self._peers[link].generation < generation:
+                link.abort()
+                if self._links.get(url) is link:
+                    del self._links[url]
+
+    def _check_current(self, peer: Identity) -> None:
+        """Check that a peer is not one that is thought to be gone.
+
+        Raises:
+            ConnectionLost: It is.
+        """
+        route = self.routes.get(peer.address)
+        if route is not None and peer.generation < route.generation:
+            raise ConnectionLost(
+                f"the process {peer.pid} at {peer.address} was given up: its machine was not heard",
+                address=peer.address,
+                may_have_run=False,
+            )
 
     # ---- connections
 
@@ -244,6 +280,12 @@ class Endpoint:
         with anyio.fail_after(seconds):
             await perform_handshake(stream, handshake)
         peer = handshake.peer
+        try:
+            self._check_current(peer)
+        except ConnectionLost:
+            with anyio.CancelScope(shield=True):
+                await anyio.aclose_forcefully(stream)
+            raise
         link = Connection(
             stream if stream.local else SealedStream(stream, handshake.record_keys()),
             self._serve,
@@ -251,6 +293,7 @@ class Endpoint:
             on_event=lambda name, payload: self._on_event(link, name, payload),
             name=peer.address,
         )
+        self._peers[link] = peer
         known = self._links.get(peer.address)
         if known is None or not known.alive:
             # Calls to the peer go out on the connection that it has opened.
@@ -265,6 +308,7 @@ class Endpoint:
         try:
             await link.run()
         finally:
+            del self._peers[link]
             for url in [url for url, each in self._links.items() if each is link]:
                 del self._links[url]
             self._on_end()
@@ -310,7 +354,7 @@ class Endpoint:
         )
         try:
             link = await self._authenticate(stream, handshake, ANSWER_SECONDS)
-        except HandshakeError:
+        except (HandshakeError, ConnectionLost):
             raise
         except ProtocolError as error:
             raise HandshakeError(
@@ -360,7 +404,8 @@ class Endpoint:
 
     def _route(self, url: str) -> tuple[str, int]:
         """Where the environment of that `base_url` listens."""
-        return self.routes.get(url) or split_address(f"{url}0")[:2]
+        route = self.routes.get(url)
+        return route[:2] if route is not None and route.host else split_address(f"{url}0")[:2]
 
     async def _try(
         self, folder: SocketFolder, host: str, port: int, seconds: float

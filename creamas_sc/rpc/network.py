@@ -46,7 +46,7 @@ from creamas_sc.foreign import is_ctrl_c
 from creamas_sc.rpc.addresses import is_number, locate
 from creamas_sc.rpc.base_timeout import BaseTimeout
 from creamas_sc.rpc.connection import Answer, Connection, Request
-from creamas_sc.rpc.endpoint import Endpoint
+from creamas_sc.rpc.endpoint import Endpoint, Route
 from creamas_sc.rpc.exposed import Proxy, bad_arguments, exposed_method, is_awaitable, start_call
 from creamas_sc.rpc.rounds.order import order_of, text_of
 from creamas_sc.rpc.rounds.steps import Steps
@@ -147,13 +147,14 @@ class Network:
         gone = tuple(base_urls)
         self._known = {a: proxy for a, proxy in self._known.items() if not a.startswith(gone)}
 
-    def announce(self, url: str, places: Mapping[str, tuple[str, int] | None]) -> None:
+    def announce(self, url: str, routes: Mapping[str, Route]) -> None:
         """Tell the environment of that `base_url` what `Endpoint.move` takes, unless it is gone.
 
         It knows that before it gets any later call.
         """
-        if places and (link := self.endpoint.link(url)) is not None:
-            link.post(MOVES_EVENT, self.codec.encode(dict(places)))
+        if routes and (link := self.endpoint.link(url)) is not None:
+            plain = {moved: tuple(route) for moved, route in routes.items()}
+            link.post(MOVES_EVENT, self.codec.encode(plain))
 
     # ---- references: agents and proxies as values
 
@@ -446,7 +447,8 @@ class Network:
         if event == ARTIFACT_EVENT and self._artifact_sink is not None:
             self._artifact_sink(link.name, order_of(number), self.codec.decode(payload))
         elif event == MOVES_EVENT and link is self.steps.master:
-            self.endpoint.move(self.codec.decode(payload))
+            plain = self.codec.decode(payload)
+            self.endpoint.move({moved: Route(*route) for moved, route in plain.items()})
 
 
 def _reported(address: str, error: BaseException) -> BaseException:

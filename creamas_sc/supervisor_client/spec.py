@@ -109,6 +109,7 @@ class SlaveSpec(_Spec):
         index: Which of its simulation's slaves it is.
         incarnation: How many times it was restarted before.
         others_return: Whether a slave that is lost may be restarted.
+        generation: As of `Membership`.
     """
 
     addr: tuple[str, int]
@@ -124,6 +125,7 @@ class SlaveSpec(_Spec):
     others_return: bool = False
     elsewhere: tuple[str, int] | None = None
     node: str = ""
+    generation: int = 0
 
     _root = "slave"
     _kwargs_fields = ("kwargs",)
@@ -176,6 +178,12 @@ def changed(spec: bytes, **changes: Any) -> bytes:
     """An encoded spec with other values of some fields; the rest is not opened."""
     script, simulation, inner, before = unpack(spec)
     return pack((script, simulation, inner, {**before, **changes}))
+
+
+def changes_of(spec: bytes) -> dict[str, Any]:
+    """The fields of an encoded spec that `changed` has changed, and their values."""
+    changes: dict[str, Any] = unpack(spec)[3]
+    return changes
 
 
 def fields_of(spec: bytes) -> dict[str, Any]:

@@ -36,10 +36,10 @@ from creamas_sc.wire.frames import HELLO_FRAME_BYTES, Frame, Kind, encode_frame
 from creamas_sc.wire.sealing import RecordKeys
 
 MIN_KEY_BYTES: Final = 16
-_VERSION: Final = 1
+_VERSION: Final = 2
 _NONCE_BYTES: Final = 32
 _REFUSED: Final = b"refused"
-_TYPES: Final = [int, str, str, str, int, bytes]
+_TYPES: Final = [int, str, str, str, int, int, bytes]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class Identity:
         simulation: Id of the simulation; sent in clear.
         key: The simulation's secret; empty in what is known of a peer.
         role: "master", "slave", "client" or "environment".
+        generation: Higher than that of whoever had this address before, if peers are to tell the
+            two apart.
     """
 
     simulation: str
@@ -57,6 +59,7 @@ class Identity:
     role: str
     address: str
     pid: int
+    generation: int = 0
 
 
 class Handshake:
@@ -104,7 +107,8 @@ class Handshake:
         self._peer: Identity | None = None
         self._transcript = b""
         claims = [identity.simulation, identity.role, identity.address, identity.pid]
-        self._hello: bytes = msgpack.packb([_VERSION, *claims, urandom(_NONCE_BYTES)])
+        numbers = identity.generation, urandom(_NONCE_BYTES)
+        self._hello: bytes = msgpack.packb([_VERSION, *claims, *numbers])
         if len(self._hello) + hashlib.sha256().digest_size > HELLO_FRAME_BYTES:
             raise ValueError(f"simulation, role and address are too long: {claims}")
         self._steps = self._as_client() if client else self._as_server()
@@ -179,9 +183,9 @@ class Handshake:
             self._refuse("a malformed hello")
         if fields[0] != _VERSION:
             self._refuse(f"protocol version {fields[0]} met version {_VERSION}")
-        if [type(each) for each in fields] != _TYPES or len(fields[5]) != _NONCE_BYTES:
+        if [type(each) for each in fields] != _TYPES or len(fields[6]) != _NONCE_BYTES:
             self._refuse("a malformed hello")
-        _, simulation, role, address, pid, _ = fields
+        _, simulation, role, address, pid, generation, _ = fields
         ours = self._identity
         if simulation != ours.simulation:
             claim = _quoted(f"{role} {address} of simulation {simulation!r}")
@@ -189,7 +193,7 @@ class Handshake:
                 f"{claim} met {ours.role} {ours.address} of simulation {ours.simulation!r}",
                 "this is another simulation" if self._discreet else None,
             )
-        self._peer = Identity(simulation, b"", role, address, pid)
+        self._peer = Identity(simulation, b"", role, address, pid, generation)
         return self._peer
 
     def _verify(self, label: bytes, mac: bytes) -> None:

@@ -53,7 +53,7 @@ def _asks(machine: Machine, other: Machine, seconds: float = 10.0) -> float:
     return 0.0 if done.returncode else float(done.stdout)
 
 
-@pytest.mark.parametrize("delay", [0.0, pytest.param(0.01, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("delay", [0.0, pytest.param(0.01, marks=pytest.mark.long)])
 def test_machines_reach_each_other_unless_one_is_cut_off(tmp_path: Path, delay: float) -> None:
     with machines(tmp_path, 3, delay=delay) as (first, second, third), _echo(first) as server:
         assert server.read_until("machine") == "machine-0"
@@ -70,7 +70,7 @@ def test_machines_reach_each_other_unless_one_is_cut_off(tmp_path: Path, delay: 
         assert _asks(second, first)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(has_netem(), reason="netem chooses by itself which frames it loses")
 def test_frames_are_lost(tmp_path: Path) -> None:
     with machines(tmp_path, 2, loss=0.2, seed=1) as (first, second), _echo(first) as server:

@@ -85,7 +85,7 @@ async def test_a_supervisor_that_is_silent_has_lost_the_node(tmp_path: Path) -> 
         assert await again.start("obey")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_node_ends_when_its_supervisor_does_not_come_back(tmp_path: Path) -> None:
     with trio.fail_after(BOUND_SECONDS):
         async with nodes.listening() as there:
@@ -127,7 +127,7 @@ async def test_a_node_that_is_asked_to_ends_in_order(
         assert joined.exits == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_second_signal_kills(tmp_path: Path) -> None:
     async with working(tmp_path) as (_, node, _, left, _):
         began = trio.current_time()
@@ -138,7 +138,7 @@ async def test_a_second_signal_kills(tmp_path: Path) -> None:
         assert await node.wait() in (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_node_that_is_to_outlive_its_terminal_does(tmp_path: Path) -> None:
     with trio.fail_after(BOUND_SECONDS):
         async with nodes.listening() as there:

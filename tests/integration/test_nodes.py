@@ -125,6 +125,7 @@ async def test_a_killed_node_is_lost_at_once_and_replaced_after_its_lease(tmp_pa
         assert await trio.to_thread.run_sync(wait_gone, left, 0.1) == []
 
 
+@pytest.mark.long
 async def test_a_stopped_node_is_lost_and_what_it_ran_is_gone_by_then(tmp_path: Path) -> None:
     async with tree(tmp_path, "a") as made:
         await made.supervisor.start([order("0", "a")])
@@ -141,6 +142,7 @@ async def test_a_stopped_node_is_lost_and_what_it_ran_is_gone_by_then(tmp_path: 
         await made.supervisor.start([order("0", "a")])
 
 
+@pytest.mark.long
 async def test_a_node_that_is_terminated_frees_its_slots(tmp_path: Path) -> None:
     async with tree(tmp_path, "a", "b") as made:
         await made.supervisor.start([order("0", "a")])

@@ -162,7 +162,7 @@ def test_anything_else_is_refused(frame: Frame, client: bool) -> None:
 
 def test_another_version_is_named() -> None:
     hello = Frame(Kind.HELLO, 0, b"", msgpack.packb([99, "of", "another", "form"]))
-    with pytest.raises(HandshakeError, match="version 99 met version 1"):
+    with pytest.raises(HandshakeError, match="version 99 met version 2"):
         Handshake(SLAVE, client=False).receive(hello)
 
 

@@ -6,6 +6,7 @@ import shutil
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ import trio
 import trio.testing
 
 from creamas_sc import Environment
+from creamas_sc.errors import ConnectionLost
 from creamas_sc.rpc import endpoint, socket_stream
 from creamas_sc.rpc.addresses import address_towards, base_url
+from creamas_sc.rpc.endpoint import Route
 from creamas_sc.rpc.socket_stream import _TCP_INFO, ConnectedStream
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.runtime.paths import simulation_folder
@@ -39,6 +42,11 @@ async def environments(*addrs: tuple[str, int], elsewhere: Any = None) -> AsyncI
                     await env.close(as_coro=True)
 
 
+def route_to(env: Any, generation: int = 0) -> Route:
+    host, port = env.network.endpoint.place
+    return Route(host, port, generation)
+
+
 def unused_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -50,13 +58,30 @@ async def test_a_moved_environment_is_found_by_its_route() -> None:
     async with environments(("localhost", 0), address, elsewhere=("127.0.0.1", 0)) as (near, moved):
         agent = Echo(moved)
         assert agent.addr == "tcp://192.0.2.7:5555/0"
-        near.network.endpoint.move({moved.base_url: moved.network.endpoint.place})
+        near.network.endpoint.move({moved.base_url: route_to(moved)})
         proxy = await near.connect(agent.addr)
         assert await proxy.evaluate(3) == 3
         # Without a connection it is found again.
-        near.network.endpoint.move({moved.base_url: None})
+        near.network.endpoint.drop(moved.base_url)
         assert near.network.endpoint.link(moved.base_url) is None
         assert await proxy.evaluate(4) == 4
+
+
+async def test_what_was_given_up_is_not_called_and_calls_nobody() -> None:
+    async with environments(("localhost", 0), ("localhost", 0)) as (near, stale):
+        agent, ours = Echo(stale), Echo(near)
+        proxy = await near.connect(agent.addr)
+        assert await proxy.evaluate(3) == 3
+        link = near.network.endpoint.link(stale.base_url)
+        near.network.endpoint.move({stale.base_url: Route("", 0, 1)})
+        await link.closed.wait()
+        with pytest.raises(ConnectionLost, match="was given up: its machine was not heard"):
+            await proxy.evaluate(4)
+        with pytest.raises(ConnectionLost):
+            await stale.connect(ours.addr)
+        # The next one there is of a later generation.
+        stale.network.endpoint._identity = replace(stale.network.endpoint._identity, generation=1)
+        assert await proxy.evaluate(5) == 5
 
 
 async def test_who_is_connecting_to_where_an_environment_was_goes_where_it_is(
@@ -81,7 +106,7 @@ async def test_who_is_connecting_to_where_an_environment_was_goes_where_it_is(
 
             nursery.start_soon(ask)
             await tried.wait()
-            near.network.endpoint.move({moved.base_url: moved.network.endpoint.place})
+            near.network.endpoint.move({moved.base_url: route_to(moved)})
         assert not near.network.endpoint._trying
 
 
@@ -92,7 +117,7 @@ async def test_whether_an_environment_listens_is_asked_where_it_is() -> None:
         assert not await listens(base_url("127.0.0.1", unused_port()))
         own = address_towards("192.0.2.7") if has_address() else "127.0.0.1"
         assert not await listens(base_url(own, unused_port()))
-        asking.network.endpoint.move({base_url("192.0.2.7", 1): other.network.endpoint.place})
+        asking.network.endpoint.move({base_url("192.0.2.7", 1): route_to(other)})
         assert await listens(base_url("192.0.2.7", 1))
 
 
@@ -122,7 +147,7 @@ async def test_what_a_stranger_says_of_moves_is_not_believed() -> None:
     async with environments(("localhost", 0), ("localhost", 0)) as (asking, other):
         agent = Echo(other)
         await asking.connect(agent.addr)
-        asking.network.announce(other.base_url, {"tcp://192.0.2.7:1/": ("192.0.2.8", 2)})
+        asking.network.announce(other.base_url, {"tcp://192.0.2.7:1/": Route("192.0.2.8", 2, 1)})
         await asking.network.connect(agent.addr, 0, check_again=True)
         assert other.network.endpoint.routes == {}
 
@@ -187,7 +212,7 @@ async def test_the_connection_to_a_machine_that_is_cut_off_ends(
         with port[0].socket:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(other.network.endpoint._accept_all, port[0], nursery)
-                asking.network.endpoint.routes[other.base_url] = place
+                asking.network.endpoint.routes[other.base_url] = Route(place[0], place[1], 0)
                 await asking.connect(agent.addr)
                 link = asking.network.endpoint.link(other.base_url)
                 assert link is not None
