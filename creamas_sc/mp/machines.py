@@ -23,8 +23,8 @@ from creamas_sc.mp.slave_orders import SlaveOrders
 from creamas_sc.nodes import NodeAccess, Nodes
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.addresses import address_towards, base_url, split_address
-from creamas_sc.rpc.endpoint import Route
 from creamas_sc.rpc.network import Network
+from creamas_sc.rpc.routes import Route
 from creamas_sc.runtime.class_loading import load_object
 from creamas_sc.runtime.coroutines import at_once
 from creamas_sc.runtime.process_load import ProcessLoad
@@ -62,6 +62,7 @@ class Machines:
         self._ordering = ordering
         self._network = network
         self._access: NodeAccess | None = None
+        self._started = False
         self._brought: set[str] = set()
         self._generations = itertools.count(1)
 
@@ -80,13 +81,16 @@ class Machines:
             BadValue: They cannot be started.
         """
         nodes = self.nodes
-        if nodes is not None and self._access is None:
-            key = await trio.to_thread.run_sync(nodes.key)
-            host, port = await supervisor.listen_for_nodes(
-                {"host": nodes.listen[0], "port": nodes.listen[1], "key": key, "lease": nodes.lease}
-            )
-            self._access = NodeAccess(host, port, key)
+        if nodes is not None and not self._started:
+            if self._access is None:
+                key = await trio.to_thread.run_sync(nodes.key)
+                (host, port), lease = nodes.listen, nodes.lease
+                place = await supervisor.listen_for_nodes(
+                    {"host": host, "port": port, "key": key, "lease": lease}
+                )
+                self._access = NodeAccess(*place, key)
             await trio.to_thread.run_sync(nodes.start, self._access)
+            self._started = True
             self.count, self.seconds = nodes.count, nodes.seconds
         joined = await supervisor.wait_nodes(self.count, self.seconds)
         if len(joined) < self.count:
@@ -105,7 +109,7 @@ class Machines:
         """End the nodes that were started for this simulation."""
         if self._access is None or self.nodes is None:
             return
-        self._access = None
+        self._access, self._started = None, False
         with trio.move_on_after(STOP_SECONDS, shield=True) as scope:
             try:
                 await trio.to_thread.run_sync(self.nodes.stop, abandon_on_cancel=True)

@@ -60,6 +60,9 @@ class NodeAccess(NamedTuple):
     port: int
     key: bytes
 
+    def __repr__(self) -> str:  # without the key: it may be shown or logged
+        return f"<NodeAccess at {self.host}:{self.port}>"
+
 
 class Nodes:
     """Nodes that are started by other means, as by Slurm's ``srun``.

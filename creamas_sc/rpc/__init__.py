@@ -2,6 +2,7 @@
 
 network          the calls of one environment's agents, in both directions
 endpoint         an environment's listeners, and one connection to each peer
+routes           where environments listen that have moved
 addresses        what agents' addresses are made of, and the ports in them
 socket_folder    the unix sockets of a machine's environments
 sealed_stream    TCP between machines, where all proves that it comes from the peer

@@ -27,7 +27,6 @@ import math
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, closing
-from typing import NamedTuple
 
 import anyio
 import trio
@@ -45,6 +44,7 @@ from creamas_sc.rpc.addresses import (
 )
 from creamas_sc.rpc.calls import served_call
 from creamas_sc.rpc.connection import Connection, Handler, perform_handshake
+from creamas_sc.rpc.routes import Route, Routes
 from creamas_sc.rpc.sealed_stream import SealedStream
 from creamas_sc.rpc.socket_folder import SocketFolder, remove_abandoned_folders
 from creamas_sc.rpc.socket_stream import ConnectedStream
@@ -61,19 +61,6 @@ ANSWER_SECONDS = 60.0
 MAX_CONNECTIONS = 1024
 # Between two looks at whether the machine at the other end answers.
 WATCH_SECONDS = 2.0
-
-
-class Route(NamedTuple):
-    """Where an environment listens that may have moved.
-
-    Attributes:
-        host, port: An empty host for what its address says.
-        generation: The lowest that it may have; see `Identity`.
-    """
-
-    host: str
-    port: int
-    generation: int
 
 
 class Endpoint:
@@ -117,7 +104,7 @@ class Endpoint:
         self._refusals = RefusalLog(log)
         self._folder: SocketFolder | None = None
         self._tasks: trio.Nursery | None = None
-        self.routes: dict[str, Route] = {}
+        self.routes = Routes()
         self.ended = trio.Event()
 
     async def run(
@@ -179,7 +166,9 @@ class Endpoint:
         if self._folder is None or self.ended.is_set():
             return True
         try:
-            await (await self._try(self._folder, *self._route(url), HANDSHAKE_SECONDS)).aclose()
+            await (
+                await self._try(self._folder, *self.routes.place(url), HANDSHAKE_SECONDS)
+            ).aclose()
         except (OSError, TimeoutError) as error:
             # Trio has a group as the cause. Otherwise many wait to be accepted, or there is no way
             # to its machine.
@@ -211,20 +200,6 @@ class Endpoint:
                 link.abort()
                 if self._links.get(url) is link:
                     del self._links[url]
-
-    def _check_current(self, peer: Identity) -> None:
-        """Check that a peer is not one that is thought to be gone.
-
-        Raises:
-            ConnectionLost: It is.
-        """
-        route = self.routes.get(peer.address)
-        if route is not None and peer.generation < route.generation:
-            raise ConnectionLost(
-                f"the process {peer.pid} at {peer.address} was given up: its machine was not heard",
-                address=peer.address,
-                may_have_run=False,
-            )
 
     # ---- connections
 
@@ -281,7 +256,7 @@ class Endpoint:
             await perform_handshake(stream, handshake)
         peer = handshake.peer
         try:
-            self._check_current(peer)
+            self.routes.check(peer)
         except ConnectionLost:
             with anyio.CancelScope(shield=True):
                 await anyio.aclose_forcefully(stream)
@@ -379,7 +354,7 @@ class Endpoint:
         give_up_at = began + (math.inf if timeout is None else timeout)
         seconds = max(HANDSHAKE_SECONDS, 0 if timeout is None else timeout)
         for pause in backoff():
-            host, port = self._route(url)
+            host, port = self.routes.place(url)
             try:
                 with anyio.CancelScope() as scope:
                     self._trying[url] = scope
@@ -401,11 +376,6 @@ class Endpoint:
                 self._trying.pop(url, None)
             await anyio.sleep(pause)
         raise AssertionError("there is always another pause")
-
-    def _route(self, url: str) -> tuple[str, int]:
-        """Where the environment of that `base_url` listens."""
-        route = self.routes.get(url)
-        return route[:2] if route is not None and route.host else split_address(f"{url}0")[:2]
 
     async def _try(
         self, folder: SocketFolder, host: str, port: int, seconds: float

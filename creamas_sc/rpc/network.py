@@ -46,10 +46,11 @@ from creamas_sc.foreign import is_ctrl_c
 from creamas_sc.rpc.addresses import is_number, locate
 from creamas_sc.rpc.base_timeout import BaseTimeout
 from creamas_sc.rpc.connection import Answer, Connection, Request
-from creamas_sc.rpc.endpoint import Endpoint, Route
+from creamas_sc.rpc.endpoint import Endpoint
 from creamas_sc.rpc.exposed import Proxy, bad_arguments, exposed_method, is_awaitable, start_call
 from creamas_sc.rpc.rounds.order import order_of, text_of
 from creamas_sc.rpc.rounds.steps import Steps
+from creamas_sc.rpc.routes import Route
 from creamas_sc.rpc.step_replies import ROUNDS_METHODS, cannot_travel, encodable, undecodable_reply
 from creamas_sc.runtime.class_loading import class_name
 from creamas_sc.runtime.event_loop import LoopHandle

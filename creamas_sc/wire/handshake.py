@@ -85,6 +85,11 @@ class Handshake:
         complete: Whether the peer has proved itself; what is left to send must still be sent.
     """
 
+    complete = False
+    _over = False
+    _peer: Identity | None = None
+    _transcript = b""
+
     def __init__(
         self,
         identity: Identity,
@@ -96,16 +101,12 @@ class Handshake:
     ) -> None:
         if len(identity.key) < MIN_KEY_BYTES:
             raise ValueError(f"a key has at least {MIN_KEY_BYTES} bytes, not {len(identity.key)}")
-        self.complete = False
         self._identity = identity
-        self._over = False
         self._client = client
         self._accepts = accepts
         self._discreet = discreet
         self._binding = binding
         self._outgoing: list[bytes] = []
-        self._peer: Identity | None = None
-        self._transcript = b""
         claims = [identity.simulation, identity.role, identity.address, identity.pid]
         numbers = identity.generation, urandom(_NONCE_BYTES)
         self._hello: bytes = msgpack.packb([_VERSION, *claims, *numbers])

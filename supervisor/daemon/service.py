@@ -41,6 +41,9 @@ class DaemonService:
         nodes: Of its simulations.
     """
 
+    _stopping = False
+    _callers = 0
+
     def __init__(
         self,
         settings: messages.DaemonSettings,
@@ -54,8 +57,6 @@ class DaemonService:
         self._since = time.time()
         self._version = installed_version()  # an upgrade of the files does not change what runs
         self._stopped = trio.Event()
-        self._stopping = False
-        self._callers = 0
         self._results: list[messages.NamedStopResult] = []
         folder = Path(settings["log"]).with_suffix("")
         registry = self._registry = Registry(nursery, folder, nodes)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from creamas_sc.errors import BadValue
-from creamas_sc.foreign import shorten
+from creamas_sc.foreign import printable, shorten
 from creamas_sc.runtime.paths import check_name
 from creamas_sc.supervisor_client import messages
 
@@ -60,6 +60,11 @@ def _checked(message: Any, kinds: Mapping[str, Any], what: str) -> Any:
     return {key: message[key] for key in kinds}
 
 
+def only(answer: object) -> object:
+    """The answer about one actor, of a method that answers about several."""
+    return answer[0] if isinstance(answer, list) and len(answer) == 1 else None
+
+
 def exit_of(message: object) -> messages.ActorExit:
     """The end of an actor; errors as of `about_of`."""
     checked: messages.ActorExit = _checked(message, _EXIT, "an exit")
@@ -94,4 +99,5 @@ def about_of(message: object) -> messages.NodeAbout:
         raise BadValue(f"a node cannot be called {about['name']!r}: that means something else")
     if about["cores"] < 1 or about["memory"] < 0:
         raise BadValue("a node has at least one core, and no less than no memory")
-    return {k: shorten(v, TEXT_LENGTH) if isinstance(v, str) else v for k, v in about.items()}  # type: ignore[return-value]
+    texts = {k: shorten(printable(v), TEXT_LENGTH) for k, v in about.items() if isinstance(v, str)}
+    return {**about, **texts}  # type: ignore[typeddict-item]

@@ -35,7 +35,7 @@ from creamas_sc.supervisor_client.messages import (
 from supervisor import timeouts
 from supervisor.actors.escalation import StopStage
 from supervisor.nodes.joined_node import JoinedNode
-from supervisor.nodes.received import exit_of, started_of, stop_result_of
+from supervisor.nodes.received import exit_of, only, started_of, stop_result_of
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class RemoteActor:
                 await self.joined.send_code(self._code)
                 seconds = max(deadline - trio.current_time(), 0.0)
                 answer = await self.joined.call("start", [sent], seconds, None)
-            started = started_of(answer[0] if answer else None)
+            started = started_of(only(answer))
         except StartError as error:  # and nothing of it is left
             self._failure = text_of(error)
             self._over.set()
@@ -206,7 +206,7 @@ class RemoteActor:
     async def _ask_to_stop(self, grace: float, payload: bytes, request: _StopRequest) -> None:
         try:
             answer = await self.joined.call("stop", [self.key], grace, payload)
-            result = request.result = stop_result_of(answer[0] if answer else None)
+            result = request.result = stop_result_of(only(answer))
             returned = result["payload"] is not None
             self._exit = self._exit or exit_of({**result, "expected": True, "returned": returned})
             self._over.set()

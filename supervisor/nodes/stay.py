@@ -59,10 +59,11 @@ class Stay:
         why: How it ended; empty before.
     """
 
+    joined = False
+    left = False
+    why = ""
+
     def __init__(self, stream: ByteStream, about: messages.NodeAbout) -> None:
-        self.joined = False
-        self.left = False
-        self.why = ""
         self._about = about
         self._deadline = 0.0  # on the clock of `now`
         self._lease = trio.CancelScope()
@@ -156,7 +157,8 @@ class Stay:
             while True:
                 await trio.sleep(pause)
                 sent = now()
-                await self._server.call("renew")
+                if sent < self._deadline:
+                    await self._server.call("renew")
                 if now() >= self._deadline:  # the machine was asleep: it may run elsewhere by now
                     self._lease.cancel()
                     return

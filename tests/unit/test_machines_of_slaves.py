@@ -120,6 +120,25 @@ async def test_nodes_are_started_awaited_and_stopped(monkeypatch: pytest.MonkeyP
     assert nodes.noted[1:] == ["stopped"]
 
 
+async def test_nodes_that_could_not_be_started_are_started_by_the_next_call() -> None:
+    supervisor: Any = FakeSupervisor([node("n1", 4)])
+    nodes = StartedNodes(listen=("127.0.0.1", 0))
+    machines, ordering = made(supervisor, nodes)
+    wanted = orders(ordering, "nodes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nodes, "start", lambda access: of(3))
+        with pytest.raises(BadValue):
+            await machines.place(supervisor, wanted, [])
+    assert nodes.noted == []
+    with pytest.raises(StartError, match="1 of 2 nodes"):
+        await machines.place(supervisor, wanted, [])
+    assert len(nodes.noted) == 1
+
+
+def test_what_a_node_needs_is_shown_without_its_key() -> None:
+    assert repr(NodeAccess("127.0.0.1", 7000, b"secret")) == "<NodeAccess at 127.0.0.1:7000>"
+
+
 async def test_too_few_nodes_are_an_error_that_says_what_to_do() -> None:
     supervisor: Any = FakeSupervisor([node("n1", 4)])
     nodes = StartedNodes(listen=("127.0.0.1", 0), seconds=0.5)

@@ -17,7 +17,7 @@ from creamas_sc import Environment
 from creamas_sc.errors import ConnectionLost
 from creamas_sc.rpc import endpoint, socket_stream
 from creamas_sc.rpc.addresses import address_towards, base_url
-from creamas_sc.rpc.endpoint import Route
+from creamas_sc.rpc.routes import Route
 from creamas_sc.rpc.socket_stream import _TCP_INFO, ConnectedStream
 from creamas_sc.runtime.event_loop import adopt_running_loop
 from creamas_sc.runtime.paths import simulation_folder
