@@ -36,17 +36,23 @@ POLL_SECONDS = 0.01
 FOLDERS = ("XDG_RUNTIME_DIR", "TMPDIR", "HOME")
 
 
+def _found(name: str) -> str:
+    """The path of a command of the system, some of which not everybody has on the PATH."""
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    return shutil.which(name, path=path) or ""
+
+
 @functools.cache
 def missing() -> str:
     """Why there can be no machines here; empty if there can."""
     if os.geteuid():
         return "only root can make network namespaces"
-    for name, package in (("ip", "iproute2"), ("nsenter", "util-linux"), ("unshare", "util-linux")):
-        if shutil.which(name) is None:
-            return f"there is no `{name}` (package {package})"
+    for name in ("ip", "bridge", "nsenter", "unshare"):
+        if not _found(name):
+            return f"there is no `{name}` (packages iproute2 and util-linux)"
     if not os.path.exists("/dev/net/tun"):
         return "there is no /dev/net/tun"
-    tried = programs.run("unshare", "--net", "--uts", "ip", "link", "add", "type", "veth")
+    tried = programs.run("unshare", "--net", "--uts", _found("ip"), "link", "add", "type", "veth")
     return tried.stderr.strip() and f"network namespaces do not work: {tried.stderr.strip()}"
 
 
@@ -56,8 +62,8 @@ needs_machines = pytest.mark.skipif(bool(missing()), reason=missing())
 @functools.cache
 def has_netem() -> bool:
     """Whether the kernel can delay and lose frames."""
-    netem = ["tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"]
-    return bool(shutil.which("tc")) and not programs.run("unshare", "--net", *netem).returncode
+    netem = [_found("tc"), "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"]
+    return bool(_found("tc")) and not programs.run("unshare", "--net", *netem).returncode
 
 
 class Machine:
@@ -154,7 +160,7 @@ class Machine:
 
     def set_link(self, up: bool) -> None:
         """Set its own device up or down: it sees that itself, and the others do not."""
-        _check(self.run("ip", "link", "set", "eth0", "up" if up else "down"))
+        _check(self.run(_found("ip"), "link", "set", "eth0", "up" if up else "down"))
 
 
 @contextmanager
@@ -220,12 +226,13 @@ def _bridge(pid: int, machines: list[Machine], delay: float, loss: float) -> Cal
     if delay or loss:
         for place in range(len(machines)):
             netem = f"netem limit 100000 delay {delay * 1000:g}ms loss {loss * 100:g}%"
-            words = f"tc qdisc add dev port{place} root {netem}".split()
+            words = [_found("tc"), *f"qdisc add dev port{place} root {netem}".split()]
             _check(programs.run(*_enter(pid), *words))
 
     def plug(place: int, plugged: bool) -> None:
-        words = f"bridge link set dev port{place} state {3 if plugged else 0}".split()
-        _check(programs.run(*_enter(pid), *words))  # disabled or forwarding: the carrier stays
+        words = f"link set dev port{place} state {3 if plugged else 0}".split()
+        # Disabled or forwarding: the carrier stays.
+        _check(programs.run(*_enter(pid), _found("bridge"), *words))
 
     return plug
 
@@ -248,7 +255,7 @@ def _enter(pid: int) -> list[str]:
 
 
 def _ip(pid: int, *lines: str) -> None:
-    command = [*_enter(pid), "ip", "-batch", "-"]
+    command = [*_enter(pid), _found("ip"), "-batch", "-"]
     done = subprocess.run(
         command,
         input="\n".join(lines),
