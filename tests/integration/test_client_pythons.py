@@ -28,7 +28,7 @@ markers =
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_client_on_another_python(tmp_path: Path) -> None:
     others = (find_python(version) for version in reversed(VERSIONS) if version != own_version())
     python = next(filter(None, others), None)

@@ -88,7 +88,7 @@ def taken(script: Path) -> Counter[str]:
     return Counter(line.split()[0] for line in lines)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_is_repeated_if_its_worker_dies_and_not_if_it_crashes(script: Path) -> None:
     ended = programs.run_script(script, "plain,kill,raise,die")
     assert ended.stdout == "2 of 4 runs done, 1 failed, 1 lost\n", ended.stderr

@@ -123,7 +123,7 @@ def test_what_runs_on_a_lost_machine_ends_and_goes_on_elsewhere(tmp_path: Path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("calls", ["rounds", "free"])
+@pytest.mark.parametrize("calls", ["rounds", pytest.param("free", marks=pytest.mark.long)])
 def test_agents_on_several_machines_call_each_other(tmp_path: Path, calls: str) -> None:
     with (
         machines(tmp_path / "machines", 3, delay=0.005) as made,

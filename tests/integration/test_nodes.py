@@ -108,6 +108,7 @@ async def test_actors_run_here_and_there_and_all_ends_with_the_script(tmp_path: 
         assert [await node.wait() for node in made.nodes.values()] == [0, 0]
 
 
+@pytest.mark.long
 async def test_a_killed_node_is_lost_at_once_and_replaced_after_its_lease(tmp_path: Path) -> None:
     async with tree(tmp_path, "a", "b") as made:
         await made.supervisor.start([order("0", "a")])
