@@ -60,7 +60,7 @@ def long_form(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     return run(sys.executable, "-m", "tests.faults", *args, folder=folder)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_interrupted_run_prints_its_table_and_can_be_resumed(tmp_path: Path) -> None:
     assert long_form(tmp_path, "9", "--rounds", "1").returncode == 0
     command = [sys.executable, "-m", "tests.faults", "9", "4", "--rounds", "1"]

@@ -48,7 +48,7 @@ def test_the_port_of_a_broadcast() -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_port_of_a_sweep() -> None:
     ports = map(str, random.sample(range(20_000, 30_000), 3))  # the system gives out higher ones
     done = _run(sys.executable, str(PORTED / "sweep.py"), *ports)

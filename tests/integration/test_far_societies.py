@@ -144,7 +144,7 @@ def test_one_seed_gives_the_same_on_one_machine_and_on_three(society: Society) -
         assert society.run(society.here.address, 3, record, "resume") == one
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_record_that_is_not_shared_has_no_checkpoints(society: Society) -> None:
     record = society.folder / "record"
     record.mkdir()
@@ -154,7 +154,9 @@ def test_a_record_that_is_not_shared_has_no_checkpoints(society: Society) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "ended_by", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL]
+)
 def test_a_script_that_ends_leaves_nothing_on_nodes(
     society: Society, ended_by: signal.Signals
 ) -> None:

@@ -170,7 +170,15 @@ def test_as_if_it_had_never_ended(tmp_path: Path, whole: dict[str, list[Any]]) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("slaves", "step"), [(1, None), (2, None), (4, 0), (2, 0)])
+@pytest.mark.parametrize(
+    ("slaves", "step"),
+    [
+        (1, None),
+        pytest.param(2, None, marks=pytest.mark.long),
+        (4, 0),
+        pytest.param(2, 0, marks=pytest.mark.long),
+    ],
+)
 def test_at_any_number_of_slaves_from_any_checkpoint(
     tmp_path: Path, whole: dict[str, list[Any]], slaves: int, step: int | None
 ) -> None:
@@ -339,7 +347,7 @@ with (resume(folder) if folder.exists() else society(folder)) as menv:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [2, 7])
+@pytest.mark.parametrize("after", [2, pytest.param(7, marks=pytest.mark.long)])
 def test_a_script_that_was_killed_goes_on(
     tmp_path: Path, whole: dict[str, list[Any]], after: int
 ) -> None:

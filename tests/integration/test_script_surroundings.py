@@ -165,7 +165,7 @@ def flags():
     "options",
     [
         "-O -B -b -W error::UserWarning",
-        pytest.param("-OO -bb -X utf8=1 -X tracemalloc", marks=pytest.mark.slow),
+        pytest.param("-OO -bb -X utf8=1 -X tracemalloc", marks=pytest.mark.long),
         pytest.param("-X dev", marks=pytest.mark.slow),
     ],
 )

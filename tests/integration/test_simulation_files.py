@@ -277,7 +277,7 @@ def test_another_simulation_in_the_file_is_refused(folder: Path, elsewhere: Path
     assert "of which the code differs; take another" in sweep(folder, elsewhere).stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_daemon_takes_the_runs_of_a_study(daemon: None, folder: Path, elsewhere: Path) -> None:
     (folder / "study.toml").write_text(STUDY.replace("replicates = 3", "replicates = 2"))
 

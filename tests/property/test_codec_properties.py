@@ -203,7 +203,7 @@ kinds = st.recursive(
 few = kinds.flatmap(lambda kind: st.lists(kind, min_size=1, max_size=3))
 many = few.map(lambda items: (items * FEW)[: FEW + len(items)])
 maps = many.map(lambda items: dict(enumerate(items)))
-holds = partial(holds_for, few=50, many=150)
+holds = partial(holds_for, few=50, many=100)
 
 
 def over_the_wire(payload: Payload) -> Payload:
