@@ -183,6 +183,7 @@ def test_a_page_of_a_simulation(daemon: Path) -> None:
     assert main(["status"]) == 0
 
 
+@pytest.mark.long
 def test_a_page_outlives_its_simulation_and_the_daemon(daemon: Path) -> None:
     create()
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -246,7 +246,7 @@ def test_a_terminal_shows_one_line_of_progress(folder: Path, elsewhere: Path) ->
     assert re.fullmatch(r"\r1 of 2 runs done, about \d+ s left\r2 of 2 runs done *\r\n", text)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_fails_is_shown_and_exits_with_1(folder: Path, elsewhere: Path) -> None:
     study = STUDY.replace("[1.0, 3.0]", '[1.0, "fast"]').replace("[1, 2]", "[1]")
     study = study.replace("replicates = 3", "replicates = 1")
