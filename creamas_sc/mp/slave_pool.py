@@ -16,7 +16,7 @@ policy out.
 A slave's process ends in one of two ways. The pool asks for it: then the supervisor's answer says
 how it went. Or the supervisor reports it: then `_note_exit` sets the slave's ``gone``, and informs
 the observer and the driver. The report may overtake the answer to the start of that very process;
-such reports are kept by process id until the answer is there.
+such reports are kept by slot and process id until the answer is there.
 
 A caller learns of a death earlier, through its lost connection. `explain_loss` is the one place
 that makes an error of that: it waits a moment for the exit report, so that the error can say how
@@ -122,7 +122,7 @@ class SlavePool:
         self._logger = logger
         self._slaves: list[Slave] = []
         self._by_url: dict[str, Slave] = {}
-        self._early_exits: dict[int, ActorExit] = {}
+        self._early_exits: dict[tuple[str, int], ActorExit] = {}
         # One start or stop at a time; a close ends a start under way.
         self._lock = trio.Lock()
         self._starting = trio.CancelScope()
@@ -281,11 +281,11 @@ class SlavePool:
                     self.driver.note_loss(slave)
                 return
         if not exit_["expected"]:
-            self._early_exits[exit_["pid"]] = exit_
+            self._early_exits[exit_["slot"], exit_["pid"]] = exit_
 
     def _take_early_exit(self, slave: Slave) -> None:
         """Note a report that overtook the answer to the start; the driver will see ``gone``."""
-        exit_ = self._early_exits.pop(slave.pid, None)
+        exit_ = self._early_exits.pop((slave.slot, slave.pid), None)
         if exit_ is not None:
             self._note_exit(exit_)
 

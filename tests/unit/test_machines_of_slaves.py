@@ -15,6 +15,7 @@ from creamas_sc.errors import BadValue, StartError
 from creamas_sc.mp import EnvManager, MultiEnvironment
 from creamas_sc.mp.machines import Machines
 from creamas_sc.mp.slave_orders import SlaveOrders
+from creamas_sc.mp.slave_pool import SlavePool
 from creamas_sc.nodes import NodeAccess, Nodes, of
 from creamas_sc.restarts.slave import Slave
 from creamas_sc.rpc.auth import Membership
@@ -260,3 +261,20 @@ def test_a_node_that_was_lost_before_is_no_error_of_a_stop(before: bool) -> None
     }  # fmt: skip
 
     assert slave.stop_report(end).errors == (() if before else ("its node lab is lost: cut",))
+
+
+async def test_exits_that_overtake_their_starts_are_told_apart_where_machines_share_a_pid() -> None:
+    pool = SlavePool(Membership.new(), 1)
+    how: Any = {
+        "pid": 5, "exit_code": 1, "signal": None, "error": None, "traceback": "",
+        "expected": False, "returned": False,
+    }  # fmt: skip
+    wanted = orders(SlaveOrders(Membership.new(), 1), "a", "b")
+    for order, code in zip(wanted, (1, 2), strict=True):
+        pool._note_exit({**how, "slot": order["slot"], "exit_code": code})
+
+    for order, code in zip(wanted, (1, 2), strict=True):
+        slave = slave_of(order, f"tcp://10.0.0.{code}:5556/")
+        pool._slaves.append(slave)
+        pool._take_early_exit(slave)
+        assert slave.exit["exit_code"] == code
