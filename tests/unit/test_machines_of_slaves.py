@@ -271,7 +271,8 @@ async def test_exits_that_overtake_their_starts_are_told_apart_where_machines_sh
     }  # fmt: skip
     wanted = orders(SlaveOrders(Membership.new(), 1), "a", "b")
     for order, code in zip(wanted, (1, 2), strict=True):
-        pool._note_exit({**how, "slot": order["slot"], "exit_code": code})
+        how |= {"slot": order["slot"], "exit_code": code}
+        pool._note_exit(how.copy())
 
     for order, code in zip(wanted, (1, 2), strict=True):
         slave = slave_of(order, f"tcp://10.0.0.{code}:5556/")
